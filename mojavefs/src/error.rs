@@ -1,0 +1,77 @@
+//! What can go wrong between client and server, as it crosses the wire.
+
+use serde::{Deserialize, Serialize};
+
+/// The kind of a refused request. The client turns it into an `errno` in one place; people read [`Fault::message`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// No such name, inode, attribute owner or speculation.
+    NotFound,
+    /// The name exists already.
+    Exists,
+    /// A directory was needed.
+    NotDirectory,
+    /// Something that is not a directory was needed.
+    IsDirectory,
+    /// The directory still has entries.
+    NotEmpty,
+    /// An argument is out of its domain.
+    Invalid,
+    /// A name or path is too long.
+    NameTooLong,
+    /// An offset or size is beyond [`crate::limits::FILE_BYTES_MAX`].
+    FileTooLarge,
+    /// The file has [`crate::limits::LINKS_MAX`] links already.
+    TooManyLinks,
+    /// The operation is not permitted on this object.
+    NotPermitted,
+    /// The caller may not do this.
+    AccessDenied,
+    /// The extended attribute does not exist.
+    NoAttribute,
+    /// The answer does not fit what the caller offered.
+    Range,
+    /// The disk under the store is full.
+    NoSpace,
+    /// Reading or writing the store failed.
+    Io,
+    /// The inode is gone.
+    Stale,
+    /// The thing is in use.
+    Busy,
+    /// The operation is not supported here.
+    Unsupported,
+    /// The value is too large.
+    TooLarge,
+    /// `SEEK_DATA` or `SEEK_HOLE` beyond the end.
+    NoData,
+    /// The speculation was decided the other way.
+    Decided,
+    /// The speculation conflicts with what became final meanwhile.
+    Conflict,
+    /// The peer is gone or does not answer.
+    Disconnected,
+    /// The peer speaks something else.
+    Protocol,
+    /// The wait took too long.
+    TimedOut,
+    /// Waiting would never end.
+    Deadlock,
+}
+
+/// A refused request: its kind for programs, a sentence for people that names the thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// What kind of refusal.
+    pub kind: FaultKind,
+    /// Names the path or id and what to do; one sentence.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault of `kind` with a message for people.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Fault { kind, message: message.into() }
+    }
+}

@@ -1,0 +1,40 @@
+//! Every limit that client and server share, in one place. Units stand last in the names.
+
+use std::time::Duration;
+
+/// The length of a block, the unit of copy-on-write, in bytes.
+pub const BLOCK_BYTES: u64 = 64 * 1024;
+/// The longest name of a directory entry, in bytes (`NAME_MAX`).
+pub const NAME_BYTES_MAX: usize = 255;
+/// The longest name of an extended attribute, in bytes (`XATTR_NAME_MAX`).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+/// The longest value of an extended attribute, in bytes (`XATTR_SIZE_MAX`).
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// The longest target of a symbolic link, in bytes (`PATH_MAX` less the terminator).
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+/// The largest file, in bytes (`i64::MAX` rounded down to a block, so that offsets stay signed).
+pub const FILE_BYTES_MAX: u64 = (i64::MAX as u64 / BLOCK_BYTES) * BLOCK_BYTES;
+/// The most hard links to one file.
+pub const LINKS_MAX: u32 = 65_000;
+/// The largest read or write in one request, in bytes.
+pub const IO_BYTES_MAX: usize = 1024 * 1024;
+/// The largest frame on a socket, in bytes: one write and its header.
+pub const FRAME_BYTES_MAX: usize = IO_BYTES_MAX + 64 * 1024;
+/// The most entries in one answer of a directory listing.
+pub const LISTING_ENTRIES_MAX: usize = 1024;
+/// The most changes in one page of a diff.
+pub const DIFF_PAGE_MAX: usize = 512;
+/// The most invalidations in one notice; a larger change invalidates all names of a view instead.
+pub const INVALIDATIONS_MAX: usize = 4096;
+/// The most conflicting paths kept and named for one speculation; further ones are only counted.
+pub const CONFLICTS_MAX: usize = 1000;
+/// How deep jobs may nest.
+pub const NESTING_MAX: usize = 64;
+/// How long a peer may take over the handshake.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the server waits for a view to apply invalidations before it drops the view.
+pub const NOTICE_TIME_MAX: Duration = Duration::from_secs(10);
+/// The most requests one remote session may have under way.
+pub const REQUESTS_UNDER_WAY_MAX: usize = 256;
+/// The most sessions of one server.
+pub const SESSIONS_MAX: usize = 1024;

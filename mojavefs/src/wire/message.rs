@@ -1,0 +1,571 @@
+//! Requests, answers and notices between a client and the server.
+
+use crate::error::{Fault, FaultKind};
+use crate::file::{Attr, FileKind, Name, SetAttr};
+use crate::id::{IntervalId, Ino, SpecId, ViewId};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// How a rename treats an existing target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RenameMode {
+    /// Replace it.
+    Replace,
+    /// Refuse (`RENAME_NOREPLACE`).
+    NoReplace,
+    /// Swap the two names (`RENAME_EXCHANGE`).
+    Exchange,
+}
+
+/// What `fallocate` does with a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FallocateMode {
+    /// Reserve space; the length grows to the end of the range unless `keep_size`.
+    Allocate {
+        /// Leave the length as it is.
+        keep_size: bool,
+    },
+    /// Make a hole; the length stays.
+    PunchHole,
+    /// Make it read as zeros.
+    ZeroRange {
+        /// Leave the length as it is.
+        keep_size: bool,
+    },
+}
+
+/// What `lseek` looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SeekWhence {
+    /// The next data.
+    Data,
+    /// The next hole.
+    Hole,
+}
+
+/// Whether an extended attribute must, may or must not exist before it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum XattrMode {
+    /// Either way.
+    Set,
+    /// It must not exist.
+    Create,
+    /// It must exist.
+    Replace,
+}
+
+/// What a view shows and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ViewKind {
+    /// Final versions only; what is written is final at once.
+    Trunk,
+    /// A new job: a new context with a speculation of its own, on top of what `parent` shows.
+    Job {
+        /// The view in which the job was started: trunk, or the view of an outer job.
+        parent: ViewId,
+        /// Who runs it, for people and for permission checks.
+        info: JobInfo,
+    },
+    /// A further view of an undecided speculation, to look around and work in.
+    Inside {
+        /// The speculation.
+        spec: SpecId,
+        /// Who asks.
+        uid: u32,
+    },
+}
+
+/// Who runs a job, and what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobInfo {
+    /// The user who owns the speculation.
+    pub uid: u32,
+    /// The process of `specrun`.
+    pub pid: u32,
+    /// The command line, for people.
+    pub command: String,
+}
+
+/// A view has been opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedView {
+    /// Names the view in later requests of this session.
+    pub view: ViewId,
+    /// The speculation a job's view belongs to.
+    pub spec: Option<SpecId>,
+}
+
+/// One request. All but the first four act in a view.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request<'a> {
+    /// Opens a view. Answer: [`Reply::View`].
+    OpenView(ViewKind),
+    /// Closes a view; an undecided job of it, unless held, is aborted (its owner is gone). Answer: [`Reply::Done`].
+    CloseView(ViewId),
+    /// Everything undecided that `uid` may see (root sees all). Answer: [`Reply::Status`].
+    Status {
+        /// Who asks.
+        uid: u32,
+    },
+    /// A vote to commit. Answer: [`Reply::Outcome`].
+    Commit {
+        /// The speculation.
+        spec: SpecId,
+        /// Who decides: its owner or root.
+        uid: u32,
+        /// Whose version stands, for paths in conflict.
+        resolutions: Vec<Resolution>,
+    },
+    /// An abort. Answer: [`Reply::Outcome`].
+    Abort {
+        /// The speculation.
+        spec: SpecId,
+        /// Who decides: its owner or root.
+        uid: u32,
+    },
+    /// The store takes over as the owner: it stays undecided, survives every process and restart. Answer: [`Reply::Outcome`].
+    Hold {
+        /// The speculation.
+        spec: SpecId,
+        /// Who asks: its owner or root.
+        uid: u32,
+    },
+    /// A page of what an undecided speculation changed. Answer: [`Reply::Diff`].
+    Diff {
+        /// The speculation.
+        spec: SpecId,
+        /// Who asks.
+        uid: u32,
+        /// Where to go on: [`DiffPage::next`] of the page before.
+        from: Option<Vec<u8>>,
+    },
+    /// Reclaims all space that can be reclaimed now. Answer: [`Reply::Reclaimed`] (call again until nothing is left).
+    Reclaim,
+    /// Waits until everything final is on disk. Answer: [`Reply::Done`].
+    Sync,
+
+    /// Finds a name. Answer: [`Reply::Attr`].
+    Lookup { /** The view. */ view: ViewId, /** The directory. */ parent: Ino, /** The name. */ name: &'a [u8] },
+    /// The kernel of this view has dropped these inodes. Answer: [`Reply::Done`].
+    Forget { /** The view. */ view: ViewId, /** The inodes. */ inos: Vec<Ino> },
+    /// Reads attributes. Answer: [`Reply::Attr`].
+    GetAttr { /** The view. */ view: ViewId, /** The inode. */ ino: Ino },
+    /// Changes attributes. Answer: [`Reply::Attr`].
+    SetAttr { /** The view. */ view: ViewId, /** The inode. */ ino: Ino, /** What to change. */ set: SetAttr },
+    /// Reads a symbolic link. Answer: [`Reply::Data`].
+    ReadLink { /** The view. */ view: ViewId, /** The link. */ ino: Ino },
+    /// Creates a file of any kind. Answer: [`Reply::Attr`].
+    Create {
+        /// The view.
+        view: ViewId,
+        /// The directory.
+        parent: Ino,
+        /// The name.
+        name: &'a [u8],
+        /// The type.
+        kind: FileKind,
+        /// Permission bits before the umask.
+        mode: u32,
+        /// Bits to clear, unless the directory has a default ACL.
+        umask: u32,
+        /// The owner.
+        uid: u32,
+        /// The group, unless the directory is set-group-id.
+        gid: u32,
+        /// The device number of a device node.
+        rdev: u32,
+        /// The target of a symbolic link.
+        target: &'a [u8],
+    },
+    /// Adds a name. Answer: [`Reply::Attr`].
+    Link { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** The directory. */ parent: Ino, /** The name. */ name: &'a [u8] },
+    /// Removes a name that is no directory. Answer: [`Reply::Done`].
+    Unlink { /** The view. */ view: ViewId, /** The directory. */ parent: Ino, /** The name. */ name: &'a [u8] },
+    /// Removes an empty directory. Answer: [`Reply::Done`].
+    RemoveDir { /** The view. */ view: ViewId, /** The directory. */ parent: Ino, /** The name. */ name: &'a [u8] },
+    /// Renames. Answer: [`Reply::Done`].
+    Rename {
+        /// The view.
+        view: ViewId,
+        /// The old directory.
+        parent: Ino,
+        /// The old name.
+        name: &'a [u8],
+        /// The new directory.
+        new_parent: Ino,
+        /// The new name.
+        new_name: &'a [u8],
+        /// What becomes of an existing target.
+        mode: RenameMode,
+    },
+    /// Reads up to `size` bytes. Answer: [`Reply::Data`], shorter only at the end of the file.
+    Read { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** Where, in bytes. */ offset: u64, /** At most [`crate::limits::IO_BYTES_MAX`]. */ size: u32 },
+    /// Writes all of `data`. Answer: [`Reply::Done`].
+    Write {
+        /// The view.
+        view: ViewId,
+        /// The file.
+        ino: Ino,
+        /// Where, in bytes.
+        offset: u64,
+        /// At most [`crate::limits::IO_BYTES_MAX`].
+        #[serde(with = "serde_bytes")]
+        data: &'a [u8],
+        /// The caller is unprivileged: set-id bits are cleared.
+        clear_set_id: bool,
+    },
+    /// Allocates, punches or zeroes. Answer: [`Reply::Done`].
+    Fallocate { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** Where. */ offset: u64, /** How much, in bytes. */ len: u64, /** What. */ mode: FallocateMode },
+    /// Finds data or a hole. Answer: [`Reply::Offset`].
+    Seek { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** From where. */ offset: u64, /** What. */ whence: SeekWhence },
+    /// Copies within the store. Answer: [`Reply::Offset`], the bytes copied.
+    CopyRange {
+        /// The view.
+        view: ViewId,
+        /// The source.
+        ino: Ino,
+        /// Where in the source.
+        offset: u64,
+        /// The target.
+        to: Ino,
+        /// Where in the target.
+        to_offset: u64,
+        /// How much, in bytes.
+        len: u64,
+    },
+    /// Makes a file durable; inside a speculation it waits for no disk. Answer: [`Reply::Done`].
+    Fsync { /** The view. */ view: ViewId, /** The file or directory. */ ino: Ino },
+    /// Waits until other views were told of what this one changed (close-to-open). Answer: [`Reply::Done`].
+    Settle { /** The view. */ view: ViewId },
+    /// A page of a directory in an order that never changes. Answer: [`Reply::Entries`].
+    ReadDir {
+        /// The view.
+        view: ViewId,
+        /// The directory.
+        ino: Ino,
+        /// The last name of the page before.
+        after: Option<&'a [u8]>,
+        /// At most this many, and [`crate::limits::LISTING_ENTRIES_MAX`].
+        limit: u32,
+        /// With attributes: they count as looked up, so the client must forget them as it does others.
+        attrs: bool,
+    },
+    /// Reads an extended attribute. Answer: [`Reply::Data`].
+    GetXattr { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** The attribute. */ name: &'a [u8] },
+    /// Sets one. Answer: [`Reply::Done`].
+    SetXattr {
+        /// The view.
+        view: ViewId,
+        /// The file.
+        ino: Ino,
+        /// The attribute.
+        name: &'a [u8],
+        /// Its value.
+        #[serde(with = "serde_bytes")]
+        value: &'a [u8],
+        /// Whether it must exist.
+        mode: XattrMode,
+    },
+    /// Lists them. Answer: [`Reply::Names`].
+    ListXattr { /** The view. */ view: ViewId, /** The file. */ ino: Ino },
+    /// Removes one. Answer: [`Reply::Done`].
+    RemoveXattr { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** The attribute. */ name: &'a [u8] },
+    /// Space and inodes. Answer: [`Reply::Space`].
+    StatFs { /** The view. */ view: ViewId },
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirEntry {
+    /// Its name.
+    pub name: Name,
+    /// Its inode.
+    pub ino: Ino,
+    /// Its type.
+    pub kind: FileKind,
+    /// Its attributes, if asked for.
+    pub attr: Option<Attr>,
+}
+
+/// What `statfs` shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceInfo {
+    /// Size of the disk under the store, in bytes.
+    pub total_bytes: u64,
+    /// Free on it, in bytes.
+    pub free_bytes: u64,
+    /// Free for ordinary users, in bytes.
+    pub available_bytes: u64,
+    /// Inodes in use, as far as known.
+    pub files: u64,
+    /// Inodes that can still be made.
+    pub files_free: u64,
+}
+
+/// Answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done, nothing to tell.
+    Done,
+    /// A view was opened.
+    View(OpenedView),
+    /// Attributes.
+    Attr(Attr),
+    /// Bytes.
+    Data(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// An offset or a count, in bytes.
+    Offset(u64),
+    /// Entries; `end` when no more follow.
+    Entries {
+        /// The entries, without `.` and `..`.
+        entries: Vec<DirEntry>,
+        /// Nothing comes after these.
+        end: bool,
+    },
+    /// Names of extended attributes.
+    Names(Vec<Name>),
+    /// Space.
+    Space(SpaceInfo),
+    /// What is undecided.
+    Status(Vec<SpecStatus>),
+    /// What was decided.
+    Outcome(Outcome),
+    /// A page of changes.
+    Diff(DiffPage),
+    /// How many records and content files were reclaimed, and whether more is left.
+    Reclaimed {
+        /// Removed in this call.
+        removed: u64,
+        /// Left for further calls.
+        more: bool,
+    },
+}
+
+/// Where a speculation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SpecState {
+    /// Its owner works.
+    Running,
+    /// Its owner is done; the store holds it for review.
+    Held,
+    /// Its owner has voted to commit; it waits for what it depends on.
+    Voted,
+    /// Permanent.
+    Committed,
+    /// Undone.
+    Aborted,
+}
+
+/// One undecided speculation, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecStatus {
+    /// Its number.
+    pub id: SpecId,
+    /// Where it stands.
+    pub state: SpecState,
+    /// Its owner and command.
+    pub info: JobInfo,
+    /// When it began, in seconds since the epoch.
+    pub since: i64,
+    /// How many objects it changed.
+    pub changes: u64,
+    /// How many bytes of content it wrote.
+    pub bytes: u64,
+    /// The speculation inside which it was started.
+    pub parent: Option<SpecId>,
+    /// Conflicts noticed so far.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Something changed by someone else that an undecided speculation has read or changed too.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The path, from the root of the filesystem, without a leading slash.
+    pub path: Vec<u8>,
+    /// What of it: `content`, `entry`, `listing`, `xattr` …
+    pub what: String,
+    /// The speculation had changed it (else only read it).
+    pub changed: bool,
+}
+
+/// Whose version of a path in conflict stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resolution {
+    /// The speculation's, for this path or everything below it; an empty path is everything.
+    Ours(Vec<u8>),
+    /// What became final meanwhile.
+    Theirs(Vec<u8>),
+}
+
+/// What a decision came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The speculation.
+    pub spec: SpecId,
+    /// Where it stands now: for a refused commit, as before.
+    pub state: SpecState,
+    /// How many objects it had changed.
+    pub changes: u64,
+    /// For a refused commit: why.
+    pub conflicts: Vec<Conflict>,
+    /// How many further conflicts there are beyond those named.
+    pub conflicts_more: u64,
+}
+
+/// How one path changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// Its content changed.
+    Modified,
+    /// It was at this path before; its content may have changed too.
+    Renamed {
+        /// The old path.
+        from: Vec<u8>,
+        /// The content changed as well.
+        modified: bool,
+    },
+    /// Only mode, owner, times or extended attributes changed.
+    Attributes,
+}
+
+/// One changed path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The path now (or, if removed, before), from the root, without a leading slash.
+    pub path: Vec<u8>,
+    /// How.
+    pub kind: ChangeKind,
+    /// Before; `None` if it did not exist.
+    pub before: Option<Attr>,
+    /// Now; `None` if it is gone.
+    pub after: Option<Attr>,
+    /// Names of extended attributes that differ.
+    pub xattrs: Vec<Name>,
+}
+
+/// A page of changes, ordered by the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffPage {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// Where the next page starts; `None` at the end.
+    pub next: Option<Vec<u8>>,
+}
+
+/// Something a kernel must no longer believe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Invalidation {
+    /// Attributes and content of an inode.
+    Inode(Ino),
+    /// A name, whether it was there or not.
+    Entry {
+        /// The directory.
+        parent: Ino,
+        /// The name.
+        name: Name,
+    },
+}
+
+/// What the server tells a view without being asked: the only messages against the flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    /// Drop these from the caches of a view.
+    Invalidate {
+        /// The view.
+        view: ViewId,
+        /// What.
+        what: Vec<Invalidation>,
+        /// All names of the view as well: too many changed to list them.
+        all_names: bool,
+    },
+    /// A job's speculation was decided by someone else.
+    Decided {
+        /// The job's view.
+        view: ViewId,
+        /// The speculation.
+        spec: SpecId,
+        /// What became of it.
+        state: SpecState,
+        /// The interval that fell, for `why`.
+        interval: Option<IntervalId>,
+    },
+}
+
+/// Where notices go. `deliver` returns when the kernel has applied them; it is never called with a lock held nor from a
+/// thread that answers kernel requests.
+pub trait NoticeSink: Send + Sync {
+    /// Applies one notice.
+    fn deliver(&self, notice: Notice);
+}
+
+/// A session with the server: requests out, answers back. Blocks until the answer is there.
+pub trait Connection: Send + Sync {
+    /// Asks one thing.
+    fn call(&self, request: Request<'_>) -> Result<Reply, Fault>;
+
+    /// Where notices for this session's views go from now on.
+    fn set_notice_sink(&self, sink: Arc<dyn NoticeSink>);
+
+    /// The only other party to this session's store is its own process: no other client can change it behind its back.
+    fn is_embedded(&self) -> bool;
+}
+
+/// A handshake that failed, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandshakeRefusal {
+    /// Why.
+    pub reason: String,
+}
+
+macro_rules! expect_reply {
+    ($($(#[$doc:meta])* $method:ident -> $pattern:pat => $value:expr, $type:ty;)*) => {
+        /// Typed answers: an answer of another kind than the request's is a protocol fault.
+        pub trait ConnectionExt: Connection {
+            $($(#[$doc])*
+            fn $method(&self, request: Request<'_>) -> Result<$type, Fault> {
+                match self.call(request)? {
+                    $pattern => Ok($value),
+                    other => Err(unexpected(&other)),
+                }
+            })*
+        }
+    };
+}
+
+expect_reply! {
+    /// Asks for something that has no answer but success.
+    done -> Reply::Done => (), ();
+    /// Asks for attributes.
+    attr -> Reply::Attr(attr) => attr, Attr;
+    /// Asks for bytes.
+    data -> Reply::Data(data) => data, Vec<u8>;
+    /// Asks for an offset or a count.
+    offset -> Reply::Offset(offset) => offset, u64;
+    /// Asks for a page of a directory, and whether it is the last.
+    entries -> Reply::Entries { entries, end } => (entries, end), (Vec<DirEntry>, bool);
+    /// Asks for names.
+    names -> Reply::Names(names) => names, Vec<Name>;
+    /// Asks for space.
+    space -> Reply::Space(space) => space, SpaceInfo;
+    /// Asks for a view.
+    view -> Reply::View(view) => view, OpenedView;
+    /// Asks what is undecided.
+    status -> Reply::Status(status) => status, Vec<SpecStatus>;
+    /// Asks for a decision.
+    outcome -> Reply::Outcome(outcome) => outcome, Outcome;
+    /// Asks for changes.
+    diff -> Reply::Diff(page) => page, DiffPage;
+}
+
+impl<C: Connection + ?Sized> ConnectionExt for C {}
+
+fn unexpected(reply: &Reply) -> Fault {
+    let text = format!("{reply:?}");
+    let kind = text.split(['(', ' ', '{']).next().unwrap_or_default();
+    Fault::new(FaultKind::Protocol, format!("the server answered with {kind}, which does not fit the request"))
+}
