@@ -1,0 +1,28 @@
+//! Every limit of the server, in one place. Units stand last in the names.
+
+/// The part of the memory limit that RocksDB's write buffers may take: one in so many.
+pub const WRITE_BUFFER_SHARE: usize = 4;
+/// The part of the memory limit that RocksDB's block cache may take: one in so many.
+pub const BLOCK_CACHE_SHARE: usize = 4;
+/// How large RocksDB's log may grow before buffers are written out, in bytes.
+pub const LOG_BYTES_MAX: u64 = 256 << 20;
+/// How many table files RocksDB keeps open.
+pub const OPEN_TABLES_MAX: i32 = 256;
+/// Numbers reserved at once by a counter.
+pub const ID_RUN: u64 = 4096;
+/// Epochs reserved at once.
+pub const EPOCH_RUN: u64 = 256;
+/// The longest content that lies in the record store, in bytes.
+pub const INLINE_BYTES_MAX: u64 = 16 * 1024;
+/// How many content files are kept open.
+pub const OPEN_LAYERS_MAX: usize = 512;
+/// How much is written to a content file before write-out begins, in bytes.
+pub const DIRTY_LAYER_BYTES: u64 = 16 << 20;
+/// From how many content files on the whole disk is synced instead of each of them.
+pub const SYNC_ALL_LAYERS: usize = 64;
+/// The most records that one step of background work handles.
+pub const RECLAIM_STEP: usize = 1024;
+/// How often an operation tries again to lock names that change under it.
+pub const NAME_TRIES_MAX: usize = 1000;
+/// How deep directories may nest.
+pub const PARENTS_MAX: usize = 100_000;

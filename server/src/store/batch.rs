@@ -1,0 +1,282 @@
+//! What one operation changes, applied at once.
+
+use super::db::{Db, Family, Writes};
+use super::keys::{self, Key, Order};
+use super::meta;
+use super::record::{self, BlockRecord, DirStat, Entry, Inode};
+use super::versions;
+use super::{Sight, Store, StoreError};
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
+use std::collections::{HashMap, HashSet};
+
+/// Changes to be made together by one writer.
+pub struct Batch {
+    sight: Sight,
+    records: HashMap<Key, Vec<u8>>,
+    dir_stats: Vec<(Ino, DirStat)>,
+    orphans: Vec<Ino>,
+    layers: Vec<(ContentId, LayerId)>,
+    discarded: Vec<(ContentId, Ino)>,
+    /// Blocks whose bytes were given back already.
+    cleared: HashSet<(ContentId, BlockNo)>,
+    /// Blocks that this batch places.
+    placed: HashMap<(ContentId, BlockNo), LayerId>,
+}
+
+impl Batch {
+    /// An empty batch of the sight's writer.
+    pub fn new(_store: &Store, sight: &Sight) -> Self {
+        Batch {
+            sight: sight.clone(),
+            records: HashMap::new(),
+            dir_stats: Vec::new(),
+            orphans: Vec::new(),
+            layers: Vec::new(),
+            discarded: Vec::new(),
+            cleared: HashSet::new(),
+            placed: HashMap::new(),
+        }
+    }
+
+    fn put(&mut self, key: Key, stored: Vec<u8>) {
+        self.records.insert(key, stored);
+    }
+
+    /// Sets a file's record.
+    pub fn put_inode(&mut self, ino: Ino, inode: &Inode) -> Result<(), StoreError> {
+        self.put(Key::Inode(ino), record::encode(inode)?);
+        Ok(())
+    }
+
+    /// Sets a name.
+    pub fn put_entry(&mut self, parent: Ino, name: &[u8], entry: &Entry) -> Result<(), StoreError> {
+        self.put(Key::Entry(parent, name.to_vec()), record::encode(entry)?);
+        Ok(())
+    }
+
+    /// Removes a name.
+    pub fn remove_entry(&mut self, parent: Ino, name: &[u8]) -> Result<(), StoreError> {
+        self.put(Key::Entry(parent, name.to_vec()), record::tombstone());
+        Ok(())
+    }
+
+    /// Adds to a directory's count of subdirectories and sets those times that are given.
+    pub fn put_dir_stat(&mut self, ino: Ino, stat: DirStat) -> Result<(), StoreError> {
+        match self.dir_stats.iter_mut().find(|(known, _)| *known == ino) {
+            Some((_, sum)) => *sum = sum.then(stat),
+            None => self.dir_stats.push((ino, stat)),
+        }
+        Ok(())
+    }
+
+    /// Sets an extended attribute.
+    pub fn put_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.put(Key::Xattr(ino, name.to_vec()), record::encode_bytes(value));
+        Ok(())
+    }
+
+    /// Removes an extended attribute.
+    pub fn remove_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<(), StoreError> {
+        self.put(Key::Xattr(ino, name.to_vec()), record::tombstone());
+        Ok(())
+    }
+
+    /// Sets the bytes of a small content.
+    pub fn put_inline(&mut self, content: ContentId, bytes: &[u8]) {
+        self.put(Key::Inline(content), record::encode_bytes(bytes));
+    }
+
+    /// A content is no longer small.
+    pub fn remove_inline(&mut self, content: ContentId) {
+        self.put(Key::Inline(content), record::tombstone());
+    }
+
+    /// Says where a block lies.
+    pub fn put_block(&mut self, content: ContentId, block: BlockNo, place: BlockRecord) -> Result<(), StoreError> {
+        self.put(Key::Block(content, block), record::encode(&place)?);
+        self.placed.insert((content, block), place.layer);
+        Ok(())
+    }
+
+    /// Makes a block a hole. `cleared`: its bytes were given back already, in place.
+    pub(super) fn remove_block(&mut self, content: ContentId, block: BlockNo, cleared: bool) {
+        self.put(Key::Block(content, block), record::tombstone());
+        if cleared {
+            self.cleared.insert((content, block));
+        }
+    }
+
+    /// Removes a file's record.
+    pub(super) fn remove_inode(&mut self, ino: Ino) {
+        self.put(Key::Inode(ino), record::tombstone());
+    }
+
+    /// Removes a directory's times and counts.
+    pub(super) fn remove_dir_stat(&mut self, ino: Ino) {
+        self.put(Key::DirStat(ino), record::tombstone());
+    }
+
+    /// The blocks of a content that this batch places, with their layers.
+    pub(super) fn places(&self, content: ContentId) -> impl Iterator<Item = (BlockNo, LayerId)> + '_ {
+        self.placed.iter().filter(move |((of, _), _)| *of == content).map(|((_, block), layer)| (*block, *layer))
+    }
+
+    /// A new content file belongs to this content and writer.
+    pub fn add_layer(&mut self, content: ContentId, layer: LayerId) {
+        self.layers.push((content, layer));
+    }
+
+    /// An inode no longer refers to this content in this sight.
+    pub fn discard_content(&mut self, content: ContentId, ino: Ino) {
+        self.discarded.push((content, ino));
+    }
+
+    /// A final inode lost its last name: it goes when nobody uses it any more.
+    pub fn add_orphan(&mut self, ino: Ino) -> Result<(), StoreError> {
+        self.orphans.push(ino);
+        Ok(())
+    }
+
+    /// Whether it changes anything.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.dir_stats.is_empty() && self.orphans.is_empty()
+    }
+}
+
+impl Store {
+    /// Makes all changes of a batch at once. They survive the death of the process; [`Store::sync`] makes them survive
+    /// that of the machine.
+    pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        let db = self.db()?;
+        match batch.sight.writer {
+            IntervalId::FINAL => self.apply_final(&db, batch),
+            writer => self.apply_undecided(&db, writer, batch),
+        }
+    }
+
+    fn apply_undecided(&self, db: &Db, writer: IntervalId, batch: Batch) -> Result<(), StoreError> {
+        let order = Order::undecided(writer);
+        let mut writes = db.writes();
+        let mut new_inodes = 0;
+        for (key, stored) in &batch.records {
+            let prefix = key.prefix();
+            let change = meta::change(writer, &prefix);
+            if matches!(key, Key::Inode(_)) && !db.contains(Family::Changes, &change)? {
+                new_inodes += 1;
+            }
+            writes.put(Family::Data, &keys::version(&prefix, order), stored);
+            writes.put(Family::Changes, &change, &[]);
+        }
+        for (ino, stat) in &batch.dir_stats {
+            let prefix = Key::DirStat(*ino).prefix();
+            let version = keys::version(&prefix, order);
+            let before = match db.get(Family::Data, &version)? {
+                Some(stored) => record::payload(&stored)?.map(record::decode).transpose()?.unwrap_or_default(),
+                None => DirStat::default(),
+            };
+            writes.put(Family::Data, &version, &record::encode(&before.then(*stat))?);
+            writes.put(Family::Changes, &meta::change(writer, &prefix), &[]);
+        }
+        meta::note_content(&mut writes, &batch.layers, &batch.discarded, writer);
+        writes.apply(false)?;
+        self.note_changes(writer, new_inodes);
+        Ok(())
+    }
+
+    fn apply_final(&self, db: &Db, batch: Batch) -> Result<(), StoreError> {
+        let _merging = self.final_writes.lock();
+        let epoch = self.epoch();
+        let order = Order::is_final(epoch);
+        let mut writes = db.writes();
+        for (key, stored) in &batch.records {
+            let prefix = key.prefix();
+            writes.put(Family::Data, &keys::version(&prefix, order), stored);
+            let cleared = matches!(key, Key::Block(content, block) if batch.cleared.contains(&(*content, *block)));
+            self.drop_superseded(db, &mut writes, key, &prefix, (order, stored), cleared)?;
+        }
+        for (ino, stat) in &batch.dir_stats {
+            let key = Key::DirStat(*ino);
+            let prefix = key.prefix();
+            let before = versions::sum(&versions::all(db, &prefix)?, &Sight::trunk(), &self.decided.read())?;
+            let stored = record::encode(&before.then(*stat))?;
+            writes.put(Family::Data, &keys::version(&prefix, order), &stored);
+            self.drop_superseded(db, &mut writes, &key, &prefix, (order, &stored), false)?;
+        }
+        for ino in &batch.orphans {
+            writes.put(Family::Meta, &meta::orphan(*ino), &[]);
+        }
+        meta::note_content(&mut writes, &batch.layers, &batch.discarded, IntervalId::FINAL);
+        writes.apply(false)
+    }
+
+    /// Removes the merged versions that the one of `order` replaces, or notes that they can go once a snapshot ends.
+    fn drop_superseded(
+        &self,
+        db: &Db,
+        writes: &mut Writes<'_>,
+        key: &Key,
+        prefix: &[u8],
+        (order, stored): (Order, &[u8]),
+        cleared: bool,
+    ) -> Result<(), StoreError> {
+        let versions = versions::all(db, prefix)?;
+        let mut newer = order;
+        let (mut kept, mut older) = (false, false);
+        for version in versions.iter().filter(|v| v.order.interval().is_none() && v.order < order) {
+            older = true;
+            if self.snapshots.needs(version.order, newer) {
+                kept = true;
+            } else {
+                writes.delete(Family::Data, &keys::version(prefix, version.order));
+                if !cleared {
+                    self.content_goes(writes, key, &version.stored, stored)?;
+                }
+            }
+            newer = version.order;
+        }
+        let gone = record::payload(stored)?.is_none();
+        if kept || (gone && (older || versions.iter().any(|v| v.order.interval().is_some()))) {
+            writes.put(Family::Meta, &meta::garbage(prefix), &[]);
+        } else if gone && !self.snapshots.any_below(order) {
+            // Nothing is left to hide: the tombstone itself need not stay.
+            writes.delete(Family::Data, &keys::version(prefix, order));
+        } else if gone {
+            writes.put(Family::Meta, &meta::garbage(prefix), &[]);
+        }
+        Ok(())
+    }
+
+    /// Notes that what a dropped version of a file referred to may be garbage.
+    pub(super) fn content_goes(
+        &self,
+        writes: &mut Writes<'_>,
+        key: &Key,
+        dropped: &[u8],
+        staying: &[u8],
+    ) -> Result<(), StoreError> {
+        match key {
+            Key::Inode(ino) => {
+                let content = |stored: &[u8]| -> Result<Option<ContentId>, StoreError> {
+                    let inode: Option<Inode> = record::payload(stored)?.map(record::decode).transpose()?;
+                    Ok(inode.and_then(|inode| inode.content))
+                };
+                let gone = content(dropped)?;
+                if let Some(gone) = gone.filter(|gone| content(staying).ok().flatten() != Some(*gone)) {
+                    writes.put(Family::Meta, &meta::discarded(gone, *ino), &[]);
+                }
+            }
+            Key::Block(_, block) => {
+                let place = |stored: &[u8]| -> Result<Option<BlockRecord>, StoreError> {
+                    record::payload(stored)?.map(record::decode).transpose()
+                };
+                let gone = place(dropped)?;
+                if let Some(gone) = gone.filter(|gone| place(staying).ok().flatten() != Some(*gone)) {
+                    self.content.retire(gone.layer);
+                    writes.put(Family::Meta, &meta::unused_block(gone.layer, *block), &[]);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

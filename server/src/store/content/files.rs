@@ -1,0 +1,294 @@
+//! Content files: opening, reading, writing, and which of them are not on disk yet.
+
+use crate::limits::{DIRTY_LAYER_BYTES, OPEN_LAYERS_MAX, SYNC_ALL_LAYERS};
+use crate::store::StoreError;
+use crate::store::db::{Db, Family};
+use crate::store::meta;
+use mojavefs::id::{BlockNo, ContentId, IntervalId, LayerId};
+use mojavefs::limits::BLOCK_BYTES;
+use nix::fcntl::{FallocateFlags, fallocate};
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The content files of a store.
+pub struct Content {
+    dir: PathBuf,
+    open: Mutex<OpenFiles>,
+    /// Where a writer puts blocks that are new to a content.
+    current: Mutex<HashMap<(ContentId, IntervalId), LayerId>>,
+    dirty: Mutex<Dirty>,
+    /// Held by the one sync under way: nobody may rely on a directory that another is still writing.
+    syncing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct OpenFiles {
+    files: HashMap<LayerId, (Arc<File>, u64)>,
+    clock: u64,
+}
+
+/// What a sync has to write.
+#[derive(Default)]
+struct Dirty {
+    layers: HashMap<LayerId, DirtyLayer>,
+    /// Files were created or removed since the directory was synced.
+    names: bool,
+    /// A write-out in the background failed: what is waiting for it must be told.
+    failed: HashMap<LayerId, String>,
+}
+
+struct DirtyLayer {
+    content: ContentId,
+    writer: IntervalId,
+    /// Written since the last early write-out, in bytes.
+    bytes: u64,
+    /// Counts the writes, so that a sync knows whether it covered the last one.
+    writes: u64,
+}
+
+impl Content {
+    pub(in crate::store) fn open(dir: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(dir).map_err(|e| StoreError::io(format!("create {}", dir.display()), e))?;
+        Ok(Content {
+            dir: dir.to_owned(),
+            open: Mutex::default(),
+            current: Mutex::default(),
+            dirty: Mutex::default(),
+            syncing: Mutex::default(),
+        })
+    }
+
+    /// Removes the files that no record knows, or whose writer is not `known`: leftovers of a crash.
+    pub(in crate::store) fn recover(&self, db: &Db, known: impl Fn(IntervalId) -> bool) -> Result<(), StoreError> {
+        let mut layers = HashSet::new();
+        let mut stale = db.writes();
+        let mut scan = db.scan(Family::Meta, &[meta::LAYER], &[meta::LAYER]);
+        while let Some((key, value)) = scan.item()? {
+            if let (Some([_, layer]), Ok(writer)) = (meta::numbers(key), value.try_into()) {
+                let writer = u64::from_be_bytes(writer);
+                let undecided = db.contains(Family::Meta, &meta::key(meta::INTERVAL_LAYER, [writer, layer]))?;
+                if !undecided || known(IntervalId(writer)) {
+                    layers.insert(layer);
+                } else {
+                    stale.delete(Family::Meta, key);
+                    stale.delete(Family::Meta, &meta::key(meta::INTERVAL_LAYER, [writer, layer]));
+                }
+            }
+            scan.next();
+        }
+        stale.apply(false)?;
+        let entries = fs::read_dir(&self.dir).map_err(|e| self.error("read", &self.dir, e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| self.error("read", &self.dir, e))?;
+            let layer = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if layer.is_none_or(|layer| !layers.contains(&layer)) {
+                fs::remove_file(entry.path()).map_err(|e| self.error("remove", &entry.path(), e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, layer: LayerId) -> PathBuf {
+        self.dir.join(layer.to_string())
+    }
+
+    fn error(&self, what: &str, path: &Path, error: io::Error) -> StoreError {
+        StoreError::io(format!("{what} {}", path.display()), error)
+    }
+
+    fn file(&self, layer: LayerId, create: bool) -> Result<Arc<File>, StoreError> {
+        let mut open = self.open.lock();
+        open.clock += 1;
+        let clock = open.clock;
+        if let Some((file, used)) = open.files.get_mut(&layer) {
+            *used = clock;
+            return Ok(file.clone());
+        }
+        let path = self.path(layer);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(create)
+            .truncate(create)
+            .open(&path)
+            .map_err(|e| self.error("open", &path, e))?;
+        if open.files.len() >= OPEN_LAYERS_MAX {
+            open.close_oldest();
+        }
+        let file = Arc::new(file);
+        open.files.insert(layer, (file.clone(), clock));
+        Ok(file)
+    }
+
+    /// Makes the file of a new layer.
+    pub(super) fn create(&self, layer: LayerId) -> Result<(), StoreError> {
+        self.file(layer, true)?;
+        self.dirty.lock().names = true;
+        Ok(())
+    }
+
+    /// Where `writer` puts blocks that are new to the content.
+    pub(super) fn current(&self, content: ContentId, writer: IntervalId) -> Option<LayerId> {
+        self.current.lock().get(&(content, writer)).copied()
+    }
+
+    pub(super) fn set_current(&self, content: ContentId, writer: IntervalId, layer: LayerId) {
+        self.current.lock().insert((content, writer), layer);
+    }
+
+    /// The layer has a block whose bytes may go at any time: no new block is put there any more.
+    pub(in crate::store) fn retire(&self, layer: LayerId) {
+        self.current.lock().retain(|_, current| *current != layer);
+    }
+
+    /// Fills `buffer` from the file at `offset`; what lies beyond its end is zeros.
+    pub(super) fn read(&self, layer: LayerId, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let file = self.file(layer, false)?;
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.read_at(&mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.error("read", &self.path(layer), e)),
+            }
+        }
+        buffer[done..].fill(0);
+        Ok(())
+    }
+
+    /// Writes all of `data` and notes that it is not on disk. Starts writing out early once much has gathered.
+    pub(super) fn write(
+        &self,
+        (content, writer): (ContentId, IntervalId),
+        layer: LayerId,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), StoreError> {
+        let file = self.file(layer, false)?;
+        file.write_all_at(data, offset).map_err(|e| self.error("write", &self.path(layer), e))?;
+        let mut dirty = self.dirty.lock();
+        let entry = dirty.layers.entry(layer).or_insert(DirtyLayer { content, writer, bytes: 0, writes: 0 });
+        entry.bytes += data.len() as u64;
+        entry.writes += 1;
+        if entry.bytes < DIRTY_LAYER_BYTES {
+            return Ok(());
+        }
+        entry.bytes = 0;
+        drop(dirty);
+        super::super::sys::start_write_out(&file).map_err(|e| self.error("write out", &self.path(layer), e))
+    }
+
+    /// Gives the space of one block back.
+    pub(in crate::store) fn punch(&self, layer: LayerId, block: BlockNo) -> Result<(), StoreError> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let file = match self.file(layer, false) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        let offset = (block.0 * BLOCK_BYTES) as i64;
+        fallocate(&*file, flags, offset, BLOCK_BYTES as i64)
+            .map_err(|errno| self.error("punch a hole into", &self.path(layer), errno.into()))
+    }
+
+    pub(in crate::store) fn remove_layer(&self, layer: LayerId) -> Result<(), StoreError> {
+        self.open.lock().files.remove(&layer);
+        self.retire(layer);
+        {
+            let mut dirty = self.dirty.lock();
+            dirty.layers.remove(&layer);
+            dirty.failed.remove(&layer);
+            dirty.names = true;
+        }
+        match fs::remove_file(self.path(layer)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("remove", &self.path(layer), e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(in crate::store) fn forget_interval(&self, interval: IntervalId) {
+        self.current.lock().retain(|(_, writer), _| *writer != interval);
+    }
+
+    pub(in crate::store) fn forget_content(&self, content: ContentId) {
+        self.current.lock().retain(|(known, _), _| *known != content);
+    }
+
+    /// Makes what these intervals wrote durable. Blocks for the disk.
+    pub(in crate::store) fn sync_intervals(&self, intervals: &[IntervalId]) -> Result<(), StoreError> {
+        self.sync_those(|layer| intervals.contains(&layer.writer))
+    }
+
+    /// Makes what was written to one content durable. Blocks for the disk.
+    pub(in crate::store) fn sync_content(&self, content: ContentId) -> Result<(), StoreError> {
+        self.sync_those(|layer| layer.content == content)
+    }
+
+    /// Makes everything durable. Blocks for the disk.
+    pub(in crate::store) fn sync_all(&self) -> Result<(), StoreError> {
+        self.sync_those(|_| true)
+    }
+
+    fn sync_those(&self, wanted: impl Fn(&DirtyLayer) -> bool) -> Result<(), StoreError> {
+        let _one_at_a_time = self.syncing.lock();
+        let (layers, names) = {
+            let mut dirty = self.dirty.lock();
+            let layers: Vec<LayerId> = dirty.layers.iter().filter(|(_, l)| wanted(l)).map(|(id, _)| *id).collect();
+            if let Some(failure) = layers.iter().find_map(|layer| dirty.failed.get(layer)) {
+                let error = io::Error::other(failure.clone());
+                return Err(self.error("write out", &self.dir, error));
+            }
+            let names = std::mem::take(&mut dirty.names);
+            (layers, names)
+        };
+        let result = self.sync_files(&layers, names);
+        let mut dirty = self.dirty.lock();
+        match &result {
+            Ok(cleaned) => cleaned.iter().for_each(|(layer, taken)| {
+                if dirty.layers.get(layer).is_some_and(|l| l.writes == *taken) {
+                    dirty.layers.remove(layer);
+                }
+            }),
+            Err(error) => {
+                dirty.names |= names;
+                layers.iter().for_each(|layer| drop(dirty.failed.insert(*layer, error.to_string())));
+            }
+        }
+        result.map(drop)
+    }
+
+    /// Returns the layers synced, with how often each had been written before.
+    fn sync_files(&self, layers: &[LayerId], names: bool) -> Result<Vec<(LayerId, u64)>, StoreError> {
+        let before: Vec<(LayerId, u64)> = {
+            let dirty = self.dirty.lock();
+            layers.iter().filter_map(|layer| Some((*layer, dirty.layers.get(layer)?.writes))).collect()
+        };
+        let dir = || File::open(&self.dir).map_err(|e| self.error("open", &self.dir, e));
+        if layers.len() > SYNC_ALL_LAYERS {
+            nix::unistd::syncfs(dir()?).map_err(|errno| self.error("sync", &self.dir, errno.into()))?;
+            return Ok(before);
+        }
+        for layer in layers {
+            let file = self.file(*layer, false)?;
+            file.sync_data().map_err(|e| self.error("sync", &self.path(*layer), e))?;
+        }
+        if names {
+            dir()?.sync_all().map_err(|e| self.error("sync", &self.dir, e))?;
+        }
+        Ok(before)
+    }
+}
+
+impl OpenFiles {
+    fn close_oldest(&mut self) {
+        let mut used: Vec<u64> = self.files.values().map(|(_, used)| *used).collect();
+        used.sort_unstable();
+        let median = used[used.len() / 2];
+        self.files.retain(|_, (_, used)| *used > median);
+    }
+}

@@ -1,0 +1,392 @@
+//! Reading and writing a file's bytes as one view sees them.
+
+use crate::limits::INLINE_BYTES_MAX;
+use crate::store::keys::Order;
+use crate::store::{Batch, BlockRecord, Inode, Sight, Store, StoreError};
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
+use mojavefs::limits::BLOCK_BYTES;
+use mojavefs::wire::SeekWhence;
+use std::ops::Range;
+
+const BLOCK: usize = BLOCK_BYTES as usize;
+/// `st_blocks` counts in these.
+const SECTOR_BYTES: u64 = 512;
+
+/// The parts of a byte range by block: the block, and which of its bytes.
+fn by_block(offset: u64, len: u64) -> impl Iterator<Item = (BlockNo, Range<usize>)> {
+    let end = offset + len;
+    let blocks = if len == 0 { 0..0 } else { offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) };
+    blocks.map(move |number| {
+        let start = number * BLOCK_BYTES;
+        let from = offset.max(start) - start;
+        let to = end.min(start + BLOCK_BYTES) - start;
+        (BlockNo(number), from as usize..to as usize)
+    })
+}
+
+impl Store {
+    /// Up to `len` bytes from `offset` on; fewer only at the end of the file.
+    pub fn read_content(&self, sight: &Sight, inode: &Inode, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let len = (len as u64).min(inode.size.saturating_sub(offset)) as usize;
+        let mut data = vec![0; len];
+        let Some(content) = inode.content.filter(|_| len > 0) else { return Ok(data) };
+        if inode.size <= INLINE_BYTES_MAX
+            && let Some(bytes) = self.inline(sight, content)?.found
+        {
+            let have = bytes.get(offset as usize..).unwrap_or_default();
+            let count = have.len().min(len);
+            data[..count].copy_from_slice(&have[..count]);
+            return Ok(data);
+        }
+        let last = BlockNo((offset + len as u64 - 1) / BLOCK_BYTES);
+        let blocks = self.blocks(sight, content, BlockNo(offset / BLOCK_BYTES), last)?;
+        let mut run: Option<(LayerId, Range<usize>)> = None;
+        let mut runs = Vec::new();
+        for (number, range) in by_block(offset, len as u64) {
+            let start = (number.0 * BLOCK_BYTES + range.start as u64 - offset) as usize;
+            let end = start + range.len();
+            let layer = blocks.get(&number).map(|(place, _)| place.layer);
+            match (&mut run, layer) {
+                (Some((same, bytes)), Some(layer)) if *same == layer => bytes.end = end,
+                (_, layer) => runs.extend(std::mem::replace(&mut run, layer.map(|layer| (layer, start..end)))),
+            }
+        }
+        runs.extend(run);
+        for (layer, range) in runs {
+            self.content().read(layer, offset + range.start as u64, &mut data[range])?;
+        }
+        Ok(data)
+    }
+
+    /// Writes `data` at `offset`; the size grows as needed. The bytes are in the content files when this returns; they
+    /// belong to the file once the batch is applied.
+    pub fn write_content(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        inode: &mut Inode,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), StoreError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let end = offset + data.len() as u64;
+        let size = inode.size.max(end);
+        let content = self.content_of(inode)?;
+        if size <= INLINE_BYTES_MAX {
+            let mut bytes = self.inline(sight, content)?.found.unwrap_or_default();
+            bytes.resize(size as usize, 0);
+            bytes[offset as usize..end as usize].copy_from_slice(data);
+            batch.put_inline(content, &bytes);
+            inode.blocks = size.div_ceil(SECTOR_BYTES);
+        } else {
+            self.spill(sight, batch, inode, content)?;
+            self.write_blocks(sight, batch, inode, content, offset, data)?;
+        }
+        inode.size = size;
+        Ok(())
+    }
+
+    fn content_of(&self, inode: &mut Inode) -> Result<ContentId, StoreError> {
+        match inode.content {
+            Some(content) => Ok(content),
+            None => {
+                let content = ContentId(self.next_id()?);
+                inode.content = Some(content);
+                Ok(content)
+            }
+        }
+    }
+
+    /// Moves a small content into a block, before it grows.
+    fn spill(&self, sight: &Sight, batch: &mut Batch, inode: &mut Inode, content: ContentId) -> Result<(), StoreError> {
+        if inode.size > INLINE_BYTES_MAX {
+            return Ok(());
+        }
+        let Some(bytes) = self.inline(sight, content)?.found else { return Ok(()) };
+        batch.remove_inline(content);
+        inode.blocks = 0;
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        let layer = self.layer(sight, batch, content, None)?;
+        self.content().write((content, sight.writer), layer, 0, &bytes)?;
+        batch.put_block(content, BlockNo(0), BlockRecord { layer })?;
+        inode.blocks = BLOCK_BYTES / SECTOR_BYTES;
+        Ok(())
+    }
+
+    fn write_blocks(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        inode: &mut Inode,
+        content: ContentId,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), StoreError> {
+        let last = BlockNo((offset + data.len() as u64 - 1) / BLOCK_BYTES);
+        let mut known = self.blocks(sight, content, BlockNo(offset / BLOCK_BYTES), last)?;
+        known.extend(batch.places(content).map(|(number, layer)| (number, (BlockRecord { layer }, own_order(sight)))));
+        let mut pending: Option<(LayerId, u64, Range<usize>)> = None;
+        for (number, range) in by_block(offset, data.len() as u64) {
+            let start = (number.0 * BLOCK_BYTES + range.start as u64 - offset) as usize;
+            let piece = start..start + range.len();
+            let at = offset + start as u64;
+            let whole = range.len() == BLOCK || (range.start == 0 && at + range.len() as u64 >= inode.size);
+            let (layer, composed) = match known.get(&number) {
+                Some((place, order)) if self.in_place(sight, *order) => (place.layer, None),
+                Some((place, _)) => {
+                    let layer = self.layer(sight, batch, content, Some(place.layer))?;
+                    batch.put_block(content, number, BlockRecord { layer })?;
+                    let composed = (!whole).then(|| self.compose(place.layer, number, &range, &data[piece.clone()]));
+                    (layer, composed.transpose()?)
+                }
+                None if data[piece.clone()].iter().all(|byte| *byte == 0) => {
+                    self.write_run(sight, content, &mut pending, data)?;
+                    continue;
+                }
+                None => {
+                    let layer = self.layer(sight, batch, content, None)?;
+                    batch.put_block(content, number, BlockRecord { layer })?;
+                    inode.blocks += BLOCK_BYTES / SECTOR_BYTES;
+                    (layer, None)
+                }
+            };
+            if let Some(block) = composed {
+                self.content().write((content, sight.writer), layer, number.0 * BLOCK_BYTES, &block)?;
+                continue;
+            }
+            match &mut pending {
+                Some((same, _, run)) if *same == layer && run.end == piece.start => run.end = piece.end,
+                _ => {
+                    self.write_run(sight, content, &mut pending, data)?;
+                    pending = Some((layer, at, piece));
+                }
+            }
+        }
+        self.write_run(sight, content, &mut pending, data)
+    }
+
+    fn write_run(
+        &self,
+        sight: &Sight,
+        content: ContentId,
+        pending: &mut Option<(LayerId, u64, Range<usize>)>,
+        data: &[u8],
+    ) -> Result<(), StoreError> {
+        match pending.take() {
+            Some((layer, at, run)) => self.content().write((content, sight.writer), layer, at, &data[run]),
+            None => Ok(()),
+        }
+    }
+
+    /// A block of `layer` with a piece of it replaced.
+    fn compose(
+        &self,
+        layer: LayerId,
+        number: BlockNo,
+        range: &Range<usize>,
+        piece: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let mut block = vec![0; BLOCK];
+        self.content().read(layer, number.0 * BLOCK_BYTES, &mut block)?;
+        block[range.clone()].copy_from_slice(piece);
+        Ok(block)
+    }
+
+    /// Whether the writer may change a version where it lies: nobody else can see it as it was.
+    fn in_place(&self, sight: &Sight, order: Order) -> bool {
+        match (sight.writer, order.interval()) {
+            (IntervalId::FINAL, None) => !self.snapshots.needs(order, Order::undecided(IntervalId::FINAL)),
+            (IntervalId::FINAL, Some(interval)) => {
+                let committed = self.decided.read().committed.get(&interval).copied();
+                let order = committed.map(Order::is_final);
+                order.is_some_and(|order| !self.snapshots.needs(order, Order::undecided(IntervalId::FINAL)))
+            }
+            (writer, interval) => interval == Some(writer),
+        }
+    }
+
+    /// The layer for a block that can't be changed in place: never the one where its other version lies.
+    fn layer(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        content: ContentId,
+        other: Option<LayerId>,
+    ) -> Result<LayerId, StoreError> {
+        if let Some(layer) = self.content().current(content, sight.writer).filter(|layer| Some(*layer) != other) {
+            return Ok(layer);
+        }
+        let layer = LayerId(self.next_id()?);
+        self.content().create(layer)?;
+        self.content().set_current(content, sight.writer, layer);
+        batch.add_layer(content, layer);
+        Ok(layer)
+    }
+
+    /// Sets a file's size; what is cut off reads as zeros if the file grows again.
+    pub fn truncate_content(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        (ino, inode): (Ino, &mut Inode),
+        size: u64,
+    ) -> Result<(), StoreError> {
+        let Some(content) = inode.content else {
+            inode.size = size;
+            return Ok(());
+        };
+        if size == 0 {
+            batch.discard_content(content, ino);
+            inode.content = None;
+            inode.blocks = 0;
+        } else if let Some(mut bytes) = self.small(sight, inode, content)? {
+            if size <= INLINE_BYTES_MAX {
+                bytes.resize(size as usize, 0);
+                batch.put_inline(content, &bytes);
+                inode.blocks = size.div_ceil(SECTOR_BYTES);
+            } else {
+                self.spill(sight, batch, inode, content)?;
+            }
+        } else if size < inode.size {
+            self.zero_content(sight, batch, inode, size, inode.size - size)?;
+            if size <= INLINE_BYTES_MAX {
+                self.shrink_to_inline(sight, batch, inode, content, size)?;
+            }
+        }
+        inode.size = size;
+        Ok(())
+    }
+
+    fn small(&self, sight: &Sight, inode: &Inode, content: ContentId) -> Result<Option<Vec<u8>>, StoreError> {
+        match inode.size <= INLINE_BYTES_MAX {
+            true => Ok(Some(self.inline(sight, content)?.found.unwrap_or_default())),
+            false => Ok(None),
+        }
+    }
+
+    /// A content of one block that became small moves into the record store: where its bytes lie follows from its size.
+    fn shrink_to_inline(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        inode: &mut Inode,
+        content: ContentId,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        let bytes = self.read_content(sight, inode, 0, size as usize)?;
+        batch.put_inline(content, &bytes);
+        if let Some((_, (place, order))) = self.blocks(sight, content, BlockNo(0), BlockNo(0))?.pop_first() {
+            self.drop_block(sight, batch, content, BlockNo(0), (place, order))?;
+        }
+        inode.blocks = size.div_ceil(SECTOR_BYTES);
+        Ok(())
+    }
+
+    fn drop_block(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        content: ContentId,
+        number: BlockNo,
+        (place, order): (BlockRecord, Order),
+    ) -> Result<(), StoreError> {
+        let in_place = self.in_place(sight, order);
+        if in_place {
+            self.content().punch(place.layer, number)?;
+        } else if sight.writer == IntervalId::FINAL {
+            self.content().retire(place.layer);
+        }
+        batch.remove_block(content, number, in_place);
+        Ok(())
+    }
+
+    /// Makes a range read as zeros, without storing any; the size stays.
+    pub fn zero_content(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        inode: &mut Inode,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), StoreError> {
+        let len = len.min(inode.size.saturating_sub(offset));
+        let Some(content) = inode.content.filter(|_| len > 0) else { return Ok(()) };
+        if let Some(mut bytes) = self.small(sight, inode, content)? {
+            bytes.resize(inode.size as usize, 0);
+            bytes[offset as usize..(offset + len) as usize].fill(0);
+            batch.put_inline(content, &bytes);
+            return Ok(());
+        }
+        let last = BlockNo((offset + len - 1) / BLOCK_BYTES);
+        let known = self.blocks(sight, content, BlockNo(offset / BLOCK_BYTES), last)?;
+        for (number, (place, order)) in known {
+            let start = number.0 * BLOCK_BYTES;
+            let from = offset.max(start) - start;
+            let to = (offset + len).min(start + BLOCK_BYTES) - start;
+            if from == 0 && (to == BLOCK_BYTES || start + to >= inode.size) {
+                self.drop_block(sight, batch, content, number, (place, order))?;
+                inode.blocks = inode.blocks.saturating_sub(BLOCK_BYTES / SECTOR_BYTES);
+            } else {
+                let zeros = vec![0; (to - from) as usize];
+                self.write_blocks(sight, batch, inode, content, start + from, &zeros)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next data or hole from `offset` on; `None` beyond the end, or when only a hole follows.
+    pub fn seek_content(
+        &self,
+        sight: &Sight,
+        inode: &Inode,
+        offset: u64,
+        whence: SeekWhence,
+    ) -> Result<Option<u64>, StoreError> {
+        if offset >= inode.size {
+            return Ok(None);
+        }
+        let Some(content) = inode.content else {
+            return Ok((whence == SeekWhence::Hole).then_some(offset));
+        };
+        if inode.size <= INLINE_BYTES_MAX {
+            return Ok(Some(if whence == SeekWhence::Data { offset } else { inode.size }));
+        }
+        let mut number = BlockNo(offset / BLOCK_BYTES);
+        let at = |number: BlockNo| (number.0 * BLOCK_BYTES).max(offset);
+        if whence == SeekWhence::Data {
+            let next = self.next_block(sight, content, number)?;
+            return Ok(next.map(at).filter(|at| *at < inode.size));
+        }
+        while at(number) < inode.size {
+            let until = BlockNo(number.0 + 1023);
+            let known = self.blocks(sight, content, number, until)?;
+            for number in number.0..=until.0 {
+                if !known.contains_key(&BlockNo(number)) {
+                    return Ok(Some(at(BlockNo(number)).min(inode.size)));
+                }
+            }
+            number = BlockNo(until.0 + 1);
+        }
+        Ok(Some(inode.size))
+    }
+
+    /// Makes one file durable: its content, and everything recorded before. Blocks for the disk.
+    pub fn sync_file(&self, inode: &Inode) -> Result<(), StoreError> {
+        if let Some(content) = inode.content {
+            self.content().sync_content(content)?;
+        }
+        self.db()?.sync()
+    }
+}
+
+/// The order of what the writer of `sight` writes now, for [`Store::in_place`].
+fn own_order(sight: &Sight) -> Order {
+    match sight.writer {
+        IntervalId::FINAL => Order::is_final(mojavefs::id::Seq(u64::MAX >> 2)),
+        writer => Order::undecided(writer),
+    }
+}

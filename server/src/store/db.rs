@@ -1,0 +1,164 @@
+//! RocksDB as the store uses it: three column families, batches, prefix scans, a log that is synced on demand.
+
+use super::StoreError;
+use crate::limits::{BLOCK_CACHE_SHARE, LOG_BYTES_MAX, OPEN_TABLES_MAX, WRITE_BUFFER_SHARE};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
+};
+use std::path::Path;
+
+/// A group of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Versions of objects.
+    Data,
+    /// Which objects an undecided interval changed.
+    Changes,
+    /// Decisions, held speculations, counters, what is to be reclaimed.
+    Meta,
+}
+
+impl Family {
+    const ALL: [Family; 3] = [Family::Data, Family::Changes, Family::Meta];
+
+    fn name(self) -> &'static str {
+        match self {
+            Family::Data => "data",
+            Family::Changes => "changes",
+            Family::Meta => "meta",
+        }
+    }
+}
+
+pub(super) struct Db {
+    db: DB,
+}
+
+/// Changes that are applied together.
+pub(super) struct Writes<'a> {
+    db: &'a Db,
+    batch: WriteBatch,
+}
+
+impl Db {
+    /// Opens or creates the database; `memory_bytes` bounds its buffers and cache.
+    pub(super) fn open(path: &Path, memory_bytes: usize) -> Result<Self, StoreError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        options.set_max_total_wal_size(LOG_BYTES_MAX);
+        options.set_max_open_files(OPEN_TABLES_MAX);
+        options.set_db_write_buffer_size(memory_bytes / WRITE_BUFFER_SHARE);
+        options.set_keep_log_file_num(2);
+        options.increase_parallelism(2);
+        let cache = Cache::new_lru_cache(memory_bytes / BLOCK_CACHE_SHARE);
+        let families =
+            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(&cache, memory_bytes)));
+        Ok(Db { db: DB::open_cf_descriptors(&options, path, families)? })
+    }
+
+    fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("every family is created when the database is opened")
+    }
+
+    pub(super) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.db.get_cf(self.family(family), key)?)
+    }
+
+    pub(super) fn contains(&self, family: Family, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.db.get_pinned_cf(self.family(family), key)?.is_some())
+    }
+
+    /// Goes through the keys that begin with `prefix`, from `from` on.
+    pub(super) fn scan<'a>(&'a self, family: Family, prefix: &'a [u8], from: &[u8]) -> Scan<'a> {
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        let mut at = self.db.raw_iterator_cf_opt(self.family(family), options);
+        at.seek(from);
+        Scan { at, prefix }
+    }
+
+    pub(super) fn writes(&self) -> Writes<'_> {
+        Writes { db: self, batch: WriteBatch::default() }
+    }
+
+    /// Writes everything in the log to disk.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        Ok(self.db.flush_wal(true)?)
+    }
+
+    /// Writes all buffers out, so that the next opening has nothing to replay.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        for family in Family::ALL {
+            self.db.flush_cf(self.family(family))?;
+        }
+        Ok(())
+    }
+}
+
+fn family_options(cache: &Cache, memory_bytes: usize) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(10.0, false);
+    table.set_cache_index_and_filter_blocks(true);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size((memory_bytes / WRITE_BUFFER_SHARE / 2).max(1 << 20));
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options
+}
+
+impl Writes<'_> {
+    pub(super) fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        self.batch.put_cf(self.db.family(family), key, value);
+    }
+
+    pub(super) fn delete(&mut self, family: Family, key: &[u8]) {
+        self.batch.delete_cf(self.db.family(family), key);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Applies them at once. They survive the death of the process; with `synced` also that of the machine.
+    pub(super) fn apply(self, synced: bool) -> Result<(), StoreError> {
+        if self.batch.is_empty() && !synced {
+            return Ok(());
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(synced);
+        Ok(self.db.db.write_opt(self.batch, &options)?)
+    }
+}
+
+/// A walk over the keys with one prefix.
+pub(super) struct Scan<'a> {
+    at: DBRawIterator<'a>,
+    prefix: &'a [u8],
+}
+
+impl Scan<'_> {
+    /// The key and value it stands at, or nothing at the end.
+    pub(super) fn item(&self) -> Result<Option<(&[u8], &[u8])>, StoreError> {
+        match self.at.item() {
+            Some((key, value)) if key.starts_with(self.prefix) => Ok(Some((key, value))),
+            Some(_) => Ok(None),
+            None => {
+                self.at.status()?;
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) fn next(&mut self) {
+        self.at.next();
+    }
+
+    /// Goes on at the first key that is not below `key`.
+    pub(super) fn seek(&mut self, key: &[u8]) {
+        self.at.seek(key);
+    }
+}

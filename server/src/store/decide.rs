@@ -1,0 +1,173 @@
+//! Commit, abort, hold: each one record, whatever was changed.
+
+use super::db::Family;
+use super::{Snapshot, Store, StoreError, meta};
+use crate::store::Key;
+use mojavefs::codec;
+use mojavefs::id::{IntervalId, Seq, SpecId};
+use serde::{Deserialize, Serialize};
+
+/// A speculation that survives restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its number.
+    pub spec: SpecId,
+    /// The intervals whose versions must be kept.
+    pub intervals: Vec<IntervalId>,
+    /// The snapshot they are based on.
+    pub snapshot: Seq,
+    /// What the coordinator wants to know of it.
+    pub payload: Vec<u8>,
+}
+
+impl Store {
+    /// Makes the versions of these intervals final, together, durably. Blocks for the disk. The caller keeps every other
+    /// operation out.
+    ///
+    /// # Errors
+    /// [`StoreError::NotCommitted`] if it is certain that nothing was committed; any other error leaves the store stopped.
+    pub fn commit(&self, intervals: &[IntervalId], held: Option<SpecId>) -> Result<Seq, StoreError> {
+        let certain = |error: StoreError| StoreError::NotCommitted(error.to_string());
+        self.content.sync_intervals(intervals).map_err(certain)?;
+        let _writers = self.final_writes.lock();
+        let seq = self.end_epoch().map_err(certain)?;
+        let db = self.db().map_err(certain)?;
+        let mut writes = db.writes();
+        for interval in intervals {
+            writes.put(Family::Meta, &meta::key(meta::DECISION, [interval.0]), &seq.0.to_be_bytes());
+        }
+        if let Some(spec) = held {
+            writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
+        }
+        let result = writes.apply(true);
+        drop(db);
+        if let Err(error) = result {
+            self.settle_doubt(intervals, error)?;
+        }
+        self.decided.write().committed.extend(intervals.iter().map(|interval| (*interval, seq)));
+        Ok(seq)
+    }
+
+    /// A sync failed: whether the record is on disk is known only once the store was read again.
+    fn settle_doubt(&self, intervals: &[IntervalId], error: StoreError) -> Result<(), StoreError> {
+        tracing::error!("a commit is in doubt, reading the store again: {error}");
+        self.reopen()?;
+        let Some(interval) = intervals.first() else { return Ok(()) };
+        match self.db()?.contains(Family::Meta, &meta::key(meta::DECISION, [interval.0]))? {
+            true => Ok(()),
+            false => Err(StoreError::NotCommitted(error.to_string())),
+        }
+    }
+
+    /// Undoes everything of these intervals. Waits for no disk unless they were held.
+    pub fn abort(&self, intervals: &[IntervalId], held: Option<SpecId>) -> Result<(), StoreError> {
+        if let Some(spec) = held {
+            let db = self.db()?;
+            let mut writes = db.writes();
+            writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
+            writes.apply(true)?;
+        }
+        self.decided.write().dead.extend(intervals);
+        Ok(())
+    }
+
+    /// Keeps an undecided speculation through restarts, with the content it wrote. Blocks for the disk.
+    pub fn hold(&self, held: &Held) -> Result<(), StoreError> {
+        self.content.sync_intervals(&held.intervals)?;
+        let value = codec::encode(held).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
+        let db = self.db()?;
+        let mut writes = db.writes();
+        writes.put(Family::Meta, &meta::key(meta::HELD, [held.spec.0]), &value);
+        writes.apply(true)
+    }
+
+    /// Every held speculation.
+    pub fn held(&self) -> Result<Vec<Held>, StoreError> {
+        let db = self.db()?;
+        let mut held = Vec::new();
+        let mut scan = db.scan(Family::Meta, &[meta::HELD], &[meta::HELD]);
+        while let Some((_, value)) = scan.item()? {
+            held.push(codec::decode(value).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?);
+            scan.next();
+        }
+        Ok(held)
+    }
+
+    /// Up to `limit` objects that an undecided interval changed, after `after`.
+    pub fn changes(&self, interval: IntervalId, after: Option<&Key>, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let db = self.db()?;
+        let prefix = interval.0.to_be_bytes();
+        let mut from = after.map_or_else(|| prefix.to_vec(), |key| meta::change(interval, &key.prefix()));
+        if after.is_some() {
+            from.push(0);
+        }
+        let mut keys = Vec::new();
+        let mut scan = db.scan(Family::Changes, &prefix, &from);
+        while keys.len() < limit {
+            let Some((key, _)) = scan.item()? else { break };
+            match Key::parse(&key[prefix.len()..]) {
+                Some(key) => keys.push(key),
+                None => return Err(StoreError::corrupt("the index of changes has an unknown key")),
+            }
+            scan.next();
+        }
+        Ok(keys)
+    }
+
+    /// Whether an undecided interval changed the object.
+    pub fn has_changed(&self, interval: IntervalId, key: &Key) -> Result<bool, StoreError> {
+        self.db()?.contains(Family::Changes, &meta::change(interval, &key.prefix()))
+    }
+
+    /// What is decided, held or dead, after opening: everything with versions that is neither committed nor held is dead.
+    pub(super) fn recover(&self) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let mut decided = self.decided.write();
+        let mut scan = db.scan(Family::Meta, &[meta::DECISION], &[meta::DECISION]);
+        while let Some((key, value)) = scan.item()? {
+            let ([interval], Ok(seq)) = (meta::numbers(key).unwrap_or_default(), value.try_into()) else {
+                return Err(StoreError::corrupt("a decision record is no number"));
+            };
+            decided.committed.insert(IntervalId(interval), Seq(u64::from_be_bytes(seq)));
+            scan.next();
+        }
+        let kept: Vec<IntervalId> = self.held()?.into_iter().flat_map(|held| held.intervals).collect();
+        let mut scan = db.scan(Family::Changes, &[], &[]);
+        while let Some((key, _)) = scan.item()? {
+            let Some(number) = key.first_chunk::<8>() else {
+                return Err(StoreError::corrupt("the index of changes has a short key"));
+            };
+            let interval = IntervalId(u64::from_be_bytes(*number));
+            if !decided.committed.contains_key(&interval) && !kept.contains(&interval) {
+                decided.dead.push(interval);
+            } else if kept.contains(&interval) {
+                self.count_changes(interval)?;
+            }
+            scan.seek(&(interval.0 + 1).to_be_bytes());
+        }
+        drop(decided);
+        self.content.recover(&db, |interval| interval == IntervalId::FINAL || self.is_known(interval, &kept))
+    }
+
+    fn is_known(&self, interval: IntervalId, kept: &[IntervalId]) -> bool {
+        kept.contains(&interval) || self.decided.read().committed.contains_key(&interval)
+    }
+
+    fn count_changes(&self, interval: IntervalId) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let keys = self.changes(interval, after.as_ref(), 4096)?;
+            let inodes = keys.iter().filter(|key| matches!(key, Key::Inode(_))).count();
+            self.note_changes(interval, inodes as u64);
+            match keys.into_iter().last() {
+                Some(last) => after = Some(last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Drops a snapshot and lets what it kept be reclaimed.
+    pub fn end_snapshot(&self, snapshot: Snapshot) {
+        drop(snapshot);
+    }
+}

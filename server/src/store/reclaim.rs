@@ -1,0 +1,325 @@
+//! Background work: removing what dead intervals wrote, merging what committed ones did, dropping what no snapshot sees
+//! any more. In bounded steps; each leaves the store sound.
+
+use super::db::{Db, Family, Writes};
+use super::keys::{self, Key, Order};
+use super::record::{self, Inode};
+use super::versions::{self, Version};
+use super::{Sight, Store, StoreError, meta};
+use crate::limits::RECLAIM_STEP;
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Records and content files removed or merged.
+    pub removed: u64,
+    /// There may be more to do.
+    pub more: bool,
+}
+
+impl Store {
+    /// One bounded step. `in_use` says whether a kernel still knows an inode that has no name.
+    pub fn reclaim(&self, in_use: &dyn Fn(Ino) -> bool) -> Result<Reclaimed, StoreError> {
+        for step in [Self::reclaim_dead, Self::merge_committed, Self::reclaim_contents, Self::reclaim_blocks] {
+            let removed = step(self)?;
+            if removed > 0 {
+                return Ok(Reclaimed { removed, more: true });
+            }
+        }
+        let removed = self.reclaim_orphans(in_use)? + self.reclaim_garbage()?;
+        Ok(Reclaimed { removed, more: removed > 0 })
+    }
+
+    fn reclaim_dead(&self) -> Result<u64, StoreError> {
+        let Some(interval) = self.decided.read().dead.first().copied() else { return Ok(0) };
+        let db = self.db()?;
+        let mut writes = db.writes();
+        let keys = self.changes(interval, None, RECLAIM_STEP)?;
+        for key in &keys {
+            let prefix = key.prefix();
+            writes.delete(Family::Data, &keys::version(&prefix, Order::undecided(interval)));
+            writes.delete(Family::Changes, &meta::change(interval, &prefix));
+        }
+        if keys.is_empty() {
+            for (layer, content) in self.layers_of(&db, interval)? {
+                self.content.remove_layer(layer)?;
+                writes.delete(Family::Meta, &meta::key(meta::LAYER, [content.0, layer.0]));
+                writes.delete(Family::Meta, &meta::key(meta::INTERVAL_LAYER, [interval.0, layer.0]));
+            }
+            self.decided.write().dead.retain(|dead| *dead != interval);
+            self.changes.lock().remove(&interval);
+            self.content.forget_interval(interval);
+        }
+        writes.apply(false)?;
+        Ok(keys.len() as u64 + 1)
+    }
+
+    fn layers_of(&self, db: &Db, interval: IntervalId) -> Result<Vec<(LayerId, ContentId)>, StoreError> {
+        let prefix = meta::key(meta::INTERVAL_LAYER, [interval.0]);
+        let mut layers = Vec::new();
+        let mut scan = db.scan(Family::Meta, &prefix, &prefix);
+        while let Some((key, value)) = scan.item()? {
+            if let (Some([_, layer]), Ok(content)) = (meta::numbers(key), value.try_into()) {
+                layers.push((LayerId(layer), ContentId(u64::from_be_bytes(content))));
+            }
+            scan.next();
+        }
+        Ok(layers)
+    }
+
+    fn merge_committed(&self) -> Result<u64, StoreError> {
+        let next = self.decided.read().committed.iter().map(|(interval, seq)| (*seq, *interval)).min();
+        let Some((_, interval)) = next else { return Ok(0) };
+        let keys = self.changes(interval, None, RECLAIM_STEP)?;
+        let db = self.db()?;
+        {
+            let _writers = self.final_writes.lock();
+            let mut writes = db.writes();
+            for key in &keys {
+                self.merge_key(&db, &mut writes, key)?;
+                writes.delete(Family::Changes, &meta::change(interval, &key.prefix()));
+            }
+            if keys.is_empty() {
+                writes.delete(Family::Meta, &meta::key(meta::DECISION, [interval.0]));
+                for (layer, _) in self.layers_of(&db, interval)? {
+                    writes.delete(Family::Meta, &meta::key(meta::INTERVAL_LAYER, [interval.0, layer.0]));
+                }
+            }
+            writes.apply(false)?;
+        }
+        if keys.is_empty() {
+            self.decided.write().committed.remove(&interval);
+            self.changes.lock().remove(&interval);
+            self.content.forget_interval(interval);
+        }
+        Ok(keys.len() as u64 + 1)
+    }
+
+    /// Turns the committed versions of one key into merged ones.
+    fn merge_key(&self, db: &Db, writes: &mut Writes<'_>, key: &Key) -> Result<(), StoreError> {
+        let prefix = key.prefix();
+        let decided = self.decided.read();
+        let versions = versions::all(db, &prefix)?;
+        let committed_at = |version: &Version| Some(*decided.committed.get(&version.order.interval()?)?);
+        let mut merged: Vec<(Seq, Vec<u8>)> =
+            versions.iter().filter_map(|v| Some((v.order.seq()?, v.stored.clone()))).collect();
+        let mut seqs: Vec<Seq> = versions.iter().filter_map(committed_at).collect();
+        seqs.sort_unstable();
+        seqs.dedup();
+        for seq in seqs {
+            let stored = match key {
+                Key::DirStat(_) => {
+                    let sight = Sight { snapshot: seq, ..Sight::trunk() };
+                    record::encode(&versions::sum(&versions, &sight, &decided)?)?
+                }
+                // Versions come newest interval first, so the first of a commit is its last word.
+                _ => match versions.iter().find(|v| committed_at(v) == Some(seq)) {
+                    Some(version) => version.stored.clone(),
+                    None => continue,
+                },
+            };
+            merged.push((seq, stored));
+        }
+        for version in versions.iter().filter(|v| committed_at(v).is_some()) {
+            writes.delete(Family::Data, &keys::version(&prefix, version.order));
+            if !merged.iter().any(|(_, stored)| *stored == version.stored) {
+                self.content_goes(writes, key, &version.stored, &record::tombstone())?;
+            }
+        }
+        merged.sort_by_key(|(seq, _)| std::cmp::Reverse(*seq));
+        self.write_merged(writes, key, &prefix, &merged, &versions)
+    }
+
+    /// Keeps of the merged versions (newest first) those that somebody may see.
+    fn write_merged(
+        &self,
+        writes: &mut Writes<'_>,
+        key: &Key,
+        prefix: &[u8],
+        merged: &[(Seq, Vec<u8>)],
+        before: &[Version],
+    ) -> Result<(), StoreError> {
+        let undecided = before.iter().any(|v| v.order.interval().is_some());
+        let mut newer: Option<&(Seq, Vec<u8>)> = None;
+        let mut kept_older = false;
+        for version in merged {
+            let order = Order::is_final(version.0);
+            let stays = newer.is_none_or(|(seq, _)| self.snapshots.needs(order, Order::is_final(*seq)));
+            let there = before.iter().any(|v| v.order == order);
+            match (stays, there) {
+                (true, false) => writes.put(Family::Data, &keys::version(prefix, order), &version.1),
+                (false, true) => writes.delete(Family::Data, &keys::version(prefix, order)),
+                _ => {}
+            }
+            if stays {
+                kept_older |= newer.is_some();
+            } else if let Some((_, staying)) = newer {
+                self.content_goes(writes, key, &version.1, staying)?;
+            }
+            newer = Some(version);
+        }
+        let Some((newest, stored)) = merged.first() else { return Ok(()) };
+        let gone = record::payload(stored)?.is_none();
+        let order = Order::is_final(*newest);
+        if kept_older || (gone && (undecided || self.snapshots.any_below(order))) {
+            writes.put(Family::Meta, &meta::garbage(prefix), &[]);
+        } else {
+            writes.delete(Family::Meta, &meta::garbage(prefix));
+            if gone {
+                writes.delete(Family::Data, &keys::version(prefix, order));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks again at keys with versions that a snapshot needed, once an older snapshot has ended.
+    fn reclaim_garbage(&self) -> Result<u64, StoreError> {
+        let oldest = self.snapshots.oldest();
+        if *self.garbage_seen.lock() == Some((oldest, self.epoch())) {
+            return Ok(0);
+        }
+        let db = self.db()?;
+        let mut at = self.garbage_at.lock();
+        let from = std::mem::replace(&mut *at, vec![meta::GARBAGE]);
+        let mut prefixes = Vec::new();
+        let mut scan = db.scan(Family::Meta, &[meta::GARBAGE], &from);
+        while let Some((key, _)) = scan.item()? {
+            if prefixes.len() == RECLAIM_STEP {
+                *at = key.to_vec();
+                break;
+            }
+            prefixes.push(key[1..].to_vec());
+            scan.next();
+        }
+        let finished = prefixes.len() < RECLAIM_STEP;
+        drop(scan);
+        let _writers = self.final_writes.lock();
+        let mut writes = db.writes();
+        for prefix in &prefixes {
+            let Some(key) = Key::parse(prefix) else {
+                return Err(StoreError::corrupt("a garbage record has an unknown key"));
+            };
+            self.merge_key(&db, &mut writes, &key)?;
+        }
+        let removed = writes.len() as u64;
+        writes.apply(false)?;
+        if finished {
+            *self.garbage_seen.lock() = Some((oldest, self.epoch()));
+        }
+        Ok(removed)
+    }
+
+    /// Contents that a version of an inode referred to which is gone: if no other version does, they go.
+    fn reclaim_contents(&self) -> Result<u64, StoreError> {
+        let db = self.db()?;
+        let mut found = Vec::new();
+        let mut scan = db.scan(Family::Meta, &[meta::DISCARDED], &[meta::DISCARDED]);
+        while let (Some((key, _)), true) = (scan.item()?, found.len() < RECLAIM_STEP / 16) {
+            found.extend(meta::numbers::<2>(key));
+            scan.next();
+        }
+        drop(scan);
+        for [content, ino] in &found {
+            let _writers = self.final_writes.lock();
+            let mut writes = db.writes();
+            if !refers(&db, Ino(*ino), ContentId(*content))? {
+                self.drop_content(&db, &mut writes, ContentId(*content))?;
+            }
+            writes.delete(Family::Meta, &meta::discarded(ContentId(*content), Ino(*ino)));
+            writes.apply(false)?;
+        }
+        Ok(found.len() as u64)
+    }
+
+    fn drop_content(&self, db: &Db, writes: &mut Writes<'_>, content: ContentId) -> Result<(), StoreError> {
+        for prefix in [Key::Inline(content).prefix(), Key::blocks_of(content)] {
+            let mut scan = db.scan(Family::Data, &prefix, &prefix);
+            while let Some((key, _)) = scan.item()? {
+                writes.delete(Family::Data, key);
+                scan.next();
+            }
+        }
+        let prefix = meta::key(meta::LAYER, [content.0]);
+        let mut scan = db.scan(Family::Meta, &prefix, &prefix);
+        while let Some((key, value)) = scan.item()? {
+            if let (Some([_, layer]), Ok(writer)) = (meta::numbers(key), value.try_into()) {
+                self.content.remove_layer(LayerId(layer))?;
+                writes.delete(Family::Meta, key);
+                writes.delete(Family::Meta, &meta::key(meta::INTERVAL_LAYER, [u64::from_be_bytes(writer), layer]));
+            }
+            scan.next();
+        }
+        self.content.forget_content(content);
+        Ok(())
+    }
+
+    /// Blocks of content files that no record refers to: their space is given back.
+    fn reclaim_blocks(&self) -> Result<u64, StoreError> {
+        let db = self.db()?;
+        let mut found = Vec::new();
+        let mut scan = db.scan(Family::Meta, &[meta::UNUSED_BLOCK], &[meta::UNUSED_BLOCK]);
+        while let (Some((key, _)), true) = (scan.item()?, found.len() < RECLAIM_STEP) {
+            found.extend(meta::numbers::<2>(key));
+            scan.next();
+        }
+        drop(scan);
+        let mut writes = db.writes();
+        for [layer, block] in &found {
+            self.content.punch(LayerId(*layer), BlockNo(*block))?;
+            writes.delete(Family::Meta, &meta::unused_block(LayerId(*layer), BlockNo(*block)));
+        }
+        writes.apply(false)?;
+        Ok(found.len() as u64)
+    }
+
+    /// Final inodes without a name that no kernel knows.
+    fn reclaim_orphans(&self, in_use: &dyn Fn(Ino) -> bool) -> Result<u64, StoreError> {
+        let db = self.db()?;
+        let mut found = Vec::new();
+        let mut scan = db.scan(Family::Meta, &[meta::ORPHAN], &[meta::ORPHAN]);
+        while let (Some((key, _)), true) = (scan.item()?, found.len() < RECLAIM_STEP) {
+            if let Some([ino]) = meta::numbers(key) {
+                found.push(Ino(ino));
+            }
+            scan.next();
+        }
+        drop(scan);
+        let mut removed = 0;
+        for ino in found.into_iter().filter(|ino| !in_use(*ino)) {
+            self.remove_orphan(&db, ino)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    fn remove_orphan(&self, db: &Db, ino: Ino) -> Result<(), StoreError> {
+        let trunk = Sight::trunk();
+        let unlinked = self.inode(&trunk, ino)?.found.is_none_or(|inode| inode.nlink == 0);
+        let mut batch = super::Batch::new(self, &trunk);
+        if unlinked {
+            batch.remove_inode(ino);
+            batch.remove_dir_stat(ino);
+            for name in self.xattrs(&trunk, ino)?.0 {
+                batch.remove_xattr(ino, &name)?;
+            }
+            self.apply(batch)?;
+        }
+        let mut writes = db.writes();
+        writes.delete(Family::Meta, &meta::orphan(ino));
+        writes.apply(false)
+    }
+}
+
+/// Whether any version of the inode refers to the content.
+fn refers(db: &Db, ino: Ino, content: ContentId) -> Result<bool, StoreError> {
+    for version in versions::all(db, &Key::Inode(ino).prefix())? {
+        if let Some(payload) = record::payload(&version.stored)? {
+            let inode: Inode = record::decode(payload)?;
+            if inode.content == Some(content) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}

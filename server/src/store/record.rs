@@ -1,0 +1,119 @@
+//! What records hold. Byte by byte in `docs/formats.md`.
+
+use super::StoreError;
+use mojavefs::codec;
+use mojavefs::file::{FileKind, Name, Time};
+use mojavefs::id::{ContentId, Ino, LayerId};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// A file, of any kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inode {
+    /// Its type.
+    pub kind: FileKind,
+    /// Permission bits (`0o7777`).
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The device number of a device node.
+    pub rdev: u32,
+    /// Its names; 0 once the last one is gone. Of a living directory not counted: see [`DirStat`].
+    pub nlink: u32,
+    /// Its length, in bytes.
+    pub size: u64,
+    /// Space taken, in units of 512 bytes.
+    pub blocks: u64,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of anything.
+    pub ctime: Time,
+    /// Where its content lies; `None` for an empty file and for what is no regular file.
+    pub content: Option<ContentId>,
+    /// The target of a symbolic link.
+    pub target: Option<Vec<u8>>,
+    /// A name it has or had; of a directory always its name.
+    pub home: (Ino, Name),
+}
+
+/// A name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What it names.
+    pub ino: Ino,
+    /// The type of that.
+    pub kind: FileKind,
+}
+
+/// What follows from the names of a directory. An undecided version holds what the interval changed; a final one holds
+/// the sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirStat {
+    /// Subdirectories, or how many came and went.
+    pub subdirs: i64,
+    /// Last access, where set.
+    pub atime: Option<Time>,
+    /// Last change of the names, where changed.
+    pub mtime: Option<Time>,
+    /// Last change of anything, where changed.
+    pub ctime: Option<Time>,
+}
+
+impl DirStat {
+    /// This and then `later`.
+    pub fn then(self, later: DirStat) -> DirStat {
+        DirStat {
+            subdirs: self.subdirs + later.subdirs,
+            atime: later.atime.or(self.atime),
+            mtime: later.mtime.or(self.mtime),
+            ctime: later.ctime.or(self.ctime),
+        }
+    }
+}
+
+/// Where a block's bytes lie: in this layer's content file, at the block's natural offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockRecord {
+    /// The layer.
+    pub layer: LayerId,
+}
+
+const TOMBSTONE: u8 = 0;
+const PRESENT: u8 = 1;
+
+/// The stored form of a record.
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    let mut out = vec![PRESENT];
+    codec::encode_into(value, &mut out).map_err(|why| StoreError::corrupt(format!("a record to write: {why}")))?;
+    Ok(out)
+}
+
+/// The stored form of bytes that are a record themselves.
+pub(super) fn encode_bytes(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + 1);
+    out.push(PRESENT);
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// The stored form of "it is gone".
+pub(super) fn tombstone() -> Vec<u8> {
+    vec![TOMBSTONE]
+}
+
+/// The record's bytes, or nothing for a tombstone.
+pub(super) fn payload(stored: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+    match stored.split_first() {
+        Some((&TOMBSTONE, [])) => Ok(None),
+        Some((&PRESENT, rest)) => Ok(Some(rest)),
+        _ => Err(StoreError::corrupt("a record has no valid tag")),
+    }
+}
+
+/// The record in its stored form's payload.
+pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, StoreError> {
+    codec::decode(payload).map_err(|why| StoreError::corrupt(format!("a record: {why}")))
+}

@@ -1,0 +1,291 @@
+//! Finding the version that a view sees.
+
+use super::db::{Db, Family};
+use super::keys::{self, Key, ORDER_BYTES, Order};
+use super::record::{self, BlockRecord, DirStat, Entry, Inode};
+use super::{Decided, Reading, Sight, Store, StoreError};
+use mojavefs::file::Name;
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, Seq};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// One stored version.
+pub(super) struct Version {
+    pub(super) order: Order,
+    pub(super) stored: Vec<u8>,
+}
+
+/// All versions of one key, newest first.
+pub(super) fn all(db: &Db, prefix: &[u8]) -> Result<Vec<Version>, StoreError> {
+    let mut versions = Vec::new();
+    let mut scan = db.scan(Family::Data, prefix, prefix);
+    while let Some((key, value)) = scan.item()? {
+        if key.len() == prefix.len() + ORDER_BYTES
+            && let Some((_, order)) = keys::split(key)
+        {
+            versions.push(Version { order, stored: value.to_vec() });
+        }
+        scan.next();
+    }
+    Ok(versions)
+}
+
+/// Chooses among the versions of one key as they come, newest first.
+struct Chooser<'a> {
+    sight: &'a Sight,
+    decided: &'a Decided,
+    best: Option<(Seq, Order, Vec<u8>)>,
+    newer_final: bool,
+    done: bool,
+}
+
+impl<'a> Chooser<'a> {
+    fn new(sight: &'a Sight, decided: &'a Decided) -> Self {
+        Chooser { sight, decided, best: None, newer_final: false, done: false }
+    }
+
+    fn offer(&mut self, order: Order, stored: &[u8]) {
+        if self.done {
+            return;
+        }
+        let seq = match order.interval() {
+            Some(interval) if self.sight.live.contains(&interval) => {
+                self.best = Some((Seq::NOW, order, stored.to_vec()));
+                self.done = true;
+                return;
+            }
+            Some(interval) => match self.decided.committed.get(&interval) {
+                Some(seq) => *seq,
+                None => return,
+            },
+            None => order.seq().expect("an order is an interval's or final"),
+        };
+        if seq > self.sight.snapshot {
+            self.newer_final = true;
+            return;
+        }
+        if self.best.as_ref().is_none_or(|(best, ..)| *best < seq) {
+            self.best = Some((seq, order, stored.to_vec()));
+        }
+        // Merged versions come last and newest first: nothing after this one is later.
+        self.done = order.interval().is_none();
+    }
+
+    fn finish(self) -> Result<Reading<Vec<u8>>, StoreError> {
+        let Some((_, order, mut stored)) = self.best else {
+            return Ok(Reading { found: None, order: None, newer_final: self.newer_final });
+        };
+        let found = record::payload(&stored)?.is_some();
+        stored.remove(0);
+        Ok(Reading { found: found.then_some(stored), order: Some(order), newer_final: self.newer_final })
+    }
+}
+
+impl Store {
+    /// The visible version of one record, as bytes.
+    pub(super) fn read(&self, sight: &Sight, key: &Key) -> Result<Reading<Vec<u8>>, StoreError> {
+        let db = self.db()?;
+        let decided = self.decided.read();
+        let prefix = key.prefix();
+        let mut chooser = Chooser::new(sight, &decided);
+        let mut scan = db.scan(Family::Data, &prefix, &prefix);
+        while let Some((key, value)) = scan.item()? {
+            if key.len() == prefix.len() + ORDER_BYTES
+                && let Some((_, order)) = keys::split(key)
+            {
+                chooser.offer(order, value);
+                if chooser.done {
+                    break;
+                }
+            }
+            scan.next();
+        }
+        chooser.finish()
+    }
+
+    fn record<T: DeserializeOwned>(&self, sight: &Sight, key: &Key) -> Result<Reading<T>, StoreError> {
+        self.read(sight, key)?.and_then(|bytes| record::decode(&bytes))
+    }
+
+    /// A file.
+    pub fn inode(&self, sight: &Sight, ino: Ino) -> Result<Reading<Inode>, StoreError> {
+        self.record(sight, &Key::Inode(ino))
+    }
+
+    /// A name.
+    pub fn entry(&self, sight: &Sight, parent: Ino, name: &[u8]) -> Result<Reading<Entry>, StoreError> {
+        self.record(sight, &Key::Entry(parent, name.to_vec()))
+    }
+
+    /// An extended attribute.
+    pub fn xattr(&self, sight: &Sight, ino: Ino, name: &[u8]) -> Result<Reading<Vec<u8>>, StoreError> {
+        self.read(sight, &Key::Xattr(ino, name.to_vec()))
+    }
+
+    /// The bytes of a small content.
+    pub fn inline(&self, sight: &Sight, content: ContentId) -> Result<Reading<Vec<u8>>, StoreError> {
+        self.read(sight, &Key::Inline(content))
+    }
+
+    /// Where a block lies.
+    pub fn block(&self, sight: &Sight, content: ContentId, block: BlockNo) -> Result<Reading<BlockRecord>, StoreError> {
+        self.record(sight, &Key::Block(content, block))
+    }
+
+    /// A directory's times and subdirectories: the visible sum and what visible intervals add to it.
+    pub fn dir_stat(&self, sight: &Sight, ino: Ino) -> Result<DirStat, StoreError> {
+        let db = self.db()?;
+        let decided = self.decided.read();
+        let versions = all(&db, &Key::DirStat(ino).prefix())?;
+        sum(&versions, sight, &decided)
+    }
+
+    /// Whether a directory has no visible name.
+    pub fn is_empty_dir(&self, sight: &Sight, ino: Ino) -> Result<Reading<bool>, StoreError> {
+        let (entries, newer_final) = self.named(sight, &Key::entries_of(ino), None, 1)?;
+        Ok(Reading { found: Some(entries.is_empty()), order: None, newer_final })
+    }
+
+    /// Up to `limit` names of a directory after `after`, in the order of their bytes; and whether one of the names met
+    /// on the way has a final version that the view does not see.
+    #[expect(clippy::type_complexity, reason = "a page and a flag")]
+    pub fn entries(
+        &self,
+        sight: &Sight,
+        ino: Ino,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<(Name, Entry)>, bool), StoreError> {
+        let (found, newer_final) = self.named(sight, &Key::entries_of(ino), after, limit)?;
+        let entries = found.into_iter().map(|(name, bytes)| Ok((name, record::decode(&bytes)?)));
+        Ok((entries.collect::<Result<_, StoreError>>()?, newer_final))
+    }
+
+    /// The names of a file's extended attributes.
+    pub fn xattrs(&self, sight: &Sight, ino: Ino) -> Result<(Vec<Name>, bool), StoreError> {
+        let (found, newer_final) = self.named(sight, &Key::xattrs_of(ino), None, usize::MAX)?;
+        Ok((found.into_iter().map(|(name, _)| name).collect(), newer_final))
+    }
+
+    /// Visible records whose keys are `owner` and a name.
+    #[expect(clippy::type_complexity, reason = "a page and a flag")]
+    fn named(
+        &self,
+        sight: &Sight,
+        owner: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<(Name, Vec<u8>)>, bool), StoreError> {
+        let db = self.db()?;
+        let decided = self.decided.read();
+        let mut from = owner.to_vec();
+        if let Some(after) = after {
+            from.extend_from_slice(after);
+            from.push(1);
+        }
+        let (mut found, mut newer_final) = (Vec::new(), false);
+        let mut scan = db.scan(Family::Data, owner, &from);
+        while found.len() < limit {
+            let Some((key, _)) = scan.item()? else { break };
+            let Some((prefix, _)) = keys::split(key) else { break };
+            let prefix = prefix.to_vec();
+            let mut chooser = Chooser::new(sight, &decided);
+            while let Some((key, value)) = scan.item()? {
+                match keys::split(key) {
+                    Some((same, order)) if same == prefix => chooser.offer(order, value),
+                    _ => break,
+                }
+                scan.next();
+            }
+            let reading = chooser.finish()?;
+            newer_final |= reading.newer_final;
+            let name = prefix[owner.len()..].strip_suffix(&[0]);
+            if let (Some(name), Some(bytes)) = (name, reading.found) {
+                found.push((name.to_vec(), bytes));
+            }
+        }
+        Ok((found, newer_final))
+    }
+
+    /// The visible blocks of a content from `first` to `last`, those that exist, with the versions they are.
+    pub fn blocks(
+        &self,
+        sight: &Sight,
+        content: ContentId,
+        first: BlockNo,
+        last: BlockNo,
+    ) -> Result<BTreeMap<BlockNo, (BlockRecord, Order)>, StoreError> {
+        let db = self.db()?;
+        let decided = self.decided.read();
+        let owner = Key::blocks_of(content);
+        let mut blocks = BTreeMap::new();
+        let mut scan = db.scan(Family::Data, &owner, &Key::Block(content, first).prefix());
+        while let Some((key, _)) = scan.item()? {
+            let Some((prefix, _)) = keys::split(key) else { break };
+            let Some(Key::Block(_, number)) = Key::parse(prefix) else { break };
+            if number > last {
+                break;
+            }
+            let prefix = prefix.to_vec();
+            let mut chooser = Chooser::new(sight, &decided);
+            while let Some((key, value)) = scan.item()? {
+                match keys::split(key) {
+                    Some((same, order)) if same == prefix => chooser.offer(order, value),
+                    _ => break,
+                }
+                scan.next();
+            }
+            let reading = chooser.finish()?;
+            if let (Some(bytes), Some(order)) = (reading.found, reading.order) {
+                blocks.insert(number, (record::decode(&bytes)?, order));
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// The first block from `first` on that exists in the sight.
+    pub fn next_block(&self, sight: &Sight, content: ContentId, first: BlockNo) -> Result<Option<BlockNo>, StoreError> {
+        let mut from = first;
+        loop {
+            let until = BlockNo(from.0.saturating_add(1023));
+            if let Some((number, _)) = self.blocks(sight, content, from, until)?.into_iter().next() {
+                return Ok(Some(number));
+            }
+            let db = self.db()?;
+            let owner = Key::blocks_of(content);
+            let scan = db.scan(Family::Data, &owner, &Key::Block(content, BlockNo(until.0.saturating_add(1))).prefix());
+            let next = scan.item()?.and_then(|(key, _)| Key::parse(keys::split(key)?.0));
+            match next {
+                Some(Key::Block(_, number)) if number > until => from = number,
+                _ => return Ok(None),
+            }
+        }
+    }
+}
+
+/// A directory's visible sum: the newest visible merged version, then what committed intervals added after it, then
+/// what visible undecided ones did.
+pub(super) fn sum(versions: &[Version], sight: &Sight, decided: &Decided) -> Result<DirStat, StoreError> {
+    let mut base = (Seq(0), DirStat::default());
+    let mut later: Vec<((Seq, IntervalId), DirStat)> = Vec::new();
+    for version in versions {
+        let Some(payload) = record::payload(&version.stored)? else { continue };
+        let stat: DirStat = record::decode(payload)?;
+        match version.order.interval() {
+            Some(interval) if sight.live.contains(&interval) => later.push(((Seq::NOW, interval), stat)),
+            Some(interval) => match decided.committed.get(&interval) {
+                Some(seq) if *seq <= sight.snapshot => later.push(((*seq, interval), stat)),
+                _ => {}
+            },
+            None => {
+                let seq = version.order.seq().unwrap_or(Seq(0));
+                if seq <= sight.snapshot && seq >= base.0 {
+                    base = (seq, stat);
+                }
+            }
+        }
+    }
+    later.retain(|((seq, _), _)| *seq > base.0);
+    later.sort_by_key(|(order, _)| *order);
+    Ok(later.into_iter().fold(base.1, |sum, (_, stat)| sum.then(stat)))
+}
