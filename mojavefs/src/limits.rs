@@ -38,3 +38,5 @@ pub const NOTICE_TIME_MAX: Duration = Duration::from_secs(10);
 pub const REQUESTS_UNDER_WAY_MAX: usize = 256;
 /// The most sessions of one server.
 pub const SESSIONS_MAX: usize = 1024;
+/// How many decided speculations the graph remembers, to answer late decisions.
+pub const OUTCOMES_KEPT_MAX: usize = 4096;

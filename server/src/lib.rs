@@ -1,5 +1,13 @@
 //! The MojaveFS server: sessions, the coordinator that drives the interval graph, POSIX operations on a view, the
 //! versioned store.
 
+mod coordinator;
 pub mod limits;
+pub mod ops;
+mod server;
+mod session;
 pub mod store;
+pub mod touch;
+mod view;
+
+pub use server::Server;

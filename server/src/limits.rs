@@ -1,5 +1,7 @@
 //! Every limit of the server, in one place. Units stand last in the names.
 
+use std::time::Duration;
+
 /// The part of the memory limit that RocksDB's write buffers may take: one in so many.
 pub const WRITE_BUFFER_SHARE: usize = 4;
 /// The part of the memory limit that RocksDB's block cache may take: one in so many.
@@ -26,3 +28,13 @@ pub const RECLAIM_STEP: usize = 1024;
 pub const NAME_TRIES_MAX: usize = 1000;
 /// How deep directories may nest.
 pub const PARENTS_MAX: usize = 100_000;
+/// How many locks all inodes share.
+pub const STRIPES: usize = 64;
+/// How much one copy between files moves at most, in bytes: a longer one is asked for again.
+pub const COPY_BYTES_MAX: u64 = 64 << 20;
+/// How much of a copy is moved at once, in bytes.
+pub const COPY_PIECE_BYTES: u64 = 1 << 20;
+/// How long background work rests when there is nothing to do.
+pub const KEEPER_IDLE: Duration = Duration::from_secs(5);
+/// How often the log is written to disk while something is undecided.
+pub const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);

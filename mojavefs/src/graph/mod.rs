@@ -1,1 +1,17 @@
-//! The interval graph.
+//! The interval graph: what decides files, processes, and whatever else can be undone.
+//!
+//! A pure state machine: an [`Event`] goes in, [`Effect`]s come out. It does no I/O, keeps no clock and starts no thread; ids
+//! come with the events. The rules are those of Tapus, Smith and Hickey, *Distributed speculations* (entry, propagation,
+//! commit, abort), with the membership of libDSE's recovery partitions.
+//!
+//! An interval *needs* its base, its dependencies and, once its assumption is voted for, the intervals that voted. It is
+//! *final* when nothing it needs, however far, is an assumption still open; rings become final together, which is the
+//! greatest closed set. It is *dead* when its assumption is false or something it builds on (base, dependency) is dead.
+
+mod event;
+mod judge;
+mod query;
+mod state;
+
+pub use event::{Cause, Effect, Event, GraphError, Owner, Resume};
+pub use state::{Graph, Outcome};

@@ -2,7 +2,7 @@
 
 use crate::error::{Fault, FaultKind};
 use crate::file::{Attr, FileKind, Name, SetAttr};
-use crate::id::{IntervalId, Ino, SpecId, ViewId};
+use crate::id::{Ino, IntervalId, SpecId, ViewId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -145,15 +145,44 @@ pub enum Request<'a> {
     Sync,
 
     /// Finds a name. Answer: [`Reply::Attr`].
-    Lookup { /** The view. */ view: ViewId, /** The directory. */ parent: Ino, /** The name. */ name: &'a [u8] },
+    Lookup {
+        /** The view. */
+        view: ViewId,
+        /** The directory. */
+        parent: Ino,
+        /** The name. */
+        name: &'a [u8],
+    },
     /// The kernel of this view has dropped these inodes. Answer: [`Reply::Done`].
-    Forget { /** The view. */ view: ViewId, /** The inodes. */ inos: Vec<Ino> },
+    Forget {
+        /** The view. */
+        view: ViewId,
+        /** The inodes. */
+        inos: Vec<Ino>,
+    },
     /// Reads attributes. Answer: [`Reply::Attr`].
-    GetAttr { /** The view. */ view: ViewId, /** The inode. */ ino: Ino },
+    GetAttr {
+        /** The view. */
+        view: ViewId,
+        /** The inode. */
+        ino: Ino,
+    },
     /// Changes attributes. Answer: [`Reply::Attr`].
-    SetAttr { /** The view. */ view: ViewId, /** The inode. */ ino: Ino, /** What to change. */ set: SetAttr },
+    SetAttr {
+        /** The view. */
+        view: ViewId,
+        /** The inode. */
+        ino: Ino,
+        /** What to change. */
+        set: SetAttr,
+    },
     /// Reads a symbolic link. Answer: [`Reply::Data`].
-    ReadLink { /** The view. */ view: ViewId, /** The link. */ ino: Ino },
+    ReadLink {
+        /** The view. */
+        view: ViewId,
+        /** The link. */
+        ino: Ino,
+    },
     /// Creates a file of any kind. Answer: [`Reply::Attr`].
     Create {
         /// The view.
@@ -178,11 +207,34 @@ pub enum Request<'a> {
         target: &'a [u8],
     },
     /// Adds a name. Answer: [`Reply::Attr`].
-    Link { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** The directory. */ parent: Ino, /** The name. */ name: &'a [u8] },
+    Link {
+        /** The view. */
+        view: ViewId,
+        /** The file. */
+        ino: Ino,
+        /** The directory. */
+        parent: Ino,
+        /** The name. */
+        name: &'a [u8],
+    },
     /// Removes a name that is no directory. Answer: [`Reply::Done`].
-    Unlink { /** The view. */ view: ViewId, /** The directory. */ parent: Ino, /** The name. */ name: &'a [u8] },
+    Unlink {
+        /** The view. */
+        view: ViewId,
+        /** The directory. */
+        parent: Ino,
+        /** The name. */
+        name: &'a [u8],
+    },
     /// Removes an empty directory. Answer: [`Reply::Done`].
-    RemoveDir { /** The view. */ view: ViewId, /** The directory. */ parent: Ino, /** The name. */ name: &'a [u8] },
+    RemoveDir {
+        /** The view. */
+        view: ViewId,
+        /** The directory. */
+        parent: Ino,
+        /** The name. */
+        name: &'a [u8],
+    },
     /// Renames. Answer: [`Reply::Done`].
     Rename {
         /// The view.
@@ -199,7 +251,16 @@ pub enum Request<'a> {
         mode: RenameMode,
     },
     /// Reads up to `size` bytes. Answer: [`Reply::Data`], shorter only at the end of the file.
-    Read { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** Where, in bytes. */ offset: u64, /** At most [`crate::limits::IO_BYTES_MAX`]. */ size: u32 },
+    Read {
+        /** The view. */
+        view: ViewId,
+        /** The file. */
+        ino: Ino,
+        /** Where, in bytes. */
+        offset: u64,
+        /** At most [`crate::limits::IO_BYTES_MAX`]. */
+        size: u32,
+    },
     /// Writes all of `data`. Answer: [`Reply::Done`].
     Write {
         /// The view.
@@ -215,9 +276,29 @@ pub enum Request<'a> {
         clear_set_id: bool,
     },
     /// Allocates, punches or zeroes. Answer: [`Reply::Done`].
-    Fallocate { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** Where. */ offset: u64, /** How much, in bytes. */ len: u64, /** What. */ mode: FallocateMode },
+    Fallocate {
+        /** The view. */
+        view: ViewId,
+        /** The file. */
+        ino: Ino,
+        /** Where. */
+        offset: u64,
+        /** How much, in bytes. */
+        len: u64,
+        /** What. */
+        mode: FallocateMode,
+    },
     /// Finds data or a hole. Answer: [`Reply::Offset`].
-    Seek { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** From where. */ offset: u64, /** What. */ whence: SeekWhence },
+    Seek {
+        /** The view. */
+        view: ViewId,
+        /** The file. */
+        ino: Ino,
+        /** From where. */
+        offset: u64,
+        /** What. */
+        whence: SeekWhence,
+    },
     /// Copies within the store. Answer: [`Reply::Offset`], the bytes copied.
     CopyRange {
         /// The view.
@@ -234,9 +315,17 @@ pub enum Request<'a> {
         len: u64,
     },
     /// Makes a file durable; inside a speculation it waits for no disk. Answer: [`Reply::Done`].
-    Fsync { /** The view. */ view: ViewId, /** The file or directory. */ ino: Ino },
+    Fsync {
+        /** The view. */
+        view: ViewId,
+        /** The file or directory. */
+        ino: Ino,
+    },
     /// Waits until other views were told of what this one changed (close-to-open). Answer: [`Reply::Done`].
-    Settle { /** The view. */ view: ViewId },
+    Settle {
+        /** The view. */
+        view: ViewId,
+    },
     /// A page of a directory in an order that never changes. Answer: [`Reply::Entries`].
     ReadDir {
         /// The view.
@@ -251,7 +340,14 @@ pub enum Request<'a> {
         attrs: bool,
     },
     /// Reads an extended attribute. Answer: [`Reply::Data`].
-    GetXattr { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** The attribute. */ name: &'a [u8] },
+    GetXattr {
+        /** The view. */
+        view: ViewId,
+        /** The file. */
+        ino: Ino,
+        /** The attribute. */
+        name: &'a [u8],
+    },
     /// Sets one. Answer: [`Reply::Done`].
     SetXattr {
         /// The view.
@@ -267,11 +363,26 @@ pub enum Request<'a> {
         mode: XattrMode,
     },
     /// Lists them. Answer: [`Reply::Names`].
-    ListXattr { /** The view. */ view: ViewId, /** The file. */ ino: Ino },
+    ListXattr {
+        /** The view. */
+        view: ViewId,
+        /** The file. */
+        ino: Ino,
+    },
     /// Removes one. Answer: [`Reply::Done`].
-    RemoveXattr { /** The view. */ view: ViewId, /** The file. */ ino: Ino, /** The attribute. */ name: &'a [u8] },
+    RemoveXattr {
+        /** The view. */
+        view: ViewId,
+        /** The file. */
+        ino: Ino,
+        /** The attribute. */
+        name: &'a [u8],
+    },
     /// Space and inodes. Answer: [`Reply::Space`].
-    StatFs { /** The view. */ view: ViewId },
+    StatFs {
+        /** The view. */
+        view: ViewId,
+    },
 }
 
 /// An entry of a directory.

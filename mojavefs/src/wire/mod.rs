@@ -7,7 +7,7 @@ pub mod control;
 pub mod message;
 
 pub use message::{
-    Change, ChangeKind, Connection, Conflict, ConnectionExt, DiffPage, DirEntry, FallocateMode, HandshakeRefusal,
+    Change, ChangeKind, Conflict, Connection, ConnectionExt, DiffPage, DirEntry, FallocateMode, HandshakeRefusal,
     Invalidation, JobInfo, Notice, NoticeSink, OpenedView, Outcome, RenameMode, Reply, Request, Resolution, SeekWhence,
     SpaceInfo, SpecState, SpecStatus, ViewKind, XattrMode,
 };

@@ -20,13 +20,31 @@ pub struct Held {
     pub payload: Vec<u8>,
 }
 
+fn encode(held: &Held) -> Result<Vec<u8>, StoreError> {
+    codec::encode(held).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))
+}
+
 impl Store {
+    /// Writes to disk most of what a commit of these intervals must have there, while nobody is kept waiting. Blocks.
+    pub fn sync_early(&self, intervals: &[IntervalId]) -> Result<(), StoreError> {
+        self.content.sync_intervals(intervals)?;
+        self.db()?.sync()
+    }
+
     /// Makes the versions of these intervals final, together, durably. Blocks for the disk. The caller keeps every other
     /// operation out.
     ///
     /// # Errors
     /// [`StoreError::NotCommitted`] if it is certain that nothing was committed; any other error leaves the store stopped.
-    pub fn commit(&self, intervals: &[IntervalId], held: Option<SpecId>) -> Result<Seq, StoreError> {
+    ///
+    /// `released` are held speculations that are so no more; `rebased` gives the new records of those that stay, for the
+    /// moment at which the commit takes its place among what is final.
+    pub fn commit(
+        &self,
+        intervals: &[IntervalId],
+        released: &[SpecId],
+        rebased: &dyn Fn(Seq) -> Result<Vec<Held>, StoreError>,
+    ) -> Result<Seq, StoreError> {
         let certain = |error: StoreError| StoreError::NotCommitted(error.to_string());
         self.content.sync_intervals(intervals).map_err(certain)?;
         let _writers = self.final_writes.lock();
@@ -36,8 +54,11 @@ impl Store {
         for interval in intervals {
             writes.put(Family::Meta, &meta::key(meta::DECISION, [interval.0]), &seq.0.to_be_bytes());
         }
-        if let Some(spec) = held {
+        for spec in released {
             writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
+        }
+        for held in rebased(seq)? {
+            writes.put(Family::Meta, &meta::key(meta::HELD, [held.spec.0]), &encode(&held)?);
         }
         let result = writes.apply(true);
         drop(db);
@@ -60,11 +81,13 @@ impl Store {
     }
 
     /// Undoes everything of these intervals. Waits for no disk unless they were held.
-    pub fn abort(&self, intervals: &[IntervalId], held: Option<SpecId>) -> Result<(), StoreError> {
-        if let Some(spec) = held {
+    pub fn abort(&self, intervals: &[IntervalId], held: &[SpecId]) -> Result<(), StoreError> {
+        if !held.is_empty() {
             let db = self.db()?;
             let mut writes = db.writes();
-            writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
+            for spec in held {
+                writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
+            }
             writes.apply(true)?;
         }
         self.decided.write().dead.extend(intervals);
@@ -74,10 +97,9 @@ impl Store {
     /// Keeps an undecided speculation through restarts, with the content it wrote. Blocks for the disk.
     pub fn hold(&self, held: &Held) -> Result<(), StoreError> {
         self.content.sync_intervals(&held.intervals)?;
-        let value = codec::encode(held).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
         let db = self.db()?;
         let mut writes = db.writes();
-        writes.put(Family::Meta, &meta::key(meta::HELD, [held.spec.0]), &value);
+        writes.put(Family::Meta, &meta::key(meta::HELD, [held.spec.0]), &encode(held)?);
         writes.apply(true)
     }
 

@@ -8,7 +8,7 @@ const UNDECIDED: u64 = 1 << 63;
 pub(super) const ORDER_BYTES: usize = 8;
 
 /// What a record describes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Key {
     /// A file: kind, mode, owner, size, times.
     Inode(Ino),

@@ -226,6 +226,11 @@ impl Store {
         self.db()?.sync()
     }
 
+    /// Writes the log to disk, if anything was written since the last time.
+    pub fn sync_log(&self) -> Result<(), StoreError> {
+        self.db()?.sync()
+    }
+
     pub(super) fn note_changes(&self, interval: IntervalId, inodes: u64) {
         if inodes > 0 {
             *self.changes.lock().entry(interval).or_insert(0) += inodes;

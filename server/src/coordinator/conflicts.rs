@@ -1,0 +1,380 @@
+//! Conflicts between contexts that do not join each other (rule 11 and `--isolate`): noticed when a second one touches an
+//! object, effective when the first one becomes final.
+
+use super::touches::{TouchIndex, Toucher, hash_key};
+use crate::touch::{Touch, TouchKey};
+use mojavefs::id::ContextId;
+use mojavefs::limits::CONFLICTS_MAX;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The conflicts of every undecided context.
+pub(crate) struct Conflicts {
+    index: TouchIndex,
+    family: RwLock<Family>,
+    noticed: Mutex<Noticed>,
+    /// How many contexts are undecided: while none is, trunk pays nothing.
+    undecided: AtomicUsize,
+}
+
+/// Who is nested in whom.
+#[derive(Default)]
+struct Family {
+    /// Every undecided context and the one it was started in.
+    parent: HashMap<ContextId, Option<ContextId>>,
+    /// Contexts whose commit folded into an outer one: their touches are the outer one's now.
+    folded: HashMap<ContextId, ContextId>,
+}
+
+#[derive(Default)]
+struct Noticed {
+    /// What turns into a conflict of the second once the first becomes final.
+    pending: HashMap<ContextId, Vec<(ContextId, Clash)>>,
+    /// What keeps a context from committing.
+    standing: HashMap<ContextId, Standing>,
+}
+
+/// One object that two contexts used.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Clash {
+    /// The object.
+    pub(crate) key: TouchKey,
+    /// The losing context had changed it, not only read it.
+    pub(crate) changed: bool,
+}
+
+/// The conflicts of one context.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Standing {
+    /// By object; true where the context itself changed it.
+    pub(crate) clashes: BTreeMap<TouchKey, bool>,
+    /// How many more there are than are named.
+    pub(crate) more: u64,
+}
+
+impl Standing {
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.clashes.is_empty() && self.more == 0
+    }
+
+    fn add(&mut self, clash: Clash) {
+        if let Some(changed) = self.clashes.get_mut(&clash.key) {
+            *changed |= clash.changed;
+        } else if self.clashes.len() < CONFLICTS_MAX {
+            self.clashes.insert(clash.key, clash.changed);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// How two contexts stand to each other.
+#[derive(PartialEq)]
+enum Kin {
+    /// One and the same, or one folded into the other.
+    Same,
+    /// The first runs around the second.
+    Outer,
+    /// The first runs inside the second.
+    Inner,
+    /// Neither.
+    Strangers,
+}
+
+impl Family {
+    /// The undecided context that now stands for `context`; `None` if it was decided.
+    fn effective(&self, mut context: ContextId) -> Option<ContextId> {
+        while let Some(outer) = self.folded.get(&context) {
+            context = *outer;
+        }
+        self.parent.contains_key(&context).then_some(context)
+    }
+
+    fn is_outer(&self, outer: ContextId, inner: ContextId) -> bool {
+        let mut at = self.parent.get(&inner).copied().flatten();
+        while let Some(context) = at {
+            if context == outer {
+                return true;
+            }
+            at = self.parent.get(&context).copied().flatten();
+        }
+        false
+    }
+
+    fn kin(&self, a: ContextId, b: ContextId) -> Kin {
+        match () {
+            () if a == b => Kin::Same,
+            () if self.is_outer(a, b) => Kin::Outer,
+            () if self.is_outer(b, a) => Kin::Inner,
+            () => Kin::Strangers,
+        }
+    }
+}
+
+impl Conflicts {
+    pub(crate) fn new() -> Self {
+        Conflicts {
+            index: TouchIndex::new(),
+            family: RwLock::default(),
+            noticed: Mutex::default(),
+            undecided: AtomicUsize::new(0),
+        }
+    }
+
+    /// A context begins, inside `parent` if there is one.
+    pub(crate) fn open(&self, context: ContextId, parent: Option<ContextId>) {
+        self.family.write().parent.insert(context, parent);
+        self.undecided.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A process outside every context changed an object. Returns who conflicts by it now.
+    pub(crate) fn touched_on_trunk(&self, key: TouchKey, how: Touch) -> Vec<ContextId> {
+        if self.undecided.load(Ordering::SeqCst) == 0 || !how.changes() {
+            return Vec::new();
+        }
+        let touchers = self.index.touchers(hash_key(&key));
+        let family = self.family.read();
+        let mut losers = Vec::new();
+        for other in touchers.into_iter().filter(|t| t.how.conflicts_with(how)) {
+            if let Some(loser) = family.effective(other.context) {
+                self.stand(loser, Clash { key: key.clone(), changed: other.how.changes() });
+                losers.push(loser);
+            }
+        }
+        losers
+    }
+
+    /// `context` used an object; `newer_final`: something newer than its snapshot was final already.
+    pub(crate) fn touched(&self, context: ContextId, key: TouchKey, how: Touch, newer_final: bool) {
+        if newer_final && how != Touch::Update {
+            self.stand(context, Clash { key: key.clone(), changed: how.changes() });
+        }
+        let hash = hash_key(&key);
+        let others = match self.index.touch(hash, context, how) {
+            Some(others) => others,
+            None if how.changes() => self.index.touchers(hash),
+            None => return,
+        };
+        if others.iter().all(|other| other.context == context) {
+            return;
+        }
+        let family = self.family.read();
+        let Some(me) = family.effective(context) else { return };
+        for other in others.into_iter().filter(|t| t.how.conflicts_with(how)) {
+            if let Some(them) = family.effective(other.context) {
+                self.meet(&family, me, how, Toucher { context: them, ..other }, &key);
+            }
+        }
+    }
+
+    fn meet(&self, family: &Family, me: ContextId, how: Touch, them: Toucher, key: &TouchKey) {
+        let clash = |changed: bool| Clash { key: key.clone(), changed };
+        match family.kin(me, them.context) {
+            Kin::Same | Kin::Inner => {}
+            // The outer job changed what an inner one had built on.
+            Kin::Outer if how.changes() => self.stand(them.context, clash(them.how.changes())),
+            Kin::Outer => {}
+            Kin::Strangers => {
+                if how.changes() {
+                    self.pend(me, them.context, clash(them.how.changes()));
+                }
+                if them.how.changes() {
+                    self.pend(them.context, me, clash(how.changes()));
+                }
+            }
+        }
+    }
+
+    fn stand(&self, context: ContextId, clash: Clash) {
+        self.noticed.lock().standing.entry(context).or_default().add(clash);
+    }
+
+    fn pend(&self, winner: ContextId, loser: ContextId, clash: Clash) {
+        let mut noticed = self.noticed.lock();
+        let pending = noticed.pending.entry(winner).or_default();
+        if !pending.iter().rev().take(64).any(|(l, c)| *l == loser && *c == clash) {
+            pending.push((loser, clash));
+        }
+    }
+
+    /// What keeps `context` from committing.
+    pub(crate) fn of(&self, context: ContextId) -> Standing {
+        self.noticed.lock().standing.get(&context).cloned().unwrap_or_default()
+    }
+
+    /// Adds conflicts and reads that a held context had before a restart.
+    pub(crate) fn restore(
+        &self,
+        context: ContextId,
+        standing: Standing,
+        reads: &[u64],
+        writes: impl Iterator<Item = TouchKey>,
+    ) {
+        for hash in reads {
+            self.index.touch(*hash, context, Touch::Read);
+        }
+        for key in writes {
+            self.index.touch(hash_key(&key), context, Touch::Write);
+        }
+        if !standing.is_empty() {
+            self.noticed.lock().standing.insert(context, standing);
+        }
+    }
+
+    /// The hashes of what `context`, and what folded into it, only read.
+    pub(crate) fn reads_of(&self, context: ContextId) -> Vec<u64> {
+        let family = self.family.read();
+        self.index.reads_of(|c| family.effective(c) == Some(context))
+    }
+
+    /// An inner context's commit folded into `outer`: what it touched counts as the outer one's, and its siblings that
+    /// touched the same conflict now. Returns who conflicts by it.
+    pub(crate) fn fold(&self, inner: ContextId, outer: ContextId) -> Vec<ContextId> {
+        let mut family = self.family.write();
+        let mut losers = Vec::new();
+        let mut noticed = self.noticed.lock();
+        for (loser, clash) in noticed.pending.remove(&inner).unwrap_or_default() {
+            let Some(loser) = family.effective(loser) else { continue };
+            if family.is_outer(outer, loser) {
+                noticed.standing.entry(loser).or_default().add(clash);
+                losers.push(loser);
+            } else if loser != outer {
+                noticed.pending.entry(outer).or_default().push((loser, clash));
+            }
+        }
+        noticed.standing.remove(&inner);
+        family.parent.remove(&inner);
+        family.folded.insert(inner, outer);
+        self.undecided.fetch_sub(1, Ordering::SeqCst);
+        losers
+    }
+
+    /// `context` became final (or, with `dead`, was undone): what it changed stands, or never was. Returns who conflicts
+    /// by it.
+    pub(crate) fn decided(&self, context: ContextId, dead: bool) -> Vec<ContextId> {
+        let mut family = self.family.write();
+        let mut noticed = self.noticed.lock();
+        if family.parent.remove(&context).is_some() {
+            self.undecided.fetch_sub(1, Ordering::SeqCst);
+        }
+        noticed.standing.remove(&context);
+        let pending = noticed.pending.remove(&context).unwrap_or_default();
+        if dead {
+            return Vec::new();
+        }
+        let mut losers = Vec::new();
+        for (loser, clash) in pending {
+            if let Some(loser) = family.effective(loser) {
+                noticed.standing.entry(loser).or_default().add(clash);
+                losers.push(loser);
+            }
+        }
+        losers
+    }
+
+    /// Forgets what decided contexts touched. Cost: the whole index; called in the background.
+    pub(crate) fn sweep(&self) {
+        self.index.retain(|context| self.family.read().effective(context).is_some());
+        let mut family = self.family.write();
+        let Family { parent, folded } = &mut *family;
+        let mut dead: Vec<ContextId> = Vec::new();
+        for inner in folded.keys() {
+            let mut at = *inner;
+            while let Some(outer) = folded.get(&at) {
+                at = *outer;
+            }
+            if !parent.contains_key(&at) {
+                dead.push(*inner);
+            }
+        }
+        folded.retain(|inner, _| !dead.contains(inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mojavefs::id::Ino;
+
+    const A: ContextId = ContextId(1);
+    const B: ContextId = ContextId(2);
+    const INNER: ContextId = ContextId(3);
+
+    fn file(ino: u64) -> TouchKey {
+        TouchKey::Inode(Ino(ino))
+    }
+
+    fn two() -> Conflicts {
+        let conflicts = Conflicts::new();
+        conflicts.open(A, None);
+        conflicts.open(B, None);
+        conflicts
+    }
+
+    #[test]
+    fn the_first_to_commit_wins() {
+        let conflicts = two();
+        conflicts.touched(A, file(1), Touch::Write, false);
+        conflicts.touched(B, file(1), Touch::Write, false);
+        assert!(conflicts.of(A).is_empty() && conflicts.of(B).is_empty());
+        assert_eq!(conflicts.decided(A, false), [B]);
+        assert!(!conflicts.of(B).is_empty());
+    }
+
+    #[test]
+    fn an_abort_leaves_no_conflict() {
+        let conflicts = two();
+        conflicts.touched(A, file(1), Touch::Write, false);
+        conflicts.touched(B, file(1), Touch::Read, false);
+        conflicts.decided(A, true);
+        assert!(conflicts.of(B).is_empty());
+    }
+
+    #[test]
+    fn readers_and_makers_of_different_names_do_not_meet() {
+        let conflicts = two();
+        for context in [A, B] {
+            conflicts.touched(context, file(1), Touch::Read, false);
+            conflicts.touched(context, TouchKey::Listing(Ino(2)), Touch::Update, false);
+        }
+        conflicts.decided(A, false);
+        assert!(conflicts.of(B).is_empty());
+    }
+
+    #[test]
+    fn trunk_wins_at_once() {
+        let conflicts = two();
+        conflicts.touched(A, file(1), Touch::Read, false);
+        assert_eq!(conflicts.touched_on_trunk(file(1), Touch::Write), [A]);
+        assert!(conflicts.touched_on_trunk(file(2), Touch::Write).is_empty());
+        assert_eq!(conflicts.of(A).clashes.into_iter().collect::<Vec<_>>(), [(file(1), false)]);
+    }
+
+    #[test]
+    fn an_inner_job_builds_on_the_outer_one() {
+        let conflicts = two();
+        conflicts.touched(A, file(1), Touch::Write, false);
+        conflicts.open(INNER, Some(A));
+        conflicts.touched(INNER, file(1), Touch::Write, false);
+        assert!(conflicts.of(INNER).is_empty());
+        conflicts.touched(A, file(1), Touch::Write, false);
+        assert!(!conflicts.of(INNER).is_empty());
+    }
+
+    #[test]
+    fn what_folds_into_the_outer_job_conflicts_through_it() {
+        let conflicts = two();
+        conflicts.open(INNER, Some(A));
+        conflicts.touched(INNER, file(1), Touch::Write, false);
+        conflicts.touched(B, file(1), Touch::Write, false);
+        conflicts.fold(INNER, A);
+        assert!(conflicts.of(B).is_empty());
+        assert_eq!(conflicts.decided(B, false), [A]);
+        assert!(!conflicts.of(A).is_empty());
+        conflicts.decided(A, true);
+        conflicts.sweep();
+        assert!(conflicts.family.read().folded.is_empty());
+    }
+}

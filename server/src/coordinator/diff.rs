@@ -1,0 +1,222 @@
+//! What a speculation changed, path by path.
+
+use super::paths::{join, path_of};
+use super::{Coordinator, fault};
+use crate::ops::Scope;
+use crate::store::{Inode, Key, Sight, Store, StoreError};
+use mojavefs::codec;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::{FileKind, Name};
+use mojavefs::id::{Ino, IntervalId, SpecId};
+use mojavefs::limits::DIFF_PAGE_MAX;
+use mojavefs::wire::{Change, ChangeKind, DiffPage};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A speculation's changes: what it sees, and what it would see without them.
+pub(super) struct Changes {
+    pub(super) after: Sight,
+    pub(super) before: Sight,
+    intervals: Vec<IntervalId>,
+}
+
+/// Where a page begins: after this object among the changes of this interval.
+type Cursor = (usize, Option<Key>);
+
+impl Coordinator {
+    pub(super) fn changes_of(&self, spec: SpecId, uid: u32) -> Result<Changes, Fault> {
+        let state = self.state.lock();
+        let job = state.job(spec, uid)?;
+        let Scope { sight: after, .. } = self.scope(&state.graph, job);
+        let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !job.intervals.contains(i)).collect();
+        let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, snapshot: after.snapshot };
+        Ok(Changes { after, before, intervals: job.intervals.clone() })
+    }
+
+    /// A page of what an undecided speculation changed, for its owner or root.
+    pub(crate) fn diff(&self, spec: SpecId, uid: u32, from: Option<&[u8]>) -> Result<DiffPage, Fault> {
+        let changes = self.changes_of(spec, uid)?;
+        let cursor: Cursor = match from {
+            Some(bytes) => codec::decode(bytes)
+                .map_err(|_| Fault::new(FaultKind::Invalid, "this is no place where a page of a diff ends"))?,
+            None => (0, None),
+        };
+        let (changes, next) = changes.page(&self.store, cursor).map_err(fault::store)?;
+        let next = next.map(|next| codec::encode(&next)).transpose();
+        let next = next.map_err(|why| Fault::new(FaultKind::Io, why.to_string()))?;
+        Ok(DiffPage { changes, next })
+    }
+}
+
+impl Changes {
+    fn page(&self, store: &Store, (index, after): Cursor) -> Result<(Vec<Change>, Option<Cursor>), StoreError> {
+        let Some(interval) = self.intervals.get(index) else { return Ok((Vec::new(), None)) };
+        let keys = store.changes(*interval, after.as_ref(), DIFF_PAGE_MAX)?;
+        let mut changes = Vec::new();
+        for key in &keys {
+            if !self.comes_again(store, index, key)? {
+                changes.extend(self.change(store, key)?);
+            }
+        }
+        let next = match keys.into_iter().last() {
+            Some(last) => (index, Some(last)),
+            None => (index + 1, None),
+        };
+        Ok((changes, (next.0 < self.intervals.len()).then_some(next)))
+    }
+
+    /// Every change, in no particular order.
+    pub(super) fn all(&self, store: &Store) -> Result<Vec<Change>, StoreError> {
+        let mut all = Vec::new();
+        let mut cursor = Some((0, None));
+        while let Some(at) = cursor {
+            let (page, next) = self.page(store, at)?;
+            all.extend(page);
+            cursor = next;
+        }
+        Ok(all)
+    }
+
+    /// A later interval changed the same object: it is shown there.
+    fn comes_again(&self, store: &Store, index: usize, key: &Key) -> Result<bool, StoreError> {
+        for later in &self.intervals[index + 1..] {
+            if store.has_changed(*later, key)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn change(&self, store: &Store, key: &Key) -> Result<Option<Change>, StoreError> {
+        match key {
+            Key::Entry(parent, name) => self.name_change(store, *parent, name),
+            Key::Inode(ino) => self.file_change(store, *ino),
+            Key::Xattr(ino, _) if !self.inode_changed(store, *ino)? => self.file_change(store, *ino),
+            _ => Ok(None),
+        }
+    }
+
+    fn inode_changed(&self, store: &Store, ino: Ino) -> Result<bool, StoreError> {
+        for interval in &self.intervals {
+            if store.has_changed(*interval, &Key::Inode(ino))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn name_change(&self, store: &Store, parent: Ino, name: &[u8]) -> Result<Option<Change>, StoreError> {
+        let before = store.entry(&self.before, parent, name)?.found;
+        let after = store.entry(&self.after, parent, name)?.found;
+        if before == after {
+            return Ok(None);
+        }
+        if let Some(entry) = after {
+            let Some(dir) = path_of(store, &self.after, parent)? else { return Ok(None) };
+            let old = store.inode(&self.before, entry.ino)?.found.filter(|inode| inode.nlink > 0);
+            let new = store.inode(&self.after, entry.ino)?.found;
+            let from = match &old {
+                Some(old) => self.moved_from(store, entry.ino, old)?,
+                None => None,
+            };
+            let replaced = before.is_some();
+            let kind = match from {
+                Some(from) => ChangeKind::Renamed { from, modified: differs(old.as_ref(), new.as_ref()) },
+                None if replaced => ChangeKind::Modified,
+                None => ChangeKind::Added,
+            };
+            let replaced = match before {
+                Some(before) => store.inode(&self.before, before.ino)?.found.map(|inode| (before.ino, inode)),
+                None => None,
+            };
+            let before = match &kind {
+                ChangeKind::Renamed { .. } => old.map(|inode| (entry.ino, inode)),
+                _ => replaced,
+            };
+            return Ok(Some(Change {
+                path: join(&dir, name),
+                kind,
+                before: before.map(|(ino, inode)| shown(ino, &inode)),
+                after: new.map(|inode| shown(entry.ino, &inode)),
+                xattrs: Vec::new(),
+            }));
+        }
+        let Some(entry) = before else { return Ok(None) };
+        let old = store.inode(&self.before, entry.ino)?.found;
+        // Somewhere else now: that name tells of it.
+        let moved = old.as_ref().is_some_and(|old| old.home == (parent, name.to_vec()))
+            && store
+                .inode(&self.after, entry.ino)?
+                .found
+                .is_some_and(|new| new.nlink > 0 && self.lives_at_home(store, entry.ino, &new));
+        if moved {
+            return Ok(None);
+        }
+        let Some(dir) = path_of(store, &self.before, parent)? else { return Ok(None) };
+        let before = old.map(|inode| shown(entry.ino, &inode));
+        Ok(Some(Change { path: join(&dir, name), kind: ChangeKind::Removed, before, after: None, xattrs: Vec::new() }))
+    }
+
+    /// The path a file had, if it is not there any more.
+    fn moved_from(&self, store: &Store, ino: Ino, old: &Inode) -> Result<Option<Vec<u8>>, StoreError> {
+        let (parent, name) = &old.home;
+        if store.entry(&self.after, *parent, name)?.found.is_some_and(|entry| entry.ino == ino) {
+            return Ok(None);
+        }
+        Ok(path_of(store, &self.before, *parent)?.map(|dir| join(&dir, name)))
+    }
+
+    fn lives_at_home(&self, store: &Store, ino: Ino, inode: &Inode) -> bool {
+        let (parent, name) = &inode.home;
+        store.entry(&self.after, *parent, name).is_ok_and(|entry| entry.found.is_some_and(|entry| entry.ino == ino))
+    }
+
+    /// A file whose name stayed.
+    fn file_change(&self, store: &Store, ino: Ino) -> Result<Option<Change>, StoreError> {
+        let (Some(old), Some(new)) = (store.inode(&self.before, ino)?.found, store.inode(&self.after, ino)?.found)
+        else {
+            return Ok(None);
+        };
+        if old.nlink == 0 || new.nlink == 0 || old.home != new.home {
+            return Ok(None);
+        }
+        let Some(path) = path_of(store, &self.after, ino)? else { return Ok(None) };
+        let xattrs = self.xattr_changes(store, ino)?;
+        let modified = differs(Some(&old), Some(&new));
+        let attrs =
+            (old.mode, old.uid, old.gid, old.atime, old.mtime) != (new.mode, new.uid, new.gid, new.atime, new.mtime);
+        let kind = match () {
+            () if modified => ChangeKind::Modified,
+            () if attrs || !xattrs.is_empty() => ChangeKind::Attributes,
+            () => return Ok(None),
+        };
+        Ok(Some(Change { path, kind, before: Some(shown(ino, &old)), after: Some(shown(ino, &new)), xattrs }))
+    }
+
+    fn xattr_changes(&self, store: &Store, ino: Ino) -> Result<Vec<Name>, StoreError> {
+        let mut names: BTreeSet<Name> = store.xattrs(&self.before, ino)?.0.into_iter().collect();
+        names.extend(store.xattrs(&self.after, ino)?.0);
+        let mut changed = Vec::new();
+        for name in names {
+            if store.xattr(&self.before, ino, &name)?.found != store.xattr(&self.after, ino, &name)?.found {
+                changed.push(name);
+            }
+        }
+        Ok(changed)
+    }
+}
+
+/// The content of a regular file changed, as far as length and times tell.
+fn differs(old: Option<&Inode>, new: Option<&Inode>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) if new.kind == FileKind::Regular => {
+            (old.size, old.mtime, old.content) != (new.size, new.mtime, new.content)
+        }
+        _ => false,
+    }
+}
+
+/// Attributes for people; a directory's times and links are not told.
+fn shown(ino: Ino, inode: &Inode) -> mojavefs::file::Attr {
+    crate::ops::file_attr(ino, inode)
+}

@@ -1,0 +1,85 @@
+//! What things are called, for people.
+
+use super::Coordinator;
+use super::conflicts::Standing;
+use crate::limits::PARENTS_MAX;
+use crate::store::{Sight, Store, StoreError};
+use crate::touch::TouchKey;
+use mojavefs::id::Ino;
+use mojavefs::wire::Conflict;
+
+/// A path of an inode in a sight, from the root, without a leading slash; `None` if it has none there.
+pub(super) fn path_of(store: &Store, sight: &Sight, ino: Ino) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let mut at = ino;
+    for _ in 0..PARENTS_MAX {
+        if at == Ino::ROOT {
+            names.reverse();
+            return Ok(Some(names.join(&b'/')));
+        }
+        let Some(inode) = store.inode(sight, at)?.found else { return Ok(None) };
+        let (parent, name) = inode.home;
+        match store.entry(sight, parent, &name)?.found {
+            Some(entry) if entry.ino == at => names.push(name),
+            _ => match name_in(store, sight, parent, at)? {
+                Some(name) => names.push(name),
+                None => return Ok(None),
+            },
+        }
+        at = parent;
+    }
+    Err(StoreError::corrupt(format!("the parents of inode {ino} never end")))
+}
+
+/// Another name of a file in the directory where it was last called something.
+fn name_in(store: &Store, sight: &Sight, parent: Ino, ino: Ino) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let (page, _) = store.entries(sight, parent, after.as_deref(), 1024)?;
+        if let Some((name, _)) = page.iter().find(|(_, entry)| entry.ino == ino) {
+            return Ok(Some(name.clone()));
+        }
+        match page.into_iter().last() {
+            Some((name, _)) => after = Some(name),
+            None => return Ok(None),
+        }
+    }
+}
+
+/// A name below a directory's path.
+pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    match dir.is_empty() {
+        true => name.to_vec(),
+        false => [dir, b"/", name].concat(),
+    }
+}
+
+impl Coordinator {
+    /// Conflicts with the paths of what they are about: as the speculation calls it, else as trunk does.
+    pub(super) fn named(&self, sight: &Sight, standing: &Standing) -> Vec<Conflict> {
+        let sights = [sight.clone(), Sight::trunk()];
+        let mut conflicts: Vec<Conflict> = standing
+            .clashes
+            .iter()
+            .map(|(key, changed)| {
+                let (ino, name, what) = describe(key);
+                let path = sights.iter().find_map(|sight| path_of(&self.store, sight, ino).ok().flatten());
+                let path = path.unwrap_or_else(|| format!("(inode {ino})").into_bytes());
+                let path = name.map_or_else(|| path.clone(), |name| join(&path, name));
+                Conflict { path, what: what.to_owned(), changed: *changed }
+            })
+            .collect();
+        conflicts.sort();
+        conflicts.dedup();
+        conflicts
+    }
+}
+
+fn describe(key: &TouchKey) -> (Ino, Option<&[u8]>, &'static str) {
+    match key {
+        TouchKey::Inode(ino) => (*ino, None, "content or attributes"),
+        TouchKey::Entry(parent, name) => (*parent, Some(name), "name"),
+        TouchKey::Listing(ino) => (*ino, None, "listing"),
+        TouchKey::Xattr(ino, _) | TouchKey::XattrList(ino) => (*ino, None, "extended attributes"),
+    }
+}

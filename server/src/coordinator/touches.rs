@@ -1,0 +1,154 @@
+//! Who has touched what: the index that notices a conflict when it arises, so that a commit need not search for one.
+
+use crate::touch::{Touch, TouchKey};
+use mojavefs::id::ContextId;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use xxhash_rust::xxh3::Xxh3;
+
+const SHARDS: usize = 32;
+
+/// Every object touched by a context that is still undecided, by the hash of its key.
+///
+/// Contexts are forgotten lazily: [`TouchIndex::retain`] sweeps out those that were decided, so that a decision costs the
+/// same however much a job touched.
+pub(crate) struct TouchIndex {
+    shards: [Mutex<HashMap<u64, Touchers>>; SHARDS],
+}
+
+/// The contexts that touched one object; nearly always one.
+struct Touchers {
+    first: Toucher,
+    more: Vec<Toucher>,
+}
+
+/// One context's use of one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Toucher {
+    /// The context.
+    pub(crate) context: ContextId,
+    /// Its strongest use.
+    pub(crate) how: Touch,
+}
+
+/// The hash under which an object is indexed; part of the stored format, since held speculations take their reads along.
+/// Two objects of one hash count as the same: a false conflict once in 2^64 pairs is accepted.
+pub(crate) fn hash_key(key: &TouchKey) -> u64 {
+    let (kind, ino, name): (u8, _, &[u8]) = match key {
+        TouchKey::Inode(ino) => (0, ino, &[]),
+        TouchKey::Entry(ino, name) => (1, ino, name),
+        TouchKey::Listing(ino) => (2, ino, &[]),
+        TouchKey::Xattr(ino, name) => (3, ino, name),
+        TouchKey::XattrList(ino) => (4, ino, &[]),
+    };
+    let mut hasher = Xxh3::new();
+    hasher.update(&[kind]);
+    hasher.update(&ino.0.to_le_bytes());
+    hasher.update(name);
+    hasher.digest()
+}
+
+impl TouchIndex {
+    pub(crate) fn new() -> Self {
+        TouchIndex { shards: std::array::from_fn(|_| Mutex::new(HashMap::new())) }
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<HashMap<u64, Touchers>> {
+        &self.shards[(hash % SHARDS as u64) as usize]
+    }
+
+    /// Records that `context` used the object and returns the others that did; nothing if this use was known already.
+    pub(crate) fn touch(&self, hash: u64, context: ContextId, how: Touch) -> Option<Vec<Toucher>> {
+        let mut shard = self.shard(hash).lock();
+        let new = Toucher { context, how };
+        let Some(touchers) = shard.get_mut(&hash) else {
+            shard.insert(hash, Touchers { first: new, more: Vec::new() });
+            return Some(Vec::new());
+        };
+        let others = touchers.iter().filter(|t| t.context != context).collect();
+        if let Some(known) = touchers.iter_mut().find(|t| t.context == context) {
+            if known.how >= how {
+                return None;
+            }
+            known.how = how;
+        } else {
+            touchers.more.push(new);
+        }
+        Some(others)
+    }
+
+    /// Who has touched the object.
+    pub(crate) fn touchers(&self, hash: u64) -> Vec<Toucher> {
+        self.shard(hash).lock().get(&hash).map(|t| t.iter().collect()).unwrap_or_default()
+    }
+
+    /// The hashes of what `context` only read: what a held speculation takes along through a restart.
+    pub(crate) fn reads_of(&self, is: impl Fn(ContextId) -> bool) -> Vec<u64> {
+        let mut reads = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let read = |t: &Touchers| t.iter().any(|t| t.how == Touch::Read && is(t.context));
+            reads.extend(shard.iter().filter(|(_, touchers)| read(touchers)).map(|(hash, _)| *hash));
+        }
+        reads
+    }
+
+    /// Forgets every context that is not `alive` any more. Cost: the whole index.
+    pub(crate) fn retain(&self, alive: impl Fn(ContextId) -> bool) {
+        for shard in &self.shards {
+            shard.lock().retain(|_, touchers| touchers.retain(&alive));
+        }
+    }
+}
+
+impl Touchers {
+    fn iter(&self) -> impl Iterator<Item = Toucher> + '_ {
+        std::iter::once(self.first).chain(self.more.iter().copied())
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Toucher> + '_ {
+        std::iter::once(&mut self.first).chain(self.more.iter_mut())
+    }
+
+    /// Whether anybody is left.
+    fn retain(&mut self, alive: &impl Fn(ContextId) -> bool) -> bool {
+        self.more.retain(|t| alive(t.context));
+        if !alive(self.first.context) {
+            match self.more.pop() {
+                Some(next) => self.first = next,
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mojavefs::id::Ino;
+
+    #[test]
+    fn a_use_is_told_of_the_others_once() {
+        let index = TouchIndex::new();
+        let hash = hash_key(&TouchKey::Inode(Ino(7)));
+        assert_eq!(index.touch(hash, ContextId(1), Touch::Read), Some(vec![]));
+        let first = Toucher { context: ContextId(1), how: Touch::Read };
+        assert_eq!(index.touch(hash, ContextId(2), Touch::Write), Some(vec![first]));
+        assert_eq!(index.touch(hash, ContextId(2), Touch::Read), None);
+        assert_eq!(index.touch(hash, ContextId(1), Touch::Write).map(|o| o.len()), Some(1));
+    }
+
+    #[test]
+    fn decided_contexts_are_swept_out() {
+        let index = TouchIndex::new();
+        for context in 1..=3 {
+            index.touch(42, ContextId(context), Touch::Read);
+        }
+        index.retain(|context| context == ContextId(3));
+        assert_eq!(index.touchers(42), [Toucher { context: ContextId(3), how: Touch::Read }]);
+        index.retain(|_| false);
+        assert!(index.touchers(42).is_empty());
+        assert!(index.shards.iter().all(|s| s.lock().is_empty()));
+    }
+}

@@ -1,0 +1,150 @@
+//! Content: reading, writing, holes, copies, and when it is on disk.
+
+use super::op::Op;
+use super::{Ops, Scope, fault};
+use crate::limits::{COPY_BYTES_MAX, COPY_PIECE_BYTES};
+use crate::store::Inode;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::id::Ino;
+use mojavefs::limits::{FILE_BYTES_MAX, IO_BYTES_MAX};
+use mojavefs::wire::{FallocateMode, SeekWhence};
+
+/// Refuses what would reach beyond the largest file; the end otherwise.
+pub(super) fn check_end(ino: Ino, offset: u64, len: u64) -> Result<u64, Fault> {
+    let end = u128::from(offset) + u128::from(len);
+    match u64::try_from(end) {
+        Ok(end) if end <= FILE_BYTES_MAX => Ok(end),
+        _ => Err(fault::too_large(ino, end)),
+    }
+}
+
+impl Op<'_> {
+    /// Sets the length of a regular file.
+    pub(super) fn resize(&mut self, ino: Ino, inode: &mut Inode, size: u64) -> Result<(), Fault> {
+        let (store, sight) = (self.store(), &self.scope.sight);
+        store.truncate_content(sight, &mut self.batch, (ino, inode), size).map_err(fault::store)
+    }
+
+    fn zero(&mut self, inode: &mut Inode, offset: u64, len: u64) -> Result<(), Fault> {
+        let (store, sight) = (self.store(), &self.scope.sight);
+        store.zero_content(sight, &mut self.batch, inode, offset, len).map_err(fault::store)
+    }
+
+    fn write(&mut self, inode: &mut Inode, offset: u64, data: &[u8]) -> Result<(), Fault> {
+        let (store, sight) = (self.store(), &self.scope.sight);
+        store.write_content(sight, &mut self.batch, inode, offset, data).map_err(fault::store)
+    }
+
+    /// Notes that the content changed.
+    fn content_changed(&mut self, ino: Ino, inode: &mut Inode, clear_set_id: bool) -> Result<(), Fault> {
+        inode.mtime = self.now;
+        inode.ctime = self.now;
+        self.drop_privileges(ino, inode, clear_set_id)?;
+        self.put_inode(ino, inode)
+    }
+}
+
+impl Ops {
+    /// Up to `size` bytes from `offset` on; fewer only at the end.
+    pub fn read(&self, scope: &Scope, ino: Ino, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
+        let _shared = self.stripes.share(ino);
+        let inode = Op::new(self, scope).regular(ino)?;
+        let size = (size as usize).min(IO_BYTES_MAX);
+        self.store.read_content(&scope.sight, &inode, offset, size).map_err(fault::store)
+    }
+
+    /// Writes all of `data`.
+    pub fn write(&self, scope: &Scope, ino: Ino, offset: u64, data: &[u8], clear_set_id: bool) -> Result<(), Fault> {
+        check_end(ino, offset, data.len() as u64)?;
+        let _locked = self.stripes.lock(&[ino]);
+        let mut op = Op::new(self, scope);
+        let mut inode = op.regular(ino)?;
+        op.write(&mut inode, offset, data)?;
+        op.content_changed(ino, &mut inode, clear_set_id)?;
+        op.finish()
+    }
+
+    /// Allocates, punches or zeroes a range.
+    pub fn fallocate(&self, scope: &Scope, ino: Ino, offset: u64, len: u64, mode: FallocateMode) -> Result<(), Fault> {
+        if len == 0 {
+            return Err(Fault::new(FaultKind::Invalid, "a range to allocate has a length"));
+        }
+        let end = check_end(ino, offset, len)?;
+        let _locked = self.stripes.lock(&[ino]);
+        let mut op = Op::new(self, scope);
+        let mut inode = op.regular(ino)?;
+        let keep_size = match mode {
+            FallocateMode::Allocate { keep_size } => {
+                self.require_space(end.saturating_sub(inode.size))?;
+                keep_size
+            }
+            FallocateMode::PunchHole => {
+                op.zero(&mut inode, offset, len)?;
+                true
+            }
+            FallocateMode::ZeroRange { keep_size } => {
+                op.zero(&mut inode, offset, len)?;
+                keep_size
+            }
+        };
+        if !keep_size && end > inode.size {
+            op.resize(ino, &mut inode, end)?;
+        }
+        op.content_changed(ino, &mut inode, false)?;
+        op.finish()
+    }
+
+    /// Space is not set aside, but a promise that the disk clearly can't keep is refused.
+    fn require_space(&self, bytes: u64) -> Result<(), Fault> {
+        let available = self.store.space().map_err(fault::store)?.available_bytes;
+        match bytes <= available {
+            true => Ok(()),
+            false => Err(Fault::new(
+                FaultKind::NoSpace,
+                format!("{bytes} bytes wanted, {available} are free under the store"),
+            )),
+        }
+    }
+
+    /// Finds data or a hole from `offset` on.
+    pub fn seek(&self, scope: &Scope, ino: Ino, offset: u64, whence: SeekWhence) -> Result<u64, Fault> {
+        let _shared = self.stripes.share(ino);
+        let inode = Op::new(self, scope).regular(ino)?;
+        let found = self.store.seek_content(&scope.sight, &inode, offset, whence).map_err(fault::store)?;
+        found.ok_or_else(|| Fault::new(FaultKind::NoData, format!("nothing follows byte {offset} of inode {ino}")))
+    }
+
+    /// Copies up to `len` bytes from one file to another, or within one where the ranges don't overlap. Returns how many;
+    /// fewer at the end of the source and beyond [`COPY_BYTES_MAX`].
+    pub fn copy_range(&self, scope: &Scope, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64, Fault> {
+        let ((source, offset), (target, to_offset)) = (from, to);
+        let len = len.min(COPY_BYTES_MAX);
+        check_end(target, to_offset, len)?;
+        if source == target && offset < to_offset + len && to_offset < offset + len {
+            return Err(Fault::new(FaultKind::Invalid, format!("the ranges of inode {source} to copy overlap")));
+        }
+        let mut done = 0;
+        while done < len {
+            let piece = (len - done).min(COPY_PIECE_BYTES) as u32;
+            let data = self.read(scope, source, offset + done, piece)?;
+            if data.is_empty() {
+                break;
+            }
+            self.write(scope, target, to_offset + done, &data, false)?;
+            done += data.len() as u64;
+        }
+        Ok(done)
+    }
+
+    /// Makes a file durable. Inside a speculation it returns at once: it is durable when it commits. Else it blocks for
+    /// the disk.
+    pub fn fsync(&self, scope: &Scope, ino: Ino) -> Result<(), Fault> {
+        if !scope.is_trunk() {
+            return Ok(());
+        }
+        match self.store.inode(&scope.sight, ino).map_err(fault::store)?.found {
+            Some(inode) => self.store.sync_file(&inode).map_err(fault::store),
+            None => Err(fault::gone(ino)),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Listing directories.
+
+use super::op::Op;
+use super::{Ops, Scope, fault};
+use crate::touch::TouchKey;
+use mojavefs::error::Fault;
+use mojavefs::file::FileKind;
+use mojavefs::id::Ino;
+use mojavefs::limits::LISTING_ENTRIES_MAX;
+use mojavefs::wire::DirEntry;
+
+impl Ops {
+    /// Up to `limit` names of a directory after `after`, in the order of their bytes, and whether these are the last.
+    pub fn read_dir(
+        &self,
+        scope: &Scope,
+        ino: Ino,
+        after: Option<&[u8]>,
+        limit: u32,
+        attrs: bool,
+    ) -> Result<(Vec<DirEntry>, bool), Fault> {
+        let limit = (limit as usize).clamp(1, LISTING_ENTRIES_MAX);
+        let mut op = Op::new(self, scope);
+        if op.inode(ino)?.kind != FileKind::Directory {
+            return Err(fault::not_directory(ino));
+        }
+        op.sees_listing(ino);
+        let (page, newer_final) = self.store.entries(&scope.sight, ino, after, limit).map_err(fault::store)?;
+        if newer_final {
+            op.sees_not_newest(TouchKey::Listing(ino));
+        }
+        let end = page.len() < limit;
+        let mut entries = Vec::with_capacity(page.len());
+        for (name, entry) in page {
+            let attr = match attrs {
+                true => match op.inode_if_any(entry.ino)? {
+                    Some(inode) => Some(op.attr(entry.ino, &inode)?),
+                    None => None,
+                },
+                false => None,
+            };
+            entries.push(DirEntry { name, ino: entry.ino, kind: entry.kind, attr });
+        }
+        Ok((entries, end))
+    }
+}

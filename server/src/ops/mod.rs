@@ -1,0 +1,67 @@
+//! The filesystem's operations, as POSIX has them, on what one view sees of the store.
+//!
+//! Every operation reads and writes through one [`op::Op`]: what it used is reported to the view's
+//! [`Touches`](crate::touch::Touches), and all that it changes becomes visible, and survives a crash, as one batch.
+//! The caller keeps decisions (commit, abort) from happening while an operation runs. Operations block on the disk
+//! where they miss its cache and, for [`Ops::fsync`] on trunk, until it has written.
+
+mod acl;
+mod attrs;
+mod clock;
+mod content;
+pub(crate) mod fault;
+mod listing;
+mod locks;
+mod names;
+mod op;
+mod rename;
+mod space;
+mod xattrs;
+
+pub use clock::{Clock, SystemClock};
+pub use names::NewFile;
+pub(crate) use op::file_attr;
+
+use crate::store::{Sight, Store};
+use crate::touch::Touches;
+use locks::Stripes;
+use mojavefs::id::IntervalId;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// What a view sees, and who is told what it used.
+#[derive(Clone)]
+pub struct Scope {
+    /// Which versions are visible, and which interval new ones carry.
+    pub sight: Sight,
+    /// Where uses are reported; a trunk view reports changes only.
+    pub touches: Option<Arc<dyn Touches>>,
+}
+
+impl Scope {
+    /// What is written here is final at once.
+    fn is_trunk(&self) -> bool {
+        self.sight.writer == IntervalId::FINAL
+    }
+}
+
+/// The operations of one store; shared by all views and threads.
+pub struct Ops {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    stripes: Stripes,
+    /// Held while a directory changes its parent, so that two such moves can't make a ring.
+    moves: Mutex<()>,
+}
+
+impl Ops {
+    /// Operations on `store`, with times from `clock`.
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+        Ops { store, clock, stripes: Stripes::new(), moves: Mutex::new(()) }
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+}

@@ -1,0 +1,197 @@
+//! Finding, making and removing names.
+
+use super::op::Op;
+use super::{Ops, Scope, acl, fault};
+use crate::store::{Entry, Inode};
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::{Attr, FileKind};
+use mojavefs::id::Ino;
+use mojavefs::limits::{LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
+
+const SET_GROUP_ID: u32 = 0o2000;
+const MODE_BITS: u32 = 0o7777;
+
+/// A file to make.
+#[derive(Clone, Copy, Debug)]
+pub struct NewFile<'a> {
+    /// Its type.
+    pub kind: FileKind,
+    /// Permission bits before the umask.
+    pub mode: u32,
+    /// Bits to clear, unless the directory has a default ACL.
+    pub umask: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group, unless the directory is set-group-id.
+    pub gid: u32,
+    /// The device number of a device node.
+    pub rdev: u32,
+    /// The target of a symbolic link; else empty.
+    pub target: &'a [u8],
+}
+
+/// Refuses what no directory entry can be called.
+pub(super) fn check_name(name: &[u8]) -> Result<(), Fault> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Fault::new(
+            FaultKind::NameTooLong,
+            format!("a name of {} bytes is longer than {NAME_BYTES_MAX}", name.len()),
+        ));
+    }
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
+        return Err(Fault::new(FaultKind::Invalid, format!("`{}` can be no name", name.escape_ascii())));
+    }
+    Ok(())
+}
+
+impl Ops {
+    /// Finds `name` in `parent`.
+    pub fn lookup(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<Attr, Fault> {
+        check_name(name)?;
+        let mut op = Op::new(self, scope);
+        let entry = op.entry(parent, name)?.ok_or_else(|| fault::no_name(parent, name))?;
+        let inode = op.inode_if_any(entry.ino)?.ok_or_else(|| fault::no_name(parent, name))?;
+        op.attr(entry.ino, &inode)
+    }
+
+    /// Makes a file of any kind.
+    pub fn create(&self, scope: &Scope, parent: Ino, name: &[u8], new: NewFile<'_>) -> Result<Attr, Fault> {
+        check_name(name)?;
+        let _locked = self.stripes.lock(&[parent]);
+        let mut op = Op::new(self, scope);
+        let dir = op.living_dir(parent)?;
+        if op.entry(parent, name)?.is_some() {
+            return Err(fault::exists(parent, name));
+        }
+        let target = match new.kind {
+            FileKind::Symlink => Some(check_target(new.target)?.to_vec()),
+            _ => None,
+        };
+        let ino = self.store.next_ino().map_err(fault::store)?;
+        let is_dir = new.kind == FileKind::Directory;
+        let mut mode = new.mode & MODE_BITS;
+        match op.default_acl(parent, new.kind)? {
+            Some((bytes, default)) => {
+                let mut access = default;
+                mode = access.inherit(mode);
+                if !access.mode().1 {
+                    op.put_xattr(ino, acl::ACCESS, &access.to_bytes())?;
+                }
+                if is_dir {
+                    op.put_xattr(ino, acl::DEFAULT, &bytes)?;
+                }
+            }
+            None if new.kind == FileKind::Symlink => mode = 0o777,
+            None => mode &= !new.umask,
+        }
+        let from_dir = dir.mode & SET_GROUP_ID != 0;
+        if from_dir && is_dir {
+            mode |= SET_GROUP_ID;
+        }
+        let inode = Inode {
+            kind: new.kind,
+            mode,
+            uid: new.uid,
+            gid: if from_dir { dir.gid } else { new.gid },
+            rdev: if is_device(new.kind) { new.rdev } else { 0 },
+            nlink: if is_dir { 2 } else { 1 },
+            size: target.as_ref().map_or(0, |t| t.len() as u64),
+            blocks: 0,
+            atime: op.now,
+            mtime: op.now,
+            ctime: op.now,
+            content: None,
+            target,
+            home: (parent, name.to_vec()),
+        };
+        op.create_inode(ino, &inode)?;
+        op.put_entry(parent, name, Entry { ino, kind: new.kind })?;
+        op.names_changed(parent, i64::from(is_dir))?;
+        let attr = op.new_attr(ino, &inode);
+        op.finish()?;
+        Ok(attr)
+    }
+
+    /// Adds the name `name` in `parent` to a file that is no directory.
+    pub fn link(&self, scope: &Scope, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr, Fault> {
+        check_name(name)?;
+        let _locked = self.stripes.lock(&[parent, ino]);
+        let mut op = Op::new(self, scope);
+        op.living_dir(parent)?;
+        let mut inode = op.inode(ino)?;
+        if inode.kind == FileKind::Directory {
+            return Err(Fault::new(
+                FaultKind::NotPermitted,
+                format!("inode {ino} is a directory and has one name only"),
+            ));
+        }
+        if op.entry(parent, name)?.is_some() {
+            return Err(fault::exists(parent, name));
+        }
+        match inode.nlink {
+            0 => return Err(Fault::new(FaultKind::NotFound, format!("inode {ino} has no name any more"))),
+            LINKS_MAX.. => {
+                return Err(Fault::new(FaultKind::TooManyLinks, format!("inode {ino} has {LINKS_MAX} names already")));
+            }
+            _ => inode.nlink += 1,
+        }
+        inode.ctime = op.now;
+        op.put_inode(ino, &inode)?;
+        op.put_entry(parent, name, Entry { ino, kind: inode.kind })?;
+        op.names_changed(parent, 0)?;
+        let attr = op.attr(ino, &inode)?;
+        op.finish()?;
+        Ok(attr)
+    }
+
+    /// Removes a name of a file that is no directory. Returns the inode if that was its last name: it lives on until
+    /// nobody holds it.
+    pub fn unlink(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<Option<Ino>, Fault> {
+        check_name(name)?;
+        let mut op = Op::new(self, scope);
+        let (_locked, [entry]) = self.lock_names(&mut op, [(parent, name)])?;
+        let entry = entry.ok_or_else(|| fault::no_name(parent, name))?;
+        if entry.kind == FileKind::Directory {
+            return Err(fault::is_directory(entry.ino));
+        }
+        let inode = op.inode(entry.ino)?;
+        op.remove_entry(parent, name)?;
+        op.names_changed(parent, 0)?;
+        let orphan = op.drop_link(entry.ino, inode)?;
+        op.finish()?;
+        Ok(orphan)
+    }
+
+    /// Removes an empty directory. Returns its inode, which lives on until nobody holds it.
+    pub fn remove_dir(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<Option<Ino>, Fault> {
+        check_name(name)?;
+        let mut op = Op::new(self, scope);
+        let (_locked, [entry]) = self.lock_names(&mut op, [(parent, name)])?;
+        let entry = entry.ok_or_else(|| fault::no_name(parent, name))?;
+        if entry.kind != FileKind::Directory {
+            return Err(fault::not_directory(entry.ino));
+        }
+        let inode = op.inode(entry.ino)?;
+        op.require_empty(entry.ino)?;
+        op.remove_entry(parent, name)?;
+        op.names_changed(parent, -1)?;
+        let orphan = op.drop_link(entry.ino, inode)?;
+        op.finish()?;
+        Ok(orphan)
+    }
+}
+
+fn is_device(kind: FileKind) -> bool {
+    matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
+}
+
+fn check_target(target: &[u8]) -> Result<&[u8], Fault> {
+    match target.len() {
+        0 => Err(Fault::new(FaultKind::NotFound, "a symbolic link needs a target")),
+        1..=SYMLINK_BYTES_MAX => Ok(target),
+        len => Err(Fault::new(
+            FaultKind::NameTooLong,
+            format!("a target of {len} bytes is longer than {SYMLINK_BYTES_MAX}"),
+        )),
+    }
+}

@@ -1,0 +1,124 @@
+//! Renaming: replace, refuse or exchange.
+
+use super::names::check_name;
+use super::op::Op;
+use super::{Ops, Scope, fault};
+use crate::store::{Entry, Inode};
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::FileKind;
+use mojavefs::id::Ino;
+use mojavefs::wire::RenameMode;
+
+/// A name and what it names.
+struct Place<'a> {
+    parent: Ino,
+    name: &'a [u8],
+    entry: Entry,
+}
+
+impl Place<'_> {
+    fn is_dir(&self) -> bool {
+        self.entry.kind == FileKind::Directory
+    }
+}
+
+impl Ops {
+    /// Renames `from` to `to`, each a directory and a name. Returns the inode that lost its last name by it.
+    pub fn rename(
+        &self,
+        scope: &Scope,
+        from: (Ino, &[u8]),
+        to: (Ino, &[u8]),
+        mode: RenameMode,
+    ) -> Result<Option<Ino>, Fault> {
+        check_name(from.1)?;
+        check_name(to.1)?;
+        let _one_move = (from.0 != to.0).then(|| self.moves.lock());
+        let mut op = Op::new(self, scope);
+        let (_locked, [source, target]) = self.lock_names(&mut op, [from, to])?;
+        let source = source.ok_or_else(|| fault::no_name(from.0, from.1))?;
+        op.living_dir(from.0)?;
+        op.living_dir(to.0)?;
+        let source = Place { parent: from.0, name: from.1, entry: source };
+        let target = target.map(|entry| Place { parent: to.0, name: to.1, entry });
+        let orphan = match (mode, target) {
+            (RenameMode::NoReplace, Some(_)) => return Err(fault::exists(to.0, to.1)),
+            (RenameMode::Exchange, None) => return Err(fault::no_name(to.0, to.1)),
+            (RenameMode::Exchange, Some(target)) => {
+                exchange(&mut op, &source, &target)?;
+                None
+            }
+            (_, Some(target)) if target.entry.ino == source.entry.ino => return Ok(None),
+            (_, target) => replace(&mut op, &source, to, target)?,
+        };
+        op.finish()?;
+        Ok(orphan)
+    }
+}
+
+fn replace(
+    op: &mut Op<'_>,
+    source: &Place<'_>,
+    (parent, name): (Ino, &[u8]),
+    target: Option<Place<'_>>,
+) -> Result<Option<Ino>, Fault> {
+    if source.is_dir() && source.parent != parent {
+        op.require_outside(source.entry.ino, parent)?;
+    }
+    let mut orphan = None;
+    if let Some(target) = &target {
+        match (source.is_dir(), target.is_dir()) {
+            (true, false) => return Err(fault::not_directory(target.entry.ino)),
+            (false, true) => return Err(fault::is_directory(target.entry.ino)),
+            (true, true) => op.require_empty(target.entry.ino)?,
+            (false, false) => {}
+        }
+        let inode = op.inode(target.entry.ino)?;
+        orphan = op.drop_link(target.entry.ino, inode)?;
+    }
+    op.remove_entry(source.parent, source.name)?;
+    op.put_entry(parent, name, source.entry)?;
+    rehome(op, source.entry.ino, parent, name)?;
+    let moved = i64::from(source.is_dir());
+    let lost = i64::from(target.is_some_and(|target| target.is_dir()));
+    if source.parent == parent {
+        op.names_changed(parent, -lost)?;
+    } else {
+        op.names_changed(source.parent, -moved)?;
+        op.names_changed(parent, moved - lost)?;
+    }
+    Ok(orphan)
+}
+
+fn exchange(op: &mut Op<'_>, a: &Place<'_>, b: &Place<'_>) -> Result<(), Fault> {
+    if a.entry.ino == b.entry.ino {
+        return Ok(());
+    }
+    for (moved, dir) in [(a, b.parent), (b, a.parent)] {
+        if moved.is_dir() && moved.parent != dir {
+            op.require_outside(moved.entry.ino, dir)?;
+        }
+    }
+    op.put_entry(a.parent, a.name, b.entry)?;
+    op.put_entry(b.parent, b.name, a.entry)?;
+    rehome(op, a.entry.ino, b.parent, b.name)?;
+    rehome(op, b.entry.ino, a.parent, a.name)?;
+    let gained = i64::from(b.is_dir()) - i64::from(a.is_dir());
+    if a.parent == b.parent {
+        op.names_changed(a.parent, 0)
+    } else {
+        op.names_changed(a.parent, gained)?;
+        op.names_changed(b.parent, -gained)
+    }
+}
+
+/// The inode is called `name` in `parent` from now on.
+fn rehome(op: &mut Op<'_>, ino: Ino, parent: Ino, name: &[u8]) -> Result<(), Fault> {
+    let mut inode: Inode = op.inode(ino)?;
+    if inode.nlink == 0 {
+        return Err(Fault::new(FaultKind::NotFound, format!("inode {ino} has no name any more")));
+    }
+    inode.home = (parent, name.to_vec());
+    op.set_ctime(ino, &mut inode)?;
+    op.put_inode(ino, &inode)
+}

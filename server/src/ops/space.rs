@@ -1,0 +1,12 @@
+//! Space, and what becomes of files without a name.
+
+use super::{Ops, fault};
+use mojavefs::error::Fault;
+use mojavefs::wire::SpaceInfo;
+
+impl Ops {
+    /// What the disk under the store has.
+    pub fn space(&self) -> Result<SpaceInfo, Fault> {
+        self.store.space().map_err(fault::store)
+    }
+}

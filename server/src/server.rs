@@ -1,0 +1,255 @@
+//! A server: one store, any number of sessions, and the work in the background.
+
+use crate::coordinator::{Aftermath, Coordinator};
+use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL};
+use crate::ops::{Ops, SystemClock, fault};
+use crate::session::Session;
+use crate::store::{Key, Reclaimed, Store, StoreError, StoreOptions};
+use crate::view::{View, Views};
+use mojavefs::error::Fault;
+use mojavefs::id::{IntervalId, ViewId};
+use mojavefs::limits::INVALIDATIONS_MAX;
+use mojavefs::wire::{Connection, Invalidation, Notice, Reply, SpecState};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A server on a store. Clones share it; the store closes with the last of them and the last session.
+pub struct Server {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What sessions share.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<Store>,
+    pub(crate) ops: Arc<Ops>,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) views: Views,
+    next_view: AtomicU64,
+    keeper: Bell,
+    announcer: Bell,
+    stopping: AtomicBool,
+    /// Held shared from a decision until the views were told, which takes the index of changes; exclusively while
+    /// background work may remove from it.
+    pub(crate) telling: RwLock<()>,
+}
+
+/// Wakes a thread that has work.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rung.lock() = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits for a ring, for `limit` at most.
+    fn wait(&self, limit: Duration) {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            self.changed.wait_for(&mut rung, limit);
+        }
+        *rung = false;
+    }
+}
+
+impl Server {
+    /// Opens the store in `dir` and serves it. Blocks while the store recovers.
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let store = Arc::new(Store::open(dir, options)?);
+        let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
+        let coordinator = Coordinator::open(store.clone(), ops.clone())?;
+        let shared = Arc::new(Shared {
+            store,
+            ops,
+            coordinator,
+            views: Views::default(),
+            next_view: AtomicU64::new(1),
+            keeper: Bell::default(),
+            announcer: Bell::default(),
+            stopping: AtomicBool::new(false),
+            telling: RwLock::new(()),
+        });
+        let threads = [
+            spawn("mojavefs-keeper", &shared, Shared::keep),
+            spawn("mojavefs-notices", &shared, Shared::announce),
+            spawn("mojavefs-log", &shared, Shared::sync_log),
+        ];
+        Ok(Server { shared, threads: Mutex::new(threads.into_iter().flatten().collect()) })
+    }
+
+    /// A session. `embedded`: the client lives in this process and is the only one.
+    pub fn connect(&self, embedded: bool) -> Arc<dyn Connection> {
+        Arc::new(Session::new(self.shared.clone(), embedded))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.keeper.ring();
+        self.shared.announcer.ring();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a background thread of the server panicked");
+            }
+        }
+    }
+}
+
+fn spawn(name: &str, shared: &Arc<Shared>, work: fn(&Shared)) -> Option<JoinHandle<()>> {
+    let shared = shared.clone();
+    let thread = std::thread::Builder::new().name(name.into()).spawn(move || work(&shared));
+    thread.inspect_err(|error| tracing::error!("cannot start the thread {name}: {error}")).ok()
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn next_view(&self) -> ViewId {
+        ViewId(self.next_view.fetch_add(1, Ordering::SeqCst))
+    }
+
+    pub(crate) fn nudge_keeper(&self) {
+        self.keeper.ring();
+    }
+
+    pub(crate) fn nudge_announcer(&self) {
+        self.announcer.ring();
+    }
+
+    /// Background work on the store: half of the time at most.
+    fn keep(&self) {
+        while !self.is_stopping() {
+            let began = Instant::now();
+            match self.reclaim_step() {
+                Ok(step) if step.more => std::thread::sleep(began.elapsed()),
+                Ok(_) => {
+                    self.coordinator.sweep();
+                    self.keeper.wait(KEEPER_IDLE);
+                }
+                Err(error) => {
+                    tracing::error!("reclaiming space: {error}");
+                    self.keeper.wait(KEEPER_IDLE);
+                }
+            }
+        }
+    }
+
+    /// Tells views what others have changed.
+    fn announce(&self) {
+        while !self.is_stopping() {
+            self.views.all().iter().for_each(|view| view.pay());
+            self.announcer.wait(KEEPER_IDLE);
+        }
+    }
+
+    /// Writes the log to disk as jobs go, so that a commit has little left to write.
+    fn sync_log(&self) {
+        while !self.is_stopping() {
+            std::thread::sleep(LOG_SYNC_INTERVAL);
+            if !self.coordinator.is_idle()
+                && let Err(error) = self.store.sync_log()
+            {
+                tracing::error!("writing the log: {error}");
+            }
+        }
+    }
+
+    fn reclaim_step(&self) -> Result<Reclaimed, StoreError> {
+        let _nobody_is_told = self.telling.write();
+        self.store.reclaim(&|ino| self.views.holds(ino))
+    }
+
+    pub(crate) fn reclaim(&self) -> Result<Reply, Fault> {
+        let step = self.reclaim_step().map_err(fault::store)?;
+        Ok(Reply::Reclaimed { removed: step.removed, more: step.more })
+    }
+
+    pub(crate) fn sync(&self) -> Result<Reply, Fault> {
+        self.store.sync().map_err(fault::store)?;
+        Ok(Reply::Done)
+    }
+
+    pub(crate) fn close_view(&self, view: &View) {
+        self.views.remove(view.id);
+        view.release_all();
+        self.nudge_keeper();
+    }
+
+    /// Carries out what a decision asks of views. No lock is held.
+    pub(crate) fn follow(&self, aftermath: Aftermath) {
+        for (context, spec) in &aftermath.undone {
+            for view in self.views.of(Some(*context)) {
+                view.kill();
+                view.deliver(Notice::Decided { view: view.id, spec: *spec, state: SpecState::Aborted, interval: None });
+            }
+        }
+        let folded = aftermath.folded.as_ref().map(|(context, _)| *context);
+        for context in aftermath.rescoped.iter().copied().chain(folded) {
+            if let Ok(scope) = self.coordinator.scope_of(context) {
+                let scope = Arc::new(scope);
+                self.views.of(Some(context)).iter().for_each(|view| view.set_scope(scope.clone()));
+            }
+        }
+        if !aftermath.on_trunk.is_empty() {
+            self.invalidate(&self.views.of(None), &aftermath.on_trunk);
+        }
+        if let Some((context, intervals)) = &aftermath.folded {
+            self.invalidate(&self.views.of(Some(*context)), intervals);
+        }
+        drop(aftermath);
+        self.nudge_keeper();
+    }
+
+    /// Makes views look up again what these intervals changed, as far as their kernels know it.
+    fn invalidate(&self, views: &[Arc<View>], intervals: &[IntervalId]) {
+        let changes: u64 = intervals.iter().map(|interval| self.store.changes_count(*interval)).sum();
+        for view in views {
+            let (what, all_names) = match changes as usize > INVALIDATIONS_MAX / 4 {
+                true => (self.held_and_changed(view, intervals), true),
+                false => (self.all_changed(intervals), false),
+            };
+            if !what.is_empty() || all_names {
+                view.deliver(Notice::Invalidate { view: view.id, what, all_names });
+            }
+        }
+    }
+
+    fn all_changed(&self, intervals: &[IntervalId]) -> Vec<Invalidation> {
+        let mut what = Vec::new();
+        for interval in intervals {
+            match self.store.changes(*interval, None, usize::MAX) {
+                Ok(keys) => what.extend(keys.into_iter().filter_map(invalidation)),
+                Err(error) => tracing::error!("what interval {interval} changed: {error}"),
+            }
+        }
+        what
+    }
+
+    /// The inodes a kernel knows among those changed: many changed, so each known one is looked for.
+    fn held_and_changed(&self, view: &View, intervals: &[IntervalId]) -> Vec<Invalidation> {
+        let changed = |key: &Key| intervals.iter().any(|i| self.store.has_changed(*i, key).unwrap_or(true));
+        let held = view.held().into_iter();
+        let known = held.filter(|ino| changed(&Key::Inode(*ino)) || changed(&Key::DirStat(*ino)));
+        known.map(Invalidation::Inode).collect()
+    }
+}
+
+fn invalidation(key: Key) -> Option<Invalidation> {
+    match key {
+        Key::Inode(ino) | Key::DirStat(ino) | Key::Xattr(ino, _) => Some(Invalidation::Inode(ino)),
+        Key::Entry(parent, name) => Some(Invalidation::Entry { parent, name }),
+        Key::Inline(_) | Key::Block(..) => None,
+    }
+}

@@ -1,0 +1,334 @@
+//! One client's session: its requests find their view, and what follows from them reaches the views it concerns.
+
+use crate::coordinator::Aftermath;
+use crate::ops::NewFile;
+use crate::server::Shared;
+use crate::view::{SinkSlot, View};
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::Attr;
+use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::limits::NOTICE_TIME_MAX;
+use mojavefs::wire::{Connection, DirEntry, Invalidation, NoticeSink, OpenedView, Reply, Request, ViewKind};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// One client of a server. Dropping it closes its views: what they had undecided is aborted, unless it is held.
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    sink: Arc<SinkSlot>,
+    views: Mutex<HashMap<ViewId, Arc<OpenView>>>,
+    embedded: bool,
+}
+
+/// A view of this session.
+struct OpenView {
+    view: Arc<View>,
+    spec: Option<SpecId>,
+    /// Counts what is written, for people.
+    bytes: Option<Arc<AtomicU64>>,
+}
+
+impl Session {
+    pub(crate) fn new(shared: Arc<Shared>, embedded: bool) -> Self {
+        Session { shared, sink: Arc::default(), views: Mutex::default(), embedded }
+    }
+
+    fn open_view(&self, id: ViewId) -> Result<Arc<OpenView>, Fault> {
+        let view = self.views.lock().get(&id).cloned();
+        let view = view.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("there is no view {id}")))?;
+        match view.view.is_dead() {
+            true => Err(Fault::new(FaultKind::Stale, format!("the speculation of view {id} was rolled back"))),
+            false => Ok(view),
+        }
+    }
+
+    fn open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
+        let coordinator = &self.shared.coordinator;
+        let (spec, context, scope, inside) = match kind {
+            ViewKind::Trunk => (None, None, coordinator.trunk(), false),
+            ViewKind::Job { parent, info } => {
+                let parent = self.open_view(parent)?.view.context;
+                let (spec, context, scope) = coordinator.begin(parent, info)?;
+                (Some(spec), Some(context), scope, false)
+            }
+            ViewKind::Inside { spec, uid } => {
+                let context = coordinator.context_for(spec, uid)?;
+                (Some(spec), Some(context), coordinator.scope_of(context)?, true)
+            }
+        };
+        let id = self.shared.next_view();
+        let view = Arc::new(View::new(id, context, inside, Arc::new(scope), self.sink.clone()));
+        let bytes = context.and_then(|context| coordinator.bytes_counter(context));
+        self.shared.views.insert(view.clone());
+        self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
+        Ok(OpenedView { view: id, spec })
+    }
+
+    /// The owner of a job's view is gone with it.
+    fn close(&self, id: ViewId) -> Result<(), Fault> {
+        let Some(open) = self.views.lock().remove(&id) else {
+            return Err(Fault::new(FaultKind::NotFound, format!("there is no view {id}")));
+        };
+        self.shared.close_view(&open.view);
+        let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
+        let coordinator = &self.shared.coordinator;
+        if coordinator.is_held(spec) {
+            return coordinator.hold_again(spec);
+        }
+        if open.view.inside
+            || coordinator.spec_of(open.view.context.unwrap_or(mojavefs::id::ContextId(0))) != Some(spec)
+        {
+            return Ok(());
+        }
+        let _telling = self.shared.telling.read();
+        match coordinator.abort(spec, None) {
+            Ok((_, aftermath)) => {
+                self.follow(aftermath);
+                Ok(())
+            }
+            // Committed, or folded into the job around it.
+            Err(fault) if matches!(fault.kind, FaultKind::Decided | FaultKind::NotFound) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn follow(&self, aftermath: Aftermath) {
+        self.shared.follow(aftermath);
+    }
+
+    fn decide(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        let coordinator = &self.shared.coordinator;
+        let _telling = self.shared.telling.read();
+        let (outcome, aftermath) = match request {
+            Request::Commit { spec, uid, resolutions } => coordinator.commit(spec, uid, &resolutions)?,
+            Request::Abort { spec, uid } => coordinator.abort(spec, Some(uid))?,
+            Request::Hold { spec, uid } => (coordinator.hold(spec, uid)?, Aftermath::default()),
+            _ => return Err(Fault::new(FaultKind::Protocol, "this is no decision")),
+        };
+        self.follow(aftermath);
+        Ok(Reply::Outcome(outcome))
+    }
+
+    /// Runs an operation on what a view sees.
+    fn on<T>(
+        &self,
+        view: ViewId,
+        operation: impl FnOnce(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let open = self.open_view(view)?;
+        self.shared.coordinator.undisturbed(|| operation(&self.shared.ops, &open.view.scope()))
+    }
+
+    /// The same for one that changes something: other views of the same are told.
+    fn change<T>(
+        &self,
+        view: ViewId,
+        what: impl FnOnce() -> Vec<Invalidation>,
+        operation: impl FnOnce(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let open = self.open_view(view)?;
+        let result = self.shared.coordinator.undisturbed(|| operation(&self.shared.ops, &open.view.scope()))?;
+        let audience = self.shared.views.audience(&open.view);
+        if !audience.is_empty() {
+            let what = what();
+            audience.iter().for_each(|other| other.owe(what.iter().cloned()));
+            self.shared.nudge_announcer();
+        }
+        Ok(result)
+    }
+
+    fn given(&self, view: ViewId, attr: Attr) -> Result<Reply, Fault> {
+        self.open_view(view)?.view.hold(attr.ino);
+        Ok(Reply::Attr(attr))
+    }
+
+    fn names(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        match request {
+            Request::Lookup { view, parent, name } => {
+                let attr = self.on(view, |ops, scope| ops.lookup(scope, parent, name))?;
+                self.given(view, attr)
+            }
+            Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target } => {
+                let new = NewFile { kind, mode, umask, uid, gid, rdev, target };
+                let attr =
+                    self.change(view, || named(parent, name), |ops, scope| ops.create(scope, parent, name, new))?;
+                self.given(view, attr)
+            }
+            Request::Link { view, ino, parent, name } => {
+                let what = || [named(parent, name), vec![Invalidation::Inode(ino)]].concat();
+                let attr = self.change(view, what, |ops, scope| ops.link(scope, ino, parent, name))?;
+                self.given(view, attr)
+            }
+            Request::Unlink { view, parent, name } => {
+                let gone = self.change(view, || named(parent, name), |ops, scope| ops.unlink(scope, parent, name))?;
+                self.orphaned(gone)
+            }
+            Request::RemoveDir { view, parent, name } => {
+                let gone =
+                    self.change(view, || named(parent, name), |ops, scope| ops.remove_dir(scope, parent, name))?;
+                self.orphaned(gone)
+            }
+            Request::Rename { view, parent, name, new_parent, new_name, mode } => {
+                let what = || [named(parent, name), named(new_parent, new_name)].concat();
+                let gone = self
+                    .change(view, what, |ops, scope| ops.rename(scope, (parent, name), (new_parent, new_name), mode))?;
+                self.orphaned(gone)
+            }
+            Request::ReadDir { view, ino, after, limit, attrs } => {
+                let (entries, end) = self.on(view, |ops, scope| ops.read_dir(scope, ino, after, limit, attrs))?;
+                self.hold_listed(view, &entries)?;
+                Ok(Reply::Entries { entries, end })
+            }
+            _ => Err(Fault::new(FaultKind::Protocol, "this is no request about names")),
+        }
+    }
+
+    fn hold_listed(&self, view: ViewId, entries: &[DirEntry]) -> Result<(), Fault> {
+        let open = self.open_view(view)?;
+        entries.iter().filter(|entry| entry.attr.is_some()).for_each(|entry| open.view.hold(entry.ino));
+        Ok(())
+    }
+
+    fn orphaned(&self, gone: Option<Ino>) -> Result<Reply, Fault> {
+        if gone.is_some() {
+            self.shared.nudge_keeper();
+        }
+        Ok(Reply::Done)
+    }
+
+    fn files(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        match request {
+            Request::GetAttr { view, ino } => Ok(Reply::Attr(self.on(view, |ops, scope| ops.get_attr(scope, ino))?)),
+            Request::SetAttr { view, ino, set } => {
+                Ok(Reply::Attr(self.change(view, || file(ino), |ops, scope| ops.set_attr(scope, ino, &set))?))
+            }
+            Request::ReadLink { view, ino } => Ok(Reply::Data(self.on(view, |ops, scope| ops.read_link(scope, ino))?)),
+            Request::Read { view, ino, offset, size } => {
+                Ok(Reply::Data(self.on(view, |ops, scope| ops.read(scope, ino, offset, size))?))
+            }
+            Request::Write { view, ino, offset, data, clear_set_id } => {
+                self.change(view, || file(ino), |ops, scope| ops.write(scope, ino, offset, data, clear_set_id))?;
+                if let Some(bytes) = &self.open_view(view)?.bytes {
+                    bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                Ok(Reply::Done)
+            }
+            Request::Fallocate { view, ino, offset, len, mode } => {
+                self.change(view, || file(ino), |ops, scope| ops.fallocate(scope, ino, offset, len, mode))?;
+                Ok(Reply::Done)
+            }
+            Request::Seek { view, ino, offset, whence } => {
+                Ok(Reply::Offset(self.on(view, |ops, scope| ops.seek(scope, ino, offset, whence))?))
+            }
+            Request::CopyRange { view, ino, offset, to, to_offset, len } => Ok(Reply::Offset(self.change(
+                view,
+                || file(to),
+                |ops, scope| ops.copy_range(scope, (ino, offset), (to, to_offset), len),
+            )?)),
+            Request::Fsync { view, ino } => {
+                // Not kept apart from decisions: it waits for the disk, and they must not wait for it.
+                let open = self.open_view(view)?;
+                self.shared.ops.fsync(&open.view.scope(), ino)?;
+                self.settle(&open.view)
+            }
+            _ => self.attributes(request),
+        }
+    }
+
+    fn attributes(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        match request {
+            Request::GetXattr { view, ino, name } => {
+                Ok(Reply::Data(self.on(view, |ops, scope| ops.get_xattr(scope, ino, name))?))
+            }
+            Request::ListXattr { view, ino } => {
+                Ok(Reply::Names(self.on(view, |ops, scope| ops.list_xattr(scope, ino))?))
+            }
+            Request::SetXattr { view, ino, name, value, mode } => {
+                self.change(view, || file(ino), |ops, scope| ops.set_xattr(scope, ino, name, value, mode))?;
+                Ok(Reply::Done)
+            }
+            Request::RemoveXattr { view, ino, name } => {
+                self.change(view, || file(ino), |ops, scope| ops.remove_xattr(scope, ino, name))?;
+                Ok(Reply::Done)
+            }
+            Request::StatFs { view } => Ok(Reply::Space(self.on(view, |ops, _| ops.space())?)),
+            _ => Err(Fault::new(FaultKind::Protocol, "this request is not known")),
+        }
+    }
+
+    fn forget(&self, view: ViewId, inos: &[Ino]) -> Result<Reply, Fault> {
+        // A view that was rolled back may still forget.
+        if let Some(open) = self.views.lock().get(&view).cloned() {
+            inos.iter().for_each(|ino| open.view.release(*ino));
+            self.shared.nudge_keeper();
+        }
+        Ok(Reply::Done)
+    }
+
+    fn settle(&self, view: &View) -> Result<Reply, Fault> {
+        let deadline = Instant::now() + NOTICE_TIME_MAX;
+        for other in self.shared.views.audience(view) {
+            if !other.wait_settled(deadline) {
+                tracing::warn!("view {} does not take its notices", other.id);
+            }
+        }
+        Ok(Reply::Done)
+    }
+}
+
+impl Connection for Session {
+    fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        match request {
+            Request::OpenView(kind) => Ok(Reply::View(self.open(kind)?)),
+            Request::CloseView(view) => self.close(view).map(|()| Reply::Done),
+            Request::Status { uid } => Ok(Reply::Status(self.shared.coordinator.status(uid))),
+            Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. } => self.decide(request),
+            Request::Diff { spec, uid, from } => {
+                Ok(Reply::Diff(self.shared.coordinator.diff(spec, uid, from.as_deref())?))
+            }
+            Request::Reclaim => self.shared.reclaim(),
+            Request::Sync => self.shared.sync(),
+            Request::Forget { view, inos } => self.forget(view, &inos),
+            Request::Settle { view } => self.settle(&self.open_view(view)?.view.clone()),
+            Request::Lookup { .. }
+            | Request::Create { .. }
+            | Request::Link { .. }
+            | Request::Unlink { .. }
+            | Request::RemoveDir { .. }
+            | Request::Rename { .. }
+            | Request::ReadDir { .. } => self.names(request),
+            _ => self.files(request),
+        }
+    }
+
+    fn set_notice_sink(&self, sink: Arc<dyn NoticeSink>) {
+        self.sink.set(sink);
+    }
+
+    fn is_embedded(&self) -> bool {
+        self.embedded
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let ids: Vec<ViewId> = self.views.lock().keys().copied().collect();
+        for id in ids {
+            if let Err(fault) = self.close(id) {
+                tracing::error!("closing view {id}: {fault}");
+            }
+        }
+    }
+}
+
+fn file(ino: Ino) -> Vec<Invalidation> {
+    vec![Invalidation::Inode(ino)]
+}
+
+/// A name changed, and with it its directory.
+fn named(parent: Ino, name: &[u8]) -> Vec<Invalidation> {
+    vec![Invalidation::Entry { parent, name: name.to_vec() }, Invalidation::Inode(parent)]
+}

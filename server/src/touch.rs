@@ -1,0 +1,49 @@
+//! What an operation reports of the objects it read or changed, so that the coordinator can notice conflicts when they
+//! arise instead of searching for them at a commit.
+
+use mojavefs::file::Name;
+use mojavefs::id::Ino;
+
+/// How an object was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Touch {
+    /// Its state was seen.
+    Read,
+    /// It was changed in a way that commutes with other such changes (names added to one directory).
+    Update,
+    /// It was changed (a change builds on what was there, so it counts as seen too).
+    Write,
+}
+
+impl Touch {
+    /// Two uses by independent contexts that cannot both stand if one of them becomes final under the other.
+    pub fn conflicts_with(self, other: Touch) -> bool {
+        !matches!((self, other), (Touch::Read, Touch::Read) | (Touch::Update, Touch::Update))
+    }
+
+    /// Something was changed.
+    pub fn changes(self) -> bool {
+        self != Touch::Read
+    }
+}
+
+/// An object in the sense of conflicts: a file is one as a whole, a directory one per name and one for its listing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub enum TouchKey {
+    /// A file with its content and attributes; of a directory only mode and owner.
+    Inode(Ino),
+    /// A name in a directory, whether it is there or not.
+    Entry(Ino, Name),
+    /// Which names a directory has.
+    Listing(Ino),
+    /// One extended attribute.
+    Xattr(Ino, Name),
+    /// Which extended attributes a file has.
+    XattrList(Ino),
+}
+
+/// Where operations report to; one per view. Must not block.
+pub trait Touches: Send + Sync {
+    /// `key` was used. `newer_final`: a version that became final after this view's snapshot exists.
+    fn touch(&self, key: TouchKey, how: Touch, newer_final: bool);
+}

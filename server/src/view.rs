@@ -1,0 +1,205 @@
+//! What one mount sees, as the server knows it, and what it must be told.
+
+use crate::ops::Scope;
+use mojavefs::id::{ContextId, Ino, ViewId};
+use mojavefs::limits::INVALIDATIONS_MAX;
+use mojavefs::wire::{Invalidation, Notice, NoticeSink};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Where a session's notices go, once its client has said so.
+#[derive(Default)]
+pub(crate) struct SinkSlot(RwLock<Option<Arc<dyn NoticeSink>>>);
+
+impl SinkSlot {
+    pub(crate) fn set(&self, sink: Arc<dyn NoticeSink>) {
+        *self.0.write() = Some(sink);
+    }
+
+    fn deliver(&self, notice: Notice) {
+        let sink = self.0.read().clone();
+        if let Some(sink) = sink {
+            sink.deliver(notice);
+        }
+    }
+}
+
+/// One mount.
+pub(crate) struct View {
+    pub(crate) id: ViewId,
+    /// The context it shows; none is trunk.
+    pub(crate) context: Option<ContextId>,
+    /// It was opened to look into a speculation; it is not the job's own.
+    pub(crate) inside: bool,
+    /// What is visible, what new versions carry; replaced when the context's interval changes.
+    scope: RwLock<Arc<Scope>>,
+    /// The inodes its kernel knows.
+    held: Mutex<HashSet<Ino>>,
+    /// Its speculation was undone: nothing it asks for has a meaning any more.
+    dead: AtomicBool,
+    sink: Arc<SinkSlot>,
+    owed: Mutex<Owed>,
+    settled: Condvar,
+}
+
+/// Invalidations that another view's changes call for.
+#[derive(Default)]
+struct Owed {
+    what: Vec<Invalidation>,
+    all_names: bool,
+    queued: u64,
+    delivered: u64,
+}
+
+impl View {
+    pub(crate) fn new(
+        id: ViewId,
+        context: Option<ContextId>,
+        inside: bool,
+        scope: Arc<Scope>,
+        sink: Arc<SinkSlot>,
+    ) -> Self {
+        View {
+            id,
+            context,
+            inside,
+            scope: RwLock::new(scope),
+            held: Mutex::default(),
+            dead: AtomicBool::new(false),
+            sink,
+            owed: Mutex::default(),
+            settled: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn scope(&self) -> Arc<Scope> {
+        self.scope.read().clone()
+    }
+
+    pub(crate) fn set_scope(&self, scope: Arc<Scope>) {
+        *self.scope.write() = scope;
+    }
+
+    pub(crate) fn kill(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    /// Its kernel has been given this inode.
+    pub(crate) fn hold(&self, ino: Ino) {
+        self.held.lock().insert(ino);
+    }
+
+    pub(crate) fn release(&self, ino: Ino) {
+        self.held.lock().remove(&ino);
+    }
+
+    pub(crate) fn holds(&self, ino: Ino) -> bool {
+        self.held.lock().contains(&ino)
+    }
+
+    /// All inodes its kernel knows.
+    pub(crate) fn held(&self) -> Vec<Ino> {
+        self.held.lock().iter().copied().collect()
+    }
+
+    /// Takes everything its kernel knew, when it closes.
+    pub(crate) fn release_all(&self) -> HashSet<Ino> {
+        std::mem::take(&mut *self.held.lock())
+    }
+
+    /// Tells the view at once and returns when its kernel knows.
+    pub(crate) fn deliver(&self, notice: Notice) {
+        self.sink.deliver(notice);
+    }
+
+    /// Notes what its kernel must look up again; [`View::pay`] tells it.
+    pub(crate) fn owe(&self, what: impl IntoIterator<Item = Invalidation>) {
+        let mut owed = self.owed.lock();
+        owed.what.extend(what);
+        owed.queued += 1;
+        if owed.what.len() > INVALIDATIONS_MAX {
+            owed.all_names = true;
+            owed.what.retain(|what| matches!(what, Invalidation::Inode(ino) if self.held.lock().contains(ino)));
+            owed.what.sort_by_key(inode_of);
+            owed.what.dedup();
+        }
+    }
+
+    /// Tells the view all that it is owed. Called by one thread only.
+    pub(crate) fn pay(&self) {
+        let (what, all_names, queued) = {
+            let mut owed = self.owed.lock();
+            (std::mem::take(&mut owed.what), std::mem::take(&mut owed.all_names), owed.queued)
+        };
+        if !what.is_empty() || all_names {
+            self.deliver(Notice::Invalidate { view: self.id, what, all_names });
+        }
+        self.owed.lock().delivered = queued;
+        self.settled.notify_all();
+    }
+
+    /// Waits until everything owed up to now was delivered; false at the deadline.
+    pub(crate) fn wait_settled(&self, deadline: Instant) -> bool {
+        let mut owed = self.owed.lock();
+        let target = owed.queued;
+        while owed.delivered < target {
+            if self.settled.wait_until(&mut owed, deadline).timed_out() {
+                return owed.delivered >= target;
+            }
+        }
+        true
+    }
+}
+
+fn inode_of(what: &Invalidation) -> Ino {
+    match what {
+        Invalidation::Inode(ino) => *ino,
+        Invalidation::Entry { parent, .. } => *parent,
+    }
+}
+
+/// Every open view of a server.
+#[derive(Default)]
+pub(crate) struct Views {
+    by_id: RwLock<HashMap<ViewId, Arc<View>>>,
+}
+
+impl Views {
+    pub(crate) fn insert(&self, view: Arc<View>) {
+        self.by_id.write().insert(view.id, view);
+    }
+
+    pub(crate) fn remove(&self, id: ViewId) -> Option<Arc<View>> {
+        self.by_id.write().remove(&id)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<View>> {
+        self.by_id.read().values().cloned().collect()
+    }
+
+    /// The views of one context (of trunk for none).
+    pub(crate) fn of(&self, context: Option<ContextId>) -> Vec<Arc<View>> {
+        self.by_id.read().values().filter(|view| view.context == context).cloned().collect()
+    }
+
+    /// The other views that show what `view` changes.
+    pub(crate) fn audience(&self, view: &View) -> Vec<Arc<View>> {
+        let views = self.by_id.read();
+        if views.len() == 1 {
+            return Vec::new();
+        }
+        views.values().filter(|other| other.context == view.context && other.id != view.id).cloned().collect()
+    }
+
+    /// Whether any kernel still knows the inode.
+    pub(crate) fn holds(&self, ino: Ino) -> bool {
+        self.by_id.read().values().any(|view| view.holds(ino))
+    }
+}
