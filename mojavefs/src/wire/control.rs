@@ -1,1 +1,138 @@
-//! What the command line (`mojavefs`, `specrun`) says to the process that serves a mount, over its control socket.
+//! What the command line (`mojavefs`, `specrun`) says to the process that serves a mount, over its control socket. Who is
+//! calling is the kernel's word, not the message's.
+
+use super::{DiffPage, Outcome, Resolution, SpecState, SpecStatus};
+use crate::error::Fault;
+use crate::id::{SpecId, ViewId};
+use serde::{Deserialize, Serialize};
+
+/// What a new view of a job or shell shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// A new job, started in this view.
+    Job {
+        /// The view in which `specrun` was called.
+        parent: ViewId,
+        /// The command line, for people.
+        command: String,
+    },
+    /// Inside an undecided speculation.
+    Inside {
+        /// The speculation.
+        spec: SpecId,
+    },
+}
+
+/// Which content of a file to read for a diff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Side {
+    /// Without the speculation's changes.
+    Before,
+    /// With them.
+    After,
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Opens a view. The connection is its lease: when it ends, so does the view. With `mounted` the caller has made the
+    /// mount and its FUSE descriptor comes along; else the answer brings the mount.
+    Start {
+        /// What it shows.
+        start: Start,
+        /// The caller made the mount.
+        mounted: bool,
+    },
+    /// A vote to commit.
+    Commit {
+        /// The speculation.
+        spec: SpecId,
+        /// Whose version of paths in conflict stands.
+        resolutions: Vec<Resolution>,
+    },
+    /// An abort.
+    Abort {
+        /// The speculation.
+        spec: SpecId,
+    },
+    /// The store becomes the owner.
+    Hold {
+        /// The speculation.
+        spec: SpecId,
+    },
+    /// What is undecided.
+    Status,
+    /// A page of changes.
+    Diff {
+        /// The speculation.
+        spec: SpecId,
+        /// Where it starts.
+        from: Option<Vec<u8>>,
+    },
+    /// A file's content on one side of a diff, or a link's target.
+    Content {
+        /// The speculation.
+        spec: SpecId,
+        /// Which side.
+        side: Side,
+        /// The path, from the root, without a leading slash.
+        path: Vec<u8>,
+        /// At most so many bytes; a longer file is refused.
+        bytes_max: u64,
+    },
+    /// A step of reclaiming space.
+    Reclaim,
+    /// Everything final to disk.
+    Sync,
+    /// Who serves.
+    Hello,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// A view is open; the mount comes along unless the caller made it.
+    Started {
+        /// The view.
+        view: ViewId,
+        /// The speculation.
+        spec: SpecId,
+    },
+    /// What was decided.
+    Outcome(Outcome),
+    /// What is undecided.
+    Status(Vec<SpecStatus>),
+    /// Changes.
+    Diff(DiffPage),
+    /// Bytes.
+    Content(Vec<u8>),
+    /// So much was reclaimed.
+    Reclaimed {
+        /// In this step.
+        removed: u64,
+        /// There is more.
+        more: bool,
+    },
+    /// Done.
+    Done,
+    /// Who serves.
+    Daemon {
+        /// Its process.
+        pid: u32,
+        /// Its user.
+        uid: u32,
+        /// Where the filesystem is mounted.
+        mountpoint: Vec<u8>,
+        /// Its store or server.
+        source: Vec<u8>,
+    },
+    /// Refused.
+    Refused(Fault),
+    /// Not asked for: the speculation of this connection's view was decided by someone else.
+    Decided {
+        /// The speculation.
+        spec: SpecId,
+        /// How.
+        state: SpecState,
+    },
+}

@@ -1,0 +1,560 @@
+//! Kernel requests <-> operations on a view, and nothing else: the only place that knows fuser.
+
+mod convert;
+mod serve;
+mod slow;
+
+pub use serve::{Kernel, serve};
+
+use crate::limits::{BACKGROUND_REQUESTS_MAX, CACHE_TIME};
+use crate::view::{CONTROL_XATTR, View};
+use convert::{attr, error, kind_of_mode, set_time};
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow,
+    WriteFlags,
+};
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::{Attr, FileKind, SetAttr};
+use mojavefs::id::Ino;
+use mojavefs::limits::{IO_BYTES_MAX, NAME_BYTES_MAX};
+use mojavefs::wire::{ConnectionExt, FallocateMode, RenameMode, Request, SeekWhence, XattrMode};
+use nix::libc;
+use slow::Slow;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+const GENERATION: Generation = Generation(0);
+/// No names are given by handle: everything is known by inode.
+const NO_HANDLE: FileHandle = FileHandle(0);
+
+/// One view as fuser drives it.
+struct Fuse {
+    view: Arc<View>,
+    slow: Slow,
+}
+
+/// What a new file is made from.
+struct New<'a> {
+    kind: FileKind,
+    mode: u32,
+    umask: u32,
+    rdev: u32,
+    target: &'a [u8],
+}
+
+impl Fuse {
+    fn create_file(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, new: New<'_>) -> Result<Attr, Fault> {
+        self.view.give(Request::Create {
+            view: self.view.id(),
+            parent: Ino(parent.0),
+            name: name.as_bytes(),
+            kind: new.kind,
+            mode: new.mode & 0o7777,
+            umask: new.umask,
+            uid: req.uid(),
+            gid: req.gid(),
+            rdev: new.rdev,
+            target: new.target,
+        })
+    }
+
+    /// Something about no file that is the kernel's to cache.
+    fn done(&self, request: Request<'_>, reply: ReplyEmpty) {
+        match self.view.server().done(request) {
+            Ok(()) => reply.ok(),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    /// The same on a thread that may wait for the disk.
+    fn done_slowly(&self, reply: ReplyEmpty, request: impl FnOnce(&View) -> Request<'static> + Send + 'static) {
+        let view = self.view.clone();
+        self.slow.run(move || match view.server().done(request(&view)) {
+            Ok(()) => reply.ok(),
+            Err(fault) => reply.error(error(&fault)),
+        });
+    }
+
+    fn entry(&self, result: Result<Attr, Fault>, reply: ReplyEntry) {
+        match result {
+            Ok(found) => reply.entry(&CACHE_TIME, &attr(&found), GENERATION),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    fn xattr(&self, result: Result<Vec<u8>, Fault>, size: u32, reply: ReplyXattr) {
+        match result {
+            Ok(value) if size == 0 => reply.size(value.len() as u32),
+            Ok(value) if value.len() <= size as usize => reply.data(&value),
+            Ok(_) => reply.error(Errno::ERANGE),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+}
+
+/// A name that is not there, for the kernel to remember.
+fn absent() -> Attr {
+    let time = mojavefs::file::Time::default();
+    Attr {
+        ino: Ino(0),
+        kind: FileKind::Regular,
+        mode: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        size: 0,
+        blocks: 0,
+        atime: time,
+        mtime: time,
+        ctime: time,
+    }
+}
+
+impl Filesystem for Fuse {
+    fn init(&mut self, _req: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+            | InitFlags::FUSE_POSIX_ACL
+            | InitFlags::FUSE_DONT_MASK
+            | InitFlags::FUSE_AUTO_INVAL_DATA
+            | InitFlags::FUSE_NO_OPEN_SUPPORT
+            | InitFlags::FUSE_ASYNC_DIO;
+        if let Err(missing) = config.add_capabilities(wanted) {
+            return Err(io::Error::other(format!("the kernel lacks FUSE features: {missing:?}")));
+        }
+        let limited = |result: Result<u32, u32>| result.map(drop);
+        if limited(config.set_max_write(IO_BYTES_MAX as u32)).is_err() {
+            return Err(io::Error::other(format!("the kernel does not take writes of {IO_BYTES_MAX} bytes")));
+        }
+        if let Err(most) = config.set_max_readahead(IO_BYTES_MAX as u32) {
+            config.set_max_readahead(most).map_err(|_| io::Error::other("the kernel refuses its own read-ahead"))?;
+        }
+        config.set_max_background(BACKGROUND_REQUESTS_MAX).map_err(|_| io::Error::other("no background requests"))?;
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.view.give_entry(Ino(parent.0), name.as_bytes()) {
+            Err(fault) if fault.kind == FaultKind::NotFound => reply.entry(&CACHE_TIME, &attr(&absent()), GENERATION),
+            result => self.entry(result, reply),
+        }
+    }
+
+    fn forget(&self, _req: &fuser::Request, ino: INodeNo, nlookup: u64) {
+        self.view.forget(std::iter::once((Ino(ino.0), nlookup)));
+    }
+
+
+    fn getattr(&self, _req: &fuser::Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.view.server().attr(Request::GetAttr { view: self.view.id(), ino: Ino(ino.0) }) {
+            Ok(found) => reply.attr(&CACHE_TIME, &attr(&found)),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttr {
+            mode: mode.map(|mode| mode & 0o7777),
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+            // Whether the caller may keep set-id bits is hidden from us here; root may.
+            clear_set_id: size.is_some() && req.uid() != 0,
+        };
+        match self.view.server().attr(Request::SetAttr { view: self.view.id(), ino: Ino(ino.0), set }) {
+            Ok(found) => reply.attr(&CACHE_TIME, &attr(&found)),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    fn readlink(&self, _req: &fuser::Request, ino: INodeNo, reply: ReplyData) {
+        match self.view.server().data(Request::ReadLink { view: self.view.id(), ino: Ino(ino.0) }) {
+            Ok(target) => reply.data(&target),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
+        self.entry(self.create_file(req, parent, name, New { kind, mode, umask, rdev, target: b"" }), reply);
+    }
+
+    fn mkdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let new = New { kind: FileKind::Directory, mode, umask, rdev: 0, target: b"" };
+        self.entry(self.create_file(req, parent, name, new), reply);
+    }
+
+    fn unlink(&self, _req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.as_bytes();
+        self.done(Request::Unlink { view: self.view.id(), parent: Ino(parent.0), name }, reply);
+    }
+
+    fn rmdir(&self, _req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = name.as_bytes();
+        self.done(Request::RemoveDir { view: self.view.id(), parent: Ino(parent.0), name }, reply);
+    }
+
+    fn symlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let target = target.as_os_str().as_bytes();
+        let new = New { kind: FileKind::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
+        self.entry(self.create_file(req, parent, name, new), reply);
+    }
+
+    fn rename(
+        &self,
+        _req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match flags {
+            flags if flags.is_empty() => RenameMode::Replace,
+            RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
+            RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let request = Request::Rename {
+            view: self.view.id(),
+            parent: Ino(parent.0),
+            name: name.as_bytes(),
+            new_parent: Ino(newparent.0),
+            new_name: newname.as_bytes(),
+            mode,
+        };
+        self.done(request, reply);
+    }
+
+    fn link(&self, _req: &fuser::Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let (parent, name) = (Ino(newparent.0), newname.as_bytes());
+        self.entry(self.view.give(Request::Link { view: self.view.id(), ino: Ino(ino.0), parent, name }), reply);
+    }
+
+    fn open(&self, _req: &fuser::Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // Nothing depends on it: the kernel need not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn create(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let new = New { kind: FileKind::Regular, mode, umask, rdev: 0, target: b"" };
+        match self.create_file(req, parent, name, new) {
+            Ok(made) => reply.created(&CACHE_TIME, &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &fuser::Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.view.server().data(Request::Read { view: self.view.id(), ino: Ino(ino.0), offset, size }) {
+            Ok(data) => reply.data(&data),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    fn write(
+        &self,
+        _req: &fuser::Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let request = Request::Write { view: self.view.id(), ino: Ino(ino.0), offset, data, clear_set_id };
+        match self.view.server().done(request) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    fn flush(&self, _req: &fuser::Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        match self.view.settles() {
+            true => self.done_slowly(reply, |view| Request::Settle { view: view.id() }),
+            false => reply.error(Errno::ENOSYS),
+        }
+    }
+
+    fn fsync(&self, _req: &fuser::Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        match self.view.syncs() {
+            true => self.done_slowly(reply, move |view| Request::Fsync { view: view.id(), ino: Ino(ino.0) }),
+            // Durable when it commits: the kernel need not ask again.
+            false => reply.error(Errno::ENOSYS),
+        }
+    }
+
+    fn opendir(&self, _req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(self.view.open_listing(Ino(ino.0))), FopenFlags::empty());
+    }
+
+    fn readdir(&self, _req: &fuser::Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listing = match self.view.listing(fh.0) {
+            Ok(listing) => listing,
+            Err(fault) => return reply.error(error(&fault)),
+        };
+        let mut listing = listing.lock();
+        if offset == 0 {
+            listing.rewind();
+        }
+        let mut position = offset as usize;
+        loop {
+            match listing.entry(&self.view, position) {
+                Ok(Some(entry)) => {
+                    position += 1;
+                    let name = OsStr::from_bytes(&entry.name);
+                    if reply.add(INodeNo(entry.ino.0), position as u64, convert::kind(entry.kind), name) {
+                        return reply.ok();
+                    }
+                }
+                Ok(None) => return reply.ok(),
+                Err(fault) => return reply.error(error(&fault)),
+            }
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &fuser::Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listing = match self.view.listing(fh.0) {
+            Ok(listing) => listing,
+            Err(fault) => return reply.error(error(&fault)),
+        };
+        let mut listing = listing.lock();
+        if offset == 0 {
+            listing.rewind();
+        }
+        let (dir, mut position) = (listing.ino(), offset as usize);
+        loop {
+            let entry = match listing.entry(&self.view, position) {
+                Ok(Some(entry)) => entry,
+                Ok(None) => return reply.ok(),
+                Err(fault) => return reply.error(error(&fault)),
+            };
+            position += 1;
+            let name = OsStr::from_bytes(&entry.name);
+            let plain = Attr { ino: entry.ino, kind: entry.kind, ..absent() };
+            // The kernel does not count `.` and `..` as looked up.
+            let given = if position <= 2 { None } else { self.view.give_entry(dir, &entry.name).ok() };
+            let (shown, time) = match &given {
+                Some(given) => (given, CACHE_TIME),
+                None if position > 2 => continue,
+                None => (&plain, Duration::ZERO),
+            };
+            if reply.add(INodeNo(shown.ino.0), position as u64, name, &time, &attr(shown), GENERATION) {
+                if let Some(given) = given {
+                    self.view.take_back(given.ino);
+                }
+                return reply.ok();
+            }
+        }
+    }
+
+    fn releasedir(&self, _req: &fuser::Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.view.close_listing(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, req: &fuser::Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.fsync(req, ino, fh, datasync, reply);
+    }
+
+    fn statfs(&self, _req: &fuser::Request, _ino: INodeNo, reply: ReplyStatfs) {
+        const UNIT: u64 = 4096;
+        match self.view.server().space(Request::StatFs { view: self.view.id() }) {
+            Ok(space) => reply.statfs(
+                space.total_bytes / UNIT,
+                space.free_bytes / UNIT,
+                space.available_bytes / UNIT,
+                space.files + space.files_free,
+                space.files_free,
+                UNIT as u32,
+                NAME_BYTES_MAX as u32,
+                UNIT as u32,
+            ),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _req: &fuser::Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match flags {
+            0 => XattrMode::Set,
+            libc::XATTR_CREATE => XattrMode::Create,
+            libc::XATTR_REPLACE => XattrMode::Replace,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        if name == CONTROL_XATTR {
+            return reply.error(Errno::EPERM);
+        }
+        let (view, ino, name) = (self.view.id(), Ino(ino.0), name.as_bytes());
+        self.done(Request::SetXattr { view, ino, name, value, mode }, reply);
+    }
+
+    fn getxattr(&self, _req: &fuser::Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = match name == CONTROL_XATTR {
+            true => Ok(self.view.control().to_vec()),
+            false => {
+                let (view, ino, name) = (self.view.id(), Ino(ino.0), name.as_bytes());
+                self.view.server().data(Request::GetXattr { view, ino, name })
+            }
+        };
+        self.xattr(value, size, reply);
+    }
+
+    fn listxattr(&self, _req: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.view.server().names(Request::ListXattr { view: self.view.id(), ino: Ino(ino.0) });
+        let joined = names.map(|names| names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect());
+        self.xattr(joined, size, reply);
+    }
+
+    fn removexattr(&self, _req: &fuser::Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (view, ino, name) = (self.view.id(), Ino(ino.0), name.as_bytes());
+        self.done(Request::RemoveXattr { view, ino, name }, reply);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &fuser::Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        let mode = match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            0 => FallocateMode::Allocate { keep_size },
+            libc::FALLOC_FL_PUNCH_HOLE => FallocateMode::PunchHole,
+            libc::FALLOC_FL_ZERO_RANGE => FallocateMode::ZeroRange { keep_size },
+            _ => return reply.error(Errno::EOPNOTSUPP),
+        };
+        let ino = Ino(ino.0);
+        self.done_slowly(reply, move |view| Request::Fallocate { view: view.id(), ino, offset, len: length, mode });
+    }
+
+    fn lseek(
+        &self,
+        _req: &fuser::Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let whence = match whence {
+            libc::SEEK_DATA => SeekWhence::Data,
+            libc::SEEK_HOLE => SeekWhence::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        match self.view.server().offset(Request::Seek { view: self.view.id(), ino: Ino(ino.0), offset, whence }) {
+            Ok(found) => reply.offset(found.cast_signed()),
+            Err(fault) => reply.error(error(&fault)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &fuser::Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let view = self.view.clone();
+        self.slow.run(move || {
+            let request = Request::CopyRange {
+                view: view.id(),
+                ino: Ino(ino_in.0),
+                offset: offset_in,
+                to: Ino(ino_out.0),
+                to_offset: offset_out,
+                len,
+            };
+            match view.server().offset(request) {
+                Ok(copied) => reply.written(copied as u32),
+                Err(fault) => reply.error(error(&fault)),
+            }
+        });
+    }
+}

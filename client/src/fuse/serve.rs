@@ -1,0 +1,99 @@
+//! Answering one kernel: threads, notifications, the end.
+
+use super::Fuse;
+use super::slow::Slow;
+use crate::limits::FUSE_THREADS;
+use crate::view::View;
+use fuser::{BackgroundSession, Config, INodeNo, Notifier, Session, SessionACL};
+use mojavefs::id::Ino;
+use mojavefs::wire::Invalidation;
+use nix::libc;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// `FUSE_NOTIFY_INC_EPOCH`: all names the kernel knows are looked up again (Linux 6.16).
+const NOTIFY_INC_EPOCH: i32 = 8;
+/// The length of `struct fuse_out_header`, in bytes.
+const OUT_HEADER_BYTES: u32 = 16;
+
+/// A kernel that is being answered.
+pub struct Kernel {
+    notifier: Notifier,
+    /// The connection, for what fuser can't say.
+    device: File,
+    view: Arc<View>,
+    session: parking_lot::Mutex<Option<BackgroundSession>>,
+}
+
+/// Answers what comes through `fd`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
+/// on how to talk; the rest happens on threads of its own until the mount is gone.
+pub fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
+    let mut config = Config::default();
+    config.n_threads = Some(FUSE_THREADS);
+    config.clone_fd = true;
+    config.acl = SessionACL::All;
+    let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
+    let session = Session::from_fd(fuse, fd, SessionACL::All, config)?;
+    let device = File::from(session.as_fd().try_clone_to_owned()?);
+    let notifier = session.notifier();
+    let session = session.spawn()?;
+    Ok(Arc::new(Kernel { notifier, device, view, session: parking_lot::Mutex::new(Some(session)) }))
+}
+
+impl Kernel {
+    /// The view it sees.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Waits until the mount is gone and everything asked was answered.
+    pub fn join(&self) -> io::Result<()> {
+        let session = self.session.lock().take();
+        session.map_or(Ok(()), BackgroundSession::join)
+    }
+
+    /// Makes the kernel look these up again, as far as it knows them. Must not be called by a thread that answers it,
+    /// nor with a lock held that such a thread takes.
+    pub(crate) fn invalidate(&self, what: &[Invalidation], all_names: bool) {
+        for what in what {
+            let result = match what {
+                Invalidation::Inode(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), 0, 0),
+                Invalidation::Entry { parent, name } if self.view.knows(*parent) => {
+                    self.notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
+                }
+                _ => Ok(()),
+            };
+            if let Err(error) = result.or_else(harmless) {
+                tracing::warn!("invalidating {what:?} in view {}: {error}", self.view.id());
+            }
+        }
+        if all_names && let Err(error) = self.invalidate_names().or_else(harmless) {
+            tracing::error!("invalidating all names of view {}: {error}", self.view.id());
+        }
+    }
+
+    fn invalidate_names(&self) -> io::Result<()> {
+        let mut header = Vec::with_capacity(OUT_HEADER_BYTES as usize);
+        header.extend(OUT_HEADER_BYTES.to_ne_bytes());
+        header.extend(NOTIFY_INC_EPOCH.to_ne_bytes());
+        header.extend(0u64.to_ne_bytes());
+        (&self.device).write_all(&header)
+    }
+
+    /// The root directory is known without a lookup.
+    pub(crate) fn invalidate_root(&self) {
+        self.invalidate(&[Invalidation::Inode(Ino::ROOT)], true);
+    }
+}
+
+/// The kernel dropped it on its own, or the mount is gone.
+fn harmless(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENOTCONN | libc::ENOTDIR | libc::ENOTEMPTY) => Ok(()),
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,32 @@
+//! Every limit of the client, in one place. Units stand last in the names.
+
+use std::time::Duration;
+
+/// How long a kernel may believe what it was told: as good as for ever, since it is told of changes.
+pub const CACHE_TIME: Duration = Duration::from_secs(1 << 30);
+/// How many threads answer one kernel.
+pub const FUSE_THREADS: usize = 3;
+/// How many requests of the kernel's own (read-ahead, write-out) may be under way.
+pub const BACKGROUND_REQUESTS_MAX: u16 = 64;
+/// How many forgotten inodes are told to the server at once.
+pub const FORGETS_MAX: usize = 256;
+/// How many threads wait for the disk in the place of those that answer the kernel.
+pub const SLOW_THREADS: usize = 4;
+/// How many slow requests may wait; beyond it they are answered on the kernel's thread.
+pub const SLOW_QUEUE_MAX: usize = 1024;
+/// How many notices may wait to be applied.
+pub const NOTICES_MAX: usize = 1024;
+/// The largest message on a control socket, in bytes.
+pub const CONTROL_BYTES_MAX: usize = 64 << 20;
+/// How long a daemon may take to start.
+pub const START_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long a daemon may take to end after its mount is gone.
+pub const STOP_TIME_MAX: Duration = Duration::from_secs(60);
+/// How often something that gives no signal is looked at again.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How long the processes of a job may take to end after `SIGKILL`.
+pub const KILL_TIME_MAX: Duration = Duration::from_secs(10);
+/// The most memory for buffers and caches unless told otherwise, in bytes.
+pub const MEMORY_BYTES: usize = 256 << 20;
+/// The largest file whose difference is shown line by line, in bytes.
+pub const PATCH_BYTES_MAX: u64 = 4 << 20;

@@ -1,0 +1,186 @@
+//! Mounts: making, attaching, finding and removing them.
+
+use crate::sys;
+use nix::mount::{MntFlags, umount2};
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How the kernel calls our mounts.
+pub(crate) const FS_TYPE: &str = "fuse.mojavefs";
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+
+/// A FUSE connection and its mount, attached nowhere yet.
+pub(crate) struct Detached {
+    pub(crate) device: OwnedFd,
+    pub(crate) mount: OwnedFd,
+}
+
+/// What a mount allows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MountOptions {
+    /// Other users may use it; needs privilege in the user namespace of the mount.
+    pub(crate) others: bool,
+    /// Set-id bits and device nodes mean something.
+    pub(crate) privileged: bool,
+}
+
+fn cstring(bytes: &[u8]) -> io::Result<CString> {
+    CString::new(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a NUL byte in a path or option"))
+}
+
+/// Makes a FUSE mount in this process's user namespace. `source` is what `mount` shows.
+pub(crate) fn detached(source: &[u8], options: MountOptions) -> io::Result<Detached> {
+    let device: OwnedFd = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .map_err(|e| io::Error::new(e.kind(), format!("open /dev/fuse: {e}; is the fuse module loaded?")))?
+        .into();
+    let config = sys::fsopen(c"fuse")?;
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let numbers = [
+        (c"fd", device.as_raw_fd().to_string()),
+        (c"rootmode", "40000".to_owned()),
+        (c"user_id", uid.to_string()),
+        (c"group_id", gid.to_string()),
+        (c"subtype", "mojavefs".to_owned()),
+    ];
+    for (key, value) in numbers {
+        sys::fsconfig(config.as_fd(), key, Some(&cstring(value.as_bytes())?))?;
+    }
+    sys::fsconfig(config.as_fd(), c"source", Some(&cstring(source)?))?;
+    sys::fsconfig(config.as_fd(), c"default_permissions", None)?;
+    if options.others {
+        sys::fsconfig(config.as_fd(), c"allow_other", None)?;
+    }
+    sys::fsconfig_create(config.as_fd())?;
+    let attributes = if options.privileged { 0 } else { MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
+    let mount = sys::fsmount(config.as_fd(), attributes)?;
+    Ok(Detached { device, mount })
+}
+
+/// Puts a detached mount over a path.
+pub(crate) fn attach(mount: &OwnedFd, path: &Path) -> io::Result<()> {
+    sys::move_mount(mount.as_fd(), &cstring(path.as_os_str().as_bytes())?)
+}
+
+/// One line of `/proc/self/mountinfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountInfo {
+    pub(crate) point: PathBuf,
+    pub(crate) kind: String,
+    pub(crate) source: PathBuf,
+    /// The minor device number: the number of the FUSE connection.
+    pub(crate) minor: u32,
+}
+
+/// Every mount this process sees, later ones over earlier ones.
+pub(crate) fn mounts() -> io::Result<Vec<MountInfo>> {
+    let text = fs::read("/proc/self/mountinfo")?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+fn parse(line: &[u8]) -> Option<MountInfo> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let point = unescape(fields.nth(1)?);
+    let mut rest = fields.skip_while(|field| *field != b"-");
+    let kind = String::from_utf8_lossy(rest.nth(1)?).into_owned();
+    let source = unescape(rest.next()?);
+    Some(MountInfo { point, kind, source, minor: device.split_once(':')?.1.parse().ok()? })
+}
+
+/// Undoes the kernel's `\040` for a space and its like.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\');
+        let number = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match number {
+            Some(number) => {
+                out.push(number);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(out))
+}
+
+/// The mount at exactly this path, if it is one of ours.
+pub(crate) fn ours_at(point: &Path) -> io::Result<Option<MountInfo>> {
+    Ok(mounts()?.into_iter().rev().find(|mount| mount.point == point).filter(|mount| mount.kind == FS_TYPE))
+}
+
+/// The mount of ours in which a path lies.
+pub(crate) fn ours_around(path: &Path) -> io::Result<Option<MountInfo>> {
+    let around = mounts()?.into_iter().filter(|mount| path.starts_with(&mount.point));
+    let nearest = around.enumerate().max_by_key(|(order, mount)| (mount.point.as_os_str().len(), *order));
+    Ok(nearest.map(|(_, mount)| mount).filter(|mount| mount.kind == FS_TYPE))
+}
+
+/// Whether the daemon behind a mount is gone.
+pub(crate) fn is_dead(point: &Path) -> bool {
+    matches!(fs::symlink_metadata(point), Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOTCONN | nix::libc::ECONNABORTED)))
+}
+
+/// Takes a mount away; with `lazy` even while it is in use.
+pub(crate) fn unmount(point: &Path, lazy: bool) -> io::Result<()> {
+    let flags = if lazy { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+    match umount2(point, flags) {
+        Err(nix::errno::Errno::EPERM) => unmount_by_helper(point, lazy),
+        result => Ok(result?),
+    }
+}
+
+/// An ordinary user's mount is removed by the set-user-id helper that made it.
+fn unmount_by_helper(point: &Path, lazy: bool) -> io::Result<()> {
+    let mut command = Command::new("fusermount3");
+    command.arg("-u").arg("-q");
+    if lazy {
+        command.arg("-z");
+    }
+    match command.arg("--").arg(point).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "fusermount3 refused")),
+        Err(e) => Err(io::Error::new(e.kind(), format!("fusermount3: {e}; install the package fuse3"))),
+    }
+}
+
+/// Ends a FUSE connection: whatever waits for an answer gets an error.
+pub(crate) fn abort_connection(minor: u32) -> io::Result<()> {
+    let path = format!("/sys/fs/fuse/connections/{minor}/abort");
+    match fs::write(&path, "1") {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}"))),
+    }
+}
+
+/// Writes everything out that a kernel has cached for the mount behind `mount`.
+pub(crate) fn drain(mount: &File) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(mount)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_with_odd_bytes_in_its_path_is_read() {
+        let line = br"36 35 0:52 / /mnt/a\040b rw,noatime master:1 - fuse.mojavefs /tmp/st\134ore rw,user_id=0";
+        let mount = parse(line).expect("the line is whole");
+        assert_eq!(mount.point, Path::new("/mnt/a b"));
+        assert_eq!(mount.source, Path::new(r"/tmp/st\ore"));
+        assert_eq!((mount.kind.as_str(), mount.minor), (FS_TYPE, 52));
+    }
+}

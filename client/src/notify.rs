@@ -1,0 +1,55 @@
+//! Invalidations and outcomes in: the only path against the flow.
+
+use crate::fuse::Kernel;
+use mojavefs::id::{SpecId, ViewId};
+use mojavefs::wire::{Notice, NoticeSink, SpecState};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+/// Told that a job's speculation was decided by someone else.
+pub(crate) type OnDecided = Box<dyn Fn(SpecId, SpecState) + Send + Sync>;
+
+/// Brings notices to the kernels of this process.
+#[derive(Default)]
+pub struct Notices {
+    kernels: RwLock<HashMap<ViewId, Weak<Kernel>>>,
+    decided: Mutex<HashMap<ViewId, Arc<OnDecided>>>,
+}
+
+impl Notices {
+    /// Notices for the view of `kernel` go there.
+    pub(crate) fn add(&self, kernel: &Arc<Kernel>) {
+        self.kernels.write().insert(kernel.view().id(), Arc::downgrade(kernel));
+    }
+
+    /// Calls `then` when the speculation of `view` is decided.
+    pub(crate) fn on_decided(&self, view: ViewId, then: OnDecided) {
+        self.decided.lock().insert(view, Arc::new(then));
+    }
+
+    /// The view is gone.
+    pub(crate) fn remove(&self, view: ViewId) {
+        self.kernels.write().remove(&view);
+        self.decided.lock().remove(&view);
+    }
+}
+
+impl NoticeSink for Notices {
+    fn deliver(&self, notice: Notice) {
+        match notice {
+            Notice::Invalidate { view, what, all_names } => {
+                let kernel = self.kernels.read().get(&view).and_then(Weak::upgrade);
+                if let Some(kernel) = kernel {
+                    kernel.invalidate(&what, all_names);
+                }
+            }
+            Notice::Decided { view, spec, state, .. } => {
+                let then = self.decided.lock().get(&view).cloned();
+                if let Some(then) = then {
+                    then(spec, state);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! System calls that no crate wraps: the mount API of file descriptors.
+#![allow(unsafe_code)]
+
+use nix::libc::{self, c_int, c_long, c_uint};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+const FSOPEN_CLOEXEC: c_uint = 1;
+const FSMOUNT_CLOEXEC: c_uint = 1;
+const FSCONFIG_SET_FLAG: c_uint = 0;
+const FSCONFIG_SET_STRING: c_uint = 1;
+const FSCONFIG_CMD_CREATE: c_uint = 6;
+const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
+
+fn check(result: c_long) -> io::Result<c_int> {
+    match result {
+        0.. => Ok(result as c_int),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `fsopen(2)`: the configuration of a filesystem to be mounted.
+pub(crate) fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: the string is terminated and outlives the call.
+    let fd = check(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `fsconfig(2)`: sets an option, with a value if it takes one.
+pub(crate) fn fsconfig(config: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> io::Result<()> {
+    let (command, value) = match value {
+        Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
+        None => (FSCONFIG_SET_FLAG, ptr::null()),
+    };
+    // SAFETY: both strings are terminated and outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, config.as_raw_fd(), command, key.as_ptr(), value, 0) })?;
+    Ok(())
+}
+
+/// `fsconfig(2)`: makes the filesystem.
+pub(crate) fn fsconfig_create(config: BorrowedFd<'_>) -> io::Result<()> {
+    let none = ptr::null::<libc::c_char>();
+    // SAFETY: the command takes no key and no value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, config.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) })?;
+    Ok(())
+}
+
+/// `fsmount(2)`: a mount that is attached nowhere. `attributes` are `MOUNT_ATTR_*`.
+pub(crate) fn fsmount(config: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
+    // SAFETY: the call touches no memory of ours.
+    let fd = check(unsafe { libc::syscall(libc::SYS_fsmount, config.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `move_mount(2)`: attaches a detached mount at a path.
+pub(crate) fn move_mount(mount: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    let empty = c"";
+    // SAFETY: both strings are terminated and outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            empty.as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
+}
+
+/// `getxattr(2)` of a path, following links; an empty answer if the value is larger than `most`.
+pub(crate) fn getxattr(path: &CStr, name: &CStr, most: usize) -> io::Result<Vec<u8>> {
+    let mut value = vec![0u8; most];
+    // SAFETY: the strings are terminated; the buffer is as long as we say.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    match usize::try_from(length) {
+        Ok(length) => {
+            value.truncate(length);
+            Ok(value)
+        }
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes `fd` the number `number`, closing what had it.
+pub(crate) fn dup_onto(fd: BorrowedFd<'_>, number: c_int, close_on_exec: bool) -> io::Result<()> {
+    let flags = if close_on_exec { libc::O_CLOEXEC } else { 0 };
+    // SAFETY: the call touches no memory of ours; the caller owns the number.
+    check(c_long::from(unsafe { libc::dup3(fd.as_raw_fd(), number, flags) }))?;
+    Ok(())
+}
+
+/// Takes over a descriptor that the kernel has just given to this process in a message.
+pub(crate) fn own(fd: std::os::fd::RawFd) -> OwnedFd {
+    // SAFETY: the caller got it from `recvmsg` and hands it on to nobody else.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Whether a descriptor is the FUSE device, not something that pretends to be a kernel.
+pub(crate) fn is_fuse_device(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let stat = nix::sys::stat::fstat(fd)?;
+    let is_char = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    Ok(is_char && libc::major(stat.st_rdev) == 10 && libc::minor(stat.st_rdev) == 229)
+}

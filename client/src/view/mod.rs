@@ -1,0 +1,137 @@
+//! What one context sees: one mount's view of the server, and what its kernel knows of it.
+
+mod listing;
+mod known;
+
+pub(crate) use listing::Listing;
+
+use known::Known;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::Attr;
+use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::wire::{Connection, ConnectionExt, DirEntry, Request};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The attribute by which programs on a mount find the daemon behind it and the view they are in.
+pub const CONTROL_XATTR: &str = "system.mojavefs";
+
+/// One view.
+pub struct View {
+    connection: Arc<dyn Connection>,
+    id: ViewId,
+    spec: Option<SpecId>,
+    /// What [`CONTROL_XATTR`] says.
+    control: Vec<u8>,
+    known: Known,
+    /// Held shared while a kernel is being given an inode, exclusively while one is forgotten: the server must not hear
+    /// of a forget after a later lookup.
+    giving: RwLock<()>,
+    listings: Mutex<HashMap<u64, Arc<Mutex<Listing>>>>,
+    next_handle: AtomicU64,
+}
+
+impl View {
+    /// The view `id` of a session; `spec` if it is a job's. `control` is where the daemon listens.
+    pub fn new(connection: Arc<dyn Connection>, id: ViewId, spec: Option<SpecId>, control: &str) -> Self {
+        View {
+            connection,
+            id,
+            spec,
+            control: format!("1\n{control}\n{id}\n").into_bytes(),
+            known: Known::default(),
+            giving: RwLock::new(()),
+            listings: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+        }
+    }
+
+    /// Its number in the session.
+    pub fn id(&self) -> ViewId {
+        self.id
+    }
+
+    /// The speculation it belongs to.
+    pub fn spec(&self) -> Option<SpecId> {
+        self.spec
+    }
+
+    /// The server.
+    pub(crate) fn server(&self) -> &dyn Connection {
+        &*self.connection
+    }
+
+    /// What the daemon is found by.
+    pub(crate) fn control(&self) -> &[u8] {
+        &self.control
+    }
+
+    /// Whether `fsync` has anything to wait for.
+    pub(crate) fn syncs(&self) -> bool {
+        self.spec.is_none()
+    }
+
+    /// Whether somebody else may have to be told before a file counts as closed.
+    pub(crate) fn settles(&self) -> bool {
+        !self.connection.is_embedded()
+    }
+
+    /// Asks for the attributes of something that the kernel is about to know.
+    pub(crate) fn give(&self, request: Request<'_>) -> Result<Attr, Fault> {
+        let _giving = self.giving.read();
+        let attr = self.connection.attr(request)?;
+        self.known.add(attr.ino);
+        Ok(attr)
+    }
+
+    /// The kernel has dropped inodes, each so many times.
+    pub(crate) fn forget(&self, inos: impl Iterator<Item = (Ino, u64)>) {
+        let _nobody_is_given = self.giving.write();
+        let gone: Vec<Ino> = inos.filter(|(ino, times)| self.known.drop(*ino, *times)).map(|(ino, _)| ino).collect();
+        for inos in gone.chunks(crate::limits::FORGETS_MAX) {
+            if let Err(fault) = self.connection.done(Request::Forget { view: self.id, inos: inos.to_vec() }) {
+                tracing::debug!("forgetting {} inodes of view {}: {fault}", inos.len(), self.id);
+            }
+        }
+    }
+
+    /// Whether the kernel knows an inode.
+    pub(crate) fn knows(&self, ino: Ino) -> bool {
+        ino == Ino::ROOT || self.known.has(ino)
+    }
+
+    /// Opens a directory for listing.
+    pub(crate) fn open_listing(&self, ino: Ino) -> u64 {
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        self.listings.lock().insert(handle, Arc::new(Mutex::new(Listing::new(ino))));
+        handle
+    }
+
+    /// The listing of an open directory.
+    pub(crate) fn listing(&self, handle: u64) -> Result<Arc<Mutex<Listing>>, Fault> {
+        let listing = self.listings.lock().get(&handle).cloned();
+        listing.ok_or_else(|| Fault::new(FaultKind::Stale, format!("directory handle {handle} is not open")))
+    }
+
+    /// Closes a listing.
+    pub(crate) fn close_listing(&self, handle: u64) {
+        self.listings.lock().remove(&handle);
+    }
+
+    /// A page of a directory. With `attrs`, what the caller hands to the kernel must be noted with [`View::note_given`].
+    fn page(&self, ino: Ino, after: Option<&[u8]>, limit: u32, attrs: bool) -> Result<(Vec<DirEntry>, bool), Fault> {
+        self.connection.entries(Request::ReadDir { view: self.id, ino, after, limit, attrs })
+    }
+
+    /// Looks an entry of a listing up, as the kernel is about to know it.
+    pub(crate) fn give_entry(&self, parent: Ino, name: &[u8]) -> Result<Attr, Fault> {
+        self.give(Request::Lookup { view: self.id, parent, name })
+    }
+
+    /// The kernel did not take what it was given after all.
+    pub(crate) fn take_back(&self, ino: Ino) {
+        self.forget(std::iter::once((ino, 1)));
+    }
+}
