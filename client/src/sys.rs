@@ -107,3 +107,57 @@ pub(crate) fn is_fuse_device(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let is_char = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
     Ok(is_char && libc::major(stat.st_rdev) == 10 && libc::minor(stat.st_rdev) == 229)
 }
+
+/// A descriptor that this process inherited and nobody in it closes.
+pub(crate) fn borrow(fd: std::os::fd::RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the number was found among this process's open descriptors, before it closed any.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+fn c_path(path: &std::path::Path) -> io::Result<std::ffi::CString> {
+    let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+    std::ffi::CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Calls with a buffer as large as the kernel says it must be, again if it grew meanwhile.
+fn sized(call: impl Fn(*mut libc::c_void, usize) -> isize) -> io::Result<Vec<u8>> {
+    loop {
+        let length = usize::try_from(call(ptr::null_mut(), 0)).map_err(|_| io::Error::last_os_error())?;
+        let mut value = vec![0u8; length];
+        match usize::try_from(call(value.as_mut_ptr().cast(), value.len())) {
+            Ok(length) => {
+                value.truncate(length);
+                return Ok(value);
+            }
+            Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ERANGE) => {}
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// `llistxattr(2)`: the names of a file's extended attributes.
+pub(crate) fn list_xattrs(path: &std::path::Path) -> io::Result<Vec<std::ffi::CString>> {
+    let path = c_path(path)?;
+    // SAFETY: the path is terminated; the buffer is as long as we say.
+    let list = match sized(|buffer, length| unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), length) }) {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        list => list?,
+    };
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| std::ffi::CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))).collect()
+}
+
+/// `lgetxattr(2)`.
+pub(crate) fn read_xattr(path: &std::path::Path, name: &CStr) -> io::Result<Vec<u8>> {
+    let path = c_path(path)?;
+    // SAFETY: the strings are terminated; the buffer is as long as we say.
+    sized(|buffer, length| unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer, length) })
+}
+
+/// `lsetxattr(2)`.
+pub(crate) fn write_xattr(path: &std::path::Path, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: the strings are terminated; the value is as long as we say.
+    let result = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(c_long::from(result)).map(drop)
+}

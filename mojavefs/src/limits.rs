@@ -40,3 +40,9 @@ pub const REQUESTS_UNDER_WAY_MAX: usize = 256;
 pub const SESSIONS_MAX: usize = 1024;
 /// How many decided speculations the graph remembers, to answer late decisions.
 pub const OUTCOMES_KEPT_MAX: usize = 4096;
+/// The most undecided intervals of one graph.
+pub const GRAPH_INTERVALS_MAX: usize = 1 << 20;
+/// The most contexts of one graph.
+pub const GRAPH_CONTEXTS_MAX: usize = 1 << 16;
+/// The most links of one explanation of a rollback.
+pub const WHY_LINKS_MAX: usize = 64;

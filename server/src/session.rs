@@ -54,6 +54,7 @@ impl Session {
                 let (spec, context, scope) = coordinator.begin(parent, info)?;
                 (Some(spec), Some(context), scope, false)
             }
+            ViewKind::Before { spec, uid } => (None, None, coordinator.before(spec, uid)?, true),
             ViewKind::Inside { spec, uid } => {
                 let context = coordinator.context_for(spec, uid)?;
                 (Some(spec), Some(context), coordinator.scope_of(context)?, true)

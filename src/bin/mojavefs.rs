@@ -1,2 +1,36 @@
-//! b
-fn main() {}
+//! The command line of MojaveFS: a client with a server built in.
+
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs_client::{Backend, Checked, Embedded};
+use mojavefs_server::Server;
+use mojavefs_server::store::{self, StoreError, StoreOptions};
+use std::path::Path;
+use std::process::ExitCode;
+
+struct BuiltIn;
+
+fn fault(error: StoreError) -> Fault {
+    Fault::new(FaultKind::Io, error.to_string())
+}
+
+impl Embedded for BuiltIn {
+    fn open(&self, store: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault> {
+        let server = Server::open(store, StoreOptions { memory_bytes, owner }).map_err(fault)?;
+        Ok(Backend { connection: server.connect(true), keep: Box::new(server) })
+    }
+
+    fn fsck(&self, dir: &Path, memory_bytes: usize, progress: &mut dyn FnMut(u64)) -> Result<Checked, Fault> {
+        let report = store::fsck(dir, StoreOptions { memory_bytes, owner: (0, 0) }, progress).map_err(fault)?;
+        let counts = vec![
+            ("inodes", report.inodes),
+            ("names", report.names),
+            ("blocks", report.blocks),
+            ("held speculations", report.held),
+        ];
+        Ok(Checked { problems: report.problems.iter().map(ToString::to_string).collect(), counts })
+    }
+}
+
+fn main() -> ExitCode {
+    mojavefs_client::mojavefs_main(&BuiltIn)
+}

@@ -1,2 +1,5 @@
-//! b
-fn main() {}
+//! Runs a command and keeps all of what it changed, or nothing.
+
+fn main() -> std::process::ExitCode {
+    mojavefs_client::specrun_main()
+}

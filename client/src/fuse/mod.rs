@@ -4,6 +4,7 @@ mod convert;
 mod serve;
 mod slow;
 
+pub(crate) use serve::serve_at;
 pub use serve::{Kernel, serve};
 
 use crate::limits::{BACKGROUND_REQUESTS_MAX, CACHE_TIME};
@@ -153,7 +154,6 @@ impl Filesystem for Fuse {
     fn forget(&self, _req: &fuser::Request, ino: INodeNo, nlookup: u64) {
         self.view.forget(std::iter::once((Ino(ino.0), nlookup)));
     }
-
 
     fn getattr(&self, _req: &fuser::Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.view.server().attr(Request::GetAttr { view: self.view.id(), ino: Ino(ino.0) }) {
@@ -507,15 +507,7 @@ impl Filesystem for Fuse {
         self.done_slowly(reply, move |view| Request::Fallocate { view: view.id(), ino, offset, len: length, mode });
     }
 
-    fn lseek(
-        &self,
-        _req: &fuser::Request,
-        ino: INodeNo,
-        _fh: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
+    fn lseek(&self, _req: &fuser::Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let whence = match whence {
             libc::SEEK_DATA => SeekWhence::Data,
             libc::SEEK_HOLE => SeekWhence::Hole,

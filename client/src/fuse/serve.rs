@@ -4,8 +4,7 @@ use super::Fuse;
 use super::slow::Slow;
 use crate::limits::FUSE_THREADS;
 use crate::view::View;
-use fuser::{BackgroundSession, Config, INodeNo, Notifier, Session, SessionACL};
-use mojavefs::id::Ino;
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use mojavefs::wire::Invalidation;
 use nix::libc;
 use std::ffi::OsStr;
@@ -13,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// `FUSE_NOTIFY_INC_EPOCH`: all names the kernel knows are looked up again (Linux 6.16).
@@ -32,12 +32,31 @@ pub struct Kernel {
 /// Answers what comes through `fd`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
 /// on how to talk; the rest happens on threads of its own until the mount is gone.
 pub fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
+    let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
+    start(Session::from_fd(fuse, fd, SessionACL::All, config(SessionACL::All))?, view)
+}
+
+/// Mounts at `point` as an ordinary user, by the set-user-id helper `fusermount3`, and answers what comes through it.
+pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
+    let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
+    let mut config = config(SessionACL::Owner);
+    config.mount_options = vec![
+        MountOption::FSName(source.to_owned()),
+        MountOption::Subtype("mojavefs".to_owned()),
+        MountOption::DefaultPermissions,
+    ];
+    start(Session::new(fuse, point, &config)?, view)
+}
+
+fn config(acl: SessionACL) -> Config {
     let mut config = Config::default();
     config.n_threads = Some(FUSE_THREADS);
     config.clone_fd = true;
-    config.acl = SessionACL::All;
-    let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
-    let session = Session::from_fd(fuse, fd, SessionACL::All, config)?;
+    config.acl = acl;
+    config
+}
+
+fn start(session: Session<Fuse>, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     let device = File::from(session.as_fd().try_clone_to_owned()?);
     let notifier = session.notifier();
     let session = session.spawn()?;
@@ -82,11 +101,6 @@ impl Kernel {
         header.extend(NOTIFY_INC_EPOCH.to_ne_bytes());
         header.extend(0u64.to_ne_bytes());
         (&self.device).write_all(&header)
-    }
-
-    /// The root directory is known without a lookup.
-    pub(crate) fn invalidate_root(&self) {
-        self.invalidate(&[Invalidation::Inode(Ino::ROOT)], true);
     }
 }
 

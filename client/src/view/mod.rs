@@ -1,7 +1,7 @@
 //! What one context sees: one mount's view of the server, and what its kernel knows of it.
 
-mod listing;
 mod known;
+mod listing;
 
 pub(crate) use listing::Listing;
 

@@ -26,20 +26,23 @@ impl Owner {
 pub enum Resume {
     /// To this very point: there is a checkpoint.
     Here,
-    /// Only to its start.
+    /// To the start of this live interval of its own.
+    At(IntervalId),
+    /// Only to its start: that of its earliest interval that is not final.
     Start,
 }
 
 /// Something that happened. Ids in events are new and never used before, where they name something that begins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Event {
-    /// A context begins with its first interval, based on another context's interval or on nothing.
+    /// A context begins with its first interval, on top of another context's interval or of what is final. One that fell
+    /// back to its very start begins anew in the same way.
     Open {
-        /// The new context.
+        /// The new context, or one that was undone.
         context: ContextId,
         /// Its first interval.
         interval: IntervalId,
-        /// What it is started from: an outer job's interval, or a forking parent's.
+        /// The live interval that it is started from: an outer job's, or a forking parent's. It becomes a dependency.
         from: Option<IntervalId>,
     },
     /// A context enters a new speculation as its owner (rule 1).
@@ -71,14 +74,15 @@ pub enum Event {
         /// Where it can resume.
         resume: Resume,
     },
-    /// An owner's vote to commit (rule 3).
+    /// An owner's vote to commit (rule 3), cast by the interval its context is in. Repeating it changes nothing.
     Vote {
         /// The owner.
         owner: Owner,
         /// The speculation.
         spec: SpecId,
     },
-    /// An owner's abort (rule 4), or with `retry` the re-entry of the same level (rule 8).
+    /// An owner's abort (rule 4), also after its vote. With `retry` its context enters the same level again (rule 8): a
+    /// [`Event::Speculate`] with new ids follows, unless the context fell further back than that.
     Abort {
         /// The owner.
         owner: Owner,
@@ -96,7 +100,8 @@ pub enum Event {
         /// The speculation.
         spec: SpecId,
     },
-    /// A context is gone (rule 7): what it owns and has not voted for is aborted.
+    /// A context is gone (rule 7): what it owns, has not voted for and the store does not hold is aborted. Its intervals are
+    /// judged as before; votes of its own that are taken back later are aborts.
     Close {
         /// The context.
         context: ContextId,
@@ -132,33 +137,67 @@ pub enum Cause {
     },
 }
 
+/// Why one interval is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Because {
+    /// This assumption of its own is false.
+    Assumption(SpecId),
+    /// The interval before it in its context is dead.
+    Base(IntervalId),
+    /// It read from this dead interval.
+    Dep(IntervalId),
+}
+
+/// One step of an explanation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Link {
+    /// What died.
+    pub interval: IntervalId,
+    /// And why.
+    pub because: Because,
+}
+
 /// What follows from an event; to be carried out in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Effect {
     /// These became final, in one step.
     Final {
-        /// The intervals, oldest first.
+        /// The intervals, by id.
         intervals: Vec<IntervalId>,
         /// The speculations whose assumptions hold by it.
         specs: Vec<SpecId>,
     },
     /// These are undone.
     Dead {
-        /// The intervals, oldest first.
+        /// The intervals, by id.
         intervals: Vec<IntervalId>,
         /// The speculations that are aborted by it.
         specs: Vec<SpecId>,
-        /// Why.
+        /// What it began with.
         cause: Cause,
     },
-    /// A context goes back to the start of an interval of its own.
+    /// An owner's vote was cast by an interval that is dead: it has not decided and must again (rule 3).
+    Withdrawn {
+        /// The speculation, undecided.
+        spec: SpecId,
+        /// The owner's context.
+        context: ContextId,
+    },
+    /// A running context goes back to the start of an interval of its own (rule 5).
     Rollback {
         /// The context.
         context: ContextId,
         /// The earliest of its intervals that died.
         to: IntervalId,
-        /// Why.
+        /// The speculation that it had entered with that interval; none if it had joined or begun there.
+        entered: Option<SpecId>,
+        /// What that `speculate` returns now, if it was that speculation that an owner aborted (rule 8).
+        code: Option<i32>,
+        /// What it began with.
         cause: Cause,
+        /// From `to` to the speculation of `cause`. Where the owner of another speculation fell on the way, the next link is
+        /// the entry or vote that it lost. At most [`crate::limits::WHY_LINKS_MAX`], the first ones.
+        why: Vec<Link>,
     },
 }
 
@@ -171,6 +210,9 @@ pub enum GraphError {
     /// No such context, or it is gone.
     #[error("there is no context {0}")]
     NoContext(ContextId),
+    /// The context was undone back to its very start and has not begun again; what it says comes too late (rule 10).
+    #[error("context {0} was undone; it must begin again")]
+    Undone(ContextId),
     /// No such interval, or it is final or dead: what is said of it comes too late and is dropped (rule 10).
     #[error("interval {0} is decided or was never there")]
     NoInterval(IntervalId),
@@ -186,4 +228,16 @@ pub enum GraphError {
     /// Only owners decide.
     #[error("speculation {0} is not owned by who decides it")]
     NotOwner(SpecId),
+    /// The context owns it already.
+    #[error("context {0} owns speculation {1} already")]
+    Owns(ContextId, SpecId),
+    /// An abort code of 0 would read as entry.
+    #[error("speculation {0} cannot be aborted with code 0; use another code")]
+    ZeroCode(SpecId),
+    /// The context cannot go back to where the dependency would have to lie: what it did there is final.
+    #[error("context {0} cannot go back to before that; make a checkpoint, wait, or read what is final")]
+    CannotResume(ContextId),
+    /// A limit of the graph is reached.
+    #[error("more than {0} undecided intervals or contexts; decide some speculations first")]
+    Full(usize),
 }

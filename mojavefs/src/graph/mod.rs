@@ -7,11 +7,20 @@
 //! An interval *needs* its base, its dependencies and, once its assumption is voted for, the intervals that voted. It is
 //! *final* when nothing it needs, however far, is an assumption still open; rings become final together, which is the
 //! greatest closed set. It is *dead* when its assumption is false or something it builds on (base, dependency) is dead.
+//!
+//! The graph keeps live intervals only: what is final is a matter of course from then on, and what is dead has taken
+//! everything on top of it along. So deciding costs what the decision reaches, and memory what is undecided.
 
+mod check;
+mod decide;
+mod enter;
 mod event;
-mod judge;
+mod fall;
+mod held;
 mod query;
+mod settle;
 mod state;
 
-pub use event::{Cause, Effect, Event, GraphError, Owner, Resume};
+pub use check::Broken;
+pub use event::{Because, Cause, Effect, Event, GraphError, Link, Owner, Resume};
 pub use state::{Graph, Outcome};

@@ -1,14 +1,19 @@
 //! What can be asked of the graph.
 
 use super::event::Owner;
-use super::state::{Graph, Outcome};
+use super::state::{Graph, Outcome, Place};
 use crate::id::{ContextId, IntervalId, SpecId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl Graph {
-    /// The interval that a context is in; none if all of its intervals are final.
+    /// The live interval that a context is in; none if all of its intervals are final, or undone.
     pub fn current(&self, context: ContextId) -> Option<IntervalId> {
         self.contexts.get(&context)?.stack.last().copied()
+    }
+
+    /// The last interval of a context that became final.
+    pub fn settled(&self, context: ContextId) -> Option<IntervalId> {
+        self.contexts.get(&context)?.settled
     }
 
     /// A context's live intervals, oldest first: the levels of its speculations.
@@ -33,7 +38,7 @@ impl Graph {
 
     /// The owners of an undecided speculation, and whether each has voted.
     pub fn owners(&self, spec: SpecId) -> Vec<(Owner, bool)> {
-        let owner = |(context, state): (&ContextId, &super::state::OwnerState)| {
+        let owner = |(context, state): (&ContextId, &Place)| {
             let owner = if state.held { Owner::Store(*context) } else { Owner::Context(*context) };
             (owner, state.vote.is_some())
         };
@@ -102,8 +107,37 @@ impl Graph {
         None
     }
 
-    /// Whether a context that waited until `on` is decided would wait for itself: something that `on` needs is owned by
-    /// the waiter, or by a context that waits for it in turn (rule 9). `waits` says what each waiting context waits for.
+    /// The undecided speculations that an interval builds on: those that abort it if they abort, at the least.
+    pub fn specs_under(&self, interval: IntervalId) -> BTreeSet<SpecId> {
+        self.visible(interval).iter().filter_map(|id| self.intervals[id].assumption).collect()
+    }
+
+    /// The undecided speculations that keep an interval from being final: an owner's vote is missing, or there is a
+    /// conflict.
+    pub fn open_under(&self, interval: IntervalId) -> BTreeSet<SpecId> {
+        let mut todo = vec![interval];
+        let mut seen = BTreeSet::new();
+        let mut open = BTreeSet::new();
+        while let Some(id) = todo.pop() {
+            let Some(interval) = self.intervals.get(&id).filter(|_| seen.insert(id)) else { continue };
+            if self.is_open(interval) {
+                open.extend(interval.assumption);
+            }
+            todo.extend(self.needs(interval));
+        }
+        open
+    }
+
+    /// Whether an undecided speculation is in conflict (rule 11).
+    pub fn is_in_conflict(&self, spec: SpecId) -> bool {
+        self.specs.get(&spec).is_some_and(|spec| spec.conflict)
+    }
+
+    /// Whether a context that waited until `on` is decided would wait for itself (rule 9): the waiter, or a context that
+    /// waits for it in turn, owns something that `on` needs and has yet to vote for it or to settle a conflict. What the
+    /// store holds is decided from outside. `waits` says what each waiting context waits for.
+    ///
+    /// For a barrier, `on` is the waiter's current interval.
     pub fn would_wait_forever(
         &self,
         waiter: ContextId,
@@ -114,19 +148,24 @@ impl Graph {
         let mut seen = BTreeSet::new();
         while let Some(id) = todo.pop() {
             let Some(interval) = self.intervals.get(&id).filter(|_| seen.insert(id)) else { continue };
-            todo.extend(interval.base.iter().chain(&interval.deps));
-            let spec = interval.assumption.and_then(|spec| self.specs.get(&spec));
-            for (owner, state) in spec.iter().flat_map(|spec| &spec.owners) {
-                todo.extend(state.vote.flatten());
-                if state.vote.is_none() {
-                    if *owner == waiter {
-                        return true;
-                    }
-                    todo.extend(waits.get(owner));
+            todo.extend(self.needs(interval));
+            let Some(spec) = interval.assumption.map(|spec| &self.specs[&spec]) else { continue };
+            let must_act = |place: &Place| !place.held && (spec.conflict || place.vote.is_none());
+            for (owner, _) in spec.owners.iter().filter(|(_, place)| must_act(place)) {
+                if *owner == waiter {
+                    return true;
                 }
+                todo.extend(waits.get(owner));
             }
         }
         false
+    }
+
+    /// Those of the waiting contexts that wait for ever by now, because a later event of another context closed a cycle: a
+    /// join, a vote, a further owner, a conflict. To be asked after these while anybody waits; one of them stops waiting.
+    pub fn waiting_forever(&self, waits: &BTreeMap<ContextId, IntervalId>) -> Vec<ContextId> {
+        let stuck = waits.iter().filter(|(waiter, on)| self.would_wait_forever(**waiter, **on, waits));
+        stuck.map(|(waiter, _)| *waiter).collect()
     }
 
     /// How much the graph holds: live intervals, undecided speculations, contexts.

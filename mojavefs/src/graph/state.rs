@@ -1,6 +1,6 @@
-//! The graph and how events change it.
+//! What the graph holds, and which event changes it where.
 
-use super::event::{Cause, Effect, Event, GraphError, Owner, Resume};
+use super::event::{Effect, Event, GraphError};
 use crate::id::{ContextId, IntervalId, SpecId};
 use crate::limits::OUTCOMES_KEPT_MAX;
 use serde::{Deserialize, Serialize};
@@ -15,43 +15,49 @@ pub enum Outcome {
     Aborted,
 }
 
-/// A live interval: neither final nor dead.
+/// A live interval: neither final nor dead. It names live intervals and undecided speculations only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Interval {
     pub(super) context: ContextId,
     pub(super) base: Option<IntervalId>,
     pub(super) deps: BTreeSet<IntervalId>,
+    /// The speculation that it is the entry of.
     pub(super) assumption: Option<SpecId>,
-    /// Live intervals that have this one as their base or among their deps.
+    /// Intervals that have this one as their base or among their deps.
     pub(super) dependents: BTreeSet<IntervalId>,
-    /// Undecided speculations that this interval voted for.
+    /// Speculations that it voted for.
     pub(super) votes: BTreeSet<SpecId>,
 }
 
 /// An undecided speculation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Spec {
-    pub(super) owners: BTreeMap<ContextId, OwnerState>,
+    pub(super) owners: BTreeMap<ContextId, Place>,
     pub(super) conflict: bool,
 }
 
+/// An owner's place in a speculation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct OwnerState {
+pub(super) struct Place {
     pub(super) entry: IntervalId,
-    /// Whether it has voted, and by which interval; none if that one is final.
-    pub(super) vote: Option<Option<IntervalId>>,
+    /// The interval that cast its vote: the entry or a later one of the same context.
+    pub(super) vote: Option<IntervalId>,
+    /// The store has taken it over.
     pub(super) held: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Context {
-    /// Its live intervals, oldest first.
+    /// Its live intervals, each the base of the next.
     pub(super) stack: Vec<IntervalId>,
+    /// The last of its intervals that became final. With none, and none alive, the context is undone.
+    pub(super) settled: Option<IntervalId>,
     /// It still runs.
     pub(super) open: bool,
 }
 
-/// The interval graph of everything undecided.
+/// The interval graph of everything undecided. It can be written down and read back with serde; what is read should be
+/// [checked](Graph::check).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Graph {
     pub(super) intervals: BTreeMap<IntervalId, Interval>,
@@ -67,207 +73,86 @@ impl Graph {
         Self::default()
     }
 
-    /// Takes an event in and says what follows from it. After an error nothing has changed.
+    /// Takes an event in and says what follows from it, in the order in which it is to be carried out. Events are taken to
+    /// happen one after the other, in the order of the calls. After an error nothing has changed.
     pub fn apply(&mut self, event: &Event) -> Result<Vec<Effect>, GraphError> {
         match *event {
             Event::Open { context, interval, from } => self.open(context, interval, from),
-            Event::Speculate { context, interval, spec } => {
-                if self.specs.contains_key(&spec) || self.outcomes.contains_key(&spec) {
-                    return Err(GraphError::InUse(spec.0));
-                }
-                self.check_new(context, interval)?;
-                self.specs.insert(spec, Spec { owners: BTreeMap::new(), conflict: false });
-                self.enter(context, interval, spec)
-            }
-            Event::CoOwn { context, interval, spec } => {
-                self.check_new(context, interval)?;
-                if self.undecided(spec)?.owners.contains_key(&context) {
-                    return Err(GraphError::InUse(spec.0));
-                }
-                self.enter(context, interval, spec)
-            }
+            Event::Speculate { context, interval, spec } => self.speculate(context, interval, spec),
+            Event::CoOwn { context, interval, spec } => self.co_own(context, interval, spec),
             Event::Read { context, of, interval, resume } => self.read(context, of, interval, resume),
             Event::Vote { owner, spec } => self.vote(owner, spec),
-            Event::Abort { owner, spec, code, retry } => self.abort(owner, spec, Cause::Aborted { spec, code, retry }),
+            Event::Abort { owner, spec, code, retry } => self.abort(owner, spec, code, retry),
             Event::Hold { context, spec } => self.hold(context, spec),
             Event::Close { context } => self.close(context),
-            Event::Conflict { spec } => {
-                self.undecided(spec)?;
-                self.spec_mut(spec).conflict = true;
-                Ok(Vec::new())
-            }
-            Event::Resolve { spec } => {
-                self.undecided(spec)?;
-                self.spec_mut(spec).conflict = false;
-                Ok(self.judge_final(spec))
-            }
+            Event::Conflict { spec } => self.conflict(spec),
+            Event::Resolve { spec } => self.resolve(spec),
         }
     }
 
-    fn check_new(&self, context: ContextId, interval: IntervalId) -> Result<(), GraphError> {
-        if self.intervals.contains_key(&interval) {
-            return Err(GraphError::InUse(interval.0));
+    /// As [`Graph::apply`], for an event that `context` sent while it believed to be in interval `at`. If that one is dead
+    /// by now, the sender's whole reason may be undone, and the event is dropped (rule 10): [`GraphError::NoInterval`].
+    pub fn apply_sent_from(
+        &mut self,
+        context: ContextId,
+        at: IntervalId,
+        event: &Event,
+    ) -> Result<Vec<Effect>, GraphError> {
+        let sender = self.contexts.get(&context).ok_or(GraphError::NoContext(context))?;
+        let live = self.intervals.get(&at).is_some_and(|interval| interval.context == context);
+        match live || sender.settled == Some(at) {
+            true => self.apply(event),
+            false => Err(GraphError::NoInterval(at)),
         }
-        self.running(context).map(drop)
     }
 
     pub(super) fn running(&self, context: ContextId) -> Result<&Context, GraphError> {
-        self.contexts.get(&context).filter(|c| c.open).ok_or(GraphError::NoContext(context))
+        self.contexts.get(&context).filter(|state| state.open).ok_or(GraphError::NoContext(context))
     }
 
     pub(super) fn undecided(&self, spec: SpecId) -> Result<&Spec, GraphError> {
-        self.specs.get(&spec).ok_or(GraphError::NoSpec(spec))
+        self.specs.get(&spec).ok_or_else(|| match self.outcomes.get(&spec) {
+            Some(Outcome::Committed) => GraphError::Committed(spec),
+            Some(Outcome::Aborted) => GraphError::Aborted(spec),
+            None => GraphError::NoSpec(spec),
+        })
+    }
+
+    pub(super) fn interval_mut(&mut self, id: IntervalId) -> &mut Interval {
+        self.intervals.get_mut(&id).expect("stacks, deps and places name live intervals")
     }
 
     pub(super) fn spec_mut(&mut self, spec: SpecId) -> &mut Spec {
         self.specs.get_mut(&spec).expect("the speculation was found undecided before")
     }
 
-    fn open(
-        &mut self,
-        context: ContextId,
-        interval: IntervalId,
-        from: Option<IntervalId>,
-    ) -> Result<Vec<Effect>, GraphError> {
-        if self.contexts.contains_key(&context) {
-            return Err(GraphError::InUse(context.0));
-        }
-        if self.intervals.contains_key(&interval) {
-            return Err(GraphError::InUse(interval.0));
-        }
-        if let Some(from) = from.filter(|from| !self.intervals.contains_key(from)) {
-            return Err(GraphError::NoInterval(from));
-        }
-        self.contexts.insert(context, Context { stack: Vec::new(), open: true });
-        self.push(context, interval, from.into_iter().collect(), None);
-        Ok(self.judge_interval(interval))
-    }
-
-    /// A new interval on top of a context's stack.
-    fn push(
-        &mut self,
-        context: ContextId,
-        interval: IntervalId,
-        deps: BTreeSet<IntervalId>,
-        assumption: Option<SpecId>,
-    ) {
-        let stack = &mut self.contexts.get_mut(&context).expect("the context was found before").stack;
-        let base = stack.last().copied();
-        stack.push(interval);
-        for needed in base.iter().chain(&deps) {
+    /// Takes an interval that is final or dead out of the graph; its context's stack is the caller's.
+    pub(super) fn detach(&mut self, id: IntervalId) -> Interval {
+        let interval = self.intervals.remove(&id).expect("only live intervals are judged");
+        for needed in interval.base.iter().chain(&interval.deps) {
             if let Some(needed) = self.intervals.get_mut(needed) {
-                needed.dependents.insert(interval);
+                needed.dependents.remove(&id);
             }
         }
-        let new = Interval { context, base, deps, assumption, dependents: BTreeSet::new(), votes: BTreeSet::new() };
-        self.intervals.insert(interval, new);
-    }
-
-    fn enter(&mut self, context: ContextId, interval: IntervalId, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
-        self.push(context, interval, BTreeSet::new(), Some(spec));
-        self.spec_mut(spec).owners.insert(context, OwnerState { entry: interval, vote: None, held: false });
-        Ok(Vec::new())
-    }
-
-    fn read(
-        &mut self,
-        context: ContextId,
-        of: IntervalId,
-        interval: IntervalId,
-        resume: Resume,
-    ) -> Result<Vec<Effect>, GraphError> {
-        self.check_new(context, interval)?;
-        if !self.intervals.contains_key(&of) {
-            return Err(GraphError::NoInterval(of));
-        }
-        let first = self.contexts[&context].stack.first().copied();
-        if self.current(context).is_some_and(|current| self.builds_on(current, of)) {
-            return Ok(Vec::new());
-        }
-        match (resume, first) {
-            (Resume::Start, Some(first)) => {
-                self.intervals.get_mut(&first).expect("a stack holds live intervals").deps.insert(of);
-                self.intervals.get_mut(&of).expect("it was found before").dependents.insert(first);
-            }
-            _ => self.push(context, interval, BTreeSet::from([of]), None),
-        }
-        Ok(Vec::new())
-    }
-
-    fn owner_state(&self, owner: Owner, spec: SpecId) -> Result<&OwnerState, GraphError> {
-        let state = self.undecided(spec)?.owners.get(&owner.context()).ok_or(GraphError::NotOwner(spec))?;
-        match state.held == matches!(owner, Owner::Store(_)) {
-            true => Ok(state),
-            false => Err(GraphError::NotOwner(spec)),
-        }
-    }
-
-    fn vote(&mut self, owner: Owner, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
-        match self.outcomes.get(&spec) {
-            Some(Outcome::Committed) => return Ok(Vec::new()),
-            Some(Outcome::Aborted) => return Err(GraphError::Aborted(spec)),
-            None => {}
-        }
-        let state = self.owner_state(owner, spec)?;
-        if state.vote.is_some() {
-            return Ok(Vec::new());
-        }
-        let by = self.current(owner.context());
-        if let Some(by) = by {
-            self.intervals.get_mut(&by).expect("a stack holds live intervals").votes.insert(spec);
-        }
-        let state = self.spec_mut(spec).owners.get_mut(&owner.context()).expect("the owner was found before");
-        state.vote = Some(by);
-        Ok(self.judge_final(spec))
-    }
-
-    fn abort(&mut self, owner: Owner, spec: SpecId, cause: Cause) -> Result<Vec<Effect>, GraphError> {
-        match self.outcomes.get(&spec) {
-            Some(Outcome::Aborted) => return Ok(Vec::new()),
-            Some(Outcome::Committed) => return Err(GraphError::Committed(spec)),
-            None => {}
-        }
-        self.owner_state(owner, spec)?;
-        Ok(self.kill(spec, cause))
-    }
-
-    fn hold(&mut self, context: ContextId, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
-        if self.undecided(spec)?.owners.get(&context).is_some_and(|state| state.held) {
-            return Ok(Vec::new());
-        }
-        self.owner_state(Owner::Context(context), spec)?;
-        let state = self.spec_mut(spec).owners.get_mut(&context).expect("the owner was found before");
-        state.held = true;
-        Ok(Vec::new())
-    }
-
-    fn close(&mut self, context: ContextId) -> Result<Vec<Effect>, GraphError> {
-        self.running(context)?;
-        let owned = |spec: &Spec| spec.owners.get(&context).is_some_and(|s| s.vote.is_none() && !s.held);
-        let abandoned: Vec<SpecId> = self.specs.iter().filter(|(_, s)| owned(s)).map(|(id, _)| *id).collect();
-        let mut effects = Vec::new();
-        for spec in abandoned {
-            if self.specs.contains_key(&spec) {
-                effects.extend(self.kill(spec, Cause::OwnerGone { spec }));
+        for dependent in &interval.dependents {
+            if let Some(dependent) = self.intervals.get_mut(dependent) {
+                dependent.base = dependent.base.filter(|base| *base != id);
+                dependent.deps.remove(&id);
             }
         }
-        if let Some(state) = self.contexts.get_mut(&context) {
-            state.open = false;
-        }
-        self.forget_if_done(context);
-        Ok(effects)
+        interval
     }
 
     /// A context that is gone and has nothing undecided is forgotten.
     pub(super) fn forget_if_done(&mut self, context: ContextId) {
-        let owns = self.specs.values().any(|spec| spec.owners.contains_key(&context));
-        if self.contexts.get(&context).is_some_and(|c| !c.open && c.stack.is_empty()) && !owns {
+        if self.contexts.get(&context).is_some_and(|state| !state.open && state.stack.is_empty()) {
             self.contexts.remove(&context);
         }
     }
 
     /// Remembers how a speculation was decided, for as long as there is room.
     pub(super) fn decided(&mut self, spec: SpecId, outcome: Outcome) {
+        self.specs.remove(&spec);
         self.outcomes.insert(spec, outcome);
         self.outcome_order.push_back(spec);
         if self.outcome_order.len() > OUTCOMES_KEPT_MAX

@@ -66,6 +66,13 @@ pub enum ViewKind {
         /// Who runs it, for people and for permission checks.
         info: JobInfo,
     },
+    /// What an undecided speculation would show without its own changes; only to be read.
+    Before {
+        /// The speculation.
+        spec: SpecId,
+        /// Who asks.
+        uid: u32,
+    },
     /// A further view of an undecided speculation, to look around and work in.
     Inside {
         /// The speculation.

@@ -33,6 +33,11 @@ impl Coordinator {
         Ok(Changes { after, before, intervals: job.intervals.clone() })
     }
 
+    /// What a speculation would see without its own changes, to be read.
+    pub(crate) fn before(&self, spec: SpecId, uid: u32) -> Result<Scope, Fault> {
+        Ok(Scope { sight: self.changes_of(spec, uid)?.before, touches: None })
+    }
+
     /// A page of what an undecided speculation changed, for its owner or root.
     pub(crate) fn diff(&self, spec: SpecId, uid: u32, from: Option<&[u8]>) -> Result<DiffPage, Fault> {
         let changes = self.changes_of(spec, uid)?;

@@ -1,0 +1,192 @@
+//! `mojavefs diff`
+
+use super::{Where, parse_spec, shown};
+use crate::control::{ask, unexpected};
+use crate::limits::PATCH_BYTES_MAX;
+use clap::Args;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::{Attr, FileKind};
+use mojavefs::id::SpecId;
+use mojavefs::wire::control::{Answer, Ask, Side};
+use mojavefs::wire::{Change, ChangeKind};
+use serde_json::json;
+use similar::TextDiff;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub(super) struct Diff {
+    /// The speculation, as `mojavefs status` numbers it
+    #[arg(value_parser = parse_spec)]
+    id: SpecId,
+    /// What changed in text files, as a unified diff
+    #[arg(long, conflicts_with_all = ["stat", "json"])]
+    patch: bool,
+    /// Sizes before and after, and a sum
+    #[arg(long, conflicts_with = "json")]
+    stat: bool,
+    /// As JSON: a list of objects
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    filesystem: Where,
+}
+
+impl Diff {
+    pub(super) fn run(&self) -> Result<ExitCode, Fault> {
+        let stream = self.filesystem.connect()?;
+        let changes = all_changes(&stream, self.id)?;
+        match () {
+            () if self.json => {
+                let list: Vec<_> = changes.iter().map(as_json).collect();
+                let text = serde_json::to_string_pretty(&list).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
+                println!("{text}");
+            }
+            () if self.patch => {
+                for change in &changes {
+                    self.show_patch(&stream, change)?;
+                }
+            }
+            () if self.stat => show_stat(&changes),
+            () => changes.iter().for_each(|change| println!("{}", line(change))),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn show_patch(&self, stream: &UnixStream, change: &Change) -> Result<(), Fault> {
+        println!("{}", line(change));
+        let old_path = match &change.kind {
+            ChangeKind::Renamed { from, .. } => from,
+            _ => &change.path,
+        };
+        let before = self.text(stream, Side::Before, old_path, change.before.as_ref())?;
+        let after = self.text(stream, Side::After, &change.path, change.after.as_ref())?;
+        match (before, after) {
+            (Content::Text(before), Content::Text(after)) if before == after => {}
+            (Content::Text(before), Content::Text(after)) => {
+                let (old, new) = (format!("a/{}", shown(old_path)), format!("b/{}", shown(&change.path)));
+                let old = if change.before.is_some() { old } else { "/dev/null".to_owned() };
+                let new = if change.after.is_some() { new } else { "/dev/null".to_owned() };
+                print!("{}", TextDiff::from_lines(&before, &after).unified_diff().header(&old, &new));
+            }
+            (Content::TooLarge, _) | (_, Content::TooLarge) => println!("the files are too large to be compared"),
+            _ => println!("binary files differ"),
+        }
+        Ok(())
+    }
+
+    fn text(&self, stream: &UnixStream, side: Side, path: &[u8], attr: Option<&Attr>) -> Result<Content, Fault> {
+        let Some(attr) = attr.filter(|attr| matches!(attr.kind, FileKind::Regular | FileKind::Symlink)) else {
+            return Ok(Content::Text(String::new()));
+        };
+        if attr.size > PATCH_BYTES_MAX {
+            return Ok(Content::TooLarge);
+        }
+        let content = Ask::Content { spec: self.id, side, path: path.to_vec(), bytes_max: PATCH_BYTES_MAX };
+        match ask(stream, &content, None)?.0 {
+            Answer::Content(bytes) if bytes.contains(&0) => Ok(Content::Binary),
+            Answer::Content(bytes) => Ok(String::from_utf8(bytes).map_or(Content::Binary, Content::Text)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+enum Content {
+    Text(String),
+    Binary,
+    TooLarge,
+}
+
+/// Every change, by path.
+pub(super) fn all_changes(stream: &UnixStream, spec: SpecId) -> Result<Vec<Change>, Fault> {
+    let mut changes = Vec::new();
+    let mut from = None;
+    loop {
+        match ask(stream, &Ask::Diff { spec, from }, None)?.0 {
+            Answer::Diff(page) => {
+                changes.extend(page.changes);
+                match page.next {
+                    Some(next) => from = Some(next),
+                    None => break,
+                }
+            }
+            other => return Err(unexpected(&other)),
+        }
+    }
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(changes)
+}
+
+/// One change on one line.
+pub(super) fn line(change: &Change) -> String {
+    let path = shown(&change.path);
+    let slash = match change.after.as_ref().or(change.before.as_ref()) {
+        Some(attr) if attr.kind == FileKind::Directory => "/",
+        _ => "",
+    };
+    match &change.kind {
+        ChangeKind::Added => format!("A  {path}{slash}"),
+        ChangeKind::Removed => format!("D  {path}{slash}"),
+        ChangeKind::Modified => format!("M  {path}{}", notes(change)),
+        ChangeKind::Renamed { from, modified } => {
+            let also = if *modified { ", modified" } else { "" };
+            format!("R  {}{slash} -> {path}{slash}{also}", shown(from))
+        }
+        ChangeKind::Attributes => format!("T  {path}{slash}{}", notes(change)),
+    }
+}
+
+/// What else changed: mode, owner, extended attributes.
+fn notes(change: &Change) -> String {
+    let mut notes = Vec::new();
+    if let (Some(before), Some(after)) = (&change.before, &change.after) {
+        if before.mode != after.mode {
+            notes.push(format!("mode {:o} -> {:o}", before.mode, after.mode));
+        }
+        if (before.uid, before.gid) != (after.uid, after.gid) {
+            notes.push(format!("owner {}:{} -> {}:{}", before.uid, before.gid, after.uid, after.gid));
+        }
+        if change.kind == ChangeKind::Attributes && before.mtime != after.mtime {
+            notes.push("times".to_owned());
+        }
+    }
+    notes.extend(change.xattrs.iter().map(|name| format!("xattr {}", shown(name))));
+    match notes.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", notes.join(", ")),
+    }
+}
+
+fn show_stat(changes: &[Change]) {
+    let bytes = |attr: Option<&Attr>| attr.map_or(0, |attr| attr.size);
+    let (mut before, mut after) = (0, 0);
+    for change in changes {
+        let (old, new) = (bytes(change.before.as_ref()), bytes(change.after.as_ref()));
+        before += old;
+        after += new;
+        println!("{}  {old} -> {new} bytes", line(change));
+    }
+    println!("{}, {before} -> {after} bytes", super::count(changes.len() as u64, "change"));
+}
+
+fn as_json(change: &Change) -> serde_json::Value {
+    let (kind, from) = match &change.kind {
+        ChangeKind::Added => ("added", None),
+        ChangeKind::Removed => ("removed", None),
+        ChangeKind::Modified => ("modified", None),
+        ChangeKind::Renamed { from, .. } => ("renamed", Some(String::from_utf8_lossy(from))),
+        ChangeKind::Attributes => ("attributes", None),
+    };
+    let attr = |attr: &Option<Attr>| {
+        attr.as_ref().map(|a| json!({"size": a.size, "mode": format!("{:o}", a.mode), "uid": a.uid, "gid": a.gid}))
+    };
+    let xattrs: Vec<_> = change.xattrs.iter().map(|name| String::from_utf8_lossy(name)).collect();
+    json!({
+        "path": String::from_utf8_lossy(&change.path),
+        "change": kind,
+        "from": from,
+        "before": attr(&change.before),
+        "after": attr(&change.after),
+        "xattrs": xattrs,
+    })
+}

@@ -1,0 +1,57 @@
+//! `mojavefs import`
+
+use super::tree::Copy;
+use super::{EXIT_TRY_AGAIN, Where, conflict_lines, count, host_fault};
+use crate::control::unexpected;
+use crate::job::JobView;
+use clap::Args;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::wire::SpecState;
+use mojavefs::wire::control::{Answer, Ask, Start};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub(super) struct Import {
+    /// The directory on the host
+    dir: PathBuf,
+    /// Where in the filesystem its contents go: a path from the filesystem's root
+    subtree: PathBuf,
+    #[command(flatten)]
+    filesystem: Where,
+}
+
+impl Import {
+    pub(super) fn run(&self) -> Result<ExitCode, Fault> {
+        let from = std::path::absolute(&self.dir).map_err(host_fault(self.dir.display()))?;
+        if !from.is_dir() {
+            return Err(Fault::new(FaultKind::NotDirectory, format!("{} is no directory", self.dir.display())));
+        }
+        let filesystem = self.filesystem.find()?;
+        let command = format!("mojavefs import {} {}", self.dir.display(), self.subtree.display());
+        let view = JobView::enter(&filesystem, Start::Job { parent: filesystem.view, command }, || ())?;
+        let to = below(&filesystem.mountpoint, &self.subtree);
+        std::fs::create_dir_all(&to).map_err(host_fault(to.display()))?;
+        let mut copy = Copy::new("imported");
+        copy.contents(&from, &to)?;
+        let files = copy.end();
+        view.drain()?;
+        match view.ask(&Ask::Commit { spec: view.spec, resolutions: Vec::new() })? {
+            Answer::Outcome(outcome) if matches!(outcome.state, SpecState::Committed | SpecState::Voted) => {
+                println!("imported {}", count(files, "file"));
+                Ok(ExitCode::SUCCESS)
+            }
+            Answer::Outcome(outcome) => {
+                eprintln!("mojavefs: the import conflicts with what changed meanwhile; nothing was imported:");
+                conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| eprintln!("{line}"));
+                Ok(ExitCode::from(EXIT_TRY_AGAIN))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// A path from the filesystem's root, below its mountpoint.
+pub(super) fn below(mountpoint: &Path, path: &Path) -> PathBuf {
+    mountpoint.join(path.strip_prefix("/").unwrap_or(path))
+}

@@ -1,0 +1,205 @@
+//! The command line: one file per subcommand. Here is the one place that speaks to people.
+
+mod abort;
+mod commit;
+mod diff;
+mod export;
+mod fsck;
+mod gc;
+mod import;
+mod mount;
+mod progress;
+mod shell;
+mod specrun;
+mod status;
+mod tree;
+mod umount;
+
+pub use specrun::specrun_main;
+
+use crate::control;
+use crate::daemon::Backend;
+use crate::job::find::Filesystem;
+use clap::{Args, Parser, Subcommand};
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::id::SpecId;
+use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::wire::{Conflict, Outcome, SpecState};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// A refused commit and the like: trying again later may help (`EX_TEMPFAIL`).
+pub(crate) const EXIT_TRY_AGAIN: u8 = 75;
+
+/// What the programs bring along so that a store needs no server set up.
+pub trait Embedded {
+    /// Opens a store in this process, with so much memory for buffers and caches; a new one belongs to `owner`.
+    fn open(&self, store: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault>;
+
+    /// Checks a store that nobody has open. `progress` is told how many records were looked at.
+    fn fsck(&self, store: &Path, memory_bytes: usize, progress: &mut dyn FnMut(u64)) -> Result<Checked, Fault>;
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    /// What is wrong, in words.
+    pub problems: Vec<String>,
+    /// What was counted, by name.
+    pub counts: Vec<(&'static str, u64)>,
+}
+
+/// A speculative filesystem: mount it, run jobs in it with specrun, commit or undo what they did as one.
+#[derive(Parser)]
+#[command(name = "mojavefs", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Mount a store; returns when it can be used
+    Mount(mount::Mount),
+    /// Unmount, and wait until everything is on disk
+    Umount(umount::Umount),
+    /// Show what is undecided
+    Status(status::Status),
+    /// Show what a speculation changed
+    Diff(diff::Diff),
+    /// Make a held speculation permanent
+    Commit(commit::Commit),
+    /// Undo a speculation
+    Abort(abort::Abort),
+    /// Open a shell inside an undecided speculation
+    Shell(shell::Shell),
+    /// Check a store that is not mounted
+    Fsck(fsck::Fsck),
+    /// Give back all space that is not needed any more
+    Gc(gc::Gc),
+    /// Copy a directory of the host into the filesystem, all or nothing
+    Import(import::Import),
+    /// Copy a part of the filesystem out to the host
+    Export(export::Export),
+}
+
+/// Which filesystem is meant.
+#[derive(Args)]
+pub(crate) struct Where {
+    /// The filesystem mounted here, instead of the one around the working directory
+    #[arg(short = 'm', long = "mountpoint", value_name = "MOUNTPOINT")]
+    mountpoint: Option<PathBuf>,
+}
+
+impl Where {
+    pub(crate) fn find(&self) -> Result<Filesystem, Fault> {
+        Filesystem::find(self.mountpoint.as_deref())
+    }
+
+    fn connect(&self) -> Result<UnixStream, Fault> {
+        self.find()?.connect()
+    }
+
+    fn ask(&self, ask: &Ask) -> Result<Answer, Fault> {
+        Ok(control::ask(&self.connect()?, ask, None)?.0)
+    }
+}
+
+/// `mojavefs`.
+pub fn mojavefs_main(embedded: &dyn Embedded) -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Mount(command) => command.run(embedded),
+        Command::Umount(command) => command.run(),
+        Command::Status(command) => command.run(),
+        Command::Diff(command) => command.run(),
+        Command::Commit(command) => command.run(),
+        Command::Abort(command) => command.run(),
+        Command::Shell(command) => command.run(),
+        Command::Fsck(command) => command.run(embedded),
+        Command::Gc(command) => command.run(),
+        Command::Import(command) => command.run(),
+        Command::Export(command) => command.run(),
+    };
+    result.unwrap_or_else(|fault| {
+        complain("mojavefs", &fault);
+        ExitCode::FAILURE
+    })
+}
+
+/// Says what went wrong.
+pub(crate) fn complain(program: &str, fault: &Fault) {
+    eprintln!("{program}: {fault}");
+}
+
+/// A fault of a system call on something of the host's.
+pub(crate) fn host_fault(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Fault {
+    let what = what.to_string();
+    move |error| {
+        let kind = match error.raw_os_error() {
+            Some(nix::libc::ENOSPC) => FaultKind::NoSpace,
+            Some(nix::libc::ENOENT) => FaultKind::NotFound,
+            _ => FaultKind::Io,
+        };
+        Fault::new(kind, format!("{what}: {error}"))
+    }
+}
+
+/// A number of things, for people.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
+}
+
+/// A path for people: odd bytes are escaped.
+pub(crate) fn shown(path: &[u8]) -> String {
+    match std::str::from_utf8(path) {
+        Ok("") => "/".to_owned(),
+        Ok(path) if !path.chars().any(char::is_control) => path.to_owned(),
+        _ => path.escape_ascii().to_string(),
+    }
+}
+
+/// The lines that say why a commit was refused.
+pub(crate) fn conflict_lines(conflicts: &[Conflict], more: u64) -> Vec<String> {
+    let line = |conflict: &Conflict| {
+        let how = if conflict.changed { "changed here" } else { "read here" };
+        format!("  {} ({}; {how}, changed by someone else meanwhile)", shown(&conflict.path), conflict.what)
+    };
+    let mut lines: Vec<String> = conflicts.iter().map(line).collect();
+    if more > 0 {
+        lines.push(format!("  and {} more", count(more, "conflict")));
+    }
+    lines
+}
+
+/// The answer to a decision, in words; refused commits are told in full.
+pub(crate) fn tell(outcome: &Outcome) -> ExitCode {
+    let changes = count(outcome.changes, "change");
+    match outcome.state {
+        SpecState::Committed => println!("committed {} ({changes})", outcome.spec),
+        SpecState::Aborted => println!("aborted {} ({changes} undone)", outcome.spec),
+        SpecState::Voted => println!("committed {} into the job around it ({changes})", outcome.spec),
+        SpecState::Held | SpecState::Running if outcome.conflicts.is_empty() => {
+            println!("{} is still undecided ({changes})", outcome.spec);
+        }
+        SpecState::Held | SpecState::Running => {
+            eprintln!("mojavefs: {} conflicts with what became final meanwhile:", outcome.spec);
+            conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| eprintln!("{line}"));
+            eprintln!(
+                "nothing was changed; say whose version stands with --ours PATH or --theirs PATH, or abort {}",
+                outcome.spec
+            );
+            return ExitCode::from(EXIT_TRY_AGAIN);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Reads a speculation's number.
+pub(crate) fn parse_spec(text: &str) -> Result<SpecId, String> {
+    text.parse().map(SpecId).map_err(|_| format!("`{text}` is no speculation's number; see `mojavefs status`"))
+}

@@ -1,0 +1,181 @@
+//! `mojavefs mount`
+
+use super::{Embedded, host_fault};
+use crate::daemon::{self, Setup};
+use crate::limits::{MEMORY_BYTES, START_TIME_MAX};
+use crate::mount;
+use clap::Args;
+use mojavefs::error::{Fault, FaultKind};
+use nix::unistd::{getegid, geteuid};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::channel;
+
+#[derive(Args)]
+pub(super) struct Mount {
+    /// The store's directory; an empty or missing one becomes a new store
+    store: PathBuf,
+    /// The directory to mount on
+    mountpoint: PathBuf,
+    /// Clear a mount that a dead daemon left there
+    #[arg(long)]
+    force: bool,
+    /// Stay in the foreground
+    #[arg(long)]
+    foreground: bool,
+    /// Memory for buffers and caches
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
+    memory: usize,
+    /// This process is to become the daemon and to say so on standard output
+    #[arg(long, hide = true)]
+    daemon: bool,
+}
+
+const READY: &str = "ready";
+
+impl Mount {
+    pub(super) fn run(&self, embedded: &dyn Embedded) -> Result<ExitCode, Fault> {
+        if self.daemon {
+            return self.become_daemon(embedded);
+        }
+        let point = self.check_mountpoint()?;
+        if self.foreground {
+            log_to(std::io::stderr);
+            return self.serve(embedded, point, || ());
+        }
+        self.start_daemon(&point)
+    }
+
+    /// The mountpoint must be a directory on which nothing of ours is mounted.
+    fn check_mountpoint(&self) -> Result<PathBuf, Fault> {
+        let shown = self.mountpoint.display();
+        let point = std::path::absolute(&self.mountpoint).map_err(host_fault(&shown))?;
+        if mount::ours_at(&point).map_err(host_fault("read the mounts"))?.is_some() {
+            if !mount::is_dead(&point) {
+                let text = format!("{shown} has a MojaveFS mounted already; unmount it with `mojavefs umount {shown}`");
+                return Err(Fault::new(FaultKind::Busy, text));
+            }
+            if !self.force {
+                let text = format!("{shown} has a mount whose daemon is dead; clear it with --force");
+                return Err(Fault::new(FaultKind::Disconnected, text));
+            }
+            mount::unmount(&point, true).map_err(host_fault(format!("clear the dead mount on {shown}")))?;
+        }
+        match fs::metadata(&point) {
+            Ok(found) if found.is_dir() => Ok(point),
+            Ok(_) => Err(Fault::new(FaultKind::NotDirectory, format!("{shown} is no directory; name one to mount on"))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(Fault::new(FaultKind::NotFound, format!("there is no directory {shown}; make it with mkdir")))
+            }
+            Err(e) => Err(host_fault(&shown)(e)),
+        }
+    }
+
+    /// Starts this program again as a daemon and waits until it is ready or has said why not.
+    fn start_daemon(&self, point: &Path) -> Result<ExitCode, Fault> {
+        let me = std::env::current_exe().map_err(host_fault("find this program"))?;
+        let log = daemon::runtime_dir().map_err(host_fault("the directory for logs"))?.join("daemon.log");
+        let log = OpenOptions::new().create(true).append(true).open(&log).map_err(host_fault(log.display()))?;
+        let store = std::path::absolute(&self.store).map_err(host_fault(self.store.display()))?;
+        let mut command = Command::new(me);
+        command
+            .arg("mount")
+            .arg("--daemon")
+            .arg("--memory")
+            .arg(self.memory.to_string())
+            .arg("--")
+            .arg(store)
+            .arg(point);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).current_dir("/");
+        let mut child = command.spawn().map_err(host_fault("start the daemon"))?;
+        let Some(stdout) = child.stdout.take() else {
+            return Err(Fault::new(FaultKind::Io, "the daemon has no standard output"));
+        };
+        let (sender, said) = channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            drop(BufReader::new(stdout).read_line(&mut line));
+            drop(sender.send(line));
+        });
+        let line = said.recv_timeout(START_TIME_MAX).unwrap_or_else(|_| {
+            drop(child.kill());
+            format!("the daemon was not ready after {} s", START_TIME_MAX.as_secs())
+        });
+        match line.trim() {
+            READY => Ok(ExitCode::SUCCESS),
+            "" => Err(Fault::new(FaultKind::Io, "the daemon ended without a word; see its log")),
+            why => {
+                let text = format!("cannot mount {} on {}: {why}", self.store.display(), self.mountpoint.display());
+                Err(Fault::new(FaultKind::Io, text))
+            }
+        }
+    }
+
+    fn become_daemon(&self, embedded: &dyn Embedded) -> Result<ExitCode, Fault> {
+        drop(nix::unistd::setsid());
+        log_to(std::io::stderr);
+        let say = |line: &str| {
+            println!("{line}");
+            drop(std::io::stdout().flush());
+        };
+        let ready = || {
+            say(READY);
+            // Whoever waits for the end of the output is released.
+            if let Ok(null) = File::options().write(true).open("/dev/null") {
+                drop(crate::sys::dup_onto(std::os::fd::AsFd::as_fd(&null), 1, false));
+            }
+        };
+        match self.serve(embedded, self.mountpoint.clone(), ready) {
+            Err(fault) => {
+                say(&fault.to_string().replace('\n', " "));
+                tracing::error!("{fault}");
+                Ok(ExitCode::FAILURE)
+            }
+            done => done,
+        }
+    }
+
+    fn serve(&self, embedded: &dyn Embedded, mountpoint: PathBuf, ready: impl FnOnce()) -> Result<ExitCode, Fault> {
+        let owner = (geteuid().as_raw(), getegid().as_raw());
+        let backend = embedded.open(&self.store, self.memory, owner)?;
+        let source = self.store.to_string_lossy().into_owned();
+        daemon::run(Setup { backend, source, mountpoint }, ready)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Sends the log to `writer`; what is told is set by `MOJAVEFS_LOG` (`warn` if it is not).
+fn log_to<W: Write + Send + 'static>(writer: fn() -> W) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MOJAVEFS_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    drop(tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).try_init());
+}
+
+/// Reads `64M`, `1G`, `300000`.
+fn parse_size(text: &str) -> Result<usize, String> {
+    let wrong = || format!("`{text}` is no size; write 256M or 1G");
+    let (digits, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
+        Some((at, _)) => text.split_at(at),
+        None => (text, ""),
+    };
+    let shift = match unit.to_ascii_uppercase().trim_end_matches(['B', 'I']) {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(wrong()),
+    };
+    let number: usize = digits.parse().map_err(|_| wrong())?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(wrong)?;
+    match bytes >= MEMORY_BYTES_MIN {
+        true => Ok(bytes),
+        false => Err(format!("{text} is too little; {}M at least", MEMORY_BYTES_MIN >> 20)),
+    }
+}
+
+/// The least memory that a daemon works with, in bytes.
+const MEMORY_BYTES_MIN: usize = 16 << 20;
+/// The default says the same in words.
+const _: () = assert!(MEMORY_BYTES == 256 << 20);

@@ -1,0 +1,46 @@
+//! `mojavefs shell`
+
+use super::{Where, host_fault, parse_spec};
+use crate::job::JobView;
+use crate::job::supervise::{self, Ending, Supervisor};
+use clap::Args;
+use mojavefs::error::Fault;
+use mojavefs::id::SpecId;
+use mojavefs::wire::control::Start;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub(super) struct Shell {
+    /// The speculation, as `mojavefs status` numbers it
+    #[arg(value_parser = parse_spec)]
+    id: SpecId,
+    /// What to run instead of $SHELL
+    #[arg(last = true)]
+    command: Vec<OsString>,
+    #[command(flatten)]
+    filesystem: Where,
+}
+
+impl Shell {
+    pub(super) fn run(&self) -> Result<ExitCode, Fault> {
+        let supervisor = Supervisor::new().map_err(host_fault("watch the shell"))?;
+        let filesystem = self.filesystem.find()?;
+        let view = JobView::enter(&filesystem, Start::Inside { spec: self.id }, || ())?;
+        let command = match self.command.is_empty() {
+            true => vec![std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())],
+            false => self.command.clone(),
+        };
+        let environment = [("MOJAVEFS_SPEC", self.id.to_string())];
+        let ending = supervisor
+            .run(&command, None, &|| view.has_fallen(), &environment)
+            .map_err(host_fault(command[0].display()))?;
+        supervise::end_all();
+        view.drain()?;
+        Ok(match ending {
+            Ending::Exited(code) => ExitCode::from(code as u8),
+            Ending::Killed(signal) | Ending::Told(signal) => ExitCode::from(128 + signal as u8),
+            Ending::TimedOut => ExitCode::FAILURE,
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! Answering `specrun` and `mojavefs` on the control socket.
+
+use super::Daemon;
+use super::lease::Lease;
+use crate::control::{receive, send, unexpected};
+use crate::limits::STOP_TIME_MAX;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::FileKind;
+use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::limits::IO_BYTES_MAX;
+use mojavefs::wire::control::{Answer, Ask, Side};
+use mojavefs::wire::{ConnectionExt, Reply, Request, ViewKind};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Who is at the other end, by the kernel's word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    pub(super) uid: u32,
+    pub(super) pid: u32,
+}
+
+/// The connections of a daemon, to end them with it.
+pub(super) struct Leases {
+    open: Arc<Mutex<HashMap<u64, UnixStream>>>,
+    ending: Arc<AtomicBool>,
+}
+
+pub(super) fn start(listener: UnixListener, daemon: Arc<Daemon>) -> io::Result<Leases> {
+    let open: Arc<Mutex<HashMap<u64, UnixStream>>> = Arc::default();
+    let ending = Arc::new(AtomicBool::new(false));
+    let leases = Leases { open: open.clone(), ending: ending.clone() };
+    let next = AtomicU64::new(1);
+    let accept = move || {
+        for stream in listener.incoming() {
+            if ending.load(Ordering::SeqCst) {
+                return;
+            }
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::error!("accept on the control socket: {error}");
+                    continue;
+                }
+            };
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            if let Ok(copy) = stream.try_clone() {
+                open.lock().insert(number, copy);
+            }
+            let (daemon, open_here) = (daemon.clone(), open.clone());
+            let work = move || {
+                answer(&daemon, &stream);
+                open_here.lock().remove(&number);
+            };
+            if let Err(error) = std::thread::Builder::new().name("mojavefs-control".into()).spawn(work) {
+                tracing::error!("a thread for a control connection: {error}");
+                open.lock().remove(&number);
+            }
+        }
+    };
+    std::thread::Builder::new().name("mojavefs-accept".into()).spawn(accept)?;
+    Ok(leases)
+}
+
+impl Leases {
+    /// Ends every connection and waits until what they held is closed.
+    pub(super) fn end(self) {
+        self.ending.store(true, Ordering::SeqCst);
+        self.open.lock().values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        let deadline = Instant::now() + STOP_TIME_MAX;
+        while !self.open.lock().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(crate::limits::POLL_INTERVAL);
+        }
+    }
+}
+
+/// Answers one connection until it ends, which ends its lease.
+fn answer(daemon: &Arc<Daemon>, stream: &UnixStream) {
+    let caller = match getsockopt(stream, PeerCredentials) {
+        Ok(peer) => Caller { uid: peer.uid(), pid: peer.pid().cast_unsigned() },
+        Err(error) => return tracing::error!("who is calling: {error}"),
+    };
+    let mut lease = None;
+    let writing = Arc::new(Mutex::new(()));
+    loop {
+        let (ask, fd) = match receive::<Ask>(stream) {
+            Ok(Some(message)) => message,
+            Ok(None) => break,
+            Err(error) => {
+                tracing::warn!("a control connection of process {}: {error}", caller.pid);
+                break;
+            }
+        };
+        let (answer, fd) = match respond(daemon, caller, ask, fd, &mut lease, (stream, &writing)) {
+            Ok(answer) => answer,
+            Err(fault) => (Answer::Refused(fault), None),
+        };
+        let _whole = writing.lock();
+        if send(stream, &answer, fd.as_ref()).is_err() {
+            break;
+        }
+    }
+    if let Some(lease) = lease {
+        lease.end(daemon);
+    }
+}
+
+type Answered = (Answer, Option<OwnedFd>);
+
+fn respond(
+    daemon: &Arc<Daemon>,
+    caller: Caller,
+    ask: Ask,
+    fd: Option<OwnedFd>,
+    lease: &mut Option<Lease>,
+    (stream, writing): (&UnixStream, &Arc<Mutex<()>>),
+) -> Result<Answered, Fault> {
+    let (server, uid) = (&daemon.connection, caller.uid);
+    let answer = match ask {
+        Ask::Start { start, mounted } => {
+            if lease.is_some() {
+                return Err(Fault::new(FaultKind::Busy, "this connection has a view already"));
+            }
+            let device = match (mounted, fd) {
+                (true, None) => return Err(Fault::new(FaultKind::Protocol, "no FUSE descriptor came along")),
+                (true, Some(device)) => Some(device),
+                (false, _) => None,
+            };
+            let (started, mount) = Lease::start(daemon, caller, start, device)?;
+            let (view, spec) = (started.view(), started.spec());
+            let (copy, writing) = (stream.try_clone(), writing.clone());
+            if let Ok(copy) = copy {
+                let tell = move |spec, state| {
+                    let _whole = writing.lock();
+                    drop(send(&copy, &Answer::Decided { spec, state }, None));
+                };
+                daemon.notices.on_decided(view, Box::new(tell));
+            }
+            *lease = Some(started);
+            return Ok((Answer::Started { view, spec }, mount));
+        }
+        Ask::Commit { spec, resolutions } => {
+            Answer::Outcome(server.outcome(Request::Commit { spec, uid, resolutions })?)
+        }
+        Ask::Abort { spec } => Answer::Outcome(server.outcome(Request::Abort { spec, uid })?),
+        Ask::Hold { spec } => Answer::Outcome(server.outcome(Request::Hold { spec, uid })?),
+        Ask::Status => Answer::Status(server.status(Request::Status { uid })?),
+        Ask::Diff { spec, from } => Answer::Diff(server.diff(Request::Diff { spec, uid, from })?),
+        Ask::Content { spec, side, path, bytes_max } => content(daemon, uid, spec, side, &path, bytes_max)?,
+        Ask::Reclaim => match server.call(Request::Reclaim)? {
+            Reply::Reclaimed { removed, more } => Answer::Reclaimed { removed, more },
+            _ => return Err(unexpected(&Answer::Done)),
+        },
+        Ask::Sync => {
+            server.done(Request::Sync)?;
+            Answer::Done
+        }
+        Ask::Hello => Answer::Daemon {
+            pid: std::process::id(),
+            uid: nix::unistd::geteuid().as_raw(),
+            mountpoint: daemon.mountpoint_bytes(),
+            source: daemon.source.clone().into_bytes(),
+        },
+    };
+    Ok((answer, None))
+}
+
+/// The content of a file on one side of a diff, through a view of its own.
+fn content(daemon: &Daemon, uid: u32, spec: SpecId, side: Side, path: &[u8], bytes_max: u64) -> Result<Answer, Fault> {
+    let server = &daemon.connection;
+    let kind = match side {
+        Side::Before => ViewKind::Before { spec, uid },
+        Side::After => ViewKind::Inside { spec, uid },
+    };
+    let view = server.view(Request::OpenView(kind))?.view;
+    let content = read_path(daemon, view, path, bytes_max);
+    server.done(Request::CloseView(view))?;
+    content.map(Answer::Content)
+}
+
+fn read_path(daemon: &Daemon, view: ViewId, path: &[u8], bytes_max: u64) -> Result<Vec<u8>, Fault> {
+    let server = &daemon.connection;
+    let mut ino = Ino::ROOT;
+    for name in path.split(|byte| *byte == b'/') {
+        ino = server.attr(Request::Lookup { view, parent: ino, name })?.ino;
+    }
+    let attr = server.attr(Request::GetAttr { view, ino })?;
+    match attr.kind {
+        FileKind::Symlink => return server.data(Request::ReadLink { view, ino }),
+        FileKind::Regular => {}
+        _ => return Ok(Vec::new()),
+    }
+    if attr.size > bytes_max {
+        let text = format!("{} has {} bytes, more than the {bytes_max} shown", path.escape_ascii(), attr.size);
+        return Err(Fault::new(FaultKind::TooLarge, text));
+    }
+    let mut content = Vec::new();
+    while (content.len() as u64) < attr.size {
+        let piece = Request::Read { view, ino, offset: content.len() as u64, size: IO_BYTES_MAX as u32 };
+        let data = server.data(piece)?;
+        if data.is_empty() {
+            break;
+        }
+        content.extend(data);
+    }
+    Ok(content)
+}

@@ -1,0 +1,158 @@
+//! The process behind a mount: it connects to the server, answers the kernel, and listens for `specrun` and `mojavefs`.
+
+mod lease;
+mod listen;
+
+use crate::fuse::{self, Kernel};
+use crate::mount::{self, MountOptions};
+use crate::notify::Notices;
+use crate::view::View;
+use mojavefs::error::Fault;
+use mojavefs::wire::{Connection, ConnectionExt, Request, ViewKind};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::geteuid;
+use std::any::Any;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A server to talk to, and what keeps it running when it lives in this process.
+pub struct Backend {
+    /// The session.
+    pub connection: Arc<dyn Connection>,
+    /// Dropped last.
+    pub keep: Box<dyn Any + Send>,
+}
+
+/// What a daemon serves, and where.
+pub(crate) struct Setup {
+    pub(crate) backend: Backend,
+    /// The store or server, as the user named it.
+    pub(crate) source: String,
+    pub(crate) mountpoint: PathBuf,
+}
+
+/// What all threads of a daemon share.
+pub(crate) struct Daemon {
+    connection: Arc<dyn Connection>,
+    notices: Arc<Notices>,
+    mountpoint: PathBuf,
+    source: String,
+    socket: PathBuf,
+}
+
+/// Where daemons of this user put their sockets and logs.
+pub(crate) fn runtime_dir() -> io::Result<PathBuf> {
+    let dir = match geteuid().is_root() {
+        true => PathBuf::from("/run/mojavefs"),
+        false => match std::env::var_os("XDG_RUNTIME_DIR") {
+            Some(dir) => PathBuf::from(dir).join("mojavefs"),
+            None => std::env::temp_dir().join(format!("mojavefs-{}", geteuid())),
+        },
+    };
+    match fs::DirBuilder::new().mode(0o755).create(&dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(io::Error::new(e.kind(), format!("create {}: {e}", dir.display())));
+        }
+        _ => {}
+    }
+    let owner = fs::symlink_metadata(&dir)?;
+    if !owner.is_dir() || owner.uid() != geteuid().as_raw() {
+        let text = format!("{} is not a directory of this user: remove it", dir.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(dir)
+}
+
+/// Serves until the mount is gone. `ready` is called once the filesystem can be used.
+pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
+    let fault = |what: &str| {
+        let what = what.to_owned();
+        move |e: io::Error| Fault::new(mojavefs::error::FaultKind::Io, format!("{what}: {e}"))
+    };
+    // Blocked before the first thread starts, so that only the one that waits for them gets them.
+    let signals = ending_signals();
+    signals.thread_block().map_err(|e| fault("block signals")(e.into()))?;
+    let Setup { backend, source, mountpoint } = setup;
+    let dir = runtime_dir().map_err(fault("the directory for control sockets"))?;
+    let socket = dir.join(format!("{}.sock", std::process::id()));
+    let listener = bind(&socket).map_err(fault("the control socket"))?;
+    let connection = backend.connection.clone();
+    let notices = Arc::new(Notices::default());
+    connection.set_notice_sink(notices.clone());
+    let trunk = connection.view(Request::OpenView(ViewKind::Trunk))?;
+    let control = socket.to_string_lossy().into_owned();
+    let view = Arc::new(View::new(connection.clone(), trunk.view, None, &control));
+    let kernel =
+        mount_trunk(&mountpoint, &source, view).map_err(|e| fault(&format!("mount on {}", mountpoint.display()))(e))?;
+    notices.add(&kernel);
+    let daemon = Arc::new(Daemon { connection, notices, mountpoint: mountpoint.clone(), source, socket });
+    let leases = listen::start(listener, daemon.clone()).map_err(fault("listen"))?;
+    end_on_signal(signals, mountpoint).map_err(fault("wait for signals"))?;
+    ready();
+    let result = kernel.join().map_err(fault("answering the kernel"));
+    leases.end();
+    drop(daemon.connection.done(Request::CloseView(trunk.view)));
+    drop(fs::remove_file(&daemon.socket));
+    drop(daemon);
+    drop(backend);
+    result
+}
+
+fn bind(socket: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(socket) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    // Anybody may ask; the kernel says who is asking.
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+fn mount_trunk(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
+    if !geteuid().is_root() {
+        return fuse::serve_at(point, source, view);
+    }
+    let detached = mount::detached(source.as_bytes(), MountOptions { others: true, privileged: true })?;
+    let kernel = fuse::serve(detached.device, view)?;
+    mount::attach(&detached.mount, point)?;
+    Ok(kernel)
+}
+
+fn ending_signals() -> SigSet {
+    let mut signals = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
+    signals
+}
+
+/// A signal takes the mount away, and with it the daemon ends.
+fn end_on_signal(signals: SigSet, mountpoint: PathBuf) -> io::Result<()> {
+    let wait = move || {
+        while signals.wait().is_ok() {
+            let minor = mount::ours_at(&mountpoint).ok().flatten().map(|mount| mount.minor);
+            if let Err(error) = mount::unmount(&mountpoint, true) {
+                tracing::error!("unmount {}: {error}", mountpoint.display());
+            }
+            if let Some(Err(error)) = minor.map(mount::abort_connection) {
+                tracing::error!("end the mount of {}: {error}", mountpoint.display());
+            }
+        }
+    };
+    std::thread::Builder::new().name("mojavefs-signals".into()).spawn(wait)?;
+    Ok(())
+}
+
+impl Daemon {
+    fn control(&self) -> String {
+        self.socket.to_string_lossy().into_owned()
+    }
+
+    fn mountpoint_bytes(&self) -> Vec<u8> {
+        self.mountpoint.as_os_str().as_bytes().to_vec()
+    }
+}

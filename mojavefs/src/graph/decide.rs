@@ -1,0 +1,119 @@
+//! What owners decide, and what stands in the way (rules 3, 4, 7, 8, 11).
+
+use super::event::{Cause, Effect, Event, GraphError, Owner};
+use super::state::{Graph, Outcome, Place};
+use crate::id::{ContextId, IntervalId, SpecId};
+
+impl Graph {
+    fn place(&self, owner: Owner, spec: SpecId) -> Result<&Place, GraphError> {
+        let place = self.undecided(spec)?.owners.get(&owner.context());
+        let held = matches!(owner, Owner::Store(_));
+        place.filter(|place| place.held == held).ok_or(GraphError::NotOwner(spec))
+    }
+
+    fn place_mut(&mut self, context: ContextId, spec: SpecId) -> &mut Place {
+        self.spec_mut(spec).owners.get_mut(&context).expect("the owner was found before")
+    }
+
+    pub(super) fn vote(&mut self, owner: Owner, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
+        if self.outcomes.get(&spec) == Some(&Outcome::Committed) {
+            return Ok(Vec::new());
+        }
+        if self.place(owner, spec)?.vote.is_some() {
+            return Ok(Vec::new());
+        }
+        self.cast(owner.context(), spec);
+        Ok(self.settle(spec))
+    }
+
+    fn cast(&mut self, context: ContextId, spec: SpecId) -> IntervalId {
+        let by = self.current(context).expect("an owner's entry is alive as long as its speculation is undecided");
+        self.interval_mut(by).votes.insert(spec);
+        self.place_mut(context, spec).vote = Some(by);
+        by
+    }
+
+    pub(super) fn abort(
+        &mut self,
+        owner: Owner,
+        spec: SpecId,
+        code: i32,
+        retry: bool,
+    ) -> Result<Vec<Effect>, GraphError> {
+        if code == 0 {
+            return Err(GraphError::ZeroCode(spec));
+        }
+        if self.outcomes.get(&spec) == Some(&Outcome::Aborted) {
+            return if retry { Err(GraphError::Aborted(spec)) } else { Ok(Vec::new()) };
+        }
+        self.place(owner, spec)?;
+        Ok(self.fall(spec, Cause::Aborted { spec, code, retry }))
+    }
+
+    pub(super) fn hold(&mut self, context: ContextId, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
+        if self.place(Owner::Store(context), spec).is_err() {
+            self.place(Owner::Context(context), spec)?;
+            self.place_mut(context, spec).held = true;
+        }
+        Ok(Vec::new())
+    }
+
+    pub(super) fn close(&mut self, context: ContextId) -> Result<Vec<Effect>, GraphError> {
+        self.running(context)?;
+        let state = self.contexts.get_mut(&context).expect("it runs");
+        state.open = false;
+        let abandoned = |spec: &SpecId| {
+            let place = &self.specs[spec].owners[&context];
+            place.vote.is_none() && !place.held
+        };
+        // Whatever else it abandons has its entry on top of the first one's and falls with it.
+        let mut entered = self.contexts[&context].stack.iter().filter_map(|id| self.intervals[id].assumption);
+        let first = entered.find(abandoned);
+        let effects = first.map(|spec| self.fall(spec, Cause::OwnerGone { spec })).unwrap_or_default();
+        self.forget_if_done(context);
+        Ok(effects)
+    }
+
+    pub(super) fn conflict(&mut self, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
+        self.undecided(spec)?;
+        self.spec_mut(spec).conflict = true;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn resolve(&mut self, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
+        if !self.undecided(spec)?.conflict {
+            return Ok(Vec::new());
+        }
+        self.spec_mut(spec).conflict = false;
+        Ok(self.settle(spec))
+    }
+
+    /// The speculations that an event would commit, in one step; the graph stays as it is. A driver looks for conflicts
+    /// among them, says which ones [conflict](Event::Conflict), and then applies the event: so nothing becomes final
+    /// unchecked, even where one vote settles several speculations (rule 11).
+    pub fn preview(&mut self, event: &Event) -> Result<Vec<SpecId>, GraphError> {
+        let finals = match *event {
+            Event::Vote { owner, spec } if self.specs.contains_key(&spec) => {
+                if self.place(owner, spec)?.vote.is_some() {
+                    return Ok(Vec::new());
+                }
+                let by = self.cast(owner.context(), spec);
+                let finals = self.finals(spec);
+                self.interval_mut(by).votes.remove(&spec);
+                self.place_mut(owner.context(), spec).vote = None;
+                finals
+            }
+            Event::Resolve { spec } if self.undecided(spec)?.conflict => {
+                self.spec_mut(spec).conflict = false;
+                let finals = self.finals(spec);
+                self.spec_mut(spec).conflict = true;
+                finals
+            }
+            _ => return Ok(Vec::new()),
+        };
+        let mut specs: Vec<SpecId> = finals.iter().filter_map(|id| self.intervals[id].assumption).collect();
+        specs.sort_unstable();
+        specs.dedup();
+        Ok(specs)
+    }
+}

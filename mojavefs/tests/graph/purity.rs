@@ -1,0 +1,20 @@
+//! The graph does no I/O, keeps no clock, starts no thread, and its answers do not depend on hashing.
+
+#[test]
+fn the_graph_is_pure() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/graph");
+    let forbidden = [
+        "std::time", "std::thread", "std::io", "std::fs", "std::net", "std::env", "std::process", "std::sync", "tokio",
+        "HashMap", "HashSet", "RandomState", "async ", "unsafe", "println!",
+    ];
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).expect("the graph has a folder") {
+        let path = entry.expect("a readable folder").path();
+        let text = std::fs::read_to_string(&path).expect("sources are text");
+        for word in forbidden {
+            assert!(!text.contains(word), "{} contains {word}", path.display());
+        }
+        files += 1;
+    }
+    assert!(files >= 9, "found only {files} files in {folder}");
+}
