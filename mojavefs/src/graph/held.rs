@@ -24,6 +24,8 @@ impl Graph {
             // One that is closed already or has gone with another is just as well.
             let _effects = left.close(context);
         }
+        left.outcomes.clear();
+        left.outcome_order.clear();
         left.drop_all_but(&left.stood_for());
         left
     }

@@ -30,7 +30,7 @@ pub(crate) struct Model {
     pub(crate) intervals: Vec<Interval>,
     places: Vec<Place>,
     specs: BTreeSet<SpecId>,
-    /// In the order of their opening; `true` while running.
+    /// `true` while running. Ids are never used again.
     contexts: BTreeMap<ContextId, bool>,
     aborted: BTreeSet<SpecId>,
     conflicts: BTreeSet<SpecId>,
@@ -128,7 +128,6 @@ impl Model {
         match *event {
             Event::Open { context, interval, from } => {
                 let anew = self.contexts.get(&context).is_none_or(|open| *open && self.is_undone(context));
-                let anew = anew || (self.contexts.get(&context) == Some(&false) && self.stack(context).is_empty());
                 self.demand(anew, GraphError::InUse(context.0))?;
                 self.demand(from.is_none_or(|from| self.is_live(from)), GraphError::NoInterval(IntervalId::FINAL))?;
                 self.contexts.insert(context, true);
@@ -302,7 +301,8 @@ impl Model {
 
     /// Rules 3 and 6: all intervals, less what cannot be in a closed set, until nothing more must go.
     fn finals(&self, dead: &BTreeSet<IntervalId>, aborted: &BTreeSet<SpecId>) -> BTreeSet<IntervalId> {
-        let mut finals: BTreeSet<IntervalId> = self.intervals.iter().map(|i| i.id).filter(|id| !dead.contains(id)).collect();
+        let mut finals: BTreeSet<IntervalId> =
+            self.intervals.iter().map(|i| i.id).filter(|id| !dead.contains(id)).collect();
         loop {
             let stays = |id: &&IntervalId| {
                 let interval = self.interval(**id).expect("it is in the history");
@@ -333,7 +333,8 @@ impl Model {
         let mut must_act = BTreeSet::new();
         loop {
             let before = (needed.len(), must_act.len());
-            for interval in self.intervals.iter().filter(|i| needed.clone().contains(&i.id) && self.is_live(i.id)) {
+            let known = needed.clone();
+            for interval in self.intervals.iter().filter(|i| known.contains(&i.id) && self.is_live(i.id)) {
                 needed.extend(interval.base.iter().chain(&interval.deps));
                 for place in interval.assumption.iter().flat_map(|spec| self.places_of(*spec)) {
                     let counted = place.votes.iter().filter(|vote| !self.verdict.dead.contains(vote));

@@ -4,8 +4,21 @@
 fn the_graph_is_pure() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/graph");
     let forbidden = [
-        "std::time", "std::thread", "std::io", "std::fs", "std::net", "std::env", "std::process", "std::sync", "tokio",
-        "HashMap", "HashSet", "RandomState", "async ", "unsafe", "println!",
+        "std::time",
+        "std::thread",
+        "std::io",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "std::process",
+        "std::sync",
+        "tokio",
+        "HashMap",
+        "HashSet",
+        "RandomState",
+        "async ",
+        "unsafe",
+        "println!",
     ];
     let mut files = 0;
     for entry in std::fs::read_dir(folder).expect("the graph has a folder") {

@@ -37,7 +37,9 @@ fn sort_out(effects: &[Effect]) -> Said {
                 said.dead.extend(intervals);
                 said.aborted.extend(specs);
             }
-            Effect::Withdrawn { spec, context } => assert!(said.withdrawn.insert((*spec, *context)), "taken back twice"),
+            Effect::Withdrawn { spec, context } => {
+                assert!(said.withdrawn.insert((*spec, *context)), "taken back twice")
+            }
             Effect::Rollback { context, to, .. } => {
                 assert_eq!(said.rollbacks.insert(*context, *to), None, "one event rolls a context back once");
             }
@@ -81,7 +83,7 @@ impl Referee {
         let lost = was.votes.difference(&is.votes).filter(|(spec, _)| !is.aborted.contains(spec));
         let dead: BTreeSet<IntervalId> = fresh(&is.dead, &was.dead);
         let mut rollbacks = BTreeMap::new();
-        for context in self.model.contexts().filter(|context| self.is_running(*context, event)) {
+        for context in self.model.contexts().filter(|context| self.model.is_running(*context)) {
             let earliest = before.stack(context).into_iter().find(|id| dead.contains(id));
             rollbacks.extend(earliest.map(|to| (context, to)));
         }
@@ -97,11 +99,6 @@ impl Referee {
         self.check_explanations(event, before, effects, &said);
         self.finals.extend(&said.finals);
         self.dead.extend(&said.dead);
-    }
-
-    /// Said of contexts by the model alone: a context runs from its opening until its end.
-    fn is_running(&self, context: ContextId, event: &Event) -> bool {
-        *event != Event::Close { context } && self.model.is_running(context)
     }
 
     /// Every link of a rollback's explanation is a real one, and the last leads to what it began with.
