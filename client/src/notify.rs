@@ -12,7 +12,7 @@ pub(crate) type OnDecided = Box<dyn Fn(SpecId, SpecState) + Send + Sync>;
 
 /// Brings notices to the kernels of this process.
 #[derive(Default)]
-pub struct Notices {
+pub(crate) struct Notices {
     kernels: RwLock<HashMap<ViewId, Weak<Kernel>>>,
     decided: Mutex<HashMap<ViewId, Arc<OnDecided>>>,
 }

@@ -114,7 +114,7 @@ impl Mount {
     }
 
     fn become_daemon(&self, embedded: &dyn Embedded) -> Result<ExitCode, Fault> {
-        drop(nix::unistd::setsid());
+        let _ = nix::unistd::setsid();
         log_to(std::io::stderr);
         let say = |line: &str| {
             println!("{line}");

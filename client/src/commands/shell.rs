@@ -39,7 +39,7 @@ impl Shell {
         view.drain()?;
         Ok(match ending {
             Ending::Exited(code) => ExitCode::from(code as u8),
-            Ending::Killed(signal) | Ending::Told(signal) => ExitCode::from(128 + signal as u8),
+            Ending::Killed(signal) => ExitCode::from(128 + signal as u8),
             Ending::TimedOut => ExitCode::FAILURE,
         })
     }

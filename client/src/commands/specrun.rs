@@ -140,7 +140,7 @@ impl Cli {
     fn judge(&self, ending: Ending) -> (u8, Verdict) {
         let (code, success) = match ending {
             Ending::Exited(code) => (code as u8, self.commit_on.contains(&code)),
-            Ending::Killed(signal) | Ending::Told(signal) => (128 + signal as u8, false),
+            Ending::Killed(signal) => (128 + signal as u8, false),
             Ending::TimedOut => (EXIT_TIMED_OUT, false),
         };
         let verdict = match success {

@@ -5,7 +5,7 @@ mod serve;
 mod slow;
 
 pub(crate) use serve::serve_at;
-pub use serve::{Kernel, serve};
+pub(crate) use serve::{Kernel, serve};
 
 use crate::limits::{BACKGROUND_REQUESTS_MAX, CACHE_TIME};
 use crate::view::{CONTROL_XATTR, View};

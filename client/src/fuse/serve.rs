@@ -21,7 +21,7 @@ const NOTIFY_INC_EPOCH: i32 = 8;
 const OUT_HEADER_BYTES: u32 = 16;
 
 /// A kernel that is being answered.
-pub struct Kernel {
+pub(crate) struct Kernel {
     notifier: Notifier,
     /// The connection, for what fuser can't say.
     device: File,
@@ -31,7 +31,7 @@ pub struct Kernel {
 
 /// Answers what comes through `fd`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
 /// on how to talk; the rest happens on threads of its own until the mount is gone.
-pub fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
+pub(crate) fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
     start(Session::from_fd(fuse, fd, SessionACL::All, config(SessionACL::All))?, view)
 }
@@ -65,12 +65,12 @@ fn start(session: Session<Fuse>, view: Arc<View>) -> io::Result<Arc<Kernel>> {
 
 impl Kernel {
     /// The view it sees.
-    pub fn view(&self) -> &Arc<View> {
+    pub(crate) fn view(&self) -> &Arc<View> {
         &self.view
     }
 
     /// Waits until the mount is gone and everything asked was answered.
-    pub fn join(&self) -> io::Result<()> {
+    pub(crate) fn join(&self) -> io::Result<()> {
         let session = self.session.lock().take();
         session.map_or(Ok(()), BackgroundSession::join)
     }

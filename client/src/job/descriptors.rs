@@ -68,7 +68,7 @@ impl Open {
         let again = nix::fcntl::open(&self.path, flags, Mode::empty())?;
         if let Some(offset) = self.offset {
             // A fifo or the like has none; then it had none before.
-            drop(lseek(again.as_fd(), offset, Whence::SeekSet));
+            let _ = lseek(again.as_fd(), offset, Whence::SeekSet);
         }
         let target: RawFd = self.fd;
         sys::dup_onto(again.as_fd(), target, self.close_on_exec)

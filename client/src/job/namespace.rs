@@ -66,7 +66,7 @@ pub(crate) fn kill_all_in(namespace: MountNamespace, spared: &[u32]) -> usize {
         }
         for pid in left {
             killed.insert(pid);
-            drop(kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL));
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         }
         super::supervise::reap();
         std::thread::sleep(POLL_INTERVAL);

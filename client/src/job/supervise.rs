@@ -23,8 +23,6 @@ pub(crate) enum Ending {
     Killed(i32),
     /// It took longer than it may.
     TimedOut,
-    /// The supervisor was told to end.
-    Told(i32),
 }
 
 /// Passed on to the job when they come from another process; from a terminal they reach the job by themselves.
@@ -100,7 +98,7 @@ impl Supervisor {
             let Ok(signal) = Signal::try_from(info.ssi_signo.cast_signed()) else { continue };
             let from_a_process = info.ssi_code <= 0;
             if from_a_process && PASSED_ON.contains(&signal) {
-                drop(kill(main, signal));
+                let _ = kill(main, signal);
             }
         }
         Ok(())
@@ -144,7 +142,7 @@ pub(crate) fn end_all() -> usize {
             return ended;
         }
         for pid in &pids {
-            drop(kill(Pid::from_raw(*pid), Signal::SIGKILL));
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
         ended += pids.len();
         match waitpid(None, None) {

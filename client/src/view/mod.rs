@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The attribute by which programs on a mount find the daemon behind it and the view they are in.
-pub const CONTROL_XATTR: &str = "system.mojavefs";
+pub(crate) const CONTROL_XATTR: &str = "system.mojavefs";
 
 /// One view.
-pub struct View {
+pub(crate) struct View {
     connection: Arc<dyn Connection>,
     id: ViewId,
     spec: Option<SpecId>,
@@ -35,7 +35,7 @@ pub struct View {
 
 impl View {
     /// The view `id` of a session; `spec` if it is a job's. `control` is where the daemon listens.
-    pub fn new(connection: Arc<dyn Connection>, id: ViewId, spec: Option<SpecId>, control: &str) -> Self {
+    pub(crate) fn new(connection: Arc<dyn Connection>, id: ViewId, spec: Option<SpecId>, control: &str) -> Self {
         View {
             connection,
             id,
@@ -49,13 +49,8 @@ impl View {
     }
 
     /// Its number in the session.
-    pub fn id(&self) -> ViewId {
+    pub(crate) fn id(&self) -> ViewId {
         self.id
-    }
-
-    /// The speculation it belongs to.
-    pub fn spec(&self) -> Option<SpecId> {
-        self.spec
     }
 
     /// The server.

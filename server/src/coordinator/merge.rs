@@ -1,18 +1,357 @@
 //! Committing in spite of conflicts, once the owner has said whose version stands.
+//!
+//! What the speculation changed is done again, path by path, on what is final now, as a new speculation that is then
+//! committed: where the other version shall stand, it is left out. So names, links and counts are right by construction,
+//! and no file mixes two histories. Takes time in proportion to what was changed.
 
+use super::diff::Changes;
 use super::{Aftermath, Coordinator, fault};
+use crate::ops::{NewFile, Ops, Scope};
+use crate::store::Sight;
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs::id::SpecId;
-use mojavefs::wire::{Outcome, Resolution};
+use mojavefs::file::{Attr, FileKind, SetAttr, SetTime};
+use mojavefs::id::{Ino, SpecId};
+use mojavefs::limits::IO_BYTES_MAX;
+use mojavefs::wire::{Change, ChangeKind, Conflict, Outcome, RenameMode, Resolution, SeekWhence, SpecState, XattrMode};
+use std::collections::HashMap;
+
+/// Where moved things wait until all names are free, below the root.
+const WAITING: &str = ".mojavefs-moving-";
+
+/// What the owner said of paths.
+struct Choice<'a>(&'a [Resolution]);
+
+impl Choice<'_> {
+    /// Whether the speculation's version stands; nothing if the owner did not say. The longest path decides.
+    fn ours(&self, path: &[u8]) -> Option<bool> {
+        let said = self.0.iter().filter_map(|resolution| {
+            let (above, ours) = match resolution {
+                Resolution::Ours(above) => (above, true),
+                Resolution::Theirs(above) => (above, false),
+            };
+            is_below(path, above).then_some((above.len(), ours))
+        });
+        said.max_by_key(|(length, _)| *length).map(|(_, ours)| ours)
+    }
+}
+
+/// Whether `path` is `above` or lies below it; everything lies below the root.
+fn is_below(path: &[u8], above: &[u8]) -> bool {
+    match path.strip_prefix(above) {
+        Some(rest) => above.is_empty() || rest.is_empty() || rest[0] == b'/',
+        None => false,
+    }
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+fn missing(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::NotFound | FaultKind::NotDirectory)
+}
 
 impl Coordinator {
+    /// Commits with the owner's word on every conflict; refused while one is left without.
     pub(super) fn commit_resolved(
         &self,
-        _spec: SpecId,
-        _uid: u32,
-        _resolutions: &[Resolution],
+        spec: SpecId,
+        uid: u32,
+        resolutions: &[Resolution],
     ) -> Result<(Outcome, Aftermath), Fault> {
-        let _ = fault::store;
-        Err(Fault::new(FaultKind::Unsupported, "unfinished"))
+        let choice = Choice(resolutions);
+        let changes = self.changes_of(spec, uid)?;
+        let (info, parent, count, conflicts, state) = {
+            let state = self.state.lock();
+            let job = state.job(spec, uid)?;
+            let standing = self.conflicts.of(job.context);
+            (job.info.clone(), job.parent_context, job.changes(&self.store), standing, job.state)
+        };
+        let named = self.named(&changes.after, &conflicts);
+        let open: Vec<Conflict> = named.into_iter().filter(|c| choice.ours(&c.path).is_none()).collect();
+        if !open.is_empty() || conflicts.more > 0 && choice.ours(b"").is_none() {
+            let outcome = Outcome { spec, state, changes: count, conflicts: open, conflicts_more: conflicts.more };
+            return Ok((outcome, Aftermath::default()));
+        }
+        let all = changes.all(&self.store).map_err(fault::store)?;
+        let (again, _, scope) = self.begin(parent, info)?;
+        // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
+        let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };
+        if let Err(fault) = replay.run(all, &choice) {
+            self.abort(again, None)?;
+            return Err(fault);
+        }
+        let (outcome, mut aftermath) = self.commit(again, 0, &[])?;
+        if !matches!(outcome.state, SpecState::Committed | SpecState::Voted) {
+            self.abort(again, None)?;
+            return Ok((Outcome { spec, state, ..outcome }, Aftermath::default()));
+        }
+        let (_, undone) = self.abort(spec, None)?;
+        aftermath.jobs.extend(undone.jobs);
+        aftermath.undone.extend(undone.undone);
+        Ok((Outcome { spec, changes: count, ..outcome }, aftermath))
+    }
+}
+
+/// One speculation's changes on their way into another.
+struct Replay<'a> {
+    ops: &'a Ops,
+    from: &'a Sight,
+    to: &'a Scope,
+    /// Files that were made anew, for their further names.
+    links: HashMap<Ino, Ino>,
+}
+
+impl Replay<'_> {
+    fn run(mut self, all: Vec<Change>, choice: &Choice<'_>) -> Result<(), Fault> {
+        let mut all: Vec<Change> = all.into_iter().filter(|change| choice.ours(&change.path) != Some(false)).collect();
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        let moved = self.set_aside(&all)?;
+        // Contents before the directories that hold them.
+        for change in all.iter().rev().filter(|change| change.kind == ChangeKind::Removed) {
+            self.remove(&change.path)?;
+        }
+        for change in &all {
+            match &change.kind {
+                ChangeKind::Removed => {}
+                ChangeKind::Renamed { modified, .. } => self.place(change, moved.get(&change.path[..]), *modified)?,
+                ChangeKind::Added | ChangeKind::Modified => self.put(change)?,
+                ChangeKind::Attributes => {
+                    let ino = self.find(&change.path)?;
+                    self.attributes(ino, change)?;
+                }
+            }
+        }
+        for change in all.iter().rev() {
+            self.directory_times(change)?;
+        }
+        Ok(())
+    }
+
+    fn source(&self) -> Scope {
+        Scope { sight: self.from.clone(), touches: None }
+    }
+
+    fn find_in(&self, scope: &Scope, path: &[u8]) -> Result<Ino, Fault> {
+        let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        let mut at = Ino::ROOT;
+        for name in names {
+            at = self.ops.lookup(scope, at, name)?.ino;
+        }
+        Ok(at)
+    }
+
+    fn find(&self, path: &[u8]) -> Result<Ino, Fault> {
+        self.find_in(self.to, path)
+    }
+
+    /// Takes what was renamed out of the way, so that names can be swapped. Returns where each waits, by its new path.
+    fn set_aside<'c>(&mut self, all: &'c [Change]) -> Result<HashMap<&'c [u8], Vec<u8>>, Fault> {
+        let mut moved = HashMap::new();
+        for (number, change) in all.iter().enumerate().rev() {
+            let ChangeKind::Renamed { from, .. } = &change.kind else { continue };
+            let (dir, name) = split(from);
+            let waiting = format!("{WAITING}{number}").into_bytes();
+            let renamed = self
+                .find(dir)
+                .and_then(|dir| self.ops.rename(self.to, (dir, name), (Ino::ROOT, &waiting), RenameMode::NoReplace));
+            match renamed {
+                Ok(_) => drop(moved.insert(&change.path[..], waiting)),
+                // Somebody removed it meanwhile: it is made anew.
+                Err(fault) if missing(&fault) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Removes whatever is at a path.
+    fn remove(&self, path: &[u8]) -> Result<(), Fault> {
+        let (dir, name) = split(path);
+        let found = self.find(dir).and_then(|dir| Ok((dir, self.ops.lookup(self.to, dir, name)?)));
+        let (dir, attr) = match found {
+            Err(fault) if missing(&fault) => return Ok(()),
+            found => found?,
+        };
+        if attr.kind != FileKind::Directory {
+            return self.ops.unlink(self.to, dir, name).map(drop);
+        }
+        loop {
+            let (entries, _) = self.ops.read_dir(self.to, attr.ino, None, 1, false)?;
+            match entries.first() {
+                Some(entry) => self.remove(&super::paths::join(path, &entry.name))?,
+                None => return self.ops.remove_dir(self.to, dir, name).map(drop),
+            }
+        }
+    }
+
+    /// Puts something renamed where it belongs.
+    fn place(&mut self, change: &Change, waiting: Option<&Vec<u8>>, modified: bool) -> Result<(), Fault> {
+        let Some(waiting) = waiting else { return self.put(change) };
+        self.clear(&change.path, change.after.as_ref())?;
+        let (dir, name) = split(&change.path);
+        let dir = self.make_dirs(dir)?;
+        self.ops.rename(self.to, (Ino::ROOT, waiting), (dir, name), RenameMode::Replace)?;
+        let ino = self.find(&change.path)?;
+        if modified {
+            self.content(&change.path, ino)?;
+        }
+        self.attributes(ino, change)
+    }
+
+    /// Makes room: whatever is there and can't become the new version goes.
+    fn clear(&self, path: &[u8], after: Option<&Attr>) -> Result<(), Fault> {
+        let there = match self.find(path) {
+            Err(fault) if missing(&fault) => return Ok(()),
+            there => self.ops.get_attr(self.to, there?)?,
+        };
+        match after.is_some_and(|after| after.kind == FileKind::Directory && there.kind == after.kind) {
+            true => Ok(()),
+            false => self.remove(path),
+        }
+    }
+
+    /// Makes the speculation's version of a path anew.
+    fn put(&mut self, change: &Change) -> Result<(), Fault> {
+        let Some(after) = &change.after else { return Ok(()) };
+        let (dir, name) = split(&change.path);
+        let dir = self.make_dirs(dir)?;
+        let there = match self.ops.lookup(self.to, dir, name) {
+            Err(fault) if missing(&fault) => None,
+            there => Some(there?),
+        };
+        let same = there.filter(|there| there.ino == after.ino || (there.kind, after.kind) == BOTH_DIRECTORIES);
+        let ino = match same {
+            Some(there) => there.ino,
+            None => {
+                self.clear(&change.path, None)?;
+                if let Some(made) = self.links.get(&after.ino) {
+                    self.ops.link(self.to, *made, dir, name)?;
+                    return Ok(());
+                }
+                self.make(dir, name, after)?
+            }
+        };
+        self.links.insert(after.ino, ino);
+        self.content(&change.path, ino)?;
+        self.attributes(ino, change)
+    }
+
+    fn make(&self, dir: Ino, name: &[u8], after: &Attr) -> Result<Ino, Fault> {
+        let target = match after.kind {
+            FileKind::Symlink => self.ops.read_link(&self.source(), after.ino)?,
+            _ => Vec::new(),
+        };
+        let new = NewFile {
+            kind: after.kind,
+            mode: after.mode,
+            umask: 0,
+            uid: after.uid,
+            gid: after.gid,
+            rdev: after.rdev,
+            target: &target,
+        };
+        Ok(self.ops.create(self.to, dir, name, new)?.ino)
+    }
+
+    /// A directory, made as the speculation has it where it is missing.
+    fn make_dirs(&self, path: &[u8]) -> Result<Ino, Fault> {
+        match self.find(path) {
+            Err(fault) if missing(&fault) => {}
+            found => return found,
+        }
+        let (dir, name) = split(path);
+        let dir = self.make_dirs(dir)?;
+        let like = self.ops.get_attr(&self.source(), self.find_in(&self.source(), path)?)?;
+        self.make(dir, name, &like)
+    }
+
+    /// Makes a regular file's content that of the speculation, holes and all.
+    fn content(&self, path: &[u8], ino: Ino) -> Result<(), Fault> {
+        let source = self.source();
+        let attr = self.ops.get_attr(&source, self.find_in(&source, path)?)?;
+        if attr.kind != FileKind::Regular {
+            return Ok(());
+        }
+        for size in [0, attr.size] {
+            self.ops.set_attr(self.to, ino, &SetAttr { size: Some(size), ..SetAttr::default() })?;
+        }
+        let mut at = 0;
+        loop {
+            at = match self.ops.seek(&source, attr.ino, at, SeekWhence::Data) {
+                Err(fault) if fault.kind == FaultKind::NoData => return Ok(()),
+                found => found?,
+            };
+            let data = self.ops.read(&source, attr.ino, at, IO_BYTES_MAX as u32)?;
+            if data.is_empty() {
+                return Ok(());
+            }
+            self.ops.write(self.to, ino, at, &data, false)?;
+            at += data.len() as u64;
+        }
+    }
+
+    fn attributes(&self, ino: Ino, change: &Change) -> Result<(), Fault> {
+        let Some(after) = &change.after else { return Ok(()) };
+        let source = self.source();
+        let wanted = self.ops.list_xattr(&source, after.ino)?;
+        for name in self.ops.list_xattr(self.to, ino)? {
+            if !wanted.contains(&name) {
+                self.ops.remove_xattr(self.to, ino, &name)?;
+            }
+        }
+        for name in wanted {
+            let value = self.ops.get_xattr(&source, after.ino, &name)?;
+            self.ops.set_xattr(self.to, ino, &name, &value, XattrMode::Set)?;
+        }
+        let owner = SetAttr { uid: Some(after.uid), gid: Some(after.gid), ..SetAttr::default() };
+        self.ops.set_attr(self.to, ino, &owner)?;
+        if after.kind != FileKind::Symlink {
+            self.ops.set_attr(self.to, ino, &SetAttr { mode: Some(after.mode), ..SetAttr::default() })?;
+        }
+        self.times(ino, after)
+    }
+
+    fn times(&self, ino: Ino, like: &Attr) -> Result<(), Fault> {
+        let shown = self.ops.get_attr(&self.source(), like.ino)?;
+        let times = SetAttr {
+            atime: Some(SetTime::At(shown.atime)),
+            mtime: Some(SetTime::At(shown.mtime)),
+            ..SetAttr::default()
+        };
+        self.ops.set_attr(self.to, ino, &times).map(drop)
+    }
+
+    /// A new directory's times come last: filling it changed them.
+    fn directory_times(&self, change: &Change) -> Result<(), Fault> {
+        match &change.after {
+            Some(after) if after.kind == FileKind::Directory && change.kind == ChangeKind::Added => {
+                self.times(self.find(&change.path)?, after)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+const BOTH_DIRECTORIES: (FileKind, FileKind) = (FileKind::Directory, FileKind::Directory);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_path_decides() {
+        let said =
+            [Resolution::Ours(b"".to_vec()), Resolution::Theirs(b"a".to_vec()), Resolution::Ours(b"a/b".to_vec())];
+        let choice = Choice(&said);
+        assert_eq!(choice.ours(b"x"), Some(true));
+        assert_eq!(choice.ours(b"a"), Some(false));
+        assert_eq!(choice.ours(b"a/c"), Some(false));
+        assert_eq!(choice.ours(b"a/b/c"), Some(true));
+        assert_eq!(choice.ours(b"ab"), Some(true));
+        assert_eq!(Choice(&[]).ours(b"x"), None);
     }
 }

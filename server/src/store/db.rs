@@ -134,6 +134,9 @@ impl Writes<'_> {
     }
 }
 
+/// A key and its value.
+pub(super) type Item<'a> = (&'a [u8], &'a [u8]);
+
 /// A walk over the keys with one prefix.
 pub(super) struct Scan<'a> {
     at: DBRawIterator<'a>,
@@ -142,7 +145,7 @@ pub(super) struct Scan<'a> {
 
 impl Scan<'_> {
     /// The key and value it stands at, or nothing at the end.
-    pub(super) fn item(&self) -> Result<Option<(&[u8], &[u8])>, StoreError> {
+    pub(super) fn item(&self) -> Result<Option<Item<'_>>, StoreError> {
         match self.at.item() {
             Some((key, value)) if key.starts_with(self.prefix) => Ok(Some((key, value))),
             Some(_) => Ok(None),

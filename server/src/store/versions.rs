@@ -148,7 +148,6 @@ impl Store {
 
     /// Up to `limit` names of a directory after `after`, in the order of their bytes; and whether one of the names met
     /// on the way has a final version that the view does not see.
-    #[expect(clippy::type_complexity, reason = "a page and a flag")]
     pub fn entries(
         &self,
         sight: &Sight,
@@ -168,7 +167,6 @@ impl Store {
     }
 
     /// Visible records whose keys are `owner` and a name.
-    #[expect(clippy::type_complexity, reason = "a page and a flag")]
     fn named(
         &self,
         sight: &Sight,

@@ -1,0 +1,40 @@
+# MojaveFS: everything a person or a machine does with it.
+#
+# `make demo` and `make test` set up what is missing (system packages as root, with apt-get) and need Rust, gcc and make.
+# One cargo profile serves all of it: RocksDB takes more than ten minutes to build.
+
+CARGO := cargo
+RELEASE := --release
+
+.PHONY: all build demo test soak lint bench install setup
+
+all: build
+
+setup:
+	@scripts/setup
+
+build: setup
+	$(CARGO) build $(RELEASE) --workspace
+
+demo: build
+	@scripts/demo
+
+test: setup
+	$(CARGO) nextest run $(RELEASE) --workspace
+
+# The long forms of the crash, random and POSIX tests: hours.
+soak: setup
+	MOJAVEFS_SOAK=1 $(CARGO) nextest run $(RELEASE) --workspace --profile soak
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(RELEASE) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(RELEASE) --workspace --no-deps
+	@scripts/deny
+
+bench: build
+	$(CARGO) run $(RELEASE) -p mojavefs-bench
+
+install: build
+	install -Dm755 -t $(DESTDIR)/usr/local/bin $$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/mojavefs
+	install -Dm755 -t $(DESTDIR)/usr/local/bin $$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/specrun
