@@ -3,6 +3,7 @@
 use super::event::{Cause, Effect, Event, GraphError, Owner};
 use super::state::{Graph, Outcome, Place};
 use crate::id::{ContextId, IntervalId, SpecId};
+use std::collections::BTreeSet;
 
 impl Graph {
     fn place(&self, owner: Owner, spec: SpecId) -> Result<&Place, GraphError> {
@@ -88,10 +89,11 @@ impl Graph {
         Ok(self.settle(spec))
     }
 
-    /// The speculations that an event would commit, in one step; the graph stays as it is. A driver looks for conflicts
-    /// among them, says which ones [conflict](Event::Conflict), and then applies the event: so nothing becomes final
-    /// unchecked, even where one vote settles several speculations (rule 11).
-    pub fn preview(&mut self, event: &Event) -> Result<Vec<SpecId>, GraphError> {
+    /// What an event would make final; the graph stays as it is. A driver looks for conflicts among that and says which
+    /// speculations are in [conflict](Event::Conflict), makes durable what is left, and applies the event when that is
+    /// done, or an abort if it failed. So nothing becomes final unchecked, even where one vote settles several
+    /// speculations (rule 11), and nothing counts as committed that is not.
+    pub fn preview(&mut self, event: &Event) -> Result<Vec<Effect>, GraphError> {
         let finals = match *event {
             Event::Vote { owner, spec } if self.specs.contains_key(&spec) => {
                 if self.place(owner, spec)?.vote.is_some() {
@@ -109,11 +111,14 @@ impl Graph {
                 self.spec_mut(spec).conflict = true;
                 finals
             }
+            Event::Open { interval, from: None, .. } => BTreeSet::from([interval]),
             _ => return Ok(Vec::new()),
         };
-        let mut specs: Vec<SpecId> = finals.iter().filter_map(|id| self.intervals[id].assumption).collect();
-        specs.sort_unstable();
-        specs.dedup();
-        Ok(specs)
+        if finals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let specs: BTreeSet<SpecId> =
+            finals.iter().filter_map(|id| self.intervals.get(id)).filter_map(|interval| interval.assumption).collect();
+        Ok(vec![Effect::Final { intervals: finals.into_iter().collect(), specs: specs.into_iter().collect() }])
     }
 }

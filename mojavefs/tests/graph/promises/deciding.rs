@@ -305,7 +305,7 @@ fn what_one_vote_would_settle_can_be_checked_before() {
     w.vote(C, u);
     let vote = Event::Vote { owner: Owner::Context(A), spec: s };
     let before = w.graph.clone();
-    assert_eq!(w.graph.preview(&vote), Ok(vec![s, t, u]));
+    assert_eq!(w.graph.preview(&vote), Ok(finals(&[a, job, joined, b, c], &[s, t, u])));
     assert_eq!(w.graph, before);
     w.apply(Event::Conflict { spec: u });
     assert_eq!(w.apply(vote), finals(&[a, job, joined, b], &[s, t]));
