@@ -237,10 +237,13 @@ impl Coordinator {
         }
         let changes = job.changes(&self.store);
         let owner = job.owner();
-        let effects = state.graph.apply(&Event::Vote { owner, spec }).map_err(graph_fault)?;
-        let aftermath = match effects.is_empty() {
-            true => self.fold(&mut state, spec)?,
-            false => self.make_final(&mut state, effects)?,
+        let vote = Event::Vote { owner, spec };
+        let aftermath = match state.graph.preview(&vote).map_err(graph_fault)?.pop() {
+            Some(Effect::Final { intervals, specs }) => self.make_final(&mut state, &vote, intervals, &specs)?,
+            _ => {
+                state.graph.apply(&vote).map_err(graph_fault)?;
+                self.fold(&mut state, spec)?
+            }
         };
         let now = if effects_pending(&state, spec) { SpecState::Voted } else { SpecState::Committed };
         Ok((Outcome { spec, state: now, changes, conflicts: Vec::new(), conflicts_more: 0 }, aftermath))
@@ -272,56 +275,47 @@ impl Coordinator {
         Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is {how} already")))
     }
 
-    /// Carries out that something became final: durably first, then for everybody to see.
-    fn make_final(&self, state: &mut State, effects: Vec<Effect>) -> Result<Aftermath, Fault> {
-        let mut aftermath = Aftermath::default();
-        for effect in effects {
-            let Effect::Final { intervals, specs } = effect else { continue };
-            let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.jobs.remove(spec)).collect();
-            let mut all = intervals;
-            all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
-            all.sort_unstable();
-            all.dedup();
-            let held: Vec<SpecId> = jobs.iter().filter(|job| job.is_held()).map(|job| job.spec).collect();
-            let rebased = |seq| state.rebased_records(&all, seq, &self.conflicts);
-            match self.store.commit(&all, &held, &rebased) {
-                Ok(seq) => {
-                    aftermath.rescoped.extend(state.rebase(&all, &self.store, seq));
-                    jobs.iter().for_each(|job| drop(self.conflicts.decided(job.context, false)));
-                    aftermath.on_trunk.extend(all);
-                    aftermath.jobs.extend(jobs);
-                }
-                Err(error) => {
-                    self.undo_failed(state, jobs, &all, &held, &mut aftermath);
-                    let text = format!("{error}; speculation {} was rolled back", list(&specs));
-                    return Err(Fault::new(fault::store(error).kind, text));
-                }
+    /// Carries out that a vote makes something final: durably first, then for everybody to see.
+    fn make_final(
+        &self,
+        state: &mut State,
+        vote: &Event,
+        mut all: Vec<IntervalId>,
+        specs: &[SpecId],
+    ) -> Result<Aftermath, Fault> {
+        let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.jobs.remove(spec)).collect();
+        all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
+        all.sort_unstable();
+        all.dedup();
+        let held: Vec<SpecId> = jobs.iter().filter(|job| job.is_held()).map(|job| job.spec).collect();
+        let rebased = |seq| state.rebased_records(&all, seq, &self.conflicts);
+        let seq = match self.store.commit(&all, &held, &rebased) {
+            Ok(seq) => seq,
+            Err(error) => {
+                let failed: Vec<(SpecId, Owner)> = jobs.iter().map(|job| (job.spec, job.owner())).collect();
+                state.jobs.extend(jobs.into_iter().map(|job| (job.spec, job)));
+                self.undo_failed(state, &failed);
+                let text = format!("{error}; speculation {} was rolled back", list(specs));
+                return Err(Fault::new(fault::store(error).kind, text));
             }
-        }
+        };
+        state.graph.apply(vote).map_err(graph_fault)?;
+        let mut aftermath = Aftermath { rescoped: state.rebase(&all, &self.store, seq), ..Aftermath::default() };
+        jobs.iter().for_each(|job| drop(self.conflicts.decided(job.context, false)));
+        state.end_contexts(&jobs);
+        aftermath.on_trunk.extend(all);
+        aftermath.jobs.extend(jobs);
         Ok(aftermath)
     }
 
     /// A commit could not be made durable and is known not to have happened: it is an abort, of everything on top of it too.
-    fn undo_failed(
-        &self,
-        state: &mut State,
-        jobs: Vec<Job>,
-        intervals: &[IntervalId],
-        held: &[SpecId],
-        aftermath: &mut Aftermath,
-    ) {
-        let on_top = state.jobs.values().filter(|job| job.outer.iter().any(|outer| intervals.contains(outer)));
-        let on_top: Vec<SpecId> = on_top.map(|job| job.spec).collect();
-        for job in jobs.into_iter().chain(on_top.iter().filter_map(|spec| state.jobs.remove(spec))) {
-            self.conflicts.decided(job.context, true);
-            if let Err(error) = self.store.abort(&job.intervals, &[]) {
-                tracing::error!("undoing speculation {}: {error}", job.spec);
+    fn undo_failed(&self, state: &mut State, failed: &[(SpecId, Owner)]) {
+        for (spec, owner) in failed {
+            // One that fell with another before it is aborted already, which is no error.
+            let abort = Event::Abort { owner: *owner, spec: *spec, code: 1, retry: false };
+            if let Err(fault) = self.carry_out_abort(state, &abort) {
+                tracing::error!("undoing a commit of speculation {spec} that failed: {fault}");
             }
-            aftermath.undone.push((job.context, job.spec));
-            aftermath.jobs.push(job);
-        }
-        if let Err(error) = self.store.abort(intervals, held) {
-            tracing::error!("undoing a commit that failed: {error}");
         }
     }
 
@@ -358,7 +352,13 @@ impl Coordinator {
         }
         let changes = job.changes(&self.store);
         let event = Event::Abort { owner: job.owner(), spec, code: 1, retry: false };
-        let effects = state.graph.apply(&event).map_err(graph_fault)?;
+        let aftermath = self.carry_out_abort(&mut state, &event)?;
+        Ok((Outcome { spec, state: SpecState::Aborted, changes, conflicts: Vec::new(), conflicts_more: 0 }, aftermath))
+    }
+
+    /// Undoes a speculation and everything on top of it.
+    fn carry_out_abort(&self, state: &mut State, abort: &Event) -> Result<Aftermath, Fault> {
+        let effects = state.graph.apply(abort).map_err(graph_fault)?;
         let mut aftermath = Aftermath::default();
         for effect in effects {
             let Effect::Dead { intervals, specs, .. } = effect else { continue };
@@ -368,6 +368,7 @@ impl Coordinator {
             all.sort_unstable();
             all.dedup();
             let held: Vec<SpecId> = jobs.iter().filter(|job| job.is_held()).map(|job| job.spec).collect();
+            state.end_contexts(&jobs);
             self.store.abort(&all, &held).map_err(fault::store)?;
             for job in jobs {
                 self.conflicts.decided(job.context, true);
@@ -375,7 +376,7 @@ impl Coordinator {
                 aftermath.jobs.push(job);
             }
         }
-        Ok((Outcome { spec, state: SpecState::Aborted, changes, conflicts: Vec::new(), conflicts_more: 0 }, aftermath))
+        Ok(aftermath)
     }
 
     /// Forgets what decided contexts touched. Called in the background.
@@ -408,6 +409,15 @@ fn list(specs: &[SpecId]) -> String {
 }
 
 impl State {
+    /// Decided jobs are over: nothing of their contexts is left to judge, and the graph need not remember them.
+    fn end_contexts(&mut self, jobs: &[Job]) {
+        for job in jobs {
+            if let Err(error) = self.graph.apply(&Event::Close { context: job.context }) {
+                tracing::error!("ending the context of speculation {}: {error}", job.spec);
+            }
+        }
+    }
+
     fn job_of(&self, context: ContextId) -> Result<&Job, Fault> {
         self.jobs
             .values()
