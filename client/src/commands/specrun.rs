@@ -66,7 +66,7 @@ struct Cli {
     #[arg(long)]
     json: bool,
     /// The command
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 

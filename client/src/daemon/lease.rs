@@ -80,11 +80,16 @@ impl Lease {
         self.spec
     }
 
+    /// The caller goes in good order and has ended its processes itself.
+    pub(super) fn leave(&mut self) {
+        self.namespace = None;
+    }
+
     /// The caller is gone: so are its processes and its mount, and with the view what was undecided.
     pub(super) fn end(self, daemon: &Daemon) {
         let here = namespace::of(std::process::id()).ok();
         if let Some(namespace) = self.namespace.filter(|there| here.is_some_and(|here| here != *there)) {
-            namespace::kill_all_in(namespace, &[]);
+            namespace::kill_all_in(&namespace, &[]);
         }
         if let Some(Err(error)) = self.minor.map(mount::abort_connection) {
             tracing::error!("ending the mount of speculation {}: {error}", self.spec);

@@ -152,6 +152,12 @@ fn respond(
         }
         Ask::Abort { spec } => Answer::Outcome(server.outcome(Request::Abort { spec, uid })?),
         Ask::Hold { spec } => Answer::Outcome(server.outcome(Request::Hold { spec, uid })?),
+        Ask::Leave => {
+            if let Some(lease) = lease {
+                lease.leave();
+            }
+            Answer::Done
+        }
         Ask::Status => Answer::Status(server.status(Request::Status { uid })?),
         Ask::Diff { spec, from } => Answer::Diff(server.diff(Request::Diff { spec, uid, from })?),
         Ask::Content { spec, side, path, bytes_max } => content(daemon, uid, spec, side, &path, bytes_max)?,

@@ -98,7 +98,9 @@ impl JobView {
 
 impl Drop for JobView {
     fn drop(&mut self) {
-        drop(self.stream.shutdown(Shutdown::Both));
+        // A daemon that is gone needs no farewell.
+        let _ = self.ask(&Ask::Leave);
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 

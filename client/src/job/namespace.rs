@@ -6,18 +6,28 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getegid, geteuid};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
-/// Which mount namespace, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MountNamespace(u64);
+/// A mount namespace, kept open: its number can't come to mean another one meanwhile.
+#[derive(Debug)]
+pub(crate) struct MountNamespace {
+    number: u64,
+    _open: File,
+}
+
+impl PartialEq for MountNamespace {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
 
 /// The mount namespace a process is in.
 pub(crate) fn of(pid: u32) -> io::Result<MountNamespace> {
-    use std::os::unix::fs::MetadataExt;
-    Ok(MountNamespace(fs::metadata(format!("/proc/{pid}/ns/mnt"))?.ino()))
+    let open = File::open(format!("/proc/{pid}/ns/mnt"))?;
+    Ok(MountNamespace { number: open.metadata()?.ino(), _open: open })
 }
 
 /// Whether this process entered a user namespace in which only its own user is known.
@@ -49,14 +59,15 @@ pub(crate) fn enter() -> Result<(), Fault> {
 }
 
 /// Processes in the namespace.
-fn processes_in(namespace: MountNamespace) -> Vec<u32> {
+fn processes_in(namespace: &MountNamespace) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| of(*pid).is_ok_and(|there| there == namespace)).collect()
+    let number = |pid: &u32| fs::metadata(format!("/proc/{pid}/ns/mnt")).map(|meta| meta.ino());
+    pids.filter(|pid| number(pid).is_ok_and(|there| there == namespace.number)).collect()
 }
 
 /// Kills every process in the namespace but those spared, and waits until they are gone. Returns how many there were.
-pub(crate) fn kill_all_in(namespace: MountNamespace, spared: &[u32]) -> usize {
+pub(crate) fn kill_all_in(namespace: &MountNamespace, spared: &[u32]) -> usize {
     let deadline = Instant::now() + KILL_TIME_MAX;
     let mut killed = std::collections::HashSet::new();
     loop {

@@ -60,6 +60,8 @@ pub enum Ask {
         /// The speculation.
         spec: SpecId,
     },
+    /// The caller has ended its job in good order: what is left of it need not be hunted down.
+    Leave,
     /// What is undecided.
     Status,
     /// A page of changes.

@@ -4,7 +4,6 @@
 //! committed: where the other version shall stand, it is left out. So names, links and counts are right by construction,
 //! and no file mixes two histories. Takes time in proportion to what was changed.
 
-use super::diff::Changes;
 use super::{Aftermath, Coordinator, fault};
 use crate::ops::{NewFile, Ops, Scope};
 use crate::store::Sight;

@@ -160,7 +160,14 @@ impl Store {
             newer = Some(version);
         }
         let Some((newest, stored)) = merged.first() else { return Ok(()) };
-        let gone = record::payload(stored)?.is_none();
+        let payload = record::payload(stored)?;
+        if let (Key::Inode(ino), Some(payload)) = (key, payload) {
+            let inode: Inode = record::decode(payload)?;
+            if inode.nlink == 0 {
+                writes.put(Family::Meta, &meta::orphan(*ino), &[]);
+            }
+        }
+        let gone = payload.is_none();
         let order = Order::is_final(*newest);
         if kept_older || (gone && (undecided || self.snapshots.any_below(order))) {
             writes.put(Family::Meta, &meta::garbage(prefix), &[]);

@@ -167,6 +167,7 @@ impl Store {
     }
 
     /// Visible records whose keys are `owner` and a name.
+    #[expect(clippy::type_complexity, reason = "a page and a flag")]
     fn named(
         &self,
         sight: &Sight,

@@ -1,0 +1,249 @@
+//! A mount for the time of a test, and what tests do with it. Everything is cleaned up however a test ends.
+
+pub(crate) mod digest;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long one test may take before its mount is torn down under it.
+const TEST_TIME_MAX: Duration = Duration::from_secs(240);
+/// How long a condition may take to come true.
+const WAIT_TIME_MAX: Duration = Duration::from_secs(20);
+
+pub(crate) const MOJAVEFS: &str = env!("CARGO_BIN_EXE_mojavefs");
+pub(crate) const SPECRUN: &str = env!("CARGO_BIN_EXE_specrun");
+
+/// What tests need that only root may do is skipped, and said so, for others.
+macro_rules! require_root {
+    () => {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+    };
+}
+
+/// A store, mounted.
+pub(crate) struct Mount {
+    root: TempDir,
+    /// Kept in a place of its own so that tests may put it on another disk.
+    store: PathBuf,
+    over: Arc<AtomicBool>,
+}
+
+impl Mount {
+    pub(crate) fn new() -> Self {
+        let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
+        fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+        let store = root.path().join("store");
+        Self::with_store(root, store)
+    }
+
+    pub(crate) fn with_store(root: TempDir, store: PathBuf) -> Self {
+        fs::create_dir(root.path().join("mnt")).expect("a mountpoint");
+        let mount = Mount { root, store, over: Arc::default() };
+        mount.mount();
+        mount.watch();
+        mount
+    }
+
+    /// Tears the mount down when the test takes too long: whatever hangs in it gets an error.
+    fn watch(&self) {
+        let (over, point) = (self.over.clone(), self.path());
+        std::thread::spawn(move || {
+            let deadline = Instant::now() + TEST_TIME_MAX;
+            while !over.load(Ordering::SeqCst) {
+                if Instant::now() > deadline {
+                    eprintln!("the test takes too long: tearing down {}", point.display());
+                    tear_down(&point);
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+    }
+
+    /// Mounts the store (again).
+    pub(crate) fn mount(&self) {
+        let output = self.try_mount(&[]);
+        assert!(output.status.success(), "mount: {}", text(&output.stderr));
+    }
+
+    pub(crate) fn try_mount(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(MOJAVEFS);
+        command.arg("mount").args(words).arg(&self.store).arg(self.path());
+        command.output().expect("mojavefs runs")
+    }
+
+    pub(crate) fn umount(&self) {
+        let output = Command::new(MOJAVEFS).arg("umount").arg(self.path()).output().expect("mojavefs runs");
+        assert!(output.status.success(), "umount: {}", text(&output.stderr));
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.root.path().join("mnt")
+    }
+
+    /// A path on it.
+    pub(crate) fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// A directory beside it, on the host.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) fn store(&self) -> &Path {
+        &self.store
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &str) {
+        fs::write(self.at(name), content).unwrap_or_else(|e| panic!("write {name}: {e}"));
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.at(name)).unwrap_or_else(|e| panic!("read {name}: {e}"))
+    }
+
+    pub(crate) fn exists(&self, name: &str) -> bool {
+        fs::symlink_metadata(self.at(name)).is_ok()
+    }
+
+    /// `mojavefs` with these words, in the mount.
+    pub(crate) fn mojavefs<S: AsRef<OsStr>>(&self, words: &[S]) -> Output {
+        Command::new(MOJAVEFS).args(words).current_dir(self.path()).output().expect("mojavefs runs")
+    }
+
+    /// `specrun` with these options and a shell script, in the mount.
+    pub(crate) fn specrun(&self, options: &[&str], script: &str) -> Output {
+        self.specrun_command(options, script).output().expect("specrun runs")
+    }
+
+    pub(crate) fn specrun_command(&self, options: &[&str], script: &str) -> Command {
+        let mut command = Command::new(SPECRUN);
+        command.args(options).arg("--").args(["sh", "-c", script]).current_dir(self.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// The speculation that a held run left behind.
+    pub(crate) fn held(&self, script: &str) -> String {
+        let output = self.specrun(&["--hold", "--json"], script);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&output.stderr).expect("--json says JSON");
+        assert_eq!(json["state"], "held");
+        json["id"].to_string()
+    }
+
+    /// What is undecided.
+    pub(crate) fn status(&self) -> Vec<serde_json::Value> {
+        let output = self.mojavefs(&["status", "--json"]);
+        assert!(output.status.success(), "status: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("status says JSON")
+    }
+
+    /// The process behind the mount.
+    pub(crate) fn daemon(&self) -> Pid {
+        let value = getxattr(&self.path(), "system.mojavefs").expect("the mount answers");
+        let value = String::from_utf8(value).expect("the value is text");
+        let socket = value.lines().nth(1).expect("a socket");
+        let pid = Path::new(socket).file_stem().and_then(OsStr::to_str).and_then(|pid| pid.parse().ok());
+        Pid::from_raw(pid.expect("the socket is called after the daemon"))
+    }
+
+    /// Kills the daemon as a crash would, and clears its mount.
+    pub(crate) fn crash(&self) {
+        let daemon = self.daemon();
+        kill(daemon, Signal::SIGKILL).expect("kill the daemon");
+        until("the daemon is gone", || !is_running(daemon));
+        let output = Command::new(MOJAVEFS).args(["umount", "--force"]).arg(self.path()).output().expect("runs");
+        assert!(output.status.success(), "umount --force: {}", text(&output.stderr));
+    }
+
+    /// Checks the store, which must not be mounted.
+    pub(crate) fn fsck(&self) {
+        let output = Command::new(MOJAVEFS).arg("fsck").arg(&self.store).output().expect("mojavefs runs");
+        assert!(output.status.success(), "fsck: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+
+    /// Unmounts, checks, mounts again.
+    pub(crate) fn check(&self) {
+        self.umount();
+        self.fsck();
+        self.mount();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        if is_mounted(&self.path()) {
+            let clean = Command::new(MOJAVEFS).arg("umount").arg(self.path()).output();
+            if !clean.is_ok_and(|output| output.status.success()) {
+                tear_down(&self.path());
+            }
+        }
+    }
+}
+
+/// Is this process there, and not a zombie?
+pub(crate) fn is_running(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+fn is_mounted(point: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let point = point.to_string_lossy();
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(&*point))
+}
+
+/// Takes a mount away by force.
+fn tear_down(point: &Path) {
+    let _ = Command::new(MOJAVEFS).args(["umount", "--force"]).arg(point).output();
+    if is_mounted(point) {
+        let _ = Command::new("umount").arg("-l").arg(point).output();
+    }
+}
+
+/// Waits until something is so; fails the test if that takes too long.
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + WAIT_TIME_MAX;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Output as text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs a program to its end, which must be a success.
+pub(crate) fn run(dir: &Path, program: &str, words: &[&str]) -> String {
+    let output = Command::new(program).args(words).current_dir(dir).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program} {words:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs a shell script to its end, which must be a success.
+pub(crate) fn sh(dir: &Path, script: &str) -> String {
+    run(dir, "sh", &["-ec", script])
+}
+
+fn getxattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let script = "import os,sys; sys.stdout.buffer.write(os.getxattr(sys.argv[1], sys.argv[2]))";
+    let output = Command::new("python3").args(["-c", script]).arg(path).arg(name).output().ok()?;
+    output.status.success().then_some(output.stdout)
+}

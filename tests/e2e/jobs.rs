@@ -1,0 +1,207 @@
+//! What `specrun` promises.
+
+use crate::harness::digest::exact;
+use crate::harness::{Mount, SPECRUN, is_running, text, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+#[test]
+fn success_is_committed_at_once() {
+    let mount = Mount::new();
+    mount.write("a", "old");
+    let output = mount.specrun(&[], "echo new > a; mkdir d; echo x > d/x");
+    assert!(output.status.success());
+    assert!(text(&output.stderr).starts_with("committed 3 changes in "), "{}", text(&output.stderr));
+    assert_eq!((mount.read("a"), mount.read("d/x")), ("new\n".into(), "x\n".into()));
+    mount.check();
+    assert_eq!(mount.read("d/x"), "x\n");
+}
+
+#[test]
+fn failure_never_happened() {
+    let mount = Mount::new();
+    mount.write("a", "old");
+    fs::create_dir(mount.at("d")).expect("mkdir");
+    mount.write("d/x", "x");
+    let before = exact(&mount.path());
+    let output = mount.specrun(&[], "echo new > a; rm -r d; ln -s a link; chmod 0 a; exit 2");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("rolled back") && text(&output.stderr).contains("(exit 2)"));
+    assert_eq!(exact(&mount.path()), before);
+    mount.check();
+    assert_eq!(exact(&mount.path()), before);
+}
+
+#[test]
+fn nobody_sees_what_is_undecided() {
+    let mount = Mount::new();
+    mount.write("a", "old");
+    let script = "echo new > a; echo x > b; touch ../written; while [ ! -e ../go ]; do sleep 0.01; done";
+    let mut job = mount.specrun_command(&[], script).spawn().expect("specrun runs");
+    until("the job has written", || mount.beside("written").exists());
+    assert_eq!(mount.read("a"), "old");
+    assert!(!mount.exists("b"));
+    assert_eq!(mount.status()[0]["state"], "running");
+    fs::write(mount.beside("go"), "").expect("go");
+    assert!(job.wait().expect("the job ends").success());
+    assert_eq!((mount.read("a"), mount.read("b")), ("new\n".into(), "x\n".into()));
+}
+
+#[test]
+fn exit_codes_are_the_commands_or_env_s() {
+    let mount = Mount::new();
+    let code = |words: &[&str]| {
+        let output = Command::new(SPECRUN).args(words).current_dir(mount.path()).output().expect("specrun runs");
+        output.status.code()
+    };
+    assert_eq!(code(&["--", "sh", "-c", "exit 42"]), Some(42));
+    assert_eq!(code(&["--", "/no/such/command"]), Some(127));
+    assert_eq!(code(&["--", "/etc/passwd"]), Some(126));
+    assert_eq!(code(&["--no-such-option"]), Some(125));
+    assert_eq!(code(&["--", "sh", "-c", "kill -TERM $$"]), Some(128 + 15));
+    assert_eq!(code(&["--timeout", "0.2", "--", "sleep", "100"]), Some(124));
+    let outside = Command::new(SPECRUN).args(["--", "true"]).current_dir("/").output().expect("specrun runs");
+    assert_eq!(outside.status.code(), Some(125));
+    assert!(text(&outside.stderr).contains("is not on a MojaveFS"), "{}", text(&outside.stderr));
+}
+
+#[test]
+fn chosen_codes_count_as_success() {
+    let mount = Mount::new();
+    let output = mount.specrun(&["--commit-on", "0,3"], "echo x > a; exit 3");
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(mount.read("a"), "x\n");
+}
+
+#[test]
+fn a_timeout_undoes() {
+    let mount = Mount::new();
+    let output = mount.specrun(&["--timeout", "0.3"], "echo x > a; sleep 100");
+    assert_eq!(output.status.code(), Some(124));
+    assert!(!mount.exists("a"));
+}
+
+#[test]
+fn what_a_job_leaves_running_is_ended() {
+    let mount = Mount::new();
+    let script = "setsid sh -c 'echo $$ > ../pid; while :; do echo x >> a; sleep 0.01; done' & \
+                  while [ ! -s ../pid ]; do sleep 0.01; done";
+    assert!(mount.specrun(&[], script).status.success());
+    let pid = fs::read_to_string(mount.beside("pid")).expect("the daemon's pid");
+    assert!(!is_running(Pid::from_raw(pid.trim().parse().expect("a pid"))));
+    let size = fs::metadata(mount.at("a")).map_or(0, |meta| meta.len());
+    assert_eq!(fs::metadata(mount.at("a")).map_or(0, |meta| meta.len()), size);
+}
+
+#[test]
+fn a_killed_specrun_undoes_and_its_job_ends() {
+    let mount = Mount::new();
+    mount.write("a", "old");
+    let script = "echo $$ > ../pid; echo new > a; touch ../written; sleep 100";
+    let mut job = mount.specrun_command(&[], script).stderr(Stdio::null()).spawn().expect("specrun runs");
+    until("the job has written", || mount.beside("written").exists());
+    job.kill().expect("kill specrun");
+    assert_eq!(job.wait().expect("it is gone").signal(), Some(9));
+    let pid = fs::read_to_string(mount.beside("pid")).expect("the job's pid");
+    let pid = Pid::from_raw(pid.trim().parse().expect("a pid"));
+    until("the job's processes are gone", || !is_running(pid));
+    until("nothing is undecided", || mount.status().is_empty());
+    assert_eq!(mount.read("a"), "old");
+}
+
+#[test]
+fn signals_reach_the_command() {
+    let mount = Mount::new();
+    let script = "trap 'echo got > a; exit 0' USR1; touch ../ready; while :; do sleep 0.01; done";
+    let mut job = mount.specrun_command(&[], script).spawn().expect("specrun runs");
+    until("the trap is set", || mount.beside("ready").exists());
+    kill(Pid::from_raw(job.id().cast_signed()), Signal::SIGUSR1).expect("signal");
+    assert!(job.wait().expect("it ends").success());
+    assert_eq!(mount.read("a"), "got\n");
+}
+
+#[test]
+fn an_inner_commit_folds_into_the_outer_job() {
+    let mount = Mount::new();
+    let script = format!("echo outer > a; {SPECRUN} --quiet -- sh -c 'cat a > b; echo inner > c'; cat b c > d");
+    assert!(mount.specrun(&[], &script).status.success());
+    assert_eq!(mount.read("d"), "outer\ninner\n");
+    mount.check();
+    assert_eq!(mount.read("d"), "outer\ninner\n");
+}
+
+#[test]
+fn the_outer_abort_undoes_both() {
+    let mount = Mount::new();
+    let before = exact(&mount.path());
+    let script = format!("echo outer > a; {SPECRUN} --quiet -- sh -c 'echo inner > c'; cat c; exit 1");
+    let output = mount.specrun(&[], &script);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), "inner\n".into()));
+    assert_eq!(exact(&mount.path()), before);
+    assert!(mount.status().is_empty());
+    mount.check();
+}
+
+#[test]
+fn an_inner_abort_leaves_the_outer_job() {
+    let mount = Mount::new();
+    let script = format!("echo outer > a; {SPECRUN} --quiet -- sh -c 'echo inner > a; rm -f a; exit 1'; cat a > b");
+    assert!(mount.specrun(&[], &script).status.success());
+    assert_eq!((mount.read("a"), mount.read("b")), ("outer\n".into(), "outer\n".into()));
+}
+
+#[test]
+fn held_work_waits_for_a_decision() {
+    let mount = Mount::new();
+    mount.write("a", "old\n");
+    let id = mount.held("echo new > a; echo x > b");
+    assert_eq!(mount.read("a"), "old\n");
+    let diff = mount.mojavefs(&["diff", &id]);
+    assert_eq!(text(&diff.stdout), "M  a\nA  b\n");
+    let patch = text(&mount.mojavefs(&["diff", &id, "--patch"]).stdout);
+    assert!(patch.contains("-old\n+new\n"), "{patch}");
+    let shell = mount.mojavefs(&["shell", &id, "--", "cat", "a"]);
+    assert_eq!(text(&shell.stdout), "new\n");
+    assert!(mount.mojavefs(&["commit", &id]).status.success());
+    assert_eq!(mount.read("a"), "new\n");
+    assert!(mount.mojavefs(&["commit", &id]).status.success(), "the same decision again is harmless");
+    let late = mount.mojavefs(&["abort", &id]);
+    assert!(!late.status.success() && text(&late.stderr).contains("committed already"), "{}", text(&late.stderr));
+}
+
+#[test]
+fn keep_going_holds_a_failure() {
+    let mount = Mount::new();
+    let output = mount.specrun(&["--keep-going"], "echo x > a; exit 7");
+    assert_eq!(output.status.code(), Some(7));
+    let status = mount.status();
+    assert_eq!((status.len(), &status[0]["state"]), (1, &serde_json::json!("held")));
+    assert!(mount.mojavefs(&["abort", &status[0]["id"].to_string()]).status.success());
+    assert!(mount.status().is_empty() && !mount.exists("a"));
+}
+
+#[test]
+fn output_to_a_file_of_the_filesystem_is_undone_too() {
+    let mount = Mount::new();
+    mount.write("out", "before\n");
+    let script = format!(
+        "{SPECRUN} --quiet -- sh -c 'echo undone; exit 1' >> out || true; {SPECRUN} --quiet -- echo kept >> out"
+    );
+    crate::harness::sh(&mount.path(), &script);
+    assert_eq!(mount.read("out"), "before\nkept\n");
+}
+
+#[test]
+fn someone_else_s_abort_ends_a_running_job() {
+    let mount = Mount::new();
+    let mut job =
+        mount.specrun_command(&[], "touch a ../written; sleep 100").stderr(Stdio::piped()).spawn().expect("runs");
+    until("the job has written", || mount.beside("written").exists());
+    let id = mount.status()[0]["id"].to_string();
+    assert!(mount.mojavefs(&["abort", &id]).status.success());
+    assert_eq!(job.wait().expect("it ends").code(), Some(75));
+    assert!(!mount.exists("a"));
+}

@@ -1,0 +1,13 @@
+//! End to end: real mounts, real processes, the two programs as users run them.
+
+#[macro_use]
+mod harness;
+mod conflicts;
+mod crash;
+mod filesystem;
+mod jobs;
+mod mounting;
+mod posix;
+mod tidy;
+mod who;
+mod workloads;

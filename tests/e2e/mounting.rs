@@ -1,0 +1,82 @@
+//! Mounting, unmounting, and what can go wrong with it.
+
+use crate::harness::{MOJAVEFS, Mount, text};
+use std::fs;
+use std::process::Command;
+
+fn mount_fails(words: &[&str], says: &str) {
+    let output = Command::new(MOJAVEFS).arg("mount").args(words).output().expect("mojavefs runs");
+    let error = text(&output.stderr);
+    assert!(!output.status.success() && error.contains(says), "{words:?}: {error}");
+}
+
+#[test]
+fn what_was_written_is_there_after_a_remount() {
+    let mount = Mount::new();
+    mount.write("a", "x");
+    mount.umount();
+    assert!(fs::read_dir(mount.path()).expect("list").next().is_none());
+    mount.mount();
+    assert_eq!(mount.read("a"), "x");
+}
+
+#[test]
+fn mistakes_are_told() {
+    let mount = Mount::new();
+    let dir = |name: &str| mount.beside(name).to_string_lossy().into_owned();
+    let (store, point) = (dir("store"), dir("mnt"));
+    mount_fails(&[&dir("other"), &dir("missing")], "there is no directory");
+    mount_fails(&[&dir("other"), &point], "has a MojaveFS mounted already");
+    fs::create_dir(dir("elsewhere")).expect("mkdir");
+    mount_fails(&[&store, &dir("elsewhere")], "is in use by another process");
+    fs::create_dir(dir("foreign")).expect("mkdir");
+    fs::write(dir("foreign") + "/file", "").expect("write");
+    mount_fails(&[&dir("foreign"), &dir("elsewhere")], "is no MojaveFS store");
+    fs::write(dir("file"), "").expect("write");
+    mount_fails(&[&dir("other"), &dir("file")], "is no directory");
+    let output = Command::new(MOJAVEFS).arg("umount").arg(dir("elsewhere")).output().expect("runs");
+    assert!(text(&output.stderr).contains("no MojaveFS is mounted"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_dead_daemon_s_mount_is_cleared_by_force() {
+    let mount = Mount::new();
+    mount.write("a", "x");
+    nix::sys::signal::kill(mount.daemon(), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    crate::harness::until("the mount is dead", || fs::metadata(mount.path()).is_err());
+    let refused = mount.try_mount(&[]);
+    assert!(!refused.status.success() && text(&refused.stderr).contains("--force"), "{}", text(&refused.stderr));
+    let forced = mount.try_mount(&["--force"]);
+    assert!(forced.status.success(), "{}", text(&forced.stderr));
+    assert_eq!(mount.read("a"), "x");
+}
+
+#[test]
+fn a_store_of_another_format_or_damaged_is_refused() {
+    let mount = Mount::new();
+    mount.umount();
+    let current = fs::read_to_string(mount.store().join("records/CURRENT")).expect("CURRENT");
+    fs::write(mount.store().join("records").join(current.trim()), "garbage").expect("damage it");
+    let refused = mount.try_mount(&[]);
+    assert!(!refused.status.success() && text(&refused.stderr).contains("cannot mount"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn a_tree_goes_in_and_out_unchanged() {
+    let mount = Mount::new();
+    let (from, out) = (mount.beside("from"), mount.beside("out"));
+    fs::create_dir(&from).expect("mkdir");
+    crate::harness::sh(
+        &from,
+        "mkdir -p a/b; echo x > a/b/f; ln a/b/f a/link; ln -s b/f a/soft; mkfifo p; chmod 4755 a/b/f; \
+         truncate -s 3M hole; printf end >> hole; touch -d '2001-02-03 04:05:06.789' a/b/f a/b; setfattr -n user.k -v v a/b/f",
+    );
+    let output = mount.mojavefs(&["import".as_ref(), from.as_os_str(), "/in/deep".as_ref()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = mount.mojavefs(&["export".as_ref(), "/in/deep".as_ref(), out.as_os_str()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let digest = crate::harness::digest::copied;
+    let below = |path: &std::path::Path| digest(path).lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(below(&mount.at("in/deep")), below(&from));
+    assert_eq!(below(&out), below(&from));
+}

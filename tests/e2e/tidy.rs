@@ -1,0 +1,61 @@
+//! What no linter checks: the walls between folders, the length of files, words that do not belong here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LINES_MAX: usize = 600;
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("list").flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && name != ".git" {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs" || e == "md" || e == "toml") {
+            found.push(path);
+        }
+    }
+}
+
+fn each(check: impl Fn(&str, &str)) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    sources(root, &mut found);
+    for path in found {
+        let name = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+        check(&name, &fs::read_to_string(&path).expect("read"));
+    }
+}
+
+#[test]
+fn each_library_is_known_in_one_folder() {
+    let walls =
+        [("fuser::", "client/src/fuse/"), ("rocksdb::", "server/src/store/"), ("bincode::", "mojavefs/src/codec.rs")];
+    each(|name, text| {
+        for (library, home) in walls {
+            let allowed = name.starts_with(home) || name == "tests/e2e/tidy.rs" || !name.ends_with(".rs");
+            assert!(allowed || !text.contains(library), "{name} knows {library}");
+        }
+    });
+}
+
+#[test]
+fn the_graph_is_pure_and_client_and_server_are_strangers() {
+    each(|name, text| {
+        if name.starts_with("mojavefs/src/graph/") {
+            for word in ["std::time", "std::thread", "std::io", "std::fs", "Mutex"] {
+                assert!(!text.contains(word), "{name} uses {word}");
+            }
+        }
+        assert!(!(name.starts_with("client/") && text.contains("mojavefs_server")), "{name} knows the server");
+        assert!(!(name.starts_with("server/") && text.contains("mojavefs_client")), "{name} knows the client");
+    });
+}
+
+#[test]
+fn files_can_be_read_in_one_sitting() {
+    each(|name, text| {
+        let lines = text.lines().count();
+        assert!(!name.ends_with(".rs") || lines <= LINES_MAX, "{name} has {lines} lines");
+    });
+}
