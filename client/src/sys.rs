@@ -161,3 +161,13 @@ pub(crate) fn write_xattr(path: &std::path::Path, name: &CStr, value: &[u8]) -> 
     let result = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     check(c_long::from(result)).map(drop)
 }
+
+/// Lets a command start with no signal blocked, whatever this process has blocked for itself.
+pub(crate) fn unblock_signals(command: &mut std::process::Command) {
+    let unblock = || {
+        let none = nix::sys::signal::SigSet::empty();
+        Ok(nix::sys::signal::sigprocmask(nix::sys::signal::SigmaskHow::SIG_SETMASK, Some(&none), None)?)
+    };
+    // SAFETY: between fork and exec it makes one system call and allocates nothing.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, unblock) };
+}

@@ -38,3 +38,5 @@ pub const COPY_PIECE_BYTES: u64 = 1 << 20;
 pub const KEEPER_IDLE: Duration = Duration::from_secs(5);
 /// How often the log is written to disk while something is undecided.
 pub const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);
+/// How long opening the records again waits for those who still read them.
+pub const REOPEN_TIME_MAX: Duration = Duration::from_secs(10);

@@ -2,7 +2,6 @@
 
 use crate::harness::digest::exact;
 use crate::harness::{Mount, text};
-use proptest::test_runner::{RngAlgorithm, TestRng};
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Stdio;
@@ -49,20 +48,22 @@ fn a_commit_is_all_there_or_not_at_all() {
     let seed = std::env::var("MOJAVEFS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| std::process::id().into());
     eprintln!("repeat with MOJAVEFS_SEED={seed}");
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut random = seed;
     let rounds = if std::env::var_os("MOJAVEFS_SOAK").is_some() { 300 } else { 12 };
     let mount = Mount::new();
     let mut last = 0;
     for _ in 0..rounds {
-        last = one_crash(&mount, last, Duration::from_micros(u64::from(random_below(&mut random, 400_000))));
+        last = one_crash(&mount, last, Duration::from_micros(random_below(&mut random, 400_000)));
     }
 }
 
-fn random_below(random: &mut TestRng, limit: u32) -> u32 {
-    use proptest::prelude::RngCore;
-    random.next_u32() % limit
+/// A repeatable number below `limit` (splitmix64).
+fn random_below(state: &mut u64, limit: u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) % limit
 }
 
 fn one_crash(mount: &Mount, last: u64, delay: Duration) -> u64 {

@@ -64,6 +64,7 @@ impl Supervisor {
         let (program, args) = command.split_first().ok_or_else(|| io::Error::other("there is no command"))?;
         let mut child = Command::new(program);
         child.args(args).envs(environment.iter().map(|(name, value)| (name, value)));
+        crate::sys::unblock_signals(&mut child);
         let main = Pid::from_raw(child.spawn()?.id().cast_signed());
         let deadline = limit.map(|limit| Instant::now() + limit);
         loop {

@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn parsed(entries: &[(u16, u16, u32)]) -> Acl {
-        Acl::parse(&acl(entries)).unwrap().unwrap()
+        Acl::parse(&acl(entries)).expect("it is valid").expect("it is not empty")
     }
 
     const SHORT: [(u16, u16, u32); 3] = [(USER_OBJ, 6, NO_ID), (GROUP_OBJ, 4, NO_ID), (OTHER, 0, NO_ID)];
@@ -201,7 +201,7 @@ mod tests {
         let mut long = parsed(&LONG);
         long.set_mode(0o640);
         assert_eq!(long.mode(), (0o640, false));
-        assert_eq!(long.0.iter().find(|e| e.tag == GROUP_OBJ).unwrap().perm, 5);
+        assert_eq!(long.0.iter().find(|e| e.tag == GROUP_OBJ).expect("every list has one").perm, 5);
         let mut short = parsed(&SHORT);
         short.set_mode(0o751);
         assert_eq!(short.mode(), (0o751, true));

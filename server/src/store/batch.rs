@@ -148,10 +148,15 @@ impl Store {
     /// that of the machine.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let db = self.db()?;
-        match batch.sight.writer {
+        let result = match batch.sight.writer {
             IntervalId::FINAL => self.apply_final(&db, batch),
             writer => self.apply_undecided(&db, writer, batch),
+        };
+        drop(db);
+        if let Err(StoreError::Records(why)) = &result {
+            self.mend(why)?;
         }
+        result
     }
 
     fn apply_undecided(&self, db: &Db, writer: IntervalId, batch: Batch) -> Result<(), StoreError> {

@@ -28,7 +28,7 @@ impl Store {
     /// Writes to disk most of what a commit of these intervals must have there, while nobody is kept waiting. Blocks.
     pub fn sync_early(&self, intervals: &[IntervalId]) -> Result<(), StoreError> {
         self.content.sync_intervals(intervals)?;
-        self.db()?.sync()
+        self.sync_records()
     }
 
     /// Makes the versions of these intervals final, together, durably. Blocks for the disk. The caller keeps every other

@@ -31,6 +31,7 @@ pub use record::{BlockRecord, DirStat, Entry, Inode};
 pub use sight::{Reading, Sight};
 pub use snapshots::Snapshot;
 
+use crate::limits::REOPEN_TIME_MAX;
 use db::{Db, Family};
 use ids::Ids;
 use mojavefs::file::{FileKind, Time};
@@ -44,7 +45,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The version of the on-disk format.
 const FORMAT: u64 = 1;
@@ -157,7 +158,10 @@ impl Store {
     pub(super) fn reopen(&self) -> Result<(), StoreError> {
         let mut slot = self.db.write();
         let old = std::mem::replace(&mut *slot, Err("it is being opened again".into()));
-        drop(wait_until_unused(old));
+        if let Err(error) = wait_until_unused(old) {
+            *slot = Err(error.to_string());
+            return Err(error);
+        }
         match Db::open(&self.dir.join("records"), self.options.memory_bytes) {
             Ok(db) => {
                 *slot = Ok(Arc::new(db));
@@ -168,6 +172,20 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// Writes the log to disk. After a failure the record store stays in error until it is opened again, so it is.
+    pub(in crate::store) fn sync_records(&self) -> Result<(), StoreError> {
+        let Err(error) = self.db()?.sync() else { return Ok(()) };
+        self.mend(&error.to_string())?;
+        Err(error)
+    }
+
+    /// The record store refuses everything after an error until it is opened again.
+    pub(in crate::store) fn mend(&self, why: &str) -> Result<(), StoreError> {
+        tracing::error!("the records could not be written, opening them again: {why}");
+        let _writers = self.final_writes.lock();
+        self.reopen()
     }
 
     /// Where the store is.
@@ -223,12 +241,12 @@ impl Store {
     /// Makes everything final durable that was applied before.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.content.sync_all()?;
-        self.db()?.sync()
+        self.sync_records()
     }
 
     /// Writes the log to disk, if anything was written since the last time.
     pub fn sync_log(&self) -> Result<(), StoreError> {
-        self.db()?.sync()
+        self.sync_records()
     }
 
     pub(super) fn note_changes(&self, interval: IntervalId, inodes: u64) {
@@ -267,13 +285,17 @@ impl Drop for Store {
     }
 }
 
-/// Waits for other threads to finish with the database they are reading.
-fn wait_until_unused(db: Result<Arc<Db>, String>) -> Option<Arc<Db>> {
-    let db = db.ok()?;
+/// Waits for other threads to finish with the database they are reading, and closes it.
+fn wait_until_unused(db: Result<Arc<Db>, String>) -> Result<(), StoreError> {
+    let Ok(db) = db else { return Ok(()) };
+    let deadline = Instant::now() + REOPEN_TIME_MAX;
     while Arc::strong_count(&db) > 1 {
+        if Instant::now() > deadline {
+            return Err(StoreError::Stopped("the records are still in use and can't be opened again".into()));
+        }
         std::thread::yield_now();
     }
-    Some(db)
+    Ok(())
 }
 
 /// Makes the directory if it is missing; true if it holds no store yet.

@@ -72,9 +72,9 @@ impl Store {
         let next = self.decided.read().committed.iter().map(|(interval, seq)| (*seq, *interval)).min();
         let Some((_, interval)) = next else { return Ok(0) };
         let keys = self.changes(interval, None, RECLAIM_STEP)?;
-        let db = self.db()?;
         {
             let _writers = self.final_writes.lock();
+            let db = self.db()?;
             let mut writes = db.writes();
             for key in &keys {
                 self.merge_key(&db, &mut writes, key)?;
@@ -186,6 +186,7 @@ impl Store {
         if *self.garbage_seen.lock() == Some((oldest, self.epoch())) {
             return Ok(0);
         }
+        let _writers = self.final_writes.lock();
         let db = self.db()?;
         let mut at = self.garbage_at.lock();
         let from = std::mem::replace(&mut *at, vec![meta::GARBAGE]);
@@ -201,7 +202,6 @@ impl Store {
         }
         let finished = prefixes.len() < RECLAIM_STEP;
         drop(scan);
-        let _writers = self.final_writes.lock();
         let mut writes = db.writes();
         for prefix in &prefixes {
             let Some(key) = Key::parse(prefix) else {
@@ -227,8 +227,11 @@ impl Store {
             scan.next();
         }
         drop(scan);
+        drop(db);
         for [content, ino] in &found {
+            // The lock before the database: whoever opens it again holds the lock and waits for all others to let go.
             let _writers = self.final_writes.lock();
+            let db = self.db()?;
             let mut writes = db.writes();
             if !refers(&db, Ino(*ino), ContentId(*content))? {
                 self.drop_content(&db, &mut writes, ContentId(*content))?;
@@ -292,15 +295,16 @@ impl Store {
             scan.next();
         }
         drop(scan);
+        drop(db);
         let mut removed = 0;
         for ino in found.into_iter().filter(|ino| !in_use(*ino)) {
-            self.remove_orphan(&db, ino)?;
+            self.remove_orphan(ino)?;
             removed += 1;
         }
         Ok(removed)
     }
 
-    fn remove_orphan(&self, db: &Db, ino: Ino) -> Result<(), StoreError> {
+    fn remove_orphan(&self, ino: Ino) -> Result<(), StoreError> {
         let trunk = Sight::trunk();
         let unlinked = self.inode(&trunk, ino)?.found.is_none_or(|inode| inode.nlink == 0);
         let mut batch = super::Batch::new(self, &trunk);
@@ -312,6 +316,7 @@ impl Store {
             }
             self.apply(batch)?;
         }
+        let db = self.db()?;
         let mut writes = db.writes();
         writes.delete(Family::Meta, &meta::orphan(ino));
         writes.apply(false)

@@ -379,7 +379,7 @@ impl Store {
         if let Some(content) = inode.content {
             self.content().sync_content(content)?;
         }
-        self.db()?.sync()
+        self.sync_records()
     }
 }
 

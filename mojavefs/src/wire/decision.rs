@@ -1,0 +1,122 @@
+//! What is undecided, what was decided, what changed: the answers about speculations.
+
+use super::message::JobInfo;
+use crate::file::{Attr, Name};
+use crate::id::SpecId;
+use serde::{Deserialize, Serialize};
+
+/// Where a speculation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SpecState {
+    /// Its owner works.
+    Running,
+    /// Its owner is done; the store holds it for review.
+    Held,
+    /// Its owner has voted to commit; it waits for what it depends on.
+    Voted,
+    /// Permanent.
+    Committed,
+    /// Undone.
+    Aborted,
+}
+
+/// One undecided speculation, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecStatus {
+    /// Its number.
+    pub id: SpecId,
+    /// Where it stands.
+    pub state: SpecState,
+    /// Its owner and command.
+    pub info: JobInfo,
+    /// When it began, in seconds since the epoch.
+    pub since: i64,
+    /// How many objects it changed.
+    pub changes: u64,
+    /// How many bytes of content it wrote.
+    pub bytes: u64,
+    /// The speculation inside which it was started.
+    pub parent: Option<SpecId>,
+    /// Conflicts noticed so far.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Something changed by someone else that an undecided speculation has read or changed too.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The path, from the root of the filesystem, without a leading slash.
+    pub path: Vec<u8>,
+    /// What of it: `content`, `entry`, `listing`, `xattr` …
+    pub what: String,
+    /// The speculation had changed it (else only read it).
+    pub changed: bool,
+}
+
+/// Whose version of a path in conflict stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resolution {
+    /// The speculation's, for this path or everything below it; an empty path is everything.
+    Ours(Vec<u8>),
+    /// What became final meanwhile.
+    Theirs(Vec<u8>),
+}
+
+/// What a decision came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The speculation.
+    pub spec: SpecId,
+    /// Where it stands now: for a refused commit, as before.
+    pub state: SpecState,
+    /// How many objects it had changed.
+    pub changes: u64,
+    /// For a refused commit: why.
+    pub conflicts: Vec<Conflict>,
+    /// How many further conflicts there are beyond those named.
+    pub conflicts_more: u64,
+}
+
+/// How one path changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// Its content changed.
+    Modified,
+    /// It was at this path before; its content may have changed too.
+    Renamed {
+        /// The old path.
+        from: Vec<u8>,
+        /// The content changed as well.
+        modified: bool,
+    },
+    /// Only mode, owner, times or extended attributes changed.
+    Attributes,
+}
+
+/// One changed path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The path now (or, if removed, before), from the root, without a leading slash.
+    pub path: Vec<u8>,
+    /// How.
+    pub kind: ChangeKind,
+    /// Before; `None` if it did not exist.
+    pub before: Option<Attr>,
+    /// Now; `None` if it is gone.
+    pub after: Option<Attr>,
+    /// Names of extended attributes that differ.
+    pub xattrs: Vec<Name>,
+}
+
+/// A page of changes, ordered by the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffPage {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// Where the next page starts; `None` at the end.
+    pub next: Option<Vec<u8>>,
+}
