@@ -64,11 +64,17 @@ fn daemon_of(point: &Path) -> Option<u32> {
 /// Once the daemon is gone everything is on disk and the store can be opened again.
 fn wait_gone(pid: u32) -> Result<ExitCode, Fault> {
     let deadline = Instant::now() + STOP_TIME_MAX;
-    while Path::new(&format!("/proc/{pid}")).exists() {
+    while is_running(pid) {
         if Instant::now() > deadline {
             return Err(Fault::new(FaultKind::TimedOut, format!("unmounted, but the daemon {pid} does not end")));
         }
         std::thread::sleep(POLL_INTERVAL);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A zombie has ended; only its parent does not know yet.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
 }

@@ -17,6 +17,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -32,12 +33,13 @@ pub(super) struct Caller {
 pub(super) struct Leases {
     open: Arc<Mutex<HashMap<u64, UnixStream>>>,
     ending: Arc<AtomicBool>,
+    socket: PathBuf,
 }
 
 pub(super) fn start(listener: UnixListener, daemon: Arc<Daemon>) -> io::Result<Leases> {
     let open: Arc<Mutex<HashMap<u64, UnixStream>>> = Arc::default();
     let ending = Arc::new(AtomicBool::new(false));
-    let leases = Leases { open: open.clone(), ending: ending.clone() };
+    let leases = Leases { open: open.clone(), ending: ending.clone(), socket: daemon.socket.clone() };
     let next = AtomicU64::new(1);
     let accept = move || {
         for stream in listener.incoming() {
@@ -74,6 +76,8 @@ impl Leases {
     /// Ends every connection and waits until what they held is closed.
     pub(super) fn end(self) {
         self.ending.store(true, Ordering::SeqCst);
+        // Whoever waits for a caller gets one, and sees that it is over.
+        let _ = UnixStream::connect(&self.socket);
         self.open.lock().values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
         let deadline = Instant::now() + STOP_TIME_MAX;
         while !self.open.lock().is_empty() && Instant::now() < deadline {
