@@ -122,3 +122,22 @@ fn one_byte_of_a_large_file_costs_one_block() {
     assert!(mount.mojavefs(&["commit", &id]).status.success());
     mount.check();
 }
+
+#[test]
+fn the_space_of_what_is_removed_comes_back() {
+    let mount = Mount::new();
+    let used = || {
+        let text = run(&mount.beside(""), "du", &["-s", "-B1", "store/content"]);
+        text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).expect("du")
+    };
+    let empty = used();
+    sh(&mount.path(), "head -c 8000000 /dev/urandom > a; cp a b; cp a c; rm a");
+    let output = mount.specrun(&[], "rm b; head -c 5000000 /dev/urandom > d; cp d e; rm d");
+    assert!(output.status.success());
+    assert!(!mount.specrun(&[], "cp c f; echo x >> c; exit 1").status.success());
+    sh(&mount.path(), ": > c; rm e");
+    mount.umount();
+    mount.fsck();
+    assert!(used() <= empty + 65536, "{} bytes are still in use, {empty} were at first", used());
+    mount.mount();
+}

@@ -1,7 +1,7 @@
 //! The filesystem's operations, as POSIX has them, on what one view sees of the store.
 //!
-//! Every operation reads and writes through one [`op::Op`]: what it used is reported to the view's
-//! [`Touches`](crate::touch::Touches), and all that it changes becomes visible, and survives a crash, as one batch.
+//! Every operation reads and writes through one `op::Op`: what it used is reported to the view's
+//! [`Touches`], and all that it changes becomes visible, and survives a crash, as one batch.
 //! The caller keeps decisions (commit, abort) from happening while an operation runs. Operations block on the disk
 //! where they miss its cache and, for [`Ops::fsync`] on trunk, until it has written.
 

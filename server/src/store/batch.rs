@@ -225,6 +225,9 @@ impl Store {
         cleared: bool,
     ) -> Result<(), StoreError> {
         let versions = versions::all(db, prefix)?;
+        if let Some(rewritten) = versions.iter().find(|v| v.order == order).filter(|_| !cleared) {
+            self.content_goes(writes, key, &rewritten.stored, stored)?;
+        }
         let mut newer = order;
         let (mut kept, mut older) = (false, false);
         for version in versions.iter().filter(|v| v.order.interval().is_none() && v.order < order) {

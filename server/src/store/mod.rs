@@ -1,8 +1,8 @@
 //! The versioned store: the only place that knows RocksDB.
 //!
-//! Everything is a record with a key and versions ([`keys`], [`record`]); a [`Sight`] says which version is visible. Content
-//! of larger files lies in content files ([`content`]). A decision is one synced record ([`decide`]); what follows from it,
-//! removing dead versions and merging committed ones, is background work ([`reclaim`]).
+//! Everything is a record with a key and versions (`keys`, `record`); a [`Sight`] says which version is visible. Content
+//! of larger files lies in content files (`content`). A decision is one synced record (`decide`); what follows from it,
+//! removing dead versions and merging committed ones, is background work (`reclaim`).
 
 mod batch;
 mod content;
