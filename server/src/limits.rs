@@ -40,3 +40,9 @@ pub const KEEPER_IDLE: Duration = Duration::from_secs(5);
 pub const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);
 /// How long opening the records again waits for those who still read them.
 pub const REOPEN_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often opening the records again is tried at once.
+pub const REOPEN_TRIES_MAX: usize = 10;
+/// How long to wait between these tries.
+pub const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+/// From how much free space on a full disk is taken for one that is full no more, in bytes.
+pub const MENDING_BYTES_MIN: u64 = 64 << 20;

@@ -53,7 +53,8 @@ pub(crate) fn enter() -> Result<(), Fault> {
         write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
         write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
     }
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    // What the host mounts and unmounts reaches the job; what happens in here stays here.
+    let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
         .map_err(|e| failed("keep the job's mounts apart", e.into()))
 }

@@ -72,12 +72,21 @@ impl Store {
     /// A sync failed: whether the record is on disk is known only once the store was read again.
     fn settle_doubt(&self, intervals: &[IntervalId], error: StoreError) -> Result<(), StoreError> {
         tracing::error!("a commit is in doubt, reading the store again: {error}");
-        self.reopen()?;
-        let Some(interval) = intervals.first() else { return Ok(()) };
-        match self.db()?.contains(Family::Meta, &meta::key(meta::DECISION, [interval.0]))? {
+        let found = self.read_decision(intervals);
+        if found.is_err() {
+            self.in_doubt.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+        match found? {
             true => Ok(()),
             false => Err(StoreError::NotCommitted(error.to_string())),
         }
+    }
+
+    /// Whether the decision is on disk, read from a store opened anew.
+    fn read_decision(&self, intervals: &[IntervalId]) -> Result<bool, StoreError> {
+        self.reopen()?;
+        let Some(interval) = intervals.first() else { return Ok(true) };
+        self.db()?.contains(Family::Meta, &meta::key(meta::DECISION, [interval.0]))
     }
 
     /// Undoes everything of these intervals. Waits for no disk unless they were held.

@@ -31,7 +31,7 @@ pub use record::{BlockRecord, DirStat, Entry, Inode};
 pub use sight::{Reading, Sight};
 pub use snapshots::Snapshot;
 
-use crate::limits::REOPEN_TIME_MAX;
+use crate::limits::{MENDING_BYTES_MIN, REOPEN_PAUSE, REOPEN_TIME_MAX, REOPEN_TRIES_MAX};
 use db::{Db, Family};
 use ids::Ids;
 use mojavefs::file::{FileKind, Time};
@@ -44,7 +44,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The version of the on-disk format.
@@ -66,6 +66,8 @@ pub struct Store {
     options: StoreOptions,
     /// `None` after an error that could not be mended.
     db: RwLock<Result<Arc<Db>, String>>,
+    /// A commit may or may not be on disk, and it could not be found out.
+    in_doubt: AtomicBool,
     ids: Ids,
     epoch: AtomicU64,
     decided: RwLock<Decided>,
@@ -104,6 +106,7 @@ impl Store {
             dir: dir.to_owned(),
             options,
             db: RwLock::new(Ok(db)),
+            in_doubt: AtomicBool::new(false),
             epoch: AtomicU64::new(ids.first_epoch()),
             ids,
             decided: RwLock::default(),
@@ -117,6 +120,9 @@ impl Store {
         };
         store.recover()?;
         store.make_root()?;
+        if fresh {
+            sync_names(dir)?;
+        }
         Ok(store)
     }
 
@@ -150,8 +156,26 @@ impl Store {
         self.sync()
     }
 
+    /// The records. After an error that could not be mended it is tried again, unless a commit is in doubt: then nothing
+    /// goes on before the next start has read what is there.
     pub(in crate::store) fn db(&self) -> Result<Arc<Db>, StoreError> {
-        self.db.read().clone().map_err(StoreError::Stopped)
+        if let Ok(db) = &*self.db.read() {
+            return Ok(db.clone());
+        }
+        let mut slot = self.db.write();
+        match &*slot {
+            Ok(db) => return Ok(db.clone()),
+            Err(why) if self.in_doubt.load(Ordering::SeqCst) => return Err(StoreError::Stopped(why.clone())),
+            Err(_) => {}
+        }
+        match Db::open(&self.dir.join("records"), self.options.memory_bytes) {
+            Ok(db) => {
+                let db = Arc::new(db);
+                *slot = Ok(db.clone());
+                Ok(db)
+            }
+            Err(error) => Err(StoreError::Stopped(error.to_string())),
+        }
     }
 
     /// Closes the record store and opens it again, so that what is on disk is what is read: after a sync that failed.
@@ -162,23 +186,32 @@ impl Store {
             *slot = Err(error.to_string());
             return Err(error);
         }
-        match Db::open(&self.dir.join("records"), self.options.memory_bytes) {
-            Ok(db) => {
-                *slot = Ok(Arc::new(db));
-                Ok(())
-            }
-            Err(error) => {
-                *slot = Err(error.to_string());
-                Err(error)
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match Db::open(&self.dir.join("records"), self.options.memory_bytes) {
+                Ok(db) => {
+                    *slot = Ok(Arc::new(db));
+                    return Ok(());
+                }
+                Err(error) if tries == REOPEN_TRIES_MAX => {
+                    *slot = Err(error.to_string());
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::warn!("opening the records again: {error}");
+                    std::thread::sleep(REOPEN_PAUSE);
+                }
             }
         }
     }
 
-    /// Writes the log to disk. After a failure the record store stays in error until it is opened again, so it is.
+    /// Writes the log to disk. After a failure the record store stays in error until it is opened again; so it is, which
+    /// writes everything that was in the log to tables, and what is left is tried once more.
     pub(in crate::store) fn sync_records(&self) -> Result<(), StoreError> {
         let Err(error) = self.db()?.sync() else { return Ok(()) };
         self.mend(&error.to_string())?;
-        Err(error)
+        self.db()?.sync()
     }
 
     /// The record store refuses everything after an error until it is opened again.
@@ -208,9 +241,22 @@ impl Store {
         self.ids.id.next(&*self.db()?)
     }
 
-    /// A new number for a speculation.
+    /// A new number for a speculation. Every job begins here: an error that the background work of the record store left
+    /// behind is mended first.
     pub fn next_spec(&self) -> Result<SpecId, StoreError> {
-        Ok(SpecId(self.ids.spec.next(&*self.db()?)?))
+        let next = || self.ids.spec.next(&*self.db()?);
+        let number = match next() {
+            Err(StoreError::Records(why)) => {
+                self.mend(&why)?;
+                next()?
+            }
+            Err(StoreError::NoSpace(why)) if self.space()?.available_bytes > MENDING_BYTES_MIN => {
+                self.mend(&why)?;
+                next()?
+            }
+            number => number?,
+        };
+        Ok(SpecId(number))
     }
 
     /// The order that what is written on trunk gets now.
@@ -310,6 +356,16 @@ fn prepare_dir(dir: &Path) -> Result<bool, StoreError> {
         true => Err(StoreError::NotAStore(dir.to_owned())),
         false => Ok(true),
     }
+}
+
+/// A new store's directory and what is in it stay there whatever happens.
+fn sync_names(dir: &Path) -> Result<(), StoreError> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for dir in [dir, parent] {
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|e| StoreError::io(format!("sync {}", dir.display()), e))?;
+    }
+    Ok(())
 }
 
 fn take_lock(dir: &Path) -> Result<Flock<File>, StoreError> {

@@ -1,0 +1,158 @@
+//! Disks that are full, fail, or lose their power.
+
+use crate::harness::digest::exact;
+use crate::harness::{MOJAVEFS, Mount, SPECRUN, run, text, until};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// A disk in a file, mounted for the time of a test.
+struct Disk {
+    point: PathBuf,
+    image: PathBuf,
+}
+
+impl Disk {
+    fn new(root: &Path, kind: &str, mebibytes: u64) -> Self {
+        let (image, point) = (root.join("image"), root.join("disk"));
+        fs::File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("an image");
+        run(root, &format!("mkfs.{kind}"), &["-q", &image.to_string_lossy()]);
+        fs::create_dir(&point).expect("mkdir");
+        let disk = Disk { point, image };
+        disk.attach();
+        disk
+    }
+
+    fn attach(&self) {
+        run(Path::new("/"), "mount", &["-o", "loop", &self.image.to_string_lossy(), &self.point.to_string_lossy()]);
+    }
+
+    fn detach(&self) -> bool {
+        Command::new("umount").arg(&self.point).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+}
+
+/// A mount whose store lies on a disk of its own. The mount goes before the disk.
+struct OnDisk {
+    mount: Mount,
+    disk: Disk,
+}
+
+impl OnDisk {
+    fn new(kind: &str, mebibytes: u64) -> Self {
+        let root: TempDir = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory");
+        let disk = Disk::new(root.path(), kind, mebibytes);
+        let store = disk.point.join("store");
+        OnDisk { mount: Mount::with_store(root, store), disk }
+    }
+}
+
+impl Drop for OnDisk {
+    fn drop(&mut self) {
+        let _ = Command::new(MOJAVEFS).args(["umount", "--force"]).arg(self.mount.path()).output();
+        for _ in 0..200 {
+            if self.disk.detach() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let _ = Command::new("umount").arg("-l").arg(&self.disk.point).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_job_can_be_undone() {
+    require_root!();
+    let on = OnDisk::new("ext4", 300);
+    let mount = &on.mount;
+    mount.write("kept", "kept\n");
+    let before = exact(&mount.path());
+    let output = mount.specrun(&[], "dd if=/dev/urandom of=big bs=1M count=400");
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("No space left on device"), "{}", text(&output.stderr));
+    assert!(mount.status().is_empty() && exact(&mount.path()) == before);
+    until("the space has come back", || fs::write(mount.at("after"), vec![7; 10 << 20]).is_ok());
+    mount.check();
+    assert_eq!((mount.read("kept"), fs::read(mount.at("after")).expect("read").len()), ("kept\n".into(), 10 << 20));
+}
+
+#[test]
+fn a_power_cut_leaves_commits_whole() {
+    require_root!();
+    let rounds = if std::env::var_os("MOJAVEFS_SOAK").is_some() { 50 } else { 3 };
+    let on = OnDisk::new("xfs", 400);
+    let mount = &on.mount;
+    let mut last = 0;
+    for round in 0..rounds {
+        let jobs = 3 + round % 4;
+        for number in last + 1..=last + jobs {
+            let script = format!("echo {number} > small; seq {number} {} > large", number + 20_000);
+            assert!(mount.specrun(&["--quiet"], &script).status.success());
+        }
+        last += jobs;
+        // Not synced, not committed: it may be lost, the rest may not.
+        let id = mount.held("echo held > held");
+        let undecided = mount.specrun_command(&["--quiet"], "echo x > small; touch ../written; sleep 100").spawn();
+        until("the job has written", || mount.beside("written").exists());
+        run(Path::new("/"), "xfs_io", &["-x", "-c", "shutdown", &on.disk.point.to_string_lossy()]);
+        mount.crash();
+        undecided.expect("specrun runs").wait().expect("it ends");
+        fs::remove_file(mount.beside("written")).expect("remove");
+        until("the disk can be taken off", || on.disk.detach());
+        on.disk.attach();
+        mount.fsck();
+        mount.mount();
+        assert_eq!(mount.read("small"), format!("{last}\n"));
+        assert_eq!(mount.read("large").lines().count(), 20_001);
+        assert_eq!(mount.status()[0]["state"], "held");
+        assert!(mount.mojavefs(&["abort", &id]).status.success());
+    }
+    mount.check();
+}
+
+/// The k-th sync of the daemon fails: whatever `specrun` says of its commit is what is there, and the next one works.
+#[test]
+fn a_failed_sync_is_answered_with_what_is_there() {
+    require_root!();
+    let most = if std::env::var_os("MOJAVEFS_SOAK").is_some() { 40 } else { 8 };
+    for error in ["EIO", "ENOSPC"] {
+        for k in 1..=most {
+            failing_sync(error, k);
+        }
+    }
+}
+
+fn failing_sync(error: &str, k: usize) {
+    let mount = Mount::new();
+    mount.write("a", "old\n");
+    let inject = format!("inject=fsync,fdatasync,syncfs,sync_file_range:error={error}:when={k}");
+    let mut strace = Command::new("strace")
+        .args(["-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,syncfs,sync_file_range", "-e", &inject])
+        .args(["-p", &mount.daemon().to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("strace runs");
+    let traced = format!("/proc/{}/status", mount.daemon());
+    until("the daemon is traced", || fs::read_to_string(&traced).is_ok_and(|status| !status.contains("TracerPid:\t0")));
+    let mut there = "old\n".to_owned();
+    for number in 0..4 {
+        let script = format!("echo {number} > a; seq 20000 > large");
+        let output = mount.specrun_command(&["--quiet"], &script).output().expect("specrun runs");
+        if output.status.success() {
+            there = format!("{number}\n");
+        }
+        assert_eq!(mount.read("a"), there, "{error} at sync {k}: {}", text(&output.stderr));
+    }
+    let _ =
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(strace.id().cast_signed()), nix::sys::signal::Signal::SIGINT);
+    strace.wait().expect("strace ends");
+    let last =
+        Command::new(SPECRUN).args(["--quiet", "--", "sh", "-c", "echo last > a"]).current_dir(mount.path()).output();
+    let last = last.expect("specrun runs");
+    assert!(last.status.success(), "{error} at sync {k}: {}", text(&last.stderr));
+    mount.crash();
+    mount.fsck();
+    mount.mount();
+    assert_eq!(mount.read("a"), "last\n", "{error} at sync {k}");
+}
