@@ -1,5 +1,6 @@
 //! The public POSIX suite pjdfstest, on trunk and inside a job.
 
+use crate::harness::digest::exact;
 use crate::harness::{Mount, SPECRUN, text};
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -54,5 +55,12 @@ fn pjdfstest_passes_on_trunk_and_inside_a_job() {
     };
     check(&words(&mut Command::new(&program)));
     check(&words(Command::new(SPECRUN).arg("--quiet").arg("--").arg(&program)));
+    // Undone: the suite passes, its job does not, and nothing of it is left.
+    let before = exact(&mount.path());
+    let fails = ["--quiet", "--", "sh", "-c", "\"$0\" \"$@\"; exit 1"];
+    let undone = words(Command::new(SPECRUN).args(fails).arg(&program));
+    check(&undone);
+    assert_eq!(undone.status.code(), Some(1), "{}", text(&undone.stderr));
+    assert!(exact(&mount.path()) == before, "an undone run left something");
     mount.check();
 }

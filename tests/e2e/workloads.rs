@@ -85,6 +85,10 @@ fn fsx() {
         sh(&mount.path(), &script);
         let output = mount.specrun(&["--quiet"], &script);
         assert!(output.status.success(), "seed {seed}: {}{}", text(&output.stdout), text(&output.stderr));
+        let before = exact(&mount.path());
+        let undone = mount.specrun(&["--quiet"], &format!("{script} || exit 2; exit 1"));
+        assert_eq!(undone.status.code(), Some(1), "seed {seed}: {}{}", text(&undone.stdout), text(&undone.stderr));
+        assert!(exact(&mount.path()) == before, "seed {seed}: an undone run left something");
     }
     mount.check();
 }
