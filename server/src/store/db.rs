@@ -75,6 +75,10 @@ impl Db {
     pub(super) fn scan<'a>(&'a self, family: Family, prefix: &'a [u8], from: &[u8]) -> Scan<'a> {
         let mut options = ReadOptions::default();
         options.set_total_order_seek(true);
+        // Without a bound an iterator that finds nothing goes on through everything deleted behind the prefix.
+        if let Some(end) = successor(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
         let mut at = self.db.raw_iterator_cf_opt(self.family(family), options);
         at.seek(from);
         Scan { at, prefix }
@@ -96,6 +100,14 @@ impl Db {
         }
         Ok(())
     }
+}
+
+/// The first key after all that begin with `prefix`; nothing if there is none.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
 }
 
 fn family_options(cache: &Cache, memory_bytes: usize) -> Options {
