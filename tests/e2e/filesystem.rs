@@ -141,3 +141,16 @@ fn the_space_of_what_is_removed_comes_back() {
     assert!(used() <= empty + 65536, "{} bytes are still in use, {empty} were at first", used());
     mount.mount();
 }
+
+#[test]
+fn the_memory_limit_holds_through_large_writes_and_many_jobs() {
+    let mount = Mount::new();
+    for _ in 0..10 {
+        assert!(mount.specrun(&["--quiet"], "for i in 1 2 3 4 5 6 7 8 9; do seq 10000 > f$i; done").status.success());
+    }
+    sh(&mount.path(), "head -c 600000000 /dev/urandom > big; cat big > /dev/null");
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.daemon())).expect("status");
+    let used = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    let used: u64 = used.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(used < 256 * 1024, "{used} KiB are in use");
+}

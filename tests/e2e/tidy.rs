@@ -1,4 +1,4 @@
-//! What no linter checks: the walls between folders, the length of files, words that do not belong here.
+//! What no linter checks: the walls between folders, the length of files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
