@@ -9,8 +9,9 @@ mod job;
 pub mod limits;
 mod mount;
 mod notify;
+mod remote;
 mod sys;
 mod view;
 
-pub use commands::{Checked, Embedded, mojavefs_main, specrun_main};
+pub use commands::{Checked, Embedded, Serving, mojavefs_main, specrun_main};
 pub use daemon::Backend;

@@ -18,8 +18,10 @@ pub const FILE_BYTES_MAX: u64 = (i64::MAX as u64 / BLOCK_BYTES) * BLOCK_BYTES;
 pub const LINKS_MAX: u32 = 65_000;
 /// The largest read or write in one request, in bytes.
 pub const IO_BYTES_MAX: usize = 1024 * 1024;
-/// The largest frame on a socket, in bytes: one write and its header.
-pub const FRAME_BYTES_MAX: usize = IO_BYTES_MAX + 64 * 1024;
+/// The largest request on a socket, in bytes: one write, or one forget, and what describes it.
+pub const REQUEST_BYTES_MAX: usize = IO_BYTES_MAX + 64 * 1024;
+/// The largest answer or notice on a socket, in bytes.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The most entries in one answer of a directory listing.
 pub const LISTING_ENTRIES_MAX: usize = 1024;
 /// The most changes in one page of a diff.
@@ -32,6 +34,14 @@ pub const CONFLICTS_MAX: usize = 1000;
 pub const NESTING_MAX: usize = 64;
 /// How long a peer may take over the handshake.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the rest of a frame may take after its first byte, and the writing of one.
+pub const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
+/// How often either side says that it is there.
+pub const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// After how long without a word a peer counts as gone.
+pub const SILENCE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How many frames wait to be written before whoever has more must wait.
+pub const FRAMES_WAITING_MAX: usize = 64;
 /// How long the server waits for a view to apply invalidations before it drops the view.
 pub const NOTICE_TIME_MAX: Duration = Duration::from_secs(10);
 /// The most requests one remote session may have under way.

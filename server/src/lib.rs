@@ -3,6 +3,7 @@
 
 mod coordinator;
 pub mod limits;
+pub mod net;
 pub mod ops;
 mod server;
 mod session;

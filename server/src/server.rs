@@ -149,7 +149,8 @@ impl Shared {
     /// Tells views what others have changed.
     fn announce(&self) {
         while !self.is_stopping() {
-            self.views.all().iter().for_each(|view| view.pay());
+            let owed: Vec<_> = self.views.all().into_iter().filter(|view| view.is_owed()).collect();
+            side_by_side(&owed, View::pay);
             self.announcer.wait(KEEPER_IDLE);
         }
     }
@@ -215,7 +216,7 @@ impl Shared {
     /// Makes views look up again what these intervals changed, as far as their kernels know it.
     fn invalidate(&self, views: &[Arc<View>], intervals: &[IntervalId]) {
         let changes: u64 = intervals.iter().map(|interval| self.store.changes_count(*interval)).sum();
-        for view in views {
+        side_by_side(views, |view| {
             let (what, all_names) = match changes as usize > INVALIDATIONS_MAX / 4 {
                 true => (self.held_and_changed(view, intervals), true),
                 false => (self.all_changed(intervals), false),
@@ -223,7 +224,7 @@ impl Shared {
             if !what.is_empty() || all_names {
                 view.deliver(Notice::Invalidate { view: view.id, what, all_names });
             }
-        }
+        });
     }
 
     fn all_changed(&self, intervals: &[IntervalId]) -> Vec<Invalidation> {
@@ -243,6 +244,15 @@ impl Shared {
         let held = view.held().into_iter();
         let known = held.filter(|ino| changed(&Key::Inode(*ino)) || changed(&Key::DirStat(*ino)));
         known.map(Invalidation::Inode).collect()
+    }
+}
+
+/// One client that is slow to take its notices holds up no other.
+fn side_by_side(views: &[Arc<View>], tell: impl Fn(&View) + Sync) {
+    match views {
+        [] => {}
+        [view] => tell(view),
+        views => std::thread::scope(|scope| views.iter().for_each(|view| drop(scope.spawn(|| tell(view))))),
     }
 }
 

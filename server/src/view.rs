@@ -132,6 +132,11 @@ impl View {
         }
     }
 
+    pub(crate) fn is_owed(&self) -> bool {
+        let owed = self.owed.lock();
+        owed.delivered < owed.queued
+    }
+
     /// Tells the view all that it is owed. Called by one thread only.
     pub(crate) fn pay(&self) {
         let (what, all_names, queued) = {

@@ -1,11 +1,14 @@
 //! The command line of MojaveFS: a client with a server built in.
 
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs_client::{Backend, Checked, Embedded};
+use mojavefs::net::{Address, Key};
+use mojavefs_client::{Backend, Checked, Embedded, Serving};
 use mojavefs_server::Server;
+use mojavefs_server::net;
 use mojavefs_server::store::{self, StoreError, StoreOptions};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 struct BuiltIn;
 
@@ -17,6 +20,19 @@ impl Embedded for BuiltIn {
     fn open(&self, store: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault> {
         let server = Server::open(store, StoreOptions { memory_bytes, owner }).map_err(fault)?;
         Ok(Backend { connection: server.connect(true), keep: Box::new(server) })
+    }
+
+    fn serve(
+        &self,
+        store: &Path,
+        memory_bytes: usize,
+        owner: (u32, u32),
+        listen: &[Address],
+        key: Option<&Key>,
+    ) -> Result<Serving, Fault> {
+        let server = Server::open(store, StoreOptions { memory_bytes, owner }).map_err(fault)?;
+        let listening = net::listen(Arc::new(server), listen, key)?;
+        Ok(Serving { addresses: listening.addresses().to_vec(), keep: Box::new(listening) })
     }
 
     fn fsck(&self, dir: &Path, memory_bytes: usize, progress: &mut dyn FnMut(u64)) -> Result<Checked, Fault> {

@@ -9,6 +9,7 @@ mod filesystem;
 mod jobs;
 mod mounting;
 mod posix;
+mod serving;
 mod tidy;
 mod who;
 mod workloads;

@@ -7,8 +7,10 @@ mod export;
 mod fsck;
 mod gc;
 mod import;
+mod keygen;
 mod mount;
 mod progress;
+mod serve;
 mod shell;
 mod specrun;
 mod status;
@@ -23,8 +25,10 @@ use crate::job::find::Filesystem;
 use clap::{Args, Parser, Subcommand};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
+use mojavefs::net::{Address, Key};
 use mojavefs::wire::control::{Answer, Ask};
 use mojavefs::wire::{Conflict, Outcome, SpecState};
+use std::any::Any;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,8 +41,26 @@ pub trait Embedded {
     /// Opens a store in this process, with so much memory for buffers and caches; a new one belongs to `owner`.
     fn open(&self, store: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault>;
 
+    /// Serves a store to clients at these addresses, until what is returned is dropped.
+    fn serve(
+        &self,
+        store: &Path,
+        memory_bytes: usize,
+        owner: (u32, u32),
+        listen: &[Address],
+        key: Option<&Key>,
+    ) -> Result<Serving, Fault>;
+
     /// Checks a store that nobody has open. `progress` is told how many records were looked at.
     fn fsck(&self, store: &Path, memory_bytes: usize, progress: &mut dyn FnMut(u64)) -> Result<Checked, Fault>;
+}
+
+/// A server that listens.
+pub struct Serving {
+    /// Where.
+    pub addresses: Vec<Address>,
+    /// Ends it when dropped.
+    pub keep: Box<dyn Any + Send>,
 }
 
 /// What a check found.
@@ -60,8 +82,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Mount a store; returns when it can be used
+    /// Mount a store, or what a server serves; returns when it can be used
     Mount(mount::Mount),
+    /// Serve a store to clients on other mounts and hosts
+    Serve(serve::Serve),
+    /// Make a key for serving over the network
+    Keygen(keygen::Keygen),
     /// Unmount, and wait until everything is on disk
     Umount(umount::Umount),
     /// Show what is undecided
@@ -111,6 +137,8 @@ pub fn mojavefs_main(embedded: &dyn Embedded) -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Mount(command) => command.run(embedded),
+        Command::Serve(command) => command.run(embedded),
+        Command::Keygen(command) => command.run(),
         Command::Umount(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Diff(command) => command.run(),

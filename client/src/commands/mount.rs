@@ -1,22 +1,27 @@
 //! `mojavefs mount`
 
-use super::{Embedded, host_fault};
-use crate::daemon::{self, Setup};
+use super::{Embedded, host_fault, keygen};
+use crate::daemon::{self, Backend, Setup};
 use crate::limits::{MEMORY_BYTES, START_TIME_MAX};
 use crate::mount;
+use crate::remote::Remote;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
+use mojavefs::net::Address;
 use nix::unistd::{getegid, geteuid};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 #[derive(Args)]
 pub(super) struct Mount {
-    /// The store's directory; an empty or missing one becomes a new store
-    store: PathBuf,
+    /// The store's directory (an empty or missing one becomes a new store), or a server: unix:PATH or tcp:HOST:PORT
+    #[arg(value_name = "STORE")]
+    source: OsString,
     /// The directory to mount on
     mountpoint: PathBuf,
     /// Clear a mount that a dead daemon left there
@@ -28,12 +33,41 @@ pub(super) struct Mount {
     /// Memory for buffers and caches
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     memory: usize,
+    /// The key that the server has, for tcp:
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// This process is to become the daemon and to say so on standard output
     #[arg(long, hide = true)]
     daemon: bool,
 }
 
 const READY: &str = "ready";
+
+/// What is to be mounted.
+enum Source {
+    Store(PathBuf),
+    Server(Address),
+}
+
+impl Source {
+    fn parse(text: &OsStr) -> Result<Self, Fault> {
+        let cannot = |e| host_fault(text.display())(e);
+        match text.to_str().filter(|text| Address::is_meant_by(text)) {
+            None => Ok(Source::Store(std::path::absolute(text).map_err(cannot)?)),
+            Some(address) => {
+                let address: Address = address.parse().map_err(|why| Fault::new(FaultKind::Invalid, why))?;
+                Ok(Source::Server(address.absolute().map_err(cannot)?))
+            }
+        }
+    }
+
+    fn into_text(self) -> OsString {
+        match self {
+            Source::Store(dir) => dir.into_os_string(),
+            Source::Server(address) => address.to_string().into(),
+        }
+    }
+}
 
 impl Mount {
     pub(super) fn run(&self, embedded: &dyn Embedded) -> Result<ExitCode, Fault> {
@@ -78,15 +112,17 @@ impl Mount {
         let me = std::env::current_exe().map_err(host_fault("find this program"))?;
         let log = daemon::runtime_dir().map_err(host_fault("the directory for logs"))?.join("daemon.log");
         let log = OpenOptions::new().create(true).append(true).open(&log).map_err(host_fault(log.display()))?;
-        let store = std::path::absolute(&self.store).map_err(host_fault(self.store.display()))?;
+        let source = Source::parse(&self.source)?.into_text();
+        let key = self.key.as_ref().map(std::path::absolute).transpose().map_err(host_fault("the key file"))?;
         let mut command = Command::new(me);
         command
             .arg("mount")
             .arg("--daemon")
             .arg("--memory")
             .arg(self.memory.to_string())
+            .args(key.iter().flat_map(|key| [OsStr::new("--key"), key.as_os_str()]))
             .arg("--")
-            .arg(store)
+            .arg(source)
             .arg(point);
         // Each thread that answers a kernel has a buffer of 16 MiB. Left to itself the allocator keeps those of jobs that are
         // over; with these limits it gives them back.
@@ -110,7 +146,7 @@ impl Mount {
             READY => Ok(ExitCode::SUCCESS),
             "" => Err(Fault::new(FaultKind::Io, "the daemon ended without a word; see its log")),
             why => {
-                let text = format!("cannot mount {} on {}: {why}", self.store.display(), self.mountpoint.display());
+                let text = format!("cannot mount on {}: {why}", self.mountpoint.display());
                 Err(Fault::new(FaultKind::Io, text))
             }
         }
@@ -142,22 +178,28 @@ impl Mount {
 
     fn serve(&self, embedded: &dyn Embedded, mountpoint: PathBuf, ready: impl FnOnce()) -> Result<ExitCode, Fault> {
         let owner = (geteuid().as_raw(), getegid().as_raw());
-        let backend = embedded.open(&self.store, self.memory, owner)?;
-        let source = self.store.to_string_lossy().into_owned();
+        let backend = match Source::parse(&self.source)? {
+            Source::Store(store) => embedded.open(&store, self.memory, owner)?,
+            Source::Server(address) => {
+                let key = self.key.as_deref().map(keygen::read_key).transpose()?;
+                Backend { connection: Arc::new(Remote::connect(&address, key.as_ref())?), keep: Box::new(()) }
+            }
+        };
+        let source = self.source.to_string_lossy().into_owned();
         daemon::run(Setup { backend, source, mountpoint }, ready)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// Sends the log to `writer`; what is told is set by `MOJAVEFS_LOG` (`warn` if it is not).
-fn log_to<W: Write + Send + 'static>(writer: fn() -> W) {
+pub(super) fn log_to<W: Write + Send + 'static>(writer: fn() -> W) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MOJAVEFS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     drop(tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).try_init());
 }
 
 /// Reads `64M`, `1G`, `300000`.
-fn parse_size(text: &str) -> Result<usize, String> {
+pub(super) fn parse_size(text: &str) -> Result<usize, String> {
     let wrong = || format!("`{text}` is no size; write 256M or 1G");
     let (digits, unit) = match text.char_indices().find(|(_, c)| !c.is_ascii_digit()) {
         Some((at, _)) => text.split_at(at),

@@ -124,7 +124,8 @@ fn mount_trunk(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Ke
     Ok(kernel)
 }
 
-fn ending_signals() -> SigSet {
+/// Those that ask a process to end.
+pub(crate) fn ending_signals() -> SigSet {
     let mut signals = SigSet::empty();
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
     signals

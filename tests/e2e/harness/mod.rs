@@ -1,6 +1,7 @@
 //! A mount for the time of a test, and what tests do with it. Everything is cleaned up however a test ends.
 
 pub(crate) mod digest;
+pub(crate) mod served;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -48,11 +49,33 @@ impl Mount {
     }
 
     pub(crate) fn with_store(root: TempDir, store: PathBuf) -> Self {
-        fs::create_dir(root.path().join("mnt")).expect("a mountpoint");
-        let mount = Mount { root, store, over: Arc::default() };
+        let mount = Self::unmounted(root, store);
         mount.mount();
         mount.watch();
         mount
+    }
+
+    fn unmounted(root: TempDir, store: PathBuf) -> Self {
+        fs::create_dir(root.path().join("mnt")).expect("a mountpoint");
+        Mount { root, store, over: Arc::default() }
+    }
+
+    /// A client of the server at `address`.
+    pub(crate) fn of(address: &str, words: &[&str]) -> Self {
+        let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
+        let mount = Self::unmounted(root, PathBuf::from(address));
+        let output = mount.try_mount(words);
+        assert!(output.status.success(), "mount {address}: {}", text(&output.stderr));
+        mount.watch();
+        mount
+    }
+
+    /// What mounting says when it must be refused.
+    pub(crate) fn refused(address: &str, words: &[&str]) -> String {
+        let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
+        let output = Self::unmounted(root, PathBuf::from(address)).try_mount(words);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        text(&output.stderr)
     }
 
     /// Tears the mount down when the test takes too long: whatever hangs in it gets an error.

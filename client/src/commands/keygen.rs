@@ -1,0 +1,52 @@
+//! `mojavefs keygen`
+
+use super::host_fault;
+use clap::Args;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::net::Key;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// More than any key file has, in bytes.
+const KEY_BYTES_MAX: u64 = 64 << 10;
+/// Everything for others than the owner.
+const OTHERS: u32 = 0o077;
+
+#[derive(Args)]
+pub(super) struct Keygen {
+    /// The file to make; give it to the server and to every client
+    file: PathBuf,
+}
+
+impl Keygen {
+    pub(super) fn run(&self) -> Result<ExitCode, Fault> {
+        let text = Key::generate().map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
+        let cannot = |e| host_fault(format!("make the key file {}", self.file.display()))(e);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file).map_err(cannot)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)?;
+        println!(
+            "{}: whoever has this file may do everything to the store that is served with it",
+            self.file.display()
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Reads a key file, which nobody but its owner may read.
+pub(super) fn read_key(path: &Path) -> Result<Key, Fault> {
+    let shown = path.display();
+    let cannot = |e| host_fault(format!("read the key file {shown}"))(e);
+    let found = fs::metadata(path).map_err(cannot)?;
+    if found.mode() & OTHERS != 0 {
+        let text = format!("others may use the key file {shown}: `chmod 600 {shown}`, or make a new key if they have");
+        return Err(Fault::new(FaultKind::AccessDenied, text));
+    }
+    if found.len() > KEY_BYTES_MAX {
+        return Err(Fault::new(FaultKind::Invalid, format!("{shown} is no key file: it has {} bytes", found.len())));
+    }
+    let text = fs::read(path).map_err(cannot)?;
+    Key::parse(&text).map_err(|why| Fault::new(FaultKind::Invalid, format!("{shown}: {why}")))
+}

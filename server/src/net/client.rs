@@ -1,0 +1,187 @@
+//! One client of a listening server.
+
+use super::sink::RemoteSink;
+use super::{Connected, Host, may_enter};
+use mojavefs::codec;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::limits::{
+    ALIVE_INTERVAL, ANSWER_BYTES_MAX, FRAME_TIME_MAX, FRAMES_WAITING_MAX, HANDSHAKE_TIME_MAX, REQUEST_BYTES_MAX,
+    REQUESTS_UNDER_WAY_MAX, SILENCE_TIME_MAX,
+};
+use mojavefs::net::hello::{self, Verdict};
+use mojavefs::net::{Frame, FrameKind, Stream, read_frame, write_frame};
+use mojavefs::wire::{Connection, Reply, Request};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+const BUFFER_BYTES: usize = 64 * 1024;
+
+type Incoming = BufReader<ReadHalf<Box<dyn Stream>>>;
+
+fn garbage(text: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text.into())
+}
+
+fn slow<T>(what: &str) -> impl FnOnce(T) -> io::Error {
+    let text = format!("{what} took too long");
+    move |_| io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
+/// Greets whoever has connected, and serves it until it is gone.
+pub(super) async fn meet(connected: Connected, host: Arc<Host>) {
+    let mut stopping = host.stopping.clone();
+    let place = host.sessions.clone().try_acquire_owned();
+    let verdict = if place.is_ok() { Verdict::Welcome } else { Verdict::Full };
+    let met = tokio::select! {
+        met = timeout(HANDSHAKE_TIME_MAX, shake_hands(connected, verdict)) => met,
+        _ = stopping.wait_for(|stop| *stop) => return,
+    };
+    match met.unwrap_or_else(|late| Err(slow("the handshake")(late))) {
+        Ok((stream, Some(Verdict::Welcome))) => {
+            let served = serve(stream, host).await;
+            if let Err(error) = served {
+                tracing::warn!("a client was dropped: {error}");
+            }
+        }
+        Ok((_, Some(verdict))) => tracing::warn!("a client was sent away: {verdict:?}"),
+        Ok((_, None)) => tracing::warn!("a client was sent away: it does not speak the protocol of MojaveFS"),
+        Err(error) => tracing::warn!("a client did not get through the handshake: {error}"),
+    }
+    drop(place);
+}
+
+async fn shake_hands(connected: Connected, verdict: Verdict) -> io::Result<(Box<dyn Stream>, Option<Verdict>)> {
+    let (mut stream, verdict): (Box<dyn Stream>, Verdict) = match connected {
+        Connected::Unix(stream) => {
+            let uid = stream.peer_cred()?.uid();
+            (Box::new(stream), if may_enter(uid) { verdict } else { Verdict::Denied })
+        }
+        Connected::Tcp(stream, tls) => {
+            stream.set_nodelay(true)?;
+            (Box::new(tls.accept(stream).await?), verdict)
+        }
+    };
+    let answered = hello::welcome(&mut stream, verdict).await?;
+    Ok((stream, answered))
+}
+
+async fn serve(stream: Box<dyn Stream>, host: Arc<Host>) -> io::Result<()> {
+    let (incoming, outgoing) = tokio::io::split(stream);
+    let (frames, to_write) = mpsc::channel(FRAMES_WAITING_MAX);
+    let sink = Arc::new(RemoteSink::new(frames.clone()));
+    let session = host.server.connect(false);
+    session.set_notice_sink(sink.clone());
+    let writing = tokio::spawn(write(outgoing, to_write, sink.clone()));
+    let client = Client { session, frames, under_way: Arc::default(), sink: sink.clone() };
+    let mut stopping = host.stopping.clone();
+    let result = tokio::select! {
+        result = client.read(BufReader::with_capacity(BUFFER_BYTES, incoming)) => result,
+        () = sink.hung_up() => Ok(()),
+        _ = stopping.wait_for(|stop| *stop) => Ok(()),
+    };
+    sink.close();
+    writing.abort();
+    // Closing a session undoes what its client left undecided, which takes locks and the disk. It counts as one of the
+    // server's sessions until then.
+    let closed = tokio::task::spawn_blocking(move || drop(client)).await;
+    result.and(closed.map_err(io::Error::other))
+}
+
+/// Writes frames as they come, and a word now and then when none come.
+async fn write(outgoing: WriteHalf<Box<dyn Stream>>, mut frames: mpsc::Receiver<Frame>, sink: Arc<RemoteSink>) {
+    let mut outgoing = BufWriter::with_capacity(BUFFER_BYTES, outgoing);
+    loop {
+        let frame = match timeout(ALIVE_INTERVAL, frames.recv()).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(_) => Frame::bare(FrameKind::Alive, 0),
+        };
+        let written = timeout(FRAME_TIME_MAX, async {
+            write_frame(&mut outgoing, &frame).await?;
+            if frames.is_empty() { outgoing.flush().await } else { Ok(()) }
+        });
+        if !matches!(written.await, Ok(Ok(()))) {
+            return sink.hang_up();
+        }
+    }
+}
+
+/// What the threads that answer share.
+#[derive(Clone)]
+struct Client {
+    session: Arc<dyn Connection>,
+    frames: mpsc::Sender<Frame>,
+    under_way: Arc<AtomicUsize>,
+    sink: Arc<RemoteSink>,
+}
+
+impl Client {
+    async fn read(&self, mut incoming: Incoming) -> io::Result<()> {
+        loop {
+            let first = match timeout(SILENCE_TIME_MAX, incoming.read_u8()).await {
+                Ok(Ok(byte)) => byte,
+                Ok(Err(end)) if end.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+                Err(late) => return Err(slow("the next word")(late)),
+            };
+            let frame = timeout(FRAME_TIME_MAX, read_frame(&mut incoming, first, REQUEST_BYTES_MAX));
+            let frame = frame.await.unwrap_or_else(|late| Err(slow("a frame")(late)))?;
+            match frame.kind {
+                FrameKind::Request => self.start(frame)?,
+                FrameKind::Ack => self.sink.acknowledge(frame.number),
+                FrameKind::Alive => {}
+                FrameKind::Reply | FrameKind::Notice => return Err(garbage("only a server answers")),
+            }
+        }
+    }
+
+    /// Answers on another thread. The number of these is the client's to keep to: waiting here would keep acknowledgements
+    /// back that requests under way wait for.
+    fn start(&self, frame: Frame) -> io::Result<()> {
+        if self.under_way.fetch_add(1, Ordering::SeqCst) >= REQUESTS_UNDER_WAY_MAX {
+            return Err(garbage(format!("more than {REQUESTS_UNDER_WAY_MAX} requests at once")));
+        }
+        let client = self.clone();
+        let answer = move || {
+            let _in_panic = HangUp(&client.sink);
+            let reply = client.answer(&frame);
+            client.under_way.fetch_sub(1, Ordering::SeqCst);
+            // Nobody is left to be told when this fails.
+            drop(client.frames.blocking_send(reply));
+        };
+        drop(tokio::task::spawn_blocking(answer));
+        Ok(())
+    }
+
+    fn answer(&self, frame: &Frame) -> Frame {
+        let result = match codec::decode::<Request<'_>>(&frame.body) {
+            Ok(request) => self.session.call(request),
+            Err(error) => Err(Fault::new(FaultKind::Protocol, format!("the server cannot read the request: {error}"))),
+        };
+        let body = encode(&result).unwrap_or_else(|fault| encode(&Err(fault)).unwrap_or_default());
+        Frame { kind: FrameKind::Reply, number: frame.number, body }
+    }
+}
+
+fn encode(result: &Result<Reply, Fault>) -> Result<Vec<u8>, Fault> {
+    let body = codec::encode(result).map_err(|e| Fault::new(FaultKind::Protocol, e.to_string()))?;
+    match body.len() <= ANSWER_BYTES_MAX {
+        true => Ok(body),
+        false => Err(Fault::new(FaultKind::TooLarge, format!("the answer has {} bytes, too many to send", body.len()))),
+    }
+}
+
+/// Ends the connection of a request whose answer panics: a client must not wait for it for ever.
+struct HangUp<'a>(&'a RemoteSink);
+
+impl Drop for HangUp<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.hang_up();
+        }
+    }
+}
