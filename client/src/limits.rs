@@ -30,3 +30,9 @@ pub const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 pub const MEMORY_BYTES: usize = 256 << 20;
 /// The largest file whose difference is shown line by line, in bytes.
 pub const PATCH_BYTES_MAX: u64 = 4 << 20;
+/// How long one question waits for a decision before it is asked again.
+pub const AWAIT_STEP: Duration = Duration::from_secs(2);
+/// How many threads answer a kernel whose programs wait for decisions: so many of them may wait at once.
+pub const WAITING_FUSE_THREADS: usize = 32;
+/// How long `specrun` waits for others before it says so.
+pub const QUIET_WAIT: Duration = Duration::from_millis(500);

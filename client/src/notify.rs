@@ -2,13 +2,13 @@
 
 use crate::fuse::Kernel;
 use mojavefs::id::{SpecId, ViewId};
-use mojavefs::wire::{Notice, NoticeSink, SpecState};
+use mojavefs::wire::{Fall, Notice, NoticeSink, SpecState};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 /// Told that a job's speculation was decided by someone else.
-pub(crate) type OnDecided = Box<dyn Fn(SpecId, SpecState) + Send + Sync>;
+pub(crate) type OnDecided = Box<dyn Fn(SpecId, SpecState, Option<Fall>) + Send + Sync>;
 
 /// Brings notices to the kernels of this process.
 #[derive(Default)]
@@ -44,10 +44,10 @@ impl NoticeSink for Notices {
                     kernel.invalidate(&what, all_names);
                 }
             }
-            Notice::Decided { view, spec, state, .. } => {
+            Notice::Decided { view, spec, state, why } => {
                 let then = self.decided.lock().get(&view).cloned();
                 if let Some(then) = then {
-                    then(spec, state);
+                    then(spec, state, why);
                 }
             }
         }

@@ -57,6 +57,10 @@ pub enum FaultKind {
     TimedOut,
     /// Waiting would never end.
     Deadlock,
+    /// What was looked at is another's undecided work, and this view waits for the decision: wait, then ask again.
+    Undecided,
+    /// What the view shows has changed in the middle of the request; the server asks itself again.
+    Again,
 }
 
 /// A refused request: its kind for programs, a sentence for people that names the thing.

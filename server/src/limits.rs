@@ -46,3 +46,9 @@ pub const REOPEN_TRIES_MAX: usize = 10;
 pub const REOPEN_PAUSE: Duration = Duration::from_millis(20);
 /// From how much free space on a full disk is taken for one that is full no more, in bytes.
 pub const MENDING_BYTES_MIN: u64 = 64 << 20;
+/// How often one operation is tried again because others change what it looks at.
+pub const OPERATION_TRIES_MAX: usize = 1000;
+/// How long one request waits for decisions at most: whoever waits longer asks again.
+pub const AWAIT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a wait for any decision lasts at most.
+pub const ANY_DECISION_WAIT: Duration = Duration::from_millis(200);

@@ -7,10 +7,11 @@ use crate::session::Session;
 use crate::store::{Key, Reclaimed, Store, StoreError, StoreOptions};
 use crate::view::{View, Views};
 use mojavefs::error::Fault;
-use mojavefs::id::{IntervalId, ViewId};
+use mojavefs::id::{ContextId, IntervalId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::wire::{Connection, Invalidation, Notice, Reply, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -149,8 +150,7 @@ impl Shared {
     /// Tells views what others have changed.
     fn announce(&self) {
         while !self.is_stopping() {
-            let owed: Vec<_> = self.views.all().into_iter().filter(|view| view.is_owed()).collect();
-            side_by_side(&owed, View::pay);
+            side_by_side(&self.views.owed(), View::pay);
             self.announcer.wait(KEEPER_IDLE);
         }
     }
@@ -190,10 +190,18 @@ impl Shared {
 
     /// Carries out what a decision asks of views. No lock is held.
     pub(crate) fn follow(&self, aftermath: Aftermath) {
-        for (context, spec) in &aftermath.undone {
+        for (context, spec, why) in &aftermath.undone {
             for view in self.views.of(Some(*context)) {
                 view.kill();
-                view.deliver(Notice::Decided { view: view.id, spec: *spec, state: SpecState::Aborted, interval: None });
+                let (state, why) = (SpecState::Aborted, why.clone());
+                view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
+            }
+        }
+        let committed = aftermath.committed.iter().map(|(context, spec)| (context, spec, SpecState::Committed));
+        let clashing = aftermath.clashing.iter().map(|(context, spec)| (context, spec, SpecState::Held));
+        for (context, spec, state) in committed.chain(clashing) {
+            for view in self.views.of(Some(*context)) {
+                view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why: None });
             }
         }
         let folded = aftermath.folded.as_ref().map(|(context, _)| *context);
@@ -204,7 +212,13 @@ impl Shared {
             }
         }
         if !aftermath.on_trunk.is_empty() {
-            self.invalidate(&self.views.of(None), &aftermath.on_trunk);
+            let theirs: HashSet<ContextId> = aftermath.committed.iter().map(|(context, _)| *context).collect();
+            let shows = |view: &Arc<View>| match view.context {
+                None => true,
+                Some(context) => view.follows && !theirs.contains(&context),
+            };
+            let views: Vec<Arc<View>> = self.views.all().into_iter().filter(shows).collect();
+            self.invalidate(&views, &aftermath.on_trunk);
         }
         if let Some((context, intervals)) = &aftermath.folded {
             self.invalidate(&self.views.of(Some(*context)), intervals);

@@ -1,6 +1,7 @@
 //! One client's session: its requests find their view, and what follows from them reaches the views it concerns.
 
-use crate::coordinator::Aftermath;
+use crate::coordinator::{Aftermath, Beginning};
+use crate::limits::{AWAIT_TIME_MAX, OPERATION_TRIES_MAX};
 use crate::ops::NewFile;
 use crate::server::Shared;
 use crate::view::{SinkSlot, View};
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One client of a server. Dropping it closes its views: what they had undecided is aborted, unless it is held.
 pub(crate) struct Session {
@@ -49,9 +50,9 @@ impl Session {
         let coordinator = &self.shared.coordinator;
         let (spec, context, scope, inside) = match kind {
             ViewKind::Trunk => (None, None, coordinator.trunk(), false),
-            ViewKind::Job { parent, info } => {
+            ViewKind::Job { parent, info, on_read, own } => {
                 let parent = self.open_view(parent)?.view.context;
-                let (spec, context, scope) = coordinator.begin(parent, info)?;
+                let (spec, context, scope) = coordinator.begin(parent, Beginning { info, on_read, own })?;
                 (Some(spec), Some(context), scope, false)
             }
             ViewKind::Before { spec, uid } => (None, None, coordinator.before(spec, uid)?, true),
@@ -61,7 +62,7 @@ impl Session {
             }
         };
         let id = self.shared.next_view();
-        let view = Arc::new(View::new(id, context, inside, Arc::new(scope), self.sink.clone()));
+        let view = Arc::new(View::new(id, context, inside, Arc::new(scope), self.sink.clone(), self.embedded));
         let bytes = context.and_then(|context| coordinator.bytes_counter(context));
         self.shared.views.insert(view.clone());
         self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
@@ -80,6 +81,7 @@ impl Session {
             return coordinator.hold_again(spec);
         }
         if open.view.inside
+            || coordinator.has_voted(spec)
             || coordinator.spec_of(open.view.context.unwrap_or(mojavefs::id::ContextId(0))) != Some(spec)
         {
             return Ok(());
@@ -117,10 +119,27 @@ impl Session {
     fn on<T>(
         &self,
         view: ViewId,
-        operation: impl FnOnce(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
+        operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let open = self.open_view(view)?;
-        self.shared.coordinator.undisturbed(|| operation(&self.shared.ops, &open.view.scope()))
+        self.operate(&self.open_view(view)?.view, operation)
+    }
+
+    /// Runs an operation, again if what it met has become part of what the view sees.
+    fn operate<T>(
+        &self,
+        view: &View,
+        operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        for _ in 0..OPERATION_TRIES_MAX {
+            let result = self.shared.coordinator.undisturbed(|| operation(&self.shared.ops, &view.scope()));
+            match (result, view.context) {
+                (Err(fault), Some(context)) if fault.kind == FaultKind::Again => {
+                    view.set_scope(Arc::new(self.shared.coordinator.scope_of(context)?));
+                }
+                (result, _) => return result,
+            }
+        }
+        Err(Fault::new(FaultKind::Busy, "others change this all the time; try again later"))
     }
 
     /// The same for one that changes something: other views of the same are told.
@@ -128,14 +147,16 @@ impl Session {
         &self,
         view: ViewId,
         what: impl FnOnce() -> Vec<Invalidation>,
-        operation: impl FnOnce(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
+        operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let open = self.open_view(view)?;
-        let result = self.shared.coordinator.undisturbed(|| operation(&self.shared.ops, &open.view.scope()))?;
+        let result = self.operate(&open.view, operation)?;
         let audience = self.shared.views.audience(&open.view);
-        if !audience.is_empty() {
+        let followers = self.shared.views.followers(&open.view);
+        if !audience.is_empty() || !followers.is_empty() {
             let what = what();
             audience.iter().for_each(|other| other.owe(what.iter().cloned()));
+            followers.iter().for_each(|other| other.startle(&what));
             self.shared.nudge_announcer();
         }
         Ok(result)
@@ -271,7 +292,7 @@ impl Session {
 
     fn settle(&self, view: &View) -> Result<Reply, Fault> {
         let deadline = Instant::now() + NOTICE_TIME_MAX;
-        for other in self.shared.views.audience(view) {
+        for other in self.shared.views.owed().into_iter().filter(|other| other.id != view.id) {
             if !other.wait_settled(deadline) {
                 tracing::warn!("view {} does not take its notices", other.id);
             }
@@ -290,6 +311,11 @@ impl Connection for Session {
             Request::Diff { spec, uid, from } => {
                 Ok(Reply::Diff(self.shared.coordinator.diff(spec, uid, from.as_deref())?))
             }
+            Request::Await { specs, millis, behind } => {
+                let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
+                Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, behind, limit)?))
+            }
+            Request::Writers { path } => Ok(Reply::Specs(self.shared.coordinator.writers(&path)?)),
             Request::Reclaim => self.shared.reclaim(),
             Request::Sync => self.shared.sync(),
             Request::Forget { view, inos } => self.forget(view, &inos),

@@ -1,8 +1,9 @@
 //! What an operation reports of the objects it read or changed, so that the coordinator can notice conflicts when they
 //! arise instead of searching for them at a commit.
 
+use mojavefs::error::Fault;
 use mojavefs::file::Name;
-use mojavefs::id::Ino;
+use mojavefs::id::{Ino, IntervalId};
 
 /// How an object was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,4 +47,9 @@ pub enum TouchKey {
 pub trait Touches: Send + Sync {
     /// `key` was used. `newer_final`: a version that became final after this view's snapshot exists.
     fn touch(&self, key: TouchKey, how: Touch, newer_final: bool);
+
+    /// The newest versions of `key` are those of these undecided intervals, which the view does not see, or may not
+    /// write over in its own interval. Returns the refusal of the operation: [`mojavefs::error::FaultKind::Again`] if it can be repeated
+    /// at once with the view as it is then.
+    fn meet(&self, key: &TouchKey, of: &[IntervalId]) -> Fault;
 }

@@ -1,13 +1,13 @@
 //! What one mount sees, as the server knows it, and what it must be told.
 
 use crate::ops::Scope;
-use mojavefs::id::{ContextId, Ino, ViewId};
+use mojavefs::id::{ContextId, Ino, Seq, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::wire::{Invalidation, Notice, NoticeSink};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Where a session's notices go, once its client has said so.
@@ -34,6 +34,10 @@ pub(crate) struct View {
     pub(crate) context: Option<ContextId>,
     /// It was opened to look into a speculation; it is not the job's own.
     pub(crate) inside: bool,
+    /// It shows what others outside its context do while it is open.
+    pub(crate) follows: bool,
+    /// Its client lives in this process.
+    embedded: bool,
     /// What is visible, what new versions carry; replaced when the context's interval changes.
     scope: RwLock<Arc<Scope>>,
     /// The inodes its kernel knows.
@@ -61,11 +65,14 @@ impl View {
         inside: bool,
         scope: Arc<Scope>,
         sink: Arc<SinkSlot>,
+        embedded: bool,
     ) -> Self {
         View {
             id,
             context,
             inside,
+            follows: context.is_some() && scope.sight.snapshot == Seq::NOW,
+            embedded,
             scope: RwLock::new(scope),
             held: Mutex::default(),
             dead: AtomicBool::new(false),
@@ -119,6 +126,24 @@ impl View {
         self.sink.deliver(notice);
     }
 
+    /// Something that its kernel may believe was changed in another context. Names and attributes are looked up again from
+    /// now on; content once [`View::pay`] was called, since that waits for requests under way.
+    pub(crate) fn startle(&self, what: &[Invalidation]) {
+        let knows = |ino: &Ino| *ino == Ino::ROOT || self.holds(*ino);
+        let known: Vec<Invalidation> = what.iter().filter(|what| knows(&inode_of(what))).cloned().collect();
+        if known.is_empty() || self.is_dead() {
+            return;
+        }
+        if self.embedded {
+            let all_names = known.iter().any(|what| matches!(what, Invalidation::Entry { .. }));
+            let attributes = known.iter().map(|what| Invalidation::Attributes(inode_of(what))).collect();
+            self.deliver(Notice::Invalidate { view: self.id, what: attributes, all_names });
+            let content = known.into_iter().filter(|what| matches!(what, Invalidation::Inode(_)));
+            return self.owe(content);
+        }
+        self.owe(known);
+    }
+
     /// Notes what its kernel must look up again; [`View::pay`] tells it.
     pub(crate) fn owe(&self, what: impl IntoIterator<Item = Invalidation>) {
         let mut owed = self.owed.lock();
@@ -165,7 +190,7 @@ impl View {
 
 fn inode_of(what: &Invalidation) -> Ino {
     match what {
-        Invalidation::Inode(ino) => *ino,
+        Invalidation::Inode(ino) | Invalidation::Attributes(ino) => *ino,
         Invalidation::Entry { parent, .. } => *parent,
     }
 }
@@ -174,15 +199,24 @@ fn inode_of(what: &Invalidation) -> Ino {
 #[derive(Default)]
 pub(crate) struct Views {
     by_id: RwLock<HashMap<ViewId, Arc<View>>>,
+    /// How many views follow what other contexts do: while there are none, nobody pays for it.
+    following: AtomicUsize,
 }
 
 impl Views {
     pub(crate) fn insert(&self, view: Arc<View>) {
+        if view.follows {
+            self.following.fetch_add(1, Ordering::SeqCst);
+        }
         self.by_id.write().insert(view.id, view);
     }
 
     pub(crate) fn remove(&self, id: ViewId) -> Option<Arc<View>> {
-        self.by_id.write().remove(&id)
+        let view = self.by_id.write().remove(&id)?;
+        if view.follows {
+            self.following.fetch_sub(1, Ordering::SeqCst);
+        }
+        Some(view)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<View>> {
@@ -201,6 +235,20 @@ impl Views {
             return Vec::new();
         }
         views.values().filter(|other| other.context == view.context && other.id != view.id).cloned().collect()
+    }
+
+    /// The views of other contexts that see what `view` changes.
+    pub(crate) fn followers(&self, view: &View) -> Vec<Arc<View>> {
+        if self.following.load(Ordering::SeqCst) == usize::from(view.follows) {
+            return Vec::new();
+        }
+        let views = self.by_id.read();
+        views.values().filter(|other| other.follows && other.context != view.context).cloned().collect()
+    }
+
+    /// Every view with something to be told.
+    pub(crate) fn owed(&self) -> Vec<Arc<View>> {
+        self.by_id.read().values().filter(|view| view.is_owed()).cloned().collect()
     }
 
     /// Whether any kernel still knows the inode.

@@ -7,8 +7,8 @@ use std::fs;
 fn the_second_of_two_jobs_is_refused() {
     let mount = Mount::new();
     mount.write("a", "0\n");
-    let first = mount.held("echo 1 > a");
-    let second = mount.held("echo 2 > a; echo 2 > b");
+    let first = mount.held_apart("echo 1 > a");
+    let second = mount.held_apart("echo 2 > a; echo 2 > b");
     assert!(mount.mojavefs(&["commit", &first]).status.success());
     let refused = mount.mojavefs(&["commit", &second]);
     assert_eq!(refused.status.code(), Some(75));
@@ -23,7 +23,7 @@ fn the_second_of_two_jobs_is_refused() {
 fn trunk_wins_at_once_and_reading_counts() {
     let mount = Mount::new();
     mount.write("a", "0\n");
-    let id = mount.held("cat a > b");
+    let id = mount.held_apart("cat a > b");
     mount.write("a", "trunk\n");
     let refused = mount.mojavefs(&["commit", &id]);
     assert_eq!(refused.status.code(), Some(75), "{}", text(&refused.stderr));
@@ -34,8 +34,8 @@ fn trunk_wins_at_once_and_reading_counts() {
 fn unrelated_names_of_one_directory_do_not_meet() {
     let mount = Mount::new();
     fs::create_dir(mount.at("d")).expect("mkdir");
-    let first = mount.held("echo 1 > d/one");
-    let second = mount.held("echo 2 > d/two; mkdir d/sub");
+    let first = mount.held_apart("echo 1 > d/one");
+    let second = mount.held_apart("echo 2 > d/two; mkdir d/sub");
     mount.write("d/three", "3\n");
     for id in [first, second] {
         let output = mount.mojavefs(&["commit", &id]);
@@ -49,7 +49,7 @@ fn unrelated_names_of_one_directory_do_not_meet() {
 fn a_listing_sees_a_new_name() {
     let mount = Mount::new();
     fs::create_dir(mount.at("d")).expect("mkdir");
-    let id = mount.held("ls d > listed");
+    let id = mount.held_apart("ls d > listed");
     mount.write("d/new", "");
     assert_eq!(mount.mojavefs(&["commit", &id]).status.code(), Some(75));
 }
@@ -59,7 +59,11 @@ fn a_refused_run_is_rolled_back_and_says_why() {
     let mount = Mount::new();
     mount.write("a", "0\n");
     let script = "echo job > a; touch ../written; while [ ! -e ../go ]; do sleep 0.01; done";
-    let job = mount.specrun_command(&[], script).stderr(std::process::Stdio::piped()).spawn().expect("specrun runs");
+    let job = mount
+        .specrun_command(&["--isolate", "--retries", "0"], script)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("specrun runs");
     crate::harness::until("the job has written", || mount.beside("written").exists());
     mount.write("a", "trunk\n");
     fs::write(mount.beside("go"), "").expect("go");
@@ -76,7 +80,7 @@ fn ours_and_theirs_settle_a_conflict_path_by_path() {
     for name in ["a", "b"] {
         mount.write(name, "0\n");
     }
-    let id = mount.held("echo ours > a; echo ours > b; echo new > c; mkdir d; echo x > d/x");
+    let id = mount.held_apart("echo ours > a; echo ours > b; echo new > c; mkdir d; echo x > d/x");
     mount.write("a", "theirs\n");
     mount.write("b", "theirs\n");
     let half = mount.mojavefs(&["commit", &id, "--ours", "a"]);
@@ -93,7 +97,7 @@ fn ours_and_theirs_settle_a_conflict_path_by_path() {
 fn ours_stands_where_both_made_or_removed_a_name() {
     let mount = Mount::new();
     mount.write("gone", "0\n");
-    let id = mount.held("echo ours > made; rm gone");
+    let id = mount.held_apart("echo ours > made; rm gone");
     mount.write("made", "theirs\n");
     mount.write("gone", "changed\n");
     let output = mount.mojavefs(&["commit", &id, "--ours", "."]);
@@ -108,7 +112,7 @@ fn two_histories_are_never_mixed_in_one_file() {
     let mount = Mount::new();
     let block = 64 * 1024;
     fs::write(mount.at("big"), vec![b'0'; 4 * block]).expect("write");
-    let id = mount.held("printf ours | dd of=big conv=notrunc bs=1 seek=0 2>/dev/null");
+    let id = mount.held_apart("printf ours | dd of=big conv=notrunc bs=1 seek=0 2>/dev/null");
     let theirs = "printf theirs | dd of=big conv=notrunc bs=1 seek=200000 2>/dev/null";
     crate::harness::sh(&mount.path(), theirs);
     assert!(mount.mojavefs(&["commit", &id, "--ours", "big"]).status.success());

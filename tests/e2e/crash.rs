@@ -33,7 +33,7 @@ fn a_held_speculation_still_notices_conflicts_after_a_restart() {
     let mount = Mount::new();
     mount.write("read", "0\n");
     mount.write("changed", "0\n");
-    let id = mount.held("cat read; echo x > changed");
+    let id = mount.held_apart("cat read; echo x > changed");
     mount.crash();
     mount.mount();
     mount.write("read", "1\n");

@@ -72,7 +72,7 @@ fn the_first_of_two_clients_to_commit_wins() {
     let server = Server::new();
     let (near, far) = (server.mount(), server.mount_tcp());
     near.write("a", "0");
-    let (first, second) = (near.held("echo -n 1 > a"), far.held("echo -n 2 > a"));
+    let (first, second) = (near.held_apart("echo -n 1 > a"), far.held_apart("echo -n 2 > a"));
     assert!(far.mojavefs(&["commit", &second]).status.success());
     let refused = near.mojavefs(&["commit", &first]);
     assert_eq!(refused.status.code(), Some(75), "{}", text(&refused.stderr));

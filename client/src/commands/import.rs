@@ -3,11 +3,11 @@
 use super::tree::Copy;
 use super::{EXIT_TRY_AGAIN, Where, conflict_lines, count, host_fault};
 use crate::control::unexpected;
-use crate::job::JobView;
+use crate::job::{JobView, Place};
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs::wire::SpecState;
 use mojavefs::wire::control::{Answer, Ask, Start};
+use mojavefs::wire::{OnRead, SpecState};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,7 +29,9 @@ impl Import {
         }
         let filesystem = self.filesystem.find()?;
         let command = format!("mojavefs import {} {}", self.dir.display(), self.subtree.display());
-        let view = JobView::enter(&filesystem, Start::Job { parent: filesystem.view, command }, || ())?;
+        let place = Place::enter(&filesystem)?;
+        let start = Start::Job { parent: filesystem.view, command, on_read: OnRead::Isolate, own: None };
+        let view = JobView::enter(&place, start, || ())?;
         let to = below(&filesystem.mountpoint, &self.subtree);
         std::fs::create_dir_all(&to).map_err(host_fault(to.display()))?;
         let mut copy = Copy::new("imported");

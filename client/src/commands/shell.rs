@@ -1,8 +1,8 @@
 //! `mojavefs shell`
 
 use super::{Where, host_fault, parse_spec};
-use crate::job::JobView;
 use crate::job::supervise::{self, Ending, Supervisor};
+use crate::job::{JobView, Place};
 use clap::Args;
 use mojavefs::error::Fault;
 use mojavefs::id::SpecId;
@@ -26,14 +26,15 @@ impl Shell {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
         let supervisor = Supervisor::new().map_err(host_fault("watch the shell"))?;
         let filesystem = self.filesystem.find()?;
-        let view = JobView::enter(&filesystem, Start::Inside { spec: self.id }, || ())?;
+        let place = Place::enter(&filesystem)?;
+        let view = JobView::enter(&place, Start::Inside { spec: self.id }, || ())?;
         let command = match self.command.is_empty() {
             true => vec![std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())],
             false => self.command.clone(),
         };
         let environment = [("MOJAVEFS_SPEC", self.id.to_string())];
         let ending = supervisor
-            .run(&command, None, &|| view.has_fallen(), &environment)
+            .run(&command, None, &|| view.has_fallen(), &environment, None)
             .map_err(host_fault(command[0].display()))?;
         supervise::end_all();
         view.drain()?;

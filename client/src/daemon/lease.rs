@@ -5,11 +5,11 @@ use super::listen::Caller;
 use crate::fuse::{self, Kernel};
 use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
-use crate::view::View;
+use crate::view::{Patient, View};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::wire::control::Start;
-use mojavefs::wire::{ConnectionExt, JobInfo, Request, ViewKind};
+use mojavefs::wire::{Connection, ConnectionExt, JobInfo, OnRead, Request, ViewKind};
 use nix::libc;
 use nix::unistd::geteuid;
 use std::io;
@@ -38,15 +38,21 @@ impl Lease {
         if let Some(device) = &device {
             check_device(caller, device)?;
         }
+        let waits = matches!(start, Start::Job { on_read: OnRead::Wait, .. });
         let kind = match start {
-            Start::Job { parent, command } => {
-                ViewKind::Job { parent, info: JobInfo { uid: caller.uid, pid: caller.pid, command } }
+            Start::Job { parent, command, on_read, own } => {
+                let info = JobInfo { uid: caller.uid, pid: caller.pid, command };
+                ViewKind::Job { parent, info, on_read, own }
             }
             Start::Inside { spec } => ViewKind::Inside { spec, uid: caller.uid },
         };
         let opened = daemon.connection.view(Request::OpenView(kind))?;
         let spec = opened.spec.unwrap_or(SpecId(0));
-        let view = Arc::new(View::new(daemon.connection.clone(), opened.view, Some(spec), &daemon.control()));
+        let connection: Arc<dyn Connection> = match waits {
+            true => Arc::new(Patient::new(daemon.connection.clone(), spec)),
+            false => daemon.connection.clone(),
+        };
+        let view = Arc::new(View::new(connection, opened.view, Some(spec), &daemon.control()));
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
             match device {
                 Some(device) => Ok((fuse::serve(device, view.clone())?, None)),

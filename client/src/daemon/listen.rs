@@ -3,7 +3,7 @@
 use super::Daemon;
 use super::lease::Lease;
 use crate::control::{receive, send, unexpected};
-use crate::limits::STOP_TIME_MAX;
+use crate::limits::{AWAIT_STEP, STOP_TIME_MAX};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::FileKind;
 use mojavefs::id::{Ino, SpecId, ViewId};
@@ -142,9 +142,9 @@ fn respond(
             let (view, spec) = (started.view(), started.spec());
             let (copy, writing) = (stream.try_clone(), writing.clone());
             if let Ok(copy) = copy {
-                let tell = move |spec, state| {
+                let tell = move |spec, state, why| {
                     let _whole = writing.lock();
-                    drop(send(&copy, &Answer::Decided { spec, state }, None));
+                    drop(send(&copy, &Answer::Decided { spec, state, why }, None));
                 };
                 daemon.notices.on_decided(view, Box::new(tell));
             }
@@ -165,6 +165,11 @@ fn respond(
         Ask::Status => Answer::Status(server.status(Request::Status { uid })?),
         Ask::Diff { spec, from } => Answer::Diff(server.diff(Request::Diff { spec, uid, from })?),
         Ask::Content { spec, side, path, bytes_max } => content(daemon, uid, spec, side, &path, bytes_max)?,
+        Ask::Await { specs, behind } => {
+            let millis = AWAIT_STEP.as_millis() as u32;
+            Answer::Specs(server.specs(Request::Await { specs, millis, behind })?)
+        }
+        Ask::Writers { path } => Answer::Specs(server.specs(Request::Writers { path })?),
         Ask::Reclaim => match server.call(Request::Reclaim)? {
             Reply::Reclaimed { removed, more } => Answer::Reclaimed { removed, more },
             _ => return Err(unexpected(&Answer::Done)),

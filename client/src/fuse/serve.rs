@@ -2,7 +2,7 @@
 
 use super::Fuse;
 use super::slow::Slow;
-use crate::limits::FUSE_THREADS;
+use crate::limits::{FUSE_THREADS, WAITING_FUSE_THREADS};
 use crate::view::View;
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use mojavefs::wire::Invalidation;
@@ -33,13 +33,14 @@ pub(crate) struct Kernel {
 /// on how to talk; the rest happens on threads of its own until the mount is gone.
 pub(crate) fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
-    start(Session::from_fd(fuse, fd, SessionACL::All, config(SessionACL::All))?, view)
+    let config = config(SessionACL::All, view.waits());
+    start(Session::from_fd(fuse, fd, SessionACL::All, config)?, view)
 }
 
 /// Mounts at `point` as an ordinary user, by the set-user-id helper `fusermount3`, and answers what comes through it.
 pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
-    let mut config = config(SessionACL::Owner);
+    let mut config = config(SessionACL::Owner, view.waits());
     config.mount_options = vec![
         MountOption::FSName(source.to_owned()),
         MountOption::Subtype("mojavefs".to_owned()),
@@ -48,9 +49,9 @@ pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>) -> io::Resul
     start(Session::new(fuse, point, &config)?, view)
 }
 
-fn config(acl: SessionACL) -> Config {
+fn config(acl: SessionACL, waits: bool) -> Config {
     let mut config = Config::default();
-    config.n_threads = Some(FUSE_THREADS);
+    config.n_threads = Some(if waits { WAITING_FUSE_THREADS } else { FUSE_THREADS });
     config.clone_fd = true;
     config.acl = acl;
     config
@@ -81,6 +82,9 @@ impl Kernel {
         for what in what {
             let result = match what {
                 Invalidation::Inode(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), 0, 0),
+                Invalidation::Attributes(ino) if self.view.knows(*ino) => {
+                    self.notifier.inval_inode(INodeNo(ino.0), -1, 0)
+                }
                 Invalidation::Entry { parent, name } if self.view.knows(*parent) => {
                     self.notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
                 }

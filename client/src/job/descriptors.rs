@@ -46,13 +46,13 @@ fn look(fd: RawFd, mountpoint: &Path) -> Option<Open> {
 
 impl Descriptors {
     /// Opens them again, now that their paths lead into the view.
-    pub(crate) fn reopen(self) -> Result<(), Fault> {
-        if let Some(directory) = self.directory {
-            std::env::set_current_dir(&directory).map_err(|e| {
+    pub(crate) fn reopen(&self) -> Result<(), Fault> {
+        if let Some(directory) = &self.directory {
+            std::env::set_current_dir(directory).map_err(|e| {
                 Fault::new(FaultKind::Io, format!("go to {} in the job's view: {e}", directory.display()))
             })?;
         }
-        for open in self.open {
+        for open in &self.open {
             open.reopen().map_err(|e| {
                 let text = format!("open {} (descriptor {}) in the job's view: {e}", open.path.display(), open.fd);
                 Fault::new(FaultKind::Io, text)

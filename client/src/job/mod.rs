@@ -10,9 +10,11 @@ use crate::job::find::Filesystem;
 use crate::mount::{self, MountOptions};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::SpecState;
 use mojavefs::wire::control::{Answer, Ask, Start};
+use mojavefs::wire::{Fall, Outcome, SpecState};
 use nix::unistd::geteuid;
+use parking_lot::{Condvar, Mutex};
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::net::Shutdown;
@@ -20,6 +22,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 /// This process's view of a job or of a held speculation, over the filesystem's path.
 pub(crate) struct JobView {
@@ -28,25 +31,56 @@ pub(crate) struct JobView {
     mount: File,
     /// The speculation.
     pub(crate) spec: SpecId,
-    /// It was decided by someone else.
-    fallen: Arc<AtomicBool>,
+    news: Arc<News>,
+}
+
+/// What was said of the speculation without being asked for.
+#[derive(Default)]
+struct News {
+    fallen: AtomicBool,
+    said: Mutex<Said>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Said {
+    decided: Option<SpecState>,
+    why: Option<Fall>,
+    /// The daemon is gone.
+    gone: bool,
+}
+
+/// Where jobs run: a mount namespace of this process's own, in which views are put over the filesystem's path, one after
+/// another.
+pub(crate) struct Place {
+    filesystem: Filesystem,
+    inherited: descriptors::Descriptors,
+    occupied: Cell<bool>,
+}
+
+impl Place {
+    /// Enters the namespace. Only before any thread was started.
+    pub(crate) fn enter(filesystem: &Filesystem) -> Result<Place, Fault> {
+        let inherited = descriptors::on(&filesystem.mountpoint);
+        namespace::enter()?;
+        Ok(Place { filesystem: filesystem.clone(), inherited, occupied: Cell::new(false) })
+    }
 }
 
 impl JobView {
-    /// Opens a view and puts it over the mountpoint in a mount namespace that this process enters. The working directory
-    /// and inherited descriptors on the filesystem are in the view afterwards. `on_fall` is called, on another thread,
-    /// when someone else decides the speculation.
-    pub(crate) fn enter(
-        filesystem: &Filesystem,
-        start: Start,
-        on_fall: impl Fn() + Send + 'static,
-    ) -> Result<JobView, Fault> {
+    /// Opens a view and puts it over the mountpoint, in the place of the one before. The working directory and inherited
+    /// descriptors on the filesystem are in the view afterwards, as they were at first. `on_fall` is called, on another
+    /// thread, when someone else aborts the speculation.
+    pub(crate) fn enter(place: &Place, start: Start, on_fall: impl Fn() + Send + 'static) -> Result<JobView, Fault> {
+        let filesystem = &place.filesystem;
         let fault = |what: &str| {
             let what = what.to_owned();
             move |e: io::Error| Fault::new(FaultKind::Io, format!("{what}: {e}"))
         };
-        let inherited = descriptors::on(&filesystem.mountpoint);
-        namespace::enter()?;
+        if place.occupied.get() {
+            std::env::set_current_dir("/").map_err(fault("leave the view"))?;
+            mount::unmount(&filesystem.mountpoint, true).map_err(fault("take the old view away"))?;
+        }
         let stream = filesystem.connect()?;
         let daemon_uid = match ask(&stream, &Ask::Hello, None)?.0 {
             Answer::Daemon { uid, .. } => uid,
@@ -66,16 +100,44 @@ impl JobView {
         let mount = mount.ok_or_else(|| Fault::new(FaultKind::Protocol, "the daemon sent no mount"))?;
         mount::attach(&mount, &filesystem.mountpoint)
             .map_err(fault(&format!("put the job's view over {}", filesystem.mountpoint.display())))?;
+        place.occupied.set(true);
         let mount = File::open(&filesystem.mountpoint).map_err(fault("open the job's view"))?;
-        inherited.reopen()?;
-        let fallen = Arc::new(AtomicBool::new(false));
-        let answers = listen(&stream, fallen.clone(), on_fall).map_err(fault("listen to the daemon"))?;
-        Ok(JobView { stream, answers, mount, spec, fallen })
+        place.inherited.reopen()?;
+        let news = Arc::new(News::default());
+        let answers = listen(&stream, news.clone(), on_fall).map_err(fault("listen to the daemon"))?;
+        Ok(JobView { stream, answers, mount, spec, news })
     }
 
-    /// Someone else decided the speculation.
+    /// Someone else aborted the speculation, or the daemon is gone.
     pub(crate) fn has_fallen(&self) -> bool {
-        self.fallen.load(Ordering::SeqCst)
+        self.news.fallen.load(Ordering::SeqCst)
+    }
+
+    /// Why it fell, if another speculation's end was the reason.
+    pub(crate) fn why_fallen(&self) -> Option<Fall> {
+        self.news.said.lock().why.clone()
+    }
+
+    /// Waits until the speculation is decided, for `limit` at most; nothing if it is not by then. A daemon that is gone
+    /// has aborted it, as far as anybody can say from here.
+    pub(crate) fn wait_decided(&self, limit: Duration) -> Option<SpecState> {
+        let mut said = self.news.said.lock();
+        let undecided = |said: &mut Said| said.decided.is_none() && !said.gone;
+        self.news.changed.wait_while_for(&mut said, undecided, limit);
+        said.decided.or(said.gone.then_some(SpecState::Aborted))
+    }
+
+    /// Forgets what was said of it, to hear what is said next.
+    pub(crate) fn forget_news(&self) {
+        self.news.said.lock().decided = None;
+    }
+
+    /// Asks for a decision.
+    pub(crate) fn outcome(&self, ask: &Ask) -> Result<Outcome, Fault> {
+        match self.ask(ask)? {
+            Answer::Outcome(outcome) => Ok(outcome),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Writes out what the kernel still holds for the view.
@@ -105,19 +167,21 @@ impl Drop for JobView {
 }
 
 /// Answers come through the channel; that the speculation was decided by someone else comes at any time.
-fn listen(
-    stream: &UnixStream,
-    fallen: Arc<AtomicBool>,
-    on_fall: impl Fn() + Send + 'static,
-) -> io::Result<Receiver<Answer>> {
+fn listen(stream: &UnixStream, news: Arc<News>, on_fall: impl Fn() + Send + 'static) -> io::Result<Receiver<Answer>> {
     let stream = stream.try_clone()?;
     let (sender, answers) = channel();
     let read = move || {
         while let Ok(Some((answer, _))) = receive::<Answer>(&stream) {
             match answer {
-                Answer::Decided { state, .. } => {
+                Answer::Decided { state, why, .. } => {
+                    {
+                        let mut said = news.said.lock();
+                        said.decided = Some(state);
+                        said.why = why;
+                    }
+                    news.changed.notify_all();
                     if state == SpecState::Aborted {
-                        fallen.store(true, Ordering::SeqCst);
+                        news.fallen.store(true, Ordering::SeqCst);
                         on_fall();
                     }
                 }
@@ -129,7 +193,9 @@ fn listen(
             }
         }
         // A daemon that is gone has aborted the job.
-        fallen.store(true, Ordering::SeqCst);
+        news.said.lock().gone = true;
+        news.changed.notify_all();
+        news.fallen.store(true, Ordering::SeqCst);
         on_fall();
     };
     std::thread::Builder::new().name("specrun-daemon".into()).spawn(read)?;

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How a job ended.
@@ -60,12 +60,18 @@ impl Supervisor {
         limit: Option<Duration>,
         fallen: &dyn Fn() -> bool,
         environment: &[(&str, String)],
+        stdio: Option<(Stdio, Stdio)>,
     ) -> io::Result<Ending> {
         let (program, args) = command.split_first().ok_or_else(|| io::Error::other("there is no command"))?;
         let mut child = Command::new(program);
         child.args(args).envs(environment.iter().map(|(name, value)| (name, value)));
+        if let Some((stdout, stderr)) = stdio {
+            child.stdout(stdout).stderr(stderr);
+        }
         crate::sys::unblock_signals(&mut child);
         let main = Pid::from_raw(child.spawn()?.id().cast_signed());
+        // What it holds of the command's output would keep that open.
+        drop(child);
         let deadline = limit.map(|limit| Instant::now() + limit);
         loop {
             if let Some(ending) = self.reap_until(main)? {
@@ -80,6 +86,17 @@ impl Supervisor {
             self.wait(deadline)?;
             self.pass_on(main)?;
         }
+    }
+
+    /// A signal that asks for the end, if one came since no command runs.
+    pub(crate) fn asked_to_end(&self) -> io::Result<Option<i32>> {
+        while let Some(info) = self.signals.read_signal()? {
+            let signal = Signal::try_from(info.ssi_signo.cast_signed());
+            if let Ok(signal @ (Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)) = signal {
+                return Ok(Some(signal as i32));
+            }
+        }
+        Ok(None)
     }
 
     /// Waits for a signal; not longer than until the job's time is up.

@@ -2,8 +2,10 @@
 
 mod known;
 mod listing;
+mod patient;
 
 pub(crate) use listing::Listing;
+pub(crate) use patient::Patient;
 
 use known::Known;
 use mojavefs::error::{Fault, FaultKind};
@@ -68,9 +70,15 @@ impl View {
         self.spec.is_none()
     }
 
-    /// Whether somebody else may have to be told before a file counts as closed.
+    /// Whether somebody else may have to be told before a file counts as closed: another mount, or a job that looks at
+    /// this one's undecided work.
     pub(crate) fn settles(&self) -> bool {
-        !self.connection.is_embedded()
+        self.spec.is_some() || !self.connection.is_embedded()
+    }
+
+    /// Whether its programs may have to wait for decisions.
+    pub(crate) fn waits(&self) -> bool {
+        self.connection.is_patient()
     }
 
     /// Asks for the attributes of something that the kernel is about to know.

@@ -76,6 +76,11 @@ impl Graph {
         seen.into_iter().collect()
     }
 
+    /// The contexts whose live intervals an interval builds on, its own included.
+    pub fn contexts_under(&self, interval: IntervalId) -> BTreeSet<ContextId> {
+        self.visible(interval).iter().map(|id| self.intervals[id].context).collect()
+    }
+
     /// Whether an interval builds on another, or is it.
     pub fn builds_on(&self, interval: IntervalId, on: IntervalId) -> bool {
         self.path(interval, on).is_some()

@@ -1,7 +1,7 @@
 //! What the command line (`mojavefs`, `specrun`) says to the process that serves a mount, over its control socket. Who is
 //! calling is the kernel's word, not the message's.
 
-use super::{DiffPage, Outcome, Resolution, SpecState, SpecStatus};
+use super::{DiffPage, Fall, OnRead, Outcome, Resolution, SpecState, SpecStatus};
 use crate::error::Fault;
 use crate::id::{SpecId, ViewId};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,10 @@ pub enum Start {
         parent: ViewId,
         /// The command line, for people.
         command: String,
+        /// What it sees of others.
+        on_read: OnRead,
+        /// A further speculation that it is to own.
+        own: Option<SpecId>,
     },
     /// Inside an undecided speculation.
     Inside {
@@ -82,6 +86,18 @@ pub enum Ask {
         /// At most so many bytes; a longer file is refused.
         bytes_max: u64,
     },
+    /// Waits until none of these is undecided, or a while.
+    Await {
+        /// The speculations.
+        specs: Vec<SpecId>,
+        /// The one that waits.
+        behind: Option<SpecId>,
+    },
+    /// Whose undecided work a path shows.
+    Writers {
+        /// The path, from the root, without a leading slash.
+        path: Vec<u8>,
+    },
     /// A step of reclaiming space.
     Reclaim,
     /// Everything final to disk.
@@ -104,6 +120,8 @@ pub enum Answer {
     Outcome(Outcome),
     /// What is undecided.
     Status(Vec<SpecStatus>),
+    /// Speculations: those still undecided, or those of a path.
+    Specs(Vec<SpecId>),
     /// Changes.
     Diff(DiffPage),
     /// Bytes.
@@ -136,5 +154,7 @@ pub enum Answer {
         spec: SpecId,
         /// How.
         state: SpecState,
+        /// For one that fell with another: why.
+        why: Option<Fall>,
     },
 }

@@ -1,6 +1,6 @@
 //! What is undecided, what was decided, what changed: the answers about speculations.
 
-use super::message::JobInfo;
+use super::view::JobInfo;
 use crate::file::{Attr, Name};
 use crate::id::SpecId;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,34 @@ pub struct SpecStatus {
     pub parent: Option<SpecId>,
     /// Conflicts noticed so far.
     pub conflicts: Vec<Conflict>,
+    /// What it depends on, by its own reads.
+    pub joined: Vec<Joined>,
+    /// The speculations that it owns beside its own.
+    pub owns: Vec<SpecId>,
+}
+
+/// Why a speculation depends on another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The other.
+    pub spec: SpecId,
+    /// The first path of the other's undecided work that was looked at, from the root, without a leading slash.
+    pub path: Vec<u8>,
+    /// What of it.
+    pub what: String,
+}
+
+/// Why a speculation was undone by another's end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fall {
+    /// The one whose owner aborted or was gone.
+    pub root: SpecId,
+    /// That one's owner and command.
+    pub info: JobInfo,
+    /// From the fallen one to `root`: who depends on whom by what.
+    pub chain: Vec<Joined>,
+    /// Other undecided speculations that it depended on: to be waited for before the job runs again (rule 9).
+    pub met: Vec<SpecId>,
 }
 
 /// Something changed by someone else that an undecided speculation has read or changed too.
@@ -75,6 +103,15 @@ pub struct Outcome {
     pub conflicts: Vec<Conflict>,
     /// How many further conflicts there are beyond those named.
     pub conflicts_more: u64,
+    /// For a vote that is not final yet: who has yet to decide.
+    pub waits_for: Vec<SpecId>,
+}
+
+impl Outcome {
+    /// One without conflicts that waits for nobody.
+    pub fn of(spec: SpecId, state: SpecState, changes: u64) -> Self {
+        Outcome { spec, state, changes, conflicts: Vec::new(), conflicts_more: 0, waits_for: Vec::new() }
+    }
 }
 
 /// How one path changed.

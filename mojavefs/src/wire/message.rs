@@ -1,9 +1,10 @@
 //! Requests, answers and notices between a client and the server.
 
-use super::decision::{DiffPage, Outcome, Resolution, SpecState, SpecStatus};
+use super::decision::{DiffPage, Fall, Outcome, Resolution, SpecState, SpecStatus};
+use super::view::{OpenedView, ViewKind};
 use crate::error::{Fault, FaultKind};
 use crate::file::{Attr, FileKind, Name, SetAttr};
-use crate::id::{Ino, IntervalId, SpecId, ViewId};
+use crate::id::{Ino, SpecId, ViewId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -55,54 +56,6 @@ pub enum XattrMode {
     Replace,
 }
 
-/// What a view shows and whose it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ViewKind {
-    /// Final versions only; what is written is final at once.
-    Trunk,
-    /// A new job: a new context with a speculation of its own, on top of what `parent` shows.
-    Job {
-        /// The view in which the job was started: trunk, or the view of an outer job.
-        parent: ViewId,
-        /// Who runs it, for people and for permission checks.
-        info: JobInfo,
-    },
-    /// What an undecided speculation would show without its own changes; only to be read.
-    Before {
-        /// The speculation.
-        spec: SpecId,
-        /// Who asks.
-        uid: u32,
-    },
-    /// A further view of an undecided speculation, to look around and work in.
-    Inside {
-        /// The speculation.
-        spec: SpecId,
-        /// Who asks.
-        uid: u32,
-    },
-}
-
-/// Who runs a job, and what.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobInfo {
-    /// The user who owns the speculation.
-    pub uid: u32,
-    /// The process of `specrun`.
-    pub pid: u32,
-    /// The command line, for people.
-    pub command: String,
-}
-
-/// A view has been opened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OpenedView {
-    /// Names the view in later requests of this session.
-    pub view: ViewId,
-    /// The speculation a job's view belongs to.
-    pub spec: Option<SpecId>,
-}
-
 /// One request. All but the first four act in a view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request<'a> {
@@ -137,6 +90,20 @@ pub enum Request<'a> {
         spec: SpecId,
         /// Who asks: its owner or root.
         uid: u32,
+    },
+    /// Waits until none of these is undecided any more, for `millis` at most. Answer: [`Reply::Specs`], those that still are.
+    Await {
+        /// The speculations.
+        specs: Vec<SpecId>,
+        /// How long at most, in milliseconds.
+        millis: u32,
+        /// The one that waits, if it is a speculation: a wait for itself is refused.
+        behind: Option<SpecId>,
+    },
+    /// Whose undecided work a path shows to those who join. Answer: [`Reply::Specs`].
+    Writers {
+        /// The path, from the root, without a leading slash.
+        path: Vec<u8>,
     },
     /// A page of what an undecided speculation changed. Answer: [`Reply::Diff`].
     Diff {
@@ -447,6 +414,8 @@ pub enum Reply {
     Space(SpaceInfo),
     /// What is undecided.
     Status(Vec<SpecStatus>),
+    /// Speculations.
+    Specs(Vec<SpecId>),
     /// What was decided.
     Outcome(Outcome),
     /// A page of changes.
@@ -465,6 +434,8 @@ pub enum Reply {
 pub enum Invalidation {
     /// Attributes and content of an inode.
     Inode(Ino),
+    /// Attributes only. Unlike the others it never waits for a request under way.
+    Attributes(Ino),
     /// A name, whether it was there or not.
     Entry {
         /// The directory.
@@ -494,8 +465,8 @@ pub enum Notice {
         spec: SpecId,
         /// What became of it.
         state: SpecState,
-        /// The interval that fell, for `why`.
-        interval: Option<IntervalId>,
+        /// For one that fell with another: why.
+        why: Option<Fall>,
     },
 }
 
@@ -516,6 +487,11 @@ pub trait Connection: Send + Sync {
 
     /// The only other party to this session's store is its own process: no other client can change it behind its back.
     fn is_embedded(&self) -> bool;
+
+    /// A call may wait until something is decided.
+    fn is_patient(&self) -> bool {
+        false
+    }
 }
 
 macro_rules! expect_reply {
@@ -554,6 +530,8 @@ expect_reply! {
     status -> Reply::Status(status) => status, Vec<SpecStatus>;
     /// Asks for a decision.
     outcome -> Reply::Outcome(outcome) => outcome, Outcome;
+    /// Asks for speculations.
+    specs -> Reply::Specs(specs) => specs, Vec<SpecId>;
     /// Asks for changes.
     diff -> Reply::Diff(page) => page, DiffPage;
 }

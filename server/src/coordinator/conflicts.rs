@@ -6,7 +6,7 @@ use crate::touch::{Touch, TouchKey};
 use mojavefs::id::ContextId;
 use mojavefs::limits::CONFLICTS_MAX;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The conflicts of every undecided context.
@@ -23,6 +23,8 @@ pub(crate) struct Conflicts {
 struct Family {
     /// Every undecided context and the one it was started in.
     parent: HashMap<ContextId, Option<ContextId>>,
+    /// Those that join whom they meet: they never conflict with each other.
+    joiners: HashSet<ContextId>,
     /// Contexts whose commit folded into an outer one: their touches are the outer one's now.
     folded: HashMap<ContextId, ContextId>,
 }
@@ -123,9 +125,13 @@ impl Conflicts {
         }
     }
 
-    /// A context begins, inside `parent` if there is one.
-    pub(crate) fn open(&self, context: ContextId, parent: Option<ContextId>) {
-        self.family.write().parent.insert(context, parent);
+    /// A context begins, inside `parent` if there is one; a joiner becomes part of what it meets.
+    pub(crate) fn open(&self, context: ContextId, parent: Option<ContextId>, joiner: bool) {
+        let mut family = self.family.write();
+        family.parent.insert(context, parent);
+        if joiner {
+            family.joiners.insert(context);
+        }
         self.undecided.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -173,6 +179,8 @@ impl Conflicts {
         let clash = |changed: bool| Clash { key: key.clone(), changed };
         match family.kin(me, them.context) {
             Kin::Same | Kin::Inner => {}
+            // What a joiner finds changed it has joined: it can only be in others' way.
+            _ if family.joiners.contains(&me) && family.joiners.contains(&them.context) => {}
             // The outer job changed what an inner one had built on.
             Kin::Outer if how.changes() => self.stand(them.context, clash(them.how.changes())),
             Kin::Outer => {}
@@ -180,7 +188,7 @@ impl Conflicts {
                 if how.changes() {
                     self.pend(me, them.context, clash(them.how.changes()));
                 }
-                if them.how.changes() {
+                if them.how.changes() && !family.joiners.contains(&me) {
                     self.pend(them.context, me, clash(how.changes()));
                 }
             }
@@ -246,6 +254,7 @@ impl Conflicts {
         }
         noticed.standing.remove(&inner);
         family.parent.remove(&inner);
+        family.joiners.remove(&inner);
         family.folded.insert(inner, outer);
         self.undecided.fetch_sub(1, Ordering::SeqCst);
         losers
@@ -256,6 +265,7 @@ impl Conflicts {
     pub(crate) fn decided(&self, context: ContextId, dead: bool) -> Vec<ContextId> {
         let mut family = self.family.write();
         let mut noticed = self.noticed.lock();
+        family.joiners.remove(&context);
         if family.parent.remove(&context).is_some() {
             self.undecided.fetch_sub(1, Ordering::SeqCst);
         }
@@ -278,7 +288,7 @@ impl Conflicts {
     pub(crate) fn sweep(&self) {
         self.index.retain(|context| self.family.read().effective(context).is_some());
         let mut family = self.family.write();
-        let Family { parent, folded } = &mut *family;
+        let Family { parent, folded, .. } = &mut *family;
         let mut dead: Vec<ContextId> = Vec::new();
         for inner in folded.keys() {
             let mut at = *inner;
@@ -308,8 +318,8 @@ mod tests {
 
     fn two() -> Conflicts {
         let conflicts = Conflicts::new();
-        conflicts.open(A, None);
-        conflicts.open(B, None);
+        conflicts.open(A, None, false);
+        conflicts.open(B, None, false);
         conflicts
     }
 
@@ -356,7 +366,7 @@ mod tests {
     fn an_inner_job_builds_on_the_outer_one() {
         let conflicts = two();
         conflicts.touched(A, file(1), Touch::Write, false);
-        conflicts.open(INNER, Some(A));
+        conflicts.open(INNER, Some(A), false);
         conflicts.touched(INNER, file(1), Touch::Write, false);
         assert!(conflicts.of(INNER).is_empty());
         conflicts.touched(A, file(1), Touch::Write, false);
@@ -366,7 +376,7 @@ mod tests {
     #[test]
     fn what_folds_into_the_outer_job_conflicts_through_it() {
         let conflicts = two();
-        conflicts.open(INNER, Some(A));
+        conflicts.open(INNER, Some(A), false);
         conflicts.touched(INNER, file(1), Touch::Write, false);
         conflicts.touched(B, file(1), Touch::Write, false);
         conflicts.fold(INNER, A);

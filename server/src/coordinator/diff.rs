@@ -27,9 +27,10 @@ impl Coordinator {
     pub(super) fn changes_of(&self, spec: SpecId, uid: u32) -> Result<Changes, Fault> {
         let state = self.state.lock();
         let job = state.job(spec, uid)?;
-        let Scope { sight: after, .. } = self.scope(&state.graph, job);
+        let after = state.sight(job);
         let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !job.intervals.contains(i)).collect();
-        let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, snapshot: after.snapshot };
+        let before =
+            Sight { live: Arc::from(outer), writer: IntervalId::FINAL, snapshot: after.snapshot, meets: false };
         Ok(Changes { after, before, intervals: job.intervals.clone() })
     }
 
@@ -199,8 +200,8 @@ impl Changes {
     }
 
     fn xattr_changes(&self, store: &Store, ino: Ino) -> Result<Vec<Name>, StoreError> {
-        let mut names: BTreeSet<Name> = store.xattrs(&self.before, ino)?.0.into_iter().collect();
-        names.extend(store.xattrs(&self.after, ino)?.0);
+        let mut names: BTreeSet<Name> = store.xattrs(&self.before, ino)?.found.into_iter().collect();
+        names.extend(store.xattrs(&self.after, ino)?.found);
         let mut changed = Vec::new();
         for name in names {
             if store.xattr(&self.before, ino, &name)?.found != store.xattr(&self.after, ino, &name)?.found {

@@ -6,11 +6,12 @@ use crate::ops::fault;
 use crate::store::{Held, Key, Store, StoreError};
 use crate::touch::TouchKey;
 use mojavefs::codec;
-use mojavefs::error::Fault;
-use mojavefs::graph::Event;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::graph::{Event, Resume};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
-use mojavefs::wire::{JobInfo, Outcome, SpecState};
+use mojavefs::wire::{JobInfo, OnRead, Outcome, SpecState};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,18 +27,45 @@ struct Payload {
     outer: Vec<IntervalId>,
     standing: Standing,
     reads: Vec<u64>,
+    on_read: OnRead,
+    writer: IntervalId,
+    /// What it depends on by its own reads, and owns beside its own: it falls with them.
+    joined: BTreeMap<SpecId, TouchKey>,
+    owns: Vec<SpecId>,
+    /// Its owner has voted to commit.
+    voted: bool,
 }
 
-fn record(job: &Job, outer: &[IntervalId], snapshot: Seq, conflicts: &Conflicts) -> Result<Held, StoreError> {
+/// What a record of a job is to leave out, because it is final by then.
+#[derive(Default)]
+struct Settled<'a> {
+    intervals: &'a [IntervalId],
+    specs: &'a [SpecId],
+    /// Since when; `None` if nothing is.
+    seq: Option<Seq>,
+}
+
+fn record(job: &Job, settled: &Settled<'_>, voted: bool, conflicts: &Conflicts) -> Result<Held, StoreError> {
+    let outer = job.outer.iter().copied().filter(|outer| !settled.intervals.contains(outer));
+    let joined = job.joined.iter().filter(|(spec, _)| !settled.specs.contains(spec));
+    let snapshot = match settled.seq {
+        Some(seq) if job.snapshot.is_some() && job.sees_any(settled.intervals) => seq,
+        _ => job.horizon(),
+    };
     let payload = Payload {
         context: job.context,
         entry: job.entry,
         info: job.info.clone(),
         since: job.since,
         bytes: job.bytes.load(Ordering::Relaxed),
-        outer: outer.to_vec(),
+        outer: outer.collect(),
         standing: conflicts.of(job.context),
         reads: conflicts.reads_of(job.context),
+        on_read: job.on_read,
+        writer: job.writer,
+        joined: joined.map(|(spec, key)| (*spec, key.clone())).collect(),
+        owns: job.owns.iter().copied().filter(|spec| !settled.specs.contains(spec)).collect(),
+        voted,
     };
     let payload = codec::encode(&payload).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
     Ok(Held { spec: job.spec, intervals: job.intervals.clone(), snapshot, payload })
@@ -50,7 +78,10 @@ impl Coordinator {
         let mut state = self.state.lock();
         let job = state.job(spec, uid)?;
         let (context, already) = (job.context, job.is_held());
-        let held = record(job, &job.outer, job.snapshot.seq(), &self.conflicts).map_err(fault::store)?;
+        if job.state == SpecState::Voted {
+            return Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is voted for already")));
+        }
+        let held = record(job, &Settled::default(), false, &self.conflicts).map_err(fault::store)?;
         let changes = job.changes(&self.store);
         self.store.hold(&held).map_err(fault::store)?;
         if !already {
@@ -58,8 +89,19 @@ impl Coordinator {
         }
         if let Some(job) = state.jobs.get_mut(&spec) {
             job.state = SpecState::Held;
+            job.recorded = true;
         }
-        Ok(Outcome { spec, state: SpecState::Held, changes, conflicts: Vec::new(), conflicts_more: 0 })
+        self.decided.notify_all();
+        Ok(Outcome::of(spec, SpecState::Held, changes))
+    }
+
+    /// Writes a vote down that has to wait for others, with the content it stands for.
+    pub(super) fn record_vote(&self, state: &mut State, spec: SpecId) -> Result<(), Fault> {
+        let Some(job) = state.jobs.get_mut(&spec) else { return Ok(()) };
+        let held = record(job, &Settled::default(), true, &self.conflicts).map_err(fault::store)?;
+        self.store.hold(&held).map_err(fault::store)?;
+        job.recorded = true;
+        Ok(())
     }
 
     /// Writes down again what a held speculation has become, after a view of it closed or a conflict arose.
@@ -70,22 +112,58 @@ impl Coordinator {
         }
     }
 
-    /// Takes up what was held when the store was closed; what it was nested in and is gone takes it along.
+    /// Takes up what was held or voted for when the store was closed; what it depended on and is gone takes it along.
     pub(super) fn restore(&self) -> Result<(), StoreError> {
-        let held = self.store.held()?;
-        let kept: Vec<IntervalId> = held.iter().flat_map(|held| held.intervals.iter().copied()).collect();
+        let corrupt = |why: &dyn std::fmt::Display| StoreError::corrupt(format!("a held speculation: {why}"));
+        let mut kept = Vec::new();
+        for held in self.store.held()? {
+            let payload: Payload = codec::decode(&held.payload).map_err(|why| corrupt(&why))?;
+            kept.push((held, payload));
+        }
+        while let Some(at) = kept.iter().position(|(_, payload)| !payload.stands_on(&kept)) {
+            let (held, _) = kept.remove(at);
+            tracing::warn!("speculation {} falls with what it depended on, which was undecided", held.spec);
+            self.store.abort(&held.intervals, &[held.spec])?;
+        }
         let mut state = self.state.lock();
-        for held in held {
-            let payload: Payload = codec::decode(&held.payload)
-                .map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
-            if !payload.outer.iter().all(|outer| kept.contains(outer)) {
-                tracing::warn!("speculation {} falls with the job around it, which was undecided", held.spec);
-                self.store.abort(&held.intervals, &[held.spec])?;
-                continue;
-            }
+        let mut later = Vec::new();
+        for (held, payload) in kept {
+            let (spec, context) = (held.spec, payload.context);
+            later.push((spec, context, payload.joined.clone(), payload.owns.clone(), payload.voted));
             self.restore_one(&mut state, held, payload)?;
         }
+        for (spec, context, joined, owns, _) in &later {
+            for of in joined.keys().filter_map(|spec| state.jobs.get(spec)).map(|job| job.entry).collect::<Vec<_>>() {
+                let interval = IntervalId(self.store.next_id()?);
+                let read = Event::Read { context: *context, of, interval, resume: Resume::Start };
+                state.graph.apply(&read).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
+            }
+            for other in owns {
+                let interval = IntervalId(self.store.next_id()?);
+                let own = Event::CoOwn { context: *context, interval, spec: *other };
+                state.graph.apply(&own).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
+            }
+        }
+        for (spec, _, _, _, voted) in later {
+            self.restore_word(&mut state, spec, voted).map_err(|why| corrupt(&why))?;
+        }
         Ok(())
+    }
+
+    /// Says again what a restored job's owner had said: hold it, or commit. A vote that nothing keeps from being final any
+    /// more is left for its owner to repeat.
+    fn restore_word(&self, state: &mut State, spec: SpecId, voted: bool) -> Result<(), Fault> {
+        let Some(job) = state.jobs.get(&spec) else { return Ok(()) };
+        let (context, votes) = (job.context, job.votes());
+        if !voted || state.is_final_by(spec, &votes) {
+            state.graph.apply(&Event::Hold { context, spec }).map_err(graph_fault)?;
+            return Ok(());
+        }
+        if let Some(job) = state.jobs.get_mut(&spec) {
+            job.state = SpecState::Running;
+        }
+        let votes = state.jobs.get(&spec).map(Job::votes).unwrap_or_default();
+        self.vote(state, spec, &votes).map(drop)
     }
 
     fn restore_one(&self, state: &mut State, held: Held, payload: Payload) -> Result<(), StoreError> {
@@ -97,12 +175,11 @@ impl Coordinator {
         let events = [
             Event::Open { context, interval: first.unwrap_or(payload.entry), from },
             Event::Speculate { context, interval: payload.entry, spec },
-            Event::Hold { context, spec },
         ];
         for event in &events {
             state.graph.apply(event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
         }
-        self.conflicts.open(context, parent_context);
+        self.conflicts.open(context, parent_context, payload.on_read == OnRead::Join);
         let mut writes = Vec::new();
         for interval in &held.intervals {
             let mut after = None;
@@ -116,7 +193,7 @@ impl Coordinator {
             }
         }
         self.conflicts.restore(context, payload.standing, &payload.reads, writes.into_iter());
-        let snapshot = Arc::new(self.store.adopt_snapshot(held.snapshot));
+        let snapshot = (held.snapshot != Seq::NOW).then(|| Arc::new(self.store.adopt_snapshot(held.snapshot)));
         let job = Job {
             spec,
             context,
@@ -126,14 +203,28 @@ impl Coordinator {
             parent,
             parent_context,
             depth: 1,
+            on_read: payload.on_read,
             snapshot,
             intervals: held.intervals,
+            writer: payload.writer,
             outer: payload.outer,
+            joined: payload.joined,
+            owns: payload.owns,
             state: SpecState::Held,
+            recorded: true,
             bytes: Arc::new(payload.bytes.into()),
         };
-        state.jobs.insert(spec, job);
+        state.insert(job);
         Ok(())
+    }
+}
+
+impl Payload {
+    /// Whether all that it depends on is there.
+    fn stands_on(&self, kept: &[(Held, Payload)]) -> bool {
+        let around = |outer: &IntervalId| kept.iter().any(|(held, _)| held.intervals.contains(outer));
+        let there = |spec: &SpecId| kept.iter().any(|(held, _)| held.spec == *spec);
+        self.outer.iter().all(around) && self.joined.keys().chain(&self.owns).all(there)
     }
 }
 
@@ -152,25 +243,35 @@ impl State {
     pub(super) fn rebased_records(
         &self,
         intervals: &[IntervalId],
+        specs: &[SpecId],
         seq: Seq,
         conflicts: &Conflicts,
     ) -> Result<Vec<Held>, StoreError> {
-        let concerned = self.jobs.values().filter(|job| job.is_held() && job.sees_any(intervals));
-        let record = |job: &Job| {
-            let outer: Vec<IntervalId> = job.outer.iter().copied().filter(|o| !intervals.contains(o)).collect();
-            record(job, &outer, seq, conflicts)
-        };
-        concerned.map(record).collect()
+        let settled = Settled { intervals, specs, seq: Some(seq) };
+        let concerned = self.jobs.values().filter(|job| job.recorded && job.builds_on(intervals, specs));
+        concerned.map(|job| record(job, &settled, job.state == SpecState::Voted, conflicts)).collect()
     }
 
     /// Jobs that were started inside these intervals, which are final at `seq` now, are based on what is final then.
-    pub(super) fn rebase(&mut self, intervals: &[IntervalId], store: &Store, seq: Seq) -> Vec<ContextId> {
+    pub(super) fn rebase(
+        &mut self,
+        intervals: &[IntervalId],
+        specs: &[SpecId],
+        store: &Store,
+        seq: Seq,
+    ) -> Vec<ContextId> {
         let mut rebased = Vec::new();
-        for job in self.jobs.values_mut().filter(|job| job.sees_any(intervals)) {
+        for job in self.jobs.values_mut().filter(|job| job.builds_on(intervals, specs)) {
+            if job.snapshot.is_some() && job.sees_any(intervals) {
+                job.snapshot = Some(Arc::new(store.adopt_snapshot(seq)));
+            }
             job.outer.retain(|outer| !intervals.contains(outer));
-            job.snapshot = Arc::new(store.adopt_snapshot(seq));
-            job.parent = None;
-            job.parent_context = None;
+            job.joined.retain(|spec, _| !specs.contains(spec));
+            job.owns.retain(|spec| !specs.contains(spec));
+            if job.parent.is_some_and(|parent| specs.contains(&parent)) {
+                job.parent = None;
+                job.parent_context = None;
+            }
             rebased.push(job.context);
         }
         rebased

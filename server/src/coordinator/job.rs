@@ -1,8 +1,10 @@
 //! One undecided speculation of a job.
 
 use crate::store::{Snapshot, Store};
-use mojavefs::id::{ContextId, IntervalId, SpecId};
-use mojavefs::wire::{JobInfo, SpecState, SpecStatus};
+use crate::touch::TouchKey;
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use mojavefs::wire::{JobInfo, OnRead, SpecState, SpecStatus};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,12 +23,23 @@ pub(crate) struct Job {
     pub(crate) parent_context: Option<ContextId>,
     /// How many jobs it is nested in, itself included.
     pub(crate) depth: usize,
-    pub(crate) snapshot: Arc<Snapshot>,
+    /// What it sees of others.
+    pub(crate) on_read: OnRead,
+    /// What was final when it started, for one that stays with that.
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
     /// Its own intervals, and those of inner jobs that committed into it.
     pub(crate) intervals: Vec<IntervalId>,
+    /// The one of them that its next changes carry.
+    pub(crate) writer: IntervalId,
     /// Undecided intervals around it that it sees.
     pub(crate) outer: Vec<IntervalId>,
+    /// The speculations it depends on by its own reads, with the first object of each.
+    pub(crate) joined: BTreeMap<SpecId, TouchKey>,
+    /// The speculations that it owns beside its own.
+    pub(crate) owns: Vec<SpecId>,
     pub(crate) state: SpecState,
+    /// The store has a record of it, which outlives this process.
+    pub(crate) recorded: bool,
     /// How much content it wrote.
     pub(crate) bytes: Arc<AtomicU64>,
 }
@@ -36,9 +49,20 @@ impl Job {
         self.state == SpecState::Held
     }
 
+    /// Up to where it sees what is final.
+    pub(crate) fn horizon(&self) -> Seq {
+        self.snapshot.as_ref().map_or(Seq::NOW, |snapshot| snapshot.seq())
+    }
+
     /// It was started inside one of these intervals.
     pub(crate) fn sees_any(&self, intervals: &[IntervalId]) -> bool {
         self.outer.iter().any(|outer| intervals.contains(outer))
+    }
+
+    /// It was started inside one of these intervals, or depends on one of these speculations by what it read or owns.
+    pub(crate) fn builds_on(&self, intervals: &[IntervalId], specs: &[SpecId]) -> bool {
+        let joined = self.joined.keys().chain(&self.owns).chain(&self.parent).any(|spec| specs.contains(spec));
+        joined || self.sees_any(intervals)
     }
 
     pub(crate) fn may_see(&self, uid: u32) -> bool {
@@ -60,6 +84,8 @@ impl Job {
             bytes: self.bytes.load(Ordering::Relaxed),
             parent: self.parent,
             conflicts: Vec::new(),
+            joined: Vec::new(),
+            owns: self.owns.clone(),
         }
     }
 }

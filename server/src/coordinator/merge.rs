@@ -4,14 +4,19 @@
 //! committed: where the other version shall stand, it is left out. So names, links and counts are right by construction,
 //! and no file mixes two histories. Takes time in proportion to what was changed.
 
-use super::{Aftermath, Coordinator, fault};
+use super::conflicts::Standing;
+use super::{Aftermath, Beginning, Coordinator, fault, list};
+use crate::limits::INLINE_BYTES_MAX;
 use crate::ops::{NewFile, Ops, Scope};
 use crate::store::Sight;
+use crate::touch::TouchKey;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind, SetAttr, SetTime};
-use mojavefs::id::{Ino, SpecId};
+use mojavefs::id::{Ino, Seq, SpecId};
 use mojavefs::limits::IO_BYTES_MAX;
-use mojavefs::wire::{Change, ChangeKind, Conflict, Outcome, RenameMode, Resolution, SeekWhence, SpecState, XattrMode};
+use mojavefs::wire::{
+    Change, ChangeKind, Conflict, OnRead, Outcome, RenameMode, Resolution, SeekWhence, SpecState, XattrMode,
+};
 use std::collections::HashMap;
 
 /// Where moved things wait until all names are free, below the root.
@@ -63,20 +68,27 @@ impl Coordinator {
     ) -> Result<(Outcome, Aftermath), Fault> {
         let choice = Choice(resolutions);
         let changes = self.changes_of(spec, uid)?;
-        let (info, parent, count, conflicts, state) = {
+        let (info, parent, count, conflicts, state, waits) = {
             let state = self.state.lock();
             let job = state.job(spec, uid)?;
             let standing = self.conflicts.of(job.context);
-            (job.info.clone(), job.parent_context, job.changes(&self.store), standing, job.state)
+            let waits = state.open_under(job);
+            (job.info.clone(), job.parent_context, job.changes(&self.store), standing, job.state, waits)
         };
+        if parent.is_none() && !waits.is_empty() {
+            let text = format!("speculation {spec} depends on {}: decide that first", list(&waits));
+            return Err(Fault::new(FaultKind::Busy, text));
+        }
         let named = self.named(&changes.after, &conflicts);
         let open: Vec<Conflict> = named.into_iter().filter(|c| choice.ours(&c.path).is_none()).collect();
         if !open.is_empty() || conflicts.more > 0 && choice.ours(b"").is_none() {
-            let outcome = Outcome { spec, state, changes: count, conflicts: open, conflicts_more: conflicts.more };
+            let outcome =
+                Outcome { conflicts: open, conflicts_more: conflicts.more, ..Outcome::of(spec, state, count) };
             return Ok((outcome, Aftermath::default()));
         }
         let all = changes.all(&self.store).map_err(fault::store)?;
-        let (again, _, scope) = self.begin(parent, info)?;
+        self.refuse_mixed(spec, &changes.after, &conflicts, &choice)?;
+        let (again, _, scope) = self.begin(parent, Beginning { info, on_read: OnRead::Isolate, own: None })?;
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
         let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };
         if let Err(fault) = replay.run(all, &choice) {
@@ -92,6 +104,29 @@ impl Coordinator {
         aftermath.jobs.extend(undone.jobs);
         aftermath.undone.extend(undone.undone);
         Ok((Outcome { spec, changes: count, ..outcome }, aftermath))
+    }
+}
+
+impl Coordinator {
+    /// A job that follows what becomes final sees others' changes to a large file in the midst of its own: its version of it
+    /// is no version to keep, as two histories would be mixed in one file.
+    fn refuse_mixed(&self, spec: SpecId, sight: &Sight, standing: &Standing, choice: &Choice<'_>) -> Result<(), Fault> {
+        if sight.snapshot != Seq::NOW {
+            return Ok(());
+        }
+        for (key, _) in standing.clashes.iter().filter(|(_, changed)| **changed) {
+            let TouchKey::Inode(ino) = key else { continue };
+            let inode = self.store.inode(sight, *ino).map_err(fault::store)?.found;
+            let path = self.joined(sight, spec, key).path;
+            if inode.is_some_and(|inode| inode.size > INLINE_BYTES_MAX) && choice.ours(&path) != Some(false) {
+                let path = String::from_utf8_lossy(&path);
+                let text = format!(
+                    "`{path}` was changed by both in place: keep theirs, or run the job again (with --isolate ours can be kept)"
+                );
+                return Err(Fault::new(FaultKind::Conflict, text));
+            }
+        }
+        Ok(())
     }
 }
 

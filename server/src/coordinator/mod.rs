@@ -4,8 +4,10 @@ mod conflicts;
 mod diff;
 mod held;
 mod job;
+mod join;
 mod merge;
 mod paths;
+mod state;
 mod touches;
 
 pub(crate) use job::Job;
@@ -14,14 +16,26 @@ use crate::ops::{Ops, Scope, fault};
 use crate::store::{Sight, Store, StoreError};
 use crate::touch::{Touch, TouchKey, Touches};
 use conflicts::{Conflicts, Standing};
+use join::Joins;
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs::graph::{Effect, Event, Graph, GraphError, Owner, Resume};
+use mojavefs::graph::{Effect, Event, GraphError, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::NESTING_MAX;
-use mojavefs::wire::{JobInfo, Outcome, Resolution, SpecState, SpecStatus};
-use parking_lot::{Mutex, RwLock};
+use mojavefs::wire::{Fall, JobInfo, OnRead, Outcome, Resolution, SpecState, SpecStatus};
+use parking_lot::{Condvar, Mutex, RwLock};
+use state::State;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// How a job begins.
+pub(crate) struct Beginning {
+    /// Who runs it.
+    pub(crate) info: JobInfo,
+    /// What it sees of others.
+    pub(crate) on_read: OnRead,
+    /// A further speculation that it is to own.
+    pub(crate) own: Option<SpecId>,
+}
 
 /// What a decision asks of whoever owns the views; carried out once no lock is held.
 #[derive(Default)]
@@ -32,8 +46,12 @@ pub(crate) struct Aftermath {
     pub(crate) folded: Option<(ContextId, Vec<IntervalId>)>,
     /// What these contexts see is reached in another way now.
     pub(crate) rescoped: Vec<ContextId>,
-    /// These contexts' speculations were undone.
-    pub(crate) undone: Vec<(ContextId, SpecId)>,
+    /// These contexts' speculations were undone; why, if by another's end.
+    pub(crate) undone: Vec<(ContextId, SpecId, Option<Fall>)>,
+    /// These contexts' speculations are permanent.
+    pub(crate) committed: Vec<(ContextId, SpecId)>,
+    /// These contexts' votes can't stand: something became final meanwhile that is in their way.
+    pub(crate) clashing: Vec<(ContextId, SpecId)>,
     /// Kept until the views were told, so that nothing they may still read goes.
     pub(crate) jobs: Vec<Job>,
 }
@@ -43,26 +61,27 @@ pub(crate) struct Coordinator {
     store: Arc<Store>,
     ops: Arc<Ops>,
     conflicts: Arc<Conflicts>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// Rung at every decision.
+    decided: Condvar,
     /// Operations hold it shared, decisions exclusively.
     decisions: RwLock<()>,
-}
-
-#[derive(Default)]
-struct State {
-    graph: Graph,
-    jobs: BTreeMap<SpecId, Job>,
 }
 
 /// Reports what a context touches.
 struct ContextTouches {
     conflicts: Arc<Conflicts>,
+    joins: Joins,
     context: ContextId,
 }
 
 impl Touches for ContextTouches {
     fn touch(&self, key: TouchKey, how: Touch, newer_final: bool) {
         self.conflicts.touched(self.context, key, how, newer_final);
+    }
+
+    fn meet(&self, key: &TouchKey, of: &[IntervalId]) -> Fault {
+        self.joins.meet(self.context, key, of)
     }
 }
 
@@ -72,6 +91,10 @@ struct TrunkTouches(Arc<Conflicts>);
 impl Touches for TrunkTouches {
     fn touch(&self, key: TouchKey, how: Touch, _newer_final: bool) {
         self.0.touched_on_trunk(key, how);
+    }
+
+    fn meet(&self, _key: &TouchKey, _of: &[IntervalId]) -> Fault {
+        Fault::new(FaultKind::Undecided, "trunk looks at nothing that is undecided")
     }
 }
 
@@ -91,7 +114,8 @@ impl Coordinator {
             store,
             ops,
             conflicts: Arc::new(Conflicts::new()),
-            state: Mutex::default(),
+            state: Arc::default(),
+            decided: Condvar::new(),
             decisions: RwLock::new(()),
         };
         coordinator.restore()?;
@@ -112,29 +136,24 @@ impl Coordinator {
     /// What an undecided context sees.
     pub(crate) fn scope_of(&self, context: ContextId) -> Result<Scope, Fault> {
         let state = self.state.lock();
-        state
-            .jobs
-            .values()
-            .find(|job| job.context == context)
-            .map(|job| self.scope(&state.graph, job))
-            .ok_or_else(|| Fault::new(FaultKind::NotFound, format!("context {context} is decided")))
+        let job = state.of(context);
+        job.map(|job| self.scope(&state, job))
+            .ok_or_else(|| Fault::new(FaultKind::Stale, format!("context {context} is decided")))
     }
 
-    fn scope(&self, graph: &Graph, job: &Job) -> Scope {
-        let writer = graph.current(job.context).unwrap_or(job.entry);
-        let mut live = graph.visible(writer);
-        live.extend(job.intervals.iter().chain(&job.outer));
-        live.sort_unstable();
-        live.dedup();
-        let touches = ContextTouches { conflicts: self.conflicts.clone(), context: job.context };
-        Scope {
-            sight: Sight { snapshot: job.snapshot.seq(), live: live.into(), writer },
-            touches: Some(Arc::new(touches)),
-        }
+    fn scope(&self, state: &State, job: &Job) -> Scope {
+        let joins = Joins { store: self.store.clone(), state: self.state.clone() };
+        let touches = ContextTouches { conflicts: self.conflicts.clone(), joins, context: job.context };
+        Scope { sight: state.sight(job), touches: Some(Arc::new(touches)) }
     }
 
     /// Starts a job's context and speculation, inside another context or on trunk.
-    pub(crate) fn begin(&self, inside: Option<ContextId>, info: JobInfo) -> Result<(SpecId, ContextId, Scope), Fault> {
+    pub(crate) fn begin(
+        &self,
+        inside: Option<ContextId>,
+        start: Beginning,
+    ) -> Result<(SpecId, ContextId, Scope), Fault> {
+        let Beginning { info, on_read, own } = start;
         let new = || self.store.next_id().map_err(fault::store);
         let (context, first, entry) = (ContextId(new()?), IntervalId(new()?), IntervalId(new()?));
         let spec = self.store.next_spec().map_err(fault::store)?;
@@ -144,20 +163,23 @@ impl Coordinator {
             Some(context) => Some(state.job_of(context)?),
             None => None,
         };
+        if let Some(spec) = own {
+            state.job(spec, info.uid)?;
+        }
+        let on_read = match outer {
+            Some(outer) if !outer.on_read.follows() => OnRead::Isolate,
+            _ => on_read,
+        };
         if outer.is_some_and(|outer| outer.depth >= NESTING_MAX) {
             return Err(Fault::new(FaultKind::Unsupported, format!("jobs nest {NESTING_MAX} deep at most")));
         }
-        let snapshot = match outer {
-            Some(outer) => outer.snapshot.clone(),
-            None => Arc::new(self.store.take_snapshot().map_err(fault::store)?),
+        let snapshot = match outer.and_then(|outer| outer.snapshot.clone()) {
+            _ if on_read.follows() => None,
+            Some(outer) => Some(outer),
+            None => Some(Arc::new(self.store.take_snapshot().map_err(fault::store)?)),
         };
         let from = inside.and_then(|context| state.graph.current(context));
-        let mut seen: Vec<IntervalId> = from.map(|from| state.graph.visible(from)).unwrap_or_default();
-        if let Some(outer) = outer {
-            seen.extend(outer.intervals.iter().chain(&outer.outer));
-            seen.sort_unstable();
-            seen.dedup();
-        }
+        let seen = outer.map(|outer| state.sight(outer).live.to_vec()).unwrap_or_default();
         let job = Job {
             spec,
             context,
@@ -167,23 +189,44 @@ impl Coordinator {
             parent: outer.map(|outer| outer.spec),
             parent_context: inside,
             depth: outer.map_or(0, |outer| outer.depth) + 1,
+            on_read,
             snapshot,
             intervals: vec![first, entry],
+            writer: entry,
             outer: seen,
+            joined: BTreeMap::new(),
+            owns: Vec::new(),
             state: SpecState::Running,
+            recorded: false,
             bytes: Arc::default(),
         };
         state.graph.apply(&Event::Open { context, interval: first, from }).map_err(graph_fault)?;
         state.graph.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
-        self.conflicts.open(context, inside);
-        let scope = self.scope(&state.graph, &job);
-        state.jobs.insert(spec, job);
+        self.conflicts.open(context, inside, on_read == OnRead::Join);
+        state.insert(job);
+        if let Some(own) = own {
+            self.own(&mut state, spec, own)?;
+        }
+        let scope = self.scope(&state, &state.jobs[&spec]);
         Ok((spec, context, scope))
+    }
+
+    /// A job becomes a further owner of another's speculation.
+    fn own(&self, state: &mut State, spec: SpecId, other: SpecId) -> Result<(), Fault> {
+        let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
+        let context = state.jobs[&spec].context;
+        state.graph.apply(&Event::CoOwn { context, interval, spec: other }).map_err(graph_fault)?;
+        if let Some(job) = state.jobs.get_mut(&spec) {
+            job.owns.push(other);
+            job.intervals.push(interval);
+            job.writer = interval;
+        }
+        Ok(())
     }
 
     /// Counts what a context writes.
     pub(crate) fn bytes_counter(&self, context: ContextId) -> Option<Arc<std::sync::atomic::AtomicU64>> {
-        self.state.lock().jobs.values().find(|job| job.context == context).map(|job| job.bytes.clone())
+        self.state.lock().of(context).map(|job| job.bytes.clone())
     }
 
     /// The context of an undecided speculation, for its owner or root.
@@ -194,13 +237,19 @@ impl Coordinator {
 
     /// Everything undecided that a user may see.
     pub(crate) fn status(&self, uid: u32) -> Vec<SpecStatus> {
-        let jobs: Vec<(SpecStatus, Sight, Standing)> = {
+        let jobs: Vec<_> = {
             let state = self.state.lock();
             let visible = state.jobs.values().filter(|job| job.may_see(uid));
-            let seen = |job: &Job| self.scope(&state.graph, job).sight;
-            visible.map(|job| (job.status(&self.store), seen(job), self.conflicts.of(job.context))).collect()
+            let row = |job: &Job| {
+                let (sight, standing) = (state.sight(job), self.conflicts.of(job.context));
+                (job.status(&self.store), sight, standing, job.joined.clone())
+            };
+            visible.map(row).collect()
         };
-        let named = |(status, sight, standing)| SpecStatus { conflicts: self.named(&sight, &standing), ..status };
+        let named = |(status, sight, standing, joined): (SpecStatus, Sight, Standing, BTreeMap<SpecId, TouchKey>)| {
+            let joined = joined.iter().map(|(spec, key)| self.joined(&sight, *spec, key)).collect();
+            SpecStatus { conflicts: self.named(&sight, &standing), joined, ..status }
+        };
         jobs.into_iter().map(named).collect()
     }
 
@@ -232,30 +281,58 @@ impl Coordinator {
         let standing = self.conflicts.of(context);
         let job = state.job(spec, uid)?;
         if !standing.is_empty() {
-            let outcome = self.refusal(&state.graph, job, &standing);
+            let outcome = self.refusal(&state, job, &standing);
             return Ok((outcome, Aftermath::default()));
         }
-        let changes = job.changes(&self.store);
-        let owner = job.owner();
-        let vote = Event::Vote { owner, spec };
-        let aftermath = match state.graph.preview(&vote).map_err(graph_fault)?.pop() {
-            Some(Effect::Final { intervals, specs }) => self.make_final(&mut state, &vote, intervals, &specs)?,
-            _ => {
-                state.graph.apply(&vote).map_err(graph_fault)?;
-                self.fold(&mut state, spec)?
-            }
+        let outcome = Outcome::of(spec, SpecState::Committed, job.changes(&self.store));
+        let votes = job.votes();
+        if state.jobs[&spec].parent.is_none() && !state.is_final_by(spec, &votes) {
+            self.record_vote(&mut state, spec)?;
+        }
+        let mut aftermath = self.vote(&mut state, spec, &votes)?;
+        aftermath.clashing = std::mem::take(&mut state.clashing);
+        self.decided.notify_all();
+        let Some(job) = state.jobs.get(&spec) else { return Ok((outcome, aftermath)) };
+        let waits_for = match job.parent {
+            Some(_) => Vec::new(),
+            None => state.open_under(job),
         };
-        let now = if effects_pending(&state, spec) { SpecState::Voted } else { SpecState::Committed };
-        Ok((Outcome { spec, state: now, changes, conflicts: Vec::new(), conflicts_more: 0 }, aftermath))
+        Ok((Outcome { state: SpecState::Voted, waits_for, ..outcome }, aftermath))
     }
 
-    fn refusal(&self, graph: &Graph, job: &Job, standing: &Standing) -> Outcome {
+    /// Casts an owner's votes, and carries out what follows.
+    fn vote(&self, state: &mut State, spec: SpecId, votes: &[Event]) -> Result<Aftermath, Fault> {
+        let Some((last, before)) = votes.split_last() else { return Ok(Aftermath::default()) };
+        for vote in before {
+            // Nothing is final by these: the vote for the job's own speculation is the last.
+            state.graph.apply(vote).map_err(graph_fault)?;
+        }
+        loop {
+            let Some(Effect::Final { intervals, specs }) = state.graph.preview(last).map_err(graph_fault)?.pop() else {
+                state.graph.apply(last).map_err(graph_fault)?;
+                if let Some(job) = state.jobs.get_mut(&spec).filter(|job| !job.is_held()) {
+                    job.state = SpecState::Voted;
+                }
+                return self.fold(state, spec);
+            };
+            // Conflicts of those that have waited for this vote are noticed in the step that would make them final.
+            let clashing = specs.iter().copied().filter(|spec| state.is_clashing(*spec, &self.conflicts));
+            let clashing: Vec<SpecId> = clashing.collect();
+            if clashing.is_empty() {
+                return self.make_final(state, last, intervals, &specs);
+            }
+            for spec in clashing {
+                state.graph.apply(&Event::Conflict { spec }).map_err(graph_fault)?;
+                state.clashing.extend(state.jobs.get(&spec).map(|job| (job.context, spec)));
+            }
+        }
+    }
+
+    fn refusal(&self, state: &State, job: &Job, standing: &Standing) -> Outcome {
         Outcome {
-            spec: job.spec,
-            state: job.state,
-            changes: job.changes(&self.store),
-            conflicts: self.named(&self.scope(graph, job).sight, standing),
+            conflicts: self.named(&state.sight(job), standing),
             conflicts_more: standing.more,
+            ..Outcome::of(job.spec, job.state, job.changes(&self.store))
         }
     }
 
@@ -269,7 +346,7 @@ impl Coordinator {
             Some(Decided::Aborted) => SpecState::Aborted,
         };
         if decided == wanted {
-            return Ok(Some(Outcome { spec, state: decided, changes: 0, conflicts: Vec::new(), conflicts_more: 0 }));
+            return Ok(Some(Outcome::of(spec, decided, 0)));
         }
         let how = if decided == SpecState::Committed { "committed" } else { "aborted" };
         Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is {how} already")))
@@ -283,27 +360,28 @@ impl Coordinator {
         mut all: Vec<IntervalId>,
         specs: &[SpecId],
     ) -> Result<Aftermath, Fault> {
-        let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.jobs.remove(spec)).collect();
+        let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
         all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
         all.sort_unstable();
         all.dedup();
-        let held: Vec<SpecId> = jobs.iter().filter(|job| job.is_held()).map(|job| job.spec).collect();
-        let rebased = |seq| state.rebased_records(&all, seq, &self.conflicts);
+        let held: Vec<SpecId> = jobs.iter().filter(|job| job.recorded).map(|job| job.spec).collect();
+        let rebased = |seq| state.rebased_records(&all, specs, seq, &self.conflicts);
         let seq = match self.store.commit(&all, &held, &rebased) {
             Ok(seq) => seq,
             Err(error) => {
                 let failed: Vec<(SpecId, Owner)> = jobs.iter().map(|job| (job.spec, job.owner())).collect();
-                state.jobs.extend(jobs.into_iter().map(|job| (job.spec, job)));
+                jobs.into_iter().for_each(|job| state.insert(job));
                 self.undo_failed(state, &failed);
                 let text = format!("{error}; speculation {} was rolled back", list(specs));
                 return Err(Fault::new(fault::store(error).kind, text));
             }
         };
         state.graph.apply(vote).map_err(graph_fault)?;
-        let mut aftermath = Aftermath { rescoped: state.rebase(&all, &self.store, seq), ..Aftermath::default() };
+        let mut aftermath = Aftermath { rescoped: state.rebase(&all, specs, &self.store, seq), ..Aftermath::default() };
         jobs.iter().for_each(|job| drop(self.conflicts.decided(job.context, false)));
         state.end_contexts(&jobs);
         aftermath.on_trunk.extend(all);
+        aftermath.committed.extend(jobs.iter().map(|job| (job.context, job.spec)));
         aftermath.jobs.extend(jobs);
         Ok(aftermath)
     }
@@ -321,18 +399,18 @@ impl Coordinator {
 
     /// An inner job's commit becomes part of the outer one: that one joins it.
     fn fold(&self, state: &mut State, spec: SpecId) -> Result<Aftermath, Fault> {
-        let inner = state.jobs.get_mut(&spec).expect("the job was found before");
-        inner.state = SpecState::Voted;
+        let inner = state.jobs.get(&spec).expect("the job was found before");
         let (context, parent, intervals) = (inner.context, inner.parent_context, inner.intervals.clone());
         let Some(parent) = parent else { return Ok(Aftermath::default()) };
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
         let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
         let join = Event::Read { context: parent, of, interval, resume: Resume::Here };
         state.graph.apply(&join).map_err(graph_fault)?;
-        let outer = state.jobs.values_mut().find(|job| job.context == parent);
-        if let Some(outer) = outer {
+        let outer = state.contexts.get(&parent).copied();
+        if let Some(outer) = outer.and_then(|outer| state.jobs.get_mut(&outer)) {
             outer.intervals.extend(intervals.iter().copied());
             outer.intervals.push(interval);
+            outer.writer = interval;
         }
         self.conflicts.fold(context, parent);
         Ok(Aftermath { folded: Some((parent, intervals)), ..Aftermath::default() })
@@ -346,33 +424,36 @@ impl Coordinator {
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
         let job = state.job(spec, uid.unwrap_or(0))?;
-        if job.state == SpecState::Voted {
+        if job.state == SpecState::Voted && job.parent.is_some() {
             let text = format!("speculation {spec} is committed into the job around it; abort that one");
             return Err(Fault::new(FaultKind::Decided, text));
         }
-        let changes = job.changes(&self.store);
+        let outcome = Outcome::of(spec, SpecState::Aborted, job.changes(&self.store));
+        // What it owns beside its own it entered later: that falls with it.
         let event = Event::Abort { owner: job.owner(), spec, code: 1, retry: false };
         let aftermath = self.carry_out_abort(&mut state, &event)?;
-        Ok((Outcome { spec, state: SpecState::Aborted, changes, conflicts: Vec::new(), conflicts_more: 0 }, aftermath))
+        Ok((outcome, aftermath))
     }
 
     /// Undoes a speculation and everything on top of it.
     fn carry_out_abort(&self, state: &mut State, abort: &Event) -> Result<Aftermath, Fault> {
         let effects = state.graph.apply(abort).map_err(graph_fault)?;
+        let falls = self.falls(state, &effects);
         let mut aftermath = Aftermath::default();
+        self.decided.notify_all();
         for effect in effects {
             let Effect::Dead { intervals, specs, .. } = effect else { continue };
-            let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.jobs.remove(spec)).collect();
+            let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
             let mut all = intervals;
             all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
             all.sort_unstable();
             all.dedup();
-            let held: Vec<SpecId> = jobs.iter().filter(|job| job.is_held()).map(|job| job.spec).collect();
+            let held: Vec<SpecId> = jobs.iter().filter(|job| job.recorded).map(|job| job.spec).collect();
             state.end_contexts(&jobs);
             self.store.abort(&all, &held).map_err(fault::store)?;
             for job in jobs {
                 self.conflicts.decided(job.context, true);
-                aftermath.undone.push((job.context, job.spec));
+                aftermath.undone.push((job.context, job.spec, falls.get(&job.spec).cloned()));
                 aftermath.jobs.push(job);
             }
         }
@@ -391,7 +472,12 @@ impl Coordinator {
 
     /// The undecided speculation a context owns.
     pub(crate) fn spec_of(&self, context: ContextId) -> Option<SpecId> {
-        self.state.lock().jobs.values().find(|job| job.context == context).map(|job| job.spec)
+        self.state.lock().contexts.get(&context).copied()
+    }
+
+    /// Whether its owner has voted.
+    pub(crate) fn has_voted(&self, spec: SpecId) -> bool {
+        self.state.lock().jobs.get(&spec).is_some_and(|job| job.state == SpecState::Voted)
     }
 
     /// Whether a speculation is held by the store.
@@ -400,51 +486,6 @@ impl Coordinator {
     }
 }
 
-fn effects_pending(state: &State, spec: SpecId) -> bool {
-    state.jobs.contains_key(&spec)
-}
-
 fn list(specs: &[SpecId]) -> String {
     specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-impl State {
-    /// Decided jobs are over: nothing of their contexts is left to judge, and the graph need not remember them.
-    fn end_contexts(&mut self, jobs: &[Job]) {
-        for job in jobs {
-            if let Err(error) = self.graph.apply(&Event::Close { context: job.context }) {
-                tracing::error!("ending the context of speculation {}: {error}", job.spec);
-            }
-        }
-    }
-
-    fn job_of(&self, context: ContextId) -> Result<&Job, Fault> {
-        self.jobs
-            .values()
-            .find(|job| job.context == context)
-            .ok_or_else(|| Fault::new(FaultKind::NotFound, "the job around this one is decided already".to_string()))
-    }
-
-    /// An undecided job that the user may see and decide.
-    fn job(&self, spec: SpecId, uid: u32) -> Result<&Job, Fault> {
-        let missing = || Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {spec}"));
-        let job = self.jobs.get(&spec).ok_or_else(missing)?;
-        match job.may_see(uid) {
-            true => Ok(job),
-            false => Err(Fault::new(
-                FaultKind::AccessDenied,
-                format!("speculation {spec} belongs to user {}; only that user and root decide it", job.info.uid),
-            )),
-        }
-    }
-}
-
-impl Job {
-    /// Who decides it.
-    fn owner(&self) -> Owner {
-        match self.is_held() {
-            true => Owner::Store(self.context),
-            false => Owner::Context(self.context),
-        }
-    }
 }

@@ -35,7 +35,7 @@ pub(super) fn path_of(store: &Store, sight: &Sight, ino: Ino) -> Result<Option<V
 fn name_in(store: &Store, sight: &Sight, parent: Ino, ino: Ino) -> Result<Option<Vec<u8>>, StoreError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let (page, _) = store.entries(sight, parent, after.as_deref(), 1024)?;
+        let page = store.entries(sight, parent, after.as_deref(), 1024)?.found;
         if let Some((name, _)) = page.iter().find(|(_, entry)| entry.ino == ino) {
             return Ok(Some(name.clone()));
         }
@@ -75,7 +75,7 @@ impl Coordinator {
     }
 }
 
-fn describe(key: &TouchKey) -> (Ino, Option<&[u8]>, &'static str) {
+pub(super) fn describe(key: &TouchKey) -> (Ino, Option<&[u8]>, &'static str) {
     match key {
         TouchKey::Inode(ino) => (*ino, None, "content or attributes"),
         TouchKey::Entry(parent, name) => (*parent, Some(name), "name"),

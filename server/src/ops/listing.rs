@@ -25,15 +25,14 @@ impl Ops {
             return Err(fault::not_directory(ino));
         }
         op.sees_listing(ino);
-        let (page, newer_final) = self.store.entries(&scope.sight, ino, after, limit).map_err(fault::store)?;
-        if newer_final {
-            op.sees_not_newest(TouchKey::Listing(ino));
-        }
+        let page = self.store.entries(&scope.sight, ino, after, limit).map_err(fault::store)?;
+        op.saw_list(TouchKey::Listing(ino), page.newer_final, &page.met)?;
+        let page = page.found;
         let end = page.len() < limit;
         let mut entries = Vec::with_capacity(page.len());
         for (name, entry) in page {
             let attr = match attrs {
-                true => match op.inode_if_any(entry.ino)? {
+                true => match op.inode_in_passing(entry.ino)? {
                     Some(inode) => Some(op.attr(entry.ino, &inode)?),
                     None => None,
                 },

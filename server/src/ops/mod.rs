@@ -23,9 +23,10 @@ pub use names::NewFile;
 pub(crate) use op::file_attr;
 
 use crate::store::{Sight, Store};
-use crate::touch::Touches;
+use crate::touch::{TouchKey, Touches};
 use locks::Stripes;
-use mojavefs::id::IntervalId;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::id::{IntervalId, Seq};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -42,6 +43,19 @@ impl Scope {
     /// What is written here is final at once.
     fn is_trunk(&self) -> bool {
         self.sight.writer == IntervalId::FINAL
+    }
+
+    /// Where reads are reported: only those of a view that stays with a snapshot can conflict.
+    fn reads_reported(&self) -> Option<&dyn Touches> {
+        self.touches.as_deref().filter(|_| self.sight.snapshot != Seq::NOW)
+    }
+
+    /// Others' undecided work was met; the refusal says what is to be done.
+    fn meet(&self, key: &TouchKey, of: &[IntervalId]) -> Fault {
+        match &self.touches {
+            Some(touches) => touches.meet(key, of),
+            None => Fault::new(FaultKind::Undecided, "this is another's undecided work"),
+        }
     }
 }
 

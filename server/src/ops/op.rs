@@ -7,11 +7,11 @@
 use super::acl::{self, Acl};
 use super::{Ops, Scope, fault};
 use crate::limits::{NAME_TRIES_MAX, PARENTS_MAX};
-use crate::store::{Batch, DirStat, Entry, Inode, Reading, Store};
+use crate::store::{Batch, DirStat, Entry, Inode, Order, Reading, Store};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind, Time};
-use mojavefs::id::Ino;
+use mojavefs::id::{Ino, IntervalId};
 
 /// The size that `stat` shows of every directory, in bytes.
 const DIRECTORY_BYTES: u64 = 4096;
@@ -30,12 +30,14 @@ pub(super) struct Op<'a> {
     changed: Vec<(TouchKey, Touch)>,
     /// What was read and has a final version that this view does not see.
     newer: Vec<TouchKey>,
+    /// The latest interval of what was read, and what that was.
+    latest: Option<(IntervalId, TouchKey)>,
 }
 
 impl<'a> Op<'a> {
     pub(super) fn new(ops: &'a Ops, scope: &'a Scope) -> Self {
         let batch = Batch::new(&ops.store, &scope.sight);
-        Op { ops, scope, batch, now: ops.clock.now(), changed: Vec::new(), newer: Vec::new() }
+        Op { ops, scope, batch, now: ops.clock.now(), changed: Vec::new(), newer: Vec::new(), latest: None }
     }
 
     /// The store below; it outlives the operation.
@@ -49,16 +51,35 @@ impl<'a> Op<'a> {
         key: TouchKey,
         read: impl FnOnce(&Ops, &Scope) -> Result<Reading<T>, crate::store::StoreError>,
     ) -> Result<Option<T>, Fault> {
-        let touches = self.scope.touches.as_deref().filter(|_| !self.scope.is_trunk());
+        let touches = self.scope.reads_reported();
         if let Some(touches) = touches {
             touches.touch(key.clone(), Touch::Read, false);
         }
         let reading = read(self.ops, self.scope).map_err(fault::store)?;
+        if let Some(of) = reading.met {
+            return Err(self.scope.meet(&key, &[of]));
+        }
         if let Some(touches) = touches.filter(|_| reading.newer_final) {
             touches.touch(key.clone(), Touch::Read, true);
-            self.newer.push(key);
+            self.newer.push(key.clone());
+        }
+        if let Some(interval) = reading.order.and_then(Order::interval)
+            && self.latest.as_ref().is_none_or(|(latest, _)| *latest < interval)
+            && self.scope.sight.meets
+        {
+            self.latest = Some((interval, key));
         }
         Ok(reading.found)
+    }
+
+    /// An inode whose name was listed, for its attributes; nothing if it is another's undecided work, which a listing
+    /// does not look at.
+    pub(super) fn inode_in_passing(&mut self, ino: Ino) -> Result<Option<Inode>, Fault> {
+        let reading = self.ops.store.inode(&self.scope.sight, ino).map_err(fault::store)?;
+        if reading.met.is_some() {
+            return Ok(None);
+        }
+        self.inode_if_any(ino)
     }
 
     /// A name, if it is there.
@@ -108,16 +129,20 @@ impl<'a> Op<'a> {
 
     /// Reports that `key` is seen.
     pub(super) fn sees(&self, key: TouchKey) {
-        if let Some(touches) = self.scope.touches.as_deref().filter(|_| !self.scope.is_trunk()) {
+        if let Some(touches) = self.scope.reads_reported() {
             touches.touch(key, Touch::Read, false);
         }
     }
 
-    /// Reports that `key` was seen and has a final version that this view does not see.
-    pub(super) fn sees_not_newest(&self, key: TouchKey) {
-        if let Some(touches) = self.scope.touches.as_deref().filter(|_| !self.scope.is_trunk()) {
+    /// Reports what was found when the names of `key` were read.
+    pub(super) fn saw_list(&self, key: TouchKey, newer_final: bool, met: &[IntervalId]) -> Result<(), Fault> {
+        if !met.is_empty() {
+            return Err(self.scope.meet(&key, met));
+        }
+        if let Some(touches) = self.scope.reads_reported().filter(|_| newer_final) {
             touches.touch(key, Touch::Read, true);
         }
+        Ok(())
     }
 
     /// Refuses a directory that has entries.
@@ -281,6 +306,10 @@ impl<'a> Op<'a> {
 
     /// Makes all changes visible at once and reports them. The locks of what changed are still held.
     pub(super) fn finish(self) -> Result<(), Fault> {
+        // Of two versions of an object the one of the later interval is the later one: so it must be.
+        if let Some((latest, key)) = self.latest.filter(|(latest, _)| *latest > self.scope.sight.writer) {
+            return Err(self.scope.meet(&key, &[latest]));
+        }
         self.ops.store.apply(self.batch).map_err(fault::store)?;
         if let Some(touches) = self.scope.touches.as_deref() {
             for (key, how) in self.changed {

@@ -33,11 +33,9 @@ impl Ops {
     pub fn list_xattr(&self, scope: &Scope, ino: Ino) -> Result<Vec<Name>, Fault> {
         let op = Op::new(self, scope);
         op.sees(TouchKey::XattrList(ino));
-        let (names, newer_final) = self.store.xattrs(&scope.sight, ino).map_err(fault::store)?;
-        if newer_final {
-            op.sees_not_newest(TouchKey::XattrList(ino));
-        }
-        Ok(names)
+        let names = self.store.xattrs(&scope.sight, ino).map_err(fault::store)?;
+        op.saw_list(TouchKey::XattrList(ino), names.newer_final, &names.met)?;
+        Ok(names.found)
     }
 
     /// Sets an attribute. An access ACL sets the mode as well, and is the mode if it says no more.

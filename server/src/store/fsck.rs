@@ -121,7 +121,7 @@ impl Check<'_> {
             let mut subdirs = 0;
             let mut after: Option<Vec<u8>> = None;
             loop {
-                let (page, _) = self.store.entries(&trunk, dir, after.as_deref(), 1024)?;
+                let page = self.store.entries(&trunk, dir, after.as_deref(), 1024)?.found;
                 for (name, entry) in &page {
                     self.report.names += 1;
                     *links.entry(entry.ino).or_default() += 1;

@@ -28,7 +28,7 @@ pub use fsck::{Problem, Report, fsck};
 pub use keys::{Key, Order};
 pub use reclaim::Reclaimed;
 pub use record::{BlockRecord, DirStat, Entry, Inode};
-pub use sight::{Reading, Sight};
+pub use sight::{Listed, Reading, Sight};
 pub use snapshots::Snapshot;
 
 use crate::limits::{MENDING_BYTES_MIN, REOPEN_PAUSE, REOPEN_TIME_MAX, REOPEN_TRIES_MAX};

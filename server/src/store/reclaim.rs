@@ -311,7 +311,7 @@ impl Store {
         if unlinked {
             batch.remove_inode(ino);
             batch.remove_dir_stat(ino);
-            for name in self.xattrs(&trunk, ino)?.0 {
+            for name in self.xattrs(&trunk, ino)?.found {
                 batch.remove_xattr(ino, &name)?;
             }
             self.apply(batch)?;

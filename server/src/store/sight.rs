@@ -9,16 +9,18 @@ use std::sync::Arc;
 pub struct Sight {
     /// What became final up to here is visible.
     pub snapshot: Seq,
-    /// Undecided intervals that are visible: the writer's own and those it depends on.
+    /// Undecided intervals that are visible, in order: the writer's own and those it depends on.
     pub live: Arc<[IntervalId]>,
     /// The interval that new versions carry; [`IntervalId::FINAL`] for what is final at once.
     pub writer: IntervalId,
+    /// Versions of other undecided intervals are noticed ([`Reading::met`]); else they are not there.
+    pub meets: bool,
 }
 
 impl Sight {
     /// Trunk: what is final now; writes are final at once.
     pub fn trunk() -> Self {
-        Sight { snapshot: Seq::NOW, live: Arc::from([]), writer: IntervalId::FINAL }
+        Sight { snapshot: Seq::NOW, live: Arc::from([]), writer: IntervalId::FINAL, meets: false }
     }
 }
 
@@ -31,12 +33,25 @@ pub struct Reading<T> {
     pub order: Option<Order>,
     /// A final version exists that became so after the snapshot.
     pub newer_final: bool,
+    /// The newest version is one of this undecided interval, which the view does not see; nothing else was looked for.
+    pub met: Option<IntervalId>,
+}
+
+/// A page of what is found by a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed<T> {
+    /// What was found, in the order of the names' bytes.
+    pub found: Vec<T>,
+    /// One of the names met on the way has a final version that the view does not see.
+    pub newer_final: bool,
+    /// The undecided intervals with versions that were met and that the view does not see.
+    pub met: Vec<IntervalId>,
 }
 
 impl<T> Reading<T> {
     /// The same reading of another form.
     pub(super) fn and_then<U, E>(self, f: impl FnOnce(T) -> Result<U, E>) -> Result<Reading<U>, E> {
         let found = self.found.map(f).transpose()?;
-        Ok(Reading { found, order: self.order, newer_final: self.newer_final })
+        Ok(Reading { found, order: self.order, newer_final: self.newer_final, met: self.met })
     }
 }

@@ -3,7 +3,7 @@
 use super::db::{Db, Family};
 use super::keys::{self, Key, ORDER_BYTES, Order};
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
-use super::{Decided, Reading, Sight, Store, StoreError};
+use super::{Decided, Listed, Reading, Sight, Store, StoreError};
 use mojavefs::file::Name;
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, Seq};
 use serde::de::DeserializeOwned;
@@ -36,12 +36,13 @@ struct Chooser<'a> {
     decided: &'a Decided,
     best: Option<(Seq, Order, Vec<u8>)>,
     newer_final: bool,
+    met: Option<IntervalId>,
     done: bool,
 }
 
 impl<'a> Chooser<'a> {
     fn new(sight: &'a Sight, decided: &'a Decided) -> Self {
-        Chooser { sight, decided, best: None, newer_final: false, done: false }
+        Chooser { sight, decided, best: None, newer_final: false, met: None, done: false }
     }
 
     fn offer(&mut self, order: Order, stored: &[u8]) {
@@ -49,13 +50,18 @@ impl<'a> Chooser<'a> {
             return;
         }
         let seq = match order.interval() {
-            Some(interval) if self.sight.live.contains(&interval) => {
+            Some(interval) if self.sight.live.binary_search(&interval).is_ok() => {
                 self.best = Some((Seq::NOW, order, stored.to_vec()));
                 self.done = true;
                 return;
             }
             Some(interval) => match self.decided.committed.get(&interval) {
                 Some(seq) => *seq,
+                None if self.sight.meets && !self.decided.dead.contains(&interval) => {
+                    self.met = Some(interval);
+                    self.done = true;
+                    return;
+                }
                 None => return,
             },
             None => order.seq().expect("an order is an interval's or final"),
@@ -72,12 +78,13 @@ impl<'a> Chooser<'a> {
     }
 
     fn finish(self) -> Result<Reading<Vec<u8>>, StoreError> {
+        let (newer_final, met) = (self.newer_final, self.met);
         let Some((_, order, mut stored)) = self.best else {
-            return Ok(Reading { found: None, order: None, newer_final: self.newer_final });
+            return Ok(Reading { found: None, order: None, newer_final, met });
         };
         let found = record::payload(&stored)?.is_some();
         stored.remove(0);
-        Ok(Reading { found: found.then_some(stored), order: Some(order), newer_final: self.newer_final })
+        Ok(Reading { found: found.then_some(stored), order: Some(order), newer_final, met })
     }
 }
 
@@ -142,39 +149,38 @@ impl Store {
 
     /// Whether a directory has no visible name.
     pub fn is_empty_dir(&self, sight: &Sight, ino: Ino) -> Result<Reading<bool>, StoreError> {
-        let (entries, newer_final) = self.named(sight, &Key::entries_of(ino), None, 1)?;
-        Ok(Reading { found: Some(entries.is_empty()), order: None, newer_final })
+        let entries = self.named(sight, &Key::entries_of(ino), None, 1)?;
+        let (newer_final, met) = (entries.newer_final, entries.met.first().copied());
+        Ok(Reading { found: Some(entries.found.is_empty()), order: None, newer_final, met })
     }
 
-    /// Up to `limit` names of a directory after `after`, in the order of their bytes; and whether one of the names met
-    /// on the way has a final version that the view does not see.
+    /// Up to `limit` names of a directory after `after`.
     pub fn entries(
         &self,
         sight: &Sight,
         ino: Ino,
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<(Vec<(Name, Entry)>, bool), StoreError> {
-        let (found, newer_final) = self.named(sight, &Key::entries_of(ino), after, limit)?;
+    ) -> Result<Listed<(Name, Entry)>, StoreError> {
+        let Listed { found, newer_final, met } = self.named(sight, &Key::entries_of(ino), after, limit)?;
         let entries = found.into_iter().map(|(name, bytes)| Ok((name, record::decode(&bytes)?)));
-        Ok((entries.collect::<Result<_, StoreError>>()?, newer_final))
+        Ok(Listed { found: entries.collect::<Result<_, StoreError>>()?, newer_final, met })
     }
 
     /// The names of a file's extended attributes.
-    pub fn xattrs(&self, sight: &Sight, ino: Ino) -> Result<(Vec<Name>, bool), StoreError> {
-        let (found, newer_final) = self.named(sight, &Key::xattrs_of(ino), None, usize::MAX)?;
-        Ok((found.into_iter().map(|(name, _)| name).collect(), newer_final))
+    pub fn xattrs(&self, sight: &Sight, ino: Ino) -> Result<Listed<Name>, StoreError> {
+        let Listed { found, newer_final, met } = self.named(sight, &Key::xattrs_of(ino), None, usize::MAX)?;
+        Ok(Listed { found: found.into_iter().map(|(name, _)| name).collect(), newer_final, met })
     }
 
     /// Visible records whose keys are `owner` and a name.
-    #[expect(clippy::type_complexity, reason = "a page and a flag")]
     fn named(
         &self,
         sight: &Sight,
         owner: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<(Vec<(Name, Vec<u8>)>, bool), StoreError> {
+    ) -> Result<Listed<(Name, Vec<u8>)>, StoreError> {
         let db = self.db()?;
         let decided = self.decided.read();
         let mut from = owner.to_vec();
@@ -182,9 +188,9 @@ impl Store {
             from.extend_from_slice(after);
             from.push(1);
         }
-        let (mut found, mut newer_final) = (Vec::new(), false);
+        let mut listed = Listed { found: Vec::new(), newer_final: false, met: Vec::new() };
         let mut scan = db.scan(Family::Data, owner, &from);
-        while found.len() < limit {
+        while listed.found.len() < limit {
             let Some((key, _)) = scan.item()? else { break };
             let Some((prefix, _)) = keys::split(key) else { break };
             let prefix = prefix.to_vec();
@@ -197,13 +203,14 @@ impl Store {
                 scan.next();
             }
             let reading = chooser.finish()?;
-            newer_final |= reading.newer_final;
+            listed.newer_final |= reading.newer_final;
+            listed.met.extend(reading.met);
             let name = prefix[owner.len()..].strip_suffix(&[0]);
             if let (Some(name), Some(bytes)) = (name, reading.found) {
-                found.push((name.to_vec(), bytes));
+                listed.found.push((name.to_vec(), bytes));
             }
         }
-        Ok((found, newer_final))
+        Ok(listed)
     }
 
     /// The visible blocks of a content from `first` to `last`, those that exist, with the versions they are.
@@ -271,7 +278,7 @@ pub(super) fn sum(versions: &[Version], sight: &Sight, decided: &Decided) -> Res
         let Some(payload) = record::payload(&version.stored)? else { continue };
         let stat: DirStat = record::decode(payload)?;
         match version.order.interval() {
-            Some(interval) if sight.live.contains(&interval) => later.push(((Seq::NOW, interval), stat)),
+            Some(interval) if sight.live.binary_search(&interval).is_ok() => later.push(((Seq::NOW, interval), stat)),
             Some(interval) => match decided.committed.get(&interval) {
                 Some(seq) if *seq <= sight.snapshot => later.push(((*seq, interval), stat)),
                 _ => {}

@@ -160,7 +160,16 @@ impl Mount {
 
     /// The speculation that a held run left behind.
     pub(crate) fn held(&self, script: &str) -> String {
-        let output = self.specrun(&["--hold", "--json"], script);
+        self.held_with(&["--hold", "--json"], script)
+    }
+
+    /// The same, isolated from others.
+    pub(crate) fn held_apart(&self, script: &str) -> String {
+        self.held_with(&["--hold", "--json", "--isolate"], script)
+    }
+
+    fn held_with(&self, options: &[&str], script: &str) -> String {
+        let output = self.specrun(options, script);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let json: serde_json::Value = serde_json::from_slice(&output.stderr).expect("--json says JSON");
         assert_eq!(json["state"], "held");

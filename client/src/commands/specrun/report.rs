@@ -1,0 +1,93 @@
+//! What `specrun` says.
+
+use super::super::{conflict_lines, count, shown};
+use mojavefs::wire::{Fall, Outcome, SpecState};
+use serde_json::json;
+use std::time::Duration;
+
+/// How much is said, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Voice {
+    pub(super) quiet: bool,
+    pub(super) json: bool,
+}
+
+impl Voice {
+    /// A line about what is going on.
+    pub(super) fn note(self, text: &str) {
+        if !self.quiet && !self.json {
+            eprintln!("specrun: {text}");
+        }
+    }
+
+    /// The end of a job.
+    pub(super) fn outcome(self, outcome: &Outcome, took: Duration, code: u8) {
+        let ms = took.as_secs_f64() * 1000.0;
+        if self.json {
+            let state = match outcome.state {
+                SpecState::Committed => "committed",
+                SpecState::Voted if outcome.waits_for.is_empty() => "committed",
+                SpecState::Voted => "voted",
+                SpecState::Aborted => "aborted",
+                _ => "held",
+            };
+            let waits: Vec<u64> = outcome.waits_for.iter().map(|spec| spec.0).collect();
+            eprintln!(
+                "{}",
+                json!({"id": outcome.spec.0, "state": state, "changes": outcome.changes, "ms": ms, "exit": code,
+                       "waits_for": waits})
+            );
+        } else if !self.quiet {
+            let changes = count(outcome.changes, "change");
+            match outcome.state {
+                SpecState::Voted if !outcome.waits_for.is_empty() => {
+                    let waits = numbers(outcome);
+                    eprintln!("decided as {} ({changes}); final when {waits} is; see `mojavefs status`", outcome.spec);
+                }
+                SpecState::Committed | SpecState::Voted => eprintln!("committed {changes} in {ms:.1} ms"),
+                SpecState::Aborted => eprintln!("rolled back {changes} (exit {code})"),
+                _ => eprintln!("held as {} ({changes}); see `mojavefs diff {}`", outcome.spec, outcome.spec),
+            }
+        }
+    }
+
+    /// A refused commit that is not tried again.
+    pub(super) fn refused(self, outcome: &Outcome, kept: bool, exit: u8) {
+        let what = if kept { format!("held as {}", outcome.spec) } else { "rolled back".to_owned() };
+        if self.json {
+            let paths: Vec<_> = outcome.conflicts.iter().map(|c| String::from_utf8_lossy(&c.path)).collect();
+            eprintln!(
+                "{}",
+                json!({"id": outcome.spec.0, "state": if kept { "held" } else { "aborted" },
+                       "changes": outcome.changes, "conflicts": paths, "exit": exit})
+            );
+            return;
+        }
+        eprintln!("specrun: {what} {}: conflicts with what became final meanwhile:", count(outcome.changes, "change"));
+        conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| eprintln!("{line}"));
+    }
+}
+
+/// Who is waited for.
+pub(super) fn numbers(outcome: &Outcome) -> String {
+    outcome.waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a job was rolled back, in one sentence.
+pub(super) fn because(fall: &Fall) -> String {
+    let user = nix::unistd::User::from_uid(fall.info.uid.into()).ok().flatten();
+    let user = user.map_or_else(|| fall.info.uid.to_string(), |user| user.name);
+    let whose = format!("speculation {} (`{}`, by {user})", fall.root, fall.info.command);
+    let links: Vec<String> = fall
+        .chain
+        .iter()
+        .map(|link| match link.what.is_empty() {
+            true => format!("it goes with {}", link.spec),
+            false => format!("`{}`, undecided work of {}, was read", shown(&link.path), link.spec),
+        })
+        .collect();
+    match links.is_empty() {
+        true => format!("rolled back with {whose}"),
+        false => format!("rolled back with {whose}: {}", links.join(", by whom ")),
+    }
+}

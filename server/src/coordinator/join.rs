@@ -1,0 +1,270 @@
+//! Joining: what a context sees of others' undecided work, how it becomes part of it, and why it fell with it (rules 2, 5
+//! and 9 of the interval graph).
+
+use super::paths::{describe, join, path_of};
+use super::{Coordinator, Job, State, graph_fault};
+use crate::limits::ANY_DECISION_WAIT;
+use crate::ops::fault;
+use crate::store::{Sight, Store};
+use crate::touch::TouchKey;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::graph::{Cause, Effect, Event, Resume};
+use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::limits::WHY_LINKS_MAX;
+use mojavefs::wire::{Fall, Joined, OnRead, SpecState};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The way from an operation to the graph.
+pub(super) struct Joins {
+    pub(super) store: Arc<Store>,
+    pub(super) state: Arc<Mutex<State>>,
+}
+
+impl Joins {
+    /// A context has met versions of undecided intervals that it does not see, or that are later than its own. The caller
+    /// keeps decisions from happening meanwhile.
+    pub(super) fn meet(&self, context: ContextId, key: &TouchKey, of: &[IntervalId]) -> Fault {
+        self.try_meet(context, key, of).err().unwrap_or_else(|| Fault::new(FaultKind::Again, "look again"))
+    }
+
+    fn try_meet(&self, context: ContextId, key: &TouchKey, of: &[IntervalId]) -> Result<(), Fault> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let me = state.job_of(context)?;
+        let (spec, writer, on_read) = (me.spec, me.writer, me.on_read);
+        for interval in of {
+            // One that was decided since the version was read is not met any more.
+            let Some(them) = state.writer_of(*interval) else { continue };
+            if them.spec == spec {
+                continue;
+            }
+            match on_read {
+                OnRead::Join => self.join(state, spec, them.spec, key)?,
+                OnRead::Wait if state.waits_in_vain(spec, them.spec) => self.join(state, spec, them.spec, key)?,
+                OnRead::Wait => {
+                    let text = format!("this is undecided work of speculation {}", them.spec);
+                    return Err(Fault::new(FaultKind::Undecided, text));
+                }
+                _ => {
+                    let text = format!("this is undecided work of speculation {}; try again later", them.spec);
+                    return Err(Fault::new(FaultKind::Busy, text));
+                }
+            }
+        }
+        if of.iter().any(|interval| *interval > writer) {
+            let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
+            if let Some(me) = state.jobs.get_mut(&spec) {
+                me.intervals.push(interval);
+                me.writer = interval;
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&self, state: &mut State, spec: SpecId, other: SpecId, key: &TouchKey) -> Result<(), Fault> {
+        let (context, theirs) = (state.jobs[&spec].context, state.jobs[&other].context);
+        let Some(of) = state.graph.current(theirs) else { return Ok(()) };
+        let known = state.graph.current(context).is_some_and(|mine| state.graph.builds_on(mine, of));
+        if known {
+            return Ok(());
+        }
+        let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
+        // There is no checkpoint: the job goes back to its start.
+        let read = Event::Read { context, of, interval, resume: Resume::Start };
+        state.graph.apply(&read).map_err(graph_fault)?;
+        if let Some(me) = state.jobs.get_mut(&spec) {
+            me.joined.entry(other).or_insert_with(|| key.clone());
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// What a job sees.
+    pub(super) fn sight(&self, job: &Job) -> Sight {
+        let mut live = [&job.intervals[..], &job.outer].concat();
+        if let Some(current) = self.graph.current(job.context) {
+            let under = self.graph.contexts_under(current);
+            live.extend(under.iter().filter_map(|context| self.of(*context)).flat_map(|job| &job.intervals));
+        }
+        live.sort_unstable();
+        live.dedup();
+        Sight { snapshot: job.horizon(), live: live.into(), writer: job.writer, meets: job.on_read.meets() }
+    }
+
+    /// The undecided job whose changes carry this interval; of two, the inner one.
+    fn writer_of(&self, interval: IntervalId) -> Option<&Job> {
+        let mut of = self.jobs.values().filter(|job| job.intervals.contains(&interval));
+        of.next_back()
+    }
+
+    /// The undecided speculations that a vote waits for, other than its own.
+    pub(super) fn open_under(&self, job: &Job) -> Vec<SpecId> {
+        let Some(current) = self.graph.current(job.context) else { return Vec::new() };
+        self.graph.open_under(current).into_iter().filter(|spec| *spec != job.spec).collect()
+    }
+
+    /// Whether a job that waited for another would wait for itself.
+    fn waits_in_vain(&self, waiter: SpecId, on: SpecId) -> bool {
+        let (waiter, on) = (&self.jobs[&waiter], &self.jobs[&on]);
+        let Some(on) = self.graph.current(on.context) else { return false };
+        self.graph.would_wait_forever(waiter.context, on, &BTreeMap::new())
+    }
+}
+
+impl Coordinator {
+    /// Why a speculation depends on another, for people.
+    pub(super) fn joined(&self, sight: &Sight, spec: SpecId, key: &TouchKey) -> Joined {
+        let (ino, name, what) = describe(key);
+        let path = path_of(&self.store, sight, ino).ok().flatten();
+        let path = path.or_else(|| path_of(&self.store, &Sight::trunk(), ino).ok().flatten());
+        let path = path.unwrap_or_else(|| format!("(inode {ino})").into_bytes());
+        let path = name.map_or_else(|| path.clone(), |name| join(&path, name));
+        Joined { spec, path, what: what.to_owned() }
+    }
+
+    /// What to tell those that fell by an event, of which these are the effects, but are not its subject. Their jobs are
+    /// there still.
+    pub(super) fn falls(&self, state: &State, effects: &[Effect]) -> BTreeMap<SpecId, Fall> {
+        let mut falls = BTreeMap::new();
+        for effect in effects {
+            let Effect::Dead { specs, cause, .. } = effect else { continue };
+            let (Cause::Aborted { spec: root, .. } | Cause::OwnerGone { spec: root }) = *cause;
+            let fallen = specs.iter().filter_map(|spec| state.jobs.get(spec));
+            let mut live: Vec<IntervalId> = fallen.flat_map(|job| job.intervals.iter().copied()).collect();
+            live.sort_unstable();
+            live.dedup();
+            // What they saw of each other is what names their files.
+            let sight = Sight { live: live.into(), ..Sight::trunk() };
+            for spec in specs.iter().filter(|spec| **spec != root) {
+                let (Some(job), Some(first)) = (state.jobs.get(spec), state.jobs.get(&root)) else { continue };
+                let (chain, under) = self.chain(state, &sight, job, root);
+                let running = |met: &SpecId| state.jobs.get(met).is_some_and(|job| !job.is_held());
+                let met = under.into_iter().filter(|met| !specs.contains(met) && running(met)).collect();
+                falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met });
+            }
+        }
+        falls
+    }
+
+    /// The shortest way by which a job depends on a speculation, and all that it depends on.
+    fn chain(&self, state: &State, sight: &Sight, job: &Job, root: SpecId) -> (Vec<Joined>, Vec<SpecId>) {
+        let mut came_from: BTreeMap<SpecId, SpecId> = BTreeMap::new();
+        let mut todo = std::collections::VecDeque::from([job.spec]);
+        while let Some(at) = todo.pop_front() {
+            let Some(next) = state.jobs.get(&at) else { continue };
+            let folded = state.jobs.values().filter(|job| job.parent == Some(at) && job.state == SpecState::Voted);
+            let folded: Vec<SpecId> = folded.map(|job| job.spec).collect();
+            for spec in next.joined.keys().chain(&next.owns).chain(&next.parent).chain(&folded) {
+                if *spec != job.spec && !came_from.contains_key(spec) {
+                    came_from.insert(*spec, at);
+                    todo.push_back(*spec);
+                }
+            }
+        }
+        let mut chain = Vec::new();
+        let mut at = root;
+        while let Some(before) = came_from.get(&at).and_then(|before| state.jobs.get(before)) {
+            let link = match before.joined.get(&at) {
+                Some(key) => self.joined(sight, at, key),
+                None => Joined { spec: at, path: Vec::new(), what: String::new() },
+            };
+            chain.push(link);
+            at = before.spec;
+            if at == job.spec || chain.len() == WHY_LINKS_MAX {
+                break;
+            }
+        }
+        chain.reverse();
+        (chain, came_from.into_keys().collect())
+    }
+
+    /// Waits until none of these is undecided, or until a time has passed; returns those that still are.
+    pub(crate) fn wait_for(
+        &self,
+        specs: &[SpecId],
+        behind: Option<SpecId>,
+        limit: Duration,
+    ) -> Result<Vec<SpecId>, Fault> {
+        let deadline = Instant::now() + limit;
+        let mut state = self.state.lock();
+        let waits_for_itself = behind.and_then(|behind| state.jobs.get(&behind)).is_some_and(|job| {
+            let mine: BTreeSet<SpecId> = state.owned_around(job);
+            specs.iter().any(|spec| mine.contains(spec) || state.depends_on(*spec, &mine))
+        });
+        if waits_for_itself {
+            let text = "this would wait for a speculation that waits for this job's own end; commit or abort it first";
+            return Err(Fault::new(FaultKind::Deadlock, text));
+        }
+        if specs.is_empty() {
+            // For any decision: what was met may be decided by now, so the wait is a short one.
+            self.decided.wait_for(&mut state, limit.min(ANY_DECISION_WAIT));
+            return Ok(Vec::new());
+        }
+        loop {
+            let open: Vec<SpecId> = specs.iter().copied().filter(|spec| state.jobs.contains_key(spec)).collect();
+            if open.is_empty() || self.decided.wait_until(&mut state, deadline).timed_out() {
+                return Ok(open);
+            }
+        }
+    }
+
+    /// The undecided speculations whose work a path shows to whoever joins: those that changed what the path names, or
+    /// how it is reached.
+    pub(crate) fn writers(&self, path: &[u8]) -> Result<Vec<SpecId>, Fault> {
+        let _shared = self.decisions.read();
+        let mut found: BTreeSet<SpecId> = BTreeSet::new();
+        let mut sight = Sight { meets: true, ..Sight::trunk() };
+        let mut at = mojavefs::id::Ino::ROOT;
+        let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        loop {
+            let inode = self.store.inode(&sight, at).map_err(fault::store)?;
+            if self.meet_writer(&mut sight, &mut found, inode.met) {
+                continue;
+            }
+            let Some(name) = names.clone().next() else { break };
+            let entry = self.store.entry(&sight, at, name).map_err(fault::store)?;
+            if self.meet_writer(&mut sight, &mut found, entry.met) {
+                continue;
+            }
+            names.next();
+            match entry.found {
+                Some(entry) => at = entry.ino,
+                None => break,
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    fn meet_writer(&self, sight: &mut Sight, found: &mut BTreeSet<SpecId>, met: Option<IntervalId>) -> bool {
+        let state = self.state.lock();
+        let Some(job) = met.and_then(|met| state.writer_of(met)) else { return false };
+        found.insert(job.spec);
+        let mut live = [&sight.live[..], &state.sight(job).live].concat();
+        live.sort_unstable();
+        live.dedup();
+        sight.live = live.into();
+        true
+    }
+}
+
+impl State {
+    /// The speculations of a job and of those around it.
+    fn owned_around(&self, job: &Job) -> BTreeSet<SpecId> {
+        let mut mine: BTreeSet<SpecId> = job.owns.iter().copied().chain([job.spec]).collect();
+        let mut at = job.parent;
+        while let Some(outer) = at.and_then(|outer| self.jobs.get(&outer)) {
+            mine.insert(outer.spec);
+            at = outer.parent;
+        }
+        mine
+    }
+
+    fn depends_on(&self, spec: SpecId, any: &BTreeSet<SpecId>) -> bool {
+        let current = self.jobs.get(&spec).and_then(|job| self.graph.current(job.context));
+        current.is_some_and(|current| self.graph.specs_under(current).iter().any(|under| any.contains(under)))
+    }
+}

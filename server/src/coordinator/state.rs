@@ -1,0 +1,91 @@
+//! Everything undecided, and how its parts are found.
+
+use super::Job;
+use super::conflicts::Conflicts;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::graph::{Effect, Event, Graph, Owner};
+use mojavefs::id::{ContextId, SpecId};
+use std::collections::{BTreeMap, HashMap};
+
+/// The graph, and the jobs that its contexts and speculations stand for.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) graph: Graph,
+    pub(super) jobs: BTreeMap<SpecId, Job>,
+    /// The undecided speculation of each context.
+    pub(super) contexts: HashMap<ContextId, SpecId>,
+    /// Voted ones found in conflict, of which nobody was told yet.
+    pub(super) clashing: Vec<(ContextId, SpecId)>,
+}
+
+impl State {
+    /// Decided jobs are over: nothing of their contexts is left to judge, and the graph need not remember them.
+    pub(super) fn end_contexts(&mut self, jobs: &[Job]) {
+        for job in jobs {
+            if let Err(error) = self.graph.apply(&Event::Close { context: job.context }) {
+                tracing::error!("ending the context of speculation {}: {error}", job.spec);
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, job: Job) {
+        self.contexts.insert(job.context, job.spec);
+        self.jobs.insert(job.spec, job);
+    }
+
+    pub(super) fn remove(&mut self, spec: SpecId) -> Option<Job> {
+        let job = self.jobs.remove(&spec)?;
+        self.contexts.remove(&job.context);
+        Some(job)
+    }
+
+    /// The undecided job of a context.
+    pub(super) fn of(&self, context: ContextId) -> Option<&Job> {
+        self.jobs.get(self.contexts.get(&context)?)
+    }
+
+    /// Whether these votes make the speculation final at once.
+    pub(super) fn is_final_by(&mut self, spec: SpecId, votes: &[Event]) -> bool {
+        let [vote] = votes else { return false };
+        let effects = self.graph.preview(vote).unwrap_or_default();
+        effects.iter().any(|effect| matches!(effect, Effect::Final { specs, .. } if specs.contains(&spec)))
+    }
+
+    pub(super) fn is_clashing(&self, spec: SpecId, conflicts: &Conflicts) -> bool {
+        self.jobs.get(&spec).is_some_and(|job| !conflicts.of(job.context).is_empty())
+    }
+
+    pub(super) fn job_of(&self, context: ContextId) -> Result<&Job, Fault> {
+        self.of(context)
+            .ok_or_else(|| Fault::new(FaultKind::NotFound, "the job around this one is decided already".to_string()))
+    }
+
+    /// An undecided job that the user may see and decide.
+    pub(super) fn job(&self, spec: SpecId, uid: u32) -> Result<&Job, Fault> {
+        let missing = || Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {spec}"));
+        let job = self.jobs.get(&spec).ok_or_else(missing)?;
+        match job.may_see(uid) {
+            true => Ok(job),
+            false => Err(Fault::new(
+                FaultKind::AccessDenied,
+                format!("speculation {spec} belongs to user {}; only that user and root decide it", job.info.uid),
+            )),
+        }
+    }
+}
+
+impl Job {
+    /// Its owner's votes, the one for its own speculation last.
+    pub(super) fn votes(&self) -> Vec<Event> {
+        let owner = self.owner();
+        self.owns.iter().chain([&self.spec]).map(|spec| Event::Vote { owner, spec: *spec }).collect()
+    }
+
+    /// Who decides it.
+    pub(super) fn owner(&self) -> Owner {
+        match self.is_held() {
+            true => Owner::Store(self.context),
+            false => Owner::Context(self.context),
+        }
+    }
+}
