@@ -90,13 +90,15 @@ impl Coordinator {
 
     fn restore_one(&self, state: &mut State, held: Held, payload: Payload) -> Result<(), StoreError> {
         let (spec, context) = (held.spec, payload.context);
-        let first = held.intervals.iter().copied().find(|interval| *interval != payload.entry);
+        // It goes on writing where it did before: what inner jobs committed into it lies in between.
+        let entry = held.intervals.last().copied().unwrap_or(payload.entry);
+        let first = held.intervals.iter().copied().find(|interval| *interval != entry);
         let outer = state.jobs.values().find(|job| job.intervals.iter().any(|i| payload.outer.contains(i)));
         let (parent, parent_context) = outer.map(|outer| (outer.spec, outer.context)).unzip();
         let from = parent_context.and_then(|context| state.graph.current(context));
         let events = [
-            Event::Open { context, interval: first.unwrap_or(payload.entry), from },
-            Event::Speculate { context, interval: payload.entry, spec },
+            Event::Open { context, interval: first.unwrap_or(entry), from },
+            Event::Speculate { context, interval: entry, spec },
             Event::Hold { context, spec },
         ];
         for event in &events {
@@ -120,7 +122,7 @@ impl Coordinator {
         let job = Job {
             spec,
             context,
-            entry: payload.entry,
+            entry,
             info: payload.info,
             since: payload.since,
             parent,
