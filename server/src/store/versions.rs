@@ -5,7 +5,7 @@ use super::keys::{self, Key, ORDER_BYTES, Order};
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::{Decided, Reading, Sight, Store, StoreError};
 use mojavefs::file::Name;
-use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, Seq};
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
@@ -240,6 +240,18 @@ impl Store {
             }
         }
         Ok(blocks)
+    }
+
+    /// Whether a version of the block lies in the layer, whoever sees it.
+    pub(super) fn occupies(&self, content: ContentId, block: BlockNo, layer: LayerId) -> Result<bool, StoreError> {
+        for version in all(&*self.db()?, &Key::Block(content, block).prefix())? {
+            if let Some(payload) = record::payload(&version.stored)?
+                && record::decode::<BlockRecord>(payload)?.layer == layer
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The first block from `first` on that exists in the sight.

@@ -110,7 +110,7 @@ impl Store {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
-        let layer = self.layer(sight, batch, content, None)?;
+        let layer = self.layer(sight, batch, content, BlockNo(0))?;
         self.content().write((content, sight.writer), layer, 0, &bytes)?;
         batch.put_block(content, BlockNo(0), BlockRecord { layer })?;
         inode.blocks = BLOCK_BYTES / SECTOR_BYTES;
@@ -138,7 +138,7 @@ impl Store {
             let (layer, composed) = match known.get(&number) {
                 Some((place, order)) if self.in_place(sight, *order) => (place.layer, None),
                 Some((place, _)) => {
-                    let layer = self.layer(sight, batch, content, Some(place.layer))?;
+                    let layer = self.layer(sight, batch, content, number)?;
                     batch.put_block(content, number, BlockRecord { layer })?;
                     let composed = (!whole).then(|| self.compose(place.layer, number, &range, &data[piece.clone()]));
                     (layer, composed.transpose()?)
@@ -148,7 +148,7 @@ impl Store {
                     continue;
                 }
                 None => {
-                    let layer = self.layer(sight, batch, content, None)?;
+                    let layer = self.layer(sight, batch, content, number)?;
                     batch.put_block(content, number, BlockRecord { layer })?;
                     inode.blocks += BLOCK_BYTES / SECTOR_BYTES;
                     (layer, None)
@@ -209,15 +209,18 @@ impl Store {
         }
     }
 
-    /// The layer for a block that can't be changed in place: never the one where its other version lies.
+    /// The layer for a block that can't be changed in place: one where no version of the block lies, not even one that
+    /// the writer does not see. A snapshot may, and what is cut off there must not come up again.
     fn layer(
         &self,
         sight: &Sight,
         batch: &mut Batch,
         content: ContentId,
-        other: Option<LayerId>,
+        number: BlockNo,
     ) -> Result<LayerId, StoreError> {
-        if let Some(layer) = self.content().current(content, sight.writer).filter(|layer| Some(*layer) != other) {
+        if let Some(layer) = self.content().current(content, sight.writer)
+            && !self.occupies(content, number, layer)?
+        {
             return Ok(layer);
         }
         let layer = LayerId(self.next_id()?);
