@@ -254,11 +254,10 @@ impl Store {
             } else {
                 self.spill(sight, batch, inode, content)?;
             }
+        } else if size <= INLINE_BYTES_MAX {
+            self.shrink_to_inline(sight, batch, inode, content, size)?;
         } else if size < inode.size {
             self.zero_content(sight, batch, inode, size, inode.size - size)?;
-            if size <= INLINE_BYTES_MAX {
-                self.shrink_to_inline(sight, batch, inode, content, size)?;
-            }
         }
         inode.size = size;
         Ok(())
@@ -271,7 +270,8 @@ impl Store {
         }
     }
 
-    /// A content of one block that became small moves into the record store: where its bytes lie follows from its size.
+    /// A content that becomes small moves into the record store: where its bytes lie follows from its size. No block is
+    /// written on the way: one without a record would leave its bytes behind.
     fn shrink_to_inline(
         &self,
         sight: &Sight,
@@ -281,10 +281,8 @@ impl Store {
         size: u64,
     ) -> Result<(), StoreError> {
         let bytes = self.read_content(sight, inode, 0, size as usize)?;
+        self.zero_content(sight, batch, inode, 0, inode.size)?;
         batch.put_inline(content, &bytes);
-        if let Some((_, (place, order))) = self.blocks(sight, content, BlockNo(0), BlockNo(0))?.pop_first() {
-            self.drop_block(sight, batch, content, BlockNo(0), (place, order))?;
-        }
         inode.blocks = size.div_ceil(SECTOR_BYTES);
         Ok(())
     }
