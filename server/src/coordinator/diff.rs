@@ -27,9 +27,9 @@ impl Coordinator {
     pub(super) fn changes_of(&self, spec: SpecId, uid: u32) -> Result<Changes, Fault> {
         let state = self.state.lock();
         let job = state.job(spec, uid)?;
-        let Scope { sight: after, .. } = self.scope(&state.graph, job);
+        let Scope { sight: after, .. } = self.scope(&state, job);
         let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !job.intervals.contains(i)).collect();
-        let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, snapshot: after.snapshot };
+        let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, ..after.clone() };
         Ok(Changes { after, before, intervals: job.intervals.clone() })
     }
 

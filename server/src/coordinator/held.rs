@@ -11,6 +11,7 @@ use mojavefs::graph::Event;
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::wire::{JobInfo, Outcome, SpecState};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -93,7 +94,9 @@ impl Coordinator {
         // It goes on writing where it did before: what inner jobs committed into it lies in between.
         let entry = held.intervals.last().copied().unwrap_or(payload.entry);
         let first = held.intervals.iter().copied().find(|interval| *interval != entry);
-        let outer = state.jobs.values().find(|job| job.intervals.iter().any(|i| payload.outer.contains(i)));
+        // The last one that began is the innermost.
+        let mut outer = state.jobs.values().rev();
+        let outer = outer.find(|job| job.intervals.iter().any(|i| payload.outer.contains(i)));
         let (parent, parent_context) = outer.map(|outer| (outer.spec, outer.context)).unzip();
         let from = parent_context.and_then(|context| state.graph.current(context));
         let events = [
@@ -168,11 +171,14 @@ impl State {
     /// Jobs that were started inside these intervals, which are final at `seq` now, are based on what is final then.
     pub(super) fn rebase(&mut self, intervals: &[IntervalId], store: &Store, seq: Seq) -> Vec<ContextId> {
         let mut rebased = Vec::new();
+        let undecided: HashSet<SpecId> = self.jobs.keys().copied().collect();
         for job in self.jobs.values_mut().filter(|job| job.sees_any(intervals)) {
             job.outer.retain(|outer| !intervals.contains(outer));
             job.snapshot = Arc::new(store.adopt_snapshot(seq));
-            job.parent = None;
-            job.parent_context = None;
+            if job.parent.is_some_and(|parent| !undecided.contains(&parent)) {
+                job.parent = None;
+                job.parent_context = None;
+            }
             rebased.push(job.context);
         }
         rebased

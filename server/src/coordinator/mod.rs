@@ -116,19 +116,21 @@ impl Coordinator {
             .jobs
             .values()
             .find(|job| job.context == context)
-            .map(|job| self.scope(&state.graph, job))
+            .map(|job| self.scope(&state, job))
             .ok_or_else(|| Fault::new(FaultKind::NotFound, format!("context {context} is decided")))
     }
 
-    fn scope(&self, graph: &Graph, job: &Job) -> Scope {
-        let writer = graph.current(job.context).unwrap_or(job.entry);
-        let mut live = graph.visible(writer);
+    fn scope(&self, state: &State, job: &Job) -> Scope {
+        let writer = state.graph.current(job.context).unwrap_or(job.entry);
+        let missed = state.missed(job);
+        let mut live = state.graph.visible(writer);
         live.extend(job.intervals.iter().chain(&job.outer));
+        live.retain(|interval| !missed.contains(interval));
         live.sort_unstable();
         live.dedup();
         let touches = ContextTouches { conflicts: self.conflicts.clone(), context: job.context };
         Scope {
-            sight: Sight { snapshot: job.snapshot.seq(), live: live.into(), writer },
+            sight: Sight { snapshot: job.snapshot.seq(), live: live.into(), missed: missed.into(), writer },
             touches: Some(Arc::new(touches)),
         }
     }
@@ -176,7 +178,7 @@ impl Coordinator {
         state.graph.apply(&Event::Open { context, interval: first, from }).map_err(graph_fault)?;
         state.graph.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
         self.conflicts.open(context, inside);
-        let scope = self.scope(&state.graph, &job);
+        let scope = self.scope(&state, &job);
         state.jobs.insert(spec, job);
         Ok((spec, context, scope))
     }
@@ -197,7 +199,7 @@ impl Coordinator {
         let jobs: Vec<(SpecStatus, Sight, Standing)> = {
             let state = self.state.lock();
             let visible = state.jobs.values().filter(|job| job.may_see(uid));
-            let seen = |job: &Job| self.scope(&state.graph, job).sight;
+            let seen = |job: &Job| self.scope(&state, job).sight;
             visible.map(|job| (job.status(&self.store), seen(job), self.conflicts.of(job.context))).collect()
         };
         let named = |(status, sight, standing)| SpecStatus { conflicts: self.named(&sight, &standing), ..status };
@@ -232,7 +234,7 @@ impl Coordinator {
         let standing = self.conflicts.of(context);
         let job = state.job(spec, uid)?;
         if !standing.is_empty() {
-            let outcome = self.refusal(&state.graph, job, &standing);
+            let outcome = self.refusal(&state, job, &standing);
             return Ok((outcome, Aftermath::default()));
         }
         let changes = job.changes(&self.store);
@@ -249,12 +251,12 @@ impl Coordinator {
         Ok((Outcome { spec, state: now, changes, conflicts: Vec::new(), conflicts_more: 0 }, aftermath))
     }
 
-    fn refusal(&self, graph: &Graph, job: &Job, standing: &Standing) -> Outcome {
+    fn refusal(&self, state: &State, job: &Job, standing: &Standing) -> Outcome {
         Outcome {
             spec: job.spec,
             state: job.state,
             changes: job.changes(&self.store),
-            conflicts: self.named(&self.scope(graph, job).sight, standing),
+            conflicts: self.named(&self.scope(state, job).sight, standing),
             conflicts_more: standing.more,
         }
     }
@@ -335,7 +337,9 @@ impl Coordinator {
             outer.intervals.push(interval);
         }
         self.conflicts.fold(context, parent);
-        Ok(Aftermath { folded: Some((parent, intervals)), ..Aftermath::default() })
+        let outer = state.jobs.values().find(|job| job.context == parent).map(|job| job.spec);
+        let rescoped = outer.map(|outer| state.inside(outer)).unwrap_or_default();
+        Ok(Aftermath { folded: Some((parent, intervals)), rescoped, ..Aftermath::default() })
     }
 
     /// An abort by the owner or root, or, with no user, because the owner is gone.
@@ -416,6 +420,31 @@ impl State {
                 tracing::error!("ending the context of speculation {}: {error}", job.spec);
             }
         }
+    }
+
+    /// What the jobs around `job` changed where it does not see it: since an inner one committed into them.
+    fn missed(&self, job: &Job) -> Vec<IntervalId> {
+        let mut missed = Vec::new();
+        let mut at = job.parent;
+        while let Some(outer) = at.and_then(|spec| self.jobs.get(&spec)) {
+            missed.extend(outer.intervals.iter().filter(|interval| !job.outer.contains(interval)));
+            at = outer.parent;
+        }
+        missed
+    }
+
+    /// The contexts of all jobs inside the one of `outer`.
+    fn inside(&self, outer: SpecId) -> Vec<ContextId> {
+        // A job begins after the one around it, so it comes later.
+        let mut specs = vec![outer];
+        let mut contexts = Vec::new();
+        for job in self.jobs.values().filter(|job| job.state != SpecState::Voted) {
+            if job.parent.is_some_and(|parent| specs.contains(&parent)) {
+                specs.push(job.spec);
+                contexts.push(job.context);
+            }
+        }
+        contexts
     }
 
     fn job_of(&self, context: ContextId) -> Result<&Job, Fault> {

@@ -11,6 +11,9 @@ pub struct Sight {
     pub snapshot: Seq,
     /// Undecided intervals that are visible: the writer's own and those it depends on.
     pub live: Arc<[IntervalId]>,
+    /// Undecided intervals of the jobs around the writer's that came too late to be visible: to build on anything that
+    /// they changed would undo it.
+    pub missed: Arc<[IntervalId]>,
     /// The interval that new versions carry; [`IntervalId::FINAL`] for what is final at once.
     pub writer: IntervalId,
 }
@@ -18,7 +21,7 @@ pub struct Sight {
 impl Sight {
     /// Trunk: what is final now; writes are final at once.
     pub fn trunk() -> Self {
-        Sight { snapshot: Seq::NOW, live: Arc::from([]), writer: IntervalId::FINAL }
+        Sight { snapshot: Seq::NOW, live: Arc::from([]), missed: Arc::from([]), writer: IntervalId::FINAL }
     }
 }
 
@@ -29,7 +32,7 @@ pub struct Reading<T> {
     pub found: Option<T>,
     /// Which version it was, a tombstone's too; nothing if there was no visible one.
     pub order: Option<Order>,
-    /// A final version exists that became so after the snapshot.
+    /// A final version exists that became so after the snapshot, or one of a job around this one that it missed.
     pub newer_final: bool,
 }
 

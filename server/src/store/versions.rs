@@ -54,6 +54,10 @@ impl<'a> Chooser<'a> {
                 self.done = true;
                 return;
             }
+            Some(interval) if self.sight.missed.contains(&interval) => {
+                self.newer_final = true;
+                return;
+            }
             Some(interval) => match self.decided.committed.get(&interval) {
                 Some(seq) => *seq,
                 None => return,
