@@ -75,7 +75,7 @@ impl Store {
         let size = inode.size.max(end);
         let content = self.content_of(inode)?;
         if size <= INLINE_BYTES_MAX {
-            let mut bytes = self.inline(sight, content)?.found.unwrap_or_default();
+            let mut bytes = self.inline_now(sight, batch, content)?.unwrap_or_default();
             bytes.resize(size as usize, 0);
             bytes[offset as usize..end as usize].copy_from_slice(data);
             batch.put_inline(content, &bytes);
@@ -104,7 +104,7 @@ impl Store {
         if inode.size > INLINE_BYTES_MAX {
             return Ok(());
         }
-        let Some(bytes) = self.inline(sight, content)?.found else { return Ok(()) };
+        let Some(bytes) = self.inline_now(sight, batch, content)? else { return Ok(()) };
         batch.remove_inline(content);
         inode.blocks = 0;
         if bytes.iter().all(|byte| *byte == 0) {
@@ -246,7 +246,7 @@ impl Store {
             batch.discard_content(content, ino);
             inode.content = None;
             inode.blocks = 0;
-        } else if let Some(mut bytes) = self.small(sight, inode, content)? {
+        } else if let Some(mut bytes) = self.small(sight, batch, inode, content)? {
             if size <= INLINE_BYTES_MAX {
                 bytes.resize(size as usize, 0);
                 batch.put_inline(content, &bytes);
@@ -263,9 +263,23 @@ impl Store {
         Ok(())
     }
 
-    fn small(&self, sight: &Sight, inode: &Inode, content: ContentId) -> Result<Option<Vec<u8>>, StoreError> {
+    /// The bytes of a small content, with what the operation has done to them so far.
+    fn inline_now(&self, sight: &Sight, batch: &Batch, content: ContentId) -> Result<Option<Vec<u8>>, StoreError> {
+        match batch.inline(content)? {
+            Some(changed) => Ok(changed),
+            None => Ok(self.inline(sight, content)?.found),
+        }
+    }
+
+    fn small(
+        &self,
+        sight: &Sight,
+        batch: &Batch,
+        inode: &Inode,
+        content: ContentId,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         match inode.size <= INLINE_BYTES_MAX {
-            true => Ok(Some(self.inline(sight, content)?.found.unwrap_or_default())),
+            true => Ok(Some(self.inline_now(sight, batch, content)?.unwrap_or_default())),
             false => Ok(None),
         }
     }
@@ -316,7 +330,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let len = len.min(inode.size.saturating_sub(offset));
         let Some(content) = inode.content.filter(|_| len > 0) else { return Ok(()) };
-        if let Some(mut bytes) = self.small(sight, inode, content)? {
+        if let Some(mut bytes) = self.small(sight, batch, inode, content)? {
             bytes.resize(inode.size as usize, 0);
             bytes[offset as usize..(offset + len) as usize].fill(0);
             batch.put_inline(content, &bytes);
