@@ -63,6 +63,17 @@ impl Coordinator {
         Ok(Outcome { spec, state: SpecState::Held, changes, conflicts: Vec::new(), conflicts_more: 0 })
     }
 
+    /// Conflicts of held speculations survive a restart, too. No lock is held.
+    pub(crate) fn write_down_conflicts(&self) {
+        for context in self.conflicts.take_news() {
+            if let Some(spec) = self.spec_of(context)
+                && let Err(fault) = self.hold_again(spec)
+            {
+                tracing::error!("writing down a conflict of speculation {spec}: {fault}");
+            }
+        }
+    }
+
     /// Writes down again what a held speculation has become, after a view of it closed or a conflict arose.
     pub(crate) fn hold_again(&self, spec: SpecId) -> Result<(), Fault> {
         match self.is_held(spec) {

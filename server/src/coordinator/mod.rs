@@ -100,8 +100,12 @@ impl Coordinator {
 
     /// Runs an operation while nothing is decided.
     pub(crate) fn undisturbed<T>(&self, operation: impl FnOnce() -> T) -> T {
-        let _shared = self.decisions.read();
-        operation()
+        let result = {
+            let _shared = self.decisions.read();
+            operation()
+        };
+        self.write_down_conflicts();
+        result
     }
 
     /// What trunk sees.
