@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod directed;
 mod model;
 mod steps;
 mod world;
@@ -13,8 +14,13 @@ proptest! {
 
     #[test]
     fn content_is_what_was_written(history in steps::history()) {
-        let mut world = world::World::new();
-        history.0.iter().for_each(|step| world.play(step));
-        world.end();
+        play(&history.0);
     }
+}
+
+/// Plays a history and has the store checked.
+fn play(history: &[steps::Step]) {
+    let mut world = world::World::new();
+    history.iter().for_each(|step| world.play(step));
+    world.end();
 }

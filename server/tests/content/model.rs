@@ -22,8 +22,8 @@ pub(crate) struct File {
     pub(crate) changed: bool,
     /// It was changed on trunk and the job does not see it: it must not touch it any more.
     pub(crate) stale: bool,
-    /// The same, of a change by a job around it.
-    pub(crate) missed: bool,
+    /// The same, of a change by this job around it.
+    pub(crate) missed: Option<usize>,
     /// The job touched it, and others changed it.
     pub(crate) conflict: bool,
     /// The job may be told of a conflict that is one of a job around it.
@@ -126,16 +126,20 @@ impl Model {
     pub(crate) fn touch(&mut self, who: Option<usize>, file: usize) {
         let Some(id) = who else { return };
         // What a job around this one changed stands in front of what it would miss.
-        let in_front = self.job_around(id, |outer| outer.files[file].changed);
+        let job = &self.jobs[&id].files[file];
+        let (stale, missed) = (job.stale, job.missed);
+        let in_front = |until| self.job_around(id, until, |outer| outer.files[file].changed);
+        let conflict = (stale && !in_front(None)) || (missed.is_some() && !in_front(missed));
         let file = &mut self.jobs.get_mut(&id).expect("the job is there").files[file];
         file.touched = true;
-        file.conflict |= (file.stale || file.missed) && !in_front;
-        file.doubtful |= (file.stale || file.missed) && in_front;
+        file.conflict |= conflict;
+        file.doubtful |= stale || missed.is_some();
     }
 
-    fn job_around(&self, id: usize, is: impl Fn(&Job) -> bool) -> bool {
+    /// Whether one of the jobs around it, `until` left out, is such.
+    fn job_around(&self, id: usize, until: Option<usize>, is: impl Fn(&Job) -> bool) -> bool {
         let mut at = self.jobs[&id].parent;
-        while let Some(outer) = at {
+        while let Some(outer) = at.filter(|_| at != until) {
             if is(&self.jobs[&outer]) {
                 return true;
             }
@@ -177,7 +181,7 @@ impl Model {
                 match (follows, hidden) {
                     (true, false) => (job.bytes, job.torn) = (now.bytes.clone(), now.torn),
                     (true, true) => job.torn = true,
-                    (false, _) => job.missed = true,
+                    (false, _) => job.missed = Some(outer),
                 }
             }
         }
@@ -246,7 +250,7 @@ impl Model {
                 true => file.torn |= file.stale,
                 false => (file.bytes, file.torn) = (last.clone(), false),
             }
-            (file.stale, file.missed) = (false, false);
+            (file.stale, file.missed) = (false, None);
         }
     }
 

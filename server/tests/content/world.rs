@@ -227,7 +227,8 @@ impl World {
         let found = self.read(view, file);
         let differ = found.iter().zip(expected).position(|(found, expected)| found != expected);
         assert_eq!(found.len(), expected.len(), "the size of {}", context());
-        assert_eq!(differ, None, "the first byte that differs in {}", context());
+        let values = differ.map(|at| (found[at], expected[at]));
+        assert_eq!(differ, None, "the first byte that differs in {}: found and expected {values:?}", context());
         self.check_holes(view, file, expected);
     }
 
