@@ -48,6 +48,8 @@ impl Store {
         let certain = |error: StoreError| StoreError::NotCommitted(error.to_string());
         self.content.sync_intervals(intervals).map_err(certain)?;
         let _writers = self.final_writes.lock();
+        // An epoch of its own: what trunk wrote just before carries the one that ends here.
+        self.end_epoch().map_err(certain)?;
         let seq = self.end_epoch().map_err(certain)?;
         let db = self.db().map_err(certain)?;
         let mut writes = db.writes();
