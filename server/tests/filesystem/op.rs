@@ -67,8 +67,7 @@ impl Op {
             Op::Unlink { dir, name } => done(client, Request::Unlink { view, parent: *dir, name }),
             Op::RemoveDir { dir, name } => done(client, Request::RemoveDir { view, parent: *dir, name }),
             Op::Rename { dir, name, to, new, mode } => {
-                let request =
-                    Request::Rename { view, parent: *dir, name, new_parent: *to, new_name: new, mode: *mode };
+                let request = Request::Rename { view, parent: *dir, name, new_parent: *to, new_name: new, mode: *mode };
                 done(client, request)
             }
             Op::Chmod { ino, mode } => {

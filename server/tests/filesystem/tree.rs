@@ -47,7 +47,8 @@ impl Tree {
 
     /// What `stat` shows as the number of links.
     pub(crate) fn links(&self, ino: Ino) -> u32 {
-        let named = |ino: Ino| self.nodes.values().flat_map(|node| node.entries.values()).filter(|i| **i == ino).count();
+        let named =
+            |ino: Ino| self.nodes.values().flat_map(|node| node.entries.values()).filter(|i| **i == ino).count();
         let node = &self.nodes[&ino];
         match node.kind {
             FileKind::Directory => {
