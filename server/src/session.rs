@@ -111,6 +111,7 @@ impl Session {
             Request::Hold { spec, uid } => (coordinator.hold(spec, uid)?, Aftermath::default()),
             _ => return Err(Fault::new(FaultKind::Protocol, "this is no decision")),
         };
+        coordinator.write_down_conflicts();
         self.follow(aftermath);
         Ok(Reply::Outcome(outcome))
     }

@@ -6,8 +6,8 @@ use crate::touch::{Touch, TouchKey};
 use mojavefs::id::ContextId;
 use mojavefs::limits::CONFLICTS_MAX;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The conflicts of every undecided context.
 pub(crate) struct Conflicts {
@@ -16,6 +16,8 @@ pub(crate) struct Conflicts {
     noticed: Mutex<Noticed>,
     /// How many contexts are undecided: while none is, trunk pays nothing.
     undecided: AtomicUsize,
+    /// There may be conflicts to write down.
+    has_news: AtomicBool,
 }
 
 /// Who is nested in whom.
@@ -35,6 +37,16 @@ struct Noticed {
     pending: HashMap<ContextId, Vec<(ContextId, Clash)>>,
     /// What keeps a context from committing.
     standing: HashMap<ContextId, Standing>,
+    /// Contexts with conflicts that are not written down yet; what is not held needs no such record.
+    news: BTreeSet<ContextId>,
+}
+
+impl Noticed {
+    fn stand(&mut self, context: ContextId, clash: Clash) {
+        if self.standing.entry(context).or_default().add(clash) {
+            self.news.insert(context);
+        }
+    }
 }
 
 /// One object that two contexts used.
@@ -61,14 +73,18 @@ impl Standing {
         self.clashes.is_empty() && self.more == 0
     }
 
-    fn add(&mut self, clash: Clash) {
+    /// Whether it is a new one.
+    fn add(&mut self, clash: Clash) -> bool {
         if let Some(changed) = self.clashes.get_mut(&clash.key) {
             *changed |= clash.changed;
-        } else if self.clashes.len() < CONFLICTS_MAX {
+            return false;
+        }
+        if self.clashes.len() < CONFLICTS_MAX {
             self.clashes.insert(clash.key, clash.changed);
         } else {
             self.more += 1;
         }
+        true
     }
 }
 
@@ -122,6 +138,7 @@ impl Conflicts {
             family: RwLock::default(),
             noticed: Mutex::default(),
             undecided: AtomicUsize::new(0),
+            has_news: AtomicBool::new(false),
         }
     }
 
@@ -196,7 +213,8 @@ impl Conflicts {
     }
 
     fn stand(&self, context: ContextId, clash: Clash) {
-        self.noticed.lock().standing.entry(context).or_default().add(clash);
+        self.noticed.lock().stand(context, clash);
+        self.has_news.store(true, Ordering::SeqCst);
     }
 
     fn pend(&self, winner: ContextId, loser: ContextId, clash: Clash) {
@@ -204,6 +222,14 @@ impl Conflicts {
         let pending = noticed.pending.entry(winner).or_default();
         if !pending.iter().rev().take(64).any(|(l, c)| *l == loser && *c == clash) {
             pending.push((loser, clash));
+        }
+    }
+
+    /// The contexts that came into conflict since this was asked last.
+    pub(crate) fn take_news(&self) -> BTreeSet<ContextId> {
+        match self.has_news.swap(false, Ordering::SeqCst) {
+            true => std::mem::take(&mut self.noticed.lock().news),
+            false => BTreeSet::new(),
         }
     }
 
@@ -246,7 +272,8 @@ impl Conflicts {
         for (loser, clash) in noticed.pending.remove(&inner).unwrap_or_default() {
             let Some(loser) = family.effective(loser) else { continue };
             if family.is_outer(outer, loser) {
-                noticed.standing.entry(loser).or_default().add(clash);
+                noticed.stand(loser, clash);
+                self.has_news.store(true, Ordering::SeqCst);
                 losers.push(loser);
             } else if loser != outer {
                 noticed.pending.entry(outer).or_default().push((loser, clash));
@@ -277,7 +304,8 @@ impl Conflicts {
         let mut losers = Vec::new();
         for (loser, clash) in pending {
             if let Some(loser) = family.effective(loser) {
-                noticed.standing.entry(loser).or_default().add(clash);
+                noticed.stand(loser, clash);
+                self.has_news.store(true, Ordering::SeqCst);
                 losers.push(loser);
             }
         }

@@ -29,8 +29,7 @@ impl Coordinator {
         let job = state.job(spec, uid)?;
         let after = state.sight(job);
         let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !job.intervals.contains(i)).collect();
-        let before =
-            Sight { live: Arc::from(outer), writer: IntervalId::FINAL, snapshot: after.snapshot, meets: false };
+        let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, meets: false, ..after.clone() };
         Ok(Changes { after, before, intervals: job.intervals.clone() })
     }
 

@@ -104,10 +104,25 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Writes down again what a held speculation has become, after a view of it closed or a conflict arose.
+    /// Conflicts of held speculations survive a restart, too. No lock is held.
+    pub(crate) fn write_down_conflicts(&self) {
+        for context in self.conflicts.take_news() {
+            if let Some(spec) = self.spec_of(context)
+                && let Err(fault) = self.hold_again(spec)
+            {
+                tracing::error!("writing down a conflict of speculation {spec}: {fault}");
+            }
+        }
+    }
+
+    /// Writes down again what a held or voted speculation has become, after a view of it closed or a conflict arose.
     pub(crate) fn hold_again(&self, spec: SpecId) -> Result<(), Fault> {
-        match self.is_held(spec) {
-            true => self.hold(spec, 0).map(drop),
+        if self.is_held(spec) {
+            return self.hold(spec, 0).map(drop);
+        }
+        let mut state = self.state.lock();
+        match state.jobs.get(&spec).is_some_and(|job| job.recorded) {
+            true => self.record_vote(&mut state, spec),
             false => Ok(()),
         }
     }
@@ -168,13 +183,16 @@ impl Coordinator {
 
     fn restore_one(&self, state: &mut State, held: Held, payload: Payload) -> Result<(), StoreError> {
         let (spec, context) = (held.spec, payload.context);
-        let first = held.intervals.iter().copied().find(|interval| *interval != payload.entry);
-        let outer = state.jobs.values().find(|job| job.intervals.iter().any(|i| payload.outer.contains(i)));
+        let entry = payload.entry;
+        let first = held.intervals.iter().copied().find(|interval| *interval != entry);
+        // The last one that began is the innermost.
+        let mut outer = state.jobs.values().rev();
+        let outer = outer.find(|job| job.intervals.iter().any(|i| payload.outer.contains(i)));
         let (parent, parent_context) = outer.map(|outer| (outer.spec, outer.context)).unzip();
         let from = parent_context.and_then(|context| state.graph.current(context));
         let events = [
-            Event::Open { context, interval: first.unwrap_or(payload.entry), from },
-            Event::Speculate { context, interval: payload.entry, spec },
+            Event::Open { context, interval: first.unwrap_or(entry), from },
+            Event::Speculate { context, interval: entry, spec },
         ];
         for event in &events {
             state.graph.apply(event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
@@ -197,7 +215,7 @@ impl Coordinator {
         let job = Job {
             spec,
             context,
-            entry: payload.entry,
+            entry,
             info: payload.info,
             since: payload.since,
             parent,

@@ -86,13 +86,22 @@ impl State {
     /// What a job sees.
     pub(super) fn sight(&self, job: &Job) -> Sight {
         let mut live = [&job.intervals[..], &job.outer].concat();
-        if let Some(current) = self.graph.current(job.context) {
+        let mut missed = Vec::new();
+        if !job.on_read.follows() {
+            missed = self.missed(job);
+        } else if let Some(current) = self.graph.current(job.context) {
             let under = self.graph.contexts_under(current);
             live.extend(under.iter().filter_map(|context| self.of(*context)).flat_map(|job| &job.intervals));
         }
         live.sort_unstable();
         live.dedup();
-        Sight { snapshot: job.horizon(), live: live.into(), writer: job.writer, meets: job.on_read.meets() }
+        Sight {
+            snapshot: job.horizon(),
+            live: live.into(),
+            missed: missed.into(),
+            writer: job.writer,
+            meets: job.on_read.meets(),
+        }
     }
 
     /// The undecided job whose changes carry this interval; of two, the inner one.

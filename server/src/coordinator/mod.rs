@@ -124,8 +124,12 @@ impl Coordinator {
 
     /// Runs an operation while nothing is decided.
     pub(crate) fn undisturbed<T>(&self, operation: impl FnOnce() -> T) -> T {
-        let _shared = self.decisions.read();
-        operation()
+        let result = {
+            let _shared = self.decisions.read();
+            operation()
+        };
+        self.write_down_conflicts();
+        result
     }
 
     /// What trunk sees.
@@ -413,7 +417,9 @@ impl Coordinator {
             outer.writer = interval;
         }
         self.conflicts.fold(context, parent);
-        Ok(Aftermath { folded: Some((parent, intervals)), ..Aftermath::default() })
+        let outer = state.contexts.get(&parent).copied();
+        let rescoped = outer.map(|outer| state.inside(outer)).unwrap_or_default();
+        Ok(Aftermath { folded: Some((parent, intervals)), rescoped, ..Aftermath::default() })
     }
 
     /// An abort by the owner or root, or, with no user, because the owner is gone.

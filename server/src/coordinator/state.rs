@@ -4,7 +4,8 @@ use super::Job;
 use super::conflicts::Conflicts;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Effect, Event, Graph, Owner};
-use mojavefs::id::{ContextId, SpecId};
+use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::wire::SpecState;
 use std::collections::{BTreeMap, HashMap};
 
 /// The graph, and the jobs that its contexts and speculations stand for.
@@ -53,6 +54,31 @@ impl State {
 
     pub(super) fn is_clashing(&self, spec: SpecId, conflicts: &Conflicts) -> bool {
         self.jobs.get(&spec).is_some_and(|job| !conflicts.of(job.context).is_empty())
+    }
+
+    /// What the jobs around an isolated one changed where it does not see it: since an inner one committed into them.
+    pub(super) fn missed(&self, job: &Job) -> Vec<IntervalId> {
+        let mut missed = Vec::new();
+        let mut at = job.parent;
+        while let Some(outer) = at.and_then(|spec| self.jobs.get(&spec)) {
+            missed.extend(outer.intervals.iter().filter(|interval| !job.outer.contains(interval)));
+            at = outer.parent;
+        }
+        missed
+    }
+
+    /// The contexts of all jobs inside the one of `outer`.
+    pub(super) fn inside(&self, outer: SpecId) -> Vec<ContextId> {
+        // A job begins after the one around it, so it comes later.
+        let mut specs = vec![outer];
+        let mut contexts = Vec::new();
+        for job in self.jobs.values().filter(|job| job.state != SpecState::Voted) {
+            if job.parent.is_some_and(|parent| specs.contains(&parent)) {
+                specs.push(job.spec);
+                contexts.push(job.context);
+            }
+        }
+        contexts
     }
 
     pub(super) fn job_of(&self, context: ContextId) -> Result<&Job, Fault> {

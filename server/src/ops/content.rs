@@ -118,7 +118,9 @@ impl Ops {
     /// fewer at the end of the source and beyond [`COPY_BYTES_MAX`].
     pub fn copy_range(&self, scope: &Scope, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64, Fault> {
         let ((source, offset), (target, to_offset)) = (from, to);
-        let len = len.min(COPY_BYTES_MAX);
+        // Of the source as it is now: a copy within one file makes it longer.
+        let size = Op::new(self, scope).regular(source)?.size;
+        let len = len.min(size.saturating_sub(offset)).min(COPY_BYTES_MAX);
         check_end(target, to_offset, len)?;
         if source == target && offset < to_offset + len && to_offset < offset + len {
             return Err(Fault::new(FaultKind::Invalid, format!("the ranges of inode {source} to copy overlap")));

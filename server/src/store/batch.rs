@@ -86,6 +86,12 @@ impl Batch {
         self.put(Key::Inline(content), record::encode_bytes(bytes));
     }
 
+    /// The bytes of a small content as this batch leaves them, if it changes them.
+    pub(in crate::store) fn inline(&self, content: ContentId) -> Result<Option<Option<Vec<u8>>>, StoreError> {
+        let stored = self.records.get(&Key::Inline(content));
+        stored.map(|stored| Ok(record::payload(stored)?.map(<[u8]>::to_vec))).transpose()
+    }
+
     /// A content is no longer small.
     pub fn remove_inline(&mut self, content: ContentId) {
         self.put(Key::Inline(content), record::tombstone());

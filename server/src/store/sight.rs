@@ -11,6 +11,9 @@ pub struct Sight {
     pub snapshot: Seq,
     /// Undecided intervals that are visible, in order: the writer's own and those it depends on.
     pub live: Arc<[IntervalId]>,
+    /// Undecided intervals of the jobs around the writer's that came too late to be visible: to build on anything that
+    /// they changed would undo it.
+    pub missed: Arc<[IntervalId]>,
     /// The interval that new versions carry; [`IntervalId::FINAL`] for what is final at once.
     pub writer: IntervalId,
     /// Versions of other undecided intervals are noticed ([`Reading::met`]); else they are not there.
@@ -20,7 +23,13 @@ pub struct Sight {
 impl Sight {
     /// Trunk: what is final now; writes are final at once.
     pub fn trunk() -> Self {
-        Sight { snapshot: Seq::NOW, live: Arc::from([]), writer: IntervalId::FINAL, meets: false }
+        Sight {
+            snapshot: Seq::NOW,
+            live: Arc::from([]),
+            missed: Arc::from([]),
+            writer: IntervalId::FINAL,
+            meets: false,
+        }
     }
 }
 
@@ -31,7 +40,7 @@ pub struct Reading<T> {
     pub found: Option<T>,
     /// Which version it was, a tombstone's too; nothing if there was no visible one.
     pub order: Option<Order>,
-    /// A final version exists that became so after the snapshot.
+    /// A final version exists that became so after the snapshot, or one of a job around this one that it missed.
     pub newer_final: bool,
     /// The newest version is one of this undecided interval, which the view does not see; nothing else was looked for.
     pub met: Option<IntervalId>,

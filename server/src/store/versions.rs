@@ -5,7 +5,7 @@ use super::keys::{self, Key, ORDER_BYTES, Order};
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::{Decided, Listed, Reading, Sight, Store, StoreError};
 use mojavefs::file::Name;
-use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, Seq};
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
@@ -53,6 +53,10 @@ impl<'a> Chooser<'a> {
             Some(interval) if self.sight.live.binary_search(&interval).is_ok() => {
                 self.best = Some((Seq::NOW, order, stored.to_vec()));
                 self.done = true;
+                return;
+            }
+            Some(interval) if self.sight.missed.contains(&interval) => {
+                self.newer_final = true;
                 return;
             }
             Some(interval) => match self.decided.committed.get(&interval) {
@@ -247,6 +251,18 @@ impl Store {
             }
         }
         Ok(blocks)
+    }
+
+    /// Whether a version of the block lies in the layer, whoever sees it.
+    pub(super) fn occupies(&self, content: ContentId, block: BlockNo, layer: LayerId) -> Result<bool, StoreError> {
+        for version in all(&*self.db()?, &Key::Block(content, block).prefix())? {
+            if let Some(payload) = record::payload(&version.stored)?
+                && record::decode::<BlockRecord>(payload)?.layer == layer
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The first block from `first` on that exists in the sight.

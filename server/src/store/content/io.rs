@@ -75,7 +75,7 @@ impl Store {
         let size = inode.size.max(end);
         let content = self.content_of(inode)?;
         if size <= INLINE_BYTES_MAX {
-            let mut bytes = self.inline(sight, content)?.found.unwrap_or_default();
+            let mut bytes = self.inline_now(sight, batch, content)?.unwrap_or_default();
             bytes.resize(size as usize, 0);
             bytes[offset as usize..end as usize].copy_from_slice(data);
             batch.put_inline(content, &bytes);
@@ -104,13 +104,13 @@ impl Store {
         if inode.size > INLINE_BYTES_MAX {
             return Ok(());
         }
-        let Some(bytes) = self.inline(sight, content)?.found else { return Ok(()) };
+        let Some(bytes) = self.inline_now(sight, batch, content)? else { return Ok(()) };
         batch.remove_inline(content);
         inode.blocks = 0;
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
-        let layer = self.layer(sight, batch, content, None)?;
+        let layer = self.layer(sight, batch, content, BlockNo(0))?;
         self.content().write((content, sight.writer), layer, 0, &bytes)?;
         batch.put_block(content, BlockNo(0), BlockRecord { layer })?;
         inode.blocks = BLOCK_BYTES / SECTOR_BYTES;
@@ -138,7 +138,7 @@ impl Store {
             let (layer, composed) = match known.get(&number) {
                 Some((place, order)) if self.in_place(sight, *order) => (place.layer, None),
                 Some((place, _)) => {
-                    let layer = self.layer(sight, batch, content, Some(place.layer))?;
+                    let layer = self.layer(sight, batch, content, number)?;
                     batch.put_block(content, number, BlockRecord { layer })?;
                     let composed = (!whole).then(|| self.compose(place.layer, number, &range, &data[piece.clone()]));
                     (layer, composed.transpose()?)
@@ -148,7 +148,7 @@ impl Store {
                     continue;
                 }
                 None => {
-                    let layer = self.layer(sight, batch, content, None)?;
+                    let layer = self.layer(sight, batch, content, number)?;
                     batch.put_block(content, number, BlockRecord { layer })?;
                     inode.blocks += BLOCK_BYTES / SECTOR_BYTES;
                     (layer, None)
@@ -209,15 +209,18 @@ impl Store {
         }
     }
 
-    /// The layer for a block that can't be changed in place: never the one where its other version lies.
+    /// The layer for a block that can't be changed in place: one where no version of the block lies, not even one that
+    /// the writer does not see. A snapshot may, and what is cut off there must not come up again.
     fn layer(
         &self,
         sight: &Sight,
         batch: &mut Batch,
         content: ContentId,
-        other: Option<LayerId>,
+        number: BlockNo,
     ) -> Result<LayerId, StoreError> {
-        if let Some(layer) = self.content().current(content, sight.writer).filter(|layer| Some(*layer) != other) {
+        if let Some(layer) = self.content().current(content, sight.writer)
+            && !self.occupies(content, number, layer)?
+        {
             return Ok(layer);
         }
         let layer = LayerId(self.next_id()?);
@@ -243,7 +246,7 @@ impl Store {
             batch.discard_content(content, ino);
             inode.content = None;
             inode.blocks = 0;
-        } else if let Some(mut bytes) = self.small(sight, inode, content)? {
+        } else if let Some(mut bytes) = self.small(sight, batch, inode, content)? {
             if size <= INLINE_BYTES_MAX {
                 bytes.resize(size as usize, 0);
                 batch.put_inline(content, &bytes);
@@ -251,24 +254,38 @@ impl Store {
             } else {
                 self.spill(sight, batch, inode, content)?;
             }
+        } else if size <= INLINE_BYTES_MAX {
+            self.shrink_to_inline(sight, batch, inode, content, size)?;
         } else if size < inode.size {
             self.zero_content(sight, batch, inode, size, inode.size - size)?;
-            if size <= INLINE_BYTES_MAX {
-                self.shrink_to_inline(sight, batch, inode, content, size)?;
-            }
         }
         inode.size = size;
         Ok(())
     }
 
-    fn small(&self, sight: &Sight, inode: &Inode, content: ContentId) -> Result<Option<Vec<u8>>, StoreError> {
+    /// The bytes of a small content, with what the operation has done to them so far.
+    fn inline_now(&self, sight: &Sight, batch: &Batch, content: ContentId) -> Result<Option<Vec<u8>>, StoreError> {
+        match batch.inline(content)? {
+            Some(changed) => Ok(changed),
+            None => Ok(self.inline(sight, content)?.found),
+        }
+    }
+
+    fn small(
+        &self,
+        sight: &Sight,
+        batch: &Batch,
+        inode: &Inode,
+        content: ContentId,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         match inode.size <= INLINE_BYTES_MAX {
-            true => Ok(Some(self.inline(sight, content)?.found.unwrap_or_default())),
+            true => Ok(Some(self.inline_now(sight, batch, content)?.unwrap_or_default())),
             false => Ok(None),
         }
     }
 
-    /// A content of one block that became small moves into the record store: where its bytes lie follows from its size.
+    /// A content that becomes small moves into the record store: where its bytes lie follows from its size. No block is
+    /// written on the way: one without a record would leave its bytes behind.
     fn shrink_to_inline(
         &self,
         sight: &Sight,
@@ -278,10 +295,8 @@ impl Store {
         size: u64,
     ) -> Result<(), StoreError> {
         let bytes = self.read_content(sight, inode, 0, size as usize)?;
+        self.zero_content(sight, batch, inode, 0, inode.size)?;
         batch.put_inline(content, &bytes);
-        if let Some((_, (place, order))) = self.blocks(sight, content, BlockNo(0), BlockNo(0))?.pop_first() {
-            self.drop_block(sight, batch, content, BlockNo(0), (place, order))?;
-        }
         inode.blocks = size.div_ceil(SECTOR_BYTES);
         Ok(())
     }
@@ -315,7 +330,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let len = len.min(inode.size.saturating_sub(offset));
         let Some(content) = inode.content.filter(|_| len > 0) else { return Ok(()) };
-        if let Some(mut bytes) = self.small(sight, inode, content)? {
+        if let Some(mut bytes) = self.small(sight, batch, inode, content)? {
             bytes.resize(inode.size as usize, 0);
             bytes[offset as usize..(offset + len) as usize].fill(0);
             batch.put_inline(content, &bytes);

@@ -1,0 +1,100 @@
+//! What the histories share: a server on a store of its own, spoken to as a client does, and how much of it is run.
+
+// Each test is a program of its own and uses a part of this.
+#![allow(dead_code)]
+
+use mojavefs::error::Fault;
+use mojavefs::file::{Attr, FileKind};
+use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::wire::{Connection, ConnectionExt, JobInfo, OnRead, Outcome, Reply, Request, Resolution, ViewKind};
+use mojavefs_server::Server;
+use mojavefs_server::store::{StoreOptions, fsck};
+use proptest::test_runner::Config;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+pub(crate) const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+
+/// How many histories are played: with `MOJAVEFS_SOAK`, many times more.
+pub(crate) fn config(cases: u32) -> Config {
+    let soak = std::env::var_os("MOJAVEFS_SOAK").is_some();
+    let cases = if soak { cases * 50 } else { cases };
+    // Failures are printed; a history worth keeping becomes a test of its own.
+    Config { cases, failure_persistence: None, max_shrink_iters: 1000, max_shrink_time: 30_000, ..Config::default() }
+}
+
+/// A store and a client's session with its server.
+pub(crate) struct Client {
+    /// Dropped in this order: the store closes with the last of the session and the server.
+    open: Option<(Arc<dyn Connection>, Server)>,
+    pub(crate) trunk: ViewId,
+    dir: TempDir,
+}
+
+impl Client {
+    pub(crate) fn new() -> Self {
+        let dir = TempDir::new().expect("a directory for the store");
+        let mut client = Client { open: None, trunk: ViewId(0), dir };
+        client.reopen();
+        client
+    }
+
+    /// Closes the store and opens it again: what is undecided and not held is gone.
+    pub(crate) fn reopen(&mut self) {
+        self.open = None;
+        let server = Server::open(self.dir.path(), OPTIONS).expect("the store opens");
+        let connection = server.connect(false);
+        self.trunk = connection.view(Request::OpenView(ViewKind::Trunk)).expect("a view of trunk").view;
+        self.open = Some((connection, server));
+    }
+
+    pub(crate) fn ask(&self) -> &dyn Connection {
+        &*self.open.as_ref().expect("the store is open").0
+    }
+
+    /// Starts a job in the view `parent`.
+    pub(crate) fn begin(&self, parent: ViewId) -> (ViewId, SpecId) {
+        let kind = ViewKind::Job { parent, info: JobInfo::default(), on_read: OnRead::Isolate, own: None };
+        let opened = self.ask().view(Request::OpenView(kind)).expect("a job begins");
+        (opened.view, opened.spec.expect("a job has a speculation"))
+    }
+
+    /// A view of a speculation that was held.
+    pub(crate) fn inside(&self, spec: SpecId) -> ViewId {
+        self.ask().view(Request::OpenView(ViewKind::Inside { spec, uid: 0 })).expect("a view of what is held").view
+    }
+
+    pub(crate) fn commit(&self, spec: SpecId, resolutions: Vec<Resolution>) -> Outcome {
+        self.ask().outcome(Request::Commit { spec, uid: 0, resolutions }).expect("a vote")
+    }
+
+    pub(crate) fn abort(&self, spec: SpecId) {
+        self.ask().outcome(Request::Abort { spec, uid: 0 }).expect("an abort");
+    }
+
+    pub(crate) fn hold(&self, spec: SpecId) {
+        self.ask().outcome(Request::Hold { spec, uid: 0 }).expect("a hold");
+    }
+
+    pub(crate) fn create(&self, view: ViewId, parent: Ino, name: &[u8], kind: FileKind) -> Result<Attr, Fault> {
+        let target: &[u8] = if kind == FileKind::Symlink { b"some/where" } else { b"" };
+        let (mode, umask, uid, gid, rdev) = (0o666, 0o022, 0, 0, 0);
+        self.ask().attr(Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target })
+    }
+
+    /// Up to `steps` steps of background work; true if more is left.
+    pub(crate) fn reclaim(&self, steps: u8) -> bool {
+        (0..steps).all(|_| match self.ask().call(Request::Reclaim) {
+            Ok(Reply::Reclaimed { more, .. }) => more,
+            other => panic!("a step of background work gave {other:?}"),
+        })
+    }
+
+    /// Closes the store for good: nothing may be wrong with it.
+    pub(crate) fn check(mut self) {
+        self.open = None;
+        let report = fsck(self.dir.path(), OPTIONS, &mut |_| {}).expect("the store opens");
+        let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+        assert!(problems.is_empty(), "fsck: {problems:#?}");
+    }
+}

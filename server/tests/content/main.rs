@@ -1,0 +1,26 @@
+//! The content of files: random histories on trunk and in jobs, against plain vectors of bytes.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod directed;
+mod model;
+mod steps;
+mod world;
+
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(common::config(32))]
+
+    #[test]
+    fn content_is_what_was_written(history in steps::history()) {
+        play(&history.0);
+    }
+}
+
+/// Plays a history and has the store checked.
+fn play(history: &[steps::Step]) {
+    let mut world = world::World::new();
+    history.iter().for_each(|step| world.play(step));
+    world.end();
+}

@@ -1,0 +1,20 @@
+//! Names, links and attributes: random histories on trunk and in jobs, against plain trees.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod op;
+mod tree;
+mod world;
+
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(common::config(48))]
+
+    #[test]
+    fn a_committed_job_did_what_it_would_have_done_on_trunk(history in world::history()) {
+        let mut world = world::World::new();
+        history.0.iter().for_each(|step| world.play(step));
+        world.end();
+    }
+}

@@ -1,0 +1,215 @@
+//! Versions of records: random histories of batches, snapshots and decisions, against plain maps. And a store of another
+//! format.
+
+mod common;
+
+use mojavefs::id::{Ino, IntervalId};
+use mojavefs_server::store::{Batch, Sight, Snapshot, Store};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const KEYS: u8 = 6;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// One batch of `who` that sets, or removes, some keys.
+    Write {
+        who: u8,
+        keys: Vec<(u8, Option<u8>)>,
+    },
+    Begin,
+    Commit {
+        who: u8,
+        both: bool,
+    },
+    Abort {
+        who: u8,
+    },
+    Reclaim {
+        steps: u8,
+    },
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let keys = prop::collection::vec((0..KEYS, any::<Option<u8>>()), 1..4);
+    let who = any::<u8>;
+    prop_oneof![
+        10 => (who(), keys).prop_map(|(who, keys)| Step::Write { who, keys }),
+        4 => Just(Step::Begin),
+        3 => (who(), any::<bool>()).prop_map(|(who, both)| Step::Commit { who, both }),
+        2 => who().prop_map(|who| Step::Abort { who }),
+        4 => (1..10_u8).prop_map(|steps| Step::Reclaim { steps }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// An interval that is undecided, on a snapshot of its own.
+struct Writer {
+    interval: IntervalId,
+    snapshot: Snapshot,
+    base: BTreeMap<u8, u8>,
+    own: BTreeMap<u8, Option<u8>>,
+    /// What became final after the snapshot.
+    newer: Vec<u8>,
+}
+
+struct World {
+    dir: TempDir,
+    store: Option<Store>,
+    last: BTreeMap<u8, u8>,
+    writers: Vec<Writer>,
+}
+
+fn name(key: u8) -> Vec<u8> {
+    // Names that begin with each other lie next to each other.
+    vec![b'a'; 1 + key as usize]
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = TempDir::new().expect("a directory for the store");
+        let store = Some(Store::open(dir.path(), common::OPTIONS).expect("the store opens"));
+        World { dir, store, last: BTreeMap::new(), writers: Vec::new() }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("the store is open")
+    }
+
+    fn sight(&self, at: Option<usize>) -> Sight {
+        let Some(writer) = at.map(|at| &self.writers[at]) else { return Sight::trunk() };
+        let live = Arc::from([writer.interval]);
+        Sight { snapshot: writer.snapshot.seq(), live, writer: writer.interval, ..Sight::trunk() }
+    }
+
+    fn play(&mut self, step: &Step) {
+        let count = self.writers.len();
+        match step {
+            Step::Write { who, keys } => self.write((*who as usize % (count + 1)).checked_sub(1), keys),
+            Step::Begin if count < 4 => {
+                let interval = IntervalId(self.store().next_id().expect("a number"));
+                let snapshot = self.store().take_snapshot().expect("a snapshot");
+                let (own, newer) = (BTreeMap::new(), Vec::new());
+                self.writers.push(Writer { interval, snapshot, base: self.last.clone(), own, newer });
+            }
+            Step::Commit { who, both } if count > 0 => self.commit(*who as usize % count, *both),
+            Step::Abort { who } if count > 0 => {
+                let writer = self.writers.remove(*who as usize % count);
+                self.store().abort(&[writer.interval], &[]).expect("an abort");
+            }
+            Step::Reclaim { steps } => self.reclaim(*steps),
+            Step::Reopen => {
+                self.writers.clear();
+                self.store = None;
+                self.store = Some(Store::open(self.dir.path(), common::OPTIONS).expect("the store opens"));
+            }
+            _ => {}
+        }
+        self.compare();
+    }
+
+    fn reclaim(&self, steps: u8) {
+        for _ in 0..steps {
+            self.store().reclaim(&|_| true).expect("a step of background work");
+        }
+    }
+
+    fn write(&mut self, at: Option<usize>, keys: &[(u8, Option<u8>)]) {
+        let mut batch = Batch::new(self.store(), &self.sight(at));
+        for (key, value) in keys {
+            match value {
+                Some(value) => batch.put_xattr(Ino::ROOT, &name(*key), &[*value]).expect("a record"),
+                None => batch.remove_xattr(Ino::ROOT, &name(*key)).expect("a record"),
+            }
+        }
+        self.store().apply(batch).expect("a batch");
+        match at {
+            Some(at) => self.writers[at].own.extend(keys.iter().copied()),
+            None => self.finish(keys.iter().copied()),
+        }
+    }
+
+    /// These are final now.
+    fn finish(&mut self, keys: impl IntoIterator<Item = (u8, Option<u8>)>) {
+        for (key, value) in keys {
+            match value {
+                Some(value) => drop(self.last.insert(key, value)),
+                None => drop(self.last.remove(&key)),
+            }
+            self.writers.iter_mut().for_each(|writer| writer.newer.push(key));
+        }
+    }
+
+    /// One interval, or it and the next together, of which the one that began later has the last word.
+    fn commit(&mut self, at: usize, both: bool) {
+        let end = self.writers.len().min(if both { at + 2 } else { at + 1 });
+        let done: Vec<Writer> = self.writers.drain(at..end).collect();
+        let intervals: Vec<IntervalId> = done.iter().map(|writer| writer.interval).collect();
+        self.store().commit(&intervals, &[], &|_| Ok(Vec::new())).expect("a commit");
+        done.into_iter().for_each(|writer| self.finish(writer.own));
+    }
+
+    fn compare(&self) {
+        for at in std::iter::once(None).chain((0..self.writers.len()).map(Some)) {
+            let sight = self.sight(at);
+            let mut expected = at.map_or(&self.last, |at| &self.writers[at].base).clone();
+            let own = at.map(|at| self.writers[at].own.clone()).unwrap_or_default();
+            for (key, value) in &own {
+                match value {
+                    Some(value) => drop(expected.insert(*key, *value)),
+                    None => drop(expected.remove(key)),
+                }
+            }
+            for key in 0..KEYS {
+                let reading = self.store().xattr(&sight, Ino::ROOT, &name(key)).expect("a record");
+                assert_eq!(reading.found, expected.get(&key).map(|value| vec![*value]), "key {key} for {at:?}");
+                if !own.contains_key(&key) {
+                    let newer = at.is_some_and(|at| self.writers[at].newer.contains(&key));
+                    assert_eq!(reading.newer_final, newer, "whether key {key} has a version that {at:?} misses");
+                }
+            }
+            let names = self.store().xattrs(&sight, Ino::ROOT).expect("names").found;
+            assert_eq!(names, expected.keys().map(|key| name(*key)).collect::<Vec<_>>(), "the names for {at:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(common::config(64))]
+
+    #[test]
+    fn every_view_sees_its_versions(history in prop::collection::vec(step(), 1..100)) {
+        let mut world = World::new();
+        history.iter().for_each(|step| world.play(step));
+        world.writers.clear();
+        world.reclaim(200);
+        world.compare();
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_and_left_alone() {
+    let dir = TempDir::new().expect("a directory for the store");
+    drop(Store::open(dir.path(), common::OPTIONS).expect("the store opens"));
+    // What the recovery of this format would remove.
+    let unknown = dir.path().join("content").join("77");
+    std::fs::write(&unknown, b"of the newer format").expect("a file");
+    let format = |set: Option<u64>| {
+        let families = ["default", "data", "changes", "meta"];
+        let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), dir.path().join("records"), families);
+        let db = db.expect("the records open");
+        let meta = db.cf_handle("meta").expect("a column family");
+        if let Some(format) = set {
+            db.put_cf(meta, b"format", format.to_be_bytes()).expect("a record");
+        }
+        db.get_cf(meta, b"format").expect("a record")
+    };
+    format(Some(2));
+    let error = Store::open(dir.path(), common::OPTIONS).err().expect("the store is refused").to_string();
+    assert!(error.contains("has format 2") && error.contains("knows format 1"), "{error}");
+    assert!(unknown.exists());
+    assert_eq!(format(None), Some(2_u64.to_be_bytes().to_vec()));
+}
