@@ -22,6 +22,14 @@ impl Touch {
         !matches!((self, other), (Touch::Read, Touch::Read) | (Touch::Update, Touch::Update))
     }
 
+    /// Both uses by one context. Whoever saw what others change in a way that commutes is in their way as a writer is.
+    pub fn and(self, other: Touch) -> Touch {
+        match (self, other) {
+            (Touch::Read, Touch::Update) | (Touch::Update, Touch::Read) => Touch::Write,
+            _ => self.max(other),
+        }
+    }
+
     /// Something was changed.
     pub fn changes(self) -> bool {
         self != Touch::Read

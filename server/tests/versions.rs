@@ -1,5 +1,4 @@
-//! Versions of records: random histories of batches, snapshots and decisions, against plain maps. And a store of another
-//! format.
+//! Versions of records: random histories of batches, snapshots and decisions, against plain maps.
 
 mod common;
 
@@ -188,28 +187,4 @@ proptest! {
         world.reclaim(200);
         world.compare();
     }
-}
-
-#[test]
-fn a_store_of_a_newer_format_is_refused_and_left_alone() {
-    let dir = TempDir::new().expect("a directory for the store");
-    drop(Store::open(dir.path(), common::OPTIONS).expect("the store opens"));
-    // What the recovery of this format would remove.
-    let unknown = dir.path().join("content").join("77");
-    std::fs::write(&unknown, b"of the newer format").expect("a file");
-    let format = |set: Option<u64>| {
-        let families = ["default", "data", "changes", "meta"];
-        let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), dir.path().join("records"), families);
-        let db = db.expect("the records open");
-        let meta = db.cf_handle("meta").expect("a column family");
-        if let Some(format) = set {
-            db.put_cf(meta, b"format", format.to_be_bytes()).expect("a record");
-        }
-        db.get_cf(meta, b"format").expect("a record")
-    };
-    format(Some(2));
-    let error = Store::open(dir.path(), common::OPTIONS).err().expect("the store is refused").to_string();
-    assert!(error.contains("has format 2") && error.contains("knows format 1"), "{error}");
-    assert!(unknown.exists());
-    assert_eq!(format(None), Some(2_u64.to_be_bytes().to_vec()));
 }

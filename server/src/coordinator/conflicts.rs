@@ -244,20 +244,20 @@ impl Conflicts {
         context: ContextId,
         standing: Standing,
         reads: &[u64],
-        writes: impl Iterator<Item = TouchKey>,
+        changes: impl Iterator<Item = (TouchKey, Touch)>,
     ) {
         for hash in reads {
             self.index.touch(*hash, context, Touch::Read);
         }
-        for key in writes {
-            self.index.touch(hash_key(&key), context, Touch::Write);
+        for (key, how) in changes {
+            self.index.touch(hash_key(&key), context, how);
         }
         if !standing.is_empty() {
             self.noticed.lock().standing.insert(context, standing);
         }
     }
 
-    /// The hashes of what `context`, and what folded into it, only read.
+    /// The hashes of what `context`, and what folded into it, saw.
     pub(crate) fn reads_of(&self, context: ContextId) -> Vec<u64> {
         let family = self.family.read();
         self.index.reads_of(|c| family.effective(c) == Some(context))

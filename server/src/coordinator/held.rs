@@ -3,10 +3,11 @@
 use super::conflicts::{Conflicts, Standing};
 use super::{Coordinator, Job, State, graph_fault};
 use crate::ops::fault;
-use crate::store::{Held, Key, Store, StoreError};
-use crate::touch::TouchKey;
+use crate::store::{Held, Key, Sight, Store, StoreError};
+use crate::touch::{Touch, TouchKey};
 use mojavefs::codec;
 use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::FileKind;
 use mojavefs::graph::{Event, Resume};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::wire::{JobInfo, OnRead, Outcome, SpecState};
@@ -198,19 +199,24 @@ impl Coordinator {
             state.graph.apply(event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
         }
         self.conflicts.open(context, parent_context, payload.on_read == OnRead::Join);
-        let mut writes = Vec::new();
+        let mut live = held.intervals.clone();
+        live.sort_unstable();
+        let seen = Sight { snapshot: held.snapshot, live: live.into(), ..Sight::trunk() };
+        let mut changes = Vec::new();
         for interval in &held.intervals {
             let mut after = None;
             loop {
                 let page = self.store.changes(*interval, after.as_ref(), 4096)?;
-                writes.extend(page.iter().filter_map(touched));
+                for key in &page {
+                    changes.extend(touched(&self.store, &seen, key)?);
+                }
                 match page.into_iter().last() {
                     Some(last) => after = Some(last),
                     None => break,
                 }
             }
         }
-        self.conflicts.restore(context, payload.standing, &payload.reads, writes.into_iter());
+        self.conflicts.restore(context, payload.standing, &payload.reads, changes.into_iter());
         let snapshot = (held.snapshot != Seq::NOW).then(|| Arc::new(self.store.adopt_snapshot(held.snapshot)));
         let job = Job {
             spec,
@@ -246,14 +252,23 @@ impl Payload {
     }
 }
 
-/// What a changed record means for conflicts.
-fn touched(key: &Key) -> Option<TouchKey> {
-    match key {
-        Key::Inode(ino) => Some(TouchKey::Inode(*ino)),
-        Key::Entry(parent, name) => Some(TouchKey::Entry(*parent, name.clone())),
-        Key::Xattr(ino, name) => Some(TouchKey::Xattr(*ino, name.clone())),
-        Key::DirStat(_) | Key::Inline(_) | Key::Block(..) => None,
-    }
+/// What a changed record means for conflicts, as the operation that changed it reported it.
+fn touched(store: &Store, seen: &Sight, key: &Key) -> Result<Vec<(TouchKey, Touch)>, StoreError> {
+    Ok(match key {
+        Key::Inode(ino) => {
+            let inode = store.inode(seen, *ino)?.found;
+            let removed = inode.is_some_and(|inode| inode.kind == FileKind::Directory && inode.nlink == 0);
+            let listing = removed.then_some((TouchKey::Listing(*ino), Touch::Write));
+            listing.into_iter().chain([(TouchKey::Inode(*ino), Touch::Write)]).collect()
+        }
+        Key::Entry(parent, name) => {
+            vec![(TouchKey::Entry(*parent, name.clone()), Touch::Write), (TouchKey::Listing(*parent), Touch::Update)]
+        }
+        Key::Xattr(ino, name) => {
+            vec![(TouchKey::Xattr(*ino, name.clone()), Touch::Write), (TouchKey::XattrList(*ino), Touch::Update)]
+        }
+        Key::DirStat(_) | Key::Inline(_) | Key::Block(..) => Vec::new(),
+    })
 }
 
 impl State {

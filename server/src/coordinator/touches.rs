@@ -27,7 +27,7 @@ struct Touchers {
 pub(crate) struct Toucher {
     /// The context.
     pub(crate) context: ContextId,
-    /// Its strongest use.
+    /// All its uses together.
     pub(crate) how: Touch,
 }
 
@@ -67,10 +67,11 @@ impl TouchIndex {
         };
         let others = touchers.iter().filter(|t| t.context != context).collect();
         if let Some(known) = touchers.iter_mut().find(|t| t.context == context) {
-            if known.how >= how {
+            let both = known.how.and(how);
+            if both == known.how {
                 return None;
             }
-            known.how = how;
+            known.how = both;
         } else {
             touchers.more.push(new);
         }
@@ -82,12 +83,12 @@ impl TouchIndex {
         self.shard(hash).lock().get(&hash).map(|t| t.iter().collect()).unwrap_or_default()
     }
 
-    /// The hashes of what `context` only read: what a held speculation takes along through a restart.
+    /// The hashes of what `context` saw: what a held speculation takes along through a restart.
     pub(crate) fn reads_of(&self, is: impl Fn(ContextId) -> bool) -> Vec<u64> {
         let mut reads = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
-            let read = |t: &Touchers| t.iter().any(|t| t.how == Touch::Read && is(t.context));
+            let read = |t: &Touchers| t.iter().any(|t| t.how != Touch::Update && is(t.context));
             reads.extend(shard.iter().filter(|(_, touchers)| read(touchers)).map(|(hash, _)| *hash));
         }
         reads

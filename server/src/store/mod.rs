@@ -403,3 +403,31 @@ pub(super) fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+
+    #[test]
+    fn a_store_of_a_newer_format_is_refused_and_left_alone() {
+        let dir = tempfile::TempDir::new().expect("a directory for the store");
+        drop(Store::open(dir.path(), OPTIONS).expect("the store opens"));
+        // What the recovery of this format would remove.
+        let unknown = dir.path().join("content").join("77");
+        fs::write(&unknown, b"of the newer format").expect("a file");
+        let newer = (FORMAT + 1).to_be_bytes();
+        {
+            let db = Db::open(&dir.path().join("records"), OPTIONS.memory_bytes).expect("the records open");
+            let mut writes = db.writes();
+            writes.put(Family::Meta, meta::FORMAT, &newer);
+            writes.apply(true).expect("a record");
+        }
+        let error = Store::open(dir.path(), OPTIONS).err().expect("the store is refused").to_string();
+        assert!(error.contains("has format 2") && error.contains("knows format 1"), "{error}");
+        assert!(unknown.exists());
+        let db = Db::open(&dir.path().join("records"), OPTIONS.memory_bytes).expect("the records open");
+        assert_eq!(db.get(Family::Meta, meta::FORMAT).expect("a record").as_deref(), Some(&newer[..]));
+    }
+}

@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod directed;
 mod op;
 mod tree;
 mod world;
@@ -9,12 +10,17 @@ mod world;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(common::config(48))]
+    #![proptest_config(common::config(24))]
 
     #[test]
     fn a_committed_job_did_what_it_would_have_done_on_trunk(history in world::history()) {
-        let mut world = world::World::new();
-        history.0.iter().for_each(|step| world.play(step));
-        world.end();
+        play(&history.0);
     }
+}
+
+/// Plays a history and has the store checked.
+fn play(history: &[world::Step]) {
+    let mut world = world::World::new();
+    history.iter().for_each(|step| world.play(step));
+    world.end();
 }

@@ -189,7 +189,9 @@ impl World {
         let (view, spec) = self.client.begin(outer);
         let tree = self.tree(parent).clone();
         self.begun += 1;
-        let job = Job { view: Some(view), spec, parent, tree, log: Vec::new(), base: self.changes, held: false };
+        // What trunk is to an inner job is what it was when the outer one began.
+        let base = parent.map_or(self.changes, |outer| self.jobs[&outer].base);
+        let job = Job { view: Some(view), spec, parent, tree, log: Vec::new(), base, held: false };
         self.jobs.insert(self.begun, job);
     }
 
