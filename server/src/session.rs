@@ -316,6 +316,7 @@ impl Connection for Session {
                 let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
                 Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, behind, limit)?))
             }
+            Request::Outcome { spec } => Ok(Reply::Outcome(self.shared.coordinator.outcome(spec)?)),
             Request::Writers { path } => Ok(Reply::Specs(self.shared.coordinator.writers(&path)?)),
             Request::Reclaim => self.shared.reclaim(),
             Request::Sync => self.shared.sync(),

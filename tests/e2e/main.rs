@@ -10,6 +10,7 @@ mod jobs;
 mod mounting;
 mod posix;
 mod serving;
+mod spreading;
 mod tidy;
 mod who;
 mod workloads;

@@ -1,11 +1,13 @@
 //! The command line: one file per subcommand. Here is the one place that speaks to people.
 
 mod abort;
+mod barrier;
 mod commit;
 mod diff;
 mod export;
 mod fsck;
 mod gc;
+mod graph;
 mod import;
 mod keygen;
 mod mount;
@@ -16,6 +18,7 @@ mod specrun;
 mod status;
 mod tree;
 mod umount;
+mod why;
 
 pub use specrun::specrun_main;
 
@@ -98,6 +101,10 @@ enum Command {
     Commit(commit::Commit),
     /// Undo a speculation
     Abort(abort::Abort),
+    /// Say why a speculation depends on others: which read of which path
+    Why(why::Why),
+    /// Wait until a speculation, or what a path shows, is final or rolled back
+    Barrier(barrier::Barrier),
     /// Open a shell inside an undecided speculation
     Shell(shell::Shell),
     /// Check a store that is not mounted
@@ -144,6 +151,8 @@ pub fn mojavefs_main(embedded: &dyn Embedded) -> ExitCode {
         Command::Diff(command) => command.run(),
         Command::Commit(command) => command.run(),
         Command::Abort(command) => command.run(),
+        Command::Why(command) => command.run(),
+        Command::Barrier(command) => command.run(),
         Command::Shell(command) => command.run(),
         Command::Fsck(command) => command.run(embedded),
         Command::Gc(command) => command.run(),

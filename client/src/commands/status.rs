@@ -1,11 +1,12 @@
 //! `mojavefs status`
 
-use super::{Where, conflict_lines, count};
+use super::why::{depends_on, word};
+use super::{Where, conflict_lines, count, graph};
 use crate::control::unexpected;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
+use mojavefs::wire::SpecStatus;
 use mojavefs::wire::control::{Answer, Ask};
-use mojavefs::wire::{SpecState, SpecStatus};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,6 +16,15 @@ pub(super) struct Status {
     /// As JSON: a list of objects
     #[arg(long)]
     json: bool,
+    /// As a tree: below each speculation those that depend on it
+    #[arg(long, conflicts_with_all = ["json", "dot", "svg"])]
+    graph: bool,
+    /// Who depends on whom, in the dot language of Graphviz
+    #[arg(long, conflicts_with_all = ["json", "svg"])]
+    dot: bool,
+    /// The same as an SVG picture
+    #[arg(long, conflicts_with = "json")]
+    svg: bool,
     #[command(flatten)]
     filesystem: Where,
 }
@@ -25,12 +35,15 @@ impl Status {
             return Err(unexpected(&Answer::Done));
         };
         match self.json {
+            _ if self.dot => print!("{}", graph::dot(&status)),
+            _ if self.svg => print!("{}", graph::svg(&status)),
             true => {
                 let list: Vec<_> = status.iter().map(as_json).collect();
                 let text = serde_json::to_string_pretty(&list).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
                 println!("{text}");
             }
             false if status.is_empty() => println!("nothing is undecided"),
+            false if self.graph => print!("{}", graph::tree(&status)),
             false => status.iter().for_each(show),
         }
         Ok(ExitCode::SUCCESS)
@@ -43,9 +56,14 @@ fn as_json(status: &SpecStatus) -> serde_json::Value {
         .iter()
         .map(|c| json!({"path": String::from_utf8_lossy(&c.path), "what": c.what, "changed": c.changed}))
         .collect();
+    let joined: Vec<_> = status
+        .joined
+        .iter()
+        .map(|j| json!({"id": j.spec.0, "path": String::from_utf8_lossy(&j.path), "what": j.what}))
+        .collect();
     json!({
         "id": status.id.0,
-        "state": state(status.state),
+        "state": word(status.state),
         "uid": status.info.uid,
         "pid": status.info.pid,
         "command": status.info.command,
@@ -54,17 +72,9 @@ fn as_json(status: &SpecStatus) -> serde_json::Value {
         "bytes": status.bytes,
         "parent": status.parent.map(|parent| parent.0),
         "conflicts": conflicts,
+        "depends_on": joined,
+        "owns": status.owns.iter().map(|spec| spec.0).collect::<Vec<_>>(),
     })
-}
-
-fn state(state: SpecState) -> &'static str {
-    match state {
-        SpecState::Running => "running",
-        SpecState::Held => "held",
-        SpecState::Voted => "voted",
-        SpecState::Committed => "committed",
-        SpecState::Aborted => "aborted",
-    }
 }
 
 fn show(status: &SpecStatus) {
@@ -74,14 +84,14 @@ fn show(status: &SpecStatus) {
     println!(
         "{}  {}  {user}  {} ago  {}, {}  {}",
         status.id,
-        state(status.state),
+        word(status.state),
         ago(now - status.since),
         count(status.changes, "change"),
         size(status.bytes),
         status.info.command
     );
-    if let Some(parent) = status.parent {
-        println!("  inside {parent}");
+    for (on, why) in depends_on(status) {
+        println!("  depends on {on}: {why}");
     }
     if !status.conflicts.is_empty() {
         println!("  conflicts:");

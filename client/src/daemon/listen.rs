@@ -169,6 +169,7 @@ fn respond(
             let millis = AWAIT_STEP.as_millis() as u32;
             Answer::Specs(server.specs(Request::Await { specs, millis, behind })?)
         }
+        Ask::Outcome { spec } => Answer::Outcome(server.outcome(Request::Outcome { spec })?),
         Ask::Writers { path } => Answer::Specs(server.specs(Request::Writers { path })?),
         Ask::Reclaim => match server.call(Request::Reclaim)? {
             Reply::Reclaimed { removed, more } => Answer::Reclaimed { removed, more },

@@ -93,6 +93,11 @@ pub enum Ask {
         /// The one that waits.
         behind: Option<SpecId>,
     },
+    /// How a speculation was decided, lately.
+    Outcome {
+        /// The speculation.
+        spec: SpecId,
+    },
     /// Whose undecided work a path shows.
     Writers {
         /// The path, from the root, without a leading slash.

@@ -100,6 +100,11 @@ pub enum Request<'a> {
         /// The one that waits, if it is a speculation: a wait for itself is refused.
         behind: Option<SpecId>,
     },
+    /// Where a speculation stands or how it was decided, lately. Answer: [`Reply::Outcome`].
+    Outcome {
+        /// The speculation.
+        spec: SpecId,
+    },
     /// Whose undecided work a path shows to those who join. Answer: [`Reply::Specs`].
     Writers {
         /// The path, from the root, without a leading slash.

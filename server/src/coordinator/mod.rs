@@ -340,6 +340,22 @@ impl Coordinator {
         }
     }
 
+    /// Where a speculation stands, or how it was decided lately.
+    pub(crate) fn outcome(&self, spec: SpecId) -> Result<Outcome, Fault> {
+        use mojavefs::graph::Outcome as Decided;
+        let state = self.state.lock();
+        let how = match (state.jobs.get(&spec), state.graph.outcome(spec)) {
+            (Some(job), _) => job.state,
+            (None, Some(Decided::Committed)) => SpecState::Committed,
+            (None, Some(Decided::Aborted)) => SpecState::Aborted,
+            (None, None) => {
+                let text = format!("there is no speculation {spec} that is undecided or was decided lately");
+                return Err(Fault::new(FaultKind::NotFound, text));
+            }
+        };
+        Ok(Outcome::of(spec, how, 0))
+    }
+
     /// The answer for a decision that was made before; an error if it was made the other way.
     fn decided(&self, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
         use mojavefs::graph::Outcome as Decided;

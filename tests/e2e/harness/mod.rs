@@ -1,6 +1,7 @@
 //! A mount for the time of a test, and what tests do with it. Everything is cleaned up however a test ends.
 
 pub(crate) mod digest;
+pub(crate) mod jobs;
 pub(crate) mod served;
 
 use nix::sys::signal::{Signal, kill};

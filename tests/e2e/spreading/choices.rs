@@ -1,0 +1,171 @@
+//! What a job may choose: whether it joins, waits, owns, says at once what it has to say.
+
+use crate::harness::jobs::depends_on;
+use crate::harness::{Mount, text, until};
+use std::fs;
+
+#[test]
+fn on_read_decides_what_a_reader_gets() {
+    let mount = Mount::new();
+    mount.write("data", "old\n");
+    let first = mount.start("first", &[], "echo new > data");
+    for option in [&["--on-read", "committed"][..], &["--isolate"]] {
+        let output = mount.specrun(option, "cat data");
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "old\n".into()), "{option:?}");
+    }
+    let output = mount.specrun(&["--on-read", "fail"], "cat data");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("Device or resource busy"), "{}", text(&output.stderr));
+    let waiting = mount.start_freely("waiting", &["--on-read", "wait"], "cat data > result");
+    until("it runs", || mount.spec_of("waiting.through").is_some());
+    assert!(!mount.beside("waiting.through").exists());
+    first.exit(0);
+    assert!(waiting.exit(0).status.success());
+    assert_eq!(mount.read("result"), "new\n");
+}
+
+#[test]
+fn a_wait_that_would_never_end_joins_instead() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    mount.write("b", "0\n");
+    let first = mount.start_freely(
+        "first",
+        &["--on-read", "wait"],
+        "echo 1 > a; until [ -e ../go ]; do sleep 0.01; done; cat b",
+    );
+    until("it has written", || mount.status().iter().any(|s| s["changes"] == 1));
+    let second = mount.start("second", &[], "cat a; echo 1 > b");
+    fs::write(mount.beside("go"), "").expect("go");
+    first.let_exit(0);
+    second.let_exit(0);
+    assert!(first.wait().status.success());
+    assert!(second.wait().status.success());
+    assert_eq!((mount.read("a"), mount.read("b")), ("1\n".into(), "1\n".into()));
+}
+
+#[test]
+fn what_trunk_changed_meanwhile_stands_and_the_job_runs_again() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    let job = mount.start("job", &[], "echo run >> ../runs; cat a; echo job >> a");
+    mount.write("a", "trunk\n");
+    let output = job.exit(0);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("`a` was changed by someone else"), "{}", text(&output.stderr));
+    assert_eq!(mount.read("a"), "trunk\njob\n");
+    assert_eq!(fs::read_to_string(mount.beside("runs")).expect("runs"), "run\nrun\n");
+}
+
+#[test]
+fn a_conflict_of_one_that_has_voted_is_found_before_it_is_final() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    mount.write("b", "0\n");
+    let first = mount.start("first", &[], "echo 1 > a");
+    let second = mount.start("second", &["--retries", "0"], "cat a; echo second > b");
+    second.let_exit(0);
+    until("it has voted", || mount.status().iter().any(|s| s["state"] == "voted"));
+    mount.write("b", "trunk\n");
+    assert!(first.exit(0).status.success());
+    let output = second.wait();
+    assert_eq!(output.status.code(), Some(75), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("  b (content"), "{}", text(&output.stderr));
+    assert_eq!((mount.read("a"), mount.read("b")), ("1\n".into(), "trunk\n".into()));
+}
+
+#[test]
+fn further_owners_decide_together() {
+    let mount = Mount::new();
+    let first = mount.start("first", &[], "echo 1 > a");
+    let id = first.spec().to_string();
+    let second = mount.start("second", &["--own", &id], "cat a; echo 2 > b");
+    first.let_exit(0);
+    until("the first has voted", || mount.status().iter().any(|s| s["state"] == "voted"));
+    assert!(!mount.exists("a"), "the other owner has not voted");
+    assert!(second.exit(0).status.success());
+    assert!(first.wait().status.success());
+    assert_eq!((mount.read("a"), mount.read("b")), ("1\n".into(), "2\n".into()));
+
+    let first = mount.start("first", &["--retries", "0"], "echo 3 > a");
+    let id = first.spec().to_string();
+    let second = mount.start("second", &["--own", &id], "echo 4 > b");
+    first.let_exit(0);
+    assert_eq!(second.exit(5).status.code(), Some(5));
+    assert_eq!(first.wait().status.code(), Some(75));
+    assert_eq!((mount.read("a"), mount.read("b")), ("1\n".into(), "2\n".into()));
+    assert_eq!(mount.specrun(&["--own", "999"], "true").status.code(), Some(125));
+}
+
+#[test]
+fn output_is_held_back_until_it_happened() {
+    let mount = Mount::new();
+    mount.write("data", "old\n");
+    let first = mount.start("first", &[], "echo new > data");
+    let second =
+        mount.start_freely("second", &["--output", "hold"], "cat data; cat data >&2; head -c 300000 /dev/zero");
+    second.let_exit(0);
+    until("it has voted", || mount.status().iter().any(|s| s["state"] == "voted"));
+    first.exit(1);
+    let output = second.wait();
+    assert!(output.status.success());
+    assert_eq!(output.stdout.len(), 4 + 300_000);
+    assert!(output.stdout.starts_with(b"old\n"), "what was never so is not said");
+    assert!(text(&output.stderr).contains("old\n") && !text(&output.stderr).contains("new\n"));
+    let failed = mount.specrun(&["--output", "hold"], "echo why >&2; exit 4");
+    assert_eq!((failed.status.code(), text(&failed.stderr).contains("why\n")), (Some(4), true));
+}
+
+#[test]
+fn a_barrier_waits_for_what_was_read() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    for (code, expected) in [(0, 0), (1, 75)] {
+        let first = mount.start("first", &[], "echo 1 > a");
+        let (id, mojavefs) = (first.spec().to_string(), crate::harness::MOJAVEFS);
+        let barrier = |what: &str| {
+            let mut command = std::process::Command::new(mojavefs);
+            command.args(["barrier", what]).current_dir(mount.path()).spawn().expect("mojavefs runs")
+        };
+        let mut waiting = [barrier(&id), barrier("a")];
+        for waiting in &mut waiting {
+            assert!(waiting.try_wait().expect("wait").is_none(), "it is undecided");
+        }
+        first.exit(code);
+        for mut waiting in waiting {
+            assert_eq!(waiting.wait().expect("wait").code(), Some(expected));
+        }
+    }
+    assert!(mount.mojavefs(&["barrier", "a"]).status.success(), "everything is final");
+    assert_eq!(mount.mojavefs(&["barrier", "999"]).status.code(), Some(1));
+    let inside = mount.specrun(&[], &format!("echo 1 > mine; {} barrier mine", crate::harness::MOJAVEFS));
+    assert_eq!(inside.status.code(), Some(1), "it would wait for itself");
+    assert!(text(&inside.stderr).contains("waits for this job's own end"), "{}", text(&inside.stderr));
+}
+
+#[test]
+fn only_the_owner_decides() {
+    let mount = Mount::new();
+    require_root!();
+    let first = mount.start("first", &[], "echo 1 > a");
+    let id = first.spec().to_string();
+    for words in [["abort", &id], ["commit", &id]] {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", crate::harness::MOJAVEFS]).args(words);
+        let output = command.current_dir(mount.path()).output().expect("setpriv runs");
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("belongs to user 0"), "{}", text(&output.stderr));
+    }
+    assert!(first.exit(0).status.success());
+}
+
+#[test]
+fn a_job_that_does_not_wait_is_final_with_the_others() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    let first = mount.start("first", &[], "echo 1 > a");
+    assert_eq!(depends_on(&mount, "cat a > b"), [first.spec()]);
+    assert!(!mount.exists("b"));
+    assert!(first.exit(0).status.success());
+    assert_eq!(mount.read("b"), "1\n");
+}
