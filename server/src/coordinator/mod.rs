@@ -341,6 +341,7 @@ impl Coordinator {
             outer.intervals.push(interval);
         }
         self.conflicts.fold(context, parent);
+        self.conflicts.outdated(parent);
         let outer = state.jobs.values().find(|job| job.context == parent).map(|job| job.spec);
         let rescoped = outer.map(|outer| state.inside(outer)).unwrap_or_default();
         Ok(Aftermath { folded: Some((parent, intervals)), rescoped, ..Aftermath::default() })
