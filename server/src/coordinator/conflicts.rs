@@ -225,7 +225,13 @@ impl Conflicts {
         }
     }
 
-    /// The contexts that came into conflict since this was asked last.
+    /// What is written down of a held context is not all of it any more.
+    pub(crate) fn outdated(&self, context: ContextId) {
+        self.noticed.lock().news.insert(context);
+        self.has_news.store(true, Ordering::SeqCst);
+    }
+
+    /// The contexts of which more is to be written down since this was asked last.
     pub(crate) fn take_news(&self) -> BTreeSet<ContextId> {
         match self.has_news.swap(false, Ordering::SeqCst) {
             true => std::mem::take(&mut self.noticed.lock().news),

@@ -433,6 +433,7 @@ impl Coordinator {
             outer.writer = interval;
         }
         self.conflicts.fold(context, parent);
+        self.conflicts.outdated(parent);
         let outer = state.contexts.get(&parent).copied();
         let rescoped = outer.map(|outer| state.inside(outer)).unwrap_or_default();
         Ok(Aftermath { folded: Some((parent, intervals)), rescoped, ..Aftermath::default() })

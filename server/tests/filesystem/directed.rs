@@ -51,3 +51,9 @@ fn a_job_that_listed_a_directory_and_made_a_name_conflicts_with_who_made_another
     let [first, second] = commits;
     play(&[BEGIN, BEGIN, act(1, LIST, 0), act(1, CREATE, 0), other, first, second]);
 }
+
+#[test]
+fn what_an_inner_job_commits_into_a_held_one_survives_a_restart() {
+    let [hold, reopen] = HELD_THROUGH_A_RESTART;
+    play(&[BEGIN, Step::Begin { parent: 1 }, hold, act(2, CREATE, 0), Step::Commit { who: 1 }, reopen]);
+}
