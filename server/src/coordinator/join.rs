@@ -113,7 +113,17 @@ impl State {
     /// The undecided speculations that a vote waits for, other than its own.
     pub(super) fn open_under(&self, job: &Job) -> Vec<SpecId> {
         let Some(current) = self.graph.current(job.context) else { return Vec::new() };
-        self.graph.open_under(current).into_iter().filter(|spec| *spec != job.spec).collect()
+        let open = self.graph.open_under(current).into_iter();
+        // Its own is open still if another owner has not voted.
+        let owners = |spec| match spec == job.spec {
+            true => self.graph.owners(spec).into_iter().filter(|(_, voted)| !voted).collect(),
+            false => Vec::new(),
+        };
+        let others = |spec: SpecId| {
+            let owners = owners(spec).into_iter().filter_map(|(owner, _)| self.of(owner.context())).map(|job| job.spec);
+            owners.chain((spec != job.spec).then_some(spec)).collect::<Vec<_>>()
+        };
+        open.flat_map(others).collect()
     }
 
     /// Whether a job that waited for another would wait for itself.

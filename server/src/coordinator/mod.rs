@@ -424,7 +424,8 @@ impl Coordinator {
         let Some(parent) = parent else { return Ok(Aftermath::default()) };
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
         let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
-        let join = Event::Read { context: parent, of, interval, resume: Resume::Here };
+        // What the outer job does next builds on it, and the outer job can only go back to its start.
+        let join = Event::Read { context: parent, of, interval, resume: Resume::Start };
         state.graph.apply(&join).map_err(graph_fault)?;
         let outer = state.contexts.get(&parent).copied();
         if let Some(outer) = outer.and_then(|outer| state.jobs.get_mut(&outer)) {
