@@ -22,6 +22,8 @@ pub const CONTROL_BYTES_MAX: usize = 64 << 20;
 pub const START_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a daemon may take to end after its mount is gone.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long after an unmount copies of the mount in other namespaces may keep it alive.
+pub const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often something that gives no signal is looked at again.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long the processes of a job may take to end after `SIGKILL`.

@@ -2,6 +2,7 @@
 
 use crate::sys;
 use nix::mount::{MntFlags, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -163,6 +164,22 @@ pub(crate) fn abort_connection(minor: u32) -> io::Result<()> {
     match fs::write(&path, "1") {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}"))),
+    }
+}
+
+/// Waits until this process's namespace has no mount any more whose FUSE connection has this number.
+pub(crate) fn wait_until_gone(minor: u32) -> io::Result<()> {
+    // The kernel signals every change of the mounts on this file.
+    let table = File::open("/proc/self/mountinfo")?;
+    loop {
+        if !mounts()?.iter().any(|mount| mount.kind == FS_TYPE && mount.minor == minor) {
+            return Ok(());
+        }
+        let mut changed = [PollFd::new(table.as_fd(), PollFlags::POLLPRI)];
+        match poll(&mut changed, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 

@@ -52,3 +52,5 @@ pub const OPERATION_TRIES_MAX: usize = 1000;
 pub const AWAIT_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a wait for any decision lasts at most.
 pub const ANY_DECISION_WAIT: Duration = Duration::from_millis(200);
+/// How often attributes are read again because something changed meanwhile, before the kernel is told to ask again.
+pub const GIVE_TRIES_MAX: usize = 8;

@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) coordinator: Coordinator,
     pub(crate) views: Views,
     next_view: AtomicU64,
+    /// How often something changed for views other than the one that changed it.
+    changes: AtomicU64,
     keeper: Bell,
     announcer: Bell,
     stopping: AtomicBool,
@@ -74,6 +76,7 @@ impl Server {
             coordinator,
             views: Views::default(),
             next_view: AtomicU64::new(1),
+            changes: AtomicU64::new(0),
             keeper: Bell::default(),
             announcer: Bell::default(),
             stopping: AtomicBool::new(false),
@@ -188,6 +191,16 @@ impl Shared {
         self.nudge_keeper();
     }
 
+    /// Something changed for views other than the one that changed it; told before these are.
+    pub(crate) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often something changed for others.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
     /// Carries out what a decision asks of views. No lock is held.
     pub(crate) fn follow(&self, aftermath: Aftermath) {
         for (context, spec, why) in &aftermath.undone {
@@ -229,15 +242,16 @@ impl Shared {
 
     /// Makes views look up again what these intervals changed, as far as their kernels know it.
     fn invalidate(&self, views: &[Arc<View>], intervals: &[IntervalId]) {
+        self.note_change();
         let changes: u64 = intervals.iter().map(|interval| self.store.changes_count(*interval)).sum();
         side_by_side(views, |view| {
-            let (what, all_names) = match changes as usize > INVALIDATIONS_MAX / 4 {
-                true => (self.held_and_changed(view, intervals), true),
-                false => (self.all_changed(intervals), false),
+            let what = match changes as usize > INVALIDATIONS_MAX / 4 {
+                true => self.held_and_changed(view, intervals),
+                false => self.all_changed(intervals),
             };
-            if !what.is_empty() || all_names {
-                view.deliver(Notice::Invalidate { view: view.id, what, all_names });
-            }
+            // What an answer under way tells the kernel can't be invalidated; but the kernel looks every name up again that
+            // it asked for before this.
+            view.deliver(Notice::Invalidate { view: view.id, what, all_names: true });
         });
     }
 

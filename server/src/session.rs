@@ -1,7 +1,7 @@
 //! One client's session: its requests find their view, and what follows from them reaches the views it concerns.
 
 use crate::coordinator::{Aftermath, Beginning};
-use crate::limits::{AWAIT_TIME_MAX, OPERATION_TRIES_MAX};
+use crate::limits::{AWAIT_TIME_MAX, GIVE_TRIES_MAX, OPERATION_TRIES_MAX};
 use crate::ops::NewFile;
 use crate::server::Shared;
 use crate::view::{SinkSlot, View};
@@ -155,6 +155,7 @@ impl Session {
         let audience = self.shared.views.audience(&open.view);
         let followers = self.shared.views.followers(&open.view);
         if !audience.is_empty() || !followers.is_empty() {
+            self.shared.note_change();
             let what = what();
             audience.iter().for_each(|other| other.owe(what.iter().cloned()));
             followers.iter().for_each(|other| other.startle(&what));
@@ -163,27 +164,44 @@ impl Session {
         Ok(result)
     }
 
-    fn given(&self, view: ViewId, attr: Attr) -> Result<Reply, Fault> {
-        self.open_view(view)?.view.hold(attr.ino);
+    /// The kernel of a view is about to know an inode, with attributes as they were after `since`. From here on it is told
+    /// of changes; if there were some in between, the attributes are read again.
+    fn given(&self, view: ViewId, mut attr: Attr, mut since: u64) -> Result<Reply, Fault> {
+        let open = self.open_view(view)?;
+        open.view.hold(attr.ino);
+        for _ in 0..GIVE_TRIES_MAX {
+            let now = self.shared.changes();
+            if now == since {
+                return Ok(Reply::Attr(attr));
+            }
+            since = now;
+            // One that is gone by now was there when it was asked for.
+            if let Ok(again) = self.on(view, |ops, scope| ops.get_attr(scope, attr.ino)) {
+                attr = again;
+            }
+        }
+        open.view.owe([Invalidation::Inode(attr.ino)]);
+        self.shared.nudge_announcer();
         Ok(Reply::Attr(attr))
     }
 
     fn names(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        let since = self.shared.changes();
         match request {
             Request::Lookup { view, parent, name } => {
                 let attr = self.on(view, |ops, scope| ops.lookup(scope, parent, name))?;
-                self.given(view, attr)
+                self.given(view, attr, since)
             }
             Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target } => {
                 let new = NewFile { kind, mode, umask, uid, gid, rdev, target };
                 let attr =
                     self.change(view, || named(parent, name), |ops, scope| ops.create(scope, parent, name, new))?;
-                self.given(view, attr)
+                self.given(view, attr, since)
             }
             Request::Link { view, ino, parent, name } => {
                 let what = || [named(parent, name), vec![Invalidation::Inode(ino)]].concat();
                 let attr = self.change(view, what, |ops, scope| ops.link(scope, ino, parent, name))?;
-                self.given(view, attr)
+                self.given(view, attr, since)
             }
             Request::Unlink { view, parent, name } => {
                 let gone = self.change(view, || named(parent, name), |ops, scope| ops.unlink(scope, parent, name))?;
@@ -202,16 +220,21 @@ impl Session {
             }
             Request::ReadDir { view, ino, after, limit, attrs } => {
                 let (entries, end) = self.on(view, |ops, scope| ops.read_dir(scope, ino, after, limit, attrs))?;
-                self.hold_listed(view, &entries)?;
+                self.hold_listed(view, &entries, since)?;
                 Ok(Reply::Entries { entries, end })
             }
             _ => Err(Fault::new(FaultKind::Protocol, "this is no request about names")),
         }
     }
 
-    fn hold_listed(&self, view: ViewId, entries: &[DirEntry]) -> Result<(), Fault> {
+    fn hold_listed(&self, view: ViewId, entries: &[DirEntry], since: u64) -> Result<(), Fault> {
         let open = self.open_view(view)?;
-        entries.iter().filter(|entry| entry.attr.is_some()).for_each(|entry| open.view.hold(entry.ino));
+        let given = || entries.iter().filter(|entry| entry.attr.is_some()).map(|entry| entry.ino);
+        given().for_each(|ino| open.view.hold(ino));
+        if self.shared.changes() != since {
+            open.view.owe(given().map(Invalidation::Inode));
+            self.shared.nudge_announcer();
+        }
         Ok(())
     }
 

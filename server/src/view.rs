@@ -135,9 +135,8 @@ impl View {
             return;
         }
         if self.embedded {
-            let all_names = known.iter().any(|what| matches!(what, Invalidation::Entry { .. }));
             let attributes = known.iter().map(|what| Invalidation::Attributes(inode_of(what))).collect();
-            self.deliver(Notice::Invalidate { view: self.id, what: attributes, all_names });
+            self.deliver(Notice::Invalidate { view: self.id, what: attributes, all_names: true });
             let content = known.into_iter().filter(|what| matches!(what, Invalidation::Inode(_)));
             return self.owe(content);
         }
@@ -149,8 +148,10 @@ impl View {
         let mut owed = self.owed.lock();
         owed.what.extend(what);
         owed.queued += 1;
+        // What an answer under way tells the kernel can't be invalidated; but the kernel looks every name up again that it
+        // asked for before this.
+        owed.all_names = true;
         if owed.what.len() > INVALIDATIONS_MAX {
-            owed.all_names = true;
             owed.what.retain(|what| matches!(what, Invalidation::Inode(ino) if self.held.lock().contains(ino)));
             owed.what.sort_by_key(inode_of);
             owed.what.dedup();

@@ -80,3 +80,20 @@ fn a_tree_goes_in_and_out_unchanged() {
     assert_eq!(below(&mount.at("in/deep")), below(&from));
     assert_eq!(below(&out), below(&from));
 }
+
+#[test]
+fn a_running_job_keeps_its_filesystem_mounted_and_no_other() {
+    let (busy, other) = (Mount::new(), Mount::new());
+    let job = busy.start("job", &[], "echo 1 > a");
+    // The job's mount namespace may have a copy of this mount.
+    let began = std::time::Instant::now();
+    other.umount();
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "it must not wait for the job");
+    other.mount();
+    let refused = std::process::Command::new(crate::harness::MOJAVEFS).arg("umount").arg(busy.path()).output();
+    let refused = refused.expect("mojavefs runs");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("jobs run on it"), "{}", text(&refused.stderr));
+    assert!(job.exit(0).status.success());
+    assert_eq!(busy.read("a"), "1\n");
+}

@@ -1,12 +1,13 @@
 //! `mojavefs umount`
 
-use super::host_fault;
+use super::{host_fault, shown};
 use crate::control::ask;
 use crate::job::find::Filesystem;
 use crate::limits::{POLL_INTERVAL, STOP_TIME_MAX};
 use crate::mount;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
+use mojavefs::wire::SpecState;
 use mojavefs::wire::control::{Answer, Ask};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ impl Umount {
             mount::unmount(&point, true).map_err(host_fault(point.display()))?;
             mount::abort_connection(found.minor).map_err(host_fault("end the mount"))?;
         } else {
+            refuse_if_running(&point)?;
             mount::unmount(&point, false).map_err(|e| {
                 let text =
                     format!("{}: {e}; something still uses it (see `fuser -vm`), or use --force", point.display());
@@ -61,16 +63,44 @@ fn daemon_of(point: &Path) -> Option<u32> {
     }
 }
 
+/// A job that runs keeps the filesystem in use, even if it sees it through a mount of its own.
+fn refuse_if_running(point: &Path) -> Result<(), Fault> {
+    let stream = Filesystem::find(Some(point))?.connect()?;
+    let Answer::Status(status) = ask(&stream, &Ask::Status, None)?.0 else { return Ok(()) };
+    let running: Vec<String> = status
+        .iter()
+        .filter(|status| status.state == SpecState::Running)
+        .map(|status| format!("{} (`{}`)", status.id, shown(status.info.command.as_bytes())))
+        .collect();
+    match running.is_empty() {
+        true => Ok(()),
+        false => {
+            let text = format!(
+                "{}: jobs run on it: {}; let them end, or undo them with --force",
+                point.display(),
+                running.join(", ")
+            );
+            Err(Fault::new(FaultKind::Busy, text))
+        }
+    }
+}
+
 /// Once the daemon is gone everything is on disk and the store can be opened again.
 fn wait_gone(pid: u32) -> Result<ExitCode, Fault> {
-    let deadline = Instant::now() + STOP_TIME_MAX;
+    match is_gone_by(pid, Instant::now() + STOP_TIME_MAX) {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Fault::new(FaultKind::TimedOut, format!("unmounted, but the daemon {pid} does not end"))),
+    }
+}
+
+fn is_gone_by(pid: u32, deadline: Instant) -> bool {
     while is_running(pid) {
         if Instant::now() > deadline {
-            return Err(Fault::new(FaultKind::TimedOut, format!("unmounted, but the daemon {pid} does not end")));
+            return false;
         }
         std::thread::sleep(POLL_INTERVAL);
     }
-    Ok(ExitCode::SUCCESS)
+    true
 }
 
 /// A zombie has ended; only its parent does not know yet.

@@ -4,6 +4,7 @@ mod lease;
 mod listen;
 
 use crate::fuse::{self, Kernel};
+use crate::limits::LINGER_TIME_MAX;
 use crate::mount::{self, MountOptions};
 use crate::notify::Notices;
 use crate::view::View;
@@ -19,6 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 /// A server to talk to, and what keeps it running when it lives in this process.
 pub struct Backend {
@@ -94,7 +96,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
     let leases = listen::start(listener, daemon.clone()).map_err(fault("listen"))?;
     end_on_signal(signals, mountpoint).map_err(fault("wait for signals"))?;
     ready();
-    let result = kernel.join().map_err(fault("answering the kernel"));
+    let result = until_unmounted(&kernel, &daemon.mountpoint).map_err(fault("answering the kernel"));
     leases.end();
     drop(daemon.connection.done(Request::CloseView(trunk.view)));
     drop(fs::remove_file(&daemon.socket));
@@ -129,6 +131,27 @@ pub(crate) fn ending_signals() -> SigSet {
     let mut signals = SigSet::empty();
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
     signals
+}
+
+/// Returns when the mount is gone: everywhere, or from this process's namespace for a while. Copies in the namespaces of
+/// jobs elsewhere, where the host does not propagate unmounts, keep nothing alive.
+fn until_unmounted(kernel: &Arc<Kernel>, point: &Path) -> io::Result<()> {
+    let (sender, over) = channel();
+    if let Some(found) = mount::ours_at(point)? {
+        let gone = sender.clone();
+        let watch = move || match mount::wait_until_gone(found.minor) {
+            Ok(()) => {
+                std::thread::sleep(LINGER_TIME_MAX);
+                drop(gone.send(Ok(())));
+            }
+            Err(error) => tracing::error!("watching the mounts: {error}"),
+        };
+        std::thread::Builder::new().name("mojavefs-watch".into()).spawn(watch)?;
+    }
+    let kernel = kernel.clone();
+    let join = move || drop(sender.send(kernel.join()));
+    std::thread::Builder::new().name("mojavefs-join".into()).spawn(join)?;
+    over.recv().unwrap_or_else(|_| Err(io::Error::other("nobody watches the mount")))
 }
 
 /// A signal takes the mount away, and with it the daemon ends.

@@ -121,6 +121,7 @@ impl State {
         };
         let others = |spec: SpecId| {
             let owners = owners(spec).into_iter().filter_map(|(owner, _)| self.of(owner.context())).map(|job| job.spec);
+            let owners = owners.filter(|owner| *owner != job.spec);
             owners.chain((spec != job.spec).then_some(spec)).collect::<Vec<_>>()
         };
         open.flat_map(others).collect()
