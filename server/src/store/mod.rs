@@ -48,7 +48,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The version of the on-disk format.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]

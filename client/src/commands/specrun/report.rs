@@ -82,12 +82,12 @@ pub(super) fn because(fall: &Fall) -> String {
         .chain
         .iter()
         .map(|link| match link.what.is_empty() {
-            true => format!("it goes with {}", link.spec),
-            false => format!("`{}`, undecided work of {}, was read", shown(&link.path), link.spec),
+            true => format!("goes with {}", link.spec),
+            false => format!("had read `{}`, undecided work of {}", shown(&link.path), link.spec),
         })
         .collect();
     match links.is_empty() {
         true => format!("rolled back with {whose}"),
-        false => format!("rolled back with {whose}: {}", links.join(", by whom ")),
+        false => format!("rolled back with {whose}: it {}", links.join(", which ")),
     }
 }
