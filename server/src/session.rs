@@ -192,6 +192,11 @@ impl Session {
                 let attr = self.on(view, |ops, scope| ops.lookup(scope, parent, name))?;
                 self.given(view, attr, since)
             }
+            Request::Glance { view, parent, name } => {
+                let (attr, current) = self.on(view, |ops, scope| ops.glance(scope, parent, name))?;
+                self.open_view(view)?.view.hold(attr.ino);
+                Ok(Reply::Glance { attr, current: current && self.shared.changes() == since })
+            }
             Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target } => {
                 let new = NewFile { kind, mode, umask, uid, gid, rdev, target };
                 let attr =
@@ -346,6 +351,7 @@ impl Connection for Session {
             Request::Forget { view, inos } => self.forget(view, &inos),
             Request::Settle { view } => self.settle(&self.open_view(view)?.view.clone()),
             Request::Lookup { .. }
+            | Request::Glance { .. }
             | Request::Create { .. }
             | Request::Link { .. }
             | Request::Unlink { .. }

@@ -400,14 +400,15 @@ impl Filesystem for Fuse {
             let name = OsStr::from_bytes(&entry.name);
             let plain = Attr { ino: entry.ino, kind: entry.kind, ..absent() };
             // The kernel does not count `.` and `..` as looked up.
-            let given = if position <= 2 { None } else { self.view.give_entry(dir, &entry.name).ok() };
+            let given = if position <= 2 { None } else { self.view.give_listed(dir, &entry.name).ok() };
             let (shown, time) = match &given {
-                Some(given) => (given, CACHE_TIME),
+                Some((given, true)) => (given, CACHE_TIME),
+                Some((given, false)) => (given, Duration::ZERO),
                 None if position > 2 => continue,
                 None => (&plain, Duration::ZERO),
             };
             if reply.add(INodeNo(shown.ino.0), position as u64, name, &time, &attr(shown), GENERATION) {
-                if let Some(given) = given {
+                if let Some((given, _)) = given {
                     self.view.take_back(given.ino);
                 }
                 return reply.ok();

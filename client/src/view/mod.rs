@@ -133,6 +133,14 @@ impl View {
         self.give(Request::Lookup { view: self.id, parent, name })
     }
 
+    /// The same for a listing; false if the kernel must not believe what it is told.
+    pub(crate) fn give_listed(&self, parent: Ino, name: &[u8]) -> Result<(Attr, bool), Fault> {
+        let _giving = self.giving.read();
+        let (attr, current) = self.connection.glance(Request::Glance { view: self.id, parent, name })?;
+        self.known.add(attr.ino);
+        Ok((attr, current))
+    }
+
     /// The kernel did not take what it was given after all.
     pub(crate) fn take_back(&self, ino: Ino) {
         self.forget(std::iter::once((ino, 1)));

@@ -133,6 +133,16 @@ pub enum Request<'a> {
         /** The name. */
         name: &'a [u8],
     },
+    /// Finds a name for a listing with attributes: as [`Request::Lookup`], but another's undecided work is not looked at by
+    /// it. Answer: [`Reply::Glance`].
+    Glance {
+        /** The view. */
+        view: ViewId,
+        /** The directory. */
+        parent: Ino,
+        /** The name. */
+        name: &'a [u8],
+    },
     /// The kernel of this view has dropped these inodes. Answer: [`Reply::Done`].
     Forget {
         /** The view. */
@@ -402,6 +412,13 @@ pub enum Reply {
     View(OpenedView),
     /// Attributes.
     Attr(Attr),
+    /// Attributes of something listed.
+    Glance {
+        /// The attributes.
+        attr: Attr,
+        /// They are what a look-up would say; else they must not be believed.
+        current: bool,
+    },
     /// Bytes.
     Data(#[serde(with = "serde_bytes")] Vec<u8>),
     /// An offset or a count, in bytes.
@@ -519,6 +536,8 @@ expect_reply! {
     done -> Reply::Done => (), ();
     /// Asks for attributes.
     attr -> Reply::Attr(attr) => attr, Attr;
+    /// Asks for attributes in passing, and whether they are current.
+    glance -> Reply::Glance { attr, current } => (attr, current), (Attr, bool);
     /// Asks for bytes.
     data -> Reply::Data(data) => data, Vec<u8>;
     /// Asks for an offset or a count.

@@ -2,7 +2,7 @@
 
 use super::op::Op;
 use super::{Ops, Scope, acl, fault};
-use crate::store::{Entry, Inode};
+use crate::store::{Entry, Inode, Sight};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind};
 use mojavefs::id::Ino;
@@ -52,6 +52,21 @@ impl Ops {
         let entry = op.entry(parent, name)?.ok_or_else(|| fault::no_name(parent, name))?;
         let inode = op.inode_if_any(entry.ino)?.ok_or_else(|| fault::no_name(parent, name))?;
         op.attr(entry.ino, &inode)
+    }
+
+    /// Finds `name` in `parent` for a listing. What another has changed and not committed yet is not looked at: then the
+    /// attributes are those without that, and false comes with them.
+    pub fn glance(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<(Attr, bool), Fault> {
+        check_name(name)?;
+        let mut op = Op::new(self, scope);
+        let entry = op.entry(parent, name)?.ok_or_else(|| fault::no_name(parent, name))?;
+        if let Some(inode) = op.inode_in_passing(entry.ino)? {
+            return Ok((op.attr(entry.ino, &inode)?, true));
+        }
+        let sight = Sight { meets: false, ..scope.sight.clone() };
+        let inode = self.store.inode(&sight, entry.ino).map_err(fault::store)?.found;
+        let inode = inode.ok_or_else(|| fault::no_name(parent, name))?;
+        Ok((op.attr(entry.ino, &inode)?, false))
     }
 
     /// Makes a file of any kind.

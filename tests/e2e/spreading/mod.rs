@@ -2,6 +2,7 @@
 
 mod choices;
 mod many;
+mod random;
 mod reads;
 mod surviving;
 

@@ -180,3 +180,16 @@ fn a_descriptor_passed_in_later_leads_outside() {
     assert!(passing.wait().expect("wait").success());
     writer.exit(0);
 }
+
+/// Names are listed without looking at the files, whether or not the kernel asks for their attributes as well.
+#[test]
+fn listing_names_does_not_look_at_the_files() {
+    let mount = Mount::new();
+    sh(&mount.path(), "mkdir d; for i in 1 2 3 4 5 6 7 8; do echo $i > d/$i; done");
+    let writer = mount.start("writer", &[], "for i in 1 2 3; do echo more >> d/$i; done");
+    let list =
+        "for i in 1 2 3; do ls -f d >/dev/null; stat d/8 >/dev/null; done; ls -l d/8 >/dev/null; ls -f d > /dev/null";
+    assert_eq!(depends_on(&mount, list), [0; 0]);
+    assert_eq!(depends_on(&mount, "ls -l d >/dev/null"), [writer.spec()]);
+    writer.exit(1);
+}

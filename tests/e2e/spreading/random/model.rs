@@ -1,0 +1,282 @@
+//! What should happen, recomputed from the history: what undecided jobs changed, in the order in which they did, on top of
+//! what is final.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A directory's number and a name in it.
+pub(super) type Name = (u8, u8);
+pub(super) type Job = usize;
+
+/// One thing a job, or a process outside every job, does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Read(Name),
+    Stat(Name),
+    List(u8),
+    /// The whole content, of a file that may be new.
+    Write(Name, String),
+    Append(Name, String),
+    Remove(Name),
+    Rename(Name, Name),
+}
+
+/// What an op looks at or changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Entry(Name),
+    File(usize),
+}
+
+/// Files by name; every file made has a number of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tree {
+    names: BTreeMap<Name, usize>,
+    contents: BTreeMap<usize, String>,
+}
+
+/// What one key becomes.
+#[derive(Clone, Debug)]
+enum Change {
+    Entry(Name, Option<usize>),
+    /// Nothing: its attributes only.
+    File(usize, Option<String>),
+}
+
+/// What one op changed.
+#[derive(Clone, Debug)]
+struct Done {
+    job: Job,
+    changes: Vec<Change>,
+}
+
+/// Where a job stands.
+#[derive(Clone, Debug, Default)]
+struct State {
+    voted: bool,
+    on: BTreeSet<Job>,
+}
+
+#[derive(Default)]
+pub(super) struct Model {
+    /// What is final.
+    pub(super) base: Tree,
+    log: Vec<Done>,
+    jobs: BTreeMap<Job, State>,
+    next_file: usize,
+}
+
+impl Change {
+    fn key(&self) -> Key {
+        match self {
+            Change::Entry(name, _) => Key::Entry(*name),
+            Change::File(file, _) => Key::File(*file),
+        }
+    }
+}
+
+impl Done {
+    fn concerns(&self, key: &Key) -> bool {
+        self.changes.iter().any(|change| change.key() == *key)
+    }
+}
+
+impl Tree {
+    fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Entry(name, Some(file)) => drop(self.names.insert(*name, *file)),
+                Change::Entry(name, None) => drop(self.names.remove(name)),
+                Change::File(file, Some(text)) => drop(self.contents.insert(*file, text.clone())),
+                Change::File(_, None) => {}
+            }
+        }
+    }
+
+    /// What an op would change; `made` is the number of a file it makes.
+    fn changes(&self, op: &Op, made: usize) -> Vec<Change> {
+        let file = |name: &Name| self.names.get(name).copied();
+        match op {
+            Op::Write(name, text) => match file(name) {
+                Some(file) => vec![Change::File(file, Some(text.clone()))],
+                None => vec![Change::Entry(*name, Some(made)), Change::File(made, Some(text.clone()))],
+            },
+            Op::Append(name, text) => file(name)
+                .map(|file| Change::File(file, Some(format!("{}{text}", self.contents[&file]))))
+                .into_iter()
+                .collect(),
+            Op::Remove(name) => match file(name) {
+                Some(file) => vec![Change::Entry(*name, None), Change::File(file, None)],
+                None => Vec::new(),
+            },
+            Op::Rename(from, to) => match file(from) {
+                Some(moved) if from != to => {
+                    let changes =
+                        [Change::Entry(*from, None), Change::Entry(*to, Some(moved)), Change::File(moved, None)];
+                    changes.into_iter().chain(file(to).map(|file| Change::File(file, None))).collect()
+                }
+                _ => Vec::new(),
+            },
+            Op::Read(_) | Op::Stat(_) | Op::List(_) => Vec::new(),
+        }
+    }
+
+    /// What the op's answer is, before it is done.
+    fn answer(&self, op: &Op) -> String {
+        let there = |name: &Name| self.names.get(name).map(|file| &self.contents[file]);
+        match op {
+            Op::Read(name) => there(name).map_or("-".into(), |text| format!("={text}")),
+            Op::Stat(name) => there(name).map_or("-".into(), |text| text.len().to_string()),
+            Op::List(dir) => {
+                let names = self.names.keys().filter(|(d, _)| d == dir).map(|(_, name)| name.to_string());
+                names.collect::<Vec<_>>().join(",")
+            }
+            Op::Write(..) => "ok".into(),
+            Op::Append(name, _) | Op::Remove(name) | Op::Rename(name, _) => {
+                if there(name).is_some() { "ok" } else { "-" }.into()
+            }
+        }
+    }
+
+    /// Every name with its content.
+    pub(super) fn all(&self) -> BTreeMap<Name, String> {
+        self.names.iter().map(|(name, file)| (*name, self.contents[file].clone())).collect()
+    }
+
+    fn file(&self, name: &Name) -> Option<Key> {
+        self.names.get(name).map(|file| Key::File(*file))
+    }
+}
+
+impl Model {
+    /// What a job sees: all that is undecided, in the order in which it was done, on top of what is final.
+    fn seen(&self) -> Tree {
+        let mut tree = self.base.clone();
+        self.log.iter().for_each(|done| tree.apply(&done.changes));
+        tree
+    }
+
+    pub(super) fn begin(&mut self, job: Job) {
+        self.jobs.insert(job, State::default());
+    }
+
+    pub(super) fn undecided(&self) -> Vec<Job> {
+        self.jobs.keys().copied().collect()
+    }
+
+    /// Those that still work.
+    pub(super) fn running(&self) -> Vec<Job> {
+        self.jobs.iter().filter(|(_, state)| !state.voted).map(|(job, _)| *job).collect()
+    }
+
+    /// Who depends on whom, for people.
+    pub(super) fn dependencies(&self) -> String {
+        let on = self.jobs.iter().filter(|(_, state)| !state.on.is_empty());
+        on.map(|(job, state)| format!("{job} on {:?}", state.on)).collect::<Vec<_>>().join("; ")
+    }
+
+    pub(super) fn has_voted(&self, job: Job) -> bool {
+        self.jobs[&job].voted
+    }
+
+    pub(super) fn is_undecided(&self, job: Job) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    /// A job does something; what it is answered.
+    pub(super) fn act(&mut self, job: Job, op: &Op) -> String {
+        let tree = self.seen();
+        let answer = tree.answer(op);
+        let looks_at = self.looks_at(&tree, op);
+        for key in &looks_at {
+            // Who wrote it last had joined those before.
+            let last = self.log.iter().rev().find(|done| done.concerns(key)).map(|done| done.job);
+            if let Some(other) = last.filter(|other| *other != job) {
+                self.jobs.get_mut(&job).expect("it is undecided").on.insert(other);
+            }
+        }
+        let changes = tree.changes(op, self.next_file);
+        self.next_file += 1;
+        if !changes.is_empty() {
+            self.log.push(Done { job, changes });
+        }
+        answer
+    }
+
+    fn looks_at(&self, tree: &Tree, op: &Op) -> Vec<Key> {
+        let named = |name: &Name| [Some(Key::Entry(*name)), tree.file(name)].into_iter().flatten();
+        match op {
+            Op::Read(name) | Op::Stat(name) | Op::Write(name, _) | Op::Append(name, _) | Op::Remove(name) => {
+                named(name).collect()
+            }
+            // Where there is nothing to rename, the kernel does not look where to.
+            Op::Rename(from, _) if !tree.names.contains_key(from) => named(from).collect(),
+            Op::Rename(from, to) => named(from).chain(named(to)).collect(),
+            Op::List(dir) => {
+                let keys = self.log.iter().flat_map(|done| &done.changes).map(Change::key);
+                keys.filter(|key| matches!(key, Key::Entry((d, _)) if d == dir)).collect()
+            }
+        }
+    }
+
+    /// A process outside every job does something; what it is answered, and who is in conflict by it.
+    pub(super) fn act_on_trunk(&mut self, op: &Op) -> (String, Vec<Job>) {
+        let answer = self.base.answer(op);
+        let changes = self.base.changes(op, self.next_file);
+        self.next_file += 1;
+        self.base.apply(&changes);
+        let met = |done: &&Done| changes.iter().any(|change| done.concerns(&change.key()));
+        let losers: BTreeSet<Job> = self.log.iter().filter(met).map(|done| done.job).collect();
+        (answer, losers.into_iter().collect())
+    }
+
+    /// A job's owner votes. Returns who is final by it.
+    pub(super) fn vote(&mut self, job: Job) -> Vec<Job> {
+        self.jobs.get_mut(&job).expect("it is undecided").voted = true;
+        // The greatest set of voted jobs that depends on none outside it.
+        let mut set: BTreeSet<Job> = self.jobs.iter().filter(|(_, s)| s.voted).map(|(job, _)| *job).collect();
+        loop {
+            let open: Vec<Job> =
+                set.iter().copied().filter(|job| self.jobs[job].on.iter().any(|on| self.is_open(*on, &set))).collect();
+            if open.is_empty() {
+                break;
+            }
+            set.retain(|job| !open.contains(job));
+        }
+        let (done, left) = std::mem::take(&mut self.log).into_iter().partition(|done| set.contains(&done.job));
+        self.log = left;
+        let done: Vec<Done> = done;
+        done.iter().for_each(|done| self.base.apply(&done.changes));
+        self.forget(&set)
+    }
+
+    fn is_open(&self, on: Job, set: &BTreeSet<Job>) -> bool {
+        self.jobs.contains_key(&on) && !set.contains(&on)
+    }
+
+    /// A job's owner aborts or is gone. Returns who falls, itself included.
+    pub(super) fn abort(&mut self, job: Job) -> Vec<Job> {
+        let mut dead = BTreeSet::from([job]);
+        loop {
+            let more: Vec<Job> = self
+                .jobs
+                .iter()
+                .filter(|(job, state)| !dead.contains(job) && state.on.iter().any(|on| dead.contains(on)))
+                .map(|(job, _)| *job)
+                .collect();
+            if more.is_empty() {
+                break;
+            }
+            dead.extend(more);
+        }
+        self.log.retain(|done| !dead.contains(&done.job));
+        self.forget(&dead)
+    }
+
+    fn forget(&mut self, decided: &BTreeSet<Job>) -> Vec<Job> {
+        self.jobs.retain(|job, _| !decided.contains(job));
+        for state in self.jobs.values_mut() {
+            state.on.retain(|on| !decided.contains(on));
+        }
+        decided.iter().copied().collect()
+    }
+}
