@@ -74,7 +74,8 @@ fn decide(mount: &Mount, decision: &str, files: usize, size: usize, round: usize
     Ok(time)
 }
 
-fn number_after(text: &str, key: &str) -> Option<String> {
+/// The number that follows a key.
+pub(crate) fn number_after(text: &str, key: &str) -> Option<String> {
     let rest = text.split_once(key)?.1.trim_start();
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     (!digits.is_empty()).then_some(digits)

@@ -5,6 +5,7 @@
 
 mod decisions;
 mod mount;
+mod spreading;
 mod table;
 mod workloads;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["run", name, dir] => run_one(name, Path::new(dir)),
+        ["read", files @ ..] => spreading::read_each(files),
         ["--only", filter] => bench(filter),
         [] => bench(""),
         _ => Err("usage: mojavefs-bench [--only PART-OF-A-NAME]".into()),
@@ -74,19 +76,22 @@ fn bench(filter: &str) -> Outcome<()> {
     }
     table.print();
     decisions::bench(&mount, filter)?;
+    spreading::bench(&mount, filter)?;
     mount.close()
 }
 
 /// One run in a fresh directory below `place`; in a job if there is a mount to start it on.
 fn timed(workload: &Workload, place: &Path, job: Option<&Mount>) -> Outcome<Duration> {
+    timed_by(workload, place, job.map(|mount| mount.specrun(["--quiet", "--"])))
+}
+
+/// One run in a fresh directory below `place`, started by `starter` if there is one.
+fn timed_by(workload: &Workload, place: &Path, starter: Option<Command>) -> Outcome<Duration> {
     let dir = place.join(format!("w-{}", workload.name().replace(' ', "-")));
     std::fs::create_dir_all(&dir)?;
     workload.prepare(&dir)?;
     let me = std::env::current_exe()?;
-    let mut command = match job {
-        Some(mount) => mount.specrun(["--quiet", "--"]),
-        None => Command::new("env"),
-    };
+    let mut command = starter.unwrap_or_else(|| Command::new("env"));
     command.arg(me).arg("run").arg(workload.name()).arg(&dir).current_dir(place);
     let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stdout);

@@ -22,17 +22,19 @@ impl Op<'_> {
     /// Sets the length of a regular file.
     pub(super) fn resize(&mut self, ino: Ino, inode: &mut Inode, size: u64) -> Result<(), Fault> {
         let (store, sight) = (self.store(), &self.scope.sight);
-        store.truncate_content(sight, &mut self.batch, (ino, inode), size).map_err(fault::store)
+        store.truncate_content(sight, &mut self.batch, (ino, inode), size).map_err(|e| self.scope.content_fault(ino, e))
     }
 
-    fn zero(&mut self, inode: &mut Inode, offset: u64, len: u64) -> Result<(), Fault> {
+    fn zero(&mut self, ino: Ino, inode: &mut Inode, offset: u64, len: u64) -> Result<(), Fault> {
         let (store, sight) = (self.store(), &self.scope.sight);
-        store.zero_content(sight, &mut self.batch, inode, offset, len).map_err(fault::store)
+        let zeroed = store.zero_content(sight, &mut self.batch, inode, offset, len);
+        zeroed.map_err(|e| self.scope.content_fault(ino, e))
     }
 
-    fn write(&mut self, inode: &mut Inode, offset: u64, data: &[u8]) -> Result<(), Fault> {
+    fn write(&mut self, ino: Ino, inode: &mut Inode, offset: u64, data: &[u8]) -> Result<(), Fault> {
         let (store, sight) = (self.store(), &self.scope.sight);
-        store.write_content(sight, &mut self.batch, inode, offset, data).map_err(fault::store)
+        let written = store.write_content(sight, &mut self.batch, inode, offset, data);
+        written.map_err(|e| self.scope.content_fault(ino, e))
     }
 
     /// Notes that the content changed.
@@ -50,7 +52,8 @@ impl Ops {
         let _shared = self.stripes.share(ino);
         let inode = Op::new(self, scope).regular(ino)?;
         let size = (size as usize).min(IO_BYTES_MAX);
-        self.store.read_content(&scope.sight, &inode, offset, size).map_err(fault::store)
+        let read = self.store.read_content(&scope.sight, &inode, offset, size);
+        read.map_err(|e| scope.content_fault(ino, e))
     }
 
     /// Writes all of `data`.
@@ -59,7 +62,7 @@ impl Ops {
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
         let mut inode = op.regular(ino)?;
-        op.write(&mut inode, offset, data)?;
+        op.write(ino, &mut inode, offset, data)?;
         op.content_changed(ino, &mut inode, clear_set_id)?;
         op.finish()
     }
@@ -79,11 +82,11 @@ impl Ops {
                 keep_size
             }
             FallocateMode::PunchHole => {
-                op.zero(&mut inode, offset, len)?;
+                op.zero(ino, &mut inode, offset, len)?;
                 true
             }
             FallocateMode::ZeroRange { keep_size } => {
-                op.zero(&mut inode, offset, len)?;
+                op.zero(ino, &mut inode, offset, len)?;
                 keep_size
             }
         };
@@ -110,7 +113,8 @@ impl Ops {
     pub fn seek(&self, scope: &Scope, ino: Ino, offset: u64, whence: SeekWhence) -> Result<u64, Fault> {
         let _shared = self.stripes.share(ino);
         let inode = Op::new(self, scope).regular(ino)?;
-        let found = self.store.seek_content(&scope.sight, &inode, offset, whence).map_err(fault::store)?;
+        let found = self.store.seek_content(&scope.sight, &inode, offset, whence);
+        let found = found.map_err(|e| scope.content_fault(ino, e))?;
         found.ok_or_else(|| Fault::new(FaultKind::NoData, format!("nothing follows byte {offset} of inode {ino}")))
     }
 

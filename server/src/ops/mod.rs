@@ -22,11 +22,11 @@ pub use clock::{Clock, SystemClock};
 pub use names::NewFile;
 pub(crate) use op::file_attr;
 
-use crate::store::{Sight, Store};
+use crate::store::{Sight, Store, StoreError};
 use crate::touch::{TouchKey, Touches};
 use locks::Stripes;
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs::id::{IntervalId, Seq};
+use mojavefs::id::{Ino, IntervalId, Seq};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -48,6 +48,15 @@ impl Scope {
     /// Where reads are reported: only those of a view that stays with a snapshot can conflict.
     fn reads_reported(&self) -> Option<&dyn Touches> {
         self.touches.as_deref().filter(|_| self.sight.snapshot != Seq::NOW)
+    }
+
+    /// What an error in the content of a file is to whoever asked. The writer of a file's newest version depends on those of
+    /// all its content; that the view does not see one of them only means that it has not been told yet.
+    fn content_fault(&self, ino: Ino, error: StoreError) -> Fault {
+        match error {
+            StoreError::Met(of) => self.meet(&TouchKey::Inode(ino), &[of]),
+            error => fault::store(error),
+        }
     }
 
     /// Others' undecided work was met; the refusal says what is to be done.

@@ -1,5 +1,6 @@
 //! What can go wrong in the store.
 
+use mojavefs::id::IntervalId;
 use std::io;
 use std::path::PathBuf;
 
@@ -42,6 +43,9 @@ pub enum StoreError {
     /// A decision could not be made durable and was found not to have been made.
     #[error("not committed: {0}")]
     NotCommitted(String),
+    /// Content was met that an undecided interval wrote which the view does not see yet.
+    #[error("undecided work of interval {0} was met")]
+    Met(IntervalId),
     /// The store stopped after an error that left it in doubt.
     #[error("the store has stopped after an error ({0}); mend the disk and mount again")]
     Stopped(String),

@@ -135,7 +135,8 @@ impl Store {
 
     /// The bytes of a small content.
     pub fn inline(&self, sight: &Sight, content: ContentId) -> Result<Reading<Vec<u8>>, StoreError> {
-        self.read(sight, &Key::Inline(content))
+        let reading = self.read(sight, &Key::Inline(content))?;
+        reading.met.map_or(Ok(reading), |met| Err(StoreError::Met(met)))
     }
 
     /// Where a block lies.
@@ -246,6 +247,9 @@ impl Store {
                 scan.next();
             }
             let reading = chooser.finish()?;
+            if let Some(met) = reading.met {
+                return Err(StoreError::Met(met));
+            }
             if let (Some(bytes), Some(order)) = (reading.found, reading.order) {
                 blocks.insert(number, (record::decode(&bytes)?, order));
             }
