@@ -425,7 +425,8 @@ mod tests {
             writes.apply(true).expect("a record");
         }
         let error = Store::open(dir.path(), OPTIONS).err().expect("the store is refused").to_string();
-        assert!(error.contains("has format 2") && error.contains("knows format 1"), "{error}");
+        let (theirs, ours) = (format!("has format {}", FORMAT + 1), format!("knows format {FORMAT}"));
+        assert!(error.contains(&theirs) && error.contains(&ours), "{error}");
         assert!(unknown.exists());
         let db = Db::open(&dir.path().join("records"), OPTIONS.memory_bytes).expect("the records open");
         assert_eq!(db.get(Family::Meta, meta::FORMAT).expect("a record").as_deref(), Some(&newer[..]));
