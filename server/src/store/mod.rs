@@ -347,7 +347,8 @@ fn wait_until_unused(db: Result<Arc<Db>, String>) -> Result<(), StoreError> {
 /// Makes the directory if it is missing; true if it holds no store yet.
 fn prepare_dir(dir: &Path) -> Result<bool, StoreError> {
     fs::create_dir_all(dir).map_err(|e| StoreError::io(format!("create {}", dir.display()), e))?;
-    if dir.join("records").exists() {
+    let records = dir.join("records");
+    if records.try_exists().map_err(|e| StoreError::io(format!("look at {}", records.display()), e))? {
         return Ok(false);
     }
     let mut entries = fs::read_dir(dir).map_err(|e| StoreError::io(format!("read {}", dir.display()), e))?;
