@@ -34,6 +34,7 @@ lint: setup
 
 bench: build
 	$(CARGO) run $(RELEASE) -p mojavefs-bench
+	$(CARGO) bench --profile release -p mojavefs -p mojavefs-server --bench graph --bench store
 
 install: build
 	install -Dm755 -t $(DESTDIR)/usr/local/bin $$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/mojavefs

@@ -86,7 +86,7 @@ impl Coordinator {
         let changes = job.changes(&self.store);
         self.store.hold(&held).map_err(fault::store)?;
         if !already {
-            state.graph.apply(&Event::Hold { context, spec }).map_err(graph_fault)?;
+            state.apply(&Event::Hold { context, spec }).map_err(graph_fault)?;
         }
         if let Some(job) = state.jobs.get_mut(&spec) {
             job.state = SpecState::Held;
@@ -152,12 +152,12 @@ impl Coordinator {
             for of in joined.keys().filter_map(|spec| state.jobs.get(spec)).map(|job| job.entry).collect::<Vec<_>>() {
                 let interval = IntervalId(self.store.next_id()?);
                 let read = Event::Read { context: *context, of, interval, resume: Resume::Start };
-                state.graph.apply(&read).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
+                state.apply(&read).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
             }
             for other in owns {
                 let interval = IntervalId(self.store.next_id()?);
                 let own = Event::CoOwn { context: *context, interval, spec: *other };
-                state.graph.apply(&own).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
+                state.apply(&own).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
             }
         }
         for (spec, _, _, _, voted) in later {
@@ -172,7 +172,7 @@ impl Coordinator {
         let Some(job) = state.jobs.get(&spec) else { return Ok(()) };
         let (context, votes) = (job.context, job.votes());
         if !voted || state.is_final_by(spec, &votes) {
-            state.graph.apply(&Event::Hold { context, spec }).map_err(graph_fault)?;
+            state.apply(&Event::Hold { context, spec }).map_err(graph_fault)?;
             return Ok(());
         }
         if let Some(job) = state.jobs.get_mut(&spec) {
@@ -196,7 +196,7 @@ impl Coordinator {
             Event::Speculate { context, interval: entry, spec },
         ];
         for event in &events {
-            state.graph.apply(event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
+            state.apply(event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
         }
         self.conflicts.open(context, parent_context, payload.on_read == OnRead::Join);
         let mut live = held.intervals.clone();

@@ -74,7 +74,7 @@ impl Joins {
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
         // There is no checkpoint: the job goes back to its start.
         let read = Event::Read { context, of, interval, resume: Resume::Start };
-        state.graph.apply(&read).map_err(graph_fault)?;
+        state.apply(&read).map_err(graph_fault)?;
         if let Some(me) = state.jobs.get_mut(&spec) {
             me.joined.entry(other).or_insert_with(|| key.clone());
         }

@@ -204,8 +204,8 @@ impl Coordinator {
             recorded: false,
             bytes: Arc::default(),
         };
-        state.graph.apply(&Event::Open { context, interval: first, from }).map_err(graph_fault)?;
-        state.graph.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
+        state.apply(&Event::Open { context, interval: first, from }).map_err(graph_fault)?;
+        state.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
         self.conflicts.open(context, inside, on_read == OnRead::Join);
         state.insert(job);
         if let Some(own) = own {
@@ -219,7 +219,7 @@ impl Coordinator {
     fn own(&self, state: &mut State, spec: SpecId, other: SpecId) -> Result<(), Fault> {
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
         let context = state.jobs[&spec].context;
-        state.graph.apply(&Event::CoOwn { context, interval, spec: other }).map_err(graph_fault)?;
+        state.apply(&Event::CoOwn { context, interval, spec: other }).map_err(graph_fault)?;
         if let Some(job) = state.jobs.get_mut(&spec) {
             job.owns.push(other);
             job.intervals.push(interval);
@@ -309,11 +309,11 @@ impl Coordinator {
         let Some((last, before)) = votes.split_last() else { return Ok(Aftermath::default()) };
         for vote in before {
             // Nothing is final by these: the vote for the job's own speculation is the last.
-            state.graph.apply(vote).map_err(graph_fault)?;
+            state.apply(vote).map_err(graph_fault)?;
         }
         loop {
             let Some(Effect::Final { intervals, specs }) = state.graph.preview(last).map_err(graph_fault)?.pop() else {
-                state.graph.apply(last).map_err(graph_fault)?;
+                state.apply(last).map_err(graph_fault)?;
                 if let Some(job) = state.jobs.get_mut(&spec).filter(|job| !job.is_held()) {
                     job.state = SpecState::Voted;
                 }
@@ -326,7 +326,7 @@ impl Coordinator {
                 return self.make_final(state, last, intervals, &specs);
             }
             for spec in clashing {
-                state.graph.apply(&Event::Conflict { spec }).map_err(graph_fault)?;
+                state.apply(&Event::Conflict { spec }).map_err(graph_fault)?;
                 state.clashing.extend(state.jobs.get(&spec).map(|job| (job.context, spec)));
             }
         }
@@ -396,7 +396,7 @@ impl Coordinator {
                 return Err(Fault::new(fault::store(error).kind, text));
             }
         };
-        state.graph.apply(vote).map_err(graph_fault)?;
+        state.apply(vote).map_err(graph_fault)?;
         let mut aftermath = Aftermath { rescoped: state.rebase(&all, specs, &self.store, seq), ..Aftermath::default() };
         jobs.iter().for_each(|job| drop(self.conflicts.decided(job.context, false)));
         state.end_contexts(&jobs);
@@ -426,7 +426,7 @@ impl Coordinator {
         let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
         // What the outer job does next builds on it, and the outer job can only go back to its start.
         let join = Event::Read { context: parent, of, interval, resume: Resume::Start };
-        state.graph.apply(&join).map_err(graph_fault)?;
+        state.apply(&join).map_err(graph_fault)?;
         let outer = state.contexts.get(&parent).copied();
         if let Some(outer) = outer.and_then(|outer| state.jobs.get_mut(&outer)) {
             outer.intervals.extend(intervals.iter().copied());
@@ -461,7 +461,7 @@ impl Coordinator {
 
     /// Undoes a speculation and everything on top of it.
     fn carry_out_abort(&self, state: &mut State, abort: &Event) -> Result<Aftermath, Fault> {
-        let effects = state.graph.apply(abort).map_err(graph_fault)?;
+        let effects = state.apply(abort).map_err(graph_fault)?;
         let falls = self.falls(state, &effects);
         let mut aftermath = Aftermath::default();
         self.decided.notify_all();

@@ -3,10 +3,11 @@
 use super::Job;
 use super::conflicts::Conflicts;
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs::graph::{Effect, Event, Graph, Owner};
+use mojavefs::graph::{Effect, Event, Graph, GraphError, Owner};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::wire::SpecState;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 /// The graph, and the jobs that its contexts and speculations stand for.
 #[derive(Default)]
@@ -19,11 +20,32 @@ pub(super) struct State {
     pub(super) clashing: Vec<(ContextId, SpecId)>,
 }
 
+/// With this in its environment a server checks the whole graph after every event, as debug builds do.
+const CHECK_VARIABLE: &str = "MOJAVEFS_CHECK";
+
+fn checks() -> bool {
+    static CHECKS: OnceLock<bool> = OnceLock::new();
+    *CHECKS.get_or_init(|| cfg!(debug_assertions) || std::env::var_os(CHECK_VARIABLE).is_some())
+}
+
 impl State {
+    /// Tells the graph of an event.
+    pub(super) fn apply(&mut self, event: &Event) -> Result<Vec<Effect>, GraphError> {
+        let effects = self.graph.apply(event)?;
+        if checks()
+            && let Err(broken) = self.graph.check()
+        {
+            // Whatever was decided by it would be wrong.
+            tracing::error!("after {event:?} the graph is broken: {broken:?}");
+            std::process::abort();
+        }
+        Ok(effects)
+    }
+
     /// Decided jobs are over: nothing of their contexts is left to judge, and the graph need not remember them.
     pub(super) fn end_contexts(&mut self, jobs: &[Job]) {
         for job in jobs {
-            if let Err(error) = self.graph.apply(&Event::Close { context: job.context }) {
+            if let Err(error) = self.apply(&Event::Close { context: job.context }) {
                 tracing::error!("ending the context of speculation {}: {error}", job.spec);
             }
         }

@@ -103,6 +103,7 @@ impl Mount {
 
     pub(crate) fn try_mount(&self, words: &[&str]) -> Output {
         let mut command = Command::new(MOJAVEFS);
+        command.env("MOJAVEFS_CHECK", "1");
         command.arg("mount").args(words).arg(&self.store).arg(self.path());
         command.output().expect("mojavefs runs")
     }
