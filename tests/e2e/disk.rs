@@ -78,10 +78,20 @@ fn a_full_disk_is_told_and_the_job_can_be_undone() {
 }
 
 #[test]
-fn a_power_cut_leaves_commits_whole() {
+fn a_power_cut_on_xfs_leaves_commits_whole() {
     require_root!();
+    power_cut("xfs");
+}
+
+#[test]
+fn a_power_cut_on_ext4_leaves_commits_whole() {
+    require_root!();
+    power_cut("ext4");
+}
+
+fn power_cut(kind: &str) {
     let rounds = if std::env::var_os("MOJAVEFS_SOAK").is_some() { 50 } else { 3 };
-    let on = OnDisk::new("xfs", 400);
+    let on = OnDisk::new(kind, 400);
     let mount = &on.mount;
     let mut last = 0;
     for round in 0..rounds {
@@ -118,17 +128,37 @@ fn a_failed_sync_is_answered_with_what_is_there() {
     let most = if std::env::var_os("MOJAVEFS_SOAK").is_some() { 40 } else { 8 };
     for error in ["EIO", "ENOSPC"] {
         for k in 1..=most {
-            failing_sync(error, k);
+            failing("fsync,fdatasync,syncfs,sync_file_range", false, error, k);
         }
     }
 }
 
-fn failing_sync(error: &str, k: usize) {
+/// The same for the k-th write to the log of the records, and to a content file.
+#[test]
+fn a_failed_write_is_answered_with_what_is_there() {
+    require_root!();
+    let soak = std::env::var_os("MOJAVEFS_SOAK").is_some();
+    for error in ["EIO", "ENOSPC"] {
+        for k in (1..=60).step_by(if soak { 1 } else { 11 }) {
+            failing("write", true, error, k);
+            failing("pwrite64", false, error, k);
+        }
+    }
+}
+
+/// The k-th of these system calls of the daemon fails; if `log_only`, of those on the log of the records.
+fn failing(calls: &str, log_only: bool, error: &str, k: usize) {
     let mount = Mount::new();
     mount.write("a", "old\n");
-    let inject = format!("inject=fsync,fdatasync,syncfs,sync_file_range:error={error}:when={k}");
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error={error}:when={k}"));
+    let records = fs::read_dir(mount.store().join("records")).expect("list");
+    let logs = records
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "log"));
+    let logs: Vec<_> = logs.filter(|_| log_only).flat_map(|path| ["-P".into(), path.into_os_string()]).collect();
     let mut strace = Command::new("strace")
-        .args(["-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,syncfs,sync_file_range", "-e", &inject])
+        .args(["-f", "-q", "-o", "/dev/null", "-e", &trace, "-e", &inject])
+        .args(logs)
         .args(["-p", &mount.daemon().to_string()])
         .stderr(Stdio::null())
         .spawn()
@@ -137,12 +167,14 @@ fn failing_sync(error: &str, k: usize) {
     until("the daemon is traced", || fs::read_to_string(&traced).is_ok_and(|status| !status.contains("TracerPid:\t0")));
     let mut there = "old\n".to_owned();
     for number in 0..4 {
-        let script = format!("echo {number} > a; seq 20000 > large");
+        let script = format!("set -e; echo {number} > a; seq 20000 > large; mkdir d{number}; touch d{number}/f");
         let output = mount.specrun_command(&["--quiet"], &script).output().expect("specrun runs");
         if output.status.success() {
             there = format!("{number}\n");
         }
-        assert_eq!(mount.read("a"), there, "{error} at sync {k}: {}", text(&output.stderr));
+        let what = format!("{error} at {calls} {k}: {}", text(&output.stderr));
+        assert_eq!(mount.read("a"), there, "{what}");
+        assert_eq!(mount.exists(&format!("d{number}/f")), output.status.success(), "{what}");
     }
     let _ =
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(strace.id().cast_signed()), nix::sys::signal::Signal::SIGINT);
@@ -150,9 +182,9 @@ fn failing_sync(error: &str, k: usize) {
     let last =
         Command::new(SPECRUN).args(["--quiet", "--", "sh", "-c", "echo last > a"]).current_dir(mount.path()).output();
     let last = last.expect("specrun runs");
-    assert!(last.status.success(), "{error} at sync {k}: {}", text(&last.stderr));
+    assert!(last.status.success(), "{error} at {calls} {k}: {}", text(&last.stderr));
     mount.crash();
     mount.fsck();
     mount.mount();
-    assert_eq!(mount.read("a"), "last\n", "{error} at sync {k}");
+    assert_eq!(mount.read("a"), "last\n", "{error} at {calls} {k}");
 }
