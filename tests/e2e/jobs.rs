@@ -203,3 +203,60 @@ fn someone_else_s_abort_ends_a_running_job() {
     assert_eq!(job.wait().expect("it ends").code(), Some(75));
     assert!(!mount.exists("a"));
 }
+
+/// `specrun --ask` on a terminal of its own, which says `answer`.
+fn ask(mount: &Mount, answer: &str) -> (String, i32) {
+    let specrun = format!("{} --ask -- sh -c 'echo job > a; echo new > b'", crate::harness::SPECRUN);
+    let mut script = std::process::Command::new("script")
+        .args(["-qec", &specrun, "/dev/null"])
+        .current_dir(mount.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("script runs");
+    let said = format!("{answer}\n");
+    std::io::Write::write_all(script.stdin.as_mut().expect("its input"), said.as_bytes()).expect("answer");
+    let output = script.wait_with_output().expect("it ends");
+    (text(&output.stdout), output.status.code().expect("a code"))
+}
+
+#[test]
+fn asking_shows_what_changed_and_does_what_is_answered() {
+    let mount = Mount::new();
+    mount.write("a", "old\n");
+    let (said, code) = ask(&mount, "a");
+    assert!(said.contains("M  a") && said.contains("A  b") && said.contains("2 changes"), "{said}");
+    assert_eq!((code, mount.read("a"), mount.exists("b")), (0, "old\n".into(), false), "{said}");
+    let (said, _) = ask(&mount, "h");
+    assert!(said.contains("held as"), "{said}");
+    assert_eq!(mount.status().len(), 1);
+    let id = mount.status()[0]["id"].to_string();
+    assert!(mount.mojavefs(&["abort", &id]).status.success());
+    let (said, code) = ask(&mount, "c");
+    assert_eq!((code, mount.read("a"), mount.exists("b")), (0, "job\n".into(), true), "{said}");
+}
+
+#[test]
+fn a_job_that_runs_out_of_memory_is_undone() {
+    let mount = Mount::new();
+    let script = "echo x > a; ulimit -v 200000; exec python3 -c 'x = bytearray(10**10)'";
+    assert_eq!(mount.specrun(&[], script).status.code(), Some(1));
+    assert!(!mount.exists("a"));
+    mount.write("b", "still here");
+}
+
+fn bytes_of(dir: &std::path::Path) -> u64 {
+    let said = crate::harness::run(dir, "du", &["-s", "--block-size=1", "."]);
+    said.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("a number")
+}
+
+#[test]
+fn gc_gives_back_what_an_undone_job_took() {
+    let mount = Mount::new();
+    let before = bytes_of(mount.store());
+    assert_eq!(mount.specrun(&[], "head -c 100000000 /dev/urandom > big; exit 1").status.code(), Some(1));
+    let output = mount.mojavefs(&["gc"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(bytes_of(mount.store()) < before + (10 << 20));
+    mount.check();
+}
