@@ -349,7 +349,13 @@ impl Connection for Session {
             Request::Reclaim => self.shared.reclaim(),
             Request::Sync => self.shared.sync(),
             Request::Forget { view, inos } => self.forget(view, &inos),
-            Request::Settle { view } => self.settle(&self.open_view(view)?.view.clone()),
+            Request::Settle { view, wait } => {
+                let owed = self.shared.views.owed();
+                match wait || owed.iter().all(|other| other.id == view) {
+                    true => self.settle(&self.open_view(view)?.view.clone()),
+                    false => Err(Fault::new(FaultKind::Again, "others are being told")),
+                }
+            }
             Request::Lookup { .. }
             | Request::Glance { .. }
             | Request::Create { .. }

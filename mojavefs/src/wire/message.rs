@@ -311,10 +311,13 @@ pub enum Request<'a> {
         /** The file or directory. */
         ino: Ino,
     },
-    /// Waits until other views were told of what this one changed (close-to-open). Answer: [`Reply::Done`].
+    /// Waits until other views were told of what this one changed (close-to-open). Answer: [`Reply::Done`]; without `wait`
+    /// [`FaultKind::Again`] if there is something to wait for.
     Settle {
         /** The view. */
         view: ViewId,
+        /** Whether to wait. */
+        wait: bool,
     },
     /// A page of a directory in an order that never changes. Answer: [`Reply::Entries`].
     ReadDir {

@@ -51,14 +51,24 @@ impl<'a> Op<'a> {
         key: TouchKey,
         read: impl FnOnce(&Ops, &Scope) -> Result<Reading<T>, crate::store::StoreError>,
     ) -> Result<Option<T>, Fault> {
+        let reading = self.look(&key, read)?;
+        match reading.met {
+            Some(of) => Err(self.scope.meet(&key, &[of])),
+            None => Ok(reading.found),
+        }
+    }
+
+    /// The same; what it met of others is left to the caller.
+    fn look<T>(
+        &mut self,
+        key: &TouchKey,
+        read: impl FnOnce(&Ops, &Scope) -> Result<Reading<T>, crate::store::StoreError>,
+    ) -> Result<Reading<T>, Fault> {
         let touches = self.scope.reads_reported();
         if let Some(touches) = touches {
             touches.touch(key.clone(), Touch::Read, false);
         }
         let reading = read(self.ops, self.scope).map_err(fault::store)?;
-        if let Some(of) = reading.met {
-            return Err(self.scope.meet(&key, &[of]));
-        }
         if let Some(touches) = touches.filter(|_| reading.newer_final) {
             touches.touch(key.clone(), Touch::Read, true);
             self.newer.push(key.clone());
@@ -67,19 +77,16 @@ impl<'a> Op<'a> {
             && self.latest.as_ref().is_none_or(|(latest, _)| *latest < interval)
             && self.scope.sight.meets
         {
-            self.latest = Some((interval, key));
+            self.latest = Some((interval, key.clone()));
         }
-        Ok(reading.found)
+        Ok(reading)
     }
 
     /// An inode whose name was listed, for its attributes; nothing if it is another's undecided work, which a listing
     /// does not look at.
     pub(super) fn inode_in_passing(&mut self, ino: Ino) -> Result<Option<Inode>, Fault> {
-        let reading = self.ops.store.inode(&self.scope.sight, ino).map_err(fault::store)?;
-        if reading.met.is_some() {
-            return Ok(None);
-        }
-        self.inode_if_any(ino)
+        let reading = self.look(&TouchKey::Inode(ino), |ops, scope| ops.store.inode(&scope.sight, ino))?;
+        Ok(reading.found.filter(|_| reading.met.is_none()))
     }
 
     /// A name, if it is there.
