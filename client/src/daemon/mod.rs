@@ -118,7 +118,12 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
 
 fn mount_trunk(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     if !geteuid().is_root() {
-        return fuse::serve_at(point, source, view);
+        return fuse::serve_at(point, source, view).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => {
+                io::Error::new(e.kind(), format!("{e}; may this user open /dev/fuse and write to the directory?"))
+            }
+            _ => e,
+        });
     }
     let detached = mount::detached(source.as_bytes(), MountOptions { others: true, privileged: true })?;
     let kernel = fuse::serve(detached.device, view)?;
