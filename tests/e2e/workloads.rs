@@ -82,9 +82,15 @@ fn fsx() {
     let mount = Mount::new();
     for seed in 1..=3 {
         let script = format!("{} -S {seed} -N {operations} file", program.display());
+        let native = mount.beside(&format!("native-{seed}"));
+        fs::create_dir(&native).expect("mkdir");
+        sh(&native, &script);
+        let expected = fs::read(native.join("file")).expect("read");
         sh(&mount.path(), &script);
-        let output = mount.specrun(&["--quiet"], &script);
+        assert!(fs::read(mount.at("file")).expect("read") == expected, "seed {seed}: trunk differs from the host");
+        let output = mount.specrun(&["--quiet"], &format!("rm file; {script}"));
         assert!(output.status.success(), "seed {seed}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert!(fs::read(mount.at("file")).expect("read") == expected, "seed {seed}: the job's differs from the host");
         let before = exact(&mount.path());
         let undone = mount.specrun(&["--quiet"], &format!("{script} || exit 2; exit 1"));
         assert_eq!(undone.status.code(), Some(1), "seed {seed}: {}{}", text(&undone.stdout), text(&undone.stderr));
