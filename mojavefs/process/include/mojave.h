@@ -1,0 +1,50 @@
+/* libmojave: speculate, commit and abort inside a program.
+ *
+ * Link with -lmojave (pkg-config: mojave). Linux, x86_64, processes with one thread.
+ */
+#ifndef MOJAVE_H
+#define MOJAVE_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Enters a speculation. Returns
+ *    0  on the commit branch: the speculation is open (its number: spec_current());
+ *   >0  on the abort branch: the code it was aborted with; everything is as it was at the call;
+ *   -1  if it can't be entered: errno, and spec_error() names what can't be put back (ENOTSUP: a second thread, a
+ *       connected socket, shared memory ...; EAGAIN, ENOMEM: no process for the checkpoint).
+ * To the caller it is like fork(): a call that returns more than once, each time with memory as it is then. */
+int speculate(void);
+
+/* Votes to commit. What was done becomes part of the speculation around it, or of the process. Any order: one inside of
+ * which others are open is committed when these are, and open again if one of them is aborted.
+ * 0, or -1 and errno: ENOENT (no such speculation), EALREADY (it is aborted). Committing twice is harmless. */
+int spec_commit(int id);
+
+/* Goes back to where it was entered: speculate() returns code (> 0). Later ones are undone with it. Never returns, unless
+ * it can't: -1 and errno: ENOENT, EALREADY (it is decided), EINVAL (code is not > 0). */
+int spec_abort(int id, int code);
+
+/* Goes back and enters again: speculate() returns 0 once more, and spec_code() the code. Errors as for spec_abort(). */
+int spec_retry(int id, int code);
+
+/* The innermost open speculation, 0 if there is none; how many are open; the code of the retry by which the innermost was
+ * entered again, 0 at first. */
+int spec_current(void);
+int spec_depth(void);
+int spec_code(void);
+
+/* How a speculation of this process stands; -1 and ENOENT if it is not known, or was decided long ago. */
+#define SPEC_UNDECIDED 0
+#define SPEC_COMMITTED 1
+#define SPEC_ABORTED 2
+int spec_outcome(int id);
+
+/* Why the last speculate() failed, for people; "" if there is nothing to say. */
+const char *spec_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

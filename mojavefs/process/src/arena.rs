@@ -1,0 +1,299 @@
+//! What the library remembers: a region shared between a process and its checkpoints, which no abort puts back.
+
+#![allow(unsafe_code)]
+
+use crate::limits::{
+    CHECKPOINT_STACK_BYTES, DECIDED_KEPT_MAX, LEVELS_MAX, LIBRARY_STACK_BYTES, OWN_DESCRIPTORS_FROM,
+    OWN_DESCRIPTORS_MAX, WORDS_BYTES_MAX,
+};
+use crate::record::Record;
+use crate::restore::Scratch;
+use crate::sys::{self, Action, Registers};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// How one speculation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is open, or voted for inside another that is.
+    Undecided,
+    /// It is part of what surrounds it.
+    Committed,
+    /// It never happened.
+    Aborted,
+}
+
+/// One open speculation.
+#[repr(C)]
+pub(crate) struct Level {
+    /// Its number.
+    pub(crate) id: i32,
+    /// The process that is its checkpoint.
+    pub(crate) checkpoint: i32,
+    /// How deep the process was when it voted to commit this one; 0: it has not. The vote counts when all levels above
+    /// are committed, and is taken back when one of them is aborted.
+    pub(crate) voted_at: usize,
+    /// The code of the retry by which it was entered again; 0 at first.
+    pub(crate) code: i32,
+    /// The program has forked since: its pages may be shared with processes that are not known.
+    pub(crate) forked: bool,
+    pub(crate) registers: Registers,
+    pub(crate) record: Record,
+    pub(crate) asleep: Asleep,
+}
+
+/// What a checkpoint writes, at its leisure.
+#[repr(C)]
+pub(crate) struct Asleep {
+    /// 1 when the actions are there.
+    ready: AtomicU32,
+    actions: UnsafeCell<[Action; SIGNALS]>,
+    stack: UnsafeCell<[u8; CHECKPOINT_STACK_BYTES]>,
+}
+
+const SIGNALS: usize = 65;
+
+impl Asleep {
+    pub(crate) fn reset(&self) {
+        self.ready.store(0, Ordering::Relaxed);
+    }
+
+    /// In the checkpoint: what signals do.
+    pub(crate) fn note_actions(&self) {
+        for signal in 1..SIGNALS {
+            // SAFETY: nobody reads them before they are ready.
+            unsafe { (*self.actions.get())[signal] = sys::action(signal as i32).unwrap_or_default() };
+        }
+        self.ready.store(1, Ordering::Release);
+    }
+
+    /// What a signal did at the checkpoint; nothing if that has not been noted yet.
+    pub(crate) fn actions(&self) -> Option<&[Action; SIGNALS]> {
+        // SAFETY: once ready they are not written any more.
+        (self.ready.load(Ordering::Acquire) == 1).then(|| unsafe { &*self.actions.get() })
+    }
+
+    pub(crate) fn stack_top(&self) -> *mut u8 {
+        // 16 bytes aligned, as a call expects it.
+        let end = self.stack.get() as usize + CHECKPOINT_STACK_BYTES;
+        (end & !15) as *mut u8
+    }
+}
+
+/// Where a process goes back to.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Jump {
+    pub(crate) level: usize,
+    pub(crate) code: i32,
+    pub(crate) retry: bool,
+}
+
+/// Everything. It begins as zeros.
+#[repr(C)]
+pub(crate) struct Arena {
+    /// The process it belongs to.
+    pub(crate) owner: i32,
+    /// How many levels are open.
+    pub(crate) depth: usize,
+    pub(crate) last_id: i32,
+    /// Where descriptors of the library's are put, out of the way of programs that count on the lowest numbers.
+    pub(crate) own_from: usize,
+    /// A pipe: when its second end is closed everywhere, the process is gone, or another program.
+    pub(crate) life: [i32; 2],
+    /// Checkpoints that were told to end and are not reaped yet.
+    pub(crate) dying: [i32; 64],
+    pub(crate) dying_count: usize,
+    pub(crate) jump: Jump,
+    /// `madvise` has been called with an advice that keeps memory from checkpoints, or nobody has looked yet.
+    pub(crate) advice: Advice,
+    /// The device of this process's view, whose files the filesystem puts back.
+    pub(crate) view_device: Option<(u32, u32)>,
+    decided: [(i32, bool); DECIDED_KEPT_MAX],
+    decided_count: usize,
+    words: [u8; WORDS_BYTES_MAX],
+    words_count: usize,
+    pub(crate) levels: [Level; LEVELS_MAX],
+    pub(crate) scratch: Scratch,
+    stack: [u8; LIBRARY_STACK_BYTES],
+}
+
+/// Whether memory is kept from children of this process, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) enum Advice {
+    /// Nobody has looked.
+    Unknown,
+    /// None is.
+    None,
+}
+
+static ARENA: AtomicPtr<Arena> = AtomicPtr::new(core::ptr::null_mut());
+
+/// This process's arena; nothing before its first speculation. One caller at a time: speculating processes have one
+/// thread.
+pub(crate) fn existing() -> Option<&'static mut Arena> {
+    // SAFETY: once set it is mapped until a child of the process lets go of it.
+    let arena = unsafe { ARENA.load(Ordering::Relaxed).as_mut() }?;
+    (arena.owner == sys::pid()).then_some(arena)
+}
+
+/// This process's arena, made when there is none.
+pub(crate) fn ensure() -> sys::Result<&'static mut Arena> {
+    if let Some(arena) = existing() {
+        return Ok(arena);
+    }
+    static HANDLERS: std::sync::Once = std::sync::Once::new();
+    HANDLERS.call_once(|| {
+        // SAFETY: the handlers may run around any fork.
+        unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
+    });
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let at = sys::map(0, size_of::<Arena>(), libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)?;
+    let arena = at as *mut Arena;
+    // SAFETY: just mapped, zeros, and all zeros are a valid arena: numbers, `false`, and first variants.
+    let arena = unsafe { &mut *arena };
+    arena.owner = sys::pid();
+    if let Err(error) = arena.open_life() {
+        sys::unmap(at, size_of::<Arena>())?;
+        return Err(error);
+    }
+    ARENA.store(arena, Ordering::Relaxed);
+    Ok(arena)
+}
+
+/// What a checkpoint needs of the arena.
+pub(crate) struct Life {
+    pub(crate) owner: i32,
+    pub(crate) ends: [i32; 2],
+}
+
+/// The arena as a checkpoint sees it.
+pub(crate) fn of_checkpoint() -> Option<Life> {
+    // SAFETY: inherited mapped; the owner writes neither of these after it was made.
+    let arena = unsafe { ARENA.load(Ordering::Relaxed).as_ref() }?;
+    Some(Life { owner: arena.owner, ends: arena.life })
+}
+
+extern "C" fn before_fork() {
+    if let Some(arena) = existing() {
+        let depth = arena.depth;
+        arena.levels[..depth].iter_mut().for_each(|level| level.forked = true);
+    }
+}
+
+/// A child of the program's own has no speculations: they are its parent's.
+extern "C" fn in_child() {
+    let arena = ARENA.swap(core::ptr::null_mut(), Ordering::Relaxed);
+    // SAFETY: it was mapped by the parent, so it is here; nothing else refers to it.
+    if let Some(inherited) = unsafe { arena.as_mut() } {
+        inherited.life.into_iter().for_each(sys::close);
+        // A few pages of address space are lost if that fails.
+        let _ = sys::unmap(arena as usize, size_of::<Arena>());
+    }
+}
+
+impl Arena {
+    fn open_life(&mut self) -> sys::Result<()> {
+        let limit: libc::rlimit64 =
+            sys::filled(libc::SYS_prlimit64, &[0, libc::RLIMIT_NOFILE as usize, 0], 3, sys::zeroed())?;
+        let room = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX).saturating_sub(OWN_DESCRIPTORS_MAX);
+        self.own_from = OWN_DESCRIPTORS_FROM.min(room);
+        let ends: [i32; 2] = sys::filled(libc::SYS_pipe2, &[0, libc::O_CLOEXEC as usize], 0, [0, 0])?;
+        for (at, end) in ends.into_iter().enumerate() {
+            self.life[at] = self.out_of_the_way(end)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a new descriptor of the library's to where programs have none.
+    pub(crate) fn out_of_the_way(&self, fd: i32) -> sys::Result<i32> {
+        let moved = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, self.own_from);
+        sys::close(fd);
+        moved
+    }
+
+    /// The open levels, the outermost first.
+    pub(crate) fn open(&self) -> &[Level] {
+        &self.levels[..self.depth]
+    }
+
+    pub(crate) fn is_own(&self, fd: i32) -> bool {
+        self.life.contains(&fd)
+    }
+
+    pub(crate) fn range(&self) -> core::ops::Range<usize> {
+        let start = core::ptr::from_ref(self) as usize;
+        start..start + size_of::<Arena>()
+    }
+
+    pub(crate) fn stack_top(&mut self) -> *mut u8 {
+        let end = self.stack.as_mut_ptr() as usize + LIBRARY_STACK_BYTES;
+        (end & !15) as *mut u8
+    }
+
+    /// Remembers how a speculation was decided, for as long as there is room.
+    pub(crate) fn decide(&mut self, id: i32, committed: bool) {
+        self.decided[self.decided_count % DECIDED_KEPT_MAX] = (id, committed);
+        self.decided_count += 1;
+    }
+
+    /// How a speculation stands; nothing if it is not known (any more).
+    pub(crate) fn outcome(&self, id: i32) -> Option<Outcome> {
+        if self.open().iter().any(|level| level.id == id) {
+            return Some(Outcome::Undecided);
+        }
+        let known = &self.decided[..self.decided_count.min(DECIDED_KEPT_MAX)];
+        let found = known.iter().find(|(decided, _)| *decided == id && id > 0);
+        found.map(|(_, committed)| if *committed { Outcome::Committed } else { Outcome::Aborted })
+    }
+
+    /// Says why something was refused, for people.
+    pub(crate) fn say(&mut self, words: core::fmt::Arguments<'_>) {
+        struct Tail<'a>(&'a mut [u8], usize);
+        impl core::fmt::Write for Tail<'_> {
+            fn write_str(&mut self, text: &str) -> core::fmt::Result {
+                let room = self.0.len() - self.1;
+                let fits = &text.as_bytes()[..text.len().min(room)];
+                self.0[self.1..self.1 + fits.len()].copy_from_slice(fits);
+                self.1 += fits.len();
+                Ok(())
+            }
+        }
+        // One byte is left: it ends with a NUL, for C.
+        let room = WORDS_BYTES_MAX - 1;
+        let mut tail = Tail(&mut self.words[..room], 0);
+        let _ = core::fmt::write(&mut tail, words);
+        self.words_count = tail.1;
+        self.words[self.words_count] = 0;
+    }
+
+    /// What was said last, with a NUL after it.
+    pub(crate) fn words(&self) -> &[u8] {
+        &self.words[..=self.words_count]
+    }
+
+    /// Ends a level's checkpoint, without waiting for it.
+    pub(crate) fn end_checkpoint(&mut self, level: usize) {
+        let pid = core::mem::replace(&mut self.levels[level].checkpoint, 0);
+        let _ = sys::kill(pid, libc::SIGKILL);
+        if self.dying_count == self.dying.len() {
+            self.reap_dying(0);
+        }
+        self.dying[self.dying_count] = pid;
+        self.dying_count += 1;
+    }
+
+    /// Reaps the checkpoints that were ended; with 0 for `options` it waits for them.
+    pub(crate) fn reap_dying(&mut self, options: i32) {
+        let mut left = 0;
+        for at in 0..self.dying_count {
+            let pid = self.dying[at];
+            if let Ok(false) = sys::reap(pid, options) {
+                self.dying[left] = pid;
+                left += 1;
+            }
+        }
+        self.dying_count = left;
+    }
+}

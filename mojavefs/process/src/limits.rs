@@ -1,0 +1,34 @@
+//! The limits of everything.
+
+/// Speculations inside one another. Each has a process as its checkpoint.
+pub(crate) const LEVELS_MAX: usize = 1000;
+/// Descriptors that a speculating process may have open.
+pub(crate) const DESCRIPTORS_MAX: usize = 1024;
+/// Locks that it may hold at the entry of a speculation.
+pub(crate) const LOCKS_MAX: usize = 64;
+/// Children that it may have at the entry of a speculation.
+pub(crate) const CHILDREN_MAX: usize = 1024;
+/// Decisions remembered.
+pub(crate) const DECIDED_KEPT_MAX: usize = 1024;
+/// Bytes of an explanation.
+pub(crate) const WORDS_BYTES_MAX: usize = 512;
+/// Where the library's own descriptors are put, if the limit on descriptors allows.
+pub(crate) const OWN_DESCRIPTORS_FROM: usize = 900;
+/// How many of these there are at most.
+pub(crate) const OWN_DESCRIPTORS_MAX: usize = 32;
+/// The stack on which an abort runs.
+pub(crate) const LIBRARY_STACK_BYTES: usize = 256 << 10;
+/// The stack of a sleeping checkpoint.
+pub(crate) const CHECKPOINT_STACK_BYTES: usize = 16 << 10;
+/// Bytes of a list of mappings or descriptors, as `/proc` gives it.
+pub(crate) const TEXT_BYTES_MAX: usize = 8 << 20;
+/// Mappings of a process (the kernel's own default limit).
+pub(crate) const MAPPINGS_MAX: usize = 65_536;
+/// Page descriptors looked at in one step.
+pub(crate) const PAGES_STEP: usize = 8192;
+/// Pieces of memory copied in one step (`IOV_MAX`).
+pub(crate) const PIECES_STEP: usize = 1024;
+/// Checkpoints that may be on their way out before a new one waits for them.
+pub(crate) const DYING_MAX: usize = 8;
+/// Rounds of looking for children that an abort ends.
+pub(crate) const CHILD_ROUNDS_MAX: usize = 1000;

@@ -1,0 +1,227 @@
+//! The mappings of a process: what is mapped where, and what of it no checkpoint could hold.
+
+#![allow(unsafe_code)]
+
+use crate::arena::Arena;
+use crate::proc::{ProcPath, leading};
+use crate::restore::Scratch;
+use crate::sys::{self, Errno};
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// One mapping, a line of `/proc/PID/maps`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) prot: i32,
+    pub(crate) shared: bool,
+    pub(crate) offset: u64,
+    /// Major and minor number of the device; 0 if nothing is mapped but memory.
+    pub(crate) device: (u32, u32),
+    pub(crate) ino: u64,
+    /// Where the name is in the text.
+    pub(crate) name: (usize, usize),
+}
+
+impl Mapping {
+    pub(crate) fn is_memory(&self) -> bool {
+        self.ino == 0
+    }
+
+    pub(crate) fn name<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        &text[self.name.0..self.name.1]
+    }
+
+    /// What the kernel maps for every process, outside its memory.
+    pub(crate) fn is_kernels(&self, text: &[u8]) -> bool {
+        [&b"[vdso]"[..], b"[vsyscall]"].contains(&self.name(text)) || self.name(text).starts_with(b"[vvar")
+    }
+
+    /// The same thing is mapped at this address by both.
+    pub(crate) fn is_alike(&self, other: &Mapping) -> bool {
+        let origin = |of: &Mapping| of.offset.wrapping_sub(of.start as u64);
+        self.shared == other.shared
+            && self.ino == other.ino
+            && self.device == other.device
+            && (self.is_memory() || origin(self) == origin(other))
+    }
+}
+
+fn line(text: &[u8], from: usize, to: usize) -> Option<Mapping> {
+    let line = &text[from..to];
+    let (start, rest) = leading(line, 16);
+    let (end, rest) = leading(rest.strip_prefix(b"-")?, 16);
+    let rest = rest.strip_prefix(b" ")?;
+    let flags = rest.get(..4)?;
+    let flag = |at: usize, letter: u8, bit: i32| if flags[at] == letter { bit } else { 0 };
+    let prot = flag(0, b'r', libc::PROT_READ) | flag(1, b'w', libc::PROT_WRITE) | flag(2, b'x', libc::PROT_EXEC);
+    let (offset, rest) = leading(rest.get(5..)?, 16);
+    let (major, rest) = leading(rest.strip_prefix(b" ")?, 16);
+    let (minor, rest) = leading(rest.strip_prefix(b":")?, 16);
+    let (ino, rest) = leading(rest.strip_prefix(b" ")?, 10);
+    let name_len = rest.len() - rest.iter().take_while(|byte| **byte == b' ').count();
+    Some(Mapping {
+        start: start as usize,
+        end: end as usize,
+        prot,
+        shared: flags[3] == b's',
+        offset,
+        device: (major as u32, minor as u32),
+        ino,
+        name: (to - name_len, to),
+    })
+}
+
+/// The mappings of a process (0: this one), in order. Returns the text and how many there are.
+pub(crate) fn read<'t>(pid: i32, text: &'t mut [u8], into: &mut [Mapping]) -> sys::Result<(&'t [u8], usize)> {
+    let path = ProcPath::of(pid).then(b"/maps");
+    let text = sys::read_all(path.as_bytes(), text)?;
+    let (mut count, mut from) = (0, 0);
+    for to in (0..text.len()).filter(|at| text[*at] == b'\n') {
+        let mapping = line(text, from, to).ok_or(Errno(libc::EPROTO))?;
+        *into.get_mut(count).ok_or(Errno(libc::ENOMEM))? = mapping;
+        count += 1;
+        from = to + 1;
+    }
+    Ok((text, count))
+}
+
+static ADVICE: AtomicBool = AtomicBool::new(false);
+
+/// Advice that keeps memory from children was given since it was last looked for.
+pub(crate) fn advice_given() -> bool {
+    ADVICE.load(Ordering::Relaxed)
+}
+
+pub(crate) fn advice_seen() {
+    ADVICE.store(false, Ordering::Relaxed);
+}
+
+/// The C library's `madvise`, which also notes advice that keeps memory from children: asking the kernel at every entry
+/// would cost more than the entry.
+///
+/// # Safety
+/// As for `madvise`.
+#[unsafe(no_mangle)]
+#[allow(unreachable_pub)]
+pub unsafe extern "C" fn madvise(start: *mut libc::c_void, bytes: usize, advice: i32) -> i32 {
+    if matches!(advice, libc::MADV_DONTFORK | libc::MADV_WIPEONFORK) {
+        ADVICE.store(true, Ordering::Relaxed);
+    }
+    match sys::advise(start as usize, bytes, advice) {
+        Ok(()) => 0,
+        Err(Errno(errno)) => {
+            // SAFETY: the address of this thread's errno.
+            unsafe { *libc::__errno_location() = errno };
+            -1
+        }
+    }
+}
+
+/// Memory that the kernel would not give to a checkpoint, or would give it empty.
+pub(crate) fn kept_from_children(arena: &mut Arena) -> sys::Result<Option<(usize, &'static str)>> {
+    let text = sys::read_all(b"/proc/self/smaps\0", &mut arena.scratch.text_a)?;
+    let mut start = 0;
+    let mut memory = false;
+    for line in text.split(|byte| *byte == b'\n') {
+        if line.first().is_some_and(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()) {
+            start = leading(line, 16).0 as usize;
+            memory =
+                !line.windows(5).any(|part| part == b"[vvar" || part == b"[vdso") && !line.ends_with(b"[vsyscall]");
+        }
+        let Some(flags) = line.strip_prefix(b"VmFlags:").filter(|_| memory) else { continue };
+        let has = |flag: &[u8]| flags.split(|byte| *byte == b' ').any(|word| word == flag);
+        // Droppable memory may vanish at any time: nobody relies on it. Device memory has `pf` or `io`.
+        if has(b"dp") || has(b"io") || has(b"pf") {
+            continue;
+        }
+        if has(b"dc") {
+            return Ok(Some((start, "kept from children (MADV_DONTFORK)")));
+        }
+        if has(b"wf") {
+            return Ok(Some((start, "wiped in children (MADV_WIPEONFORK)")));
+        }
+    }
+    Ok(None)
+}
+
+/// `struct procmap_query` of `linux/fs.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Query {
+    size: u64,
+    flags: u64,
+    address: u64,
+    start: u64,
+    end: u64,
+    vma_flags: u64,
+    page_size: u64,
+    offset: u64,
+    ino: u64,
+    major: u32,
+    minor: u32,
+    name_size: u32,
+    build_id_size: u32,
+    name: u64,
+    build_id: u64,
+}
+
+/// `PROCMAP_QUERY`
+const QUERY: usize = 0xC068_6611;
+/// `PROCMAP_QUERY_VMA_WRITABLE`, `PROCMAP_QUERY_VMA_SHARED`, `PROCMAP_QUERY_COVERING_OR_NEXT_VMA`
+const WRITABLE_SHARED_FROM: u64 = 0x02 | 0x08 | 0x10;
+
+/// Where memory is shared and writable, other than `own` and files of the device `view`, which the filesystem puts back.
+pub(crate) fn shared_writable(
+    own: &Range<usize>,
+    view: Option<(u32, u32)>,
+    scratch: &mut Scratch,
+) -> sys::Result<Option<usize>> {
+    let fd = sys::open(b"/proc/self/maps\0", libc::O_RDONLY)?;
+    let mut query = Query { size: size_of::<Query>() as u64, flags: WRITABLE_SHARED_FROM, ..Query::default() };
+    let found = loop {
+        match sys::filled(libc::SYS_ioctl, &[fd as usize, QUERY], 2, query) {
+            Ok(found) if own.contains(&(found.start as usize)) || view == Some((found.major, found.minor)) => {
+                query.address = found.end;
+            }
+            Ok(found) => break Ok(Some(found.start as usize)),
+            Err(Errno(libc::ENOENT)) => break Ok(None),
+            Err(Errno(libc::ENOTTY)) => break by_list(own, view, scratch),
+            Err(error) => break Err(error),
+        }
+    };
+    sys::close(fd);
+    found
+}
+
+/// The same for kernels older than 6.11.
+fn by_list(own: &Range<usize>, view: Option<(u32, u32)>, scratch: &mut Scratch) -> sys::Result<Option<usize>> {
+    let (_, count) = read(0, &mut scratch.text_a, &mut scratch.maps_a)?;
+    let writable = |map: &&Mapping| map.shared && map.prot & libc::PROT_WRITE != 0;
+    let mut others = scratch.maps_a[..count].iter().filter(writable);
+    Ok(others.find(|map| !own.contains(&map.start) && view != Some(map.device)).map(|map| map.start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_list_is_understood() {
+        let text = b"7ffd12340000-7ffd12361000 rw-p 00001000 fe:0a 1234                       /a b\n";
+        let map = line(text, 0, text.len() - 1).expect("a mapping");
+        assert_eq!((map.start, map.end), (0x7ffd_1234_0000, 0x7ffd_1236_1000));
+        assert_eq!((map.prot, map.shared), (libc::PROT_READ | libc::PROT_WRITE, false));
+        assert_eq!((map.offset, map.device, map.ino), (0x1000, (0xfe, 0x0a), 1234));
+        assert_eq!(map.name(text), b"/a b");
+    }
+
+    #[test]
+    fn mappings_of_this_process_are_in_order() {
+        let (mut text, mut maps) = (vec![0; 1 << 20], vec![line(b"1-2 rw-p 0 0:0 0", 0, 16).expect("one"); 4096]);
+        let (_, count) = read(0, &mut text, &mut maps).expect("read");
+        assert!(count > 5 && maps[..count].is_sorted_by(|a, b| a.end <= b.start));
+    }
+}

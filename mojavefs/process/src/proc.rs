@@ -1,0 +1,122 @@
+//! Reading `/proc` without an allocator.
+
+use crate::sys;
+
+/// A path of `/proc`, built in place.
+pub(crate) struct ProcPath {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl ProcPath {
+    /// `/proc/PID`, or `/proc/self` for 0.
+    pub(crate) fn of(pid: i32) -> Self {
+        let mut path = ProcPath { bytes: [0; 64], len: 0 };
+        path.push(b"/proc/");
+        match pid {
+            0 => path.push(b"self"),
+            pid => path.push_number(pid),
+        }
+        path
+    }
+
+    pub(crate) fn then(mut self, text: &[u8]) -> Self {
+        self.push(text);
+        self
+    }
+
+    pub(crate) fn number(mut self, number: i32) -> Self {
+        self.push_number(number);
+        self
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        self.bytes[self.len..self.len + text.len()].copy_from_slice(text);
+        self.len += text.len();
+    }
+
+    fn push_number(&mut self, number: i32) {
+        let mut digits = [0u8; 10];
+        let (mut at, mut rest) = (digits.len(), number.unsigned_abs());
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.push(&digits[at..]);
+    }
+
+    /// With the NUL that ends it.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..=self.len]
+    }
+}
+
+/// A number at the start of a text, and what follows it.
+pub(crate) fn leading(text: &[u8], radix: u64) -> (u64, &[u8]) {
+    let mut value = 0u64;
+    let mut at = 0;
+    while let Some(digit) = text.get(at).and_then(|byte| char::from(*byte).to_digit(radix as u32)) {
+        value = value.wrapping_mul(radix).wrapping_add(u64::from(digit));
+        at += 1;
+    }
+    (value, &text[at..])
+}
+
+/// Calls `each` with the numbers that a directory of `/proc` lists.
+pub(crate) fn each_number(path: &ProcPath, buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
+    let dir = sys::open(path.as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+    let result = loop {
+        let args = [dir as usize, buffer.as_mut_ptr() as usize, buffer.len()];
+        let got = match sys::plain(libc::SYS_getdents64, &args) {
+            Ok(0) => break Ok(()),
+            Ok(got) => got,
+            Err(error) => break Err(error),
+        };
+        let mut rest = &buffer[..got];
+        while rest.len() > 19 {
+            let length = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
+            let (number, after) = leading(&rest[19..length], 10);
+            let is_number = rest[19].is_ascii_digit() && after.first() == Some(&0);
+            if is_number && number as i32 != dir {
+                each(number as i32);
+            }
+            rest = &rest[length..];
+        }
+    };
+    sys::close(dir);
+    result
+}
+
+/// The children of a process's first thread.
+pub(crate) fn each_child(pid: i32, buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
+    let path = ProcPath::of(pid).then(b"/task/").number(pid).then(b"/children");
+    let mut rest = sys::read_all(path.as_bytes(), buffer)?;
+    while rest.first().is_some_and(u8::is_ascii_digit) {
+        let (child, after) = leading(rest, 10);
+        each(child as i32);
+        rest = after.strip_prefix(b" ").unwrap_or(after);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_what_was_put_together() {
+        let path = ProcPath::of(0).then(b"/task/").number(40_123).then(b"/children");
+        assert_eq!(path.as_bytes(), b"/proc/self/task/40123/children\0");
+        assert_eq!(ProcPath::of(7).as_bytes(), b"/proc/7\0");
+    }
+
+    #[test]
+    fn numbers_are_read_in_their_radix() {
+        assert_eq!(leading(b"7f00-8000", 16), (0x7f00, &b"-8000"[..]));
+        assert_eq!(leading(b"x", 10), (0, &b"x"[..]));
+    }
+}

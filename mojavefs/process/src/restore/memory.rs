@@ -1,0 +1,297 @@
+//! Memory: mappings, and the pages that differ.
+//!
+//! After a fork a page that this process has changed is mapped by it alone, and its page descriptor says so (bit 56); one
+//! that it shares with the checkpoint is as it was. So only what was changed is copied, from the sleeping checkpoint.
+
+#![allow(unsafe_code)]
+
+use super::{Failure, Scratch, What};
+use crate::arena::Arena;
+use crate::limits::{PAGES_STEP, PIECES_STEP};
+use crate::maps::{self, Mapping};
+use crate::proc::ProcPath;
+use crate::sys::{self, Errno, Piece};
+
+const PAGE: usize = 4096;
+
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+const OF_A_FILE: u64 = 1 << 61;
+const ALONE: u64 = 1 << 56;
+
+/// What has to be done with a page.
+#[derive(Clone, Copy, PartialEq)]
+enum Page {
+    /// Nothing.
+    Same,
+    /// It is copied from the checkpoint.
+    Copy,
+    /// It was not there: it is given back, and reads as what is below it.
+    Drop,
+}
+
+/// The files of `/proc` that are looked at.
+struct Sources {
+    checkpoint: i32,
+    own_pages: i32,
+    its_pages: i32,
+    its_memory: i32,
+    /// Pages may be shared with processes that are not known, so that being shared says nothing.
+    distrust: bool,
+}
+
+/// Puts the memory back as it is in the level's checkpoint.
+pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
+    let level = &arena.levels[arena.jump.level];
+    let (checkpoint, brk, distrust) = (level.checkpoint, level.record.brk, level.forked);
+    if sys::brk(0) != brk && sys::brk(brk) != brk {
+        return Err(Errno(libc::ENOMEM)).what("the end of the heap");
+    }
+    let own = arena.range();
+    let open = |pid: i32, name: &[u8]| sys::open(ProcPath::of(pid).then(name).as_bytes(), libc::O_RDONLY);
+    let sources = Sources {
+        checkpoint,
+        own_pages: open(0, b"/pagemap").what("its memory: no page descriptors")?,
+        its_pages: open(checkpoint, b"/pagemap").what("its memory: the checkpoint is gone")?,
+        its_memory: open(checkpoint, b"/mem").what("its memory: the checkpoint is gone")?,
+        distrust,
+    };
+    let Scratch { text_a, text_b, maps_a, maps_b, pages_a, pages_b, pieces, .. } = &mut arena.scratch;
+    let (text_a, count_a) = maps::read(0, text_a, maps_a).what("its memory: no list of mappings")?;
+    let (text_b, count_b) = maps::read(checkpoint, text_b, maps_b).what("its memory: the checkpoint is gone")?;
+    let (maps_a, maps_b) = (&maps_a[..count_a], &maps_b[..count_b]);
+    let mut work = Work { sources, pages_a, pages_b, pieces, pieces_count: 0 };
+    let result = each_part(maps_a, maps_b, |start, end, here, there| {
+        let skipped = own.contains(&start)
+            || here.is_some_and(|map| map.is_kernels(text_a))
+            || there.is_some_and(|map| map.is_kernels(text_b));
+        match (skipped, here, there) {
+            (true, ..) | (_, None, None) => Ok(()),
+            // The stack has grown; what is below the old end was not there.
+            (_, Some(map), None) if map.name(text_a) == b"[stack]" => {
+                sys::advise(start, end - start, libc::MADV_DONTNEED).what("its stack")
+            }
+            (_, Some(_), None) => sys::unmap(start, end - start).what("a mapping that is new"),
+            (_, Some(here), Some(there)) if here.is_alike(there) => work.part(start, end, here.prot, there),
+            (_, _, Some(there)) => {
+                map_again(start, end, there, there.name(text_b))?;
+                work.part(start, end, there.prot, there)
+            }
+        }
+    });
+    result?;
+    work.copy()?;
+    for fd in [work.sources.own_pages, work.sources.its_pages, work.sources.its_memory] {
+        sys::close(fd);
+    }
+    Ok(())
+}
+
+/// Calls `each` for every stretch of addresses in which neither list changes, with what is mapped there by both.
+fn each_part(
+    a: &[Mapping],
+    b: &[Mapping],
+    mut each: impl FnMut(usize, usize, Option<&Mapping>, Option<&Mapping>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (mut at_a, mut at_b, mut start) = (0, 0, 0);
+    loop {
+        let (here, there) = (a.get(at_a), b.get(at_b));
+        let next = |map: Option<&Mapping>| match map {
+            Some(map) if map.start > start => map.start,
+            Some(map) => map.end,
+            None => usize::MAX,
+        };
+        let end = next(here).min(next(there));
+        if end == usize::MAX {
+            return Ok(());
+        }
+        let covering = |map: &&Mapping| map.start <= start;
+        each(start, end, here.filter(covering), there.filter(covering))?;
+        at_a += usize::from(here.is_some_and(|map| map.end == end));
+        at_b += usize::from(there.is_some_and(|map| map.end == end));
+        start = end;
+    }
+}
+
+/// Maps again what was unmapped, or mapped over.
+fn map_again(start: usize, end: usize, map: &Mapping, name: &[u8]) -> Result<(), Failure> {
+    let sharing = if map.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+    let flags = sharing | libc::MAP_FIXED;
+    if map.is_memory() {
+        let flags = flags | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        return sys::map(start, end - start, map.prot, flags, -1, 0).map(drop).what("memory that was given back");
+    }
+    let what = "a mapped file that was unmapped";
+    let mut path = [0u8; 4097];
+    if name.len() >= path.len() || !name.starts_with(b"/") {
+        return Err(Errno(libc::ENAMETOOLONG)).what(what);
+    }
+    path[..name.len()].copy_from_slice(name);
+    let access = if map.shared && map.prot & libc::PROT_WRITE != 0 { libc::O_RDWR } else { libc::O_RDONLY };
+    let fd = sys::open(&path[..=name.len()], access).what(what)?;
+    let same = sys::fstat(fd).is_ok_and(|stat| stat.st_ino == map.ino);
+    let offset = map.offset + (start - map.start) as u64;
+    let mapped = match same {
+        true => sys::map(start, end - start, map.prot, flags, fd, offset).map(drop),
+        false => Err(Errno(libc::ESTALE)),
+    };
+    sys::close(fd);
+    mapped.what(what)
+}
+
+struct Work<'s> {
+    sources: Sources,
+    pages_a: &'s mut [u64; PAGES_STEP],
+    pages_b: &'s mut [u64; PAGES_STEP],
+    pieces: &'s mut [Piece; PIECES_STEP],
+    pieces_count: usize,
+}
+
+impl Work<'_> {
+    /// Puts one part back that is mapped by both, here with `prot`.
+    fn part(&mut self, start: usize, end: usize, prot: i32, there: &Mapping) -> Result<(), Failure> {
+        let what = "the protection of memory";
+        if there.shared {
+            // A file's content is the filesystem's to put back.
+            return if prot == there.prot { Ok(()) } else { sys::protect(start, end - start, there.prot).what(what) };
+        }
+        let mut now = prot;
+        let mut at = start;
+        while at < end {
+            let count = PAGES_STEP.min((end - at) / PAGE);
+            self.describe(at / PAGE, count)?;
+            let mut first = 0;
+            while first < count {
+                let page = self.judge(first);
+                let run = 1 + (first + 1..count).take_while(|next| self.judge(*next) == page).count();
+                let piece = Piece { start: at + first * PAGE, bytes: run * PAGE };
+                first += run;
+                match page {
+                    Page::Same => continue,
+                    Page::Drop => {
+                        sys::advise(piece.start, piece.bytes, libc::MADV_DONTNEED).what("memory that was not there")?;
+                    }
+                    Page::Copy => {
+                        if now & libc::PROT_WRITE == 0 {
+                            now = libc::PROT_READ | libc::PROT_WRITE;
+                            sys::protect(start, end - start, now).what(what)?;
+                        }
+                        self.want(piece, there.prot)?;
+                    }
+                }
+            }
+            at += count * PAGE;
+        }
+        if now != there.prot {
+            self.copy()?;
+            sys::protect(start, end - start, there.prot).what(what)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the descriptors of pages, its own and the checkpoint's.
+    fn describe(&mut self, page: usize, count: usize) -> Result<(), Failure> {
+        let what = "its memory: page descriptors can't be read";
+        for (fd, into) in [(self.sources.own_pages, &mut *self.pages_a), (self.sources.its_pages, &mut *self.pages_b)] {
+            let mut filled = 0;
+            while filled < count {
+                match sys::page_descriptors(fd, page + filled, &mut into[filled..count]).what(what)? {
+                    0 => return Err(Errno(libc::EIO)).what(what),
+                    more => filled += more,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self, at: usize) -> Page {
+        let (here, there) = (self.pages_a[at], self.pages_b[at]);
+        let has = |page: u64| page & SWAPPED != 0 || (page & PRESENT != 0 && page & OF_A_FILE == 0);
+        match (has(here), has(there)) {
+            (false, false) => Page::Same,
+            (true, false) => Page::Drop,
+            (false, true) => Page::Copy,
+            (true, true) if here & PRESENT != 0 && here & ALONE == 0 && !self.sources.distrust => Page::Same,
+            (true, true) => Page::Copy,
+        }
+    }
+
+    fn want(&mut self, piece: Piece, prot: i32) -> Result<(), Failure> {
+        if prot & libc::PROT_READ == 0 {
+            return self.copy_unreadable(piece);
+        }
+        if self.pieces_count == PIECES_STEP {
+            self.copy()?;
+        }
+        self.pieces[self.pieces_count] = piece;
+        self.pieces_count += 1;
+        Ok(())
+    }
+
+    /// Copies what is wanted so far.
+    fn copy(&mut self) -> Result<(), Failure> {
+        let mut from = 0;
+        while from < self.pieces_count {
+            let pieces = &mut self.pieces[from..self.pieces_count];
+            // SAFETY: nothing but this code runs, on a stack and with data that are not among the pieces.
+            let copied = unsafe { sys::copy_from(self.sources.checkpoint, pieces) };
+            let mut copied = match copied.what("its memory: the checkpoint can't be read")? {
+                0 => return Err(Errno(libc::EFAULT)).what("its memory: the checkpoint can't be read"),
+                copied => copied,
+            };
+            for piece in pieces {
+                let done = piece.bytes.min(copied);
+                copied -= done;
+                if done < piece.bytes {
+                    *piece = Piece { start: piece.start + done, bytes: piece.bytes - done };
+                    break;
+                }
+                from += 1;
+            }
+        }
+        self.pieces_count = 0;
+        Ok(())
+    }
+
+    /// Memory that the checkpoint itself may not read.
+    fn copy_unreadable(&mut self, mut piece: Piece) -> Result<(), Failure> {
+        while piece.bytes > 0 {
+            // SAFETY: as in `copy`.
+            let copied = unsafe { sys::copy_by_file(self.sources.its_memory, piece) };
+            let copied = copied.what("memory that can't be read")?;
+            piece = Piece { start: piece.start + copied, bytes: piece.bytes - copied };
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(start: usize, end: usize) -> Mapping {
+        Mapping { start, end, prot: 3, shared: false, offset: 0, device: (0, 0), ino: 0, name: (0, 0) }
+    }
+
+    #[test]
+    fn every_stretch_is_seen_once_with_what_is_mapped_there() {
+        let (a, b) = ([map(10, 20), map(20, 30), map(50, 60)], [map(15, 25), map(40, 60)]);
+        let mut seen = Vec::new();
+        let result = each_part(&a, &b, |start, end, here, there| {
+            if here.is_some() || there.is_some() {
+                seen.push((start, end, here.map(|map| map.start), there.map(|map| map.start)));
+            }
+            Ok(())
+        });
+        assert!(result.is_ok());
+        let expected = [
+            (10, 15, Some(10), None),
+            (15, 20, Some(10), Some(15)),
+            (20, 25, Some(20), Some(15)),
+            (25, 30, Some(20), None),
+            (40, 50, None, Some(40)),
+            (50, 60, Some(50), Some(40)),
+        ];
+        assert_eq!(seen, expected);
+    }
+}

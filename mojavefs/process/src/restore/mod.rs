@@ -1,0 +1,105 @@
+//! Abort in place: the process puts itself back as its checkpoint still is, and keeps its pid by never losing it.
+//!
+//! Everything here runs on the library's own stack and allocates nothing: the program's memory changes underneath. What
+//! can't be put back ends the process, with a last word: its speculations are undone with it.
+
+#![allow(unsafe_code)]
+
+mod children;
+mod descriptors;
+mod kernel;
+mod memory;
+
+use crate::arena::{Arena, Jump};
+use crate::limits::{MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX};
+use crate::maps::Mapping;
+use crate::sys::{self, Errno, Piece};
+
+/// Room to work in.
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) text_a: [u8; TEXT_BYTES_MAX],
+    text_b: [u8; TEXT_BYTES_MAX],
+    pub(crate) maps_a: [Mapping; MAPPINGS_MAX],
+    maps_b: [Mapping; MAPPINGS_MAX],
+    pages_a: [u64; PAGES_STEP],
+    pages_b: [u64; PAGES_STEP],
+    pieces: [Piece; PIECES_STEP],
+    numbers: [i32; 65_536],
+}
+
+/// What could not be put back.
+struct Failure {
+    what: &'static str,
+    errno: i32,
+}
+
+trait What<T> {
+    fn what(self, what: &'static str) -> Result<T, Failure>;
+}
+
+impl<T> What<T> for sys::Result<T> {
+    fn what(self, what: &'static str) -> Result<T, Failure> {
+        self.map_err(|Errno(errno)| Failure { what, errno })
+    }
+}
+
+/// Goes back to where the level of `jump` was entered. Signals are blocked.
+pub(crate) fn go_back(arena: &mut Arena, jump: Jump) -> ! {
+    arena.jump = jump;
+    let stack = arena.stack_top();
+    sys::on_stack(stack, run, core::ptr::from_mut(arena).cast())
+}
+
+extern "C" fn run(arena: *mut u8) -> ! {
+    // SAFETY: `go_back` passed the arena on; whoever held it before never runs again.
+    let arena = unsafe { &mut *arena.cast::<Arena>() };
+    if let Err(failure) = put_back(arena) {
+        let id = arena.levels[arena.jump.level].id;
+        let mut digits = [0u8; 24];
+        let number = |value: i32, into: &mut [u8; 24]| -> usize {
+            use core::fmt::Write;
+            struct Into<'a>(&'a mut [u8; 24], usize);
+            impl Write for Into<'_> {
+                fn write_str(&mut self, text: &str) -> core::fmt::Result {
+                    self.0[self.1..self.1 + text.len()].copy_from_slice(text.as_bytes());
+                    self.1 += text.len();
+                    Ok(())
+                }
+            }
+            let mut into = Into(into, 0);
+            let _ = write!(into, "{value}");
+            into.1
+        };
+        let id_len = number(id, &mut digits);
+        let mut errno = [0u8; 24];
+        let errno_len = number(failure.errno, &mut errno);
+        sys::die(&[
+            b"libmojave: abort of speculation ",
+            &digits[..id_len],
+            b": cannot put back ",
+            failure.what.as_bytes(),
+            b" (errno ",
+            &errno[..errno_len],
+            b"); the process ends, and what it had undecided is undone",
+        ]);
+    }
+    let level = arena.jump.level;
+    // SAFETY: memory is as it was at the checkpoint.
+    unsafe { sys::resume(&arena.levels[level].registers, 0) }
+}
+
+fn put_back(arena: &mut Arena) -> Result<(), Failure> {
+    let target = arena.jump.level;
+    // Checkpoints of later levels share pages with this process: when they are gone, a page that it has alone is one that
+    // was changed since the level was entered.
+    for level in (target + 1..arena.depth).rev() {
+        arena.end_checkpoint(level);
+    }
+    arena.reap_dying(0);
+    children::end_new(arena)?;
+    kernel::end_new_threads(arena)?;
+    memory::put_back(arena)?;
+    descriptors::put_back(arena)?;
+    kernel::put_back(arena)
+}

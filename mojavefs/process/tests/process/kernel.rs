@@ -1,0 +1,198 @@
+//! What the kernel keeps of a process is as it was.
+
+use crate::alone::{abort, alone, children, enter, lives, pipe, read_some};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+
+fn open_fds() -> Vec<String> {
+    let dir = std::fs::read_dir("/proc/self/fd").unwrap();
+    let mut fds: Vec<String> = dir
+        .flatten()
+        .filter_map(|entry| {
+            let target = std::fs::read_link(entry.path()).ok()?;
+            Some(format!("{} {}", entry.file_name().display(), target.display()))
+        })
+        .filter(|line| !line.contains("/proc/"))
+        .collect();
+    fds.sort();
+    fds
+}
+
+#[test]
+fn descriptors_offsets_and_flags_are_as_they_were() {
+    let (one, two) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    std::fs::write(one.path(), b"0123456789").unwrap();
+    alone(|| {
+        let mut read = File::open(one.path()).unwrap();
+        read.seek(std::io::SeekFrom::Start(3)).unwrap();
+        let (closed, replaced) = (File::open(one.path()).unwrap(), File::open(one.path()).unwrap());
+        // The library's own descriptors are there from the first entry on.
+        assert_eq!(enter(), None);
+        crate::alone::commit();
+        let before = open_fds();
+        if enter().is_none() {
+            read.read_exact(&mut [0; 4]).unwrap();
+            unsafe { libc::close(closed.as_raw_fd()) };
+            let new = File::open(two.path()).unwrap();
+            unsafe { libc::dup2(new.as_raw_fd(), replaced.as_raw_fd()) };
+            unsafe { libc::fcntl(read.as_raw_fd(), libc::F_SETFD, 0) };
+            unsafe { libc::fcntl(read.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+            std::mem::forget(new);
+            abort(1);
+        }
+        assert_eq!(open_fds(), before);
+        let mut rest = String::new();
+        read.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "3456789");
+        assert_eq!(unsafe { libc::fcntl(read.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
+        assert_eq!(unsafe { libc::fcntl(read.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK, 0);
+        assert_eq!(unsafe { libc::fcntl(closed.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
+    });
+}
+
+#[test]
+fn locks_taken_since_are_released_and_released_ones_are_held() {
+    let (taken, held) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    alone(|| {
+        let (a, b) = (File::open(taken.path()).unwrap(), File::options().write(true).open(held.path()).unwrap());
+        let lock = |kind: i32| libc::flock { l_type: kind as i16, l_whence: 0, l_start: 10, l_len: 5, l_pid: 0 };
+        let set = |file: &File, kind: i32| {
+            let lock = lock(kind);
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) }
+        };
+        assert_eq!(set(&b, libc::F_WRLCK), 0);
+        if enter().is_none() {
+            assert_eq!(unsafe { libc::flock(a.as_raw_fd(), libc::LOCK_EX) }, 0);
+            assert_eq!(set(&b, libc::F_UNLCK), 0);
+            abort(1);
+        }
+        let others = crate::alone::exit_code(|| {
+            let again = File::open(taken.path()).unwrap();
+            let free = unsafe { libc::flock(again.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+            let again = File::options().write(true).open(held.path()).unwrap();
+            i32::from(free != 0) + 2 * i32::from(set(&again, libc::F_WRLCK) == 0)
+        });
+        assert_eq!(others, 0, "1: flock is still held, 2: the fcntl lock is lost");
+    });
+}
+
+extern "C" fn nothing(_: i32) {}
+
+#[test]
+fn signals_directory_umask_and_timers_are_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    alone(|| unsafe {
+        libc::signal(libc::SIGUSR1, nothing as *const () as usize);
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut mask, libc::SIGUSR2);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+        libc::umask(0o027);
+        std::env::set_current_dir(dir.path()).unwrap();
+        let hour = libc::itimerval {
+            it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+            it_value: libc::timeval { tv_sec: 3600, tv_usec: 0 },
+        };
+        libc::setitimer(libc::ITIMER_VIRTUAL, &raw const hour, std::ptr::null_mut());
+        if enter().is_none() {
+            libc::signal(libc::SIGUSR1, libc::SIG_IGN);
+            libc::signal(libc::SIGTERM, nothing as *const () as usize);
+            libc::sigemptyset(&raw mut mask);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+            libc::umask(0);
+            std::env::set_current_dir("/").unwrap();
+            let none: libc::itimerval = std::mem::zeroed();
+            libc::setitimer(libc::ITIMER_VIRTUAL, &raw const none, std::ptr::null_mut());
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_NONE;
+            let mut timer = std::mem::zeroed();
+            assert_eq!(libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer), 0);
+            abort(1);
+        }
+        let action = |signal| {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut action);
+            action.sa_sigaction
+        };
+        assert_eq!(action(libc::SIGUSR1), nothing as *const () as usize);
+        assert_eq!(action(libc::SIGTERM), libc::SIG_DFL);
+        let mut now: libc::sigset_t = std::mem::zeroed();
+        libc::sigprocmask(libc::SIG_SETMASK, std::ptr::null(), &raw mut now);
+        assert_eq!(libc::sigismember(&raw const now, libc::SIGUSR2), 1);
+        assert_eq!(libc::sigismember(&raw const now, libc::SIGTERM), 0);
+        assert_eq!(libc::umask(0), 0o027);
+        assert_eq!(std::env::current_dir().unwrap(), dir.path().canonicalize().unwrap());
+        let mut timer: libc::itimerval = std::mem::zeroed();
+        libc::getitimer(libc::ITIMER_VIRTUAL, &raw mut timer);
+        assert!(timer.it_value.tv_sec > 3000);
+        // The POSIX timer is gone: another entry is not refused.
+        assert_eq!(enter(), None);
+        crate::alone::commit();
+    });
+}
+
+#[test]
+fn children_started_since_are_ended_and_earlier_ones_are_not() {
+    alone(|| {
+        let sleeper = || match unsafe { libc::fork() } {
+            0 => loop {
+                unsafe { libc::pause() };
+            },
+            child => child,
+        };
+        let earlier = sleeper();
+        let (said, say) = pipe();
+        if enter().is_none() {
+            let child = sleeper();
+            let parent = unsafe { libc::fork() };
+            if parent == 0 {
+                let grandchild = sleeper();
+                (&say).write_all(&grandchild.to_le_bytes()).unwrap();
+                loop {
+                    unsafe { libc::pause() };
+                }
+            }
+            let grandchild = read_some(&said);
+            (&say).write_all(&[&child.to_le_bytes()[..], &parent.to_le_bytes(), &grandchild].concat()).unwrap();
+            abort(1);
+        }
+        for pid in read_some(&said).chunks(4) {
+            let pid = i32::from_le_bytes(pid.try_into().unwrap());
+            assert!(!lives(pid), "process {pid} is still there");
+        }
+        assert!(lives(earlier));
+        // The checkpoint is told to end, and not waited for.
+        crate::alone::until(|| children(std::process::id() as i32).iter().filter(|pid| lives(**pid)).count() == 1);
+        unsafe { libc::kill(earlier, libc::SIGKILL) };
+        assert_eq!(crate::alone::wait(earlier), -libc::SIGKILL);
+    });
+}
+
+#[test]
+fn the_pid_is_the_same_on_both_branches() {
+    alone(|| {
+        let pid = std::process::id();
+        if enter().is_none() {
+            assert_eq!(std::process::id(), pid);
+            abort(1);
+        }
+        assert_eq!(std::process::id(), pid);
+    });
+}
+
+#[test]
+fn a_leader_of_a_process_group_and_an_ordinary_user_can_speculate() {
+    alone(|| {
+        assert_eq!(unsafe { libc::setpgid(0, 0) }, 0);
+        assert_eq!(unsafe { libc::setgid(65_534) + libc::setuid(65_534) }, 0);
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
+        let mut value = vec![1u8; 10_000];
+        for _ in 0..10 {
+            if enter().is_none() {
+                value.fill(2);
+                abort(3);
+            }
+            assert!(value.iter().all(|byte| *byte == 1));
+        }
+    });
+}
