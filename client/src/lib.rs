@@ -10,6 +10,7 @@ pub mod limits;
 mod mount;
 mod notify;
 mod remote;
+mod speech;
 mod sys;
 mod view;
 

@@ -95,9 +95,17 @@ pub(crate) fn dup_onto(fd: BorrowedFd<'_>, number: c_int, close_on_exec: bool) -
     Ok(())
 }
 
-/// Takes over a descriptor that the kernel has just given to this process in a message.
+/// Whether two descriptors come from the same `open`, and so share their offset. Where the kernel doesn't say: no.
+pub(crate) fn is_same_open(a: &OwnedFd, b: &OwnedFd) -> bool {
+    const KCMP_FILE: c_int = 0;
+    let own = std::process::id();
+    // SAFETY: the call touches no memory of ours.
+    (unsafe { libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, a.as_raw_fd(), b.as_raw_fd()) }) == 0
+}
+
+/// Takes over a descriptor that the kernel has just given to this process.
 pub(crate) fn own(fd: std::os::fd::RawFd) -> OwnedFd {
-    // SAFETY: the caller got it from `recvmsg` and hands it on to nobody else.
+    // SAFETY: the caller got it from a system call and hands it on to nobody else.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

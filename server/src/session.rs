@@ -132,7 +132,15 @@ impl Session {
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         for _ in 0..OPERATION_TRIES_MAX {
-            let result = self.shared.coordinator.undisturbed(|| operation(&self.shared.ops, &view.scope()));
+            let result = self.shared.coordinator.undisturbed(|| {
+                let scope = view.scope();
+                match scope.is_over() {
+                    true => {
+                        Err(Fault::new(FaultKind::Stale, format!("the speculation of view {} is decided", view.id)))
+                    }
+                    false => operation(&self.shared.ops, &scope),
+                }
+            });
             match (result, view.context) {
                 (Err(fault), Some(context)) if fault.kind == FaultKind::Again => {
                     view.set_scope(Arc::new(self.shared.coordinator.scope_of(context)?));
@@ -260,12 +268,20 @@ impl Session {
             Request::Read { view, ino, offset, size } => {
                 Ok(Reply::Data(self.on(view, |ops, scope| ops.read(scope, ino, offset, size))?))
             }
-            Request::Write { view, ino, offset, data, clear_set_id } => {
-                self.change(view, || file(ino), |ops, scope| ops.write(scope, ino, offset, data, clear_set_id))?;
-                if let Some(bytes) = &self.open_view(view)?.bytes {
+            Request::Write { view, ino, offset, data, append, clear_set_id } => {
+                let at = (offset, append);
+                let written =
+                    self.change(view, || file(ino), |ops, scope| ops.write(scope, ino, at, data, clear_set_id))?;
+                let open = self.open_view(view)?;
+                if let Some(bytes) = &open.bytes {
                     bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
-                Ok(Reply::Done)
+                if written != offset {
+                    // The kernel believes it elsewhere: the file has grown without it.
+                    open.view.owe([Invalidation::Inode(ino)]);
+                    self.shared.nudge_announcer();
+                }
+                Ok(Reply::Offset(written))
             }
             Request::Fallocate { view, ino, offset, len, mode } => {
                 self.change(view, || file(ino), |ops, scope| ops.fallocate(scope, ino, offset, len, mode))?;

@@ -8,6 +8,7 @@ mod disk;
 mod filesystem;
 mod jobs;
 mod mounting;
+mod output;
 mod posix;
 mod serving;
 mod spreading;

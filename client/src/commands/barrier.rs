@@ -2,6 +2,7 @@
 
 use super::{EXIT_TRY_AGAIN, Where, shown};
 use crate::control::{self, unexpected};
+use crate::speech::err;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
@@ -46,7 +47,7 @@ impl Barrier {
         let mut code = ExitCode::SUCCESS;
         for spec in specs {
             if outcome(&stream, spec)? == SpecState::Aborted {
-                eprintln!("mojavefs: speculation {spec} was rolled back");
+                err!("mojavefs: speculation {spec} was rolled back");
                 code = ExitCode::from(EXIT_TRY_AGAIN);
             }
         }

@@ -3,6 +3,7 @@
 use super::{Where, parse_spec, shown};
 use crate::control::{ask, unexpected};
 use crate::limits::PATCH_BYTES_MAX;
+use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind};
@@ -40,7 +41,7 @@ impl Diff {
             () if self.json => {
                 let list: Vec<_> = changes.iter().map(as_json).collect();
                 let text = serde_json::to_string_pretty(&list).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
-                println!("{text}");
+                out!("{text}");
             }
             () if self.patch => {
                 for change in &changes {
@@ -48,13 +49,13 @@ impl Diff {
                 }
             }
             () if self.stat => show_stat(&changes),
-            () => changes.iter().for_each(|change| println!("{}", line(change))),
+            () => changes.iter().for_each(|change| out!("{}", line(change))),
         }
         Ok(ExitCode::SUCCESS)
     }
 
     fn show_patch(&self, stream: &UnixStream, change: &Change) -> Result<(), Fault> {
-        println!("{}", line(change));
+        out!("{}", line(change));
         let old_path = match &change.kind {
             ChangeKind::Renamed { from, .. } => from,
             _ => &change.path,
@@ -67,10 +68,13 @@ impl Diff {
                 let (old, new) = (format!("a/{}", shown(old_path)), format!("b/{}", shown(&change.path)));
                 let old = if change.before.is_some() { old } else { "/dev/null".to_owned() };
                 let new = if change.after.is_some() { new } else { "/dev/null".to_owned() };
-                print!("{}", TextDiff::from_lines(&before, &after).unified_diff().header(&old, &new));
+                crate::speech::say(format_args!(
+                    "{}",
+                    TextDiff::from_lines(&before, &after).unified_diff().header(&old, &new)
+                ));
             }
-            (Content::TooLarge, _) | (_, Content::TooLarge) => println!("the files are too large to be compared"),
-            _ => println!("binary files differ"),
+            (Content::TooLarge, _) | (_, Content::TooLarge) => out!("the files are too large to be compared"),
+            _ => out!("binary files differ"),
         }
         Ok(())
     }
@@ -164,9 +168,9 @@ fn show_stat(changes: &[Change]) {
         let (old, new) = (bytes(change.before.as_ref()), bytes(change.after.as_ref()));
         before += old;
         after += new;
-        println!("{}  {old} -> {new} bytes", line(change));
+        out!("{}  {old} -> {new} bytes", line(change));
     }
-    println!("{}, {before} -> {after} bytes", super::count(changes.len() as u64, "change"));
+    out!("{}, {before} -> {after} bytes", super::count(changes.len() as u64, "change"));
 }
 
 fn as_json(change: &Change) -> serde_json::Value {

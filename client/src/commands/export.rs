@@ -3,6 +3,7 @@
 use super::import::below;
 use super::tree::Copy;
 use super::{Where, count, host_fault};
+use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ impl Export {
         }
         let mut copy = Copy::new("exported");
         copy.contents(&from, &self.dir)?;
-        println!("exported {}", count(copy.end(), "file"));
+        out!("exported {}", count(copy.end(), "file"));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -3,6 +3,7 @@
 use super::progress::Progress;
 use super::{Embedded, count};
 use crate::limits::MEMORY_BYTES;
+use crate::speech::out;
 use clap::Args;
 use mojavefs::error::Fault;
 use std::path::PathBuf;
@@ -24,13 +25,13 @@ impl Fsck {
         progress.end();
         let checked = checked?;
         let counts: Vec<String> = checked.counts.iter().map(|(thing, number)| format!("{number} {thing}")).collect();
-        println!("{}: {}", self.store.display(), counts.join(", "));
+        out!("{}: {}", self.store.display(), counts.join(", "));
         if checked.problems.is_empty() {
-            println!("the store is sound");
+            out!("the store is sound");
             return Ok(ExitCode::SUCCESS);
         }
-        checked.problems.iter().for_each(|problem| println!("problem: {problem}"));
-        println!("{} found", count(checked.problems.len() as u64, "problem"));
+        checked.problems.iter().for_each(|problem| out!("problem: {problem}"));
+        out!("{} found", count(checked.problems.len() as u64, "problem"));
         Ok(ExitCode::from(EXIT_PROBLEMS))
     }
 }

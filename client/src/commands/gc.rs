@@ -3,6 +3,7 @@
 use super::progress::Progress;
 use super::{Where, count};
 use crate::control::{ask, unexpected};
+use crate::speech::out;
 use clap::Args;
 use mojavefs::error::Fault;
 use mojavefs::wire::control::{Answer, Ask};
@@ -32,7 +33,7 @@ impl Gc {
             }
         }
         progress.end();
-        println!("reclaimed {}", count(total, "record"));
+        out!("reclaimed {}", count(total, "record"));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -4,6 +4,7 @@ use super::tree::Copy;
 use super::{EXIT_TRY_AGAIN, Where, conflict_lines, count, host_fault};
 use crate::control::unexpected;
 use crate::job::{JobView, Place};
+use crate::speech::{err, out};
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::wire::control::{Answer, Ask, Start};
@@ -40,12 +41,12 @@ impl Import {
         view.drain()?;
         match view.ask(&Ask::Commit { spec: view.spec, resolutions: Vec::new() })? {
             Answer::Outcome(outcome) if matches!(outcome.state, SpecState::Committed | SpecState::Voted) => {
-                println!("imported {}", count(files, "file"));
+                out!("imported {}", count(files, "file"));
                 Ok(ExitCode::SUCCESS)
             }
             Answer::Outcome(outcome) => {
-                eprintln!("mojavefs: the import conflicts with what changed meanwhile; nothing was imported:");
-                conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| eprintln!("{line}"));
+                err!("mojavefs: the import conflicts with what changed meanwhile; nothing was imported:");
+                conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
                 Ok(ExitCode::from(EXIT_TRY_AGAIN))
             }
             other => Err(unexpected(&other)),

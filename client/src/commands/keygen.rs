@@ -1,6 +1,7 @@
 //! `mojavefs keygen`
 
 use super::host_fault;
+use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::net::Key;
@@ -27,10 +28,7 @@ impl Keygen {
         let cannot = |e| host_fault(format!("make the key file {}", self.file.display()))(e);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file).map_err(cannot)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)?;
-        println!(
-            "{}: whoever has this file may do everything to the store that is served with it",
-            self.file.display()
-        );
+        out!("{}: whoever has this file may do everything to the store that is served with it", self.file.display());
         Ok(ExitCode::SUCCESS)
     }
 }

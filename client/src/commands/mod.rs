@@ -25,6 +25,7 @@ pub use specrun::specrun_main;
 use crate::control;
 use crate::daemon::Backend;
 use crate::job::find::Filesystem;
+use crate::speech::{err, out};
 use clap::{Args, Parser, Subcommand};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
@@ -167,7 +168,7 @@ pub fn mojavefs_main(embedded: &dyn Embedded) -> ExitCode {
 
 /// Says what went wrong.
 pub(crate) fn complain(program: &str, fault: &Fault) {
-    eprintln!("{program}: {fault}");
+    err!("{program}: {fault}");
 }
 
 /// A fault of a system call on something of the host's.
@@ -217,16 +218,16 @@ pub(crate) fn conflict_lines(conflicts: &[Conflict], more: u64) -> Vec<String> {
 pub(crate) fn tell(outcome: &Outcome) -> ExitCode {
     let changes = count(outcome.changes, "change");
     match outcome.state {
-        SpecState::Committed => println!("committed {} ({changes})", outcome.spec),
-        SpecState::Aborted => println!("aborted {} ({changes} undone)", outcome.spec),
-        SpecState::Voted => println!("committed {} into the job around it ({changes})", outcome.spec),
+        SpecState::Committed => out!("committed {} ({changes})", outcome.spec),
+        SpecState::Aborted => out!("aborted {} ({changes} undone)", outcome.spec),
+        SpecState::Voted => out!("committed {} into the job around it ({changes})", outcome.spec),
         SpecState::Held | SpecState::Running if outcome.conflicts.is_empty() => {
-            println!("{} is still undecided ({changes})", outcome.spec);
+            out!("{} is still undecided ({changes})", outcome.spec);
         }
         SpecState::Held | SpecState::Running => {
-            eprintln!("mojavefs: {} conflicts with what became final meanwhile:", outcome.spec);
-            conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| eprintln!("{line}"));
-            eprintln!(
+            err!("mojavefs: {} conflicts with what became final meanwhile:", outcome.spec);
+            conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
+            err!(
                 "nothing was changed; say whose version stands with --ours PATH or --theirs PATH, or abort {}",
                 outcome.spec
             );

@@ -5,6 +5,7 @@ use crate::daemon::{self, Backend, Setup};
 use crate::limits::{MEMORY_BYTES, START_TIME_MAX};
 use crate::mount;
 use crate::remote::Remote;
+use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::net::Address;
@@ -156,7 +157,7 @@ impl Mount {
         let _ = nix::unistd::setsid();
         log_to(std::io::stderr);
         let say = |line: &str| {
-            println!("{line}");
+            out!("{line}");
             drop(std::io::stdout().flush());
         };
         let ready = || {

@@ -3,6 +3,7 @@
 use super::mount::{log_to, parse_size};
 use super::{Embedded, host_fault, keygen};
 use crate::daemon::ending_signals;
+use crate::speech::out;
 use clap::Args;
 use mojavefs::error::Fault;
 use mojavefs::net::Address;
@@ -40,7 +41,7 @@ impl Serve {
         let owner = (geteuid().as_raw(), getegid().as_raw());
         let serving = embedded.serve(&self.store, self.memory, owner, &self.listen, key.as_ref())?;
         let addresses: Vec<String> = serving.addresses.iter().map(Address::to_string).collect();
-        println!("ready: {}", addresses.join(" "));
+        out!("ready: {}", addresses.join(" "));
         drop(std::io::stdout().flush());
         signals.wait().map_err(|e| host_fault("wait for a signal")(e.into()))?;
         Ok(ExitCode::SUCCESS)

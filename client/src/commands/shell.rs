@@ -1,8 +1,9 @@
 //! `mojavefs shell`
 
-use super::{Where, host_fault, parse_spec};
+use super::{EXIT_TRY_AGAIN, Where, host_fault, parse_spec};
 use crate::job::supervise::{self, Ending, Supervisor};
 use crate::job::{JobView, Place};
+use crate::speech::err;
 use clap::Args;
 use mojavefs::error::Fault;
 use mojavefs::id::SpecId;
@@ -34,9 +35,13 @@ impl Shell {
         };
         let environment = [("MOJAVEFS_SPEC", self.id.to_string())];
         let ending = supervisor
-            .run(&command, None, &|| view.has_fallen(), &environment, None)
+            .run(&command, None, &|| view.is_over(), &environment, None)
             .map_err(host_fault(command[0].display()))?;
         supervise::end_all();
+        if view.is_over() {
+            err!("mojavefs: speculation {} was decided; what ran in it was ended", self.id);
+            return Ok(ExitCode::from(EXIT_TRY_AGAIN));
+        }
         view.drain()?;
         Ok(match ending {
             Ending::Exited(code) => ExitCode::from(code as u8),

@@ -3,6 +3,7 @@
 use super::why::{depends_on, word};
 use super::{Where, conflict_lines, count, graph};
 use crate::control::unexpected;
+use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::wire::SpecStatus;
@@ -35,15 +36,15 @@ impl Status {
             return Err(unexpected(&Answer::Done));
         };
         match self.json {
-            _ if self.dot => print!("{}", graph::dot(&status)),
-            _ if self.svg => print!("{}", graph::svg(&status)),
+            _ if self.dot => crate::speech::say(format_args!("{}", graph::dot(&status))),
+            _ if self.svg => crate::speech::say(format_args!("{}", graph::svg(&status))),
             true => {
                 let list: Vec<_> = status.iter().map(as_json).collect();
                 let text = serde_json::to_string_pretty(&list).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
-                println!("{text}");
+                out!("{text}");
             }
-            false if status.is_empty() => println!("nothing is undecided"),
-            false if self.graph => print!("{}", graph::tree(&status)),
+            false if status.is_empty() => out!("nothing is undecided"),
+            false if self.graph => crate::speech::say(format_args!("{}", graph::tree(&status))),
             false => status.iter().for_each(show),
         }
         Ok(ExitCode::SUCCESS)
@@ -81,7 +82,7 @@ fn show(status: &SpecStatus) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
     let user = nix::unistd::User::from_uid(status.info.uid.into()).ok().flatten();
     let user = user.map_or_else(|| status.info.uid.to_string(), |user| user.name);
-    println!(
+    out!(
         "{}  {}  {user}  {} ago  {}, {}  {}",
         status.id,
         word(status.state),
@@ -91,11 +92,11 @@ fn show(status: &SpecStatus) {
         status.info.command
     );
     for (on, why) in depends_on(status) {
-        println!("  depends on {on}: {why}");
+        out!("  depends on {on}: {why}");
     }
     if !status.conflicts.is_empty() {
-        println!("  conflicts:");
-        conflict_lines(&status.conflicts, 0).iter().for_each(|line| println!("  {line}"));
+        out!("  conflicts:");
+        conflict_lines(&status.conflicts, 0).iter().for_each(|line| out!("  {line}"));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Where, parse_spec, shown};
 use crate::control::unexpected;
+use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
@@ -29,7 +30,7 @@ impl Why {
         let mut told = BTreeSet::new();
         tell(&all, job, 0, &mut told);
         if told.len() == 1 && depends_on(job).is_empty() {
-            println!("{} depends on nothing that is undecided", self.id);
+            out!("{} depends on nothing that is undecided", self.id);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -56,7 +57,7 @@ fn tell(all: &[SpecStatus], status: &SpecStatus, depth: usize, told: &mut BTreeS
             Some(other) => (word(other.state), format!(" `{}`", other.info.command)),
             None => ("undecided, of another user", String::new()),
         };
-        println!("{:indent$}{} depends on {spec}{command} ({state}): it {why}", "", status.id, indent = depth * 2);
+        out!("{:indent$}{} depends on {spec}{command} ({state}): it {why}", "", status.id, indent = depth * 2);
         if let Some(other) = whose {
             tell(all, other, depth + 1, told);
         }

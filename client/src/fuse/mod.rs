@@ -317,14 +317,15 @@ impl Filesystem for Fuse {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let append = flags.0 & nix::libc::O_APPEND != 0;
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let request = Request::Write { view: self.view.id(), ino: Ino(ino.0), offset, data, clear_set_id };
-        match self.view.server().done(request) {
-            Ok(()) => reply.written(data.len() as u32),
+        let request = Request::Write { view: self.view.id(), ino: Ino(ino.0), offset, data, append, clear_set_id };
+        match self.view.server().offset(request) {
+            Ok(_) => reply.written(data.len() as u32),
             Err(fault) => reply.error(error(&fault)),
         }
     }

@@ -3,10 +3,12 @@
 use crate::sys;
 use mojavefs::error::{Fault, FaultKind};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek};
 use std::fs;
-use std::os::fd::{AsFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 /// What is open below a path.
@@ -17,6 +19,8 @@ pub(crate) struct Descriptors {
 
 struct Open {
     fd: RawFd,
+    /// The descriptor as it was inherited: others share its offset.
+    original: OwnedFd,
     path: PathBuf,
     flags: OFlag,
     offset: Option<i64>,
@@ -41,10 +45,29 @@ fn look(fd: RawFd, mountpoint: &Path) -> Option<Open> {
     let flags = OFlag::from_bits_retain(fcntl(borrowed, FcntlArg::F_GETFL).ok()?);
     let close_on_exec = fcntl(borrowed, FcntlArg::F_GETFD).ok()? & FdFlag::FD_CLOEXEC.bits() != 0;
     let offset = lseek(borrowed, 0, Whence::SeekCur).ok();
-    Some(Open { fd, path, flags, offset, close_on_exec })
+    let original = fcntl(borrowed, FcntlArg::F_DUPFD_CLOEXEC(ORIGINALS_FROM)).ok()?;
+    Some(Open { fd, original: sys::own(original), path, flags, offset, close_on_exec })
 }
 
+/// Where inherited descriptors are kept, out of the way of those that shells use.
+const ORIGINALS_FROM: RawFd = 100;
+
 impl Descriptors {
+    /// Standard error as it was inherited, if it lies on the filesystem.
+    pub(crate) fn stderr(&self) -> Option<io::Result<OwnedFd>> {
+        let open = self.open.iter().find(|open| open.fd == libc::STDERR_FILENO);
+        open.map(|open| open.original.try_clone())
+    }
+
+    /// What the job read or wrote through its descriptors has happened: whoever shares the inherited ones goes on there.
+    pub(crate) fn catch_up(&self) {
+        for open in self.open.iter().filter(|open| open.offset.is_some()) {
+            if let Ok(at) = lseek(sys::borrow(open.fd), 0, Whence::SeekCur) {
+                let _ = lseek(&open.original, at, Whence::SeekSet);
+            }
+        }
+    }
+
     /// Opens them again, now that their paths lead into the view.
     pub(crate) fn reopen(&self) -> Result<(), Fault> {
         if let Some(directory) = &self.directory {
@@ -52,8 +75,9 @@ impl Descriptors {
                 Fault::new(FaultKind::Io, format!("go to {} in the job's view: {e}", directory.display()))
             })?;
         }
-        for open in &self.open {
-            open.reopen().map_err(|e| {
+        for (at, open) in self.open.iter().enumerate() {
+            let before = self.open[..at].iter().find(|before| sys::is_same_open(&before.original, &open.original));
+            open.reopen(before).map_err(|e| {
                 let text = format!("open {} (descriptor {}) in the job's view: {e}", open.path.display(), open.fd);
                 Fault::new(FaultKind::Io, text)
             })?;
@@ -63,15 +87,18 @@ impl Descriptors {
 }
 
 impl Open {
-    fn reopen(&self) -> nix::Result<()> {
+    /// Opens it again, or as a copy of `before`, which shares its offset.
+    fn reopen(&self, before: Option<&Open>) -> nix::Result<()> {
+        let failed = |e: io::Error| nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+        if let Some(before) = before {
+            return sys::dup_onto(sys::borrow(before.fd), self.fd, self.close_on_exec).map_err(failed);
+        }
         let flags = self.flags - (OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_TRUNC);
         let again = nix::fcntl::open(&self.path, flags, Mode::empty())?;
         if let Some(offset) = self.offset {
             // A fifo or the like has none; then it had none before.
             let _ = lseek(again.as_fd(), offset, Whence::SeekSet);
         }
-        let target: RawFd = self.fd;
-        sys::dup_onto(again.as_fd(), target, self.close_on_exec)
-            .map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(nix::libc::EIO)))
+        sys::dup_onto(again.as_fd(), self.fd, self.close_on_exec).map_err(failed)
     }
 }

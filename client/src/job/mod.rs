@@ -8,6 +8,7 @@ pub(crate) mod supervise;
 use crate::control::{ask, receive, unexpected};
 use crate::job::find::Filesystem;
 use crate::mount::{self, MountOptions};
+use crate::speech;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask, Start};
@@ -62,8 +63,18 @@ impl Place {
     /// Enters the namespace. Only before any thread was started.
     pub(crate) fn enter(filesystem: &Filesystem) -> Result<Place, Fault> {
         let inherited = descriptors::on(&filesystem.mountpoint);
+        if let Some(stderr) = inherited.stderr() {
+            // What specrun itself says is no part of the job.
+            let stderr = stderr.map_err(|e| Fault::new(FaultKind::Io, format!("standard error: {e}")))?;
+            speech::set_stderr(File::from(stderr));
+        }
         namespace::enter()?;
         Ok(Place { filesystem: filesystem.clone(), inherited, occupied: Cell::new(false) })
+    }
+
+    /// The job is committed: whoever shares the inherited descriptors goes on where it left them.
+    pub(crate) fn catch_up(&self) {
+        self.inherited.catch_up();
     }
 }
 
@@ -106,6 +117,12 @@ impl JobView {
         let news = Arc::new(News::default());
         let answers = listen(&stream, news.clone(), on_fall).map_err(fault("listen to the daemon"))?;
         Ok(JobView { stream, answers, mount, spec, news })
+    }
+
+    /// The speculation was decided, or the daemon is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        let said = self.news.said.lock();
+        said.gone || matches!(said.decided, Some(SpecState::Committed | SpecState::Aborted))
     }
 
     /// Someone else aborted the speculation, or the daemon is gone.

@@ -251,7 +251,7 @@ pub enum Request<'a> {
         /** At most [`crate::limits::IO_BYTES_MAX`]. */
         size: u32,
     },
-    /// Writes all of `data`. Answer: [`Reply::Done`].
+    /// Writes all of `data`. Answer: [`Reply::Offset`], where it was written.
     Write {
         /// The view.
         view: ViewId,
@@ -262,6 +262,8 @@ pub enum Request<'a> {
         /// At most [`crate::limits::IO_BYTES_MAX`].
         #[serde(with = "serde_bytes")]
         data: &'a [u8],
+        /// At the end, wherever that is: `offset` is where the kernel believes it to be.
+        append: bool,
         /// The caller is unprivileged: set-id bits are cleared.
         clear_set_id: bool,
     },

@@ -35,7 +35,7 @@ impl Coordinator {
 
     /// What a speculation would see without its own changes, to be read.
     pub(crate) fn before(&self, spec: SpecId, uid: u32) -> Result<Scope, Fault> {
-        Ok(Scope { sight: self.changes_of(spec, uid)?.before, touches: None })
+        Ok(Scope { sight: self.changes_of(spec, uid)?.before, touches: None, over: Arc::default() })
     }
 
     /// A page of what an undecided speculation changed, for its owner or root.

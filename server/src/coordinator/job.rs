@@ -6,7 +6,7 @@ use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::wire::{JobInfo, OnRead, SpecState, SpecStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A job's speculation and what belongs to it.
@@ -42,6 +42,8 @@ pub(crate) struct Job {
     pub(crate) recorded: bool,
     /// How much content it wrote.
     pub(crate) bytes: Arc<AtomicU64>,
+    /// It is decided, or part of the job around it: its own views have nothing to say any more.
+    pub(crate) over: Arc<AtomicBool>,
 }
 
 impl Job {

@@ -18,6 +18,7 @@ use mojavefs::wire::{
     Change, ChangeKind, Conflict, OnRead, Outcome, RenameMode, Resolution, SeekWhence, SpecState, XattrMode,
 };
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Where moved things wait until all names are free, below the root.
 const WAITING: &str = ".mojavefs-moving-";
@@ -166,7 +167,7 @@ impl Replay<'_> {
     }
 
     fn source(&self) -> Scope {
-        Scope { sight: self.from.clone(), touches: None }
+        Scope { sight: self.from.clone(), touches: None, over: Arc::default() }
     }
 
     fn find_in(&self, scope: &Scope, path: &[u8]) -> Result<Ino, Fault> {
@@ -323,7 +324,7 @@ impl Replay<'_> {
             if data.is_empty() {
                 return Ok(());
             }
-            self.ops.write(self.to, ino, at, &data, false)?;
+            self.ops.write(self.to, ino, (at, false), &data, false)?;
             at += data.len() as u64;
         }
     }

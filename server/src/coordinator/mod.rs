@@ -26,6 +26,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use state::State;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// How a job begins.
 pub(crate) struct Beginning {
@@ -134,7 +135,11 @@ impl Coordinator {
 
     /// What trunk sees.
     pub(crate) fn trunk(&self) -> Scope {
-        Scope { sight: Sight::trunk(), touches: Some(Arc::new(TrunkTouches(self.conflicts.clone()))) }
+        Scope {
+            sight: Sight::trunk(),
+            touches: Some(Arc::new(TrunkTouches(self.conflicts.clone()))),
+            over: Arc::default(),
+        }
     }
 
     /// What an undecided context sees.
@@ -148,7 +153,7 @@ impl Coordinator {
     fn scope(&self, state: &State, job: &Job) -> Scope {
         let joins = Joins { store: self.store.clone(), state: self.state.clone() };
         let touches = ContextTouches { conflicts: self.conflicts.clone(), joins, context: job.context };
-        Scope { sight: state.sight(job), touches: Some(Arc::new(touches)) }
+        Scope { sight: state.sight(job), touches: Some(Arc::new(touches)), over: job.over.clone() }
     }
 
     /// Starts a job's context and speculation, inside another context or on trunk.
@@ -203,6 +208,7 @@ impl Coordinator {
             state: SpecState::Running,
             recorded: false,
             bytes: Arc::default(),
+            over: Arc::default(),
         };
         state.apply(&Event::Open { context, interval: first, from }).map_err(graph_fault)?;
         state.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
@@ -422,6 +428,7 @@ impl Coordinator {
         let inner = state.jobs.get(&spec).expect("the job was found before");
         let (context, parent, intervals) = (inner.context, inner.parent_context, inner.intervals.clone());
         let Some(parent) = parent else { return Ok(Aftermath::default()) };
+        inner.over.store(true, Ordering::SeqCst);
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
         let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
         // What the outer job does next builds on it, and the outer job can only go back to its start.

@@ -8,6 +8,7 @@ use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::wire::SpecState;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
 /// The graph, and the jobs that its contexts and speculations stand for.
 #[derive(Default)]
@@ -53,12 +54,14 @@ impl State {
 
     pub(super) fn insert(&mut self, job: Job) {
         self.contexts.insert(job.context, job.spec);
+        job.over.store(false, Ordering::SeqCst);
         self.jobs.insert(job.spec, job);
     }
 
     pub(super) fn remove(&mut self, spec: SpecId) -> Option<Job> {
         let job = self.jobs.remove(&spec)?;
         self.contexts.remove(&job.context);
+        job.over.store(true, Ordering::SeqCst);
         Some(job)
     }
 

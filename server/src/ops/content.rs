@@ -56,15 +56,24 @@ impl Ops {
         read.map_err(|e| scope.content_fault(ino, e))
     }
 
-    /// Writes all of `data`.
-    pub fn write(&self, scope: &Scope, ino: Ino, offset: u64, data: &[u8], clear_set_id: bool) -> Result<(), Fault> {
-        check_end(ino, offset, data.len() as u64)?;
+    /// Writes all of `data` at `offset`, or at the end, wherever that is. Returns where.
+    pub fn write(
+        &self,
+        scope: &Scope,
+        ino: Ino,
+        (offset, append): (u64, bool),
+        data: &[u8],
+        clear_set_id: bool,
+    ) -> Result<u64, Fault> {
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
         let mut inode = op.regular(ino)?;
+        let offset = if append { inode.size } else { offset };
+        check_end(ino, offset, data.len() as u64)?;
         op.write(ino, &mut inode, offset, data)?;
         op.content_changed(ino, &mut inode, clear_set_id)?;
-        op.finish()
+        op.finish()?;
+        Ok(offset)
     }
 
     /// Allocates, punches or zeroes a range.
@@ -136,7 +145,7 @@ impl Ops {
             if data.is_empty() {
                 break;
             }
-            self.write(scope, target, to_offset + done, &data, false)?;
+            self.write(scope, target, (to_offset + done, false), &data, false)?;
             done += data.len() as u64;
         }
         Ok(done)

@@ -29,6 +29,7 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{Ino, IntervalId, Seq};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a view sees, and who is told what it used.
 #[derive(Clone)]
@@ -37,12 +38,19 @@ pub struct Scope {
     pub sight: Sight,
     /// Where uses are reported; a trunk view reports changes only.
     pub touches: Option<Arc<dyn Touches>>,
+    /// Set when the job is decided: what comes through its views after that has no meaning any more.
+    pub over: Arc<AtomicBool>,
 }
 
 impl Scope {
     /// What is written here is final at once.
     fn is_trunk(&self) -> bool {
         self.sight.writer == IntervalId::FINAL
+    }
+
+    /// Whether the job is decided.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
     }
 
     /// Where reads are reported: only those of a view that stays with a snapshot can conflict.

@@ -101,7 +101,7 @@ impl World {
         match *how {
             Change::Write { at, len, seed } => {
                 let data = super::model::pattern(at, len, seed);
-                let request = Request::Write { view, ino, offset: at, data: &data, clear_set_id: false };
+                let request = Request::Write { view, ino, offset: at, data: &data, append: false, clear_set_id: false };
                 ask.done(request).expect("a write");
             }
             Change::Resize { size } => {

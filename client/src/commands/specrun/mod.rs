@@ -10,6 +10,7 @@ use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Supervisor};
 use crate::job::{JobView, Place};
 use crate::limits::QUIET_WAIT;
+use crate::speech::err;
 use clap::{Parser, ValueEnum};
 use mojavefs::error::Fault;
 use mojavefs::id::SpecId;
@@ -162,6 +163,13 @@ enum Attempt {
     },
 }
 
+/// Where a job runs.
+struct Ground<'a> {
+    supervisor: &'a Supervisor,
+    filesystem: &'a Filesystem,
+    place: &'a Place,
+}
+
 impl Cli {
     fn voice(&self) -> Voice {
         Voice { quiet: self.quiet, json: self.json }
@@ -176,17 +184,18 @@ impl Cli {
         let (mut again, mut after) = (0, Vec::new());
         loop {
             self.wait_for(&filesystem, &after)?;
-            let (why, refusal) = match self.attempt(&supervisor, &filesystem, &place)? {
-                Attempt::Over(code) => return Ok(ExitCode::from(code)),
-                Attempt::Undone { why, after: met, refusal } => {
-                    after = met;
-                    (why, refusal)
-                }
-            };
+            let (why, refusal) =
+                match self.attempt(&Ground { supervisor: &supervisor, filesystem: &filesystem, place: &place })? {
+                    Attempt::Over(code) => return Ok(ExitCode::from(code)),
+                    Attempt::Undone { why, after: met, refusal } => {
+                        after = met;
+                        (why, refusal)
+                    }
+                };
             if again == self.retries {
                 match refusal {
                     Some(outcome) => self.voice().refused(&outcome, false, EXIT_TRY_AGAIN),
-                    None => eprintln!("specrun: {why}; it was run {} in all", count(again + 1, "time")),
+                    None => err!("specrun: {why}; it was run {} in all", count(again + 1, "time")),
                 }
                 return Ok(ExitCode::from(EXIT_TRY_AGAIN));
             }
@@ -211,7 +220,8 @@ impl Cli {
         Ok(())
     }
 
-    fn attempt(&self, supervisor: &Supervisor, filesystem: &Filesystem, place: &Place) -> Result<Attempt, Fault> {
+    fn attempt(&self, ground: &Ground<'_>) -> Result<Attempt, Fault> {
+        let Ground { supervisor, filesystem, place } = *ground;
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         let on_read = if self.isolate { OnRead::Isolate } else { self.on_read.into() };
         let start = Start::Job { parent: filesystem.view, command: words.join(" "), on_read, own: self.own };
@@ -234,7 +244,7 @@ impl Cli {
             return Ok(self.fell(&view));
         }
         let (code, verdict) = self.judge(ending);
-        let attempt = match self.decide(supervisor, filesystem, &view, (code, verdict)) {
+        let attempt = match self.decide(ground, &view, (code, verdict)) {
             // What was asked came too late: others had decided.
             Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view),
             attempt => attempt?,
@@ -270,15 +280,9 @@ impl Cli {
     }
 
     /// Carries the verdict out, and waits for others where it depends on them.
-    fn decide(
-        &self,
-        supervisor: &Supervisor,
-        filesystem: &Filesystem,
-        view: &JobView,
-        (code, verdict): (u8, Verdict),
-    ) -> Result<Attempt, Fault> {
+    fn decide(&self, ground: &Ground<'_>, view: &JobView, (code, verdict): (u8, Verdict)) -> Result<Attempt, Fault> {
         view.drain()?;
-        let verdict = if self.ask { self.consult(filesystem, view, verdict)? } else { verdict };
+        let verdict = if self.ask { self.consult(ground.filesystem, view, verdict)? } else { verdict };
         let began = Instant::now();
         let ask = match verdict {
             Verdict::Commit => Ask::Commit { spec: view.spec, resolutions: Vec::new() },
@@ -289,11 +293,14 @@ impl Cli {
         if !outcome.conflicts.is_empty() {
             return self.refused(view, outcome);
         }
+        if matches!(outcome.state, SpecState::Committed | SpecState::Voted) {
+            ground.place.catch_up();
+        }
         if outcome.waits_for.is_empty() || self.no_wait {
             self.voice().outcome(&outcome, began.elapsed(), code);
             return Ok(Attempt::Over(code));
         }
-        self.wait_final(supervisor, view, outcome, (code, began))
+        self.wait_final(ground.supervisor, view, outcome, (code, began))
     }
 
     /// The job has voted; others decide with it.
@@ -340,7 +347,7 @@ impl Cli {
         match view.why_fallen() {
             Some(fall) => Attempt::Undone { why: because(&fall), after: fall.met, refusal: None },
             None => {
-                eprintln!("specrun: speculation {} was undone by somebody else, or its daemon is gone", view.spec);
+                err!("specrun: speculation {} was undone by somebody else, or its daemon is gone", view.spec);
                 Attempt::Over(EXIT_TRY_AGAIN)
             }
         }

@@ -1,6 +1,7 @@
 //! What `specrun` says.
 
 use super::super::{conflict_lines, count, shown};
+use crate::speech::{complain_inside, err};
 use mojavefs::wire::{Fall, Outcome, SpecState};
 use serde_json::json;
 use std::time::Duration;
@@ -16,7 +17,7 @@ impl Voice {
     /// A line about what is going on.
     pub(super) fn note(self, text: &str) {
         if !self.quiet && !self.json {
-            eprintln!("specrun: {text}");
+            err!("specrun: {text}");
         }
     }
 
@@ -32,7 +33,7 @@ impl Voice {
                 _ => "held",
             };
             let waits: Vec<u64> = outcome.waits_for.iter().map(|spec| spec.0).collect();
-            eprintln!(
+            err!(
                 "{}",
                 json!({"id": outcome.spec.0, "state": state, "changes": outcome.changes, "ms": ms, "exit": code,
                        "waits_for": waits})
@@ -42,11 +43,15 @@ impl Voice {
             match outcome.state {
                 SpecState::Voted if !outcome.waits_for.is_empty() => {
                     let waits = numbers(outcome);
-                    eprintln!("decided as {} ({changes}); final when {waits} is; see `mojavefs status`", outcome.spec);
+                    err!("decided as {} ({changes}); final when {waits} is; see `mojavefs status`", outcome.spec);
                 }
-                SpecState::Committed | SpecState::Voted => eprintln!("committed {changes} in {ms:.1} ms"),
-                SpecState::Aborted => eprintln!("rolled back {changes} (exit {code})"),
-                _ => eprintln!("held as {} ({changes}); see `mojavefs diff {}`", outcome.spec, outcome.spec),
+                SpecState::Committed | SpecState::Voted => err!("committed {changes} in {ms:.1} ms"),
+                SpecState::Aborted => err!("rolled back {changes} (exit {code})"),
+                // Said by the job itself, if its standard error is on the filesystem: beside it, it would be in its way.
+                _ => complain_inside(format_args!(
+                    "held as {} ({changes}); see `mojavefs diff {}`\n",
+                    outcome.spec, outcome.spec
+                )),
             }
         }
     }
@@ -56,15 +61,15 @@ impl Voice {
         let what = if kept { format!("held as {}", outcome.spec) } else { "rolled back".to_owned() };
         if self.json {
             let paths: Vec<_> = outcome.conflicts.iter().map(|c| String::from_utf8_lossy(&c.path)).collect();
-            eprintln!(
+            err!(
                 "{}",
                 json!({"id": outcome.spec.0, "state": if kept { "held" } else { "aborted" },
                        "changes": outcome.changes, "conflicts": paths, "exit": exit})
             );
             return;
         }
-        eprintln!("specrun: {what} {}: conflicts with what became final meanwhile:", count(outcome.changes, "change"));
-        conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| eprintln!("{line}"));
+        err!("specrun: {what} {}: conflicts with what became final meanwhile:", count(outcome.changes, "change"));
+        conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
     }
 }
 

@@ -1,0 +1,108 @@
+//! What is said goes where it should, and what comes too late goes nowhere.
+
+use crate::harness::{Mount, SPECRUN, run, sh, text, until};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// Runs a job whose standard error is a file of the filesystem.
+fn with_stderr(mount: &Mount, file: File, options: &[&str], script: &str) -> Option<i32> {
+    mount.specrun_command(options, script).stderr(file).status().expect("specrun runs").code()
+}
+
+fn appended(mount: &Mount, name: &str) -> File {
+    OpenOptions::new().append(true).create(true).open(mount.at(name)).expect("open")
+}
+
+#[test]
+fn what_specrun_says_into_the_filesystem_is_said_once_and_for_all() {
+    let mount = Mount::new();
+    mount.write("log", "old\n");
+    assert_eq!(with_stderr(&mount, appended(&mount, "log"), &[], "echo x > a"), Some(0));
+    assert_eq!(with_stderr(&mount, appended(&mount, "log"), &[], "echo new >> log"), Some(0));
+    let log = mount.read("log");
+    let lines: Vec<&str> = log.lines().map(|line| line.split(" in ").next().unwrap_or(line)).collect();
+    assert_eq!(lines, ["old", "committed 1 change", "new", "committed 1 change"]);
+    assert_eq!(
+        with_stderr(&mount, File::create(mount.at("err")).expect("create"), &[], "echo no >&2; exit 3"),
+        Some(3)
+    );
+    assert_eq!(mount.read("err"), "rolled back 1 change (exit 3)\n");
+    mount.check();
+    assert_eq!(mount.read("log"), log);
+}
+
+#[test]
+fn output_and_errors_into_one_file_stay_in_order() {
+    let mount = Mount::new();
+    let script = format!("{{ {SPECRUN} -- sh -c 'echo 1; echo 2 >&2; echo 3'; {SPECRUN} -- echo 4; }} > log 2>&1");
+    sh(&mount.path(), &script);
+    let log = mount.read("log");
+    let said: Vec<&str> = log.lines().filter(|line| !line.starts_with("committed 1 change in")).collect();
+    assert_eq!((said, log.lines().count()), (vec!["1", "2", "3", "4"], 6), "{log}");
+    mount.check();
+}
+
+#[test]
+fn holding_what_a_job_said_into_the_filesystem_is_no_conflict() {
+    let mount = Mount::new();
+    let log = File::create(mount.at("log")).expect("create");
+    let code = with_stderr(&mount, log, &["--hold"], "echo said >&2; echo x > a");
+    assert_eq!((code, mount.read("log")), (Some(0), String::new()));
+    let id = mount.status()[0]["id"].to_string();
+    run(&mount.path(), crate::harness::MOJAVEFS, &["commit", &id]);
+    assert!(mount.read("log").starts_with("said\nheld as "), "{}", mount.read("log"));
+    mount.check();
+}
+
+#[test]
+fn errors_that_nobody_hears_change_no_exit_status() {
+    let mount = Mount::new();
+    let full = || OpenOptions::new().write(true).open("/dev/full").expect("open");
+    assert_eq!(with_stderr(&mount, full(), &[], "echo x > a"), Some(0));
+    assert_eq!(mount.read("a"), "x\n");
+    let mut status = Command::new(crate::harness::MOJAVEFS);
+    status.arg("status").current_dir(mount.path());
+    let output = status.stdout(full()).stderr(Stdio::piped()).output().expect("mojavefs runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot write to standard output"), "{}", text(&output.stderr));
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    drop(reader);
+    assert_eq!(status.stdout(writer).status().expect("mojavefs runs").code(), Some(128 + 13));
+}
+
+#[test]
+fn what_is_written_in_a_shell_after_the_commit_goes_nowhere() {
+    let mount = Mount::new();
+    mount.write("log", "old\n");
+    for _ in 0..5 {
+        let id = mount.held("echo x > f; echo y >> log");
+        let mut shell = Command::new(crate::harness::MOJAVEFS);
+        let script = format!("touch ../in-{id}; while :; do echo z >> log; echo q > g-{id}; done");
+        shell.args(["shell", &id, "--", "sh", "-c", &script]).current_dir(mount.path());
+        let mut shell = shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("mojavefs runs");
+        until("the shell works", || mount.beside(&format!("in-{id}")).exists());
+        run(&mount.path(), crate::harness::MOJAVEFS, &["commit", &id]);
+        assert_eq!(shell.wait().expect("the shell ends").code(), Some(75));
+    }
+    assert!(mount.read("log").starts_with("old\ny\n"));
+    assert_eq!(mount.read("f"), "x\n");
+    mount.check();
+}
+
+#[test]
+fn an_append_goes_to_the_end_though_others_have_moved_it() {
+    let mount = Mount::new();
+    mount.write("log", "1\n");
+    let mut log = appended(&mount, "log");
+    for n in 0..20 {
+        assert!(mount.specrun(&[], &format!("echo job {n} >> log")).status.success());
+        writeln!(log, "trunk {n}").expect("append");
+    }
+    let expected: String = (0..20).map(|n| format!("job {n}\ntrunk {n}\n")).collect();
+    let expected = format!("1\n{expected}");
+    assert_eq!(mount.read("log"), expected);
+    drop(log);
+    mount.check();
+    assert_eq!(fs::read_to_string(mount.at("log")).expect("read"), expected);
+}
