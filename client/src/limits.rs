@@ -16,8 +16,6 @@ pub const SLOW_THREADS: usize = 4;
 pub const SLOW_QUEUE_MAX: usize = 1024;
 /// How many notices may wait to be applied.
 pub const NOTICES_MAX: usize = 1024;
-/// The largest message on a control socket, in bytes.
-pub const CONTROL_BYTES_MAX: usize = 64 << 20;
 /// How long a daemon may take to start.
 pub const START_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a daemon may take to end after its mount is gone.

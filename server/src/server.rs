@@ -11,7 +11,7 @@ use mojavefs::id::{ContextId, IntervalId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::wire::{Connection, Invalidation, Notice, Reply, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -203,6 +203,7 @@ impl Shared {
 
     /// Carries out what a decision asks of views. No lock is held.
     pub(crate) fn follow(&self, aftermath: Aftermath) {
+        self.lead_out(&aftermath);
         for (context, spec, why) in &aftermath.undone {
             for view in self.views.of(Some(*context)) {
                 view.kill();
@@ -217,7 +218,7 @@ impl Shared {
                 view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why: None });
             }
         }
-        let folded = aftermath.folded.as_ref().map(|(context, _)| *context);
+        let folded = aftermath.folded.as_ref().map(|(_, context, _)| *context);
         for context in aftermath.rescoped.iter().copied().chain(folded) {
             if let Ok(scope) = self.coordinator.scope_of(context) {
                 let scope = Arc::new(scope);
@@ -226,18 +227,59 @@ impl Shared {
         }
         if !aftermath.on_trunk.is_empty() {
             let theirs: HashSet<ContextId> = aftermath.committed.iter().map(|(context, _)| *context).collect();
-            let shows = |view: &Arc<View>| match view.context {
+            let shows = |view: &Arc<View>| match view.context() {
                 None => true,
-                Some(context) => view.follows && !theirs.contains(&context),
+                Some(context) => view.follows() && !theirs.contains(&context),
             };
             let views: Vec<Arc<View>> = self.views.all().into_iter().filter(shows).collect();
             self.invalidate(&views, &aftermath.on_trunk);
         }
-        if let Some((context, intervals)) = &aftermath.folded {
+        if let Some((_, context, intervals)) = &aftermath.folded {
             self.invalidate(&self.views.of(Some(*context)), intervals);
         }
         drop(aftermath);
         self.nudge_keeper();
+    }
+
+    /// Views of processes leave the contexts that are no more, for the ones that they came from.
+    fn lead_out(&self, aftermath: &Aftermath) {
+        let undone: HashSet<ContextId> = aftermath.undone.iter().map(|(context, ..)| *context).collect();
+        let committed = aftermath.committed.iter().map(|(context, _)| (*context, None));
+        let folded = aftermath.folded.iter().map(|(from, into, _)| (*from, Some(*into)));
+        let done: HashMap<ContextId, Option<ContextId>> = committed.chain(folded).chain(aftermath.dropped).collect();
+        for view in self.views.all().into_iter().filter(|view| view.of_process) {
+            let entered = view.entered();
+            let fell = view.leave_undone(&undone);
+            if !view.leave_done(&done) && !fell {
+                continue;
+            }
+            if fell {
+                self.forget_undone(&view, aftermath);
+            }
+            match self.coordinator.shown_by(view.context()) {
+                Ok(scope) => view.set_scope(Arc::new(scope)),
+                Err(_) => view.kill(),
+            }
+            if fell {
+                for (_, spec, why) in aftermath.undone.iter().filter(|(context, ..)| entered.contains(context)) {
+                    let (state, why) = (SpecState::Aborted, why.clone());
+                    view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
+                }
+            }
+        }
+    }
+
+    /// A view's kernel forgets what was undone: what the view changed, and what it saw of others that fell. The view's scope
+    /// is still the old one, so that what is written out by it comes too late.
+    fn forget_undone(&self, view: &Arc<View>, aftermath: &Aftermath) {
+        if aftermath.drained == Some(view.id) {
+            let gone = aftermath.jobs.iter().flat_map(|job| job.intervals.iter().copied());
+            return self.invalidate(std::slice::from_ref(view), &gone.collect::<Vec<IntervalId>>());
+        }
+        // Any file may be mapped and written to, and the server not know it yet.
+        self.note_change();
+        let what = view.held().into_iter().map(Invalidation::Inode).collect();
+        view.deliver(Notice::Invalidate { view: view.id, what, all_names: true });
     }
 
     /// Makes views look up again what these intervals changed, as far as their kernels know it.

@@ -9,7 +9,7 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::Attr;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::limits::NOTICE_TIME_MAX;
-use mojavefs::wire::{Connection, DirEntry, Invalidation, NoticeSink, OpenedView, Reply, Request, ViewKind};
+use mojavefs::wire::{Connection, DirEntry, Invalidation, JobInfo, NoticeSink, OpenedView, Reply, Request, ViewKind};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,11 +48,18 @@ impl Session {
 
     fn open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
         let coordinator = &self.shared.coordinator;
+        let mut of_process = false;
         let (spec, context, scope, inside) = match kind {
             ViewKind::Trunk => (None, None, coordinator.trunk(), false),
+            ViewKind::Process { parent } => {
+                of_process = true;
+                let context = self.open_view(parent)?.view.context();
+                (None, context, coordinator.shown_by(context)?, true)
+            }
             ViewKind::Job { parent, info, on_read, own } => {
-                let parent = self.open_view(parent)?.view.context;
-                let (spec, context, scope) = coordinator.begin(parent, Beginning { info, on_read, own })?;
+                let parent = self.open_view(parent)?.view.context();
+                let (spec, context, scope) =
+                    coordinator.begin(parent, Beginning { info, on_read: Some(on_read), own })?;
                 (Some(spec), Some(context), scope, false)
             }
             ViewKind::Before { spec, uid } => (None, None, coordinator.before(spec, uid)?, true),
@@ -62,11 +69,24 @@ impl Session {
             }
         };
         let id = self.shared.next_view();
-        let view = Arc::new(View::new(id, context, inside, Arc::new(scope), self.sink.clone(), self.embedded));
+        let view =
+            Arc::new(View::new(id, context, (inside, of_process), Arc::new(scope), self.sink.clone(), self.embedded));
         let bytes = context.and_then(|context| coordinator.bytes_counter(context));
         self.shared.views.insert(view.clone());
         self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
         Ok(OpenedView { view: id, spec })
+    }
+
+    /// A process enters a speculation.
+    fn enter(&self, id: ViewId, info: JobInfo, own: Option<SpecId>) -> Result<Reply, Fault> {
+        let open = self.open_view(id)?;
+        if !open.view.of_process {
+            return Err(Fault::new(FaultKind::Protocol, format!("view {id} is no process's")));
+        }
+        let start = Beginning { info, on_read: None, own };
+        let (spec, context, scope) = self.shared.coordinator.begin(open.view.context(), start)?;
+        open.view.go_into(context, Arc::new(scope));
+        Ok(Reply::View(OpenedView { view: id, spec: Some(spec) }))
     }
 
     /// The owner of a job's view is gone with it.
@@ -75,6 +95,12 @@ impl Session {
             return Err(Fault::new(FaultKind::NotFound, format!("there is no view {id}")));
         };
         self.shared.close_view(&open.view);
+        if let Some(outermost) = open.view.entered().first() {
+            return match self.shared.coordinator.spec_of(*outermost) {
+                Some(spec) => self.abandon(spec),
+                None => Ok(()),
+            };
+        }
         let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
         let coordinator = &self.shared.coordinator;
         if coordinator.is_held(spec) {
@@ -82,12 +108,17 @@ impl Session {
         }
         if open.view.inside
             || coordinator.has_voted(spec)
-            || coordinator.spec_of(open.view.context.unwrap_or(mojavefs::id::ContextId(0))) != Some(spec)
+            || coordinator.spec_of(open.view.context().unwrap_or(mojavefs::id::ContextId(0))) != Some(spec)
         {
             return Ok(());
         }
+        self.abandon(spec)
+    }
+
+    /// An owner that is gone without deciding has aborted.
+    fn abandon(&self, spec: SpecId) -> Result<(), Fault> {
         let _telling = self.shared.telling.read();
-        match coordinator.abort(spec, None) {
+        match self.shared.coordinator.abort(spec, None) {
             Ok((_, aftermath)) => {
                 self.follow(aftermath);
                 Ok(())
@@ -107,7 +138,10 @@ impl Session {
         let _telling = self.shared.telling.read();
         let (outcome, aftermath) = match request {
             Request::Commit { spec, uid, resolutions } => coordinator.commit(spec, uid, &resolutions)?,
-            Request::Abort { spec, uid } => coordinator.abort(spec, Some(uid))?,
+            Request::Abort { spec, uid, drained } => {
+                let (outcome, aftermath) = coordinator.abort(spec, Some(uid))?;
+                (outcome, Aftermath { drained, ..aftermath })
+            }
             Request::Hold { spec, uid } => (coordinator.hold(spec, uid)?, Aftermath::default()),
             _ => return Err(Fault::new(FaultKind::Protocol, "this is no decision")),
         };
@@ -141,7 +175,7 @@ impl Session {
                     false => operation(&self.shared.ops, &scope),
                 }
             });
-            match (result, view.context) {
+            match (result, view.context()) {
                 (Err(fault), Some(context)) if fault.kind == FaultKind::Again => {
                     view.set_scope(Arc::new(self.shared.coordinator.scope_of(context)?));
                 }
@@ -350,6 +384,7 @@ impl Connection for Session {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
         match request {
             Request::OpenView(kind) => Ok(Reply::View(self.open(kind)?)),
+            Request::Enter { view, info, own } => self.enter(view, info, own),
             Request::CloseView(view) => self.close(view).map(|()| Reply::Done),
             Request::Status { uid } => Ok(Reply::Status(self.shared.coordinator.status(uid))),
             Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. } => self.decide(request),

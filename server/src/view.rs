@@ -7,7 +7,7 @@ use mojavefs::wire::{Invalidation, Notice, NoticeSink};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Where a session's notices go, once its client has said so.
@@ -30,12 +30,13 @@ impl SinkSlot {
 /// One mount.
 pub(crate) struct View {
     pub(crate) id: ViewId,
-    /// The context it shows; none is trunk.
-    pub(crate) context: Option<ContextId>,
+    /// The context it shows, last; none is trunk. A process's view goes into one context after another and back: below lie
+    /// those that it came from.
+    shows: RwLock<Vec<Option<ContextId>>>,
+    /// It is the view of a process that speculates, and goes where that goes.
+    pub(crate) of_process: bool,
     /// It was opened to look into a speculation; it is not the job's own.
     pub(crate) inside: bool,
-    /// It shows what others outside its context do while it is open.
-    pub(crate) follows: bool,
     /// Its client lives in this process.
     embedded: bool,
     /// What is visible, what new versions carry; replaced when the context's interval changes.
@@ -62,16 +63,16 @@ impl View {
     pub(crate) fn new(
         id: ViewId,
         context: Option<ContextId>,
-        inside: bool,
+        (inside, of_process): (bool, bool),
         scope: Arc<Scope>,
         sink: Arc<SinkSlot>,
         embedded: bool,
     ) -> Self {
         View {
             id,
-            context,
+            shows: RwLock::new(vec![context]),
+            of_process,
             inside,
-            follows: context.is_some() && scope.sight.snapshot == Seq::NOW,
             embedded,
             scope: RwLock::new(scope),
             held: Mutex::default(),
@@ -80,6 +81,55 @@ impl View {
             owed: Mutex::default(),
             settled: Condvar::new(),
         }
+    }
+
+    /// The context it shows; none is trunk.
+    pub(crate) fn context(&self) -> Option<ContextId> {
+        self.shows.read().last().copied().flatten()
+    }
+
+    /// The contexts that a process's view went into, the outermost first.
+    pub(crate) fn entered(&self) -> Vec<ContextId> {
+        self.shows.read().iter().skip(1).copied().flatten().collect()
+    }
+
+    /// A process's view goes into a new context.
+    pub(crate) fn go_into(&self, context: ContextId, scope: Arc<Scope>) {
+        self.shows.write().push(Some(context));
+        self.set_scope(scope);
+    }
+
+    /// A process's view leaves the contexts that were undone, and what it entered inside of them. True if it did; false if
+    /// it shows none of them, or nothing would be left.
+    pub(crate) fn leave_undone(&self, undone: &HashSet<ContextId>) -> bool {
+        let mut shows = self.shows.write();
+        let is_gone = |context: &Option<ContextId>| context.is_some_and(|context| undone.contains(&context));
+        match shows.iter().position(is_gone) {
+            None | Some(0) => false,
+            Some(first) => {
+                shows.truncate(first);
+                true
+            }
+        }
+    }
+
+    /// A process's view leaves the contexts that became part of others. True if it showed one.
+    pub(crate) fn leave_done(&self, into: &HashMap<ContextId, Option<ContextId>>) -> bool {
+        let mut shows = self.shows.write();
+        let into = |context: &Option<ContextId>| context.and_then(|context| into.get(&context).copied());
+        let before = shows.len();
+        let bottom = shows.first().and_then(into);
+        if let Some(bottom) = bottom {
+            shows[0] = bottom;
+        }
+        let mut first = true;
+        shows.retain(|context| std::mem::take(&mut first) || into(context).is_none());
+        bottom.is_some() || shows.len() < before
+    }
+
+    /// It shows what others outside its context do while it is open.
+    pub(crate) fn follows(&self) -> bool {
+        self.context().is_some() && self.scope.read().sight.snapshot == Seq::NOW
     }
 
     pub(crate) fn scope(&self) -> Arc<Scope> {
@@ -200,24 +250,15 @@ fn inode_of(what: &Invalidation) -> Ino {
 #[derive(Default)]
 pub(crate) struct Views {
     by_id: RwLock<HashMap<ViewId, Arc<View>>>,
-    /// How many views follow what other contexts do: while there are none, nobody pays for it.
-    following: AtomicUsize,
 }
 
 impl Views {
     pub(crate) fn insert(&self, view: Arc<View>) {
-        if view.follows {
-            self.following.fetch_add(1, Ordering::SeqCst);
-        }
         self.by_id.write().insert(view.id, view);
     }
 
     pub(crate) fn remove(&self, id: ViewId) -> Option<Arc<View>> {
-        let view = self.by_id.write().remove(&id)?;
-        if view.follows {
-            self.following.fetch_sub(1, Ordering::SeqCst);
-        }
-        Some(view)
+        self.by_id.write().remove(&id)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<View>> {
@@ -226,7 +267,7 @@ impl Views {
 
     /// The views of one context (of trunk for none).
     pub(crate) fn of(&self, context: Option<ContextId>) -> Vec<Arc<View>> {
-        self.by_id.read().values().filter(|view| view.context == context).cloned().collect()
+        self.by_id.read().values().filter(|view| view.context() == context).cloned().collect()
     }
 
     /// The other views that show what `view` changes.
@@ -235,16 +276,18 @@ impl Views {
         if views.len() == 1 {
             return Vec::new();
         }
-        views.values().filter(|other| other.context == view.context && other.id != view.id).cloned().collect()
+        let context = view.context();
+        views.values().filter(|other| other.id != view.id && other.context() == context).cloned().collect()
     }
 
     /// The views of other contexts that see what `view` changes.
     pub(crate) fn followers(&self, view: &View) -> Vec<Arc<View>> {
-        if self.following.load(Ordering::SeqCst) == usize::from(view.follows) {
+        let views = self.by_id.read();
+        if views.len() == 1 {
             return Vec::new();
         }
-        let views = self.by_id.read();
-        views.values().filter(|other| other.follows && other.context != view.context).cloned().collect()
+        let context = view.context();
+        views.values().filter(|other| other.follows() && other.context() != context).cloned().collect()
     }
 
     /// Every view with something to be told.

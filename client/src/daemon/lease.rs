@@ -5,7 +5,7 @@ use super::listen::Caller;
 use crate::fuse::{self, Kernel};
 use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
-use crate::view::{Patient, View};
+use crate::view::{Patient, Role, View};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::wire::control::Start;
@@ -24,6 +24,8 @@ pub(super) struct Lease {
     minor: Option<u32>,
     /// Where the job runs, to find what is left of it.
     namespace: Option<MountNamespace>,
+    /// For a process: the speculations that it entered and has not decided, the outermost first.
+    entered: Option<Vec<SpecId>>,
 }
 
 impl Lease {
@@ -39,11 +41,13 @@ impl Lease {
             check_device(caller, device)?;
         }
         let waits = matches!(start, Start::Job { on_read: OnRead::Wait, .. });
+        let is_process = matches!(start, Start::Process { .. });
         let kind = match start {
             Start::Job { parent, command, on_read, own } => {
                 let info = JobInfo { uid: caller.uid, pid: caller.pid, command };
                 ViewKind::Job { parent, info, on_read, own }
             }
+            Start::Process { parent } => ViewKind::Process { parent },
             Start::Inside { spec } => ViewKind::Inside { spec, uid: caller.uid },
         };
         let opened = daemon.connection.view(Request::OpenView(kind))?;
@@ -52,7 +56,8 @@ impl Lease {
             true => Arc::new(Patient::new(daemon.connection.clone(), spec)),
             false => daemon.connection.clone(),
         };
-        let view = Arc::new(View::new(connection, opened.view, Some(spec), &daemon.control()));
+        let role = if is_process { Role::Process } else { Role::Job };
+        let view = Arc::new(View::new(connection, opened.view, role, &daemon.control()));
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
             match device {
                 Some(device) => Ok((fuse::serve(device, view.clone())?, None)),
@@ -74,8 +79,16 @@ impl Lease {
         daemon.notices.add(&kernel);
         let minor = mount.as_ref().and_then(|mount| nix::sys::stat::fstat(mount.as_fd()).ok());
         let minor = minor.map(|stat| libc::minor(stat.st_dev));
-        let namespace = namespace::of(caller.pid).ok();
-        Ok((Lease { view, spec, kernel, minor, namespace }, mount))
+        if is_process {
+            daemon.processes.lock().insert(opened.view, caller.uid);
+        }
+        // What a process starts and leaves is its job's.
+        let namespace = if is_process { None } else { namespace::of(caller.pid).ok() };
+        Ok((Lease { view, spec, kernel, minor, namespace, entered: is_process.then(Vec::new) }, mount))
+    }
+
+    pub(super) fn is_process(&self) -> bool {
+        self.entered.is_some()
     }
 
     pub(super) fn view(&self) -> ViewId {
@@ -86,13 +99,42 @@ impl Lease {
         self.spec
     }
 
+    /// The process enters a speculation.
+    pub(super) fn enter(&mut self, daemon: &Daemon, caller: Caller, own: Option<SpecId>) -> Result<SpecId, Fault> {
+        let Some(entered) = &mut self.entered else {
+            return Err(Fault::new(FaultKind::Protocol, "this connection's view is no process's"));
+        };
+        let info = JobInfo { uid: caller.uid, pid: caller.pid, command: command_of(caller.pid) };
+        let opened = daemon.connection.view(Request::Enter { view: self.view.id(), info, own })?;
+        let spec = opened.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
+        entered.push(spec);
+        Ok(spec)
+    }
+
+    /// The process has decided a speculation, and with it those that it entered later.
+    pub(super) fn decided(&mut self, spec: SpecId) {
+        if let Some(entered) = &mut self.entered
+            && let Some(at) = entered.iter().position(|known| *known == spec)
+        {
+            entered.truncate(at);
+        }
+    }
+
     /// The caller goes in good order and has ended its processes itself.
     pub(super) fn leave(&mut self) {
         self.namespace = None;
     }
 
     /// The caller is gone: so are its processes and its mount, and with the view what was undecided.
-    pub(super) fn end(self, daemon: &Daemon) {
+    pub(super) fn end(self, daemon: &Arc<Daemon>) {
+        if let Some(entered) = &self.entered {
+            if let Some(spec) = entered.first().copied()
+                && let Err(fault) = daemon.connection.outcome(Request::Abort { spec, uid: 0, drained: None })
+            {
+                tracing::debug!("undoing speculation {spec} of a process that is gone: {fault}");
+            }
+            return self.outlast(daemon.clone());
+        }
         let here = namespace::of(std::process::id()).ok();
         if let Some(namespace) = self.namespace.filter(|there| here.is_some_and(|here| here != *there)) {
             namespace::kill_all_in(&namespace, &[]);
@@ -113,6 +155,28 @@ impl Lease {
         };
         drop(std::thread::Builder::new().name("mojavefs-end".into()).spawn(wait));
     }
+
+    /// The process is gone; what it has started and left may still use its view.
+    fn outlast(self, daemon: Arc<Daemon>) {
+        let wait = move || {
+            if let Err(error) = self.kernel.join() {
+                tracing::warn!("a process's mount: {error}");
+            }
+            daemon.processes.lock().remove(&self.view.id());
+            daemon.notices.remove(self.view.id());
+            if let Err(fault) = daemon.connection.done(Request::CloseView(self.view.id())) {
+                tracing::error!("closing the view of a process: {fault}");
+            }
+        };
+        drop(std::thread::Builder::new().name("mojavefs-end".into()).spawn(wait));
+    }
+}
+
+/// What a process runs, for people.
+fn command_of(pid: u32) -> String {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = words.strip_suffix(b"\0").unwrap_or(&words);
+    String::from_utf8_lossy(words).replace('\0', " ")
 }
 
 /// A mount that somebody else made is served for this process's own user and for root only: the user ids in its requests

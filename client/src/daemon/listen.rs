@@ -9,11 +9,11 @@ use mojavefs::file::FileKind;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::wire::control::{Answer, Ask, Side};
-use mojavefs::wire::{ConnectionExt, Reply, Request, ViewKind};
+use mojavefs::wire::{ConnectionExt, Reply, Request, SpecState, ViewKind};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -140,21 +140,41 @@ fn respond(
             };
             let (started, mount) = Lease::start(daemon, caller, start, device)?;
             let (view, spec) = (started.view(), started.spec());
-            let (copy, writing) = (stream.try_clone(), writing.clone());
-            if let Ok(copy) = copy {
-                let tell = move |spec, state, why| {
-                    let _whole = writing.lock();
-                    drop(send(&copy, &Answer::Decided { spec, state, why }, None));
-                };
-                daemon.notices.on_decided(view, Box::new(tell));
+            if !started.is_process() {
+                tell_of(daemon, view, (stream, writing));
             }
             *lease = Some(started);
             return Ok((Answer::Started { view, spec }, mount));
         }
         Ask::Commit { spec, resolutions } => {
-            Answer::Outcome(server.outcome(Request::Commit { spec, uid, resolutions })?)
+            let outcome = server.outcome(Request::Commit { spec, uid, resolutions })?;
+            if let Some(lease) = lease.as_mut().filter(|_| outcome.conflicts.is_empty()) {
+                lease.decided(spec);
+            }
+            Answer::Outcome(outcome)
         }
-        Ask::Abort { spec } => Answer::Outcome(server.outcome(Request::Abort { spec, uid })?),
+        Ask::Abort { spec } => {
+            let outcome = server.outcome(Request::Abort { spec, uid, drained: None })?;
+            if let Some(lease) = lease {
+                lease.decided(spec);
+            }
+            Answer::Outcome(outcome)
+        }
+        Ask::Undo { spec, drained } => {
+            let lease = lease.as_mut().ok_or_else(|| Fault::new(FaultKind::Protocol, "this connection has no view"))?;
+            let drained = drained.then_some(lease.view());
+            let outcome = server.outcome(Request::Abort { spec, uid, drained })?;
+            lease.decided(spec);
+            Answer::Outcome(outcome)
+        }
+        Ask::Enter { own } => {
+            let lease = lease.as_mut().ok_or_else(|| Fault::new(FaultKind::Protocol, "this connection has no view"))?;
+            Answer::Started { view: lease.view(), spec: lease.enter(daemon, caller, own)? }
+        }
+        Ask::Watch { view } => {
+            watch(daemon, caller, view, stream)?;
+            Answer::Done
+        }
         Ask::Hold { spec } => Answer::Outcome(server.outcome(Request::Hold { spec, uid })?),
         Ask::Leave => {
             if let Some(lease) = lease {
@@ -187,6 +207,33 @@ fn respond(
         },
     };
     Ok((answer, None))
+}
+
+/// What others decide about a view is told on this connection.
+fn tell_of(daemon: &Daemon, view: ViewId, (stream, writing): (&UnixStream, &Arc<Mutex<()>>)) {
+    let writing = writing.clone();
+    let Ok(copy) = stream.try_clone() else { return };
+    let tell = move |spec, state, why| {
+        let _whole = writing.lock();
+        drop(send(&copy, &Answer::Decided { spec, state, why }, None));
+    };
+    daemon.notices.on_decided(view, Box::new(tell));
+}
+
+/// What others undo of a process's is told on this connection: the speculations' numbers, 8 bytes each, which a signal
+/// handler can read.
+fn watch(daemon: &Daemon, caller: Caller, view: ViewId, stream: &UnixStream) -> Result<(), Fault> {
+    if daemon.processes.lock().get(&view).is_none_or(|uid| caller.uid != 0 && *uid != caller.uid) {
+        return Err(Fault::new(FaultKind::AccessDenied, format!("view {view} is no process's of this user")));
+    }
+    let copy = stream.try_clone().map_err(|e| Fault::new(FaultKind::Io, format!("watch view {view}: {e}")))?;
+    let tell = move |spec: SpecId, state, _why| {
+        if state == SpecState::Aborted {
+            drop((&copy).write_all(&spec.0.to_le_bytes()));
+        }
+    };
+    daemon.notices.on_decided(view, Box::new(tell));
+    Ok(())
 }
 
 /// The content of a file on one side of a diff, through a view of its own.

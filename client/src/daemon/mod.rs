@@ -7,12 +7,15 @@ use crate::fuse::{self, Kernel};
 use crate::limits::LINGER_TIME_MAX;
 use crate::mount::{self, MountOptions};
 use crate::notify::Notices;
-use crate::view::View;
+use crate::view::{Role, View};
 use mojavefs::error::Fault;
+use mojavefs::id::ViewId;
 use mojavefs::wire::{Connection, ConnectionExt, Request, ViewKind};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::geteuid;
+use parking_lot::Mutex;
 use std::any::Any;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -45,6 +48,8 @@ pub(crate) struct Daemon {
     mountpoint: PathBuf,
     source: String,
     socket: PathBuf,
+    /// Whose the views of processes are.
+    processes: Mutex<HashMap<ViewId, u32>>,
 }
 
 /// Where daemons of this user put their sockets and logs.
@@ -88,11 +93,18 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
     connection.set_notice_sink(notices.clone());
     let trunk = connection.view(Request::OpenView(ViewKind::Trunk))?;
     let control = socket.to_string_lossy().into_owned();
-    let view = Arc::new(View::new(connection.clone(), trunk.view, None, &control));
+    let view = Arc::new(View::new(connection.clone(), trunk.view, Role::Trunk, &control));
     let kernel =
         mount_trunk(&mountpoint, &source, view).map_err(|e| fault(&format!("mount on {}", mountpoint.display()))(e))?;
     notices.add(&kernel);
-    let daemon = Arc::new(Daemon { connection, notices, mountpoint: mountpoint.clone(), source, socket });
+    let daemon = Arc::new(Daemon {
+        connection,
+        notices,
+        mountpoint: mountpoint.clone(),
+        source,
+        socket,
+        processes: Mutex::default(),
+    });
     let leases = listen::start(listener, daemon.clone()).map_err(fault("listen"))?;
     end_on_signal(signals, mountpoint).map_err(fault("wait for signals"))?;
     ready();

@@ -1,19 +1,19 @@
 //! specrun's engine: a view over the same path, the processes of a job, what becomes of them.
 
-pub(crate) mod descriptors;
-pub(crate) mod find;
 pub(crate) mod namespace;
 pub(crate) mod supervise;
 
-use crate::control::{ask, receive, unexpected};
-use crate::job::find::Filesystem;
-use crate::mount::{self, MountOptions};
+use crate::control::{receive, unexpected};
+use crate::mount;
 use crate::speech;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask, Start};
 use mojavefs::wire::{Fall, Outcome, SpecState};
-use nix::unistd::geteuid;
+use mojavefs_place::Opened;
+use mojavefs_place::descriptors;
+pub(crate) use mojavefs_place::find;
+use mojavefs_place::find::Filesystem;
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
 use std::fs::File;
@@ -68,8 +68,13 @@ impl Place {
             let stderr = stderr.map_err(|e| Fault::new(FaultKind::Io, format!("standard error: {e}")))?;
             speech::set_stderr(File::from(stderr));
         }
-        namespace::enter()?;
+        mojavefs_place::namespace::enter()?;
         Ok(Place { filesystem: filesystem.clone(), inherited, occupied: Cell::new(false) })
+    }
+
+    /// What a process that speculates finds the filesystem by.
+    pub(crate) fn environment(&self) -> (&'static str, String) {
+        (mojavefs_place::MOUNTPOINT_VARIABLE, self.filesystem.mountpoint.to_string_lossy().into_owned())
     }
 
     /// The job is committed: whoever shares the inherited descriptors goes on where it left them.
@@ -92,23 +97,7 @@ impl JobView {
             std::env::set_current_dir("/").map_err(fault("leave the view"))?;
             mount::unmount(&filesystem.mountpoint, true).map_err(fault("take the old view away"))?;
         }
-        let stream = filesystem.connect()?;
-        let daemon_uid = match ask(&stream, &Ask::Hello, None)?.0 {
-            Answer::Daemon { uid, .. } => uid,
-            other => return Err(unexpected(&other)),
-        };
-        let (answer, mount) = if daemon_uid == 0 {
-            ask(&stream, &Ask::Start { start, mounted: false }, None)?
-        } else {
-            let privileged = geteuid().is_root() && !namespace::is_user_namespace();
-            let options = MountOptions { others: false, privileged };
-            let detached = mount::detached(filesystem.source.as_os_str().as_encoded_bytes(), options)
-                .map_err(fault("make a mount for the job"))?;
-            let (answer, _) = ask(&stream, &Ask::Start { start, mounted: true }, Some(&detached.device))?;
-            (answer, Some(detached.mount))
-        };
-        let Answer::Started { spec, .. } = answer else { return Err(unexpected(&answer)) };
-        let mount = mount.ok_or_else(|| Fault::new(FaultKind::Protocol, "the daemon sent no mount"))?;
+        let Opened { stream, spec, mount, .. } = mojavefs_place::open(filesystem, start)?;
         mount::attach(&mount, &filesystem.mountpoint)
             .map_err(fault(&format!("put the job's view over {}", filesystem.mountpoint.display())))?;
         place.occupied.set(true);

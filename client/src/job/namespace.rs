@@ -1,11 +1,8 @@
 //! The mount namespace of a job, and the processes in it.
 
 use crate::limits::{KILL_TIME_MAX, POLL_INTERVAL};
-use mojavefs::error::{Fault, FaultKind};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getegid, geteuid};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -28,35 +25,6 @@ impl PartialEq for MountNamespace {
 pub(crate) fn of(pid: u32) -> io::Result<MountNamespace> {
     let open = File::open(format!("/proc/{pid}/ns/mnt"))?;
     Ok(MountNamespace { number: open.metadata()?.ino(), _open: open })
-}
-
-/// Whether this process entered a user namespace in which only its own user is known.
-pub(crate) fn is_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
-        map.split_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok()) != Some(u64::from(u32::MAX))
-    })
-}
-
-/// Enters a mount namespace of its own, whose mounts nobody else sees; as an ordinary user a user namespace as well, in
-/// which the user and group are who they were. Only before any thread was started.
-pub(crate) fn enter() -> Result<(), Fault> {
-    let failed = |what: &str, e: io::Error| Fault::new(FaultKind::Io, format!("{what}: {e}"));
-    let (uid, gid) = (geteuid(), getegid());
-    if unshare(CloneFlags::CLONE_NEWNS).is_err() {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(|e| {
-            let hint = "are user namespaces allowed? See kernel.unprivileged_userns_clone and, on Ubuntu, \
-                        kernel.apparmor_restrict_unprivileged_userns; as root it works without";
-            Fault::new(FaultKind::NotPermitted, format!("make a namespace for the job: {e}; {hint}"))
-        })?;
-        let write = |path: &str, text: String| fs::write(path, text).map_err(|e| failed(path, e));
-        write("/proc/self/setgroups", "deny".to_owned())?;
-        write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-        write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
-    }
-    // What the host mounts and unmounts reaches the job; what happens in here stays here.
-    let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
-        .map_err(|e| failed("keep the job's mounts apart", e.into()))
 }
 
 /// Processes in the namespace.

@@ -10,21 +10,31 @@ pub(crate) use patient::Patient;
 use known::Known;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::Attr;
-use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::id::{Ino, ViewId};
 use mojavefs::wire::{Connection, ConnectionExt, DirEntry, Request};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The attribute by which programs on a mount find the daemon behind it and the view they are in.
-pub(crate) const CONTROL_XATTR: &str = "system.mojavefs";
+pub(crate) use mojavefs_place::CONTROL_XATTR;
+
+/// Whose a view is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Everybody's: what is final.
+    Trunk,
+    /// A job's.
+    Job,
+    /// That of a process, which may be outside every speculation or inside one.
+    Process,
+}
 
 /// One view.
 pub(crate) struct View {
     connection: Arc<dyn Connection>,
     id: ViewId,
-    spec: Option<SpecId>,
+    role: Role,
     /// What [`CONTROL_XATTR`] says.
     control: Vec<u8>,
     known: Known,
@@ -36,12 +46,12 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// The view `id` of a session; `spec` if it is a job's. `control` is where the daemon listens.
-    pub(crate) fn new(connection: Arc<dyn Connection>, id: ViewId, spec: Option<SpecId>, control: &str) -> Self {
+    /// The view `id` of a session. `control` is where the daemon listens.
+    pub(crate) fn new(connection: Arc<dyn Connection>, id: ViewId, role: Role, control: &str) -> Self {
         View {
             connection,
             id,
-            spec,
+            role,
             control: format!("1\n{control}\n{id}\n").into_bytes(),
             known: Known::default(),
             giving: RwLock::new(()),
@@ -67,13 +77,13 @@ impl View {
 
     /// Whether `fsync` has anything to wait for.
     pub(crate) fn syncs(&self) -> bool {
-        self.spec.is_none()
+        self.role != Role::Job
     }
 
     /// Whether somebody else may have to be told before a file counts as closed: another mount, or a job that looks at
     /// this one's undecided work.
     pub(crate) fn settles(&self) -> bool {
-        self.spec.is_some() || !self.connection.is_embedded()
+        self.role != Role::Trunk || !self.connection.is_embedded()
     }
 
     /// Whether its programs may have to wait for decisions.

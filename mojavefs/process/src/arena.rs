@@ -2,10 +2,12 @@
 
 #![allow(unsafe_code)]
 
+use crate::files;
 use crate::limits::{
     CHECKPOINT_STACK_BYTES, DECIDED_KEPT_MAX, LEVELS_MAX, LIBRARY_STACK_BYTES, OWN_DESCRIPTORS_FROM,
     OWN_DESCRIPTORS_MAX, WORDS_BYTES_MAX,
 };
+use crate::maps::{self, Shared};
 use crate::record::Record;
 use crate::restore::Scratch;
 use crate::sys::{self, Action, Registers};
@@ -28,6 +30,8 @@ pub enum Outcome {
 pub(crate) struct Level {
     /// Its number.
     pub(crate) id: i32,
+    /// Its number in the filesystem; 0 if the process has no view there.
+    pub(crate) spec: u64,
     /// The process that is its checkpoint.
     pub(crate) checkpoint: i32,
     /// How deep the process was when it voted to commit this one; 0: it has not. The vote counts when all levels above
@@ -101,6 +105,11 @@ pub(crate) struct Arena {
     pub(crate) own_from: usize,
     /// A pipe: when its second end is closed everywhere, the process is gone, or another program.
     pub(crate) life: [i32; 2],
+    /// Further descriptors of the library's: those of its connection to the daemon.
+    own: [i32; 4],
+    own_count: usize,
+    /// Where others' decisions are heard of.
+    pub(crate) watch: i32,
     /// Checkpoints that were told to end and are not reaped yet.
     pub(crate) dying: [i32; 64],
     pub(crate) dying_count: usize,
@@ -188,6 +197,8 @@ extern "C" fn in_child() {
     // SAFETY: it was mapped by the parent, so it is here; nothing else refers to it.
     if let Some(inherited) = unsafe { arena.as_mut() } {
         inherited.life.into_iter().for_each(sys::close);
+        inherited.own[..inherited.own_count].iter().copied().for_each(sys::close);
+        files::forget();
         // A few pages of address space are lost if that fails.
         let _ = sys::unmap(arena as usize, size_of::<Arena>());
     }
@@ -219,7 +230,19 @@ impl Arena {
     }
 
     pub(crate) fn is_own(&self, fd: i32) -> bool {
-        self.life.contains(&fd)
+        self.life.contains(&fd) || self.own[..self.own_count].contains(&fd)
+    }
+
+    /// Notes a further descriptor of the library's.
+    pub(crate) fn note_own(&mut self, fd: i32) {
+        self.own[self.own_count] = fd;
+        self.own_count += 1;
+    }
+
+    /// What the process has mapped shared and writable.
+    pub(crate) fn shared_writable(&mut self) -> sys::Result<Shared> {
+        let (own, view) = (self.range(), self.view_device);
+        maps::shared_writable(&own, view, &mut self.scratch)
     }
 
     pub(crate) fn range(&self) -> core::ops::Range<usize> {

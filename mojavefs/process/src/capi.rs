@@ -6,7 +6,7 @@
 
 use crate::arena::{self, Outcome};
 use crate::level::{self, Entered, Refusal};
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 
 fn set_errno(errno: i32) {
     // SAFETY: the address of this thread's errno.
@@ -24,7 +24,11 @@ fn refuse(refusal: Refusal) {
 /// `int speculate(void)`
 #[unsafe(no_mangle)]
 pub extern "C" fn speculate() -> i32 {
-    match level::speculate() {
+    returned(level::speculate(None))
+}
+
+fn returned(entered: sys::Result<Entered>) -> i32 {
+    match entered {
         Ok(Entered::Commit) => 0,
         Ok(Entered::Abort(code)) => code,
         Err(Errno(errno)) => {

@@ -3,10 +3,12 @@
 #![allow(unsafe_code)]
 
 use crate::arena::{self, Arena, Jump, Level, Outcome};
+use crate::files::{self, Vote};
 use crate::limits::{DYING_MAX, LEVELS_MAX};
 use crate::record;
 use crate::restore;
 use crate::sys::{self, Errno, Mask};
+use mojavefs::id::SpecId;
 
 /// Every signal.
 const ALL: Mask = !0;
@@ -31,8 +33,10 @@ pub(crate) enum Refusal {
     Code,
 }
 
-/// Enters a speculation. Returns again for every abort and retry, with memory as it is now.
-pub(crate) fn speculate() -> sys::Result<Entered> {
+/// Enters a speculation. Returns again for every abort and retry, with memory as it is now. `own`: a speculation of
+/// another's that it becomes a further owner of.
+
+pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
     let arena = arena::ensure()?;
     arena.say(format_args!(""));
     arena.reap_dying(libc::WNOHANG);
@@ -44,12 +48,20 @@ pub(crate) fn speculate() -> sys::Result<Entered> {
         arena.say(format_args!("speculations nest {LEVELS_MAX} deep at most"));
         return Err(Errno(libc::EAGAIN));
     }
-    record::take(arena)?;
-    let id = arena.last_id + 1;
+    // What others decide is heard of when it is done.
+    let mask = sys::set_mask(ALL);
+    let prepared = prepare(arena, own);
+    let (id, spec) = match prepared {
+        Ok(names) => names,
+        Err(error) => {
+            sys::set_mask(mask);
+            return Err(error);
+        }
+    };
     let level = &mut arena.levels[depth];
-    (level.id, level.voted_at, level.code, level.forked) = (id, 0, 0, false);
+    (level.id, level.spec, level.voted_at, level.code, level.forked) = (id, spec, 0, 0, false);
     level.asleep.reset();
-    level.record.mask = sys::set_mask(ALL);
+    level.record.mask = mask;
     let (argument, stack) = (core::ptr::from_mut(level).cast(), level.asleep.stack_top());
     let returned = sys::checkpoint(&raw mut level.registers, stack, sleep, argument);
     // From here on this runs once more for every abort; what it needs is in the arena.
@@ -63,11 +75,32 @@ pub(crate) fn speculate() -> sys::Result<Entered> {
             Ok(Entered::Commit)
         }
         Err(error) => {
+            if spec != 0 {
+                files::undo(spec);
+            }
             sys::set_mask(arena.levels[depth].record.mask);
             arena.say(format_args!("the checkpoint, a process of its own, can't be started"));
             Err(error)
         }
     }
+}
+
+/// Notes what has to be put back, and tells the filesystem. Returns the speculation's number, here and there.
+fn prepare(arena: &mut Arena, own: Option<SpecId>) -> sys::Result<(i32, u64)> {
+    record::refuse_threads(arena)?;
+    let refused = |arena: &mut Arena, why: files::Refused| {
+        arena.say(format_args!("{why}"));
+        Errno(libc::EIO)
+    };
+    files::attach(arena).map_err(|why| refused(arena, why))?;
+    if own.is_some() && !files::attached() {
+        arena.say(format_args!("only a process in a job of specrun can own another's speculation"));
+        return Err(Errno(libc::ENOTSUP));
+    }
+    record::take(arena)?;
+    let spec = files::enter(own).map_err(|why| refused(arena, why))?.map_or(0, |spec| spec.0);
+    let id = i32::try_from(spec).ok().filter(|id| *id > arena.last_id).unwrap_or(arena.last_id + 1);
+    Ok((id, spec))
 }
 
 /// After everything was put back.
@@ -91,6 +124,12 @@ fn came_back() -> Entered {
         arena.depth = at + 1;
         let level = &mut arena.levels[at];
         (level.code, level.voted_at) = (code, 0);
+        if level.spec != 0 {
+            match files::enter(None) {
+                Ok(spec) => level.spec = spec.map_or(0, |spec| spec.0),
+                Err(_) => sys::die(&[b"libmojave: cannot enter a speculation again: the daemon does not answer"]),
+            }
+        }
         Entered::Commit
     } else {
         arena.end_checkpoint(at);
@@ -138,14 +177,32 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
     if level.voted_at == 0 {
         level.voted_at = depth;
     }
+    let mask = sys::set_mask(ALL);
     while arena.depth > 0 && arena.levels[arena.depth - 1].voted_at != 0 {
         let top = arena.depth - 1;
-        let id = arena.levels[top].id;
+        let (id, spec) = (arena.levels[top].id, arena.levels[top].spec);
+        if spec != 0 {
+            match files::vote(spec) {
+                Vote::Cast => {}
+                Vote::Conflict => {
+                    files::undo(spec);
+                    fall(arena, top, files::CONFLICT)
+                }
+                Vote::Fell => fall(arena, top, files::FELL),
+            }
+        }
         arena.end_checkpoint(top);
         arena.depth = top;
         arena.decide(id, true);
     }
+    sys::set_mask(mask);
     Ok(())
+}
+
+/// Goes back to a level that the filesystem has undone.
+pub(crate) fn fall(arena: &mut Arena, level: usize, code: i32) -> ! {
+    sys::set_mask(ALL);
+    restore::go_back(arena, Jump { level, code, retry: false })
 }
 
 /// Goes back to the entry of a speculation, which returns `code`, or enters again. Returns only if it can't.
@@ -157,6 +214,10 @@ pub(crate) fn abort(id: i32, code: i32, retry: bool) -> Refusal {
     match find(arena, id, false) {
         Ok(Some(level)) => {
             sys::set_mask(ALL);
+            let spec = arena.levels[level].spec;
+            if spec != 0 {
+                files::undo(spec);
+            }
             restore::go_back(arena, Jump { level, code, retry })
         }
         Ok(None) => Refusal::Decided(Outcome::Aborted),

@@ -21,6 +21,7 @@
 
 mod arena;
 mod capi;
+mod files;
 mod level;
 mod limits;
 mod maps;
@@ -122,7 +123,7 @@ fn decision_error(id: Id, refusal: Refusal) -> DecisionError {
 /// Where something of the process can't be put back (several threads, a connected socket, memory shared with others …):
 /// `Unsupported`, and the text names it. Where no process can be started for the checkpoint: `WouldBlock` or `OutOfMemory`.
 pub fn enter() -> io::Result<Branch> {
-    match level::speculate() {
+    match level::speculate(None) {
         Ok(Entered::Abort(code)) => Ok(Branch::Abort(Code::new(code).unwrap_or(Code::FAILED))),
         Ok(Entered::Commit) => match current() {
             Some(id) => Ok(Branch::Commit(id)),

@@ -173,21 +173,47 @@ const QUERY: usize = 0xC068_6611;
 /// `PROCMAP_QUERY_VMA_WRITABLE`, `PROCMAP_QUERY_VMA_SHARED`, `PROCMAP_QUERY_COVERING_OR_NEXT_VMA`
 const WRITABLE_SHARED_FROM: u64 = 0x02 | 0x08 | 0x10;
 
-/// Where memory is shared and writable, other than `own` and files of the device `view`, which the filesystem puts back.
+/// What is shared and writable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// Memory or a file that nobody puts back begins here.
+    pub(crate) foreign: Option<usize>,
+    /// A file of the view, which the filesystem puts back, is mapped.
+    pub(crate) of_view: bool,
+}
+
+impl Shared {
+    /// Takes one mapping in; `false` if that is enough.
+    fn goes_on(&mut self, start: usize, device: (u32, u32), own: &Range<usize>, view: Option<(u32, u32)>) -> bool {
+        if own.contains(&start) {
+            return true;
+        }
+        match view == Some(device) {
+            true => self.of_view = true,
+            false => self.foreign = Some(start),
+        }
+        self.foreign.is_none()
+    }
+}
+
+/// What this process has mapped shared and writable, other than `own`; `view` is the device of its view.
 pub(crate) fn shared_writable(
     own: &Range<usize>,
     view: Option<(u32, u32)>,
     scratch: &mut Scratch,
-) -> sys::Result<Option<usize>> {
+) -> sys::Result<Shared> {
     let fd = sys::open(b"/proc/self/maps\0", libc::O_RDONLY)?;
     let mut query = Query { size: size_of::<Query>() as u64, flags: WRITABLE_SHARED_FROM, ..Query::default() };
+    let mut shared = Shared::default();
     let found = loop {
         match sys::filled(libc::SYS_ioctl, &[fd as usize, QUERY], 2, query) {
-            Ok(found) if own.contains(&(found.start as usize)) || view == Some((found.major, found.minor)) => {
+            Ok(found) => {
                 query.address = found.end;
+                if !shared.goes_on(found.start as usize, (found.major, found.minor), own, view) {
+                    break Ok(shared);
+                }
             }
-            Ok(found) => break Ok(Some(found.start as usize)),
-            Err(Errno(libc::ENOENT)) => break Ok(None),
+            Err(Errno(libc::ENOENT)) => break Ok(shared),
             Err(Errno(libc::ENOTTY)) => break by_list(own, view, scratch),
             Err(error) => break Err(error),
         }
@@ -197,11 +223,16 @@ pub(crate) fn shared_writable(
 }
 
 /// The same for kernels older than 6.11.
-fn by_list(own: &Range<usize>, view: Option<(u32, u32)>, scratch: &mut Scratch) -> sys::Result<Option<usize>> {
+fn by_list(own: &Range<usize>, view: Option<(u32, u32)>, scratch: &mut Scratch) -> sys::Result<Shared> {
     let (_, count) = read(0, &mut scratch.text_a, &mut scratch.maps_a)?;
+    let mut shared = Shared::default();
     let writable = |map: &&Mapping| map.shared && map.prot & libc::PROT_WRITE != 0;
-    let mut others = scratch.maps_a[..count].iter().filter(writable);
-    Ok(others.find(|map| !own.contains(&map.start) && view != Some(map.device)).map(|map| map.start))
+    for map in scratch.maps_a[..count].iter().filter(writable) {
+        if !shared.goes_on(map.start, map.device, own, view) {
+            break;
+        }
+    }
+    Ok(shared)
 }
 
 #[cfg(test)]

@@ -125,7 +125,6 @@ pub(crate) fn each_lock(fd: i32, buffer: &mut [u8], mut each: impl FnMut(Lock)) 
 
 /// Notes everything in the record of the level that is about to be entered. What can't be undone is an error, and said.
 pub(crate) fn take(arena: &mut Arena) -> sys::Result<()> {
-    refuse_threads(arena)?;
     refuse_timers(arena)?;
     refuse_memory(arena)?;
     let level = arena.depth;
@@ -139,7 +138,8 @@ fn refuse(arena: &mut Arena, why: core::fmt::Arguments<'_>) -> Errno {
     Errno(libc::ENOTSUP)
 }
 
-fn refuse_threads(arena: &mut Arena) -> sys::Result<()> {
+/// Only a process with one thread can speculate.
+pub(crate) fn refuse_threads(arena: &mut Arena) -> sys::Result<()> {
     // A directory's links are its subdirectories and two: `.` and its name.
     let threads = sys::stat(b"/proc/self/task\0")?.st_nlink.saturating_sub(2);
     if threads > 1 {
@@ -171,8 +171,7 @@ fn refuse_memory(arena: &mut Arena) -> sys::Result<()> {
         arena.advice = Advice::None;
         crate::maps::advice_seen();
     }
-    let (own, view) = (arena.range(), arena.view_device);
-    match crate::maps::shared_writable(&own, view, &mut arena.scratch)? {
+    match arena.shared_writable()?.foreign {
         Some(start) => {
             let words = format_args!(
                 "memory or a file is mapped shared and writable (MAP_SHARED) at {start:#x}: what is written there can't be undone"

@@ -25,6 +25,11 @@ pub enum Start {
         /// The speculation.
         spec: SpecId,
     },
+    /// For a process that speculates, started in this view.
+    Process {
+        /// The view in which it runs.
+        parent: ViewId,
+    },
 }
 
 /// Which content of a file to read for a diff.
@@ -109,6 +114,23 @@ pub enum Ask {
     Sync,
     /// Who serves.
     Hello,
+    /// The process of this connection's view enters a speculation. Answer: [`Answer::Started`].
+    Enter {
+        /// A further speculation that it is to own.
+        own: Option<SpecId>,
+    },
+    /// The process of this connection's view undoes a speculation that it entered.
+    Undo {
+        /// The speculation.
+        spec: SpecId,
+        /// Nothing that was written in it is still held back by the view's kernel.
+        drained: bool,
+    },
+    /// From now on this connection, which is another one, is told what others decide about a process's view.
+    Watch {
+        /// The view.
+        view: ViewId,
+    },
 }
 
 /// An answer.

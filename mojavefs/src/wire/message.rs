@@ -1,7 +1,7 @@
 //! Requests, answers and notices between a client and the server.
 
 use super::decision::{DiffPage, Fall, Outcome, Resolution, SpecState, SpecStatus};
-use super::view::{OpenedView, ViewKind};
+use super::view::{JobInfo, OpenedView, ViewKind};
 use crate::error::{Fault, FaultKind};
 use crate::file::{Attr, FileKind, Name, SetAttr};
 use crate::id::{Ino, SpecId, ViewId};
@@ -83,6 +83,8 @@ pub enum Request<'a> {
         spec: SpecId,
         /// Who decides: its owner or root.
         uid: u32,
+        /// A process's view whose kernel holds nothing back that was written in the speculation.
+        drained: Option<ViewId>,
     },
     /// The store takes over as the owner: it stays undecided, survives every process and restart. Answer: [`Reply::Outcome`].
     Hold {
@@ -250,6 +252,16 @@ pub enum Request<'a> {
         offset: u64,
         /** At most [`crate::limits::IO_BYTES_MAX`]. */
         size: u32,
+    },
+    /// The process of a view enters a speculation inside what the view shows. Answer: [`Reply::View`]. It leaves it when that
+    /// is decided.
+    Enter {
+        /// A process's view.
+        view: ViewId,
+        /// Who enters.
+        info: JobInfo,
+        /// A further speculation that it is to own.
+        own: Option<SpecId>,
     },
     /// Writes all of `data`. Answer: [`Reply::Offset`], where it was written.
     Write {

@@ -48,6 +48,12 @@ pub enum ViewKind {
         /// A further speculation that it is to own: final when all owners have committed, undone when one aborts.
         own: Option<SpecId>,
     },
+    /// A view of its own for one process of what `parent` shows: it goes into the speculations that the process enters
+    /// ([`super::Request::Enter`]) and out of them.
+    Process {
+        /// The view in which the process was started.
+        parent: ViewId,
+    },
     /// What an undecided speculation would show without its own changes; only to be read.
     Before {
         /// The speculation.

@@ -236,6 +236,7 @@ impl Coordinator {
             owns: payload.owns,
             state: SpecState::Held,
             recorded: true,
+            is_level: false,
             over: Arc::default(),
             bytes: Arc::new(payload.bytes.into()),
         };

@@ -21,6 +21,8 @@ pub(crate) struct Job {
     /// The speculation around it.
     pub(crate) parent: Option<SpecId>,
     pub(crate) parent_context: Option<ContextId>,
+    /// It is a level of a process that speculates.
+    pub(crate) is_level: bool,
     /// How many jobs it is nested in, itself included.
     pub(crate) depth: usize,
     /// What it sees of others.
@@ -65,6 +67,17 @@ impl Job {
     pub(crate) fn builds_on(&self, intervals: &[IntervalId], specs: &[SpecId]) -> bool {
         let joined = self.joined.keys().chain(&self.owns).chain(&self.parent).any(|spec| specs.contains(spec));
         joined || self.sees_any(intervals)
+    }
+
+    /// A level of a process inside a job, in which nothing happened that anybody could tell: whether it was is all the same.
+    pub(crate) fn is_empty_level(&self, store: &Store) -> bool {
+        self.is_level
+            && self.parent.is_some()
+            && self.intervals.len() == 2
+            && self.joined.is_empty()
+            && self.owns.is_empty()
+            && self.on_read.follows()
+            && self.changes(store) == 0
     }
 
     pub(crate) fn may_see(&self, uid: u32) -> bool {

@@ -89,7 +89,7 @@ impl Coordinator {
         }
         let all = changes.all(&self.store).map_err(fault::store)?;
         self.refuse_mixed(spec, &changes.after, &conflicts, &choice)?;
-        let (again, _, scope) = self.begin(parent, Beginning { info, on_read: OnRead::Isolate, own: None })?;
+        let (again, _, scope) = self.begin(parent, Beginning { info, on_read: Some(OnRead::Isolate), own: None })?;
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
         let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };
         if let Err(fault) = replay.run(all, &choice) {

@@ -19,7 +19,7 @@ use conflicts::{Conflicts, Standing};
 use join::Joins;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Effect, Event, GraphError, Owner, Resume};
-use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::id::{ContextId, IntervalId, SpecId, ViewId};
 use mojavefs::limits::NESTING_MAX;
 use mojavefs::wire::{Fall, JobInfo, OnRead, Outcome, Resolution, SpecState, SpecStatus};
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -33,7 +33,8 @@ pub(crate) struct Beginning {
     /// Who runs it.
     pub(crate) info: JobInfo,
     /// What it sees of others.
-    pub(crate) on_read: OnRead,
+    /// What the one around it does, if that is not said: it is a level of a process.
+    pub(crate) on_read: Option<OnRead>,
     /// A further speculation that it is to own.
     pub(crate) own: Option<SpecId>,
 }
@@ -43,8 +44,10 @@ pub(crate) struct Beginning {
 pub(crate) struct Aftermath {
     /// These intervals' changes are seen by trunk now.
     pub(crate) on_trunk: Vec<IntervalId>,
-    /// These intervals' changes are seen by this context now.
-    pub(crate) folded: Option<(ContextId, Vec<IntervalId>)>,
+    /// What the first context changed, in these intervals, is seen by the second now.
+    pub(crate) folded: Option<(ContextId, ContextId, Vec<IntervalId>)>,
+    /// The first context, which changed nothing, is no more; it was inside the second.
+    pub(crate) dropped: Option<(ContextId, Option<ContextId>)>,
     /// What these contexts see is reached in another way now.
     pub(crate) rescoped: Vec<ContextId>,
     /// These contexts' speculations were undone; why, if by another's end.
@@ -53,6 +56,8 @@ pub(crate) struct Aftermath {
     pub(crate) committed: Vec<(ContextId, SpecId)>,
     /// These contexts' votes can't stand: something became final meanwhile that is in their way.
     pub(crate) clashing: Vec<(ContextId, SpecId)>,
+    /// The kernel of this view holds nothing back that was written in what was undone.
+    pub(crate) drained: Option<ViewId>,
     /// Kept until the views were told, so that nothing they may still read goes.
     pub(crate) jobs: Vec<Job>,
 }
@@ -142,6 +147,14 @@ impl Coordinator {
         }
     }
 
+    /// What a context sees, or trunk.
+    pub(crate) fn shown_by(&self, context: Option<ContextId>) -> Result<Scope, Fault> {
+        match context {
+            Some(context) => self.scope_of(context),
+            None => Ok(self.trunk()),
+        }
+    }
+
     /// What an undecided context sees.
     pub(crate) fn scope_of(&self, context: ContextId) -> Result<Scope, Fault> {
         let state = self.state.lock();
@@ -163,6 +176,7 @@ impl Coordinator {
         start: Beginning,
     ) -> Result<(SpecId, ContextId, Scope), Fault> {
         let Beginning { info, on_read, own } = start;
+        let is_level = on_read.is_none();
         let new = || self.store.next_id().map_err(fault::store);
         let (context, first, entry) = (ContextId(new()?), IntervalId(new()?), IntervalId(new()?));
         let spec = self.store.next_spec().map_err(fault::store)?;
@@ -175,9 +189,14 @@ impl Coordinator {
         if let Some(spec) = own {
             state.job(spec, info.uid)?;
         }
-        let on_read = match outer {
-            Some(outer) if !outer.on_read.follows() => OnRead::Isolate,
-            _ => on_read,
+        let on_read = match (outer, on_read) {
+            (Some(outer), _) if !outer.on_read.follows() => OnRead::Isolate,
+            (Some(Job { on_read: OnRead::Wait, .. }), None) => {
+                let text = "a process can't speculate inside a job whose reads wait (--on-read wait)";
+                return Err(Fault::new(FaultKind::Unsupported, text));
+            }
+            (Some(outer), None) => outer.on_read,
+            (_, on_read) => on_read.unwrap_or_default(),
         };
         if outer.is_some_and(|outer| outer.depth >= NESTING_MAX) {
             return Err(Fault::new(FaultKind::Unsupported, format!("jobs nest {NESTING_MAX} deep at most")));
@@ -197,6 +216,7 @@ impl Coordinator {
             since: job::now(),
             parent: outer.map(|outer| outer.spec),
             parent_context: inside,
+            is_level,
             depth: outer.map_or(0, |outer| outer.depth) + 1,
             on_read,
             snapshot,
@@ -296,6 +316,12 @@ impl Coordinator {
         }
         let outcome = Outcome::of(spec, SpecState::Committed, job.changes(&self.store));
         let votes = job.votes();
+        if job.is_empty_level(&self.store) && state.is_alone(spec) {
+            let (dropped, owner) = ((job.context, job.parent_context), job.owner());
+            let nothing = Event::Abort { owner, spec, code: 1, retry: false };
+            self.carry_out_abort(&mut state, &nothing)?;
+            return Ok((outcome, Aftermath { dropped: Some(dropped), ..Aftermath::default() }));
+        }
         if state.jobs[&spec].parent.is_none() && !state.is_final_by(spec, &votes) {
             self.record_vote(&mut state, spec)?;
         }
@@ -444,7 +470,7 @@ impl Coordinator {
         self.conflicts.outdated(parent);
         let outer = state.contexts.get(&parent).copied();
         let rescoped = outer.map(|outer| state.inside(outer)).unwrap_or_default();
-        Ok(Aftermath { folded: Some((parent, intervals)), rescoped, ..Aftermath::default() })
+        Ok(Aftermath { folded: Some((context, parent, intervals)), rescoped, ..Aftermath::default() })
     }
 
     /// An abort by the owner or root, or, with no user, because the owner is gone.

@@ -70,6 +70,11 @@ impl State {
         self.jobs.get(self.contexts.get(&context)?)
     }
 
+    /// Whether nobody else owns a speculation and nothing was started in it.
+    pub(super) fn is_alone(&self, spec: SpecId) -> bool {
+        self.graph.owners(spec).len() == 1 && self.jobs.values().all(|job| job.parent != Some(spec))
+    }
+
     /// Whether these votes make the speculation final at once.
     pub(super) fn is_final_by(&mut self, spec: SpecId, votes: &[Event]) -> bool {
         let [vote] = votes else { return false };

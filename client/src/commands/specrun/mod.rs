@@ -83,6 +83,10 @@ struct Cli {
     /// When what the command says is passed on: at once, or when it is certain that it happened
     #[arg(long, value_enum, default_value_t = Output::Live, value_name = "WHEN")]
     output: Output,
+    /// No speculation around the command: what it changes is final at once, except what its processes speculate with
+    /// libmojave
+    #[arg(long, conflicts_with_all = ["hold", "keep_going", "ask", "commit_on", "on_read", "isolate", "own", "no_wait"])]
+    no_speculation: bool,
     /// Say nothing at the end
     #[arg(long, conflicts_with = "json")]
     quiet: bool,
@@ -179,6 +183,9 @@ impl Cli {
         let supervisor = Supervisor::new().map_err(host_fault("watch the command"))?;
         let filesystem = self.filesystem.find()?;
         let place = Place::enter(&filesystem)?;
+        if self.no_speculation {
+            return self.supervise(&supervisor, &place);
+        }
         // A command that is run again reads its input again, where it can.
         let input = lseek(std::io::stdin(), 0, Whence::SeekCur).ok();
         let (mut again, mut after) = (0, Vec::new());
@@ -207,6 +214,17 @@ impl Cli {
         }
     }
 
+    /// Runs the command on what is final, and ends what it leaves behind.
+    fn supervise(&self, supervisor: &Supervisor, place: &Place) -> Result<ExitCode, Fault> {
+        let ran = supervisor.run(&self.command, self.timeout, &|| false, &[place.environment()], None);
+        let ending = match ran {
+            Ok(ending) => ending,
+            Err(error) => return Ok(ExitCode::from(self.refuse(&error))),
+        };
+        supervise::end_all();
+        Ok(ExitCode::from(self.judge(ending).0))
+    }
+
     /// Waits for the speculations that the job had met before it was undone, so that two can't collide for ever.
     fn wait_for(&self, filesystem: &Filesystem, specs: &[SpecId]) -> Result<(), Fault> {
         let mut open = specs.to_vec();
@@ -233,7 +251,7 @@ impl Cli {
                 (Some(held), Some((stdout, stderr)))
             }
         };
-        let environment = [("MOJAVEFS_SPEC", view.spec.to_string())];
+        let environment = [("MOJAVEFS_SPEC", view.spec.to_string()), place.environment()];
         let ran = supervisor.run(&self.command, self.timeout, &|| view.has_fallen(), &environment, stdio);
         let ending = match ran {
             Ok(ending) => ending,
@@ -257,11 +275,16 @@ impl Cli {
 
     fn not_started(&self, view: &JobView, error: std::io::Error) -> Result<Attempt, Fault> {
         view.ask(&Ask::Abort { spec: view.spec })?;
-        complain("specrun", &host_fault(self.command[0].display())(error_without_path(&error)));
-        Ok(Attempt::Over(match error.kind() {
+        Ok(Attempt::Over(self.refuse(&error)))
+    }
+
+    /// Says why the command did not start; the exit status.
+    fn refuse(&self, error: &std::io::Error) -> u8 {
+        complain("specrun", &host_fault(self.command[0].display())(error_without_path(error)));
+        match error.kind() {
             std::io::ErrorKind::NotFound => EXIT_NOT_FOUND,
             _ => EXIT_NOT_EXECUTABLE,
-        }))
+        }
     }
 
     fn judge(&self, ending: Ending) -> (u8, Verdict) {

@@ -22,7 +22,7 @@ fn check(result: c_long) -> io::Result<c_int> {
 }
 
 /// `fsopen(2)`: the configuration of a filesystem to be mounted.
-pub(crate) fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
+pub fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: the string is terminated and outlives the call.
     let fd = check(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
     // SAFETY: the kernel has just given us this descriptor; nobody else has it.
@@ -30,7 +30,7 @@ pub(crate) fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
 }
 
 /// `fsconfig(2)`: sets an option, with a value if it takes one.
-pub(crate) fn fsconfig(config: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> io::Result<()> {
+pub fn fsconfig(config: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>) -> io::Result<()> {
     let (command, value) = match value {
         Some(value) => (FSCONFIG_SET_STRING, value.as_ptr()),
         None => (FSCONFIG_SET_FLAG, ptr::null()),
@@ -41,7 +41,7 @@ pub(crate) fn fsconfig(config: BorrowedFd<'_>, key: &CStr, value: Option<&CStr>)
 }
 
 /// `fsconfig(2)`: makes the filesystem.
-pub(crate) fn fsconfig_create(config: BorrowedFd<'_>) -> io::Result<()> {
+pub fn fsconfig_create(config: BorrowedFd<'_>) -> io::Result<()> {
     let none = ptr::null::<libc::c_char>();
     // SAFETY: the command takes no key and no value.
     check(unsafe { libc::syscall(libc::SYS_fsconfig, config.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0) })?;
@@ -49,7 +49,7 @@ pub(crate) fn fsconfig_create(config: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// `fsmount(2)`: a mount that is attached nowhere. `attributes` are `MOUNT_ATTR_*`.
-pub(crate) fn fsmount(config: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
+pub fn fsmount(config: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
     // SAFETY: the call touches no memory of ours.
     let fd = check(unsafe { libc::syscall(libc::SYS_fsmount, config.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })?;
     // SAFETY: the kernel has just given us this descriptor; nobody else has it.
@@ -57,7 +57,7 @@ pub(crate) fn fsmount(config: BorrowedFd<'_>, attributes: u64) -> io::Result<Own
 }
 
 /// `move_mount(2)`: attaches a detached mount at a path.
-pub(crate) fn move_mount(mount: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+pub fn move_mount(mount: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     let empty = c"";
     // SAFETY: both strings are terminated and outlive the call.
     check(unsafe {
@@ -74,7 +74,7 @@ pub(crate) fn move_mount(mount: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
 }
 
 /// `getxattr(2)` of a path, following links; an empty answer if the value is larger than `most`.
-pub(crate) fn getxattr(path: &CStr, name: &CStr, most: usize) -> io::Result<Vec<u8>> {
+pub fn getxattr(path: &CStr, name: &CStr, most: usize) -> io::Result<Vec<u8>> {
     let mut value = vec![0u8; most];
     // SAFETY: the strings are terminated; the buffer is as long as we say.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
@@ -88,7 +88,7 @@ pub(crate) fn getxattr(path: &CStr, name: &CStr, most: usize) -> io::Result<Vec<
 }
 
 /// Makes `fd` the number `number`, closing what had it.
-pub(crate) fn dup_onto(fd: BorrowedFd<'_>, number: c_int, close_on_exec: bool) -> io::Result<()> {
+pub fn dup_onto(fd: BorrowedFd<'_>, number: c_int, close_on_exec: bool) -> io::Result<()> {
     let flags = if close_on_exec { libc::O_CLOEXEC } else { 0 };
     // SAFETY: the call touches no memory of ours; the caller owns the number.
     check(c_long::from(unsafe { libc::dup3(fd.as_raw_fd(), number, flags) }))?;
@@ -96,7 +96,7 @@ pub(crate) fn dup_onto(fd: BorrowedFd<'_>, number: c_int, close_on_exec: bool) -
 }
 
 /// Whether two descriptors come from the same `open`, and so share their offset. Where the kernel doesn't say: no.
-pub(crate) fn is_same_open(a: &OwnedFd, b: &OwnedFd) -> bool {
+pub fn is_same_open(a: &OwnedFd, b: &OwnedFd) -> bool {
     const KCMP_FILE: c_int = 0;
     let own = std::process::id();
     // SAFETY: the call touches no memory of ours.
@@ -104,20 +104,20 @@ pub(crate) fn is_same_open(a: &OwnedFd, b: &OwnedFd) -> bool {
 }
 
 /// Takes over a descriptor that the kernel has just given to this process.
-pub(crate) fn own(fd: std::os::fd::RawFd) -> OwnedFd {
+pub fn own(fd: std::os::fd::RawFd) -> OwnedFd {
     // SAFETY: the caller got it from a system call and hands it on to nobody else.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// Whether a descriptor is the FUSE device, not something that pretends to be a kernel.
-pub(crate) fn is_fuse_device(fd: BorrowedFd<'_>) -> io::Result<bool> {
+pub fn is_fuse_device(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let stat = nix::sys::stat::fstat(fd)?;
     let is_char = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
     Ok(is_char && libc::major(stat.st_rdev) == 10 && libc::minor(stat.st_rdev) == 229)
 }
 
 /// A descriptor that this process inherited and nobody in it closes.
-pub(crate) fn borrow(fd: std::os::fd::RawFd) -> BorrowedFd<'static> {
+pub fn borrow(fd: std::os::fd::RawFd) -> BorrowedFd<'static> {
     // SAFETY: the number was found among this process's open descriptors, before it closed any.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
@@ -144,7 +144,7 @@ fn sized(call: impl Fn(*mut libc::c_void, usize) -> isize) -> io::Result<Vec<u8>
 }
 
 /// `llistxattr(2)`: the names of a file's extended attributes.
-pub(crate) fn list_xattrs(path: &std::path::Path) -> io::Result<Vec<std::ffi::CString>> {
+pub fn list_xattrs(path: &std::path::Path) -> io::Result<Vec<std::ffi::CString>> {
     let path = c_path(path)?;
     // SAFETY: the path is terminated; the buffer is as long as we say.
     let list = match sized(|buffer, length| unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), length) }) {
@@ -156,14 +156,14 @@ pub(crate) fn list_xattrs(path: &std::path::Path) -> io::Result<Vec<std::ffi::CS
 }
 
 /// `lgetxattr(2)`.
-pub(crate) fn read_xattr(path: &std::path::Path, name: &CStr) -> io::Result<Vec<u8>> {
+pub fn read_xattr(path: &std::path::Path, name: &CStr) -> io::Result<Vec<u8>> {
     let path = c_path(path)?;
     // SAFETY: the strings are terminated; the buffer is as long as we say.
     sized(|buffer, length| unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer, length) })
 }
 
 /// `lsetxattr(2)`.
-pub(crate) fn write_xattr(path: &std::path::Path, name: &CStr, value: &[u8]) -> io::Result<()> {
+pub fn write_xattr(path: &std::path::Path, name: &CStr, value: &[u8]) -> io::Result<()> {
     let path = c_path(path)?;
     // SAFETY: the strings are terminated; the value is as long as we say.
     let result = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
@@ -171,7 +171,7 @@ pub(crate) fn write_xattr(path: &std::path::Path, name: &CStr, value: &[u8]) -> 
 }
 
 /// Lets a command start with no signal blocked, whatever this process has blocked for itself.
-pub(crate) fn unblock_signals(command: &mut std::process::Command) {
+pub fn unblock_signals(command: &mut std::process::Command) {
     let unblock = || {
         let none = nix::sys::signal::SigSet::empty();
         Ok(nix::sys::signal::sigprocmask(nix::sys::signal::SigmaskHow::SIG_SETMASK, Some(&none), None)?)

@@ -1,8 +1,8 @@
 //! Finding the filesystem, the daemon behind it and the view one is in.
 
+use crate::CONTROL_XATTR;
 use crate::mount;
 use crate::sys;
-use crate::view::CONTROL_XATTR;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::ViewId;
 use std::ffi::CString;
@@ -14,17 +14,19 @@ const CONTROL_VALUE_BYTES_MAX: usize = 8192;
 
 /// A mounted filesystem.
 #[derive(Clone, Debug)]
-pub(crate) struct Filesystem {
-    pub(crate) mountpoint: PathBuf,
-    pub(crate) source: PathBuf,
+pub struct Filesystem {
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// Its store or server.
+    pub source: PathBuf,
     socket: PathBuf,
     /// The view that this process sees it through.
-    pub(crate) view: ViewId,
+    pub view: ViewId,
 }
 
 impl Filesystem {
     /// The filesystem mounted at `mountpoint`, or else the one in which the working directory lies.
-    pub(crate) fn find(mountpoint: Option<&Path>) -> Result<Self, Fault> {
+    pub fn find(mountpoint: Option<&Path>) -> Result<Self, Fault> {
         let io = |e: std::io::Error| Fault::new(FaultKind::Io, format!("look for the filesystem: {e}"));
         let path = match mountpoint {
             Some(path) => std::path::absolute(path).map_err(io)?,
@@ -66,7 +68,7 @@ impl Filesystem {
     }
 
     /// A connection to the daemon.
-    pub(crate) fn connect(&self) -> Result<UnixStream, Fault> {
+    pub fn connect(&self) -> Result<UnixStream, Fault> {
         UnixStream::connect(&self.socket).map_err(|e| {
             Fault::new(FaultKind::Disconnected, format!("connect to the daemon at {}: {e}", self.socket.display()))
         })

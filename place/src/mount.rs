@@ -12,23 +12,25 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// How the kernel calls our mounts.
-pub(crate) const FS_TYPE: &str = "fuse.mojavefs";
+pub const FS_TYPE: &str = "fuse.mojavefs";
 const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
 
 /// A FUSE connection and its mount, attached nowhere yet.
-pub(crate) struct Detached {
-    pub(crate) device: OwnedFd,
-    pub(crate) mount: OwnedFd,
+pub struct Detached {
+    /// The FUSE connection.
+    pub device: OwnedFd,
+    /// The mount.
+    pub mount: OwnedFd,
 }
 
 /// What a mount allows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct MountOptions {
+pub struct MountOptions {
     /// Other users may use it; needs privilege in the user namespace of the mount.
-    pub(crate) others: bool,
+    pub others: bool,
     /// Set-id bits and device nodes mean something.
-    pub(crate) privileged: bool,
+    pub privileged: bool,
 }
 
 fn cstring(bytes: &[u8]) -> io::Result<CString> {
@@ -36,7 +38,7 @@ fn cstring(bytes: &[u8]) -> io::Result<CString> {
 }
 
 /// Makes a FUSE mount in this process's user namespace. `source` is what `mount` shows.
-pub(crate) fn detached(source: &[u8], options: MountOptions) -> io::Result<Detached> {
+pub fn detached(source: &[u8], options: MountOptions) -> io::Result<Detached> {
     let device: OwnedFd = OpenOptions::new()
         .read(true)
         .write(true)
@@ -67,22 +69,25 @@ pub(crate) fn detached(source: &[u8], options: MountOptions) -> io::Result<Detac
 }
 
 /// Puts a detached mount over a path.
-pub(crate) fn attach(mount: &OwnedFd, path: &Path) -> io::Result<()> {
+pub fn attach(mount: &OwnedFd, path: &Path) -> io::Result<()> {
     sys::move_mount(mount.as_fd(), &cstring(path.as_os_str().as_bytes())?)
 }
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MountInfo {
-    pub(crate) point: PathBuf,
-    pub(crate) kind: String,
-    pub(crate) source: PathBuf,
+pub struct MountInfo {
+    /// Where it is.
+    pub point: PathBuf,
+    /// The filesystem's type.
+    pub kind: String,
+    /// What is mounted.
+    pub source: PathBuf,
     /// The minor device number: the number of the FUSE connection.
-    pub(crate) minor: u32,
+    pub minor: u32,
 }
 
 /// Every mount this process sees, later ones over earlier ones.
-pub(crate) fn mounts() -> io::Result<Vec<MountInfo>> {
+pub fn mounts() -> io::Result<Vec<MountInfo>> {
     let text = fs::read("/proc/self/mountinfo")?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
@@ -119,24 +124,24 @@ fn unescape(field: &[u8]) -> PathBuf {
 }
 
 /// The mount at exactly this path, if it is one of ours.
-pub(crate) fn ours_at(point: &Path) -> io::Result<Option<MountInfo>> {
+pub fn ours_at(point: &Path) -> io::Result<Option<MountInfo>> {
     Ok(mounts()?.into_iter().rev().find(|mount| mount.point == point).filter(|mount| mount.kind == FS_TYPE))
 }
 
 /// The mount of ours in which a path lies.
-pub(crate) fn ours_around(path: &Path) -> io::Result<Option<MountInfo>> {
+pub fn ours_around(path: &Path) -> io::Result<Option<MountInfo>> {
     let around = mounts()?.into_iter().filter(|mount| path.starts_with(&mount.point));
     let nearest = around.enumerate().max_by_key(|(order, mount)| (mount.point.as_os_str().len(), *order));
     Ok(nearest.map(|(_, mount)| mount).filter(|mount| mount.kind == FS_TYPE))
 }
 
 /// Whether the daemon behind a mount is gone.
-pub(crate) fn is_dead(point: &Path) -> bool {
+pub fn is_dead(point: &Path) -> bool {
     matches!(fs::symlink_metadata(point), Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOTCONN | nix::libc::ECONNABORTED)))
 }
 
 /// Takes a mount away; with `lazy` even while it is in use.
-pub(crate) fn unmount(point: &Path, lazy: bool) -> io::Result<()> {
+pub fn unmount(point: &Path, lazy: bool) -> io::Result<()> {
     let flags = if lazy { MntFlags::MNT_DETACH } else { MntFlags::empty() };
     match umount2(point, flags) {
         Err(nix::errno::Errno::EPERM) => unmount_by_helper(point, lazy),
@@ -159,7 +164,7 @@ fn unmount_by_helper(point: &Path, lazy: bool) -> io::Result<()> {
 }
 
 /// Ends a FUSE connection: whatever waits for an answer gets an error.
-pub(crate) fn abort_connection(minor: u32) -> io::Result<()> {
+pub fn abort_connection(minor: u32) -> io::Result<()> {
     let path = format!("/sys/fs/fuse/connections/{minor}/abort");
     match fs::write(&path, "1") {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -168,7 +173,7 @@ pub(crate) fn abort_connection(minor: u32) -> io::Result<()> {
 }
 
 /// Waits until this process's namespace has no mount any more whose FUSE connection has this number.
-pub(crate) fn wait_until_gone(minor: u32) -> io::Result<()> {
+pub fn wait_until_gone(minor: u32) -> io::Result<()> {
     // The kernel signals every change of the mounts on this file.
     let table = File::open("/proc/self/mountinfo")?;
     loop {
@@ -184,7 +189,7 @@ pub(crate) fn wait_until_gone(minor: u32) -> io::Result<()> {
 }
 
 /// Writes everything out that a kernel has cached for the mount behind `mount`.
-pub(crate) fn drain(mount: &File) -> io::Result<()> {
+pub fn drain(mount: &File) -> io::Result<()> {
     Ok(nix::unistd::syncfs(mount)?)
 }
 

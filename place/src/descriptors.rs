@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 /// What is open below a path.
-pub(crate) struct Descriptors {
+pub struct Descriptors {
     directory: Option<PathBuf>,
     open: Vec<Open>,
 }
@@ -28,7 +28,7 @@ struct Open {
 }
 
 /// What this process has open below `mountpoint`.
-pub(crate) fn on(mountpoint: &Path) -> Descriptors {
+pub fn on(mountpoint: &Path) -> Descriptors {
     let directory = std::env::current_dir().ok().filter(|dir| dir.starts_with(mountpoint));
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let fds: Vec<RawFd> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -54,13 +54,13 @@ const ORIGINALS_FROM: RawFd = 100;
 
 impl Descriptors {
     /// Standard error as it was inherited, if it lies on the filesystem.
-    pub(crate) fn stderr(&self) -> Option<io::Result<OwnedFd>> {
+    pub fn stderr(&self) -> Option<io::Result<OwnedFd>> {
         let open = self.open.iter().find(|open| open.fd == libc::STDERR_FILENO);
         open.map(|open| open.original.try_clone())
     }
 
     /// What the job read or wrote through its descriptors has happened: whoever shares the inherited ones goes on there.
-    pub(crate) fn catch_up(&self) {
+    pub fn catch_up(&self) {
         for open in self.open.iter().filter(|open| open.offset.is_some()) {
             if let Ok(at) = lseek(sys::borrow(open.fd), 0, Whence::SeekCur) {
                 let _ = lseek(&open.original, at, Whence::SeekSet);
@@ -69,7 +69,7 @@ impl Descriptors {
     }
 
     /// Opens them again, now that their paths lead into the view.
-    pub(crate) fn reopen(&self) -> Result<(), Fault> {
+    pub fn reopen(&self) -> Result<(), Fault> {
         if let Some(directory) = &self.directory {
             std::env::set_current_dir(directory).map_err(|e| {
                 Fault::new(FaultKind::Io, format!("go to {} in the job's view: {e}", directory.display()))

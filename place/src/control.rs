@@ -1,6 +1,5 @@
 //! The control socket: messages with a length before them, descriptors alongside.
 
-use crate::limits::CONTROL_BYTES_MAX;
 use mojavefs::codec;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::wire::control::{Answer, Ask};
@@ -12,12 +11,15 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+/// The largest message on a control socket, in bytes.
+pub const CONTROL_BYTES_MAX: usize = 64 << 20;
+
 fn invalid(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }
 
 /// Sends one message, and a descriptor with it.
-pub(crate) fn send<T: Serialize>(mut stream: &UnixStream, message: &T, fd: Option<&OwnedFd>) -> io::Result<()> {
+pub fn send<T: Serialize>(mut stream: &UnixStream, message: &T, fd: Option<&OwnedFd>) -> io::Result<()> {
     let body = codec::encode(message).map_err(|why| invalid(why.to_string()))?;
     let length = u32::try_from(body.len()).ok().filter(|length| *length as usize <= CONTROL_BYTES_MAX);
     let length = length.ok_or_else(|| invalid("the message is too long"))?.to_le_bytes();
@@ -30,7 +32,7 @@ pub(crate) fn send<T: Serialize>(mut stream: &UnixStream, message: &T, fd: Optio
 }
 
 /// Receives one message, and the descriptor that came with it; nothing at the end of the stream.
-pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+pub fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<Option<(T, Option<OwnedFd>)>> {
     let mut length = [0u8; 4];
     let mut space = cmsg_space!([RawFd; 1]);
     let (got, fd) = {
@@ -61,7 +63,7 @@ pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Resul
 }
 
 /// Asks the daemon one thing.
-pub(crate) fn ask(stream: &UnixStream, ask: &Ask, fd: Option<&OwnedFd>) -> Result<(Answer, Option<OwnedFd>), Fault> {
+pub fn ask(stream: &UnixStream, ask: &Ask, fd: Option<&OwnedFd>) -> Result<(Answer, Option<OwnedFd>), Fault> {
     let lost = |e: io::Error| Fault::new(FaultKind::Disconnected, format!("the daemon does not answer: {e}"));
     send(stream, ask, fd).map_err(lost)?;
     match receive(stream).map_err(lost)? {
@@ -72,6 +74,6 @@ pub(crate) fn ask(stream: &UnixStream, ask: &Ask, fd: Option<&OwnedFd>) -> Resul
 }
 
 /// An answer that does not fit the question.
-pub(crate) fn unexpected(answer: &Answer) -> Fault {
+pub fn unexpected(answer: &Answer) -> Fault {
     Fault::new(FaultKind::Protocol, format!("the daemon answers something else: {answer:?}"))
 }

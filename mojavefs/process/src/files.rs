@@ -1,0 +1,239 @@
+//! The files of a process: in a job, its changes to them are undone with it.
+//!
+//! At its first speculation the process gets a view of its own over the filesystem's path, in a mount namespace of its own,
+//! as `specrun` gives one to its job. From then on the server is told of each level as it is entered and decided.
+
+#![allow(unsafe_code)]
+
+use crate::arena::{self, Arena};
+use crate::level;
+use crate::sys;
+use mojavefs::error::Fault;
+use mojavefs::id::SpecId;
+use mojavefs::wire::control::{Answer, Ask, Start};
+use mojavefs::wire::{Outcome, SpecState};
+use mojavefs_place::control::{ask, unexpected};
+use mojavefs_place::find::Filesystem;
+use mojavefs_place::{MOUNTPOINT_VARIABLE, Opened, descriptors, mount, namespace};
+use std::fs::File;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// The code of a speculation that was undone because it depended on another's that was.
+pub(crate) const FELL: i32 = 255;
+/// The code of a speculation that can't be committed: somebody else changed what it changed.
+pub(crate) const CONFLICT: i32 = 254;
+
+/// Sent by the kernel when others have undone something: nothing else uses it on Linux.
+const SIGNAL: i32 = libc::SIGSTKFLT;
+
+/// The connection to the daemon, once there is a view.
+struct Files {
+    stream: UnixStream,
+    /// The root of the view, to write out what the kernel holds for it.
+    root: File,
+}
+
+static FILES: Mutex<Option<Files>> = Mutex::new(None);
+
+/// What keeps a process from having its files undone.
+#[derive(Debug)]
+pub(crate) struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn fault(what: &str) -> impl FnOnce(Fault) -> Refused {
+    move |fault| Refused(format!("{what}: {fault}"))
+}
+
+fn failed(what: &str) -> impl FnOnce(io::Error) -> Refused {
+    move |error| Refused(format!("{what}: {error}"))
+}
+
+fn with<T>(then: impl FnOnce(&Files) -> T) -> Option<T> {
+    let files = FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    files.as_ref().map(then)
+}
+
+/// Whether the process has a view of its own.
+pub(crate) fn attached() -> bool {
+    with(|_| ()).is_some()
+}
+
+/// Gives the process a view of its own, if `specrun` started it and it has none yet.
+pub(crate) fn attach(arena: &mut Arena) -> Result<(), Refused> {
+    let Some(mountpoint) = std::env::var_os(MOUNTPOINT_VARIABLE).filter(|_| !attached()) else { return Ok(()) };
+    let mountpoint = Path::new(&mountpoint);
+    let Ok(filesystem) = Filesystem::find(Some(mountpoint)) else {
+        // Passed on from a job to where its filesystem is not.
+        return Ok(());
+    };
+    let inherited = descriptors::on(mountpoint);
+    namespace::enter().map_err(fault("a view of its own"))?;
+    let Opened { stream, view, mount, .. } =
+        mojavefs_place::open(&filesystem, Start::Process { parent: filesystem.view })
+            .map_err(fault("a view of its own"))?;
+    mount::attach(&mount, mountpoint).map_err(failed("put a view of its own over the filesystem"))?;
+    inherited.reopen().map_err(fault("its descriptors"))?;
+    let root = File::open(mountpoint).map_err(failed("open its view"))?;
+    let device = root.metadata().map_err(failed("its view"))?.dev();
+    arena.view_device = Some((libc::major(device), libc::minor(device)));
+    let watch = filesystem.connect().map_err(fault("the daemon"))?;
+    match ask(&watch, &Ask::Watch { view }, None).map_err(fault("the daemon"))?.0 {
+        Answer::Done => {}
+        other => return Err(fault("the daemon")(unexpected(&other))),
+    }
+    let stream = UnixStream::from(keep(arena, stream)?);
+    let root = File::from(keep(arena, root)?);
+    arena.watch = keep(arena, watch)?.as_raw_fd_for_good();
+    listen(arena.watch).map_err(failed("listen to the daemon"))?;
+    *FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Files { stream, root });
+    Ok(())
+}
+
+trait ForGood {
+    /// The number of a descriptor that is never closed.
+    fn as_raw_fd_for_good(self) -> i32;
+}
+
+impl ForGood for OwnedFd {
+    fn as_raw_fd_for_good(self) -> i32 {
+        std::os::fd::IntoRawFd::into_raw_fd(self)
+    }
+}
+
+/// Moves a descriptor out of the program's way, and notes it as the library's.
+fn keep(arena: &mut Arena, fd: impl Into<OwnedFd>) -> Result<OwnedFd, Refused> {
+    let fd = fd.into();
+    let moved = arena.out_of_the_way(std::os::fd::IntoRawFd::into_raw_fd(fd));
+    let moved = moved.map_err(|sys::Errno(errno)| failed("a descriptor")(io::Error::from_raw_os_error(errno)))?;
+    arena.note_own(moved);
+    // SAFETY: the kernel has just given us this number.
+    Ok(unsafe { OwnedFd::from_raw_fd(moved) })
+}
+
+/// The kernel sends a signal whenever something comes.
+fn listen(fd: i32) -> io::Result<()> {
+    // SAFETY: plain system calls; the handler may run at any time.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = hear as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigfillset(&raw mut action.sa_mask);
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        let done = libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut()) == 0
+            && libc::fcntl(fd, libc::F_SETOWN, libc::getpid()) == 0
+            && libc::fcntl(fd, F_SETSIG, SIGNAL) == 0
+            && libc::fcntl(fd, libc::F_SETFL, flags | libc::O_ASYNC | libc::O_NONBLOCK) == 0;
+        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+const F_SETSIG: i32 = 10;
+
+/// Others have undone something: if it was a level of this process, it goes back to where it entered that.
+extern "C" fn hear(_signal: i32) {
+    let Some(arena) = arena::existing() else { return };
+    let mut outermost: Option<usize> = None;
+    let mut number = [0u8; 8];
+    while let Ok(8) = sys::read(arena.watch, &mut number) {
+        let spec = u64::from_le_bytes(number);
+        let found = arena.open().iter().position(|level| level.spec == spec);
+        outermost = match (outermost, found) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    if let Some(at) = outermost {
+        level::fall(arena, at, FELL)
+    }
+}
+
+/// A child of the program's own: the connection is its parent's.
+pub(crate) fn forget() {
+    let mut files = FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Its descriptors are closed with the rest of the library's.
+    std::mem::forget(files.take());
+}
+
+fn said(question: &Ask) -> Option<Result<Answer, Fault>> {
+    with(|files| ask(&files.stream, question, None).map(|(answer, _)| answer))
+}
+
+/// Tells the server that a level is entered; the number that the speculation has there, if there is a view.
+pub(crate) fn enter(own: Option<SpecId>) -> Result<Option<SpecId>, Refused> {
+    drain()?;
+    match said(&Ask::Enter { own }) {
+        None => Ok(None),
+        Some(Ok(Answer::Started { spec, .. })) => Ok(Some(spec)),
+        Some(Ok(other)) => Err(fault("the daemon")(unexpected(&other))),
+        Some(Err(why)) => Err(Refused(why.to_string())),
+    }
+}
+
+/// How a vote ended.
+pub(crate) enum Vote {
+    /// It counts.
+    Cast,
+    /// Something that became final meanwhile is in its way.
+    Conflict,
+    /// The speculation is undone already.
+    Fell,
+}
+
+/// Votes for a level, and waits for what it depends on if nothing is around it.
+pub(crate) fn vote(spec: u64) -> Vote {
+    let spec = SpecId(spec);
+    if drain().is_err() {
+        return Vote::Fell;
+    }
+    let outcome = match said(&Ask::Commit { spec, resolutions: Vec::new() }) {
+        None => return Vote::Cast,
+        Some(Ok(Answer::Outcome(outcome))) => outcome,
+        Some(_) => return Vote::Fell,
+    };
+    if !outcome.conflicts.is_empty() {
+        return Vote::Conflict;
+    }
+    match outcome.waits_for.is_empty() {
+        true => Vote::Cast,
+        false => await_decision(spec),
+    }
+}
+
+fn await_decision(spec: SpecId) -> Vote {
+    loop {
+        let Some(Ok(Answer::Specs(_))) = said(&Ask::Await { specs: vec![spec], behind: None }) else {
+            return Vote::Fell;
+        };
+        match said(&Ask::Outcome { spec }) {
+            Some(Ok(Answer::Outcome(Outcome { state: SpecState::Committed, .. }))) => return Vote::Cast,
+            Some(Ok(Answer::Outcome(Outcome { state: SpecState::Held, .. }))) => return Vote::Conflict,
+            Some(Ok(Answer::Outcome(Outcome { state: SpecState::Aborted, .. }))) | Some(Err(_)) => return Vote::Fell,
+            _ => {}
+        }
+    }
+}
+
+/// Has a level undone. One that is undone already is as it should be.
+pub(crate) fn undo(spec: u64) {
+    let drained = drain().is_ok();
+    let _ = said(&Ask::Undo { spec: SpecId(spec), drained });
+}
+
+/// Files that are mapped belong to the level in which they are written: what the kernel holds is written out before it ends.
+fn drain() -> Result<(), Refused> {
+    let maps_files = |arena: &mut Arena| attached() && arena.shared_writable().map_or(true, |shared| shared.of_view);
+    if !arena::existing().is_some_and(maps_files) {
+        return Ok(());
+    }
+    with(|files| mount::drain(&files.root)).unwrap_or(Ok(())).map_err(failed("write out what is mapped"))
+}

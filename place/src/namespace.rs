@@ -1,0 +1,37 @@
+//! Mount namespaces of a process's own.
+
+use mojavefs::error::{Fault, FaultKind};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+use std::fs;
+use std::io;
+
+/// Whether this process entered a user namespace in which only its own user is known.
+pub fn is_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
+        map.split_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok()) != Some(u64::from(u32::MAX))
+    })
+}
+
+/// Enters a mount namespace of its own, whose mounts nobody else sees; as an ordinary user a user namespace as well, in
+/// which the user and group are who they were. Only before any thread was started.
+pub fn enter() -> Result<(), Fault> {
+    let failed = |what: &str, e: io::Error| Fault::new(FaultKind::Io, format!("{what}: {e}"));
+    let (uid, gid) = (geteuid(), getegid());
+    if unshare(CloneFlags::CLONE_NEWNS).is_err() {
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(|e| {
+            let hint = "are user namespaces allowed? See kernel.unprivileged_userns_clone and, on Ubuntu, \
+                        kernel.apparmor_restrict_unprivileged_userns; as root it works without";
+            Fault::new(FaultKind::NotPermitted, format!("make a namespace for the job: {e}; {hint}"))
+        })?;
+        let write = |path: &str, text: String| fs::write(path, text).map_err(|e| failed(path, e));
+        write("/proc/self/setgroups", "deny".to_owned())?;
+        write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    }
+    // What the host mounts and unmounts reaches the job; what happens in here stays here.
+    let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+        .map_err(|e| failed("keep the job's mounts apart", e.into()))
+}
