@@ -203,7 +203,7 @@ impl Shared {
 
     /// Carries out what a decision asks of views. No lock is held.
     pub(crate) fn follow(&self, aftermath: Aftermath) {
-        self.lead_out(&aftermath);
+        let led_out = self.lead_out(&aftermath);
         for (context, spec, why) in &aftermath.undone {
             for view in self.views.of(Some(*context)) {
                 view.kill();
@@ -231,55 +231,75 @@ impl Shared {
                 None => true,
                 Some(context) => view.follows() && !theirs.contains(&context),
             };
+            let shows = |view: &Arc<View>| shows(view) && !led_out.contains(&view.id);
             let views: Vec<Arc<View>> = self.views.all().into_iter().filter(shows).collect();
             self.invalidate(&views, &aftermath.on_trunk);
         }
         if let Some((_, context, intervals)) = &aftermath.folded {
-            self.invalidate(&self.views.of(Some(*context)), intervals);
+            let views = self.views.of(Some(*context)).into_iter().filter(|view| !led_out.contains(&view.id));
+            self.invalidate(&views.collect::<Vec<_>>(), intervals);
         }
         drop(aftermath);
         self.nudge_keeper();
     }
 
-    /// Views of processes leave the contexts that are no more, for the ones that they came from.
-    fn lead_out(&self, aftermath: &Aftermath) {
+    /// Views of processes leave the contexts that are no more, for the ones that they came from. Returns those that now show
+    /// by themselves what they showed from inside.
+    fn lead_out(&self, aftermath: &Aftermath) -> Vec<ViewId> {
+        let mut led_out = Vec::new();
         let undone: HashSet<ContextId> = aftermath.undone.iter().map(|(context, ..)| *context).collect();
         let committed = aftermath.committed.iter().map(|(context, _)| (*context, None));
         let folded = aftermath.folded.iter().map(|(from, into, _)| (*from, Some(*into)));
         let done: HashMap<ContextId, Option<ContextId>> = committed.chain(folded).chain(aftermath.dropped).collect();
         for view in self.views.all().into_iter().filter(|view| view.of_process) {
             let entered = view.entered();
-            let fell = view.leave_undone(&undone);
+            let fell = undone.iter().any(|context| entered.contains(context));
             if !view.leave_done(&done) && !fell {
                 continue;
             }
-            if fell {
-                self.forget_undone(&view, aftermath);
-            }
-            match self.coordinator.shown_by(view.context()) {
-                Ok(scope) => view.set_scope(Arc::new(scope)),
-                Err(_) => view.kill(),
-            }
-            if fell {
+            if !fell {
+                self.refresh_scope(&view);
+                led_out.push(view.id);
+            } else if aftermath.drained == Some(view.id) {
+                let gone = aftermath.jobs.iter().flat_map(|job| job.intervals.iter().copied());
+                self.come_out(&view, Some(&gone.collect::<Vec<IntervalId>>()));
+            } else {
                 for (_, spec, why) in aftermath.undone.iter().filter(|(context, ..)| entered.contains(context)) {
                     let (state, why) = (SpecState::Aborted, why.clone());
                     view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
                 }
             }
         }
+        led_out
     }
 
-    /// A view's kernel forgets what was undone: what the view changed, and what it saw of others that fell. The view's scope
-    /// is still the old one, so that what is written out by it comes too late.
-    fn forget_undone(&self, view: &Arc<View>, aftermath: &Aftermath) {
-        if aftermath.drained == Some(view.id) {
-            let gone = aftermath.jobs.iter().flat_map(|job| job.intervals.iter().copied());
-            return self.invalidate(std::slice::from_ref(view), &gone.collect::<Vec<IntervalId>>());
+    fn refresh_scope(&self, view: &View) {
+        match self.coordinator.shown_by(view.context()) {
+            Ok(scope) => view.set_scope(Arc::new(scope)),
+            Err(_) => view.kill(),
         }
-        // Any file may be mapped and written to, and the server not know it yet.
-        self.note_change();
-        let what = view.held().into_iter().map(Invalidation::Inode).collect();
-        view.deliver(Notice::Invalidate { view: view.id, what, all_names: true });
+    }
+
+    /// The process of a view is back from what was undone, and nothing more comes from there: the view leaves it, and its
+    /// kernel forgets what was changed, in `intervals` if that is known. While it forgets, the view's scope is still the old
+    /// one, so that what is written out by it comes too late.
+    pub(crate) fn come_out(&self, view: &Arc<View>, intervals: Option<&[IntervalId]>) {
+        let is_undone = |context: &ContextId| self.coordinator.spec_of(*context).is_none();
+        let undone: HashSet<ContextId> = view.entered().into_iter().filter(is_undone).collect();
+        if undone.is_empty() {
+            return;
+        }
+        match intervals {
+            Some(intervals) => self.invalidate(std::slice::from_ref(view), intervals),
+            None => {
+                // Any file may be mapped and written to, and the server not know it.
+                self.note_change();
+                let what = view.held().into_iter().map(Invalidation::Inode).collect();
+                view.deliver(Notice::Invalidate { view: view.id, what, all_names: true });
+            }
+        }
+        view.leave_undone(&undone);
+        self.refresh_scope(view);
     }
 
     /// Makes views look up again what these intervals changed, as far as their kernels know it.

@@ -146,7 +146,12 @@ impl Session {
             _ => return Err(Fault::new(FaultKind::Protocol, "this is no decision")),
         };
         coordinator.write_down_conflicts();
+        let drained = aftermath.drained;
         self.follow(aftermath);
+        if let Some(id) = drained {
+            // Nothing is left to do if it fell by this very abort.
+            self.shared.come_out(&self.open_view(id)?.view, None);
+        }
         Ok(Reply::Outcome(outcome))
     }
 

@@ -91,6 +91,8 @@ pub(crate) struct Jump {
     pub(crate) level: usize,
     pub(crate) code: i32,
     pub(crate) retry: bool,
+    /// Others have undone it: the filesystem waits to hear that the process is back.
+    pub(crate) fell: bool,
 }
 
 /// Everything. It begins as zeros.
@@ -239,10 +241,10 @@ impl Arena {
         self.own_count += 1;
     }
 
-    /// What the process has mapped shared and writable.
-    pub(crate) fn shared_writable(&mut self) -> sys::Result<Shared> {
+    /// Looks at what the process has mapped shared and writable, and writes out what is of its view.
+    pub(crate) fn look_at_shared(&mut self) -> sys::Result<Shared> {
         let (own, view) = (self.range(), self.view_device);
-        maps::shared_writable(&own, view, &mut self.scratch)
+        maps::look_at_shared(&own, view, &mut self.scratch)
     }
 
     pub(crate) fn range(&self) -> core::ops::Range<usize> {

@@ -15,7 +15,6 @@ use mojavefs::wire::{Outcome, SpecState};
 use mojavefs_place::control::{ask, unexpected};
 use mojavefs_place::find::Filesystem;
 use mojavefs_place::{MOUNTPOINT_VARIABLE, Opened, descriptors, mount, namespace};
-use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -34,8 +33,6 @@ const SIGNAL: i32 = libc::SIGSTKFLT;
 /// The connection to the daemon, once there is a view.
 struct Files {
     stream: UnixStream,
-    /// The root of the view, to write out what the kernel holds for it.
-    root: File,
 }
 
 static FILES: Mutex<Option<Files>> = Mutex::new(None);
@@ -83,8 +80,7 @@ pub(crate) fn attach(arena: &mut Arena) -> Result<(), Refused> {
             .map_err(fault("a view of its own"))?;
     mount::attach(&mount, mountpoint).map_err(failed("put a view of its own over the filesystem"))?;
     inherited.reopen().map_err(fault("its descriptors"))?;
-    let root = File::open(mountpoint).map_err(failed("open its view"))?;
-    let device = root.metadata().map_err(failed("its view"))?.dev();
+    let device = std::fs::metadata(mountpoint).map_err(failed("its view"))?.dev();
     arena.view_device = Some((libc::major(device), libc::minor(device)));
     let watch = filesystem.connect().map_err(fault("the daemon"))?;
     match ask(&watch, &Ask::Watch { view }, None).map_err(fault("the daemon"))?.0 {
@@ -92,10 +88,9 @@ pub(crate) fn attach(arena: &mut Arena) -> Result<(), Refused> {
         other => return Err(fault("the daemon")(unexpected(&other))),
     }
     let stream = UnixStream::from(keep(arena, stream)?);
-    let root = File::from(keep(arena, root)?);
     arena.watch = keep(arena, watch)?.as_raw_fd_for_good();
     listen(arena.watch).map_err(failed("listen to the daemon"))?;
-    *FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Files { stream, root });
+    *FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Files { stream });
     Ok(())
 }
 
@@ -153,7 +148,8 @@ extern "C" fn hear(_signal: i32) {
         };
     }
     if let Some(at) = outermost {
-        level::fall(arena, at, FELL)
+        // The program was interrupted anywhere: nothing is said to the daemon before memory is put back.
+        level::fall(arena, at)
     }
 }
 
@@ -223,7 +219,8 @@ fn await_decision(spec: SpecId) -> Vote {
     }
 }
 
-/// Has a level undone. One that is undone already is as it should be.
+/// Has a level undone, or says that the process has left one that was. None of the children started in it is left, so
+/// nothing more comes from it.
 pub(crate) fn undo(spec: u64) {
     let drained = drain().is_ok();
     let _ = said(&Ask::Undo { spec: SpecId(spec), drained });
@@ -231,9 +228,9 @@ pub(crate) fn undo(spec: u64) {
 
 /// Files that are mapped belong to the level in which they are written: what the kernel holds is written out before it ends.
 fn drain() -> Result<(), Refused> {
-    let maps_files = |arena: &mut Arena| attached() && arena.shared_writable().map_or(true, |shared| shared.of_view);
-    if !arena::existing().is_some_and(maps_files) {
-        return Ok(());
+    let unwritten = |arena: &mut Arena| attached() && arena.look_at_shared().map_or(true, |shared| shared.unwritten);
+    match arena::existing().is_some_and(unwritten) {
+        true => Err(Refused("what was written to mapped files can't be written out".to_owned())),
+        false => Ok(()),
     }
-    with(|files| mount::drain(&files.root)).unwrap_or(Ok(())).map_err(failed("write out what is mapped"))
 }

@@ -106,8 +106,11 @@ fn prepare(arena: &mut Arena, own: Option<SpecId>) -> sys::Result<(i32, u64)> {
 /// After everything was put back.
 fn came_back() -> Entered {
     let Some(arena) = arena::existing() else { sys::die(&[b"libmojave: lost its own memory"]) };
-    let Jump { level: at, code, retry } = arena.jump;
+    let Jump { level: at, code, retry, fell } = arena.jump;
     let mask = arena.levels[at].record.mask;
+    if fell {
+        files::undo(arena.levels[at].spec);
+    }
     for level in at..arena.depth {
         if level > at || !retry {
             let id = arena.levels[level].id;
@@ -184,11 +187,8 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
         if spec != 0 {
             match files::vote(spec) {
                 Vote::Cast => {}
-                Vote::Conflict => {
-                    files::undo(spec);
-                    fall(arena, top, files::CONFLICT)
-                }
-                Vote::Fell => fall(arena, top, files::FELL),
+                Vote::Conflict => roll_back(arena, top, files::CONFLICT, false),
+                Vote::Fell => roll_back(arena, top, files::FELL, false),
             }
         }
         arena.end_checkpoint(top);
@@ -199,10 +199,24 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Goes back to a level that the filesystem has undone.
-pub(crate) fn fall(arena: &mut Arena, level: usize, code: i32) -> ! {
+/// Goes back to a level that others have undone, from wherever the program is.
+pub(crate) fn fall(arena: &mut Arena, level: usize) -> ! {
     sys::set_mask(ALL);
-    restore::go_back(arena, Jump { level, code, retry: false })
+    restore::go_back(arena, Jump { level, code: files::FELL, retry: false, fell: true })
+}
+
+/// Undoes a level and goes back to it.
+fn roll_back(arena: &mut Arena, level: usize, code: i32, retry: bool) -> ! {
+    sys::set_mask(ALL);
+    let spec = arena.levels[level].spec;
+    arena.jump = Jump { level, code, retry, fell: false };
+    if spec != 0 {
+        // Nothing that they do may come after it is undone.
+        restore::end_children(arena);
+        files::undo(spec);
+    }
+    let jump = arena.jump;
+    restore::go_back(arena, jump)
 }
 
 /// Goes back to the entry of a speculation, which returns `code`, or enters again. Returns only if it can't.
@@ -212,14 +226,7 @@ pub(crate) fn abort(id: i32, code: i32, retry: bool) -> Refusal {
     }
     let Some(arena) = arena::existing() else { return Refusal::Unknown };
     match find(arena, id, false) {
-        Ok(Some(level)) => {
-            sys::set_mask(ALL);
-            let spec = arena.levels[level].spec;
-            if spec != 0 {
-                files::undo(spec);
-            }
-            restore::go_back(arena, Jump { level, code, retry })
-        }
+        Ok(Some(level)) => roll_back(arena, level, code, retry),
         Ok(None) => Refusal::Decided(Outcome::Aborted),
         Err(refusal) => refusal,
     }

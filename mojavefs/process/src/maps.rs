@@ -178,26 +178,34 @@ const WRITABLE_SHARED_FROM: u64 = 0x02 | 0x08 | 0x10;
 pub(crate) struct Shared {
     /// Memory or a file that nobody puts back begins here.
     pub(crate) foreign: Option<usize>,
-    /// A file of the view, which the filesystem puts back, is mapped.
-    pub(crate) of_view: bool,
+    /// Files of the view, which the filesystem puts back, are mapped, and could not all be written out.
+    pub(crate) unwritten: bool,
 }
 
 impl Shared {
     /// Takes one mapping in; `false` if that is enough.
-    fn goes_on(&mut self, start: usize, device: (u32, u32), own: &Range<usize>, view: Option<(u32, u32)>) -> bool {
-        if own.contains(&start) {
+    fn goes_on(
+        &mut self,
+        map: &Range<usize>,
+        device: (u32, u32),
+        own: &Range<usize>,
+        view: Option<(u32, u32)>,
+    ) -> bool {
+        if own.contains(&map.start) {
             return true;
         }
         match view == Some(device) {
-            true => self.of_view = true,
-            false => self.foreign = Some(start),
+            // What the kernel holds belongs to the level in which it was written. `syncfs` does not wait for it.
+            true => self.unwritten |= sys::write_out(map.start, map.len()).is_err(),
+            false => self.foreign = Some(map.start),
         }
         self.foreign.is_none()
     }
 }
 
-/// What this process has mapped shared and writable, other than `own`; `view` is the device of its view.
-pub(crate) fn shared_writable(
+/// Looks through what this process has mapped shared and writable, other than `own`, and writes out what is of `view`, the
+/// device of its view.
+pub(crate) fn look_at_shared(
     own: &Range<usize>,
     view: Option<(u32, u32)>,
     scratch: &mut Scratch,
@@ -209,7 +217,8 @@ pub(crate) fn shared_writable(
         match sys::filled(libc::SYS_ioctl, &[fd as usize, QUERY], 2, query) {
             Ok(found) => {
                 query.address = found.end;
-                if !shared.goes_on(found.start as usize, (found.major, found.minor), own, view) {
+                let map = found.start as usize..found.end as usize;
+                if !shared.goes_on(&map, (found.major, found.minor), own, view) {
                     break Ok(shared);
                 }
             }
@@ -228,7 +237,7 @@ fn by_list(own: &Range<usize>, view: Option<(u32, u32)>, scratch: &mut Scratch) 
     let mut shared = Shared::default();
     let writable = |map: &&Mapping| map.shared && map.prot & libc::PROT_WRITE != 0;
     for map in scratch.maps_a[..count].iter().filter(writable) {
-        if !shared.goes_on(map.start, map.device, own, view) {
+        if !shared.goes_on(&(map.start..map.end), map.device, own, view) {
             break;
         }
     }

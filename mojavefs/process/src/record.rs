@@ -171,7 +171,7 @@ fn refuse_memory(arena: &mut Arena) -> sys::Result<()> {
         arena.advice = Advice::None;
         crate::maps::advice_seen();
     }
-    match arena.shared_writable()?.foreign {
+    match arena.look_at_shared()?.foreign {
         Some(start) => {
             let words = format_args!(
                 "memory or a file is mapped shared and writable (MAP_SHARED) at {start:#x}: what is written there can't be undone"

@@ -383,10 +383,24 @@ pub(crate) fn zeroed<T: Copy + Plain>() -> T {
 /// Structures of the kernel's that are valid whatever bytes they hold.
 pub(crate) trait Plain {}
 impl Plain for libc::stat {}
+impl Plain for libc::statx {}
 impl Plain for libc::stack_t {}
 impl Plain for libc::itimerval {}
 impl Plain for libc::rlimit64 {}
 impl Plain for libc::sockaddr_storage {}
+
+/// Has the kernel write out what was written to mapped files.
+pub(crate) fn write_out(at: usize, bytes: usize) -> Result<()> {
+    plain(libc::SYS_msync, &[at, bytes, libc::MS_SYNC as usize]).map(drop)
+}
+
+/// Device and inode, as far as the kernel knows by itself: it asks no filesystem.
+pub(crate) fn identity(path: &[u8]) -> Result<(u32, u32, u64)> {
+    let (flags, mask) = (libc::AT_STATX_DONT_SYNC, libc::STATX_INO);
+    let args = [fd_arg(libc::AT_FDCWD), path.as_ptr() as usize, flags as usize, mask as usize];
+    let found: libc::statx = filled(libc::SYS_statx, &args, 4, zeroed())?;
+    Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
+}
 
 pub(crate) fn stat(path: &[u8]) -> Result<libc::stat> {
     filled(libc::SYS_newfstatat, &[fd_arg(libc::AT_FDCWD), path.as_ptr() as usize, 0, 0], 2, zeroed())

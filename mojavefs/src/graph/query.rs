@@ -45,6 +45,15 @@ impl Graph {
         self.specs.get(&spec).map(|spec| spec.owners.iter().map(owner).collect()).unwrap_or_default()
     }
 
+    /// Whether any other context depends on one of this one's intervals.
+    pub fn is_needed_by_others(&self, context: ContextId) -> bool {
+        let others = |id: &IntervalId| {
+            let dependents = &self.intervals[id].dependents;
+            dependents.iter().any(|dependent| self.intervals[dependent].context != context)
+        };
+        self.stack(context).iter().any(others)
+    }
+
     /// The contexts that depend on a speculation without owning it.
     pub fn members(&self, spec: SpecId) -> BTreeSet<ContextId> {
         let Some(spec) = self.specs.get(&spec) else { return BTreeSet::new() };

@@ -69,17 +69,6 @@ impl Job {
         joined || self.sees_any(intervals)
     }
 
-    /// A level of a process inside a job, in which nothing happened that anybody could tell: whether it was is all the same.
-    pub(crate) fn is_empty_level(&self, store: &Store) -> bool {
-        self.is_level
-            && self.parent.is_some()
-            && self.intervals.len() == 2
-            && self.joined.is_empty()
-            && self.owns.is_empty()
-            && self.on_read.follows()
-            && self.changes(store) == 0
-    }
-
     pub(crate) fn may_see(&self, uid: u32) -> bool {
         uid == 0 || uid == self.info.uid
     }

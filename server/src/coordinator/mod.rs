@@ -1,5 +1,6 @@
 //! Drives the interval graph: contexts and speculations come and go here, and decisions are carried out.
 
+mod absorb;
 mod conflicts;
 mod diff;
 mod held;
@@ -316,11 +317,8 @@ impl Coordinator {
         }
         let outcome = Outcome::of(spec, SpecState::Committed, job.changes(&self.store));
         let votes = job.votes();
-        if job.is_empty_level(&self.store) && state.is_alone(spec) {
-            let (dropped, owner) = ((job.context, job.parent_context), job.owner());
-            let nothing = Event::Abort { owner, spec, code: 1, retry: false };
-            self.carry_out_abort(&mut state, &nothing)?;
-            return Ok((outcome, Aftermath { dropped: Some(dropped), ..Aftermath::default() }));
+        if let Some(aftermath) = self.absorb(&mut state, spec)? {
+            return Ok((Outcome { state: SpecState::Voted, ..outcome }, aftermath));
         }
         if state.jobs[&spec].parent.is_none() && !state.is_final_by(spec, &votes) {
             self.record_vote(&mut state, spec)?;
@@ -376,6 +374,9 @@ impl Coordinator {
     pub(crate) fn outcome(&self, spec: SpecId) -> Result<Outcome, Fault> {
         use mojavefs::graph::Outcome as Decided;
         let state = self.state.lock();
+        if let Some(outcome) = state.absorbed_outcome(spec) {
+            return Ok(outcome);
+        }
         let how = match (state.jobs.get(&spec), state.graph.outcome(spec)) {
             (Some(job), _) => job.state,
             (None, Some(Decided::Committed)) => SpecState::Committed,
@@ -392,6 +393,12 @@ impl Coordinator {
     fn decided(&self, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
         use mojavefs::graph::Outcome as Decided;
         let state = self.state.lock();
+        if let Some(outcome) = state.absorbed_outcome(spec) {
+            return match wanted {
+                SpecState::Aborted => Err(into_its_surroundings(spec)),
+                _ => Ok(Some(outcome)),
+            };
+        }
         let decided = match state.graph.outcome(spec) {
             None => return Ok(None),
             Some(Decided::Committed) => SpecState::Committed,
@@ -482,8 +489,7 @@ impl Coordinator {
         let mut state = self.state.lock();
         let job = state.job(spec, uid.unwrap_or(0))?;
         if job.state == SpecState::Voted && job.parent.is_some() {
-            let text = format!("speculation {spec} is committed into the job around it; abort that one");
-            return Err(Fault::new(FaultKind::Decided, text));
+            return Err(into_its_surroundings(spec));
         }
         let outcome = Outcome::of(spec, SpecState::Aborted, job.changes(&self.store));
         // What it owns beside its own it entered later: that falls with it.
@@ -541,6 +547,10 @@ impl Coordinator {
     pub(crate) fn is_held(&self, spec: SpecId) -> bool {
         self.state.lock().jobs.get(&spec).is_some_and(Job::is_held)
     }
+}
+
+fn into_its_surroundings(spec: SpecId) -> Fault {
+    Fault::new(FaultKind::Decided, format!("speculation {spec} is committed into the job around it; abort that one"))
 }
 
 fn list(specs: &[SpecId]) -> String {

@@ -6,7 +6,7 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Effect, Event, Graph, GraphError, Owner};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::wire::SpecState;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) jobs: BTreeMap<SpecId, Job>,
     /// The undecided speculation of each context.
     pub(super) contexts: HashMap<ContextId, SpecId>,
+    /// Levels that became part of what was around them, lately.
+    pub(super) absorbed: VecDeque<SpecId>,
     /// Voted ones found in conflict, of which nobody was told yet.
     pub(super) clashing: Vec<(ContextId, SpecId)>,
 }

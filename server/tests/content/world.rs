@@ -102,7 +102,7 @@ impl World {
             Change::Write { at, len, seed } => {
                 let data = super::model::pattern(at, len, seed);
                 let request = Request::Write { view, ino, offset: at, data: &data, append: false, clear_set_id: false };
-                ask.done(request).expect("a write");
+                ask.offset(request).expect("a write");
             }
             Change::Resize { size } => {
                 let set = SetAttr { size: Some(size), ..SetAttr::default() };

@@ -50,8 +50,7 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
 
 fn put_directory_back(checkpoint: i32) -> sys::Result<()> {
     let path = ProcPath::of(checkpoint).then(b"/cwd");
-    let (before, now) = (sys::stat(path.as_bytes())?, sys::stat(b".\0"));
-    if now.is_ok_and(|now| (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino)) {
+    if sys::identity(b".\0") == Ok(sys::identity(path.as_bytes())?) {
         return Ok(());
     }
     let dir = sys::open(path.as_bytes(), libc::O_PATH | libc::O_DIRECTORY)?;

@@ -51,6 +51,13 @@ pub(crate) fn go_back(arena: &mut Arena, jump: Jump) -> ! {
     sys::on_stack(stack, run, core::ptr::from_mut(arena).cast())
 }
 
+/// Ends the children started since the level of the arena's jump was entered.
+pub(crate) fn end_children(arena: &mut Arena) {
+    if children::end_new(arena).is_err() {
+        sys::die(&[b"libmojave: cannot end the children of what is undone; the process ends"]);
+    }
+}
+
 extern "C" fn run(arena: *mut u8) -> ! {
     // SAFETY: `go_back` passed the arena on; whoever held it before never runs again.
     let arena = unsafe { &mut *arena.cast::<Arena>() };
