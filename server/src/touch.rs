@@ -49,6 +49,8 @@ pub enum TouchKey {
     Xattr(Ino, Name),
     /// Which extended attributes a file has.
     XattrList(Ino),
+    /// In which directory a directory lies. Moving it changes that; moving another one to below it rests on it.
+    Place(Ino),
 }
 
 /// Where operations report to; one per view. Must not block.

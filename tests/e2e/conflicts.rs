@@ -120,3 +120,106 @@ fn two_histories_are_never_mixed_in_one_file() {
     assert!(content.starts_with(b"ours0") && !content.windows(6).any(|w| w == b"theirs"));
     mount.check();
 }
+
+#[test]
+fn two_moves_never_make_a_ring() {
+    for (restart, options) in [(false, vec![]), (false, vec!["--isolate"]), (true, vec![])] {
+        let mount = Mount::new();
+        for dir in ["a", "b", "b/c"] {
+            fs::create_dir(mount.at(dir)).expect("mkdir");
+        }
+        mount.write("a/x", "x");
+        mount.write("b/y", "y");
+        let options = [options, vec!["--quiet", "--hold"]].concat();
+        assert!(mount.specrun(&options, "mv a b/c/").status.success());
+        let id = mount.status()[0]["id"].to_string();
+        if restart {
+            mount.umount();
+            mount.mount();
+        }
+        fs::rename(mount.at("b"), mount.at("a/b")).expect("mv");
+        let refused = mount.mojavefs(&["commit", &id]);
+        assert_eq!(refused.status.code(), Some(75), "{}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("(place in the tree"), "{}", text(&refused.stderr));
+        let (whose, x, y) = match options.contains(&"--isolate") {
+            true => ("--ours", "b/c/a/x", "b/c/a/b/y"),
+            false => ("--theirs", "a/x", "a/b/y"),
+        };
+        assert!(mount.mojavefs(&["commit", &id, whose, "."]).status.success());
+        assert_eq!((mount.read(x), mount.read(y)), ("x".into(), "y".into()), "{whose}");
+        mount.check();
+    }
+}
+
+#[test]
+fn a_move_and_work_below_its_target_are_no_conflict() {
+    let mount = Mount::new();
+    for dir in ["a", "b", "c"] {
+        fs::create_dir(mount.at(dir)).expect("mkdir");
+    }
+    let id = mount.held_apart("mv a b/");
+    fs::rename(mount.at("c"), mount.at("b/c")).expect("mv");
+    mount.write("b/c/x", "x");
+    assert!(mount.mojavefs(&["commit", &id]).status.success());
+    assert!(mount.exists("b/a") && mount.exists("b/c/x"));
+    mount.check();
+}
+
+/// Holds a job that follows others, changes trunk, and resolves all conflicts in the job's favour.
+fn ours_stands(job: &str, trunk: &str, then: impl FnOnce(&Mount)) {
+    let mount = Mount::new();
+    crate::harness::sh(&mount.path(), "echo old > b; echo c > c; echo d > d; mkdir dir; echo q > dir/q; sync");
+    assert!(mount.specrun(&["--hold"], job).status.success());
+    let id = mount.status()[0]["id"].to_string();
+    crate::harness::sh(&mount.path(), trunk);
+    let refused = mount.mojavefs(&["commit", &id]);
+    assert_eq!(refused.status.code(), Some(75), "{job} / {trunk}: {}", text(&refused.stderr));
+    let said = text(&refused.stderr);
+    assert!(!said.contains("(inode"), "{job} / {trunk}: {said}");
+    let output = mount.mojavefs(&["commit", &id, "--ours", "."]);
+    assert!(output.status.success(), "{job} / {trunk}: {}", text(&output.stderr));
+    assert!(!text(&output.stdout).contains("(0 changes)"), "{}", text(&output.stdout));
+    then(&mount);
+    mount.check();
+}
+
+#[test]
+fn what_the_job_made_of_names_stands_if_its_owner_says_so() {
+    ours_stands("echo spec > b", "rm b", |mount| assert_eq!(mount.read("b"), "spec\n"));
+    ours_stands("mv d d2", "echo x > d", |mount| assert!(!mount.exists("d") && mount.exists("d2")));
+    ours_stands("ln -s foo l", "mkdir l", |mount| assert!(mount.at("l").is_symlink()));
+    ours_stands("mv b b1", "mv b b2", |mount| assert_eq!(mount.read("b1"), "old\n"));
+    ours_stands("mv dir/q q; rmdir dir", "rm -r dir", |mount| assert_eq!(mount.read("q"), "q\n"));
+    ours_stands("mv b c", "mv c d", |mount| assert_eq!(mount.read("c"), "old\n"));
+    ours_stands("mkdir nd; echo s > nd/s", "echo > nd", |mount| assert_eq!(mount.read("nd/s"), "s\n"));
+    ours_stands("ln b b9", "rm b", |mount| assert_eq!(mount.read("b9"), "old\n"));
+}
+
+#[test]
+fn a_file_that_trunk_removed_is_resolved_by_its_path() {
+    let mount = Mount::new();
+    mount.write("b", "old");
+    assert!(mount.specrun(&["--hold"], "echo spec > b; echo x > new").status.success());
+    let id = mount.status()[0]["id"].to_string();
+    fs::remove_file(mount.at("b")).expect("rm");
+    assert!(text(&mount.mojavefs(&["diff", &id]).stdout).contains("A  b"));
+    assert!(mount.mojavefs(&["commit", &id, "--theirs", "b"]).status.success());
+    assert!(!mount.exists("b") && mount.exists("new"));
+    mount.check();
+}
+
+#[test]
+fn what_went_into_a_directory_that_is_gone_cannot_be_kept() {
+    let mount = Mount::new();
+    fs::create_dir(mount.at("dir")).expect("mkdir");
+    mount.write("e", "e");
+    assert!(mount.specrun(&["--hold"], "mv e dir/e").status.success());
+    let id = mount.status()[0]["id"].to_string();
+    fs::remove_dir(mount.at("dir")).expect("rmdir");
+    let refused = mount.mojavefs(&["commit", &id, "--ours", "."]);
+    assert!(text(&refused.stderr).contains("in a directory that is gone"), "{}", text(&refused.stderr));
+    let output = mount.mojavefs(&["commit", &id, "--theirs", "."]);
+    assert!(text(&output.stdout).contains("(0 changes)"), "{}", text(&output.stdout));
+    assert_eq!(mount.read("e"), "e");
+    mount.check();
+}

@@ -1,6 +1,6 @@
 //! What a speculation changed, path by path.
 
-use super::paths::{join, path_of};
+use super::paths::{join, last_path_of, path_of};
 use super::{Coordinator, fault};
 use crate::ops::Scope;
 use crate::store::{Inode, Key, Sight, Store, StoreError};
@@ -27,9 +27,10 @@ impl Coordinator {
     pub(super) fn changes_of(&self, spec: SpecId, uid: u32) -> Result<Changes, Fault> {
         let state = self.state.lock();
         let job = state.job(spec, uid)?;
-        let after = state.sight(job);
+        // What others have undecided is neither seen nor noticed: among them may be these very changes, done again.
+        let after = Sight { meets: false, ..state.sight(job) };
         let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !job.intervals.contains(i)).collect();
-        let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, meets: false, ..after.clone() };
+        let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, ..after.clone() };
         Ok(Changes { after, before, intervals: job.intervals.clone() })
     }
 
@@ -117,7 +118,7 @@ impl Changes {
             return Ok(None);
         }
         if let Some(entry) = after {
-            let Some(dir) = path_of(store, &self.after, parent)? else { return Ok(None) };
+            let dir = last_path_of(store, &self.after, parent);
             let old = store.inode(&self.before, entry.ino)?.found.filter(|inode| inode.nlink > 0);
             let new = store.inode(&self.after, entry.ino)?.found;
             let from = match &old {
@@ -178,10 +179,18 @@ impl Changes {
 
     /// A file whose name stayed.
     fn file_change(&self, store: &Store, ino: Ino) -> Result<Option<Change>, StoreError> {
-        let (Some(old), Some(new)) = (store.inode(&self.before, ino)?.found, store.inode(&self.after, ino)?.found)
-        else {
-            return Ok(None);
-        };
+        let (old, new) = (store.inode(&self.before, ino)?.found, store.inode(&self.after, ino)?.found);
+        let Some(new) = new else { return Ok(None) };
+        if self.was_taken_away(store, old.as_ref(), &new)? {
+            if path_of(store, &self.after, ino)?.is_some() {
+                // It has a name that it was given here: that tells of it.
+                return Ok(None);
+            }
+            let path = last_path_of(store, &self.after, ino);
+            let after = Some(shown(ino, &new));
+            return Ok(Some(Change { path, kind: ChangeKind::Added, before: None, after, xattrs: Vec::new() }));
+        }
+        let Some(old) = old else { return Ok(None) };
         if old.nlink == 0 || new.nlink == 0 || old.home != new.home {
             return Ok(None);
         }
@@ -196,6 +205,21 @@ impl Changes {
             () => return Ok(None),
         };
         Ok(Some(Change { path, kind, before: Some(shown(ino, &old)), after: Some(shown(ino, &new)), xattrs }))
+    }
+
+    /// Somebody else removed a file that was changed here: it would be new now.
+    fn was_taken_away(&self, store: &Store, old: Option<&Inode>, new: &Inode) -> Result<bool, StoreError> {
+        if new.nlink == 0 || old.is_some_and(|old| old.nlink > 0) {
+            return Ok(false);
+        }
+        let (parent, name) = &new.home;
+        let named_here = |interval: &IntervalId| store.has_changed(*interval, &Key::Entry(*parent, name.clone()));
+        for interval in &self.intervals {
+            if named_here(interval)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn xattr_changes(&self, store: &Store, ino: Ino) -> Result<Vec<Name>, StoreError> {

@@ -2,6 +2,7 @@
 
 use super::conflicts::{Conflicts, Standing};
 use super::{Coordinator, Job, State, graph_fault};
+use crate::limits::PARENTS_MAX;
 use crate::ops::fault;
 use crate::store::{Held, Key, Sight, Store, StoreError};
 use crate::touch::{Touch, TouchKey};
@@ -9,7 +10,7 @@ use mojavefs::codec;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::FileKind;
 use mojavefs::graph::{Event, Resume};
-use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
 use mojavefs::wire::{JobInfo, OnRead, Outcome, SpecState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -254,6 +255,29 @@ impl Payload {
     }
 }
 
+/// A directory that lies elsewhere than what is final says: what its move rests on.
+fn moved_places(store: &Store, seen: &Sight, ino: Ino) -> Result<Vec<(TouchKey, Touch)>, StoreError> {
+    let parent = |sight: &Sight, ino: Ino| -> Result<Option<Ino>, StoreError> {
+        let inode = store.inode(sight, ino)?.found;
+        Ok(inode.filter(|inode| inode.kind == FileKind::Directory && inode.nlink > 0).map(|inode| inode.home.0))
+    };
+    let (Some(mut at), Some(before)) = (parent(seen, ino)?, parent(&Sight::trunk(), ino)?) else {
+        return Ok(Vec::new());
+    };
+    if at == before {
+        return Ok(Vec::new());
+    }
+    let mut places = vec![(TouchKey::Place(ino), Touch::Write)];
+    while at != Ino::ROOT && places.len() < PARENTS_MAX {
+        places.push((TouchKey::Place(at), Touch::Update));
+        match parent(seen, at)? {
+            Some(above) => at = above,
+            None => break,
+        }
+    }
+    Ok(places)
+}
+
 /// What a changed record means for conflicts, as the operation that changed it reported it.
 fn touched(store: &Store, seen: &Sight, key: &Key) -> Result<Vec<(TouchKey, Touch)>, StoreError> {
     Ok(match key {
@@ -261,7 +285,8 @@ fn touched(store: &Store, seen: &Sight, key: &Key) -> Result<Vec<(TouchKey, Touc
             let inode = store.inode(seen, *ino)?.found;
             let removed = inode.is_some_and(|inode| inode.kind == FileKind::Directory && inode.nlink == 0);
             let listing = removed.then_some((TouchKey::Listing(*ino), Touch::Write));
-            listing.into_iter().chain([(TouchKey::Inode(*ino), Touch::Write)]).collect()
+            let places = moved_places(store, seen, *ino)?;
+            listing.into_iter().chain([(TouchKey::Inode(*ino), Touch::Write)]).chain(places).collect()
         }
         Key::Entry(parent, name) => {
             vec![(TouchKey::Entry(*parent, name.clone()), Touch::Write), (TouchKey::Listing(*parent), Touch::Update)]

@@ -5,6 +5,7 @@
 //! and no file mixes two histories. Takes time in proportion to what was changed.
 
 use super::conflicts::Standing;
+use super::paths::is_lost;
 use super::{Aftermath, Beginning, Coordinator, fault, list};
 use crate::limits::INLINE_BYTES_MAX;
 use crate::ops::{NewFile, Ops, Scope};
@@ -88,6 +89,12 @@ impl Coordinator {
             return Ok((outcome, Aftermath::default()));
         }
         let all = changes.all(&self.store).map_err(fault::store)?;
+        let kept = |change: &&Change| choice.ours(&change.path) != Some(false);
+        if let Some(change) = all.iter().filter(kept).find(|change| is_lost(&change.path)) {
+            let path = String::from_utf8_lossy(&change.path);
+            let text = format!("`{path}` is in a directory that is gone: keep theirs, or run the job again");
+            return Err(Fault::new(FaultKind::Conflict, text));
+        }
         self.refuse_mixed(spec, &changes.after, &conflicts, &choice)?;
         let (again, _, scope) = self.begin(parent, Beginning { info, on_read: Some(OnRead::Isolate), own: None })?;
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
@@ -104,7 +111,7 @@ impl Coordinator {
         let (_, undone) = self.abort(spec, None)?;
         aftermath.jobs.extend(undone.jobs);
         aftermath.undone.extend(undone.undone);
-        Ok((Outcome { spec, changes: count, ..outcome }, aftermath))
+        Ok((Outcome { spec, ..outcome }, aftermath))
     }
 }
 
@@ -232,7 +239,7 @@ impl Replay<'_> {
         self.ops.rename(self.to, (Ino::ROOT, waiting), (dir, name), RenameMode::Replace)?;
         let ino = self.find(&change.path)?;
         if modified {
-            self.content(&change.path, ino)?;
+            self.content(change, ino)?;
         }
         self.attributes(ino, change)
     }
@@ -271,7 +278,7 @@ impl Replay<'_> {
             }
         };
         self.links.insert(after.ino, ino);
-        self.content(&change.path, ino)?;
+        self.content(change, ino)?;
         self.attributes(ino, change)
     }
 
@@ -305,9 +312,10 @@ impl Replay<'_> {
     }
 
     /// Makes a regular file's content that of the speculation, holes and all.
-    fn content(&self, path: &[u8], ino: Ino) -> Result<(), Fault> {
+    fn content(&self, change: &Change, ino: Ino) -> Result<(), Fault> {
+        let Some(after) = &change.after else { return Ok(()) };
         let source = self.source();
-        let attr = self.ops.get_attr(&source, self.find_in(&source, path)?)?;
+        let attr = self.ops.get_attr(&source, after.ino)?;
         if attr.kind != FileKind::Regular {
             return Ok(());
         }

@@ -2,17 +2,18 @@
 
 use super::Coordinator;
 use super::conflicts::Standing;
-use crate::limits::PARENTS_MAX;
 use crate::store::{Sight, Store, StoreError};
 use crate::touch::TouchKey;
 use mojavefs::id::Ino;
 use mojavefs::wire::Conflict;
+use std::collections::HashSet;
 
 /// A path of an inode in a sight, from the root, without a leading slash; `None` if it has none there.
 pub(super) fn path_of(store: &Store, sight: &Sight, ino: Ino) -> Result<Option<Vec<u8>>, StoreError> {
     let mut names: Vec<Vec<u8>> = Vec::new();
     let mut at = ino;
-    for _ in 0..PARENTS_MAX {
+    let mut seen = HashSet::new();
+    while seen.insert(at) {
         if at == Ino::ROOT {
             names.reverse();
             return Ok(Some(names.join(&b'/')));
@@ -28,7 +29,36 @@ pub(super) fn path_of(store: &Store, sight: &Sight, ino: Ino) -> Result<Option<V
         }
         at = parent;
     }
-    Err(StoreError::corrupt(format!("the parents of inode {ino} never end")))
+    // Two have moved directories into each other, and the sight shows both moves: they conflict.
+    Ok(None)
+}
+
+/// The path by which the sight last knew an inode that somebody else removed, or moved away.
+pub(super) fn last_path_of(store: &Store, sight: &Sight, ino: Ino) -> Vec<u8> {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let mut at = ino;
+    let mut seen = HashSet::new();
+    while seen.insert(at) {
+        if let Ok(Some(dir)) = path_of(store, sight, at) {
+            names.reverse();
+            return names.into_iter().fold(dir, |dir, name| join(&dir, &name));
+        }
+        let Ok(Some(inode)) = store.inode(sight, at).map(|inode| inode.found) else { break };
+        names.push(inode.home.1);
+        at = inode.home.0;
+    }
+    names.reverse();
+    names.into_iter().fold(lost(at), |dir, name| join(&dir, &name))
+}
+
+/// What stands for the path of a directory that is gone.
+fn lost(ino: Ino) -> Vec<u8> {
+    format!("(inode {ino})").into_bytes()
+}
+
+/// Whether nobody can say any more where a path was.
+pub(super) fn is_lost(path: &[u8]) -> bool {
+    path.starts_with(b"(inode ")
 }
 
 /// Another name of a file in the directory where it was last called something.
@@ -64,7 +94,7 @@ impl Coordinator {
             .map(|(key, changed)| {
                 let (ino, name, what) = describe(key);
                 let path = sights.iter().find_map(|sight| path_of(&self.store, sight, ino).ok().flatten());
-                let path = path.unwrap_or_else(|| format!("(inode {ino})").into_bytes());
+                let path = path.unwrap_or_else(|| last_path_of(&self.store, sight, ino));
                 let path = name.map_or_else(|| path.clone(), |name| join(&path, name));
                 Conflict { path, what: what.to_owned(), changed: *changed }
             })
@@ -80,6 +110,7 @@ pub(super) fn describe(key: &TouchKey) -> (Ino, Option<&[u8]>, &'static str) {
         TouchKey::Inode(ino) => (*ino, None, "content or attributes"),
         TouchKey::Entry(parent, name) => (*parent, Some(name), "name"),
         TouchKey::Listing(ino) => (*ino, None, "listing"),
+        TouchKey::Place(ino) => (*ino, None, "place in the tree"),
         TouchKey::Xattr(ino, _) | TouchKey::XattrList(ino) => (*ino, None, "extended attributes"),
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn hash_key(key: &TouchKey) -> u64 {
         TouchKey::Listing(ino) => (2, ino, &[]),
         TouchKey::Xattr(ino, name) => (3, ino, name),
         TouchKey::XattrList(ino) => (4, ino, &[]),
+        TouchKey::Place(ino) => (5, ino, &[]),
     };
     let mut hasher = Xxh3::new();
     hasher.update(&[kind]);

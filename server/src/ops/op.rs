@@ -297,8 +297,10 @@ impl<'a> Op<'a> {
         }
     }
 
-    /// Refuses to move the directory `moved` to below itself. The caller holds [`Ops::moves`].
+    /// Refuses to move the directory `moved` to below itself. The caller holds [`Ops::moves`]. The move rests on where the
+    /// directories above its new place lie: somebody else who moves one of these could make a ring of the two.
     pub(super) fn require_outside(&mut self, moved: Ino, mut dir: Ino) -> Result<(), Fault> {
+        self.change(TouchKey::Place(moved), Touch::Write);
         for _ in 0..PARENTS_MAX {
             if dir == moved {
                 return Err(Fault::new(FaultKind::Invalid, format!("directory {moved} can't move to below itself")));
@@ -306,6 +308,7 @@ impl<'a> Op<'a> {
             if dir == Ino::ROOT {
                 return Ok(());
             }
+            self.change(TouchKey::Place(dir), Touch::Update);
             dir = self.inode(dir)?.home.0;
         }
         Err(Fault::new(FaultKind::Io, format!("the parents of directory {dir} never end; check the store with fsck")))
