@@ -30,5 +30,6 @@ pub(crate) fn of(kind: FaultKind) -> Errno {
         FaultKind::Disconnected => Errno::ENOTCONN,
         FaultKind::TimedOut => Errno::ETIMEDOUT,
         FaultKind::Deadlock => Errno::EDEADLK,
+        FaultKind::Interrupted => Errno::EINTR,
     }
 }

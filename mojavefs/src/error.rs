@@ -61,6 +61,8 @@ pub enum FaultKind {
     Undecided,
     /// What the view shows has changed in the middle of the request; the server asks itself again.
     Again,
+    /// Whoever waited was told to stop waiting.
+    Interrupted,
 }
 
 /// A refused request: its kind for programs, a sentence for people that names the thing.

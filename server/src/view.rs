@@ -222,7 +222,15 @@ impl View {
         if !what.is_empty() || all_names {
             self.deliver(Notice::Invalidate { view: self.id, what, all_names });
         }
-        self.owed.lock().delivered = queued;
+        let mut owed = self.owed.lock();
+        owed.delivered = owed.delivered.max(queued);
+        drop(owed);
+        self.settled.notify_all();
+    }
+
+    /// It is closed: nothing that it is owed is delivered any more, and nobody need wait for that.
+    pub(crate) fn close(&self) {
+        self.owed.lock().delivered = u64::MAX;
         self.settled.notify_all();
     }
 
@@ -298,5 +306,22 @@ impl Views {
     /// Whether any kernel still knows the inode.
     pub(crate) fn holds(&self, ino: Ino) -> bool {
         self.by_id.read().values().any(|view| view.holds(ino))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Sight;
+
+    #[test]
+    fn nobody_waits_for_a_view_that_is_closed() {
+        let scope = Scope { sight: Sight::trunk(), touches: None, over: Arc::default() };
+        let view = View::new(ViewId(1), None, (false, false), Arc::new(scope), Arc::default(), true);
+        view.owe([Invalidation::Inode(Ino::ROOT)]);
+        assert!(!view.wait_settled(Instant::now()));
+        view.close();
+        view.owe([Invalidation::Inode(Ino::ROOT)]);
+        assert!(view.wait_settled(Instant::now()));
     }
 }

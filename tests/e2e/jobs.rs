@@ -226,7 +226,7 @@ fn asking_shows_what_changed_and_does_what_is_answered() {
     mount.write("a", "old\n");
     let (said, code) = ask(&mount, "a");
     assert!(said.contains("M  a") && said.contains("A  b") && said.contains("2 changes"), "{said}");
-    assert_eq!((code, mount.read("a"), mount.exists("b")), (0, "old\n".into(), false), "{said}");
+    assert_eq!((code, mount.read("a"), mount.exists("b")), (1, "old\n".into(), false), "{said}");
     let (said, _) = ask(&mount, "h");
     assert!(said.contains("held as"), "{said}");
     assert_eq!(mount.status().len(), 1);

@@ -220,6 +220,10 @@ pub(crate) fn tell(outcome: &Outcome) -> ExitCode {
     match outcome.state {
         SpecState::Committed => out!("committed {} ({changes})", outcome.spec),
         SpecState::Aborted => out!("aborted {} ({changes} undone)", outcome.spec),
+        SpecState::Voted if !outcome.waits_for.is_empty() => {
+            let others = outcome.waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            out!("decided {} ({changes}): final when {others} is", outcome.spec);
+        }
         SpecState::Voted => out!("committed {} into the job around it ({changes})", outcome.spec),
         SpecState::Held | SpecState::Running if outcome.conflicts.is_empty() => {
             out!("{} is still undecided ({changes})", outcome.spec);

@@ -1,7 +1,7 @@
 //! `mojavefs shell`
 
 use super::{EXIT_TRY_AGAIN, Where, host_fault, parse_spec};
-use crate::job::supervise::{self, Ending, Supervisor};
+use crate::job::supervise::{self, Ending, Ground, Supervisor};
 use crate::job::{JobView, Place};
 use crate::speech::err;
 use clap::Args;
@@ -35,7 +35,7 @@ impl Shell {
         };
         let environment = [("MOJAVEFS_SPEC", self.id.to_string())];
         let ending = supervisor
-            .run(&command, None, &|| view.is_over(), &environment, None)
+            .run(&command, None, &Ground { fallen: &|| view.is_over(), interrupt: &|| () }, &environment, None)
             .map_err(host_fault(command[0].display()))?;
         supervise::end_all();
         if view.is_over() {

@@ -24,6 +24,8 @@ pub(super) struct Lease {
     minor: Option<u32>,
     /// Where the job runs, to find what is left of it.
     namespace: Option<MountNamespace>,
+    /// Its programs wait for decisions.
+    patient: Option<Arc<Patient>>,
     /// For a process: the speculations that it entered and has not decided, the outermost first.
     entered: Option<Vec<SpecId>>,
 }
@@ -52,9 +54,10 @@ impl Lease {
         };
         let opened = daemon.connection.view(Request::OpenView(kind))?;
         let spec = opened.spec.unwrap_or(SpecId(0));
-        let connection: Arc<dyn Connection> = match waits {
-            true => Arc::new(Patient::new(daemon.connection.clone(), spec)),
-            false => daemon.connection.clone(),
+        let patient = waits.then(|| Arc::new(Patient::new(daemon.connection.clone(), spec)));
+        let connection: Arc<dyn Connection> = match &patient {
+            Some(patient) => patient.clone(),
+            None => daemon.connection.clone(),
         };
         let role = if is_process { Role::Process } else { Role::Job };
         let view = Arc::new(View::new(connection, opened.view, role, &daemon.control()));
@@ -84,7 +87,7 @@ impl Lease {
         }
         // What a process starts and leaves is its job's.
         let namespace = if is_process { None } else { namespace::of(caller.pid).ok() };
-        Ok((Lease { view, spec, kernel, minor, namespace, entered: is_process.then(Vec::new) }, mount))
+        Ok((Lease { view, spec, kernel, minor, namespace, patient, entered: is_process.then(Vec::new) }, mount))
     }
 
     pub(super) fn is_process(&self) -> bool {
@@ -117,6 +120,13 @@ impl Lease {
             && let Some(at) = entered.iter().position(|known| *known == spec)
         {
             entered.truncate(at);
+        }
+    }
+
+    /// Nothing in the view waits for a decision any more.
+    pub(super) fn interrupt(&self, for_good: bool) {
+        if let Some(patient) = &self.patient {
+            patient.interrupt(for_good);
         }
     }
 

@@ -182,6 +182,12 @@ fn respond(
             }
             Answer::Done
         }
+        Ask::Interrupt { for_good } => {
+            if let Some(lease) = lease {
+                lease.interrupt(for_good);
+            }
+            Answer::Done
+        }
         Ask::Status => Answer::Status(server.status(Request::Status { uid })?),
         Ask::Diff { spec, from } => Answer::Diff(server.diff(Request::Diff { spec, uid, from })?),
         Ask::Content { spec, side, path, bytes_max } => content(daemon, uid, spec, side, &path, bytes_max)?,

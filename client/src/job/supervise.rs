@@ -37,6 +37,14 @@ const PASSED_ON: [Signal; 8] = [
     Signal::SIGCONT,
 ];
 
+/// What a job stands on.
+pub(crate) struct Ground<'a> {
+    /// Whether it is gone.
+    pub(crate) fallen: &'a dyn Fn() -> bool,
+    /// Called when the job was asked to end: what it waits for must not keep it from that.
+    pub(crate) interrupt: &'a dyn Fn(),
+}
+
 /// Watches a job. Made before any thread is started, so that no signal is lost.
 pub(crate) struct Supervisor {
     signals: SignalFd,
@@ -52,13 +60,13 @@ impl Supervisor {
         Ok(Supervisor { signals: SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)? })
     }
 
-    /// Runs a command to its end, or to `limit`, or until `fallen` says that it has lost its ground. Signals and the
+    /// Runs a command to its end, or to `limit`, or until it has lost its ground. Signals and the
     /// terminal are the command's.
     pub(crate) fn run(
         &self,
         command: &[OsString],
         limit: Option<Duration>,
-        fallen: &dyn Fn() -> bool,
+        ground: &Ground<'_>,
         environment: &[(&str, String)],
         stdio: Option<(Stdio, Stdio)>,
     ) -> io::Result<Ending> {
@@ -77,14 +85,16 @@ impl Supervisor {
             if let Some(ending) = self.reap_until(main)? {
                 return Ok(ending);
             }
-            if fallen() {
+            if (ground.fallen)() {
                 return Ok(Ending::Killed(Signal::SIGKILL as i32));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(Ending::TimedOut);
             }
             self.wait(deadline)?;
-            self.pass_on(main)?;
+            if self.pass_on(main)? {
+                (ground.interrupt)();
+            }
         }
     }
 
@@ -111,15 +121,18 @@ impl Supervisor {
         }
     }
 
-    fn pass_on(&self, main: Pid) -> io::Result<()> {
+    /// Passes signals on to the job; whether one of them asks it to end.
+    fn pass_on(&self, main: Pid) -> io::Result<bool> {
+        let mut ends = false;
         while let Some(info) = self.signals.read_signal()? {
             let Ok(signal) = Signal::try_from(info.ssi_signo.cast_signed()) else { continue };
             let from_a_process = info.ssi_code <= 0;
             if from_a_process && PASSED_ON.contains(&signal) {
                 let _ = kill(main, signal);
             }
+            ends |= matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT);
         }
-        Ok(())
+        Ok(ends)
     }
 
     /// Takes in every process that has ended; says how the main one did, if it did.

@@ -5,25 +5,40 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::{Connection, ConnectionExt, NoticeSink, Reply, Request};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Repeats a request that met another's undecided work once something was decided.
 pub(crate) struct Patient {
     server: Arc<dyn Connection>,
     spec: SpecId,
+    /// How often those that wait were told to stop.
+    interrupts: AtomicU64,
+    /// Nobody is to wait any more.
+    over: AtomicBool,
 }
 
 impl Patient {
     /// For the view of `spec`.
     pub(crate) fn new(server: Arc<dyn Connection>, spec: SpecId) -> Self {
-        Patient { server, spec }
+        Patient { server, spec, interrupts: AtomicU64::new(0), over: AtomicBool::new(false) }
+    }
+
+    /// Whatever waits is answered with `EINTR`; with `for_good` whatever would wait later, too.
+    pub(crate) fn interrupt(&self, for_good: bool) {
+        self.over.fetch_or(for_good, Ordering::SeqCst);
+        self.interrupts.fetch_add(1, Ordering::SeqCst);
     }
 }
 
 impl Connection for Patient {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        let before = self.interrupts.load(Ordering::SeqCst);
         loop {
             match self.server.call(request.clone()) {
                 Err(fault) if fault.kind == FaultKind::Undecided => {
+                    if self.over.load(Ordering::SeqCst) || self.interrupts.load(Ordering::SeqCst) != before {
+                        return Err(Fault::new(FaultKind::Interrupted, "the wait for a decision was interrupted"));
+                    }
                     let millis = AWAIT_STEP.as_millis() as u32;
                     self.server.specs(Request::Await { specs: Vec::new(), millis, behind: Some(self.spec) })?;
                 }

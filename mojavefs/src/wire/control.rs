@@ -114,6 +114,11 @@ pub enum Ask {
     Sync,
     /// Who serves.
     Hello,
+    /// What waits for a decision in this connection's view is answered with `EINTR`.
+    Interrupt {
+        /// What would wait later, too.
+        for_good: bool,
+    },
     /// The process of this connection's view enters a speculation. Answer: [`Answer::Started`].
     Enter {
         /// A further speculation that it is to own.

@@ -2,6 +2,8 @@
 
 use crate::harness::jobs::depends_on;
 use crate::harness::{Mount, text, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 
 #[test]
@@ -168,4 +170,40 @@ fn a_job_that_does_not_wait_is_final_with_the_others() {
     assert!(!mount.exists("b"));
     assert!(first.exit(0).status.success());
     assert_eq!(mount.read("b"), "1\n");
+}
+
+#[test]
+fn a_job_that_waits_can_be_stopped() {
+    let mount = Mount::new();
+    mount.write("f", "0");
+    let id = mount.held("echo 1 > f");
+    let timed = mount.specrun(&["--on-read", "wait", "--timeout", "0.3"], "cat f; cat f");
+    assert_eq!(timed.status.code(), Some(124));
+    let mut waits = mount.specrun_command(&["--on-read", "wait"], "touch ../waits; cat f").spawn().expect("specrun");
+    until("the job has begun", || mount.beside("waits").exists());
+    kill(Pid::from_raw(waits.id().cast_signed()), Signal::SIGTERM).expect("a signal");
+    assert_eq!(waits.wait().expect("the job ends").code(), Some(128 + 15));
+    assert!(mount.mojavefs(&["commit", &id]).status.success());
+    let after = mount.specrun(&["--on-read", "wait"], "cat f");
+    assert_eq!(text(&after.stdout), "1\n");
+}
+
+#[test]
+fn a_decision_that_waits_for_others_says_so() {
+    let mount = Mount::new();
+    mount.write("f", "0");
+    let first = mount.held("echo 1 > f");
+    assert!(mount.specrun(&["--no-wait"], "cat f > g").status.success());
+    let second = mount.status().iter().find(|job| job["state"] == "voted").expect("it waits")["id"].to_string();
+    let said = mount.mojavefs(&["commit", &second]);
+    let expected = format!("decided {second} (1 change): final when {first} is\n");
+    assert_eq!(text(&said.stdout), expected);
+}
+
+#[test]
+fn an_exit_status_of_0_means_that_it_happened() {
+    let mount = Mount::new();
+    let output = mount.specrun(&["--commit-on", "1"], "echo x > x");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(!mount.exists("x"));
 }

@@ -7,7 +7,7 @@ use super::diff::{all_changes, line};
 use super::{EXIT_TRY_AGAIN, Where, complain, count, host_fault, parse_spec, shown};
 use crate::control::{self, unexpected};
 use crate::job::find::Filesystem;
-use crate::job::supervise::{self, Ending, Supervisor};
+use crate::job::supervise::{self, Ending, Ground, Supervisor};
 use crate::job::{JobView, Place};
 use crate::limits::QUIET_WAIT;
 use crate::speech::err;
@@ -29,6 +29,8 @@ const EXIT_OWN: u8 = 125;
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
 const EXIT_TIMED_OUT: u8 = 124;
+/// The command exited with 0, and what it did was undone all the same.
+const EXIT_UNDONE: u8 = 1;
 
 /// Run a command and keep all of what it changed on the filesystem, or nothing.
 ///
@@ -40,6 +42,7 @@ const EXIT_TIMED_OUT: u8 = 124;
     version,
     after_help = "\
 Exit status: that of the command, 128+N if signal N killed it; or
+    1  the command exited with 0 and was undone all the same (--commit-on, --ask)
   124  it took longer than --timeout
   125  specrun itself failed
   126  the command cannot be executed
@@ -168,7 +171,7 @@ enum Attempt {
 }
 
 /// Where a job runs.
-struct Ground<'a> {
+struct Scene<'a> {
     supervisor: &'a Supervisor,
     filesystem: &'a Filesystem,
     place: &'a Place,
@@ -192,7 +195,7 @@ impl Cli {
         loop {
             self.wait_for(&filesystem, &after)?;
             let (why, refusal) =
-                match self.attempt(&Ground { supervisor: &supervisor, filesystem: &filesystem, place: &place })? {
+                match self.attempt(&Scene { supervisor: &supervisor, filesystem: &filesystem, place: &place })? {
                     Attempt::Over(code) => return Ok(ExitCode::from(code)),
                     Attempt::Undone { why, after: met, refusal } => {
                         after = met;
@@ -216,7 +219,13 @@ impl Cli {
 
     /// Runs the command on what is final, and ends what it leaves behind.
     fn supervise(&self, supervisor: &Supervisor, place: &Place) -> Result<ExitCode, Fault> {
-        let ran = supervisor.run(&self.command, self.timeout, &|| false, &[place.environment()], None);
+        let ran = supervisor.run(
+            &self.command,
+            self.timeout,
+            &Ground { fallen: &|| false, interrupt: &|| () },
+            &[place.environment()],
+            None,
+        );
         let ending = match ran {
             Ok(ending) => ending,
             Err(error) => return Ok(ExitCode::from(self.refuse(&error))),
@@ -238,8 +247,8 @@ impl Cli {
         Ok(())
     }
 
-    fn attempt(&self, ground: &Ground<'_>) -> Result<Attempt, Fault> {
-        let Ground { supervisor, filesystem, place } = *ground;
+    fn attempt(&self, scene: &Scene<'_>) -> Result<Attempt, Fault> {
+        let Scene { supervisor, filesystem, place } = *scene;
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         let on_read = if self.isolate { OnRead::Isolate } else { self.on_read.into() };
         let start = Start::Job { parent: filesystem.view, command: words.join(" "), on_read, own: self.own };
@@ -252,17 +261,19 @@ impl Cli {
             }
         };
         let environment = [("MOJAVEFS_SPEC", view.spec.to_string()), place.environment()];
-        let ran = supervisor.run(&self.command, self.timeout, &|| view.has_fallen(), &environment, stdio);
+        let ground = Ground { fallen: &|| view.has_fallen(), interrupt: &|| self.interrupt(&view, false) };
+        let ran = supervisor.run(&self.command, self.timeout, &ground, &environment, stdio);
         let ending = match ran {
             Ok(ending) => ending,
             Err(error) => return self.not_started(&view, error),
         };
+        self.interrupt(&view, true);
         supervise::end_all();
         if view.has_fallen() {
             return Ok(self.fell(&view));
         }
         let (code, verdict) = self.judge(ending);
-        let attempt = match self.decide(ground, &view, (code, verdict)) {
+        let attempt = match self.decide(scene, &view, (code, verdict)) {
             // What was asked came too late: others had decided.
             Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view),
             attempt => attempt?,
@@ -276,6 +287,13 @@ impl Cli {
     fn not_started(&self, view: &JobView, error: std::io::Error) -> Result<Attempt, Fault> {
         view.ask(&Ask::Abort { spec: view.spec })?;
         Ok(Attempt::Over(self.refuse(&error)))
+    }
+
+    /// What waits for others' decisions is to stop waiting. A daemon that is gone has ended the waits itself.
+    fn interrupt(&self, view: &JobView, for_good: bool) {
+        if matches!(self.on_read, OnReadArg::Wait) {
+            let _ = view.ask(&Ask::Interrupt { for_good });
+        }
     }
 
     /// Says why the command did not start; the exit status.
@@ -303,9 +321,9 @@ impl Cli {
     }
 
     /// Carries the verdict out, and waits for others where it depends on them.
-    fn decide(&self, ground: &Ground<'_>, view: &JobView, (code, verdict): (u8, Verdict)) -> Result<Attempt, Fault> {
+    fn decide(&self, scene: &Scene<'_>, view: &JobView, (code, verdict): (u8, Verdict)) -> Result<Attempt, Fault> {
         view.drain()?;
-        let verdict = if self.ask { self.consult(ground.filesystem, view, verdict)? } else { verdict };
+        let verdict = if self.ask { self.consult(scene.filesystem, view, verdict)? } else { verdict };
         let began = Instant::now();
         let ask = match verdict {
             Verdict::Commit => Ask::Commit { spec: view.spec, resolutions: Vec::new() },
@@ -317,13 +335,15 @@ impl Cli {
             return self.refused(view, outcome);
         }
         if matches!(outcome.state, SpecState::Committed | SpecState::Voted) {
-            ground.place.catch_up();
+            scene.place.catch_up();
         }
         if outcome.waits_for.is_empty() || self.no_wait {
             self.voice().outcome(&outcome, began.elapsed(), code);
+            // 0 means that what the command did has happened.
+            let code = if outcome.state == SpecState::Aborted && code == 0 { EXIT_UNDONE } else { code };
             return Ok(Attempt::Over(code));
         }
-        self.wait_final(ground.supervisor, view, outcome, (code, began))
+        self.wait_final(scene.supervisor, view, outcome, (code, began))
     }
 
     /// The job has voted; others decide with it.
