@@ -1,6 +1,6 @@
 //! Finding the filesystem, the daemon behind it and the view one is in.
 
-use crate::CONTROL_XATTR;
+use crate::{CONTROL_VERSION, CONTROL_XATTR};
 use crate::mount;
 use crate::sys;
 use mojavefs::error::{Fault, FaultKind};
@@ -60,7 +60,7 @@ impl Filesystem {
         let text = String::from_utf8_lossy(&value);
         let mut lines = text.lines();
         match (lines.next(), lines.next(), lines.next().map(str::parse)) {
-            (Some("1"), Some(socket), Some(Ok(view))) => {
+            (Some(CONTROL_VERSION), Some(socket), Some(Ok(view))) => {
                 Ok(Filesystem { mountpoint, source, socket: PathBuf::from(socket), view: ViewId(view) })
             }
             _ => Err(Fault::new(FaultKind::Protocol, "the daemon is of another version; use the programs that fit it")),

@@ -206,7 +206,9 @@ impl Shared {
     pub(crate) fn follow(&self, aftermath: Aftermath) {
         let led_out = self.lead_out(&aftermath);
         for (context, spec, why) in &aftermath.undone {
-            for view in self.views.of(Some(*context)) {
+            // A process's view waits for the process to come back.
+            let lost = |view: &Arc<View>| !view.entered().contains(context);
+            for view in self.views.of(Some(*context)).into_iter().filter(lost) {
                 view.kill();
                 let (state, why) = (SpecState::Aborted, why.clone());
                 view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
@@ -261,7 +263,7 @@ impl Shared {
             if !fell {
                 self.refresh_scope(&view);
                 led_out.push(view.id);
-            } else if aftermath.drained == Some(view.id) {
+            } else if aftermath.back == Some((view.id, true)) {
                 let gone = aftermath.jobs.iter().flat_map(|job| job.intervals.iter().copied());
                 self.come_out(&view, Some(&gone.collect::<Vec<IntervalId>>()));
             } else {

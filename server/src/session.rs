@@ -138,17 +138,17 @@ impl Session {
         let _telling = self.shared.telling.read();
         let (outcome, aftermath) = match request {
             Request::Commit { spec, uid, resolutions } => coordinator.commit(spec, uid, &resolutions)?,
-            Request::Abort { spec, uid, drained } => {
+            Request::Abort { spec, uid, back } => {
                 let (outcome, aftermath) = coordinator.abort(spec, Some(uid))?;
-                (outcome, Aftermath { drained, ..aftermath })
+                (outcome, Aftermath { back, ..aftermath })
             }
             Request::Hold { spec, uid } => (coordinator.hold(spec, uid)?, Aftermath::default()),
             _ => return Err(Fault::new(FaultKind::Protocol, "this is no decision")),
         };
         coordinator.write_down_conflicts();
-        let drained = aftermath.drained;
+        let back = aftermath.back;
         self.follow(aftermath);
-        if let Some(id) = drained {
+        if let Some((id, _)) = back {
             // Nothing is left to do if it fell by this very abort.
             self.shared.come_out(&self.open_view(id)?.view, None);
         }
@@ -400,7 +400,12 @@ impl Connection for Session {
                 let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
                 Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, behind, limit)?))
             }
-            Request::Outcome { spec } => Ok(Reply::Outcome(self.shared.coordinator.outcome(spec)?)),
+            Request::Outcome { spec } => {
+                let outcome = self.shared.coordinator.outcome(spec)?;
+                // Whoever hears of a decision finds that every view was told of it.
+                drop(self.shared.telling.write());
+                Ok(Reply::Outcome(outcome))
+            }
             Request::Writers { path } => Ok(Reply::Specs(self.shared.coordinator.writers(&path)?)),
             Request::Reclaim => self.shared.reclaim(),
             Request::Sync => self.shared.sync(),

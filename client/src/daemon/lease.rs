@@ -139,7 +139,7 @@ impl Lease {
     pub(super) fn end(self, daemon: &Arc<Daemon>) {
         if let Some(entered) = &self.entered {
             if let Some(spec) = entered.first().copied()
-                && let Err(fault) = daemon.connection.outcome(Request::Abort { spec, uid: 0, drained: None })
+                && let Err(fault) = daemon.connection.outcome(Request::Abort { spec, uid: 0, back: None })
             {
                 tracing::debug!("undoing speculation {spec} of a process that is gone: {fault}");
             }

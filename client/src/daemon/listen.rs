@@ -154,7 +154,7 @@ fn respond(
             Answer::Outcome(outcome)
         }
         Ask::Abort { spec } => {
-            let outcome = server.outcome(Request::Abort { spec, uid, drained: None })?;
+            let outcome = server.outcome(Request::Abort { spec, uid, back: None })?;
             if let Some(lease) = lease {
                 lease.decided(spec);
             }
@@ -162,8 +162,8 @@ fn respond(
         }
         Ask::Undo { spec, drained } => {
             let lease = lease.as_mut().ok_or_else(|| Fault::new(FaultKind::Protocol, "this connection has no view"))?;
-            let drained = drained.then_some(lease.view());
-            let outcome = server.outcome(Request::Abort { spec, uid, drained })?;
+            let back = Some((lease.view(), drained));
+            let outcome = server.outcome(Request::Abort { spec, uid, back })?;
             lease.decided(spec);
             Answer::Outcome(outcome)
         }

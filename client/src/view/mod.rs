@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use mojavefs_place::CONTROL_VERSION;
 pub(crate) use mojavefs_place::CONTROL_XATTR;
 
 /// Whose a view is.
@@ -52,7 +53,7 @@ impl View {
             connection,
             id,
             role,
-            control: format!("1\n{control}\n{id}\n").into_bytes(),
+            control: format!("{CONTROL_VERSION}\n{control}\n{id}\n").into_bytes(),
             known: Known::default(),
             giving: RwLock::new(()),
             listings: Mutex::default(),

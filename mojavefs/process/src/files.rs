@@ -223,7 +223,10 @@ fn await_decision(spec: SpecId) -> Vote {
 /// nothing more comes from it.
 pub(crate) fn undo(spec: u64) {
     let drained = drain().is_ok();
-    let _ = said(&Ask::Undo { spec: SpecId(spec), drained });
+    if let Some(Err(_)) = said(&Ask::Undo { spec: SpecId(spec), drained }) {
+        // Whatever it did from here on would be on top of what is undone.
+        sys::die(&[b"libmojave: the filesystem does not take the process back from what is undone; it ends"]);
+    }
 }
 
 /// Files that are mapped belong to the level in which they are written: what the kernel holds is written out before it ends.

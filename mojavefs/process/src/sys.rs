@@ -394,10 +394,11 @@ pub(crate) fn write_out(at: usize, bytes: usize) -> Result<()> {
     plain(libc::SYS_msync, &[at, bytes, libc::MS_SYNC as usize]).map(drop)
 }
 
-/// Device and inode, as far as the kernel knows by itself: it asks no filesystem.
+/// Device and inode, as far as the kernel knows by itself: it asks no filesystem. An empty path is the working directory.
 pub(crate) fn identity(path: &[u8]) -> Result<(u32, u32, u64)> {
-    let (flags, mask) = (libc::AT_STATX_DONT_SYNC, libc::STATX_INO);
-    let args = [fd_arg(libc::AT_FDCWD), path.as_ptr() as usize, flags as usize, mask as usize];
+    // Device and inode are told without being asked for; asking could reach the filesystem.
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH;
+    let args = [fd_arg(libc::AT_FDCWD), path.as_ptr() as usize, flags as usize, 0];
     let found: libc::statx = filled(libc::SYS_statx, &args, 4, zeroed())?;
     Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
 }

@@ -83,8 +83,9 @@ pub enum Request<'a> {
         spec: SpecId,
         /// Who decides: its owner or root.
         uid: u32,
-        /// A process's view whose kernel holds nothing back that was written in the speculation.
-        drained: Option<ViewId>,
+        /// A process's view, if it is the process that aborts, or that is back from what others have undone. True if its
+        /// kernel holds nothing back that was written there.
+        back: Option<(ViewId, bool)>,
     },
     /// The store takes over as the owner: it stays undecided, survives every process and restart. Answer: [`Reply::Outcome`].
     Hold {

@@ -57,8 +57,8 @@ pub(crate) struct Aftermath {
     pub(crate) committed: Vec<(ContextId, SpecId)>,
     /// These contexts' votes can't stand: something became final meanwhile that is in their way.
     pub(crate) clashing: Vec<(ContextId, SpecId)>,
-    /// The kernel of this view holds nothing back that was written in what was undone.
-    pub(crate) drained: Option<ViewId>,
+    /// The process of this view is back from what was undone; true if its kernel holds nothing back that was written there.
+    pub(crate) back: Option<(ViewId, bool)>,
     /// Kept until the views were told, so that nothing they may still read goes.
     pub(crate) jobs: Vec<Job>,
 }

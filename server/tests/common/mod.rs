@@ -69,7 +69,7 @@ impl Client {
     }
 
     pub(crate) fn abort(&self, spec: SpecId) {
-        self.ask().outcome(Request::Abort { spec, uid: 0, drained: None }).expect("an abort");
+        self.ask().outcome(Request::Abort { spec, uid: 0, back: None }).expect("an abort");
     }
 
     pub(crate) fn hold(&self, spec: SpecId) {

@@ -50,7 +50,7 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
 
 fn put_directory_back(checkpoint: i32) -> sys::Result<()> {
     let path = ProcPath::of(checkpoint).then(b"/cwd");
-    if sys::identity(b".\0") == Ok(sys::identity(path.as_bytes())?) {
+    if sys::identity(b"\0") == Ok(sys::identity(path.as_bytes())?) {
         return Ok(());
     }
     let dir = sys::open(path.as_bytes(), libc::O_PATH | libc::O_DIRECTORY)?;
