@@ -1,8 +1,8 @@
 //! Finding the filesystem, the daemon behind it and the view one is in.
 
-use crate::{CONTROL_VERSION, CONTROL_XATTR};
 use crate::mount;
 use crate::sys;
+use crate::{CONTROL_VERSION, CONTROL_XATTR};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::ViewId;
 use std::ffi::CString;

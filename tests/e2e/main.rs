@@ -10,6 +10,7 @@ mod jobs;
 mod mounting;
 mod output;
 mod posix;
+mod process;
 mod serving;
 mod spreading;
 mod tidy;

@@ -5,7 +5,7 @@
 use crate::arena::{self, Arena, Jump, Level, Outcome};
 use crate::files::{self, Vote};
 use crate::limits::{DYING_MAX, LEVELS_MAX};
-use crate::record;
+use crate::record::{self, Descriptor};
 use crate::restore;
 use crate::sys::{self, Errno, Mask};
 use mojavefs::id::SpecId;
@@ -122,6 +122,11 @@ fn came_back() -> Entered {
             // The vote was cast inside of what is undone.
             level.voted_at = 0;
         }
+    }
+    if arena.levels[at].spec != 0 {
+        // Where an append goes is the kernel's belief: it asks anew how long the file is.
+        let appending = |descriptor: &&Descriptor| descriptor.lockable && descriptor.status_flags & libc::O_APPEND != 0;
+        arena.levels[at].record.descriptors().iter().filter(appending).for_each(|file| sys::refresh(file.fd));
     }
     let entered = if retry {
         arena.depth = at + 1;

@@ -1,0 +1,203 @@
+//! Programs that are linked with libmojave: their files roll back with their memory.
+
+use crate::harness::{Mount, SPECRUN, text, until};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const HEADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/include");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/examples");
+const SUBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/subjects");
+
+/// Compiles a C program against the library, as its user would.
+fn compiled(mount: &Mount, dir: &str, name: &str) -> PathBuf {
+    let libraries = Path::new(SPECRUN).parent().expect("the target directory");
+    let program = mount.beside(name);
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-I", HEADERS, "-o"]).arg(&program);
+    cc.arg(format!("{dir}/{name}.c")).arg("-L").arg(libraries).arg("-lmojave");
+    let output = cc.arg(format!("-Wl,-rpath,{}", libraries.display())).output().expect("a C compiler");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    program
+}
+
+fn specrun(mount: &Mount, options: &[&str], program: &Path, words: &[&str]) -> Output {
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(options).arg("--").arg(program).args(words).current_dir(mount.path());
+    specrun.output().expect("specrun runs")
+}
+
+fn succeeds(output: &Output) {
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
+fn files_roll_back_with_the_process_in_a_job() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    succeeds(&specrun(&mount, &[], &program, &["all"]));
+    assert_eq!(mount.read("a"), "kept");
+    assert!(mount.read("m").starts_with("kept\0"));
+    mount.check();
+    assert_eq!(mount.read("a"), "kept");
+}
+
+#[test]
+fn files_roll_back_with_the_process_without_a_job_around_it() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    succeeds(&specrun(&mount, &["--no-speculation"], &program, &["all"]));
+    assert_eq!(mount.read("a"), "kept");
+    mount.check();
+}
+
+#[test]
+fn a_rolled_back_job_undoes_what_its_processes_committed() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    let script = format!("{} all && exit 1", program.display());
+    let output = specrun(&mount, &[], Path::new("sh"), &["-c", &script]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert_eq!(fs::read_dir(mount.path()).expect("list").count(), 0);
+    mount.check();
+}
+
+#[test]
+fn an_ordinary_user_can_do_the_same() {
+    require_root!();
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    fs::set_permissions(mount.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
+    // The programs must be where that user can run them.
+    let library = Path::new(SPECRUN).with_file_name("libmojave.so");
+    fs::copy(library, mount.beside("libmojave.so")).expect("copy");
+    fs::copy(SPECRUN, mount.beside("specrun")).expect("copy");
+    for options in [&[][..], &["--no-speculation"]] {
+        let mut specrun = Command::new(mount.beside("specrun"));
+        specrun.env("LD_LIBRARY_PATH", mount.beside(""));
+        specrun.args(options).arg("--").arg(&program).arg("all").current_dir(mount.path());
+        succeeds(&specrun.uid(65_534).gid(65_534).output().expect("specrun runs"));
+        assert_eq!(mount.read("a"), "kept");
+    }
+    mount.check();
+}
+
+#[test]
+fn a_process_that_dies_in_a_level_has_undone_it() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    let script = format!("{} die; cat before; ls", program.display());
+    let output = specrun(&mount, &["--quiet"], Path::new("sh"), &["-c", &script]);
+    assert_eq!(text(&output.stdout), "1before\n", "{}", text(&output.stderr));
+    let output = specrun(&mount, &["--no-speculation"], &program, &["die"]);
+    assert_eq!(output.status.code(), Some(128 + 9), "{:?}", output.status.signal());
+    until("its level is undone", || mount.status().is_empty());
+    assert_eq!(mount.read("before"), "1");
+    assert!(!mount.exists("inside"));
+    mount.check();
+}
+
+#[test]
+fn a_level_in_conflict_is_rolled_back() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    mount.write("shared", "old");
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(["--no-speculation", "--"]).arg(&program).arg("wait").current_dir(mount.path());
+    let mut process = specrun.spawn().expect("specrun runs");
+    until("it has written", || mount.beside("told").exists());
+    assert_eq!(mount.read("shared"), "old");
+    assert_eq!(mount.status().len(), 1);
+    mount.write("shared", "trunk");
+    fs::write(mount.beside("go"), "").expect("go");
+    assert_eq!(process.wait().expect("it ends").code(), Some(254));
+    assert_eq!(mount.read("shared"), "trunk");
+    assert!(!mount.exists("other"));
+    mount.check();
+}
+
+#[test]
+fn a_level_that_somebody_aborts_is_rolled_back_at_once() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(["--no-speculation", "--"]).arg(&program).arg("wait").current_dir(mount.path());
+    let mut process = specrun.spawn().expect("specrun runs");
+    until("it has written", || mount.beside("told").exists());
+    let id = mount.status()[0]["id"].to_string();
+    succeeds(&mount.mojavefs(&["abort", &id]));
+    assert_eq!(process.wait().expect("it ends").code(), Some(255));
+    assert!(!mount.exists("shared"));
+    mount.check();
+}
+
+#[test]
+fn a_job_that_reads_a_level_falls_with_it() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    mount.write("shared", "old");
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(["--no-speculation", "--"]).arg(&program).arg("wait").current_dir(mount.path());
+    let mut process = specrun.spawn().expect("specrun runs");
+    until("it has written", || mount.beside("told").exists());
+    let reader = mount.specrun_command(&[], "cat shared > seen; touch ../seen").spawn().expect("specrun runs");
+    until("it was read", || mount.beside("seen").exists());
+    let id = mount.status()[0]["id"].to_string();
+    succeeds(&mount.mojavefs(&["abort", &id]));
+    assert_eq!(process.wait().expect("it ends").code(), Some(255));
+    succeeds(&reader.wait_with_output().expect("it ends"));
+    assert_eq!(mount.read("seen"), "old");
+    mount.check();
+}
+
+#[test]
+fn a_transfer_that_fails_anywhere_never_happened() {
+    let mount = Mount::new();
+    let program = compiled(&mount, EXAMPLES, "transfer");
+    mount.write("a", "100\n");
+    mount.write("b", "50\n");
+    for step in ["1", "2", "3", "4"] {
+        let output = specrun(&mount, &["--no-speculation"], &program, &["a", "b", "30", step]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).ends_with("nothing was transferred; steps taken: 0\n"));
+        assert_eq!((mount.read("a"), mount.read("b")), ("100\n".into(), "50\n".into()));
+    }
+    succeeds(&specrun(&mount, &[], &program, &["a", "b", "30"]));
+    assert_eq!((mount.read("a"), mount.read("b")), ("70\n".into(), "80\n".into()));
+    mount.check();
+}
+
+#[test]
+fn a_search_finds_its_way_by_failing() {
+    let mount = Mount::new();
+    let program = compiled(&mount, EXAMPLES, "search");
+    succeeds(&specrun(&mount, &[], &program, &["board"]));
+    let board = mount.read("board");
+    let columns: Vec<usize> = board.lines().map(|line| line.find('Q').expect("a queen")).collect();
+    assert_eq!(columns, [0, 4, 7, 5, 2, 6, 1, 3], "the first solution in order, and nothing of what was tried");
+    assert_eq!(specrun(&mount, &[], &program, &["none", "3"]).status.code(), Some(1));
+    assert!(!mount.exists("none"));
+    mount.check();
+}
+
+#[test]
+fn a_grid_computation_survives_the_death_of_one_of_its_processes_to_the_last_bit() {
+    let mount = Mount::new();
+    let program = compiled(&mount, EXAMPLES, "grid");
+    let rows = |dir: &str, kill: &[&str]| {
+        fs::create_dir(mount.at(dir)).expect("mkdir");
+        let mut specrun = Command::new(SPECRUN);
+        specrun.args(["--no-speculation", "--"]).arg(&program).args(["4", "60"]).args(kill);
+        succeeds(&specrun.current_dir(mount.at(dir)).output().expect("specrun runs"));
+        let part = |n: usize| fs::read(mount.at(format!("{dir}/rows-{n}"))).expect("its rows");
+        (0..4).flat_map(part).collect::<Vec<u8>>()
+    };
+    let undisturbed = rows("undisturbed", &[]);
+    for step in ["5", "35", "59"] {
+        assert!(rows(step, &[step]) == undisturbed, "killed in step {step}, the result differs");
+    }
+    until("nothing is left undecided", || mount.status().is_empty());
+    mount.check();
+}

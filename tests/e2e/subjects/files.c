@@ -1,0 +1,195 @@
+/* A process that speculates on files, and checks what it finds. Run in a directory of the filesystem. */
+#include <fcntl.h>
+#include <mojave.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void die(const char *what, int line) {
+    fprintf(stderr, "line %d: %s (%s)\n", line, what, spec_error());
+    _exit(9);
+}
+#define REQUIRE(good) ((good) ? (void)0 : die(#good, __LINE__))
+
+static void put(const char *path, const char *text) {
+    int file = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0644);
+    REQUIRE(file >= 0);
+    REQUIRE(write(file, text, strlen(text)) == (ssize_t)strlen(text));
+    REQUIRE(close(file) == 0);
+}
+
+static int is(const char *path, const char *text) {
+    char found[64] = {0};
+    int file = open(path, O_RDONLY);
+    if (file < 0) return text == NULL;
+    REQUIRE(read(file, found, sizeof found - 1) >= 0);
+    close(file);
+    return text != NULL && strcmp(found, text) == 0;
+}
+
+static int enter(void) {
+    int code = speculate();
+    REQUIRE(code >= 0);
+    return code;
+}
+
+static void undone_with_memory(void) {
+    int in_memory = 0;
+    put("a", "old");
+    put("gone", "gone");
+    int code = enter();
+    if (code == 0) {
+        in_memory = 1;
+        put("a", "new");
+        put("b", "new");
+        REQUIRE(unlink("gone") == 0 && mkdir("dir", 0755) == 0 && rename("a", "dir/a") == 0);
+        REQUIRE(is("dir/a", "new") && is("a", NULL));
+        spec_abort(spec_current(), 7);
+    }
+    REQUIRE(code == 7 && in_memory == 0);
+    REQUIRE(is("a", "old") && is("b", NULL) && is("gone", "gone") && is("dir/a", NULL));
+}
+
+static void kept(void) {
+    REQUIRE(enter() == 0);
+    int id = spec_current();
+    put("a", "kept");
+    spec_commit(id);
+    REQUIRE(spec_outcome(id) == SPEC_COMMITTED && spec_depth() == 0 && is("a", "kept"));
+}
+
+static void nested(void) {
+    put("n", "0");
+    if (enter() == 0) {
+        int outer = spec_current();
+        put("n", "1");
+        if (enter() == 0) {
+            put("n", "2");
+            spec_abort(spec_current(), 1);
+        }
+        REQUIRE(is("n", "1"));
+        REQUIRE(enter() == 0);
+        put("n", "3");
+        spec_commit(spec_current());
+        REQUIRE(is("n", "3"));
+        spec_abort(outer, 1);
+    }
+    REQUIRE(is("n", "0"));
+}
+
+static void mapped(void) {
+    int file = open("m", O_CREAT | O_RDWR, 0644);
+    REQUIRE(file >= 0 && ftruncate(file, 8192) == 0);
+    char *at = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    REQUIRE(at != MAP_FAILED);
+    strcpy(at, "before");
+    for (int round = 0; round < 20; round++) {
+        if (enter() == 0) {
+            strcpy(at, "after");
+            strcpy(at + 4096, "more");
+            spec_abort(spec_current(), 1);
+        }
+        REQUIRE(strcmp(at, "before") == 0 && at[4096] == 0);
+    }
+    REQUIRE(is("m", "before"));
+    REQUIRE(enter() == 0);
+    strcpy(at, "kept");
+    spec_commit(spec_current());
+    munmap(at, 8192);
+    close(file);
+    REQUIRE(is("m", "kept"));
+}
+
+static void offsets(void) {
+    int file = open("log", O_CREAT | O_WRONLY | O_APPEND | O_TRUNC, 0644);
+    REQUIRE(write(file, "1", 1) == 1);
+    if (enter() == 0) {
+        REQUIRE(write(file, "2", 1) == 1);
+        spec_abort(spec_current(), 1);
+    }
+    REQUIRE(write(file, "3", 1) == 1 && lseek(file, 0, SEEK_CUR) == 2);
+    close(file);
+    REQUIRE(is("log", "13"));
+}
+
+static void of_children(void) {
+    put("c", "0");
+    if (enter() == 0) {
+        if (fork() == 0) {
+            put("c", "child");
+            put("child", "was here");
+            pause();
+        }
+        while (!is("child", "was here")) usleep(100);
+        spec_abort(spec_current(), 1);
+    }
+    REQUIRE(is("c", "0") && is("child", NULL));
+    REQUIRE(enter() == 0);
+    if (fork() == 0) {
+        /* A child speculates on its own, inside of what its parent has open. */
+        put("c", "1");
+        if (enter() == 0) {
+            put("c", "2");
+            spec_abort(spec_current(), 1);
+        }
+        _exit(is("c", "1") ? 0 : 8);
+    }
+    int status;
+    REQUIRE(wait(&status) > 0 && status == 0);
+    spec_commit(spec_current());
+    REQUIRE(is("c", "1"));
+}
+
+static void many(int count) {
+    char text[16];
+    for (int n = 0; n < count; n++) {
+        snprintf(text, sizeof text, "%d", n);
+        if (enter() != 0) continue;
+        put("many", text);
+        if (n % 3 == 2) spec_abort(spec_current(), 1);
+        spec_commit(spec_current());
+    }
+    snprintf(text, sizeof text, "%d", (count - 1) / 3 * 3 + ((count - 1) % 3 == 2 ? 1 : (count - 1) % 3));
+    REQUIRE(is("many", text));
+}
+
+int main(int argc, char **argv) {
+    const char *what = argc > 1 ? argv[1] : "";
+    if (strcmp(what, "all") == 0) {
+        undone_with_memory();
+        kept();
+        nested();
+        mapped();
+        offsets();
+        of_children();
+        many(300);
+        return 0;
+    }
+    if (strcmp(what, "die") == 0) {
+        /* Dies with a level open. */
+        put("before", "1");
+        if (enter() == 0) {
+            put("before", "2");
+            put("inside", "1");
+            raise(9);
+        }
+    }
+    if (strcmp(what, "wait") == 0) {
+        /* Writes in a level, tells, and commits when it may; the code of the level is its exit status. */
+        int code = enter();
+        if (code == 0) {
+            put("shared", "speculative");
+            put("other", "speculative");
+            int told = open("../told", O_CREAT | O_WRONLY, 0644);
+            REQUIRE(told >= 0);
+            while (access("../go", F_OK) != 0) usleep(1000);
+            spec_commit(spec_current());
+        }
+        return code;
+    }
+    return 2;
+}
