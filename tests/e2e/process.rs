@@ -201,3 +201,55 @@ fn a_grid_computation_survives_the_death_of_one_of_its_processes_to_the_last_bit
     until("nothing is left undecided", || mount.status().is_empty());
     mount.check();
 }
+
+#[test]
+fn a_speculation_of_two_owners_needs_both() {
+    for (decision, codes) in [(&[][..], (0, 0)), (&["7"], (255, 7))] {
+        let mount = Mount::new();
+        let program = compiled(&mount, SUBJECTS, "files");
+        let mut specrun_share = Command::new(SPECRUN);
+        specrun_share.args(["--no-speculation", "--"]).arg(&program).arg("share").current_dir(mount.path());
+        let mut first = specrun_share.spawn().expect("specrun runs");
+        until("it has shared", || mount.beside("token").exists());
+        let words = [&["own"], decision].concat();
+        let second = specrun(&mount, &["--no-speculation"], &program, &words);
+        let codes_seen = (first.wait().expect("it ends").code(), second.status.code());
+        assert_eq!(codes_seen, (Some(codes.0), Some(codes.1)), "{}", text(&second.stderr));
+        let committed = codes.0 == 0;
+        assert_eq!((mount.exists("shared"), mount.exists("own")), (committed, committed));
+        mount.check();
+    }
+}
+
+const PYTHON: &str = r#"
+import mojave, os
+state = {"n": 1, "list": [1, 2, 3]}
+try:
+    with mojave.speculation():
+        state["n"] = 2
+        state["list"].extend(range(10000))
+        open("gone", "w").write("x")
+        raise ValueError("no")
+except mojave.Aborted as aborted:
+    assert aborted.code == 1
+assert state == {"n": 1, "list": [1, 2, 3]} and not os.path.exists("gone")
+with mojave.speculation() as level:
+    if mojave.code() < 3:
+        level.retry(mojave.code() + 1)
+    open("kept", "w").write(str(mojave.code()))
+assert mojave.depth() == 0 and mojave.outcome(level.number) is True
+"#;
+
+#[test]
+fn a_python_program_goes_back() {
+    let mount = Mount::new();
+    let library = Path::new(SPECRUN).with_file_name("libmojave.so");
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(["--", "python3", "-c", PYTHON]).current_dir(mount.path());
+    specrun.env("LIBMOJAVE", library).env("PYTHONDONTWRITEBYTECODE", "1");
+    specrun.env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/python"));
+    succeeds(&specrun.output().expect("specrun runs"));
+    assert_eq!(mount.read("kept"), "3");
+    assert!(!mount.exists("gone"));
+    mount.check();
+}

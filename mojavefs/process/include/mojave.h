@@ -5,6 +5,8 @@
 #ifndef MOJAVE_H
 #define MOJAVE_H
 
+#include <stddef.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -40,6 +42,22 @@ int spec_code(void);
 #define SPEC_COMMITTED 1
 #define SPEC_ABORTED 2
 int spec_outcome(int id);
+
+/* Codes of aborts that nobody in this process asked for: it depended on another's speculation that was undone, or it can't
+ * be committed because somebody else changed what it changed. */
+#define SPEC_FELL 255
+#define SPEC_CONFLICT 254
+
+/* A token by which another process can own the innermost speculation, too: it is final when all its owners have committed,
+ * and undone when one aborts. Only in a job of specrun. 0, or -1 and errno: ENOTSUP, ERANGE (size is too small; 32 will do).*/
+int spec_share(char *token, size_t size);
+
+/* Enters a speculation that owns the other's beside itself. Returns as speculate() does. */
+int spec_own(const char *token);
+
+/* Returns 0 when nothing that this process did can be undone any more; output to the world belongs behind it. -1 and EDEADLK
+ * inside a speculation of its own or its job's: that is decided later. timeout_ms is not needed yet: nothing else waits. */
+int spec_barrier(int timeout_ms);
 
 /* Why the last speculate() failed, for people; "" if there is nothing to say. */
 const char *spec_error(void);

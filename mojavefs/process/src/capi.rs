@@ -7,6 +7,7 @@
 use crate::arena::{self, Outcome};
 use crate::level::{self, Entered, Refusal};
 use crate::sys::{self, Errno};
+use mojavefs::id::SpecId;
 
 fn set_errno(errno: i32) {
     // SAFETY: the address of this thread's errno.
@@ -91,6 +92,58 @@ pub extern "C" fn spec_outcome(id: i32) -> i32 {
         Some(Outcome::Aborted) => 2,
         None => {
             set_errno(libc::ENOENT);
+            -1
+        }
+    }
+}
+
+/// What a token begins with.
+const TOKEN: &str = "mojave:";
+
+/// `int spec_share(char *token, size_t size)`
+///
+/// # Safety
+/// `token` has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spec_share(token: *mut libc::c_char, size: usize) -> i32 {
+    let Some(spec) = level::shared() else {
+        set_errno(libc::ENOTSUP);
+        return -1;
+    };
+    let text = format!("{TOKEN}{spec}\0");
+    if text.len() > size {
+        set_errno(libc::ERANGE);
+        return -1;
+    }
+    // SAFETY: as the caller promises, there is room.
+    unsafe { core::ptr::copy_nonoverlapping(text.as_ptr().cast(), token, text.len()) };
+    0
+}
+
+/// `int spec_own(const char *token)`
+///
+/// # Safety
+/// `token` ends with a NUL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spec_own(token: *const libc::c_char) -> i32 {
+    // SAFETY: as the caller promises.
+    let text = unsafe { core::ffi::CStr::from_ptr(token) }.to_str().ok();
+    let spec = text.and_then(|text| text.strip_prefix(TOKEN)).and_then(|number| number.parse().ok());
+    let Some(spec) = spec else {
+        set_errno(libc::EINVAL);
+        return -1;
+    };
+    returned(level::speculate(Some(SpecId(spec))))
+}
+
+/// `int spec_barrier(int timeout_ms)`
+#[unsafe(no_mangle)]
+pub extern "C" fn spec_barrier(_timeout_ms: i32) -> i32 {
+    // Where a wait is no error nothing is left to wait for: a vote returns when it is final.
+    match level::barrier() {
+        Ok(()) => 0,
+        Err(Errno(errno)) => {
+            set_errno(errno);
             -1
         }
     }

@@ -229,6 +229,19 @@ pub(crate) fn undo(spec: u64) {
     }
 }
 
+/// Where `specrun` says which speculation its command runs in.
+const SPEC_VARIABLE: &str = "MOJAVEFS_SPEC";
+
+/// Waits until the job that the process is part of, if it is, can't be undone any more. Its own job's decision comes after
+/// its end: to wait for that is an error, unless it is decided already.
+pub(crate) fn barrier() -> sys::Result<()> {
+    match std::env::var_os(SPEC_VARIABLE) {
+        // What a process without a job did outside of its levels is final, and a vote returns when it is.
+        None => Ok(()),
+        Some(_) => Err(sys::Errno(libc::EDEADLK)),
+    }
+}
+
 /// Files that are mapped belong to the level in which they are written: what the kernel holds is written out before it ends.
 fn drain() -> Result<(), Refused> {
     let unwritten = |arena: &mut Arena| attached() && arena.look_at_shared().map_or(true, |shared| shared.unwritten);

@@ -243,6 +243,19 @@ pub(crate) fn current() -> Option<(i32, usize)> {
     arena.open().last().map(|level| (level.id, arena.depth))
 }
 
+/// The innermost open speculation's number in the filesystem, by which others can own it, too.
+pub(crate) fn shared() -> Option<u64> {
+    arena::existing()?.open().last().map(|level| level.spec).filter(|spec| *spec != 0)
+}
+
+/// Waits until nothing that the process has done can be undone any more.
+pub(crate) fn barrier() -> sys::Result<()> {
+    if current().is_some() {
+        return Err(Errno(libc::EDEADLK));
+    }
+    files::barrier()
+}
+
 /// The code of the retry by which the innermost speculation was entered; 0 at first.
 pub(crate) fn code() -> i32 {
     arena::existing().and_then(|arena| arena.open().last().map(|level| level.code)).unwrap_or(0)

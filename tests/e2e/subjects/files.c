@@ -191,5 +191,35 @@ int main(int argc, char **argv) {
         }
         return code;
     }
+    if (strcmp(what, "share") == 0) {
+        /* Lets another own its speculation; the other's decision is its own, too. */
+        char token[32];
+        REQUIRE(spec_barrier(0) == 0 && spec_share(token, sizeof token) == -1);
+        int code = enter();
+        if (code == 0) {
+            put("shared", "speculative");
+            REQUIRE(spec_barrier(0) == -1 && spec_share(token, 3) == -1 && spec_share(token, sizeof token) == 0);
+            put("../token.new", token);
+            REQUIRE(rename("../token.new", "../token") == 0);
+            while (access("../go", F_OK) != 0) usleep(1000);
+            spec_commit(spec_current());
+        }
+        return code;
+    }
+    if (strcmp(what, "own") == 0) {
+        char token[32] = {0};
+        int file = open("../token", O_RDONLY);
+        REQUIRE(file >= 0 && read(file, token, sizeof token - 1) > 0 && close(file) == 0);
+        REQUIRE(spec_own("nonsense") == -1);
+        int code = spec_own(token);
+        REQUIRE(code >= 0);
+        if (code == 0) {
+            put("own", "own");
+            put("../go", "");
+            if (argc > 2) spec_abort(spec_current(), atoi(argv[2]));
+            spec_commit(spec_current());
+        }
+        return code;
+    }
     return 2;
 }

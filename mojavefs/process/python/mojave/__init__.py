@@ -1,0 +1,131 @@
+"""Speculate, commit and abort inside a Python program.
+
+    import mojave
+
+    try:
+        with mojave.speculation():
+            transfer(a, b)          # an exception undoes all of it: memory, descriptors, files in a job of specrun
+    except mojave.Aborted as aborted:
+        print("nothing happened:", aborted.code)
+
+An abort goes back in time: the process is as it was at the `with`, and what the block had computed is gone, the exception
+too. Only its code is left. The process must have one thread.
+"""
+
+import ctypes
+import ctypes.util
+import os
+
+__all__ = ["Aborted", "Refused", "speculation", "abort", "commit", "retry", "current", "depth", "code", "outcome", "speculate"]
+
+#: The code of a speculation that was undone because it depended on another's, and of one in conflict.
+FELL, CONFLICT = 255, 254
+#: The code that an exception aborts with.
+RAISED = 1
+
+
+def _load():
+    path = os.environ.get("LIBMOJAVE") or ctypes.util.find_library("mojave") or "libmojave.so"
+    # The interpreter is held while it goes back in time: nothing else may run meanwhile.
+    library = ctypes.PyDLL(path, use_errno=True)
+    library.spec_error.restype = ctypes.c_char_p
+    return library
+
+
+_library = _load()
+
+
+class Aborted(Exception):
+    """A speculation came to nothing. `code` says why."""
+
+    def __init__(self, code):
+        super().__init__(f"the speculation was aborted with code {code}")
+        self.code = code
+
+
+class Refused(OSError):
+    """A speculation can't be entered: something of the process can't be put back."""
+
+
+def _decided(what, number):
+    errno = ctypes.get_errno()
+    raise OSError(errno, f"{what} speculation {number}: {os.strerror(errno)}")
+
+
+def speculate():
+    """Enters a speculation: 0 on the commit branch; later, on the abort branch, the code it was aborted with."""
+    code = _library.speculate()
+    if code < 0:
+        words = _library.spec_error().decode(errors="replace")
+        raise Refused(ctypes.get_errno(), words or "the checkpoint can't be made")
+    return code
+
+
+def commit(number=None):
+    """Commits a speculation, the innermost one if none is named."""
+    number = current() if number is None else number
+    if _library.spec_commit(number) != 0:
+        _decided("commit", number)
+
+
+def abort(code=RAISED, number=None):
+    """Goes back to where a speculation was entered. Never returns."""
+    number = current() if number is None else number
+    _library.spec_abort(number, code)
+    _decided("abort", number)
+
+
+def retry(code=RAISED, number=None):
+    """Goes back to where a speculation was entered and enters it again; `code()` tells the code. Never returns."""
+    number = current() if number is None else number
+    _library.spec_retry(number, code)
+    _decided("retry", number)
+
+
+def current():
+    """The innermost open speculation; 0 if there is none."""
+    return _library.spec_current()
+
+
+def depth():
+    """How many speculations are open."""
+    return _library.spec_depth()
+
+
+def code():
+    """The code of the retry by which the innermost speculation was entered again; 0 at first."""
+    return _library.spec_code()
+
+
+def outcome(number):
+    """`None` while a speculation is undecided, `True` once it is committed, `False` if it was aborted."""
+    found = _library.spec_outcome(number)
+    if found < 0:
+        _decided("outcome of", number)
+    return {0: None, 1: True}.get(found, False)
+
+
+class speculation:
+    """What happens in the `with` block is kept if it ends well, and never happened if it raises."""
+
+    def __enter__(self):
+        code = speculate()
+        if code != 0:
+            raise Aborted(code)
+        self.number = current()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is None:
+            commit(self.number)
+        else:
+            abort(RAISED, self.number)
+        return False
+
+    def abort(self, code=RAISED):
+        """Undoes the block with a code of one's own."""
+        abort(code, self.number)
+
+    def retry(self, code=RAISED):
+        """Begins the block again."""
+        retry(code, self.number)
