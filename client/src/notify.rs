@@ -10,11 +10,15 @@ use std::sync::{Arc, Weak};
 /// Told that a job's speculation was decided by someone else.
 pub(crate) type OnDecided = Box<dyn Fn(SpecId, SpecState, Option<Fall>) + Send + Sync>;
 
+/// Called when somebody wants to know whether the process of a view lives.
+pub(crate) type Probe = dyn Fn() + Send + Sync;
+
 /// Brings notices to the kernels of this process.
 #[derive(Default)]
 pub(crate) struct Notices {
     kernels: RwLock<HashMap<ViewId, Weak<Kernel>>>,
     decided: Mutex<HashMap<ViewId, Arc<OnDecided>>>,
+    probes: Mutex<HashMap<ViewId, Arc<Probe>>>,
 }
 
 impl Notices {
@@ -28,10 +32,16 @@ impl Notices {
         self.decided.lock().insert(view, Arc::new(then));
     }
 
+    /// Calls `probe` when somebody is about to depend on what the process of `view` has undecided.
+    pub(crate) fn on_probe(&self, view: ViewId, probe: Arc<Probe>) {
+        self.probes.lock().insert(view, probe);
+    }
+
     /// The view is gone.
     pub(crate) fn remove(&self, view: ViewId) {
         self.kernels.write().remove(&view);
         self.decided.lock().remove(&view);
+        self.probes.lock().remove(&view);
     }
 }
 
@@ -42,6 +52,12 @@ impl NoticeSink for Notices {
                 let kernel = self.kernels.read().get(&view).and_then(Weak::upgrade);
                 if let Some(kernel) = kernel {
                     kernel.invalidate(&what, all_names);
+                }
+            }
+            Notice::Probe { view } => {
+                let probe = self.probes.lock().get(&view).cloned();
+                if let Some(probe) = probe {
+                    probe();
                 }
             }
             Notice::Decided { view, spec, state, why } => {

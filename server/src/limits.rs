@@ -54,3 +54,7 @@ pub const AWAIT_TIME_MAX: Duration = Duration::from_secs(5);
 pub const ANY_DECISION_WAIT: Duration = Duration::from_millis(200);
 /// How often attributes are read again because something changed meanwhile, before the kernel is told to ask again.
 pub const GIVE_TRIES_MAX: usize = 8;
+/// How long a process counts as alive that was asked.
+pub const PROBE_TIME: Duration = Duration::from_millis(1);
+/// How long the end of a level whose process is dead is waited for.
+pub const DOOM_TIME_MAX: Duration = Duration::from_secs(5);

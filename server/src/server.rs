@@ -276,6 +276,17 @@ impl Shared {
         led_out
     }
 
+    /// Asks whether the processes live whose levels somebody is about to depend on. A client elsewhere can't be asked: it
+    /// takes its notices when it can.
+    pub(crate) fn probe(&self) {
+        for (spec, context) in self.coordinator.to_probe() {
+            for view in self.views.of(Some(context)).into_iter().filter(|view| view.of_process && view.embedded) {
+                view.deliver(Notice::Probe { view: view.id });
+            }
+            self.coordinator.probed(spec);
+        }
+    }
+
     fn refresh_scope(&self, view: &View) {
         match self.coordinator.shown_by(view.context()) {
             Ok(scope) => view.set_scope(Arc::new(scope)),

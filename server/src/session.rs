@@ -182,6 +182,7 @@ impl Session {
             });
             match (result, view.context()) {
                 (Err(fault), Some(context)) if fault.kind == FaultKind::Again => {
+                    self.shared.probe();
                     view.set_scope(Arc::new(self.shared.coordinator.scope_of(context)?));
                 }
                 (result, _) => return result,
@@ -389,6 +390,10 @@ impl Connection for Session {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
         match request {
             Request::OpenView(kind) => Ok(Reply::View(self.open(kind)?)),
+            Request::Gone { view } => {
+                self.shared.coordinator.doom(&self.open_view(view)?.view.entered());
+                Ok(Reply::Done)
+            }
             Request::Enter { view, info, own } => self.enter(view, info, own),
             Request::CloseView(view) => self.close(view).map(|()| Reply::Done),
             Request::Status { uid } => Ok(Reply::Status(self.shared.coordinator.status(uid))),

@@ -38,7 +38,7 @@ pub(crate) struct View {
     /// It was opened to look into a speculation; it is not the job's own.
     pub(crate) inside: bool,
     /// Its client lives in this process.
-    embedded: bool,
+    pub(crate) embedded: bool,
     /// What is visible, what new versions carry; replaced when the context's interval changes.
     scope: RwLock<Arc<Scope>>,
     /// The inodes its kernel knows.

@@ -140,8 +140,9 @@ fn respond(
             };
             let (started, mount) = Lease::start(daemon, caller, start, device)?;
             let (view, spec) = (started.view(), started.spec());
-            if !started.is_process() {
-                tell_of(daemon, view, (stream, writing));
+            match started.is_process() {
+                true => probe_on_demand(daemon, caller, view, stream)?,
+                false => tell_of(daemon, view, (stream, writing)),
             }
             *lease = Some(started);
             return Ok((Answer::Started { view, spec }, mount));
@@ -224,6 +225,22 @@ fn tell_of(daemon: &Daemon, view: ViewId, (stream, writing): (&UnixStream, &Arc<
         drop(send(&copy, &Answer::Decided { spec, state, why }, None));
     };
     daemon.notices.on_decided(view, Box::new(tell));
+}
+
+/// When somebody is about to depend on what a process has undecided, it is looked for: one that is dead has aborted, also
+/// before the end of its connection is noticed.
+fn probe_on_demand(daemon: &Arc<Daemon>, caller: Caller, view: ViewId, stream: &UnixStream) -> Result<(), Fault> {
+    let failed = |e: io::Error| Fault::new(FaultKind::Io, format!("process {}: {e}", caller.pid));
+    let process = crate::sys::open_process(caller.pid).map_err(failed)?;
+    let (stream, connection) = (stream.try_clone().map_err(failed)?, daemon.connection.clone());
+    let probe = move || {
+        if crate::sys::has_ended(&process) && connection.done(Request::Gone { view }).is_ok() {
+            // Whoever answers the connection finds its end, and undoes what was undecided.
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    };
+    daemon.notices.on_probe(view, Arc::new(probe));
+    Ok(())
 }
 
 /// What others undo of a process's is told on this connection: the speculations' numbers, 8 bytes each, which a signal

@@ -177,13 +177,23 @@ pub(crate) fn ensure() -> sys::Result<&'static mut Arena> {
 pub(crate) struct Life {
     pub(crate) owner: i32,
     pub(crate) ends: [i32; 2],
+    own: [i32; 4],
+    own_count: usize,
+}
+
+impl Life {
+    /// The library's descriptors that a checkpoint has no use for: the daemon must see the process's end.
+    pub(crate) fn close_others(&self) {
+        sys::close(self.ends[1]);
+        self.own[..self.own_count].iter().copied().for_each(sys::close);
+    }
 }
 
 /// The arena as a checkpoint sees it.
 pub(crate) fn of_checkpoint() -> Option<Life> {
     // SAFETY: inherited mapped; the owner writes neither of these after it was made.
     let arena = unsafe { ARENA.load(Ordering::Relaxed).as_ref() }?;
-    Some(Life { owner: arena.owner, ends: arena.life })
+    Some(Life { owner: arena.owner, ends: arena.life, own: arena.own, own_count: arena.own_count })
 }
 
 extern "C" fn before_fork() {

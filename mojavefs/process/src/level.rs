@@ -157,7 +157,7 @@ extern "C" fn sleep(level: *mut u8) -> ! {
     if sys::parent() != life.owner {
         sys::exit(0);
     }
-    sys::close(life.ends[1]);
+    life.close_others();
     level.asleep.note_actions();
     // Hung up when the process runs another program.
     let waited = libc::pollfd { fd: life.ends[0], events: 0, revents: 0 };

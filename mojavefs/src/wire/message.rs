@@ -254,6 +254,11 @@ pub enum Request<'a> {
         /** At most [`crate::limits::IO_BYTES_MAX`]. */
         size: u32,
     },
+    /// The process of a view is dead; its view is closed as soon as may be. Answer: [`Reply::Done`].
+    Gone {
+        /// The process's view.
+        view: ViewId,
+    },
     /// The process of a view enters a speculation inside what the view shows. Answer: [`Reply::View`]. It leaves it when that
     /// is decided.
     Enter {
@@ -496,6 +501,12 @@ pub enum Notice {
         what: Vec<Invalidation>,
         /// All names of the view as well: too many changed to list them.
         all_names: bool,
+    },
+    /// Somebody is about to depend on what the process of this view has undecided: if it is dead by now, say so
+    /// ([`Request::Gone`]). May come from a thread that answers kernel requests.
+    Probe {
+        /// The process's view.
+        view: ViewId,
     },
     /// A job's speculation was decided by someone else.
     Decided {

@@ -238,6 +238,8 @@ impl Coordinator {
             state: SpecState::Held,
             recorded: true,
             is_level: false,
+            probed: None,
+            doomed: false,
             over: Arc::default(),
             bytes: Arc::new(payload.bytes.into()),
         };

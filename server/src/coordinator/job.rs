@@ -7,7 +7,7 @@ use mojavefs::wire::{JobInfo, OnRead, SpecState, SpecStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A job's speculation and what belongs to it.
 pub(crate) struct Job {
@@ -23,6 +23,10 @@ pub(crate) struct Job {
     pub(crate) parent_context: Option<ContextId>,
     /// It is a level of a process that speculates.
     pub(crate) is_level: bool,
+    /// For a level: when its process was last known to live.
+    pub(crate) probed: Option<Instant>,
+    /// For a level: its process is dead, and it is about to be undone.
+    pub(crate) doomed: bool,
     /// How many jobs it is nested in, itself included.
     pub(crate) depth: usize,
     /// What it sees of others.

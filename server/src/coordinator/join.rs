@@ -3,7 +3,7 @@
 
 use super::paths::{describe, join, path_of};
 use super::{Coordinator, Job, State, graph_fault};
-use crate::limits::ANY_DECISION_WAIT;
+use crate::limits::{ANY_DECISION_WAIT, DOOM_TIME_MAX, PROBE_TIME};
 use crate::ops::fault;
 use crate::store::{Sight, Store};
 use crate::touch::TouchKey;
@@ -40,6 +40,11 @@ impl Joins {
             let Some(them) = state.writer_of(*interval) else { continue };
             if them.spec == spec {
                 continue;
+            }
+            if them.must_be_probed() {
+                let level = (them.spec, them.context);
+                state.to_probe.push(level);
+                return Err(Fault::new(FaultKind::Again, "whether its owner lives is not known"));
             }
             match on_read {
                 OnRead::Join => self.join(state, spec, them.spec, key)?,
@@ -79,6 +84,14 @@ impl Joins {
             me.joined.entry(other).or_insert_with(|| key.clone());
         }
         Ok(())
+    }
+}
+
+impl Job {
+    /// It is a level of a process that may have died since it was last asked: a process whose death can be seen has nothing
+    /// undecided that could be.
+    fn must_be_probed(&self) -> bool {
+        self.is_level && self.probed.is_none_or(|at| at.elapsed() > PROBE_TIME)
     }
 }
 
@@ -200,6 +213,34 @@ impl Coordinator {
         }
         chain.reverse();
         (chain, came_from.into_keys().collect())
+    }
+
+    /// The levels that were met by somebody and whose processes may be dead.
+    pub(crate) fn to_probe(&self) -> Vec<(SpecId, ContextId)> {
+        std::mem::take(&mut self.state.lock().to_probe)
+    }
+
+    /// Everybody who could know has been asked whether a level's process lives. Waits for the end of one that does not.
+    pub(crate) fn probed(&self, spec: SpecId) {
+        let deadline = Instant::now() + DOOM_TIME_MAX;
+        let mut state = self.state.lock();
+        while state.jobs.get(&spec).is_some_and(|job| job.doomed) {
+            if self.decided.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        if let Some(job) = state.jobs.get_mut(&spec) {
+            job.probed = Some(Instant::now());
+        }
+    }
+
+    /// The process that entered these contexts is dead.
+    pub(crate) fn doom(&self, entered: &[ContextId]) {
+        let mut state = self.state.lock();
+        let specs: Vec<SpecId> = entered.iter().filter_map(|context| state.contexts.get(context).copied()).collect();
+        for spec in specs {
+            state.jobs.entry(spec).and_modify(|job| job.doomed = true);
+        }
     }
 
     /// Waits until none of these is undecided, or until a time has passed; returns those that still are.

@@ -218,6 +218,8 @@ impl Coordinator {
             parent: outer.map(|outer| outer.spec),
             parent_context: inside,
             is_level,
+            probed: None,
+            doomed: false,
             depth: outer.map_or(0, |outer| outer.depth) + 1,
             on_read,
             snapshot,

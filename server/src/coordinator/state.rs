@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) jobs: BTreeMap<SpecId, Job>,
     /// The undecided speculation of each context.
     pub(super) contexts: HashMap<ContextId, SpecId>,
+    /// Levels that somebody met, whose processes may be dead by now.
+    pub(super) to_probe: Vec<(SpecId, ContextId)>,
     /// Levels that became part of what was around them, lately.
     pub(super) absorbed: VecDeque<SpecId>,
     /// Voted ones found in conflict, of which nobody was told yet.
