@@ -62,26 +62,6 @@ fn a_store_of_another_format_or_damaged_is_refused() {
 }
 
 #[test]
-fn a_tree_goes_in_and_out_unchanged() {
-    let mount = Mount::new();
-    let (from, out) = (mount.beside("from"), mount.beside("out"));
-    fs::create_dir(&from).expect("mkdir");
-    crate::harness::sh(
-        &from,
-        "mkdir -p a/b; echo x > a/b/f; ln a/b/f a/link; ln -s b/f a/soft; mkfifo p; chmod 4755 a/b/f; \
-         truncate -s 3M hole; printf end >> hole; touch -d '2001-02-03 04:05:06.789' a/b/f a/b; setfattr -n user.k -v v a/b/f",
-    );
-    let output = mount.mojavefs(&["import".as_ref(), from.as_os_str(), "/in/deep".as_ref()]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let output = mount.mojavefs(&["export".as_ref(), "/in/deep".as_ref(), out.as_os_str()]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let digest = crate::harness::digest::copied;
-    let below = |path: &std::path::Path| digest(path).lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(below(&mount.at("in/deep")), below(&from));
-    assert_eq!(below(&out), below(&from));
-}
-
-#[test]
 fn a_running_job_keeps_its_filesystem_mounted_and_no_other() {
     let (busy, other) = (Mount::new(), Mount::new());
     let job = busy.start("job", &[], "echo 1 > a");
