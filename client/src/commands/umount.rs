@@ -1,6 +1,6 @@
 //! `mojavefs umount`
 
-use super::{host_fault, shown};
+use super::{escaped, host_fault};
 use crate::control::ask;
 use crate::job::find::Filesystem;
 use crate::limits::{POLL_INTERVAL, STOP_TIME_MAX};
@@ -70,7 +70,7 @@ fn refuse_if_running(point: &Path) -> Result<(), Fault> {
     let running: Vec<String> = status
         .iter()
         .filter(|status| status.state == SpecState::Running)
-        .map(|status| format!("{} (`{}`)", status.id, shown(status.info.command.as_bytes())))
+        .map(|status| format!("{} (`{}`)", status.id, escaped(&status.info.command)))
         .collect();
     match running.is_empty() {
         true => Ok(()),
