@@ -77,3 +77,20 @@ fn a_running_job_keeps_its_filesystem_mounted_and_no_other() {
     assert!(job.exit(0).status.success());
     assert_eq!(busy.read("a"), "1\n");
 }
+
+#[test]
+fn a_mount_is_not_taken_away_from_where_it_cannot_be() {
+    require_root!();
+    let mount = Mount::new();
+    let script =
+        format!("echo 1 > a; {MOJAVEFS} umount --force . ; echo $? > code; {MOJAVEFS} umount . ; echo $? >> code");
+    let output = mount.specrun(&[], &script);
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.matches("unmount it outside of the job").count() == 2, "{said}");
+    assert_eq!((mount.read("a"), mount.read("code")), ("1\n".into(), "1\n1\n".into()));
+    let copy = ["-m", "--propagation", "private", MOJAVEFS, "umount"];
+    let output = Command::new("unshare").args(copy).arg(mount.path()).output().expect("unshare runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("in another mount namespace"), "{}", text(&output.stderr));
+    assert_eq!(mount.read("a"), "1\n");
+}

@@ -204,6 +204,7 @@ fn respond(
             uid: nix::unistd::geteuid().as_raw(),
             mountpoint: daemon.mountpoint_bytes(),
             source: daemon.source.clone().into_bytes(),
+            trunk: daemon.trunk,
         },
     };
     Ok((answer, None))

@@ -172,6 +172,8 @@ pub enum Answer {
         mountpoint: Vec<u8>,
         /// Its store or server.
         source: Vec<u8>,
+        /// The view that is mounted there for everybody.
+        trunk: ViewId,
     },
     /// Refused.
     Refused(Fault),
