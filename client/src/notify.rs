@@ -1,20 +1,30 @@
 //! Invalidations and outcomes in: the only path against the flow.
 
 use crate::fuse::Kernel;
+use mojavefs::error::Fault;
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::wire::{Fall, Notice, NoticeSink, SpecState};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-/// Told that a job's speculation was decided by someone else.
-pub(crate) type OnDecided = Box<dyn Fn(SpecId, SpecState, Option<Fall>) + Send + Sync>;
+/// What became of a view's speculation without its doing.
+pub(crate) enum News {
+    /// Someone else decided it.
+    Decided(SpecId, SpecState, Option<Fall>),
+    /// The server is gone.
+    Lost(Fault),
+}
+
+/// Told the news of a view.
+pub(crate) type OnNews = Box<dyn Fn(News) + Send + Sync>;
 
 /// Brings notices to the kernels of this process.
 #[derive(Default)]
 pub(crate) struct Notices {
     kernels: RwLock<HashMap<ViewId, Weak<Kernel>>>,
-    decided: Mutex<HashMap<ViewId, Arc<OnDecided>>>,
+    listeners: Mutex<HashMap<ViewId, Arc<OnNews>>>,
+    lost: OnceLock<Fault>,
 }
 
 impl Notices {
@@ -23,15 +33,20 @@ impl Notices {
         self.kernels.write().insert(kernel.view().id(), Arc::downgrade(kernel));
     }
 
-    /// Calls `then` when the speculation of `view` is decided.
-    pub(crate) fn on_decided(&self, view: ViewId, then: OnDecided) {
-        self.decided.lock().insert(view, Arc::new(then));
+    /// Calls `then` with the news of `view`.
+    pub(crate) fn on_news(&self, view: ViewId, then: OnNews) {
+        let then = Arc::new(then);
+        self.listeners.lock().insert(view, then.clone());
+        // Lost before anybody listened.
+        if let Some(why) = self.lost.get() {
+            then(News::Lost(why.clone()));
+        }
     }
 
     /// The view is gone.
     pub(crate) fn remove(&self, view: ViewId) {
         self.kernels.write().remove(&view);
-        self.decided.lock().remove(&view);
+        self.listeners.lock().remove(&view);
     }
 }
 
@@ -45,11 +60,18 @@ impl NoticeSink for Notices {
                 }
             }
             Notice::Decided { view, spec, state, why } => {
-                let then = self.decided.lock().get(&view).cloned();
+                let then = self.listeners.lock().get(&view).cloned();
                 if let Some(then) = then {
-                    then(spec, state, why);
+                    then(News::Decided(spec, state, why));
                 }
             }
         }
+    }
+
+    fn lost(&self, why: &Fault) {
+        // It is lost once.
+        let _ = self.lost.set(why.clone());
+        let listeners: Vec<_> = self.listeners.lock().values().cloned().collect();
+        listeners.iter().for_each(|then| then(News::Lost(why.clone())));
     }
 }

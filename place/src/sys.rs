@@ -109,6 +109,20 @@ pub fn own(fd: std::os::fd::RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// `pidfd_open(2)`: a descriptor that stands for a process.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call touches no memory of ours.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    Ok(own(fd))
+}
+
+/// Whether the process behind a descriptor of [`pidfd_open`] has ended.
+pub fn has_ended(process: &OwnedFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut ended = [PollFd::new(std::os::fd::AsFd::as_fd(process), PollFlags::POLLIN)];
+    poll(&mut ended, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// Whether a descriptor is the FUSE device, not something that pretends to be a kernel.
 pub fn is_fuse_device(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let stat = nix::sys::stat::fstat(fd)?;

@@ -94,3 +94,19 @@ fn a_mount_is_not_taken_away_from_where_it_cannot_be() {
     assert!(text(&output.stderr).contains("in another mount namespace"), "{}", text(&output.stderr));
     assert_eq!(mount.read("a"), "1\n");
 }
+
+#[test]
+fn jobs_of_a_mount_that_is_taken_away_by_force_say_that_they_were_undone() {
+    let mount = Mount::new();
+    let job = mount.start("job", &[], "echo 1 > a; setsid sleep 1000 & echo $! > ../pid");
+    let output = Command::new(MOJAVEFS).args(["umount", "--force"]).arg(mount.path()).output().expect("mojavefs runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let pid = fs::read_to_string(mount.beside("pid")).expect("a pid").trim().parse().expect("a number");
+    assert!(!crate::harness::is_running(nix::unistd::Pid::from_raw(pid)), "what it left is ended");
+    let output = job.wait();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(75), "{said}");
+    assert!(said.contains("the filesystem was unmounted") && said.contains("was undone"), "{said}");
+    mount.mount();
+    assert!(!mount.exists("a"));
+}

@@ -4,6 +4,7 @@ use super::Daemon;
 use super::lease::Lease;
 use crate::control::{receive, send, unexpected};
 use crate::limits::{AWAIT_STEP, STOP_TIME_MAX};
+use crate::notify::News;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::FileKind;
 use mojavefs::id::{Ino, SpecId, ViewId};
@@ -214,11 +215,15 @@ fn respond(
 fn tell_of(daemon: &Daemon, view: ViewId, (stream, writing): (&UnixStream, &Arc<Mutex<()>>)) {
     let writing = writing.clone();
     let Ok(copy) = stream.try_clone() else { return };
-    let tell = move |spec, state, why| {
+    let tell = move |news| {
+        let answer = match news {
+            News::Decided(spec, state, why) => Answer::Decided { spec, state, why },
+            News::Lost(why) => Answer::Lost { why: why.message },
+        };
         let _whole = writing.lock();
-        drop(send(&copy, &Answer::Decided { spec, state, why }, None));
+        drop(send(&copy, &answer, None));
     };
-    daemon.notices.on_decided(view, Box::new(tell));
+    daemon.notices.on_news(view, Box::new(tell));
 }
 
 /// What others undo of a process's is told on this connection: the speculations' numbers, 8 bytes each, which a signal
@@ -228,12 +233,13 @@ fn watch(daemon: &Daemon, caller: Caller, view: ViewId, stream: &UnixStream) -> 
         return Err(Fault::new(FaultKind::AccessDenied, format!("view {view} is no process's of this user")));
     }
     let copy = stream.try_clone().map_err(|e| Fault::new(FaultKind::Io, format!("watch view {view}: {e}")))?;
-    let tell = move |spec: SpecId, state, _why| {
-        if state == SpecState::Aborted {
-            drop((&copy).write_all(&spec.0.to_le_bytes()));
-        }
+    let tell = move |news| match news {
+        News::Decided(spec, SpecState::Aborted, _) => drop((&copy).write_all(&spec.0.to_le_bytes())),
+        News::Decided(..) => {}
+        // As if this process had gone with the server.
+        News::Lost(_) => drop(copy.shutdown(Shutdown::Both)),
     };
-    daemon.notices.on_decided(view, Box::new(tell));
+    daemon.notices.on_news(view, Box::new(tell));
     Ok(())
 }
 

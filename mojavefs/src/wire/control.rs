@@ -177,6 +177,11 @@ pub enum Answer {
     },
     /// Refused.
     Refused(Fault),
+    /// Not asked for: the server is gone, and with it the view.
+    Lost {
+        /// Why, in one sentence.
+        why: String,
+    },
     /// Not asked for: the speculation of this connection's view was decided by someone else.
     Decided {
         /// The speculation.

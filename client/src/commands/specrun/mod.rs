@@ -45,7 +45,7 @@ Exit status: that of the command, 128+N if signal N killed it; or
   126  the command cannot be executed
   127  the command was not found
    75  it was undone because of others and --retries is used up: it depended on a job that was undone, or something
-       it changed was changed by someone else meanwhile; or somebody undid it by hand"
+       it changed was changed by someone else meanwhile; or somebody undid it by hand; or its filesystem is gone"
 )]
 struct Cli {
     #[command(flatten)]
@@ -367,13 +367,14 @@ impl Cli {
 
     /// Someone else undid the speculation.
     fn fell(&self, view: &JobView) -> Attempt {
-        match view.why_fallen() {
-            Some(fall) => Attempt::Undone { why: because(&fall), after: fall.met, refusal: None },
-            None => {
-                err!("specrun: speculation {} was undone by somebody else, or its daemon is gone", view.spec);
-                Attempt::Over(EXIT_TRY_AGAIN)
-            }
+        if let Some(fall) = view.why_fallen() {
+            return Attempt::Undone { why: because(&fall), after: fall.met, refusal: None };
         }
+        match view.why_gone() {
+            Some(why) => err!("specrun: {why}: speculation {} was undone", view.spec),
+            None => err!("specrun: speculation {} was undone by somebody else", view.spec),
+        }
+        Attempt::Over(EXIT_TRY_AGAIN)
     }
 
     /// Something that it read or changed became final meanwhile.
