@@ -110,3 +110,28 @@ fn jobs_of_a_mount_that_is_taken_away_by_force_say_that_they_were_undone() {
     mount.mount();
     assert!(!mount.exists("a"));
 }
+
+#[test]
+fn a_mountpoint_may_be_a_symbolic_link() {
+    let mount = Mount::new();
+    mount.write("a", "x");
+    mount.umount();
+    std::os::unix::fs::symlink("mnt", mount.beside("near")).expect("symlink");
+    let link = mount.beside("far");
+    std::os::unix::fs::symlink(mount.beside("near"), &link).expect("symlink");
+    let mojavefs = |words: &[&str]| {
+        let output = Command::new(MOJAVEFS).args(words).arg(&link).current_dir("/").output().expect("mojavefs runs");
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+    };
+    let store = mount.store().to_str().expect("a path of text");
+    mojavefs(&["mount", store]);
+    assert_eq!((mount.read("a"), fs::read_to_string(link.join("a")).expect("read")), ("x".into(), "x".into()));
+    mojavefs(&["status", "-m"]);
+    mojavefs(&["umount"]);
+    mojavefs(&["mount", store]);
+    nix::sys::signal::kill(mount.daemon(), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    crate::harness::until("the mount is dead", || fs::metadata(mount.path()).is_err());
+    mojavefs(&["mount", "--force", store]);
+    mojavefs(&["umount"]);
+    assert!(!mount.exists("a"));
+}

@@ -86,7 +86,7 @@ impl Mount {
     /// The mountpoint must be a directory on which nothing of ours is mounted.
     fn check_mountpoint(&self) -> Result<PathBuf, Fault> {
         let shown = self.mountpoint.display();
-        let point = std::path::absolute(&self.mountpoint).map_err(host_fault(&shown))?;
+        let point = mount::resolve(&self.mountpoint).map_err(host_fault(&shown))?;
         if mount::ours_at(&point).map_err(host_fault("read the mounts"))?.is_some() {
             if !mount::is_dead(&point) {
                 let text = format!("{shown} has a MojaveFS mounted already; unmount it with `mojavefs umount {shown}`");

@@ -25,7 +25,7 @@ pub(super) struct Umount {
 
 impl Umount {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
-        let point = std::path::absolute(&self.mountpoint).map_err(host_fault(self.mountpoint.display()))?;
+        let point = mount::resolve(&self.mountpoint).map_err(host_fault(self.mountpoint.display()))?;
         let found = mount::ours_at(&point).map_err(host_fault("read the mounts"))?;
         let Some(found) = found else {
             return Err(Fault::new(FaultKind::NotFound, format!("no MojaveFS is mounted on {}", point.display())));
