@@ -63,3 +63,27 @@ fn what_is_private_stays_private_when_it_is_imported() {
     }
     assert_eq!(mode(&mount.at("in")), 0o755, "what is made on the way is as mkdir makes it");
 }
+
+#[test]
+fn a_directory_is_not_copied_into_itself() {
+    let mount = Mount::new();
+    sh(&mount.path(), "echo hi > a; mkdir -p d/e; echo x > d/e/x; mkdir empty");
+    let refused = |words: &[&str], why: &str| {
+        let output = mount.mojavefs(words);
+        assert!(output.status.code() == Some(1) && text(&output.stderr).contains(why), "{}", text(&output.stderr));
+    };
+    let top = mount.path();
+    let top = top.to_str().expect("a path of text");
+    std::os::unix::fs::symlink(top, mount.beside("link")).expect("symlink");
+    refused(&["export", "/", "out"], "into itself");
+    refused(&["export", "/", "../link/out/deep"], "into itself");
+    refused(&["export", "/d", "d/new"], "into itself");
+    refused(&["export", "/empty", "empty"], "into itself");
+    refused(&["import", top, "/d/self"], "into itself");
+    refused(&["import", "../link/d", "/d/e"], "into itself");
+    refused(&["import", "d/e", "/d"], "in which it lies");
+    assert_eq!(sh(&mount.path(), "find . | sort"), ".\n./a\n./d\n./d/e\n./d/e/x\n./empty\n");
+    run(&mount.path(), MOJAVEFS, &["import", "d", "/d2"]);
+    run(&mount.path(), MOJAVEFS, &["export", "/d", "d3"]);
+    assert_eq!((mount.read("d2/e/x"), mount.read("d3/e/x")), ("x\n".into(), "x\n".into()));
+}

@@ -1,7 +1,7 @@
 //! `mojavefs export`
 
 use super::import::below;
-use super::tree::Copy;
+use super::tree::{Copy, refuse_overlap};
 use super::{Where, count, host_fault};
 use crate::speech::out;
 use clap::Args;
@@ -38,6 +38,7 @@ impl Export {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(host_fault(&shown)(e)),
         }
+        refuse_overlap(&from, &to)?;
         let mut copy = Copy::new("exported");
         copy.tree(&from, &to)?;
         out!("exported {}", count(copy.end(), "file"));

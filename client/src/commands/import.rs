@@ -1,6 +1,6 @@
 //! `mojavefs import`
 
-use super::tree::Copy;
+use super::tree::{Copy, refuse_overlap};
 use super::{EXIT_TRY_AGAIN, Where, conflict_lines, count, host_fault};
 use crate::control::unexpected;
 use crate::job::{JobView, Place};
@@ -30,6 +30,7 @@ impl Import {
             return Err(Fault::new(FaultKind::NotDirectory, format!("{} is no directory", self.dir.display())));
         }
         let filesystem = self.filesystem.find()?;
+        refuse_overlap(&from, &below(&filesystem.mountpoint, &self.subtree))?;
         let command = format!("mojavefs import {} {}", self.dir.display(), self.subtree.display());
         let place = Place::enter(&filesystem)?;
         let start = Start::Job { parent: filesystem.view, command, on_read: OnRead::Isolate, own: None };

@@ -21,6 +21,34 @@ const PRIVATE_DIRECTORY: u32 = 0o700;
 /// What a file has until its content is complete.
 const PRIVATE_FILE: u32 = 0o600;
 
+/// Refuses to copy a directory into itself, or over what it lies in. `to` may be missing.
+pub(super) fn refuse_overlap(from: &Path, to: &Path) -> Result<(), Fault> {
+    let from = fs::canonicalize(from).map_err(fault_at(from))?;
+    let mut there = to;
+    let mut missing = Vec::new();
+    let to = loop {
+        match (fs::canonicalize(there), there.parent(), there.file_name()) {
+            (Err(e), Some(parent), Some(name)) if e.kind() == ErrorKind::NotFound => {
+                missing.push(name);
+                there = parent;
+            }
+            (found, ..) => break found.map_err(fault_at(there))?,
+        }
+    };
+    let to: PathBuf = std::iter::once(to.as_os_str()).chain(missing.into_iter().rev()).collect();
+    let (a, b) = (shown(from.as_os_str().as_bytes()), shown(to.as_os_str().as_bytes()));
+    let refused = match () {
+        () if to.starts_with(&from) => {
+            format!("cannot copy {a} into itself: {b} lies in it; name a directory elsewhere")
+        }
+        () if from.starts_with(&to) => {
+            format!("cannot copy {a} over {b}, in which it lies; name a directory elsewhere")
+        }
+        () => return Ok(()),
+    };
+    Err(Fault::new(FaultKind::Invalid, refused))
+}
+
 /// A fault of a system call on a path that somebody else may have named.
 fn fault_at(path: &Path) -> impl FnOnce(std::io::Error) -> Fault {
     host_fault(shown(path.as_os_str().as_bytes()))
