@@ -34,6 +34,20 @@ fn mistakes_are_told() {
     mount_fails(&[&dir("foreign"), &dir("elsewhere")], "is no MojaveFS store");
     fs::write(dir("file"), "").expect("write");
     mount_fails(&[&dir("other"), &dir("file")], "is no directory");
+    mount_fails(&[&dir("file"), &dir("elsewhere")], "is no directory");
+    mount_fails(&[&dir("no/such/store"), &dir("elsewhere")], "there is no directory");
+    let says = |words: &[&str], says: &str| {
+        let output = Command::new(MOJAVEFS).args(words).output().expect("runs");
+        assert!(output.status.code() == Some(1) && text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    };
+    let address = format!("unix:{}", dir("socket"));
+    says(&["serve", "--listen", &address, &dir("no/such/store")], "there is no directory");
+    says(&["keygen", &dir("no/such/key")], "there is no directory");
+    assert!(!mount.beside("no").exists() && !mount.beside("other").exists(), "nothing is made by mistake");
+    says(&["fsck", &dir("elsewhere")], "is an empty directory");
+    says(&["fsck", &dir("no")], "does not exist");
+    says(&["fsck", &dir("file")], "is no directory");
+    says(&["fsck", &dir("foreign")], "is no MojaveFS store; name the directory of one");
     let output = Command::new(MOJAVEFS).arg("umount").arg(dir("elsewhere")).output().expect("runs");
     assert!(text(&output.stderr).contains("no MojaveFS is mounted"), "{}", text(&output.stderr));
 }
@@ -134,4 +148,21 @@ fn a_mountpoint_may_be_a_symbolic_link() {
     mojavefs(&["mount", "--force", store]);
     mojavefs(&["umount"]);
     assert!(!mount.exists("a"));
+}
+
+#[test]
+fn a_new_store_is_said_to_be_new() {
+    let mount = Mount::new();
+    mount.umount();
+    let again = mount.try_mount(&[]);
+    assert!(again.status.success() && again.stderr.is_empty(), "{}", text(&again.stderr));
+    mount.umount();
+    fs::remove_dir_all(mount.store()).expect("remove the store");
+    for _ in ["missing", "empty"] {
+        let new = mount.try_mount(&[]);
+        assert!(new.status.success(), "{}", text(&new.stderr));
+        assert_eq!(text(&new.stderr), format!("created {}\n", mount.store().display()));
+        mount.umount();
+        fs::remove_dir_all(mount.store()).and_then(|()| fs::create_dir(mount.store())).expect("empty the store");
+    }
 }

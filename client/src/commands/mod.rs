@@ -12,6 +12,7 @@ mod graph;
 mod import;
 mod keygen;
 mod mount;
+mod place;
 mod progress;
 mod serve;
 mod shell;

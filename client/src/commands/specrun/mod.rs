@@ -56,14 +56,15 @@ struct Cli {
     /// Leave it undecided whatever becomes of the command
     #[arg(long)]
     keep_going: bool,
-    /// Show what was changed and ask what to do, if there is a terminal
+    /// Show what was changed and ask what to do; without a terminal, leave undecided what would be committed
     #[arg(long)]
     ask: bool,
-    /// Undo it if it takes longer, in seconds (or 5m, 2h)
+    /// Undo it if it takes longer, in seconds (or 5m, 2h); 0 is no limit
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     timeout: Option<Duration>,
     /// The exit codes that count as success
-    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "0")]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "0",
+          value_parser = clap::value_parser!(i32).range(0..=255))]
     commit_on: Vec<i32>,
     /// What the command gets where another job has changed something and not committed yet
     #[arg(long, value_enum, default_value_t = OnReadArg::Join)]
@@ -175,6 +176,10 @@ struct Ground<'a> {
 }
 
 impl Cli {
+    fn limit(&self) -> Option<Duration> {
+        self.timeout.filter(|limit| !limit.is_zero())
+    }
+
     fn voice(&self) -> Voice {
         Voice { quiet: self.quiet, json: self.json }
     }
@@ -216,7 +221,7 @@ impl Cli {
 
     /// Runs the command on what is final, and ends what it leaves behind.
     fn supervise(&self, supervisor: &Supervisor, place: &Place) -> Result<ExitCode, Fault> {
-        let ran = supervisor.run(&self.command, self.timeout, &|| false, &[place.environment()], None);
+        let ran = supervisor.run(&self.command, self.limit(), &|| false, &[place.environment()], None);
         let ending = match ran {
             Ok(ending) => ending,
             Err(error) => return Ok(ExitCode::from(self.refuse(&error))),
@@ -252,7 +257,7 @@ impl Cli {
             }
         };
         let environment = [("MOJAVEFS_SPEC", view.spec.to_string()), place.environment()];
-        let ran = supervisor.run(&self.command, self.timeout, &|| view.has_fallen(), &environment, stdio);
+        let ran = supervisor.run(&self.command, self.limit(), &|| view.has_fallen(), &environment, stdio);
         let ending = match ran {
             Ok(ending) => ending,
             Err(error) => return self.not_started(&view, error),
@@ -390,10 +395,11 @@ impl Cli {
         Ok(Attempt::Undone { why, after: Vec::new(), refusal: Some(outcome) })
     }
 
-    /// Shows what changed and asks; what would have been done anyway if there is no terminal.
+    /// Shows what changed and asks. Nothing is committed unasked if there is no terminal.
     fn consult(&self, filesystem: &Filesystem, view: &JobView, verdict: Verdict) -> Result<Verdict, Fault> {
         let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
-            return Ok(verdict);
+            self.voice().note("there is no terminal to ask on");
+            return Ok(if let Verdict::Commit = verdict { Verdict::Hold } else { verdict });
         };
         let io = host_fault("the terminal");
         let mut talk = || -> std::io::Result<Option<Verdict>> {
