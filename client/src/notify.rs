@@ -1,14 +1,23 @@
 //! Invalidations and outcomes in: the only path against the flow.
 
 use crate::fuse::Kernel;
+use mojavefs::error::Fault;
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::wire::{Fall, Notice, NoticeSink, SpecState};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-/// Told that a job's speculation was decided by someone else.
-pub(crate) type OnDecided = Box<dyn Fn(SpecId, SpecState, Option<Fall>) + Send + Sync>;
+/// What became of a view's speculation without its doing.
+pub(crate) enum News {
+    /// Someone else decided it.
+    Decided(SpecId, SpecState, Option<Fall>),
+    /// The server is gone.
+    Lost(Fault),
+}
+
+/// Told the news of a view.
+pub(crate) type OnNews = Box<dyn Fn(News) + Send + Sync>;
 
 /// Called when somebody wants to know whether the process of a view lives.
 pub(crate) type Probe = dyn Fn() + Send + Sync;
@@ -17,8 +26,9 @@ pub(crate) type Probe = dyn Fn() + Send + Sync;
 #[derive(Default)]
 pub(crate) struct Notices {
     kernels: RwLock<HashMap<ViewId, Weak<Kernel>>>,
-    decided: Mutex<HashMap<ViewId, Arc<OnDecided>>>,
+    listeners: Mutex<HashMap<ViewId, Arc<OnNews>>>,
     probes: Mutex<HashMap<ViewId, Arc<Probe>>>,
+    lost: OnceLock<Fault>,
 }
 
 impl Notices {
@@ -27,9 +37,14 @@ impl Notices {
         self.kernels.write().insert(kernel.view().id(), Arc::downgrade(kernel));
     }
 
-    /// Calls `then` when the speculation of `view` is decided.
-    pub(crate) fn on_decided(&self, view: ViewId, then: OnDecided) {
-        self.decided.lock().insert(view, Arc::new(then));
+    /// Calls `then` with the news of `view`.
+    pub(crate) fn on_news(&self, view: ViewId, then: OnNews) {
+        let then = Arc::new(then);
+        self.listeners.lock().insert(view, then.clone());
+        // Lost before anybody listened.
+        if let Some(why) = self.lost.get() {
+            then(News::Lost(why.clone()));
+        }
     }
 
     /// Calls `probe` when somebody is about to depend on what the process of `view` has undecided.
@@ -40,7 +55,7 @@ impl Notices {
     /// The view is gone.
     pub(crate) fn remove(&self, view: ViewId) {
         self.kernels.write().remove(&view);
-        self.decided.lock().remove(&view);
+        self.listeners.lock().remove(&view);
         self.probes.lock().remove(&view);
     }
 }
@@ -61,11 +76,18 @@ impl NoticeSink for Notices {
                 }
             }
             Notice::Decided { view, spec, state, why } => {
-                let then = self.decided.lock().get(&view).cloned();
+                let then = self.listeners.lock().get(&view).cloned();
                 if let Some(then) = then {
-                    then(spec, state, why);
+                    then(News::Decided(spec, state, why));
                 }
             }
         }
+    }
+
+    fn lost(&self, why: &Fault) {
+        // It is lost once.
+        let _ = self.lost.set(why.clone());
+        let listeners: Vec<_> = self.listeners.lock().values().cloned().collect();
+        listeners.iter().for_each(|then| then(News::Lost(why.clone())));
     }
 }

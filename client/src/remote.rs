@@ -66,7 +66,7 @@ impl Remote {
         let (incoming, outgoing) = tokio::io::split(stream);
         let (frames, to_write) = mpsc::channel(FRAMES_WAITING_MAX);
         let (waiting, sink) = (Arc::new(Waiting::default()), Sink::default());
-        let notices = apply_notices(sink.clone(), frames.clone()).map_err(broken)?;
+        let notices = apply_notices(sink.clone(), frames.clone(), waiting.clone()).map_err(broken)?;
         let (lost, name) = (waiting.clone(), address.to_string());
         runtime.spawn(async move {
             let ended = tokio::select! {
@@ -109,8 +109,12 @@ async fn meet(address: &Address, key: Option<&Key>) -> Result<Box<dyn Stream>, F
 }
 
 /// Applies notices on a thread of its own, in their order: a kernel may be waiting for an answer that the reading task
-/// brings.
-fn apply_notices(sink: Sink, frames: mpsc::Sender<Frame>) -> io::Result<std::sync::mpsc::Sender<(u64, Notice)>> {
+/// brings. The last thing that it tells is that the server is gone.
+fn apply_notices(
+    sink: Sink,
+    frames: mpsc::Sender<Frame>,
+    waiting: Arc<Waiting>,
+) -> io::Result<std::sync::mpsc::Sender<(u64, Notice)>> {
     let (sender, notices) = std::sync::mpsc::channel::<(u64, Notice)>();
     let apply = move || {
         for (number, notice) in notices {
@@ -118,9 +122,12 @@ fn apply_notices(sink: Sink, frames: mpsc::Sender<Frame>) -> io::Result<std::syn
             if let Some(to) = to {
                 to.deliver(notice);
             }
-            if frames.blocking_send(Frame::bare(FrameKind::Ack, number)).is_err() {
-                return;
-            }
+            // Nobody writes it when the server is gone; then this ends with the reading task.
+            let _ = frames.blocking_send(Frame::bare(FrameKind::Ack, number));
+        }
+        let to = sink.read().clone();
+        if let Some(to) = to {
+            to.lost(&waiting.why_lost());
         }
     };
     std::thread::Builder::new().name("mojavefs-notices".into()).spawn(apply)?;

@@ -29,7 +29,7 @@ impl Filesystem {
     pub fn find(mountpoint: Option<&Path>) -> Result<Self, Fault> {
         let io = |e: std::io::Error| Fault::new(FaultKind::Io, format!("look for the filesystem: {e}"));
         let path = match mountpoint {
-            Some(path) => std::path::absolute(path).map_err(io)?,
+            Some(path) => mount::resolve(path).map_err(io)?,
             None => std::env::current_dir().map_err(io)?,
         };
         let found = mount::ours_around(&path).map_err(io)?;

@@ -135,6 +135,24 @@ pub fn ours_around(path: &Path) -> io::Result<Option<MountInfo>> {
     Ok(nearest.map(|(_, mount)| mount).filter(|mount| mount.kind == FS_TYPE))
 }
 
+/// Where a path leads through symbolic links, though nobody may answer for what is mounted there.
+pub fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let mut path = std::path::absolute(path)?;
+    for _ in 0..LINKS_MAX {
+        // Without a name of its own it is the root, or ends in `..`.
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return fs::canonicalize(path) };
+        let parent = fs::canonicalize(parent)?;
+        match fs::read_link(parent.join(name)) {
+            Ok(target) => path = parent.join(target),
+            Err(_) => return Ok(parent.join(name)),
+        }
+    }
+    Err(io::Error::from_raw_os_error(nix::libc::ELOOP))
+}
+
+/// How many symbolic links may follow each other, as in the kernel.
+const LINKS_MAX: usize = 40;
+
 /// Whether the daemon behind a mount is gone.
 pub fn is_dead(point: &Path) -> bool {
     matches!(fs::symlink_metadata(point), Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOTCONN | nix::libc::ECONNABORTED)))

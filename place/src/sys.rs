@@ -103,25 +103,24 @@ pub fn is_same_open(a: &OwnedFd, b: &OwnedFd) -> bool {
     (unsafe { libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, a.as_raw_fd(), b.as_raw_fd()) }) == 0
 }
 
-/// A process, kept apart from later ones of the same number.
-pub fn open_process(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: the call touches no memory of ours.
-    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    // SAFETY: the kernel has just given us this descriptor; nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Whether a process has ended, reaped or not.
-pub fn has_ended(process: &OwnedFd) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
-    poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-}
-
 /// Takes over a descriptor that the kernel has just given to this process.
 pub fn own(fd: std::os::fd::RawFd) -> OwnedFd {
     // SAFETY: the caller got it from a system call and hands it on to nobody else.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// `pidfd_open(2)`: a descriptor that stands for a process.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call touches no memory of ours.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    Ok(own(fd))
+}
+
+/// Whether the process behind a descriptor of [`pidfd_open`] has ended.
+pub fn has_ended(process: &OwnedFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut ended = [PollFd::new(std::os::fd::AsFd::as_fd(process), PollFlags::POLLIN)];
+    poll(&mut ended, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Whether a descriptor is the FUSE device, not something that pretends to be a kernel.

@@ -36,7 +36,14 @@ impl Embedded for BuiltIn {
     }
 
     fn fsck(&self, dir: &Path, memory_bytes: usize, progress: &mut dyn FnMut(u64)) -> Result<Checked, Fault> {
-        let report = store::fsck(dir, StoreOptions { memory_bytes, owner: (0, 0) }, progress).map_err(fault)?;
+        let report =
+            store::fsck(dir, StoreOptions { memory_bytes, owner: (0, 0) }, progress).map_err(|error| match error {
+                StoreError::NotAStore(dir) => {
+                    let text = format!("{} is no MojaveFS store; name the directory of one", dir.display());
+                    Fault::new(FaultKind::NotFound, text)
+                }
+                error => fault(error),
+            })?;
         let counts = vec![
             ("inodes", report.inodes),
             ("names", report.names),

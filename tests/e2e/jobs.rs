@@ -74,11 +74,27 @@ fn chosen_codes_count_as_success() {
     let output = mount.specrun(&["--commit-on", "0,3"], "echo x > a; exit 3");
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(mount.read("a"), "x\n");
+    for impossible in ["256", "-1", "0,300"] {
+        let output = mount.specrun(&[&format!("--commit-on={impossible}")], "true");
+        assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn nothing_is_committed_unasked_where_there_is_no_terminal() {
+    let mount = Mount::new();
+    let mut alone = Command::new("setsid");
+    alone.args(["-w", SPECRUN, "--ask", "--", "sh", "-c", "echo x > a"]).current_dir(mount.path());
+    let output = alone.stdin(Stdio::null()).output().expect("setsid runs");
+    assert!(output.status.success() && text(&output.stderr).contains("held as"), "{}", text(&output.stderr));
+    assert_eq!((mount.exists("a"), &mount.status()[0]["state"]), (false, &serde_json::json!("held")));
 }
 
 #[test]
 fn a_timeout_undoes() {
     let mount = Mount::new();
+    assert_eq!(mount.specrun(&["--timeout", "0"], "echo x > kept").status.code(), Some(0), "0 is no limit");
+    assert!(mount.exists("kept"));
     let output = mount.specrun(&["--timeout", "0.3"], "echo x > a; sleep 100");
     assert_eq!(output.status.code(), Some(124));
     assert!(!mount.exists("a"));

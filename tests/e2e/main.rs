@@ -3,6 +3,7 @@
 #[macro_use]
 mod harness;
 mod conflicts;
+mod copying;
 mod crash;
 mod disk;
 mod filesystem;

@@ -34,6 +34,20 @@ fn mistakes_are_told() {
     mount_fails(&[&dir("foreign"), &dir("elsewhere")], "is no MojaveFS store");
     fs::write(dir("file"), "").expect("write");
     mount_fails(&[&dir("other"), &dir("file")], "is no directory");
+    mount_fails(&[&dir("file"), &dir("elsewhere")], "is no directory");
+    mount_fails(&[&dir("no/such/store"), &dir("elsewhere")], "there is no directory");
+    let says = |words: &[&str], says: &str| {
+        let output = Command::new(MOJAVEFS).args(words).output().expect("runs");
+        assert!(output.status.code() == Some(1) && text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    };
+    let address = format!("unix:{}", dir("socket"));
+    says(&["serve", "--listen", &address, &dir("no/such/store")], "there is no directory");
+    says(&["keygen", &dir("no/such/key")], "there is no directory");
+    assert!(!mount.beside("no").exists() && !mount.beside("other").exists(), "nothing is made by mistake");
+    says(&["fsck", &dir("elsewhere")], "is an empty directory");
+    says(&["fsck", &dir("no")], "does not exist");
+    says(&["fsck", &dir("file")], "is no directory");
+    says(&["fsck", &dir("foreign")], "is no MojaveFS store; name the directory of one");
     let output = Command::new(MOJAVEFS).arg("umount").arg(dir("elsewhere")).output().expect("runs");
     assert!(text(&output.stderr).contains("no MojaveFS is mounted"), "{}", text(&output.stderr));
 }
@@ -62,26 +76,6 @@ fn a_store_of_another_format_or_damaged_is_refused() {
 }
 
 #[test]
-fn a_tree_goes_in_and_out_unchanged() {
-    let mount = Mount::new();
-    let (from, out) = (mount.beside("from"), mount.beside("out"));
-    fs::create_dir(&from).expect("mkdir");
-    crate::harness::sh(
-        &from,
-        "mkdir -p a/b; echo x > a/b/f; ln a/b/f a/link; ln -s b/f a/soft; mkfifo p; chmod 4755 a/b/f; \
-         truncate -s 3M hole; printf end >> hole; touch -d '2001-02-03 04:05:06.789' a/b/f a/b; setfattr -n user.k -v v a/b/f",
-    );
-    let output = mount.mojavefs(&["import".as_ref(), from.as_os_str(), "/in/deep".as_ref()]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let output = mount.mojavefs(&["export".as_ref(), "/in/deep".as_ref(), out.as_os_str()]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let digest = crate::harness::digest::copied;
-    let below = |path: &std::path::Path| digest(path).lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(below(&mount.at("in/deep")), below(&from));
-    assert_eq!(below(&out), below(&from));
-}
-
-#[test]
 fn a_running_job_keeps_its_filesystem_mounted_and_no_other() {
     let (busy, other) = (Mount::new(), Mount::new());
     let job = busy.start("job", &[], "echo 1 > a");
@@ -96,4 +90,79 @@ fn a_running_job_keeps_its_filesystem_mounted_and_no_other() {
     assert!(text(&refused.stderr).contains("jobs run on it"), "{}", text(&refused.stderr));
     assert!(job.exit(0).status.success());
     assert_eq!(busy.read("a"), "1\n");
+}
+
+#[test]
+fn a_mount_is_not_taken_away_from_where_it_cannot_be() {
+    require_root!();
+    let mount = Mount::new();
+    let script =
+        format!("echo 1 > a; {MOJAVEFS} umount --force . ; echo $? > code; {MOJAVEFS} umount . ; echo $? >> code");
+    let output = mount.specrun(&[], &script);
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.matches("unmount it outside of the job").count() == 2, "{said}");
+    assert_eq!((mount.read("a"), mount.read("code")), ("1\n".into(), "1\n1\n".into()));
+    let copy = ["-m", "--propagation", "private", MOJAVEFS, "umount"];
+    let output = Command::new("unshare").args(copy).arg(mount.path()).output().expect("unshare runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("in another mount namespace"), "{}", text(&output.stderr));
+    assert_eq!(mount.read("a"), "1\n");
+}
+
+#[test]
+fn jobs_of_a_mount_that_is_taken_away_by_force_say_that_they_were_undone() {
+    let mount = Mount::new();
+    let job = mount.start("job", &[], "echo 1 > a; setsid sleep 1000 & echo $! > ../pid");
+    let output = Command::new(MOJAVEFS).args(["umount", "--force"]).arg(mount.path()).output().expect("mojavefs runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let pid = fs::read_to_string(mount.beside("pid")).expect("a pid").trim().parse().expect("a number");
+    assert!(!crate::harness::is_running(nix::unistd::Pid::from_raw(pid)), "what it left is ended");
+    let output = job.wait();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(75), "{said}");
+    assert!(said.contains("the filesystem was unmounted") && said.contains("was undone"), "{said}");
+    mount.mount();
+    assert!(!mount.exists("a"));
+}
+
+#[test]
+fn a_mountpoint_may_be_a_symbolic_link() {
+    let mount = Mount::new();
+    mount.write("a", "x");
+    mount.umount();
+    std::os::unix::fs::symlink("mnt", mount.beside("near")).expect("symlink");
+    let link = mount.beside("far");
+    std::os::unix::fs::symlink(mount.beside("near"), &link).expect("symlink");
+    let mojavefs = |words: &[&str]| {
+        let output = Command::new(MOJAVEFS).args(words).arg(&link).current_dir("/").output().expect("mojavefs runs");
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+    };
+    let store = mount.store().to_str().expect("a path of text");
+    mojavefs(&["mount", store]);
+    assert_eq!((mount.read("a"), fs::read_to_string(link.join("a")).expect("read")), ("x".into(), "x".into()));
+    mojavefs(&["status", "-m"]);
+    mojavefs(&["umount"]);
+    mojavefs(&["mount", store]);
+    nix::sys::signal::kill(mount.daemon(), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    crate::harness::until("the mount is dead", || fs::metadata(mount.path()).is_err());
+    mojavefs(&["mount", "--force", store]);
+    mojavefs(&["umount"]);
+    assert!(!mount.exists("a"));
+}
+
+#[test]
+fn a_new_store_is_said_to_be_new() {
+    let mount = Mount::new();
+    mount.umount();
+    let again = mount.try_mount(&[]);
+    assert!(again.status.success() && again.stderr.is_empty(), "{}", text(&again.stderr));
+    mount.umount();
+    fs::remove_dir_all(mount.store()).expect("remove the store");
+    for _ in ["missing", "empty"] {
+        let new = mount.try_mount(&[]);
+        assert!(new.status.success(), "{}", text(&new.stderr));
+        assert_eq!(text(&new.stderr), format!("created {}\n", mount.store().display()));
+        mount.umount();
+        fs::remove_dir_all(mount.store()).and_then(|()| fs::create_dir(mount.store())).expect("empty the store");
+    }
 }

@@ -106,3 +106,34 @@ fn an_append_goes_to_the_end_though_others_have_moved_it() {
     mount.check();
     assert_eq!(fs::read_to_string(mount.at("log")).expect("read"), expected);
 }
+
+#[test]
+fn what_others_have_named_never_reaches_the_terminal_as_it_is() {
+    let mount = Mount::new();
+    let evil = "\u{1b}[2J\n9  held  root\u{9b}\\";
+    let script = format!("echo x > '{evil}'; echo 1 > a; : '{evil}'");
+    let id = mount.held(&script);
+    let reader = mount.held(&format!("cat '{evil}' a > b"));
+    let plain = |words: &[&str]| {
+        let output = mount.mojavefs(words);
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        let said = text(&output.stdout);
+        assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{words:?}: {said:?}");
+        said
+    };
+    let shown = r"\x1b[2J\n9  held  root\xc2\x9b\\";
+    let status = plain(&["status"]);
+    assert!(status.lines().next().is_some_and(|line| line.ends_with(&format!(": '{shown}'"))), "{status:?}");
+    assert!(!status.lines().any(|line| line.starts_with('9')), "{status:?}");
+    assert!(plain(&["status", "--graph"]).contains(&format!("read `{shown}`")));
+    assert!(plain(&["why", &reader]).contains(&format!("`sh -c echo x > '{shown}'")));
+    assert!(plain(&["diff", &id]).contains(&format!("A  {shown}\n")));
+    for words in
+        [["diff", &id, "--patch"], ["diff", &id, "--stat"], ["status", "--dot", "-m."], ["status", "--svg", "-m."]]
+    {
+        plain(&words);
+    }
+    assert!(mount.status()[0]["command"].as_str().is_some_and(|command| command.ends_with(&format!(": '{evil}'"))));
+    let missing = mount.mojavefs(&["export", evil, "../out"]);
+    assert!(text(&missing.stderr).contains("[2J") && !missing.stderr.contains(&0x1b), "{}", text(&missing.stderr));
+}

@@ -1,7 +1,7 @@
 //! A server on its own, and its clients.
 
 use crate::harness::served::{Server, try_serve};
-use crate::harness::{Mount, digest, sh, text, until};
+use crate::harness::{Mount, digest, is_running, sh, text, until};
 use nix::sys::signal::{Signal, kill};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -134,6 +134,27 @@ fn a_server_that_ends_loses_nothing() {
         let again = server.mount();
         assert_eq!((again.read("a"), again.read(signal.as_str())), ("kept".into(), "x".into()));
         assert_eq!(again.status()[0]["id"].to_string(), held);
+    }
+}
+
+#[test]
+fn jobs_end_at_once_with_the_server() {
+    require_root!();
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let mut server = Server::new();
+        let client = server.mount();
+        let mut job = client.specrun_command(&[], "echo x > a; echo $$ > ../pid; exec sleep 1000");
+        let job = job.stderr(std::process::Stdio::piped()).spawn().expect("specrun runs");
+        let pid = || fs::read_to_string(client.beside("pid")).unwrap_or_default().trim().parse().ok();
+        until("the job has begun", || pid().is_some());
+        server.end(signal);
+        let output = job.wait_with_output().expect("wait");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(75), "{said}");
+        assert!(said.contains(server.unix()) && said.contains("is gone") && said.contains("was undone"), "{said}");
+        assert!(!is_running(nix::unistd::Pid::from_raw(pid().expect("a pid"))), "its processes are ended");
+        server.start_again();
+        assert!(!server.mount().exists("a"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! `mojavefs export`
 
 use super::import::below;
-use super::tree::Copy;
+use super::tree::{Copy, refuse_overlap};
 use super::{Where, count, host_fault};
 use crate::speech::out;
 use clap::Args;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 pub(super) struct Export {
     /// What of the filesystem: a path from its root
     subtree: PathBuf,
-    /// The directory on the host, which must be empty or missing
+    /// The directory on the host: an empty one, or a missing one, which is made with the mode and owner of the subtree
     dir: PathBuf,
     #[command(flatten)]
     filesystem: Where,
@@ -28,12 +28,19 @@ impl Export {
             return Err(Fault::new(FaultKind::NotDirectory, text));
         }
         let shown = self.dir.display();
-        std::fs::create_dir_all(&self.dir).map_err(host_fault(&shown))?;
-        if std::fs::read_dir(&self.dir).map_err(host_fault(&shown))?.next().is_some() {
-            return Err(Fault::new(FaultKind::NotEmpty, format!("{shown} is not empty; name a new directory")));
+        let to = std::path::absolute(&self.dir).map_err(host_fault(&shown))?;
+        match std::fs::read_dir(&to) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(Fault::new(FaultKind::NotEmpty, format!("{shown} is not empty; name a new directory")));
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(host_fault(&shown)(e)),
         }
+        refuse_overlap(&from, &to)?;
         let mut copy = Copy::new("exported");
-        copy.contents(&from, &self.dir)?;
+        copy.tree(&from, &to)?;
         out!("exported {}", count(copy.end(), "file"));
         Ok(ExitCode::SUCCESS)
     }

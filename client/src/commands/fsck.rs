@@ -1,11 +1,12 @@
 //! `mojavefs fsck`
 
+use super::place::{self, Found};
 use super::progress::Progress;
 use super::{Embedded, count};
 use crate::limits::MEMORY_BYTES;
 use crate::speech::out;
 use clap::Args;
-use mojavefs::error::Fault;
+use mojavefs::error::{Fault, FaultKind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,6 +21,15 @@ const EXIT_PROBLEMS: u8 = 4;
 
 impl Fsck {
     pub(super) fn run(&self, embedded: &dyn Embedded) -> Result<ExitCode, Fault> {
+        let missing = |what: &str| {
+            let text = format!("{} {what}: there is no store to check", self.store.display());
+            Err(Fault::new(FaultKind::NotFound, text))
+        };
+        match place::look(&self.store)? {
+            Found::Nothing => return missing("does not exist"),
+            Found::Empty => return missing("is an empty directory"),
+            Found::Something => {}
+        }
         let progress = Progress::new("checked", "records");
         let checked = embedded.fsck(&self.store, MEMORY_BYTES, &mut |seen| progress.at(seen));
         progress.end();

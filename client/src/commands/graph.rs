@@ -1,6 +1,6 @@
 //! Who depends on whom: as a tree, in the dot language, as a picture.
 
-use super::shown;
+use super::escaped;
 use super::why::{depends_on, word};
 use mojavefs::id::SpecId;
 use mojavefs::wire::SpecStatus;
@@ -15,7 +15,7 @@ const GAP_Y: usize = 64;
 const LABEL_MAX: usize = 30;
 
 fn label(status: &SpecStatus) -> String {
-    let command = shown(status.info.command.as_bytes());
+    let command = escaped(&status.info.command);
     match command.char_indices().nth(LABEL_MAX) {
         Some((end, _)) => format!("{}…", &command[..end]),
         None => command,

@@ -1,6 +1,6 @@
 //! `mojavefs import`
 
-use super::tree::Copy;
+use super::tree::{Copy, refuse_overlap};
 use super::{EXIT_TRY_AGAIN, Where, conflict_lines, count, host_fault};
 use crate::control::unexpected;
 use crate::job::{JobView, Place};
@@ -16,7 +16,8 @@ use std::process::ExitCode;
 pub(super) struct Import {
     /// The directory on the host
     dir: PathBuf,
-    /// Where in the filesystem its contents go: a path from the filesystem's root
+    /// Where in the filesystem its contents go: a path from the filesystem's root. If it is missing it is made, with the
+    /// mode and owner of the directory on the host
     subtree: PathBuf,
     #[command(flatten)]
     filesystem: Where,
@@ -29,14 +30,14 @@ impl Import {
             return Err(Fault::new(FaultKind::NotDirectory, format!("{} is no directory", self.dir.display())));
         }
         let filesystem = self.filesystem.find()?;
+        refuse_overlap(&from, &below(&filesystem.mountpoint, &self.subtree))?;
         let command = format!("mojavefs import {} {}", self.dir.display(), self.subtree.display());
         let place = Place::enter(&filesystem)?;
         let start = Start::Job { parent: filesystem.view, command, on_read: OnRead::Isolate, own: None };
         let view = JobView::enter(&place, start, || ())?;
         let to = below(&filesystem.mountpoint, &self.subtree);
-        std::fs::create_dir_all(&to).map_err(host_fault(to.display()))?;
         let mut copy = Copy::new("imported");
-        copy.contents(&from, &to)?;
+        copy.tree(&from, &to)?;
         let files = copy.end();
         view.drain()?;
         match view.ask(&Ask::Commit { spec: view.spec, resolutions: Vec::new() })? {

@@ -1,6 +1,7 @@
 //! `mojavefs keygen`
 
 use super::host_fault;
+use super::place::has_parent;
 use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
@@ -24,6 +25,7 @@ pub(super) struct Keygen {
 
 impl Keygen {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
+        has_parent(&self.file)?;
         let text = Key::generate().map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
         let cannot = |e| host_fault(format!("make the key file {}", self.file.display()))(e);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file).map_err(cannot)?;

@@ -4,6 +4,7 @@ mod abort;
 mod barrier;
 mod commit;
 mod diff;
+mod escape;
 mod export;
 mod fsck;
 mod gc;
@@ -11,6 +12,7 @@ mod graph;
 mod import;
 mod keygen;
 mod mount;
+mod place;
 mod progress;
 mod serve;
 mod shell;
@@ -27,6 +29,7 @@ use crate::daemon::Backend;
 use crate::job::find::Filesystem;
 use crate::speech::{err, out};
 use clap::{Args, Parser, Subcommand};
+use escape::{escaped, harmless, shown};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::net::{Address, Key};
@@ -166,9 +169,9 @@ pub fn mojavefs_main(embedded: &dyn Embedded) -> ExitCode {
     })
 }
 
-/// Says what went wrong.
+/// Says what went wrong. A message may name what others have named.
 pub(crate) fn complain(program: &str, fault: &Fault) {
-    err!("{program}: {fault}");
+    err!("{program}: {}", harmless(&fault.message));
 }
 
 /// A fault of a system call on something of the host's.
@@ -189,15 +192,6 @@ pub(crate) fn count(number: u64, thing: &str) -> String {
     match number {
         1 => format!("1 {thing}"),
         _ => format!("{number} {thing}s"),
-    }
-}
-
-/// A path for people: odd bytes are escaped.
-pub(crate) fn shown(path: &[u8]) -> String {
-    match std::str::from_utf8(path) {
-        Ok("") => "/".to_owned(),
-        Ok(path) if !path.chars().any(char::is_control) => path.to_owned(),
-        _ => path.escape_ascii().to_string(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! `mojavefs mount`
 
-use super::{Embedded, host_fault, keygen};
+use super::{Embedded, host_fault, keygen, place};
 use crate::daemon::{self, Backend, Setup};
 use crate::limits::{MEMORY_BYTES, START_TIME_MAX};
 use crate::mount;
 use crate::remote::Remote;
-use crate::speech::out;
+use crate::speech::{err, out};
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::net::Address;
@@ -20,7 +20,7 @@ use std::sync::mpsc::channel;
 
 #[derive(Args)]
 pub(super) struct Mount {
-    /// The store's directory (an empty or missing one becomes a new store), or a server: unix:PATH or tcp:HOST:PORT
+    /// The store's directory (an empty or missing one becomes a new store, and that is said), or a server: unix:PATH or tcp:HOST:PORT
     #[arg(value_name = "STORE")]
     source: OsString,
     /// The directory to mount on
@@ -76,17 +76,28 @@ impl Mount {
             return self.become_daemon(embedded);
         }
         let point = self.check_mountpoint()?;
+        let new = match Source::parse(&self.source)? {
+            Source::Store(store) => place::look(&store)?.becomes_new(),
+            Source::Server(_) => false,
+        };
+        let mounted = || {
+            if new {
+                err!("created {}", self.source.display());
+            }
+        };
         if self.foreground {
             log_to(std::io::stderr);
-            return self.serve(embedded, point, || ());
+            return self.serve(embedded, point, mounted);
         }
-        self.start_daemon(&point)
+        let code = self.start_daemon(&point)?;
+        mounted();
+        Ok(code)
     }
 
     /// The mountpoint must be a directory on which nothing of ours is mounted.
     fn check_mountpoint(&self) -> Result<PathBuf, Fault> {
         let shown = self.mountpoint.display();
-        let point = std::path::absolute(&self.mountpoint).map_err(host_fault(&shown))?;
+        let point = mount::resolve(&self.mountpoint).map_err(host_fault(&shown))?;
         if mount::ours_at(&point).map_err(host_fault("read the mounts"))?.is_some() {
             if !mount::is_dead(&point) {
                 let text = format!("{shown} has a MojaveFS mounted already; unmount it with `mojavefs umount {shown}`");

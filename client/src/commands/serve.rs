@@ -1,9 +1,9 @@
 //! `mojavefs serve`
 
 use super::mount::{log_to, parse_size};
-use super::{Embedded, host_fault, keygen};
+use super::{Embedded, host_fault, keygen, place};
 use crate::daemon::ending_signals;
-use crate::speech::out;
+use crate::speech::{err, out};
 use clap::Args;
 use mojavefs::error::Fault;
 use mojavefs::net::Address;
@@ -39,7 +39,11 @@ impl Serve {
         let signals = ending_signals();
         signals.thread_block().map_err(|e| host_fault("block signals")(e.into()))?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
+        let new = place::look(&self.store)?.becomes_new();
         let serving = embedded.serve(&self.store, self.memory, owner, &self.listen, key.as_ref())?;
+        if new {
+            err!("created {}", self.store.display());
+        }
         let addresses: Vec<String> = serving.addresses.iter().map(Address::to_string).collect();
         out!("ready: {}", addresses.join(" "));
         drop(std::io::stdout().flush());

@@ -39,7 +39,8 @@ impl Shell {
             .map_err(host_fault(command[0].display()))?;
         supervise::end_all();
         if view.is_over() {
-            err!("mojavefs: speculation {} was decided; what ran in it was ended", self.id);
+            let why = view.why_gone().unwrap_or_else(|| format!("speculation {} was decided", self.id));
+            err!("mojavefs: {why}; what ran in it was ended");
             return Ok(ExitCode::from(EXIT_TRY_AGAIN));
         }
         view.drain()?;

@@ -1,7 +1,7 @@
 //! `mojavefs status`
 
 use super::why::{depends_on, word};
-use super::{Where, conflict_lines, count, graph};
+use super::{Where, conflict_lines, count, escaped, graph};
 use crate::control::unexpected;
 use crate::speech::out;
 use clap::Args;
@@ -89,7 +89,7 @@ fn show(status: &SpecStatus) {
         ago(now - status.since),
         count(status.changes, "change"),
         size(status.bytes),
-        status.info.command
+        escaped(&status.info.command)
     );
     for (on, why) in depends_on(status) {
         out!("  depends on {on}: {why}");

@@ -1,7 +1,8 @@
-//! Copying trees with all that belongs to a file: mode, owner, times, extended attributes, hard links, holes.
+//! Copying trees with all that belongs to a file: mode, owner, times, extended attributes, hard links, holes. Until a copy is
+//! complete, only its owner may look at it.
 
-use super::host_fault;
 use super::progress::Progress;
+use super::{host_fault, shown};
 use mojavefs::error::{Fault, FaultKind};
 use nix::fcntl::AtFlags;
 use nix::libc;
@@ -9,10 +10,49 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat};
 use std::collections::HashMap;
-use std::fs::{self, File, Metadata, Permissions};
-use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::io::{ErrorKind, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+
+/// What a directory has until its contents are complete.
+const PRIVATE_DIRECTORY: u32 = 0o700;
+/// What a file has until its content is complete.
+const PRIVATE_FILE: u32 = 0o600;
+
+/// Refuses to copy a directory into itself, or over what it lies in. `to` may be missing.
+pub(super) fn refuse_overlap(from: &Path, to: &Path) -> Result<(), Fault> {
+    let from = fs::canonicalize(from).map_err(fault_at(from))?;
+    let mut there = to;
+    let mut missing = Vec::new();
+    let to = loop {
+        match (fs::canonicalize(there), there.parent(), there.file_name()) {
+            (Err(e), Some(parent), Some(name)) if e.kind() == ErrorKind::NotFound => {
+                missing.push(name);
+                there = parent;
+            }
+            (found, ..) => break found.map_err(fault_at(there))?,
+        }
+    };
+    let to: PathBuf = std::iter::once(to.as_os_str()).chain(missing.into_iter().rev()).collect();
+    let (a, b) = (shown(from.as_os_str().as_bytes()), shown(to.as_os_str().as_bytes()));
+    let refused = match () {
+        () if to.starts_with(&from) => {
+            format!("cannot copy {a} into itself: {b} lies in it; name a directory elsewhere")
+        }
+        () if from.starts_with(&to) => {
+            format!("cannot copy {a} over {b}, in which it lies; name a directory elsewhere")
+        }
+        () => return Ok(()),
+    };
+    Err(Fault::new(FaultKind::Invalid, refused))
+}
+
+/// A fault of a system call on a path that somebody else may have named.
+fn fault_at(path: &Path) -> impl FnOnce(std::io::Error) -> Fault {
+    host_fault(shown(path.as_os_str().as_bytes()))
+}
 
 /// A copy under way.
 pub(super) struct Copy {
@@ -35,10 +75,27 @@ impl Copy {
         }
     }
 
+    /// Copies the directory `from` to `to`, whose missing parents are made. A directory that is there already gets the
+    /// contents and keeps what it has itself.
+    pub(super) fn tree(&mut self, from: &Path, to: &Path) -> Result<(), Fault> {
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).map_err(fault_at(parent))?;
+        }
+        match private_directory(to) {
+            Ok(()) => {
+                self.contents(from, to)?;
+                let meta = fs::metadata(from).map_err(fault_at(from))?;
+                self.attributes(from, to, &meta)
+            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => self.contents(from, to),
+            Err(e) => Err(fault_at(to)(e)),
+        }
+    }
+
     /// Copies what is in the directory `from` into the directory `to`.
-    pub(super) fn contents(&mut self, from: &Path, to: &Path) -> Result<(), Fault> {
-        for entry in fs::read_dir(from).map_err(host_fault(from.display()))? {
-            let entry = entry.map_err(host_fault(from.display()))?;
+    fn contents(&mut self, from: &Path, to: &Path) -> Result<(), Fault> {
+        for entry in fs::read_dir(from).map_err(fault_at(from))? {
+            let entry = entry.map_err(fault_at(from))?;
             self.one(&entry.path(), &to.join(entry.file_name()))?;
         }
         Ok(())
@@ -50,29 +107,24 @@ impl Copy {
     }
 
     fn one(&mut self, from: &Path, to: &Path) -> Result<(), Fault> {
-        let meta = fs::symlink_metadata(from).map_err(host_fault(from.display()))?;
+        let meta = fs::symlink_metadata(from).map_err(fault_at(from))?;
         self.files += 1;
         self.progress.add(1);
         if meta.nlink() > 1 && !meta.is_dir() {
             if let Some(first) = self.links.get(&(meta.dev(), meta.ino())) {
-                return fs::hard_link(first, to).map_err(host_fault(to.display()));
+                return fs::hard_link(first, to).map_err(fault_at(to));
             }
             self.links.insert((meta.dev(), meta.ino()), to.to_owned());
         }
         let kind = meta.file_type();
         match () {
             () if kind.is_dir() => {
-                match fs::create_dir(to) {
-                    Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                        return Err(host_fault(to.display())(e));
-                    }
-                    _ => {}
-                }
+                private_directory_or_existing(to).map_err(fault_at(to))?;
                 self.contents(from, to)?;
             }
             () if kind.is_symlink() => {
-                let target = fs::read_link(from).map_err(host_fault(from.display()))?;
-                symlink(target, to).map_err(host_fault(to.display()))?;
+                let target = fs::read_link(from).map_err(fault_at(from))?;
+                symlink(target, to).map_err(fault_at(to))?;
             }
             () if kind.is_file() => copy_data(from, to, meta.len())?,
             () => {
@@ -82,42 +134,74 @@ impl Copy {
                     () if kind.is_char_device() => SFlag::S_IFCHR,
                     () => SFlag::S_IFBLK,
                 };
-                mknod(to, what, Mode::from_bits_truncate(0o600), meta.rdev())
-                    .map_err(|e| host_fault(to.display())(e.into()))?;
+                mknod(to, what, Mode::from_bits_truncate(PRIVATE_FILE), meta.rdev())
+                    .map_err(|e| fault_at(to)(e.into()))?;
             }
         }
         self.attributes(from, to, &meta)
     }
 
     fn attributes(&self, from: &Path, to: &Path, meta: &Metadata) -> Result<(), Fault> {
-        let failed = |e: nix::errno::Errno| host_fault(to.display())(e.into());
+        let failed = |e: nix::errno::Errno| fault_at(to)(e.into());
         if self.owners {
             let (uid, gid) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
             fchownat(nix::fcntl::AT_FDCWD, to, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
         }
         copy_xattrs(from, to)?;
         if !meta.is_symlink() {
-            fs::set_permissions(to, Permissions::from_mode(meta.mode() & 0o7777)).map_err(host_fault(to.display()))?;
+            let mode = self.mode(to, meta).map_err(fault_at(to))?;
+            fs::set_permissions(to, Permissions::from_mode(mode)).map_err(fault_at(to))?;
         }
         let times = [(meta.atime(), meta.atime_nsec()), (meta.mtime(), meta.mtime_nsec())];
         let [atime, mtime] = times.map(|(seconds, nanos)| TimeSpec::new(seconds, nanos));
         utimensat(nix::fcntl::AT_FDCWD, to, &atime, &mtime, UtimensatFlags::NoFollowSymlink).map_err(failed)
     }
+
+    /// The mode of a copy. Set-id bits would lend the rights of somebody else than before if the copy has another owner.
+    fn mode(&self, to: &Path, meta: &Metadata) -> std::io::Result<u32> {
+        let mode = meta.mode() & 0o7777;
+        if self.owners {
+            return Ok(mode);
+        }
+        let made = fs::symlink_metadata(to)?;
+        let lent = if made.uid() == meta.uid() { 0 } else { libc::S_ISUID };
+        let group_lent = if made.gid() == meta.gid() { 0 } else { libc::S_ISGID };
+        Ok(mode & !(lent | group_lent))
+    }
+}
+
+fn private_directory(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().mode(PRIVATE_DIRECTORY).create(path)
+}
+
+/// A directory that is there already is made private too: it may show what goes into it to more users than it will in the end.
+fn private_directory_or_existing(path: &Path) -> std::io::Result<()> {
+    match private_directory(path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() => {
+            fs::set_permissions(path, Permissions::from_mode(PRIVATE_DIRECTORY))
+        }
+        made => made,
+    }
 }
 
 /// Copies a file's data and leaves its holes.
 fn copy_data(from: &Path, to: &Path, length: u64) -> Result<(), Fault> {
-    let mut source = File::open(from).map_err(host_fault(from.display()))?;
-    let mut target = File::create_new(to).map_err(host_fault(to.display()))?;
-    target.set_len(length).map_err(host_fault(to.display()))?;
+    let mut source = File::open(from).map_err(fault_at(from))?;
+    let mut private = OpenOptions::new();
+    private.write(true).create_new(true).mode(PRIVATE_FILE);
+    let mut target = private.open(to).map_err(fault_at(to))?;
+    target.set_len(length).map_err(fault_at(to))?;
     let mut at = 0;
-    while let Some((start, end)) = next_data(&source, at, length).map_err(host_fault(from.display()))? {
-        source.seek(SeekFrom::Start(start)).map_err(host_fault(from.display()))?;
-        target.seek(SeekFrom::Start(start)).map_err(host_fault(to.display()))?;
+    while let Some((start, end)) = next_data(&source, at, length).map_err(fault_at(from))? {
+        source.seek(SeekFrom::Start(start)).map_err(fault_at(from))?;
+        target.seek(SeekFrom::Start(start)).map_err(fault_at(to))?;
         let piece = std::io::Read::take(&source, end - start);
-        let copied = std::io::copy(&mut { piece }, &mut target).map_err(host_fault(to.display()))?;
+        let copied = std::io::copy(&mut { piece }, &mut target).map_err(fault_at(to))?;
         if copied < end - start {
-            return Err(Fault::new(FaultKind::Io, format!("{} became shorter while it was copied", from.display())));
+            return Err(Fault::new(
+                FaultKind::Io,
+                format!("{} became shorter while it was copied", shown(from.as_os_str().as_bytes())),
+            ));
         }
         at = end;
     }
@@ -142,11 +226,15 @@ fn next_data(file: &File, at: u64, length: u64) -> std::io::Result<Option<(u64, 
 
 /// Copies extended attributes; those that the target does not take are an error, but for ones that only root may set.
 fn copy_xattrs(from: &Path, to: &Path) -> Result<(), Fault> {
-    for name in crate::sys::list_xattrs(from).map_err(host_fault(from.display()))? {
-        let value = crate::sys::read_xattr(from, &name).map_err(host_fault(from.display()))?;
+    for name in crate::sys::list_xattrs(from).map_err(fault_at(from))? {
+        let value = crate::sys::read_xattr(from, &name).map_err(fault_at(from))?;
         match crate::sys::write_xattr(to, &name, &value) {
             Err(e) if e.raw_os_error() == Some(libc::EPERM) && !nix::unistd::geteuid().is_root() => {}
-            result => result.map_err(host_fault(format!("{} {}", to.display(), name.to_string_lossy())))?,
+            result => result.map_err(host_fault(format!(
+                "{} {}",
+                shown(to.as_os_str().as_bytes()),
+                shown(name.as_bytes())
+            )))?,
         }
     }
     Ok(())

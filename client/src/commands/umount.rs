@@ -1,8 +1,9 @@
 //! `mojavefs umount`
 
-use super::{host_fault, shown};
+use super::{escaped, host_fault};
 use crate::control::ask;
 use crate::job::find::Filesystem;
+use crate::job::namespace;
 use crate::limits::{POLL_INTERVAL, STOP_TIME_MAX};
 use crate::mount;
 use clap::Args;
@@ -24,18 +25,26 @@ pub(super) struct Umount {
 
 impl Umount {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
-        let point = std::path::absolute(&self.mountpoint).map_err(host_fault(self.mountpoint.display()))?;
+        let point = mount::resolve(&self.mountpoint).map_err(host_fault(self.mountpoint.display()))?;
         let found = mount::ours_at(&point).map_err(host_fault("read the mounts"))?;
         let Some(found) = found else {
             return Err(Fault::new(FaultKind::NotFound, format!("no MojaveFS is mounted on {}", point.display())));
         };
         let daemon = match mount::is_dead(&point) {
             true => None,
-            false => daemon_of(&point),
+            false => daemon_of(&point)?,
         };
         if daemon.is_none() && !self.force {
             let text = format!("the daemon behind {} is gone; clear the mount with --force", point.display());
             return Err(Fault::new(FaultKind::Disconnected, text));
+        }
+        if let Some(pid) = daemon.filter(|pid| !self.force && is_elsewhere(*pid)) {
+            let text = format!(
+                "the daemon {pid} behind {} runs in another mount namespace; unmount it there (`nsenter -m -t {pid}`), or \
+                 everywhere with --force",
+                point.display()
+            );
+            return Err(Fault::new(FaultKind::Busy, text));
         }
         if self.force {
             mount::unmount(&point, true).map_err(host_fault(point.display()))?;
@@ -55,11 +64,29 @@ impl Umount {
     }
 }
 
-fn daemon_of(point: &Path) -> Option<u32> {
-    let stream = Filesystem::find(Some(point)).ok()?.connect().ok()?;
-    match ask(&stream, &Ask::Hello, None).ok()?.0 {
-        Answer::Daemon { pid, .. } => Some(pid),
-        _ => None,
+/// The daemon behind the mount, if it answers. What a job sees there is no mount that could be taken away: the daemon's own is
+/// outside.
+fn daemon_of(point: &Path) -> Result<Option<u32>, Fault> {
+    let answer = || {
+        let filesystem = Filesystem::find(Some(point)).ok()?;
+        let answer = ask(&filesystem.connect().ok()?, &Ask::Hello, None).ok()?.0;
+        Some((filesystem.view, answer))
+    };
+    match answer() {
+        Some((view, Answer::Daemon { trunk, .. })) if view != trunk => {
+            let text = format!("{} shows a job's own view here; unmount it outside of the job", point.display());
+            Err(Fault::new(FaultKind::Busy, text))
+        }
+        Some((_, Answer::Daemon { pid, .. })) => Ok(Some(pid)),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a process is known to be in another mount namespace: unmounting here leaves its mount alone.
+fn is_elsewhere(pid: u32) -> bool {
+    match (namespace::of(pid), namespace::of(std::process::id())) {
+        (Ok(there), Ok(here)) => there != here,
+        _ => false,
     }
 }
 
@@ -70,7 +97,7 @@ fn refuse_if_running(point: &Path) -> Result<(), Fault> {
     let running: Vec<String> = status
         .iter()
         .filter(|status| status.state == SpecState::Running)
-        .map(|status| format!("{} (`{}`)", status.id, shown(status.info.command.as_bytes())))
+        .map(|status| format!("{} (`{}`)", status.id, escaped(&status.info.command)))
         .collect();
     match running.is_empty() {
         true => Ok(()),

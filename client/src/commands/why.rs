@@ -1,6 +1,6 @@
 //! `mojavefs why`
 
-use super::{Where, parse_spec, shown};
+use super::{Where, escaped, parse_spec, shown};
 use crate::control::unexpected;
 use crate::speech::out;
 use clap::Args;
@@ -54,7 +54,7 @@ fn tell(all: &[SpecStatus], status: &SpecStatus, depth: usize, told: &mut BTreeS
     for (spec, why) in depends_on(status) {
         let whose = all.iter().find(|other| other.id == spec);
         let (state, command) = match whose {
-            Some(other) => (word(other.state), format!(" `{}`", other.info.command)),
+            Some(other) => (word(other.state), format!(" `{}`", escaped(&other.info.command))),
             None => ("undecided, of another user", String::new()),
         };
         out!("{:indent$}{} depends on {spec}{command} ({state}): it {why}", "", status.id, indent = depth * 2);

@@ -26,6 +26,8 @@ pub(super) struct Lease {
     namespace: Option<MountNamespace>,
     /// Its programs wait for decisions.
     patient: Option<Arc<Patient>>,
+    /// Whose lease it is.
+    holder: Holder,
     /// For a process: the speculations that it entered and has not decided, the outermost first.
     entered: Option<Vec<SpecId>>,
 }
@@ -87,7 +89,9 @@ impl Lease {
         }
         // What a process starts and leaves is its job's.
         let namespace = if is_process { None } else { namespace::of(caller.pid).ok() };
-        Ok((Lease { view, spec, kernel, minor, namespace, patient, entered: is_process.then(Vec::new) }, mount))
+        let holder = Holder::new(caller.pid);
+        let entered = is_process.then(Vec::new);
+        Ok((Lease { view, spec, kernel, minor, namespace, patient, holder, entered }, mount))
     }
 
     pub(super) fn is_process(&self) -> bool {
@@ -147,7 +151,8 @@ impl Lease {
         }
         let here = namespace::of(std::process::id()).ok();
         if let Some(namespace) = self.namespace.filter(|there| here.is_some_and(|here| here != *there)) {
-            namespace::kill_all_in(&namespace, &[]);
+            // Where this process ends the lease, its holder lives to say so.
+            namespace::kill_all_in(&namespace, &|pid| self.holder.is(pid));
         }
         if let Some(Err(error)) = self.minor.map(mount::abort_connection) {
             tracing::error!("ending the mount of speculation {}: {error}", self.spec);
@@ -179,6 +184,22 @@ impl Lease {
             }
         };
         drop(std::thread::Builder::new().name("mojavefs-end".into()).spawn(wait));
+    }
+}
+
+/// A process: as long as it lives, no other has its number.
+struct Holder {
+    pid: u32,
+    alive: Option<OwnedFd>,
+}
+
+impl Holder {
+    fn new(pid: u32) -> Self {
+        Holder { pid, alive: crate::sys::pidfd_open(pid).ok() }
+    }
+
+    fn is(&self, pid: u32) -> bool {
+        pid == self.pid && self.alive.as_ref().is_some_and(|alive| !crate::sys::has_ended(alive))
     }
 }
 

@@ -4,6 +4,7 @@ use super::Daemon;
 use super::lease::Lease;
 use crate::control::{receive, send, unexpected};
 use crate::limits::{AWAIT_STEP, STOP_TIME_MAX};
+use crate::notify::News;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::FileKind;
 use mojavefs::id::{Ino, SpecId, ViewId};
@@ -211,6 +212,7 @@ fn respond(
             uid: nix::unistd::geteuid().as_raw(),
             mountpoint: daemon.mountpoint_bytes(),
             source: daemon.source.clone().into_bytes(),
+            trunk: daemon.trunk,
         },
     };
     Ok((answer, None))
@@ -220,18 +222,22 @@ fn respond(
 fn tell_of(daemon: &Daemon, view: ViewId, (stream, writing): (&UnixStream, &Arc<Mutex<()>>)) {
     let writing = writing.clone();
     let Ok(copy) = stream.try_clone() else { return };
-    let tell = move |spec, state, why| {
+    let tell = move |news| {
+        let answer = match news {
+            News::Decided(spec, state, why) => Answer::Decided { spec, state, why },
+            News::Lost(why) => Answer::Lost { why: why.message },
+        };
         let _whole = writing.lock();
-        drop(send(&copy, &Answer::Decided { spec, state, why }, None));
+        drop(send(&copy, &answer, None));
     };
-    daemon.notices.on_decided(view, Box::new(tell));
+    daemon.notices.on_news(view, Box::new(tell));
 }
 
 /// When somebody is about to depend on what a process has undecided, it is looked for: one that is dead has aborted, also
 /// before the end of its connection is noticed.
 fn probe_on_demand(daemon: &Arc<Daemon>, caller: Caller, view: ViewId, stream: &UnixStream) -> Result<(), Fault> {
     let failed = |e: io::Error| Fault::new(FaultKind::Io, format!("process {}: {e}", caller.pid));
-    let process = crate::sys::open_process(caller.pid).map_err(failed)?;
+    let process = crate::sys::pidfd_open(caller.pid).map_err(failed)?;
     let (stream, connection) = (stream.try_clone().map_err(failed)?, daemon.connection.clone());
     let probe = move || {
         if crate::sys::has_ended(&process) && connection.done(Request::Gone { view }).is_ok() {
@@ -250,12 +256,13 @@ fn watch(daemon: &Daemon, caller: Caller, view: ViewId, stream: &UnixStream) -> 
         return Err(Fault::new(FaultKind::AccessDenied, format!("view {view} is no process's of this user")));
     }
     let copy = stream.try_clone().map_err(|e| Fault::new(FaultKind::Io, format!("watch view {view}: {e}")))?;
-    let tell = move |spec: SpecId, state, _why| {
-        if state == SpecState::Aborted {
-            drop((&copy).write_all(&spec.0.to_le_bytes()));
-        }
+    let tell = move |news| match news {
+        News::Decided(spec, SpecState::Aborted, _) => drop((&copy).write_all(&spec.0.to_le_bytes())),
+        News::Decided(..) => {}
+        // As if this process had gone with the server.
+        News::Lost(_) => drop(copy.shutdown(Shutdown::Both)),
     };
-    daemon.notices.on_decided(view, Box::new(tell));
+    daemon.notices.on_news(view, Box::new(tell));
     Ok(())
 }
 

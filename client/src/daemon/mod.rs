@@ -45,6 +45,8 @@ pub(crate) struct Setup {
 pub(crate) struct Daemon {
     connection: Arc<dyn Connection>,
     notices: Arc<Notices>,
+    /// The view that is mounted for everybody.
+    trunk: ViewId,
     mountpoint: PathBuf,
     source: String,
     socket: PathBuf,
@@ -100,6 +102,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
     let daemon = Arc::new(Daemon {
         connection,
         notices,
+        trunk: trunk.view,
         mountpoint: mountpoint.clone(),
         source,
         socket,

@@ -47,8 +47,17 @@ struct News {
 struct Said {
     decided: Option<SpecState>,
     why: Option<Fall>,
-    /// The daemon is gone.
-    gone: bool,
+    /// The daemon or its server is gone, and why.
+    gone: Option<String>,
+}
+
+impl News {
+    /// A daemon that is gone, or its server, has aborted the job.
+    fn lose(&self, why: String) {
+        self.said.lock().gone.get_or_insert(why);
+        self.changed.notify_all();
+        self.fallen.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Where jobs run: a mount namespace of this process's own, in which views are put over the filesystem's path, one after
@@ -111,7 +120,7 @@ impl JobView {
     /// The speculation was decided, or the daemon is gone.
     pub(crate) fn is_over(&self) -> bool {
         let said = self.news.said.lock();
-        said.gone || matches!(said.decided, Some(SpecState::Committed | SpecState::Aborted))
+        said.gone.is_some() || matches!(said.decided, Some(SpecState::Committed | SpecState::Aborted))
     }
 
     /// Someone else aborted the speculation, or the daemon is gone.
@@ -124,13 +133,18 @@ impl JobView {
         self.news.said.lock().why.clone()
     }
 
+    /// Why nobody can say any more what becomes of it, if that is so.
+    pub(crate) fn why_gone(&self) -> Option<String> {
+        self.news.said.lock().gone.clone()
+    }
+
     /// Waits until the speculation is decided, for `limit` at most; nothing if it is not by then. A daemon that is gone
     /// has aborted it, as far as anybody can say from here.
     pub(crate) fn wait_decided(&self, limit: Duration) -> Option<SpecState> {
         let mut said = self.news.said.lock();
-        let undecided = |said: &mut Said| said.decided.is_none() && !said.gone;
+        let undecided = |said: &mut Said| said.decided.is_none() && said.gone.is_none();
         self.news.changed.wait_while_for(&mut said, undecided, limit);
-        said.decided.or(said.gone.then_some(SpecState::Aborted))
+        said.decided.or(said.gone.is_some().then_some(SpecState::Aborted))
     }
 
     /// Forgets what was said of it, to hear what is said next.
@@ -191,6 +205,10 @@ fn listen(stream: &UnixStream, news: Arc<News>, on_fall: impl Fn() + Send + 'sta
                         on_fall();
                     }
                 }
+                Answer::Lost { why } => {
+                    news.lose(why);
+                    on_fall();
+                }
                 answer => {
                     if sender.send(answer).is_err() {
                         return;
@@ -198,10 +216,7 @@ fn listen(stream: &UnixStream, news: Arc<News>, on_fall: impl Fn() + Send + 'sta
                 }
             }
         }
-        // A daemon that is gone has aborted the job.
-        news.said.lock().gone = true;
-        news.changed.notify_all();
-        news.fallen.store(true, Ordering::SeqCst);
+        news.lose("the filesystem was unmounted, or the daemon behind it is gone".to_owned());
         on_fall();
     };
     std::thread::Builder::new().name("specrun-daemon".into()).spawn(read)?;

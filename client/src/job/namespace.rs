@@ -35,12 +35,12 @@ fn processes_in(namespace: &MountNamespace) -> Vec<u32> {
     pids.filter(|pid| number(pid).is_ok_and(|there| there == namespace.number)).collect()
 }
 
-/// Kills every process in the namespace but those spared, and waits until they are gone. Returns how many there were.
-pub(crate) fn kill_all_in(namespace: &MountNamespace, spared: &[u32]) -> usize {
+/// Kills every process in the namespace but those `spared`, and waits until they are gone. Returns how many there were.
+pub(crate) fn kill_all_in(namespace: &MountNamespace, spared: &dyn Fn(u32) -> bool) -> usize {
     let deadline = Instant::now() + KILL_TIME_MAX;
     let mut killed = std::collections::HashSet::new();
     loop {
-        let left: Vec<u32> = processes_in(namespace).into_iter().filter(|pid| !spared.contains(pid)).collect();
+        let left: Vec<u32> = processes_in(namespace).into_iter().filter(|pid| !spared(*pid)).collect();
         if left.is_empty() || Instant::now() > deadline {
             return killed.len();
         }

@@ -163,7 +163,7 @@ pub(crate) fn end_all() -> usize {
     let me = std::process::id();
     let mut ended = 0;
     if let Ok(here) = namespace::of(me) {
-        ended += namespace::kill_all_in(&here, &[me]);
+        ended += namespace::kill_all_in(&here, &|pid| pid == me);
     }
     // Those that went to another namespace are still our descendants.
     loop {

@@ -177,9 +177,16 @@ pub enum Answer {
         mountpoint: Vec<u8>,
         /// Its store or server.
         source: Vec<u8>,
+        /// The view that is mounted there for everybody.
+        trunk: ViewId,
     },
     /// Refused.
     Refused(Fault),
+    /// Not asked for: the server is gone, and with it the view.
+    Lost {
+        /// Why, in one sentence.
+        why: String,
+    },
     /// Not asked for: the speculation of this connection's view was decided by someone else.
     Decided {
         /// The speculation.

@@ -526,6 +526,9 @@ pub enum Notice {
 pub trait NoticeSink: Send + Sync {
     /// Applies one notice.
     fn deliver(&self, notice: Notice);
+
+    /// The server is gone, and why: nothing comes after this.
+    fn lost(&self, _why: &Fault) {}
 }
 
 /// A session with the server: requests out, answers back. Blocks until the answer is there.

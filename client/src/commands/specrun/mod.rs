@@ -48,7 +48,7 @@ Exit status: that of the command, 128+N if signal N killed it; or
   126  the command cannot be executed
   127  the command was not found
    75  it was undone because of others and --retries is used up: it depended on a job that was undone, or something
-       it changed was changed by someone else meanwhile; or somebody undid it by hand"
+       it changed was changed by someone else meanwhile; or somebody undid it by hand; or its filesystem is gone"
 )]
 struct Cli {
     #[command(flatten)]
@@ -59,14 +59,15 @@ struct Cli {
     /// Leave it undecided whatever becomes of the command
     #[arg(long)]
     keep_going: bool,
-    /// Show what was changed and ask what to do, if there is a terminal
+    /// Show what was changed and ask what to do; without a terminal, leave undecided what would be committed
     #[arg(long)]
     ask: bool,
-    /// Undo it if it takes longer, in seconds (or 5m, 2h)
+    /// Undo it if it takes longer, in seconds (or 5m, 2h); 0 is no limit
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     timeout: Option<Duration>,
     /// The exit codes that count as success
-    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "0")]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "0",
+          value_parser = clap::value_parser!(i32).range(0..=255))]
     commit_on: Vec<i32>,
     /// What the command gets where another job has changed something and not committed yet
     #[arg(long, value_enum, default_value_t = OnReadArg::Join)]
@@ -178,6 +179,10 @@ struct Scene<'a> {
 }
 
 impl Cli {
+    fn limit(&self) -> Option<Duration> {
+        self.timeout.filter(|limit| !limit.is_zero())
+    }
+
     fn voice(&self) -> Voice {
         Voice { quiet: self.quiet, json: self.json }
     }
@@ -221,7 +226,7 @@ impl Cli {
     fn supervise(&self, supervisor: &Supervisor, place: &Place) -> Result<ExitCode, Fault> {
         let ran = supervisor.run(
             &self.command,
-            self.timeout,
+            self.limit(),
             &Ground { fallen: &|| false, interrupt: &|| () },
             &[place.environment()],
             None,
@@ -262,7 +267,7 @@ impl Cli {
         };
         let environment = [("MOJAVEFS_SPEC", view.spec.to_string()), place.environment()];
         let ground = Ground { fallen: &|| view.has_fallen(), interrupt: &|| self.interrupt(&view, false) };
-        let ran = supervisor.run(&self.command, self.timeout, &ground, &environment, stdio);
+        let ran = supervisor.run(&self.command, self.limit(), &ground, &environment, stdio);
         let ending = match ran {
             Ok(ending) => ending,
             Err(error) => return self.not_started(&view, error),
@@ -387,13 +392,14 @@ impl Cli {
 
     /// Someone else undid the speculation.
     fn fell(&self, view: &JobView) -> Attempt {
-        match view.why_fallen() {
-            Some(fall) => Attempt::Undone { why: because(&fall), after: fall.met, refusal: None },
-            None => {
-                err!("specrun: speculation {} was undone by somebody else, or its daemon is gone", view.spec);
-                Attempt::Over(EXIT_TRY_AGAIN)
-            }
+        if let Some(fall) = view.why_fallen() {
+            return Attempt::Undone { why: because(&fall), after: fall.met, refusal: None };
         }
+        match view.why_gone() {
+            Some(why) => err!("specrun: {why}: speculation {} was undone", view.spec),
+            None => err!("specrun: speculation {} was undone by somebody else", view.spec),
+        }
+        Attempt::Over(EXIT_TRY_AGAIN)
     }
 
     /// Something that it read or changed became final meanwhile.
@@ -409,10 +415,11 @@ impl Cli {
         Ok(Attempt::Undone { why, after: Vec::new(), refusal: Some(outcome) })
     }
 
-    /// Shows what changed and asks; what would have been done anyway if there is no terminal.
+    /// Shows what changed and asks. Nothing is committed unasked if there is no terminal.
     fn consult(&self, filesystem: &Filesystem, view: &JobView, verdict: Verdict) -> Result<Verdict, Fault> {
         let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
-            return Ok(verdict);
+            self.voice().note("there is no terminal to ask on");
+            return Ok(if let Verdict::Commit = verdict { Verdict::Hold } else { verdict });
         };
         let io = host_fault("the terminal");
         let mut talk = || -> std::io::Result<Option<Verdict>> {

@@ -1,6 +1,6 @@
 //! What `specrun` says.
 
-use super::super::{conflict_lines, count, shown};
+use super::super::{conflict_lines, count, escaped, shown};
 use crate::speech::{complain_inside, err};
 use mojavefs::wire::{Fall, Outcome, SpecState};
 use serde_json::json;
@@ -82,7 +82,7 @@ pub(super) fn numbers(outcome: &Outcome) -> String {
 pub(super) fn because(fall: &Fall) -> String {
     let user = nix::unistd::User::from_uid(fall.info.uid.into()).ok().flatten();
     let user = user.map_or_else(|| fall.info.uid.to_string(), |user| user.name);
-    let whose = format!("speculation {} (`{}`, by {user})", fall.root, fall.info.command);
+    let whose = format!("speculation {} (`{}`, by {user})", fall.root, escaped(&fall.info.command));
     let links: Vec<String> = fall
         .chain
         .iter()

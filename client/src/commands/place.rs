@@ -1,0 +1,58 @@
+//! Where stores and keys lie: mistakes in their paths are told before anything is made.
+
+use super::host_fault;
+use mojavefs::error::{Fault, FaultKind};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// What is at the path of a store.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Found {
+    /// Nothing, in a directory that is there.
+    Nothing,
+    /// An empty directory.
+    Empty,
+    /// A directory with something in it: a store, or it will be refused.
+    Something,
+}
+
+impl Found {
+    /// A store that is opened there is a new one.
+    pub(super) fn becomes_new(self) -> bool {
+        self != Found::Something
+    }
+}
+
+/// Looks at the path of a store. Errors: it is no directory, or its parent is none.
+pub(super) fn look(store: &Path) -> Result<Found, Fault> {
+    let shown = store.display();
+    match fs::metadata(store) {
+        Ok(found) if !found.is_dir() => {
+            Err(Fault::new(FaultKind::NotDirectory, format!("{shown} is no directory, so it is no store")))
+        }
+        Ok(_) => {
+            let mut entries = fs::read_dir(store).map_err(host_fault(shown))?;
+            // The root of a disk of its own has this.
+            let others = entries.any(|entry| !entry.is_ok_and(|entry| entry.file_name() == "lost+found"));
+            Ok(if others { Found::Something } else { Found::Empty })
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => has_parent(store).map(|()| Found::Nothing),
+        Err(e) => Err(host_fault(shown)(e)),
+    }
+}
+
+/// The directory in which something is to be made must be there: a missing one is a slip of the pen more often than not.
+pub(super) fn has_parent(path: &Path) -> Result<(), Fault> {
+    let whole = std::path::absolute(path).map_err(host_fault(path.display()))?;
+    match whole.parent() {
+        Some(parent) if !parent.is_dir() => {
+            let (parent, path) = (parent.display(), path.display());
+            Err(Fault::new(
+                FaultKind::NotFound,
+                format!("there is no directory {parent} for {path}; make it with mkdir"),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
