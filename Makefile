@@ -36,6 +36,12 @@ bench: build
 	$(CARGO) run $(RELEASE) -p mojavefs-bench
 	$(CARGO) bench --profile release -p mojavefs -p mojavefs-server --bench graph --bench store
 
+TARGET = $$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release
+PREFIX := /usr/local
+
 install: build
-	install -Dm755 -t $(DESTDIR)/usr/local/bin $$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/mojavefs
-	install -Dm755 -t $(DESTDIR)/usr/local/bin $$($(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/specrun
+	install -Dm755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET)/mojavefs $(TARGET)/specrun
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/lib $(TARGET)/libmojave.so $(TARGET)/libmojave.a
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/include mojavefs/process/include/mojave.h mojavefs/process/include/mcc.h
+	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed 's#@PREFIX@#$(PREFIX)#' mojavefs/process/mojave.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/mojave.pc

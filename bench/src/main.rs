@@ -5,6 +5,7 @@
 
 mod decisions;
 mod mount;
+mod process;
 mod spreading;
 mod table;
 mod workloads;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["run", name, dir] => run_one(name, Path::new(dir)),
+        ["speculate", words @ ..] => process::run(words),
         ["read", files @ ..] => spreading::read_each(files),
         ["--only", filter] => bench(filter),
         [] => bench(""),
@@ -77,6 +79,7 @@ fn bench(filter: &str) -> Outcome<()> {
     table.print();
     decisions::bench(&mount, filter)?;
     spreading::bench(&mount, filter)?;
+    process::bench(&mount, filter)?;
     mount.close()
 }
 

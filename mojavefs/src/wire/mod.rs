@@ -1,16 +1,17 @@
 //! What client and server say to each other. The same messages travel through a function call when both live in one
 //! process and through a socket when they do not.
 //!
-//! [`message`] holds requests and answers, [`view`] what views are opened with, [`decision`] what is said of speculations, [`control`] what the command line says to a mounted client.
+//! [`message`] holds requests and answers, [`notice`] what comes without being asked for, [`view`] what views are opened with, [`decision`] what is said of speculations, [`control`] what the command line says to a mounted client.
 
 pub mod control;
 pub mod decision;
 pub mod message;
+pub mod notice;
 pub mod view;
 
 pub use decision::{Change, ChangeKind, Conflict, DiffPage, Fall, Joined, Outcome, Resolution, SpecState, SpecStatus};
 pub use message::{
-    Connection, ConnectionExt, DirEntry, FallocateMode, Invalidation, Notice, NoticeSink, RenameMode, Reply, Request,
-    SeekWhence, SpaceInfo, XattrMode,
+    Connection, ConnectionExt, DirEntry, FallocateMode, RenameMode, Reply, Request, SeekWhence, SpaceInfo, XattrMode,
 };
+pub use notice::{Invalidation, Notice, NoticeSink};
 pub use view::{JobInfo, OnRead, OpenedView, ViewKind};
