@@ -4,6 +4,7 @@
 mod harness;
 mod conflicts;
 mod crash;
+mod damage;
 mod disk;
 mod filesystem;
 mod jobs;

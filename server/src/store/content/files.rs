@@ -54,13 +54,18 @@ struct DirtyLayer {
 impl Content {
     pub(in crate::store) fn open(dir: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(dir).map_err(|e| StoreError::io(format!("create {}", dir.display()), e))?;
-        Ok(Content {
+        Ok(Self::look_at(dir))
+    }
+
+    /// The content files that lie in `dir`, as they are.
+    pub(in crate::store) fn look_at(dir: &Path) -> Self {
+        Content {
             dir: dir.to_owned(),
             open: Mutex::default(),
             current: Mutex::default(),
             dirty: Mutex::default(),
             syncing: Mutex::default(),
-        })
+        }
     }
 
     /// Removes the files that no record knows, or whose writer is not `known`: leftovers of a crash.
@@ -184,6 +189,17 @@ impl Content {
         super::super::sys::start_write_out(&file).map_err(|e| self.error("write out", &self.path(layer), e))
     }
 
+    /// What is wrong with the file of a layer in which blocks up to `last` are recorded, if anything is.
+    pub(in crate::store) fn lost(&self, layer: LayerId, last: BlockNo) -> Result<Option<String>, StoreError> {
+        let path = self.path(layer);
+        match fs::metadata(&path) {
+            Ok(found) if found.len() > last.0 * BLOCK_BYTES => Ok(None),
+            Ok(found) => Ok(Some(cut_off(&path, found.len(), last))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(missing(&path))),
+            Err(e) => Err(self.error("look at", &path, e)),
+        }
+    }
+
     /// Gives the space of one block back.
     pub(in crate::store) fn punch(&self, layer: LayerId, block: BlockNo) -> Result<(), StoreError> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
@@ -282,6 +298,14 @@ impl Content {
         }
         Ok(before)
     }
+}
+
+fn missing(path: &Path) -> String {
+    format!("the content file {} is missing", path.display())
+}
+
+fn cut_off(path: &Path, len: u64, block: BlockNo) -> String {
+    format!("the content file {} ends at byte {len}, before the end of its block {}", path.display(), block.0)
 }
 
 impl OpenFiles {
