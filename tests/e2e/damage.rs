@@ -110,3 +110,57 @@ fn what_can_not_be_checked_is_no_damage() {
     }
     assert!(fs::read_dir(&empty).expect("list").next().is_none() && !mount.beside("none").exists());
 }
+
+/// The content files, largest first.
+fn content_files(mount: &Mount) -> Vec<PathBuf> {
+    let entries = fs::read_dir(mount.store().join("content")).expect("list");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).expect("stat").len()));
+    paths
+}
+
+fn is_lost(mount: &Mount, name: &str) {
+    let error = fs::read(mount.at(name)).expect_err("what is lost can't be read");
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EIO), "{error}");
+}
+
+#[test]
+fn content_that_is_lost_is_an_error_and_no_zeros() {
+    let mount = Mount::new();
+    sh(&mount.path(), "seq 90000 > cut; seq 40000 > missing; seq 20000 > kept");
+    mount.umount();
+    let files = content_files(&mount);
+    fs::File::options().write(true).open(&files[0]).and_then(|file| file.set_len(10)).expect("cut off");
+    fs::remove_file(&files[1]).expect("remove");
+    is_damaged(&mount, &format!("{} ends at byte 10", files[0].display()));
+    is_damaged(&mount, "it belongs to `/cut`");
+    is_damaged(&mount, &format!("{} is missing; it belongs to `/missing`", files[1].display()));
+    mount.mount();
+    is_lost(&mount, "cut");
+    is_lost(&mount, "missing");
+    let file = fs::File::options().write(true).open(mount.at("cut")).expect("open");
+    let over = file.write_all_at(b"over", 100_000).and_then(|()| file.sync_all());
+    assert_eq!(over.expect_err("no zeros are made of what is lost").raw_os_error(), Some(nix::libc::EIO));
+    drop(file);
+    assert_eq!(mount.read("kept").lines().count(), 20_000);
+    sh(&mount.path(), "rm cut; seq 30000 > missing");
+    mount.check();
+    assert_eq!(mount.read("missing").lines().count(), 30_000);
+}
+
+#[test]
+fn holes_and_ends_are_no_damage() {
+    let mount = Mount::new();
+    let script = "seq 5000 > grown; truncate -s 300000 grown; truncate -s 1M sparse; printf x | dd of=sparse bs=1 seek=200000 \
+                  conv=notrunc status=none; seq 40000 > short; truncate -s 70000 short; truncate -s 200000 short; seq 40000 > small; \
+                  truncate -s 100 small; seq 40000 > punched; fallocate -p -o 4096 -l 150000 punched";
+    sh(&mount.path(), script);
+    let sums = sh(&mount.path(), "sha1sum *");
+    assert!(mount.specrun(&[], "truncate -s 400000 grown; printf y >> short; printf z >> punched").status.success());
+    sh(
+        &mount.path(),
+        "truncate -s 23893 grown; truncate -s 300000 grown; truncate -s 200000 short; truncate -s -1 punched",
+    );
+    mount.check();
+    assert_eq!(sh(&mount.path(), "sha1sum *"), sums);
+}

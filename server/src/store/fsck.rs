@@ -1,7 +1,7 @@
 //! Checks a closed store: what is written must hang together. Nothing is changed.
 
 use super::record::{self, BlockRecord, Inode};
-use super::{Key, Order, Sight, Store, StoreError, StoreOptions, db::Family, keys, meta};
+use super::{Key, Order, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE, db::Family, keys, meta};
 use crate::limits::PARENTS_MAX;
 use mojavefs::file::FileKind;
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
@@ -40,16 +40,17 @@ pub struct Report {
 /// # Errors
 /// When it could not be checked: in use, no store, of another format, or the disk fails. Damage is no error: it is reported.
 pub fn fsck(dir: &Path, options: StoreOptions, progress: &mut dyn FnMut(u64)) -> Result<Report, StoreError> {
-    let opened = Store::open_to_check(dir, options).and_then(|store| {
+    let opened = Store::open_to_check(dir, options).and_then(|(store, format)| {
         let held = store.held()?;
-        Ok((store, held))
+        Ok((store, format, held))
     });
-    let (store, held) = match opened {
+    let (store, format, held) = match opened {
         Ok(opened) => opened,
         Err(error) => return Ok(Report { problems: vec![damage(error)?], ..Report::default() }),
     };
     let mut check = Check {
         store: &store,
+        whole_files: format >= WHOLE_FILES_SINCE,
         kept: held.iter().flat_map(|held| held.intervals.iter().copied()).collect(),
         report: Report { held: held.len() as u64, ..Report::default() },
         seen: 0,
@@ -75,6 +76,8 @@ fn damage(error: StoreError) -> Result<Problem, StoreError> {
 
 struct Check<'a> {
     store: &'a Store,
+    /// Content files are whole blocks long.
+    whole_files: bool,
     /// Intervals of what is held.
     kept: HashSet<IntervalId>,
     report: Report,
@@ -283,7 +286,7 @@ impl Check<'_> {
         }
         drop(scan);
         for (layer, (content, last)) in used {
-            if let Some(lost) = self.store.content.lost(layer, last)? {
+            if let Some(lost) = self.store.content.lost(layer, last, self.whole_files)? {
                 self.problem(format!("{lost}; it belongs to {}", self.path_of(live[&content])?));
             }
         }

@@ -3,7 +3,9 @@
 use super::db::{Db, Family};
 use super::ids::Ids;
 use super::snapshots::Snapshots;
-use super::{Batch, Content, DirStat, FORMAT, Inode, Sight, Store, StoreError, StoreOptions, meta, now};
+use super::{
+    Batch, Content, DirStat, FORMAT, Inode, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE, meta, now,
+};
 use mojavefs::file::FileKind;
 use mojavefs::id::Ino;
 use nix::fcntl::{Flock, FlockArg};
@@ -14,6 +16,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// The oldest format that is taken up.
+const OLDEST_FORMAT: u64 = 2;
 
 impl Store {
     /// Opens the store in `dir`, making a new one in an empty or missing directory. What was undecided and not held is
@@ -26,8 +31,12 @@ impl Store {
             require_whole(&records)?;
         }
         let db = Db::open(&records, options.memory_bytes, fresh)?;
-        check_format(dir, &db, fresh)?;
+        let format = check_format(dir, &db, fresh)?;
         let content = Content::open(&dir.join("content"))?;
+        if format < WHOLE_FILES_SINCE {
+            content.make_whole()?;
+            write_format(&db)?;
+        }
         let store = Self::assemble(dir, options, db, content, (lock, false))?;
         store.recover()?;
         store.make_root()?;
@@ -38,7 +47,8 @@ impl Store {
     }
 
     /// Opens the store in `dir` as it is: nothing in it is changed, repaired, or taken up again.
-    pub(super) fn open_to_check(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+    /// Returns its format, too.
+    pub(super) fn open_to_check(dir: &Path, options: StoreOptions) -> Result<(Self, u64), StoreError> {
         let (records, content) = (dir.join("records"), dir.join("content"));
         if !exists(&records)? && !exists(&content)? {
             return Err(StoreError::NoStore(dir.to_owned()));
@@ -46,10 +56,10 @@ impl Store {
         let lock = take_lock(dir, false)?;
         require_whole(&records)?;
         let db = Db::open_read_only(&records, options.memory_bytes)?;
-        check_format(dir, &db, false)?;
+        let format = check_format(dir, &db, false)?;
         let store = Self::assemble(dir, options, db, Content::look_at(&content), (lock, true))?;
         store.read_decisions()?;
-        Ok(store)
+        Ok((store, format))
     }
 
     fn assemble(
@@ -161,20 +171,23 @@ fn take_lock(dir: &Path, create: bool) -> Result<Option<Flock<File>>, StoreError
     locked.map(Some)
 }
 
-fn check_format(dir: &Path, db: &Db, fresh: bool) -> Result<(), StoreError> {
+/// The format of the store, which this program knows.
+fn check_format(dir: &Path, db: &Db, fresh: bool) -> Result<u64, StoreError> {
     match db.get(Family::Meta, meta::FORMAT)? {
-        None if fresh => {
-            let mut writes = db.writes();
-            writes.put(Family::Meta, meta::FORMAT, &FORMAT.to_be_bytes());
-            writes.apply(true)
-        }
+        None if fresh => write_format(db).map(|()| FORMAT),
         None => Err(StoreError::corrupt(format!("{} has no format record", dir.display()))),
         Some(bytes) => match bytes.try_into().map(u64::from_be_bytes) {
-            Ok(FORMAT) => Ok(()),
+            Ok(known @ OLDEST_FORMAT..=FORMAT) => Ok(known),
             Ok(found) => Err(StoreError::Format { path: dir.to_owned(), found, known: FORMAT }),
             Err(_) => Err(StoreError::corrupt("the format record is no number")),
         },
     }
+}
+
+fn write_format(db: &Db) -> Result<(), StoreError> {
+    let mut writes = db.writes();
+    writes.put(Family::Meta, meta::FORMAT, &FORMAT.to_be_bytes());
+    writes.apply(true)
 }
 
 #[cfg(test)]
@@ -203,5 +216,25 @@ mod tests {
         assert!(error.contains(&theirs) && error.contains(&ours), "{error}");
         assert!(unknown.exists());
         assert_eq!(open().get(Family::Meta, meta::FORMAT).expect("a record").as_deref(), Some(&newer[..]));
+    }
+
+    #[test]
+    fn a_store_of_the_format_before_is_taken_up() {
+        let dir = tempfile::TempDir::new().expect("a directory for the store");
+        drop(Store::open(dir.path(), OPTIONS).expect("the store opens"));
+        {
+            let db = Db::open(&dir.path().join("records"), OPTIONS.memory_bytes, false).expect("the records open");
+            let mut writes = db.writes();
+            writes.put(Family::Meta, meta::FORMAT, &OLDEST_FORMAT.to_be_bytes());
+            writes.put(Family::Meta, &meta::key(meta::LAYER, [7, 77]), &0_u64.to_be_bytes());
+            writes.apply(true).expect("records");
+        }
+        let file = dir.path().join("content").join("77");
+        fs::write(&file, b"a short block").expect("a file");
+        assert!(super::super::fsck(dir.path(), OPTIONS, &mut |_| {}).expect("it is checked").problems.is_empty());
+        let store = Store::open(dir.path(), OPTIONS).expect("the store opens");
+        assert_eq!(fs::metadata(&file).expect("stat").len(), mojavefs::limits::BLOCK_BYTES);
+        let db = store.db().expect("records");
+        assert_eq!(db.get(Family::Meta, meta::FORMAT).expect("a record").as_deref(), Some(&FORMAT.to_be_bytes()[..]));
     }
 }
