@@ -44,13 +44,13 @@ pub(super) struct Writes<'a> {
 impl Db {
     /// Opens the database, or makes it if it is to be `fresh`; `memory_bytes` bounds its buffers and cache.
     pub(super) fn open(path: &Path, memory_bytes: usize, fresh: bool) -> Result<Self, StoreError> {
-        let options = options(memory_bytes, fresh);
+        let options = options(memory_bytes, fresh)?;
         Ok(Db { db: DB::open_cf_descriptors(&options, path, families(memory_bytes))? })
     }
 
     /// Opens the database to look at it: nothing is written, whatever state it is in.
     pub(super) fn open_read_only(path: &Path, memory_bytes: usize) -> Result<Self, StoreError> {
-        let options = options(memory_bytes, false);
+        let options = options(memory_bytes, false)?;
         Ok(Db { db: DB::open_cf_descriptors_read_only(&options, path, families(memory_bytes), false)? })
     }
 
@@ -105,8 +105,9 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-fn options(memory_bytes: usize, fresh: bool) -> Options {
-    let mut options = Options::default();
+fn options(memory_bytes: usize, fresh: bool) -> Result<Options, StoreError> {
+    // A log that takes as much ahead as it may ever need does not fit on a small disk.
+    let mut options = Options::default().get_options_from_string("allow_fallocate=false")?;
     options.create_if_missing(fresh);
     options.create_missing_column_families(fresh);
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
@@ -115,7 +116,7 @@ fn options(memory_bytes: usize, fresh: bool) -> Options {
     options.set_db_write_buffer_size(memory_bytes / WRITE_BUFFER_SHARE);
     options.set_keep_log_file_num(2);
     options.increase_parallelism(2);
-    options
+    Ok(options)
 }
 
 fn families(memory_bytes: usize) -> [ColumnFamilyDescriptor; 3] {

@@ -83,7 +83,8 @@ pub struct Store {
     garbage_seen: Mutex<Option<(Option<Seq>, Seq)>>,
     garbage_at: Mutex<Vec<u8>>,
     content: Content,
-    _lock: Option<Flock<File>>,
+    /// Keeps other processes out.
+    lock: Option<Flock<File>>,
     /// Only looked at: nothing is written, not even at the end.
     read_only: bool,
 }

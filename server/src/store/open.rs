@@ -24,8 +24,28 @@ impl Store {
     /// Opens the store in `dir`, making a new one in an empty or missing directory. What was undecided and not held is
     /// dead from here on.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let missing = !exists(dir)?;
         let fresh = prepare_dir(dir)?;
-        let lock = take_lock(dir, true)?;
+        let opened = take_lock(dir, true).and_then(|lock| match Self::open_locked(dir, options, fresh) {
+            Ok(mut store) => {
+                store.lock = lock;
+                Ok(store)
+            }
+            Err(error) => {
+                if fresh {
+                    discard(dir);
+                }
+                Err(error)
+            }
+        });
+        if opened.is_err() && missing {
+            // Whatever somebody else has put there meanwhile stays.
+            let _ = fs::remove_dir(dir);
+        }
+        opened
+    }
+
+    fn open_locked(dir: &Path, options: StoreOptions, fresh: bool) -> Result<Self, StoreError> {
         let records = dir.join("records");
         if !fresh {
             require_whole(&records)?;
@@ -37,7 +57,7 @@ impl Store {
             content.make_whole()?;
             write_format(&db)?;
         }
-        let store = Self::assemble(dir, options, db, content, (lock, false))?;
+        let store = Self::assemble(dir, options, db, content, (None, false))?;
         store.recover()?;
         store.make_root()?;
         if fresh {
@@ -84,7 +104,7 @@ impl Store {
             garbage_seen: Mutex::default(),
             garbage_at: Mutex::new(vec![meta::GARBAGE]),
             content,
-            _lock: lock,
+            lock,
             read_only,
         })
     }
@@ -135,6 +155,16 @@ fn prepare_dir(dir: &Path) -> Result<bool, StoreError> {
     match foreign {
         true => Err(StoreError::NotAStore(dir.to_owned())),
         false => Ok(true),
+    }
+}
+
+/// Removes what there is of a store that could not be made.
+fn discard(dir: &Path) {
+    let removed = [fs::remove_dir_all(dir.join("records")), fs::remove_dir_all(dir.join("content"))];
+    for error in removed.into_iter().chain([fs::remove_file(dir.join("lock"))]).filter_map(Result::err) {
+        if error.kind() != io::ErrorKind::NotFound {
+            tracing::warn!("{} can't be cleaned up, remove what is in it: {error}", dir.display());
+        }
     }
 }
 
