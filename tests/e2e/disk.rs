@@ -1,7 +1,7 @@
 //! Disks that are full, fail, or lose their power.
 
 use crate::harness::digest::exact;
-use crate::harness::{MOJAVEFS, Mount, SPECRUN, run, text, until};
+use crate::harness::{MOJAVEFS, Mount, SPECRUN, run, sh, text, until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -75,6 +75,27 @@ fn a_full_disk_is_told_and_the_job_can_be_undone() {
     until("the space has come back", || fs::write(mount.at("after"), vec![7; 10 << 20]).is_ok());
     mount.check();
     assert_eq!((mount.read("kept"), fs::read(mount.at("after")).expect("read").len()), ("kept\n".into(), 10 << 20));
+}
+
+#[test]
+fn a_small_disk_is_enough_and_a_smaller_one_is_left_as_it_was() {
+    require_root!();
+    let on = OnDisk::new("ext4", 64);
+    sh(&on.mount.path(), "seq 20000 > file");
+    on.mount.check();
+    assert_eq!(on.mount.read("file").lines().count(), 20_000);
+
+    let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory");
+    let point = root.path().join("disk");
+    fs::create_dir(&point).expect("mkdir");
+    run(root.path(), "mount", &["-t", "tmpfs", "-o", "size=16k", "none", &point.to_string_lossy()]);
+    let output = Command::new(MOJAVEFS).arg("mount").args([&point.join("store"), root.path()]).output();
+    let left = fs::read_dir(&point).expect("list").count();
+    run(root.path(), "umount", &[&point.to_string_lossy()]);
+    let output = output.expect("mojavefs runs");
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("full"), "{said}");
+    assert_eq!(left, 0, "something of the store is left behind");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod harness;
 mod conflicts;
 mod copying;
 mod crash;
+mod damage;
 mod disk;
 mod filesystem;
 mod jobs;

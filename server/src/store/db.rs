@@ -42,21 +42,16 @@ pub(super) struct Writes<'a> {
 }
 
 impl Db {
-    /// Opens or creates the database; `memory_bytes` bounds its buffers and cache.
-    pub(super) fn open(path: &Path, memory_bytes: usize) -> Result<Self, StoreError> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        options.set_max_total_wal_size(LOG_BYTES_MAX);
-        options.set_max_open_files(OPEN_TABLES_MAX);
-        options.set_db_write_buffer_size(memory_bytes / WRITE_BUFFER_SHARE);
-        options.set_keep_log_file_num(2);
-        options.increase_parallelism(2);
-        let cache = Cache::new_lru_cache(memory_bytes / BLOCK_CACHE_SHARE);
-        let families =
-            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(&cache, memory_bytes)));
-        Ok(Db { db: DB::open_cf_descriptors(&options, path, families)? })
+    /// Opens the database, or makes it if it is to be `fresh`; `memory_bytes` bounds its buffers and cache.
+    pub(super) fn open(path: &Path, memory_bytes: usize, fresh: bool) -> Result<Self, StoreError> {
+        let options = options(memory_bytes, fresh)?;
+        Ok(Db { db: DB::open_cf_descriptors(&options, path, families(memory_bytes))? })
+    }
+
+    /// Opens the database to look at it: nothing is written, whatever state it is in.
+    pub(super) fn open_read_only(path: &Path, memory_bytes: usize) -> Result<Self, StoreError> {
+        let options = options(memory_bytes, false)?;
+        Ok(Db { db: DB::open_cf_descriptors_read_only(&options, path, families(memory_bytes), false)? })
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {
@@ -108,6 +103,25 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;
     Some(end)
+}
+
+fn options(memory_bytes: usize, fresh: bool) -> Result<Options, StoreError> {
+    // A log that takes as much ahead as it may ever need does not fit on a small disk.
+    let mut options = Options::default().get_options_from_string("allow_fallocate=false")?;
+    options.create_if_missing(fresh);
+    options.create_missing_column_families(fresh);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_max_total_wal_size(LOG_BYTES_MAX);
+    options.set_max_open_files(OPEN_TABLES_MAX);
+    options.set_db_write_buffer_size(memory_bytes / WRITE_BUFFER_SHARE);
+    options.set_keep_log_file_num(2);
+    options.increase_parallelism(2);
+    Ok(options)
+}
+
+fn families(memory_bytes: usize) -> [ColumnFamilyDescriptor; 3] {
+    let cache = Cache::new_lru_cache(memory_bytes / BLOCK_CACHE_SHARE);
+    Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(&cache, memory_bytes)))
 }
 
 fn family_options(cache: &Cache, memory_bytes: usize) -> Options {

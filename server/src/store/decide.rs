@@ -152,8 +152,21 @@ impl Store {
         self.db()?.contains(Family::Changes, &meta::change(interval, &key.prefix()))
     }
 
-    /// What is decided, held or dead, after opening: everything with versions that is neither committed nor held is dead.
+    /// Takes the store up after opening; content files that nobody knows go.
     pub(super) fn recover(&self) -> Result<(), StoreError> {
+        self.read_decisions()?;
+        let kept = self.kept()?;
+        let known = |interval| interval == IntervalId::FINAL || self.is_known(interval, &kept);
+        self.content.recover(&*self.db()?, known)
+    }
+
+    /// The intervals of what is held.
+    fn kept(&self) -> Result<Vec<IntervalId>, StoreError> {
+        Ok(self.held()?.into_iter().flat_map(|held| held.intervals).collect())
+    }
+
+    /// What is decided, held or dead: everything with versions that is neither committed nor held is dead.
+    pub(super) fn read_decisions(&self) -> Result<(), StoreError> {
         let db = self.db()?;
         let mut decided = self.decided.write();
         let mut scan = db.scan(Family::Meta, &[meta::DECISION], &[meta::DECISION]);
@@ -164,7 +177,7 @@ impl Store {
             decided.committed.insert(IntervalId(interval), Seq(u64::from_be_bytes(seq)));
             scan.next();
         }
-        let kept: Vec<IntervalId> = self.held()?.into_iter().flat_map(|held| held.intervals).collect();
+        let kept = self.kept()?;
         let mut scan = db.scan(Family::Changes, &[], &[]);
         while let Some((key, _)) = scan.item()? {
             let Some(number) = key.first_chunk::<8>() else {
@@ -178,8 +191,7 @@ impl Store {
             }
             scan.seek(&(interval.0 + 1).to_be_bytes());
         }
-        drop(decided);
-        self.content.recover(&db, |interval| interval == IntervalId::FINAL || self.is_known(interval, &kept))
+        Ok(())
     }
 
     fn is_known(&self, interval: IntervalId, kept: &[IntervalId]) -> bool {

@@ -13,6 +13,9 @@ pub enum StoreError {
     /// The directory holds something else.
     #[error("{} is not empty and is no MojaveFS store; name an empty or new directory", .0.display())]
     NotAStore(PathBuf),
+    /// There is nothing to look at.
+    #[error("{} holds no MojaveFS store; name the directory that was mounted or served", .0.display())]
+    NoStore(PathBuf),
     /// The store was written by a newer or older program.
     #[error("store {} has format {found}; this program knows format {known}: use a program that fits", path.display())]
     Format {

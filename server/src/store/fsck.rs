@@ -1,10 +1,11 @@
-//! Checks a closed store: what is written must hang together.
+//! Checks a closed store: what is written must hang together. Nothing is changed.
 
-use super::record::{self, Inode};
-use super::{Key, Sight, Store, StoreError, StoreOptions, db::Family, keys, meta};
+use super::record::{self, BlockRecord, Inode};
+use super::{Key, Order, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE, db::Family, keys, meta};
+use crate::limits::PARENTS_MAX;
 use mojavefs::file::FileKind;
-use mojavefs::id::{BlockNo, ContentId, Ino, LayerId};
-use std::collections::{HashMap, HashSet};
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
@@ -33,28 +34,52 @@ pub struct Report {
     pub held: u64,
 }
 
-/// Opens the store in `dir`, finishes the background work left over, and checks it. `progress` is told how many records
-/// were looked at.
+/// Checks the store in `dir` as it lies there; nothing is written into it. `progress` is told how many records were looked
+/// at.
 ///
 /// # Errors
-/// As [`Store::open`]: in use, no store, of another format, or too damaged to open.
+/// When it could not be checked: in use, no store, of another format, or the disk fails. Damage is no error: it is reported.
 pub fn fsck(dir: &Path, options: StoreOptions, progress: &mut dyn FnMut(u64)) -> Result<Report, StoreError> {
-    if !dir.join("records").exists() {
-        return Err(StoreError::NotAStore(dir.to_owned()));
+    let opened = Store::open_to_check(dir, options).and_then(|(store, format)| {
+        let held = store.held()?;
+        Ok((store, format, held))
+    });
+    let (store, format, held) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ok(Report { problems: vec![damage(error)?], ..Report::default() }),
+    };
+    let mut check = Check {
+        store: &store,
+        whole_files: format >= WHOLE_FILES_SINCE,
+        kept: held.iter().flat_map(|held| held.intervals.iter().copied()).collect(),
+        report: Report { held: held.len() as u64, ..Report::default() },
+        seen: 0,
+    };
+    let records = check.records(progress);
+    check.note(records)?;
+    for step in [Check::tree, Check::layers, Check::index] {
+        let result = step(&mut check);
+        check.note(result)?;
     }
-    let store = Store::open(dir, options)?;
-    let snapshots: Vec<_> = store.held()?.iter().map(|held| store.adopt_snapshot(held.snapshot)).collect();
-    while store.reclaim(&|_| false)?.more {}
-    let mut check = Check { store: &store, report: Report::default(), seen: 0 };
-    check.report.held = snapshots.len() as u64;
-    check.records(progress)?;
-    check.tree()?;
-    check.layers()?;
     Ok(check.report)
+}
+
+/// What an error says of the store; an error again if it says nothing of it.
+fn damage(error: StoreError) -> Result<Problem, StoreError> {
+    match error {
+        StoreError::Corrupt(what) => Ok(Problem(what)),
+        // A table or a manifest that is named and not there, or records that contradict themselves.
+        StoreError::Records(why) if why.contains("No such file") || !why.starts_with("IO error") => Ok(Problem(why)),
+        error => Err(error),
+    }
 }
 
 struct Check<'a> {
     store: &'a Store,
+    /// Content files are whole blocks long.
+    whole_files: bool,
+    /// Intervals of what is held.
+    kept: HashSet<IntervalId>,
     report: Report,
     seen: u64,
 }
@@ -64,28 +89,60 @@ impl Check<'_> {
         self.report.problems.push(Problem(text));
     }
 
-    /// Every record has a known key, a readable value, and an owner: merged, or of a held interval.
+    /// A check that came to no end because of damage: it is told once, and the others go on.
+    fn note(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        if let Err(error) = result {
+            let problem = damage(error)?;
+            if !self.report.problems.contains(&problem) {
+                self.report.problems.push(problem);
+            }
+        }
+        Ok(())
+    }
+
+    /// A version of an interval that is neither committed nor held: it is nobody's, and goes when the store is next opened.
+    fn is_dead(&self, order: Order) -> bool {
+        order.interval().is_some_and(|interval| {
+            !self.kept.contains(&interval) && !self.store.decided.read().committed.contains_key(&interval)
+        })
+    }
+
+    /// Every record has a known key and a readable value, and every version of an interval that is not merged is in the
+    /// index by which it is merged or removed.
     fn records(&mut self, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
-        let held: HashSet<_> = self.store.held()?.into_iter().flat_map(|held| held.intervals).collect();
         let db = self.store.db()?;
         let mut scan = db.scan(Family::Data, &[], &[]);
-        while let Some((key, value)) = scan.item()? {
+        while let Some((stored, value)) = scan.item()? {
             self.seen += 1;
             if self.seen.is_multiple_of(4096) {
                 progress(self.seen);
             }
-            match keys::split(key).and_then(|(prefix, order)| Some((Key::parse(prefix)?, order))) {
-                None => self.problem(format!("a record has the unknown key {}", key.escape_ascii())),
-                Some((key, order)) => {
-                    if let Some(interval) = order.interval().filter(|interval| !held.contains(interval)) {
+            match keys::split(stored).and_then(|(prefix, order)| Some((prefix, Key::parse(prefix)?, order))) {
+                None => self.problem(format!("a record has the unknown key {}", stored.escape_ascii())),
+                Some((prefix, key, order)) => {
+                    if let Some(interval) = order.interval()
+                        && !db.contains(Family::Changes, &meta::change(interval, prefix))?
+                    {
                         self.problem(format!(
-                            "{key:?} has a version of interval {interval}, which is neither held nor decided"
+                            "{key:?} has a version of interval {interval} which the index of changes does not know"
                         ));
                     }
                     self.value(&key, value);
                 }
             }
             scan.next();
+        }
+        Ok(())
+    }
+
+    /// Everything else that is recorded can be read.
+    fn index(&mut self) -> Result<(), StoreError> {
+        let db = self.store.db()?;
+        for family in [Family::Changes, Family::Meta] {
+            let mut scan = db.scan(family, &[], &[]);
+            while scan.item()?.is_some() {
+                scan.next();
+            }
         }
         Ok(())
     }
@@ -102,7 +159,7 @@ impl Check<'_> {
             Key::DirStat(_) => record::decode::<super::DirStat>(payload).map(drop),
             Key::Block(..) => {
                 self.report.blocks += 1;
-                record::decode::<super::BlockRecord>(payload).map(drop)
+                record::decode::<BlockRecord>(payload).map(drop)
             }
             Key::Xattr(..) | Key::Inline(_) => Ok(()),
         };
@@ -178,10 +235,13 @@ impl Check<'_> {
         }
         inos.dedup();
         for ino in inos {
-            let Some(inode) = self.store.inode(trunk, ino)?.found else { continue };
+            let reading = self.store.inode(trunk, ino)?;
+            let Some(inode) = reading.found else { continue };
             self.report.inodes += 1;
             let count = links.get(&ino).copied().unwrap_or(0);
-            let orphan = db.contains(Family::Meta, &meta::orphan(ino))?;
+            // It is noted as an orphan when the commit that took its last name is merged.
+            let unmerged = inode.nlink == 0 && reading.order.is_some_and(|order| order.interval().is_some());
+            let orphan = unmerged || db.contains(Family::Meta, &meta::orphan(ino))?;
             match inode.kind {
                 FileKind::Directory if !dirs.contains(&ino) && !orphan => {
                     self.problem(format!("directory {ino} has no name"));
@@ -199,10 +259,43 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Every block's layer has a record and a file, and every file a record.
+    /// Every block that somebody may see lies in a content file of its content.
     fn layers(&mut self) -> Result<(), StoreError> {
+        let layers = self.recorded_layers()?;
+        let live = self.live_contents()?;
+        let mut used: BTreeMap<LayerId, (ContentId, BlockNo)> = BTreeMap::new();
         let db = self.store.db()?;
-        let mut layers: HashMap<LayerId, ContentId> = HashMap::new();
+        let mut scan = db.scan(Family::Data, b"B", b"B");
+        while let Some((key, value)) = scan.item()? {
+            let place = record::payload(value).ok().flatten().and_then(|p| record::decode::<BlockRecord>(p).ok());
+            let key = keys::split(key).and_then(|(prefix, order)| Some((Key::parse(prefix)?, order)));
+            if let (Some((Key::Block(content, block), order)), Some(BlockRecord { layer })) = (key, place)
+                && live.contains_key(&content)
+                && !self.is_dead(order)
+            {
+                if layers.get(&layer) != Some(&content) {
+                    self.problem(format!(
+                        "block {} of content {content} lies in content file {layer}, which is not its own",
+                        block.0
+                    ));
+                }
+                let (_, last) = used.entry(layer).or_insert((content, block));
+                *last = block.max(*last);
+            }
+            scan.next();
+        }
+        drop(scan);
+        for (layer, (content, last)) in used {
+            if let Some(lost) = self.store.content.lost(layer, last, self.whole_files)? {
+                self.problem(format!("{lost}; it belongs to {}", self.path_of(live[&content])?));
+            }
+        }
+        Ok(())
+    }
+
+    fn recorded_layers(&self) -> Result<HashMap<LayerId, ContentId>, StoreError> {
+        let db = self.store.db()?;
+        let mut layers = HashMap::new();
         let mut scan = db.scan(Family::Meta, &[meta::LAYER], &[meta::LAYER]);
         while let Some((key, _)) = scan.item()? {
             if let Some([content, layer]) = meta::numbers(key) {
@@ -210,28 +303,40 @@ impl Check<'_> {
             }
             scan.next();
         }
-        drop(scan);
-        let dir = self.store.dir().join("content");
-        for layer in layers.keys() {
-            if !dir.join(layer.to_string()).exists() {
-                self.problem(format!("content file {layer} is missing"));
-            }
-        }
-        let mut scan = db.scan(Family::Data, b"B", b"B");
+        Ok(layers)
+    }
+
+    /// The contents that a version of an inode refers to, with the inode. What refers to no other is garbage, and its
+    /// content file may be gone before its records.
+    fn live_contents(&self) -> Result<HashMap<ContentId, Ino>, StoreError> {
+        let db = self.store.db()?;
+        let mut live = HashMap::new();
+        let mut scan = db.scan(Family::Data, b"I", b"I");
         while let Some((key, value)) = scan.item()? {
-            let place =
-                record::payload(value).ok().flatten().and_then(|p| record::decode::<super::BlockRecord>(p).ok());
-            let key = keys::split(key).and_then(|(prefix, _)| Key::parse(prefix));
-            if let (Some(Key::Block(content, BlockNo(block))), Some(place)) = (key, place)
-                && layers.get(&place.layer) != Some(&content)
+            let inode = record::payload(value).ok().flatten().and_then(|p| record::decode::<Inode>(p).ok());
+            let key = keys::split(key).and_then(|(prefix, order)| Some((Key::parse(prefix)?, order)));
+            if let (Some((Key::Inode(ino), order)), Some(Inode { content: Some(content), .. })) = (key, inode)
+                && !self.is_dead(order)
             {
-                self.problem(format!(
-                    "block {block} of content {content} lies in content file {}, which is not its own",
-                    place.layer
-                ));
+                live.insert(content, ino);
             }
             scan.next();
         }
-        Ok(())
+        Ok(live)
+    }
+
+    /// A path of an inode where trunk has one, for people.
+    fn path_of(&self, ino: Ino) -> Result<String, StoreError> {
+        let mut path = String::new();
+        let mut at = ino;
+        for _ in 0..PARENTS_MAX {
+            if at == Ino::ROOT {
+                return Ok(format!("`{path}`"));
+            }
+            let Some(inode) = self.store.inode(&Sight::trunk(), at)?.found else { break };
+            path = format!("/{}{path}", inode.home.1.escape_ascii());
+            at = inode.home.0;
+        }
+        Ok(format!("inode {ino}"))
     }
 }

@@ -13,6 +13,7 @@ mod fsck;
 mod ids;
 mod keys;
 mod meta;
+mod open;
 mod reclaim;
 mod record;
 mod sight;
@@ -32,23 +33,25 @@ pub use sight::{Listed, Reading, Sight};
 pub use snapshots::Snapshot;
 
 use crate::limits::{MENDING_BYTES_MIN, REOPEN_PAUSE, REOPEN_TIME_MAX, REOPEN_TRIES_MAX};
-use db::{Db, Family};
+use db::Db;
 use ids::Ids;
-use mojavefs::file::{FileKind, Time};
+use mojavefs::file::Time;
 use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
 use mojavefs::wire::SpaceInfo;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use parking_lot::{Mutex, RwLock};
 use snapshots::Snapshots;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The version of the on-disk format.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
+/// The format from which on content files are whole blocks long. One of the format before is made one of this when opened.
+const WHOLE_FILES_SINCE: u64 = 3;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +83,10 @@ pub struct Store {
     garbage_seen: Mutex<Option<(Option<Seq>, Seq)>>,
     garbage_at: Mutex<Vec<u8>>,
     content: Content,
-    _lock: Flock<File>,
+    /// Keeps other processes out.
+    lock: Option<Flock<File>>,
+    /// Only looked at: nothing is written, not even at the end.
+    read_only: bool,
 }
 
 /// Intervals whose versions still carry their number.
@@ -93,69 +99,6 @@ pub(super) struct Decided {
 }
 
 impl Store {
-    /// Opens the store in `dir`, making a new one in an empty or missing directory. What was undecided and not held is
-    /// dead from here on.
-    pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let fresh = prepare_dir(dir)?;
-        let lock = take_lock(dir)?;
-        let db = Arc::new(Db::open(&dir.join("records"), options.memory_bytes)?);
-        check_format(dir, &db, fresh)?;
-        let content = Content::open(&dir.join("content"))?;
-        let ids = Ids::open(&db)?;
-        let store = Store {
-            dir: dir.to_owned(),
-            options,
-            db: RwLock::new(Ok(db)),
-            in_doubt: AtomicBool::new(false),
-            epoch: AtomicU64::new(ids.first_epoch()),
-            ids,
-            decided: RwLock::default(),
-            snapshots: Snapshots::default(),
-            final_writes: Mutex::default(),
-            changes: Mutex::default(),
-            garbage_seen: Mutex::default(),
-            garbage_at: Mutex::new(vec![meta::GARBAGE]),
-            content,
-            _lock: lock,
-        };
-        store.recover()?;
-        store.make_root()?;
-        if fresh {
-            sync_names(dir)?;
-        }
-        Ok(store)
-    }
-
-    fn make_root(&self) -> Result<(), StoreError> {
-        let sight = Sight::trunk();
-        if self.inode(&sight, Ino::ROOT)?.found.is_some() {
-            return Ok(());
-        }
-        let now = now();
-        let (uid, gid) = self.options.owner;
-        let root = Inode {
-            kind: FileKind::Directory,
-            mode: 0o755,
-            uid,
-            gid,
-            rdev: 0,
-            nlink: 1,
-            size: 0,
-            blocks: 0,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            content: None,
-            target: None,
-            home: (Ino::ROOT, Vec::new()),
-        };
-        let mut batch = Batch::new(self, &sight);
-        batch.put_inode(Ino::ROOT, &root)?;
-        batch.put_dir_stat(Ino::ROOT, DirStat { subdirs: 0, atime: Some(now), mtime: Some(now), ctime: Some(now) })?;
-        self.apply(batch)?;
-        self.sync()
-    }
-
     /// The records. After an error that could not be mended it is tried again, unless a commit is in doubt: then nothing
     /// goes on before the next start has read what is there.
     pub(in crate::store) fn db(&self) -> Result<Arc<Db>, StoreError> {
@@ -168,7 +111,7 @@ impl Store {
             Err(why) if self.in_doubt.load(Ordering::SeqCst) => return Err(StoreError::Stopped(why.clone())),
             Err(_) => {}
         }
-        match Db::open(&self.dir.join("records"), self.options.memory_bytes) {
+        match Db::open(&self.records(), self.options.memory_bytes, false) {
             Ok(db) => {
                 let db = Arc::new(db);
                 *slot = Ok(db.clone());
@@ -189,7 +132,7 @@ impl Store {
         let mut tries = 0;
         loop {
             tries += 1;
-            match Db::open(&self.dir.join("records"), self.options.memory_bytes) {
+            match Db::open(&self.records(), self.options.memory_bytes, false) {
                 Ok(db) => {
                     *slot = Ok(Arc::new(db));
                     return Ok(());
@@ -219,6 +162,10 @@ impl Store {
         tracing::error!("the records could not be written, opening them again: {why}");
         let _writers = self.final_writes.lock();
         self.reopen()
+    }
+
+    fn records(&self) -> PathBuf {
+        self.dir.join("records")
     }
 
     /// Where the store is.
@@ -323,7 +270,8 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Ok(db) = self.db()
+        if !self.read_only
+            && let Ok(db) = self.db()
             && let Err(error) = self.sync().and_then(|()| db.flush())
         {
             tracing::error!("closing {}: {error}", self.dir.display());
@@ -344,92 +292,8 @@ fn wait_until_unused(db: Result<Arc<Db>, String>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the directory if it is missing; true if it holds no store yet.
-fn prepare_dir(dir: &Path) -> Result<bool, StoreError> {
-    fs::create_dir_all(dir).map_err(|e| StoreError::io(format!("create {}", dir.display()), e))?;
-    let records = dir.join("records");
-    if records.try_exists().map_err(|e| StoreError::io(format!("look at {}", records.display()), e))? {
-        return Ok(false);
-    }
-    let mut entries = fs::read_dir(dir).map_err(|e| StoreError::io(format!("read {}", dir.display()), e))?;
-    let foreign = entries.any(|entry| entry.is_ok_and(|e| e.file_name() != "lock" && e.file_name() != "lost+found"));
-    match foreign {
-        true => Err(StoreError::NotAStore(dir.to_owned())),
-        false => Ok(true),
-    }
-}
-
-/// A new store's directory and what is in it stay there whatever happens.
-fn sync_names(dir: &Path) -> Result<(), StoreError> {
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for dir in [dir, parent] {
-        let synced = File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|e| StoreError::io(format!("sync {}", dir.display()), e))?;
-    }
-    Ok(())
-}
-
-fn take_lock(dir: &Path) -> Result<Flock<File>, StoreError> {
-    let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| StoreError::io(format!("open {}", path.display()), e))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EAGAIN => StoreError::InUse(dir.to_owned()),
-        errno => StoreError::io(format!("lock {}", path.display()), errno.into()),
-    })
-}
-
-fn check_format(dir: &Path, db: &Db, fresh: bool) -> Result<(), StoreError> {
-    match db.get(Family::Meta, meta::FORMAT)? {
-        None if fresh => {
-            let mut writes = db.writes();
-            writes.put(Family::Meta, meta::FORMAT, &FORMAT.to_be_bytes());
-            writes.apply(true)
-        }
-        None => Err(StoreError::corrupt(format!("{} has no format record", dir.display()))),
-        Some(bytes) => match bytes.try_into().map(u64::from_be_bytes) {
-            Ok(FORMAT) => Ok(()),
-            Ok(found) => Err(StoreError::Format { path: dir.to_owned(), found, known: FORMAT }),
-            Err(_) => Err(StoreError::corrupt("the format record is no number")),
-        },
-    }
-}
-
 /// The system's clock.
 pub(super) fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
-
-    #[test]
-    fn a_store_of_a_newer_format_is_refused_and_left_alone() {
-        let dir = tempfile::TempDir::new().expect("a directory for the store");
-        drop(Store::open(dir.path(), OPTIONS).expect("the store opens"));
-        // What the recovery of this format would remove.
-        let unknown = dir.path().join("content").join("77");
-        fs::write(&unknown, b"of the newer format").expect("a file");
-        let newer = (FORMAT + 1).to_be_bytes();
-        {
-            let db = Db::open(&dir.path().join("records"), OPTIONS.memory_bytes).expect("the records open");
-            let mut writes = db.writes();
-            writes.put(Family::Meta, meta::FORMAT, &newer);
-            writes.apply(true).expect("a record");
-        }
-        let error = Store::open(dir.path(), OPTIONS).err().expect("the store is refused").to_string();
-        let (theirs, ours) = (format!("has format {}", FORMAT + 1), format!("knows format {FORMAT}"));
-        assert!(error.contains(&theirs) && error.contains(&ours), "{error}");
-        assert!(unknown.exists());
-        let db = Db::open(&dir.path().join("records"), OPTIONS.memory_bytes).expect("the records open");
-        assert_eq!(db.get(Family::Meta, meta::FORMAT).expect("a record").as_deref(), Some(&newer[..]));
-    }
 }

@@ -22,6 +22,8 @@ pub struct Content {
     /// Where a writer puts blocks that are new to a content.
     current: Mutex<HashMap<(ContentId, IntervalId), LayerId>>,
     dirty: Mutex<Dirty>,
+    /// Held while a file is made longer.
+    growing: Mutex<()>,
     /// Held by the one sync under way: nobody may rely on a directory that another is still writing.
     syncing: Mutex<()>,
 }
@@ -54,13 +56,19 @@ struct DirtyLayer {
 impl Content {
     pub(in crate::store) fn open(dir: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(dir).map_err(|e| StoreError::io(format!("create {}", dir.display()), e))?;
-        Ok(Content {
+        Ok(Self::look_at(dir))
+    }
+
+    /// The content files that lie in `dir`, as they are.
+    pub(in crate::store) fn look_at(dir: &Path) -> Self {
+        Content {
             dir: dir.to_owned(),
             open: Mutex::default(),
             current: Mutex::default(),
             dirty: Mutex::default(),
+            growing: Mutex::default(),
             syncing: Mutex::default(),
-        })
+        }
     }
 
     /// Removes the files that no record knows, or whose writer is not `known`: leftovers of a crash.
@@ -110,13 +118,12 @@ impl Content {
             return Ok(file.clone());
         }
         let path = self.path(layer);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(create)
-            .truncate(create)
-            .open(&path)
-            .map_err(|e| self.error("open", &path, e))?;
+        let file = OpenOptions::new().read(true).write(true).create(create).truncate(create).open(&path).map_err(
+            |e| match e.kind() {
+                io::ErrorKind::NotFound => StoreError::corrupt(missing(&path)),
+                _ => self.error("open", &path, e),
+            },
+        )?;
         if open.files.len() >= OPEN_LAYERS_MAX {
             open.close_oldest();
         }
@@ -146,7 +153,36 @@ impl Content {
         self.current.lock().retain(|_, current| *current != layer);
     }
 
-    /// Fills `buffer` from the file at `offset`; what lies beyond its end is zeros.
+    /// Makes the file of a layer as long as its blocks up to `last`, before one of these is recorded there: what is missing
+    /// from a block can't be told from a hole otherwise.
+    pub(super) fn cover(&self, layer: LayerId, last: BlockNo) -> Result<(), StoreError> {
+        let file = self.file(layer, false)?;
+        let _alone = self.growing.lock();
+        match self.len(layer, &file)? {
+            len if len < end_of(last) => {
+                file.set_len(end_of(last)).map_err(|e| self.error("lengthen", &self.path(layer), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn len(&self, layer: LayerId, file: &File) -> Result<u64, StoreError> {
+        Ok(file.metadata().map_err(|e| self.error("look at", &self.path(layer), e))?.len())
+    }
+
+    /// Makes every file whole blocks long, as this format has them.
+    pub(in crate::store) fn make_whole(&self) -> Result<(), StoreError> {
+        for entry in fs::read_dir(&self.dir).map_err(|e| self.error("read", &self.dir, e))? {
+            let path = entry.map_err(|e| self.error("read", &self.dir, e))?.path();
+            let file = OpenOptions::new().write(true).open(&path).map_err(|e| self.error("open", &path, e))?;
+            let whole = file.metadata().map(|found| found.len().next_multiple_of(BLOCK_BYTES));
+            whole.and_then(|len| file.set_len(len)).map_err(|e| self.error("lengthen", &path, e))?;
+        }
+        let dir = File::open(&self.dir).map_err(|e| self.error("open", &self.dir, e))?;
+        nix::unistd::syncfs(dir).map_err(|errno| self.error("sync", &self.dir, errno.into()))
+    }
+
+    /// Fills `buffer` from blocks recorded in the file, from `offset` on.
     pub(super) fn read(&self, layer: LayerId, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         let file = self.file(layer, false)?;
         let mut done = 0;
@@ -158,8 +194,20 @@ impl Content {
                 Err(e) => return Err(self.error("read", &self.path(layer), e)),
             }
         }
-        buffer[done..].fill(0);
-        Ok(())
+        match done == buffer.len() {
+            true => Ok(()),
+            false => self.whole(layer, &file, offset + buffer.len() as u64),
+        }
+    }
+
+    /// Refuses a file that ends before the blocks that are recorded in it up to byte `end`: their bytes are lost.
+    fn whole(&self, layer: LayerId, file: &File, end: u64) -> Result<(), StoreError> {
+        let len = self.len(layer, file)?;
+        let last = BlockNo(end.saturating_sub(1) / BLOCK_BYTES);
+        match len < end_of(last) {
+            true => Err(StoreError::corrupt(cut_off(&self.path(layer), len, last))),
+            false => Ok(()),
+        }
     }
 
     /// Writes all of `data` and notes that it is not on disk. Starts writing out early once much has gathered.
@@ -171,6 +219,8 @@ impl Content {
         data: &[u8],
     ) -> Result<(), StoreError> {
         let file = self.file(layer, false)?;
+        // To write behind what is lost would make zeros of it.
+        self.whole(layer, &file, offset + data.len() as u64)?;
         file.write_all_at(data, offset).map_err(|e| self.error("write", &self.path(layer), e))?;
         let mut dirty = self.dirty.lock();
         let entry = dirty.layers.entry(layer).or_insert(DirtyLayer { content, writer, bytes: 0, writes: 0 });
@@ -184,11 +234,30 @@ impl Content {
         super::super::sys::start_write_out(&file).map_err(|e| self.error("write out", &self.path(layer), e))
     }
 
+    /// What is wrong with the file of a layer in which blocks up to `last` are recorded, if anything is. `whole`: of a format
+    /// in which files are whole blocks long.
+    pub(in crate::store) fn lost(
+        &self,
+        layer: LayerId,
+        last: BlockNo,
+        whole: bool,
+    ) -> Result<Option<String>, StoreError> {
+        let path = self.path(layer);
+        let least = if whole { end_of(last) } else { last.0 * BLOCK_BYTES + 1 };
+        match fs::metadata(&path) {
+            Ok(found) if found.len() >= least => Ok(None),
+            Ok(found) => Ok(Some(cut_off(&path, found.len(), last))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(missing(&path))),
+            Err(e) => Err(self.error("look at", &path, e)),
+        }
+    }
+
     /// Gives the space of one block back.
     pub(in crate::store) fn punch(&self, layer: LayerId, block: BlockNo) -> Result<(), StoreError> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let file = match self.file(layer, false) {
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // What is lost already is given back.
+            Err(StoreError::Corrupt(_)) => return Ok(()),
             file => file?,
         };
         let offset = (block.0 * BLOCK_BYTES) as i64;
@@ -282,6 +351,18 @@ impl Content {
         }
         Ok(before)
     }
+}
+
+fn end_of(block: BlockNo) -> u64 {
+    (block.0 + 1) * BLOCK_BYTES
+}
+
+fn missing(path: &Path) -> String {
+    format!("the content file {} is missing", path.display())
+}
+
+fn cut_off(path: &Path, len: u64, block: BlockNo) -> String {
+    format!("the content file {} ends at byte {len}, before the end of its block {}", path.display(), block.0)
 }
 
 impl OpenFiles {

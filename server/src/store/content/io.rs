@@ -110,9 +110,8 @@ impl Store {
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
-        let layer = self.layer(sight, batch, content, BlockNo(0))?;
+        let layer = self.place(sight, batch, content, (BlockNo(0), BlockNo(0)))?;
         self.content().write((content, sight.writer), layer, 0, &bytes)?;
-        batch.put_block(content, BlockNo(0), BlockRecord { layer })?;
         inode.blocks = BLOCK_BYTES / SECTOR_BYTES;
         Ok(())
     }
@@ -138,8 +137,7 @@ impl Store {
             let (layer, composed) = match known.get(&number) {
                 Some((place, order)) if self.in_place(sight, *order) => (place.layer, None),
                 Some((place, _)) => {
-                    let layer = self.layer(sight, batch, content, number)?;
-                    batch.put_block(content, number, BlockRecord { layer })?;
+                    let layer = self.place(sight, batch, content, (number, last))?;
                     let composed = (!whole).then(|| self.compose(place.layer, number, &range, &data[piece.clone()]));
                     (layer, composed.transpose()?)
                 }
@@ -148,8 +146,7 @@ impl Store {
                     continue;
                 }
                 None => {
-                    let layer = self.layer(sight, batch, content, number)?;
-                    batch.put_block(content, number, BlockRecord { layer })?;
+                    let layer = self.place(sight, batch, content, (number, last))?;
                     inode.blocks += BLOCK_BYTES / SECTOR_BYTES;
                     (layer, None)
                 }
@@ -207,6 +204,20 @@ impl Store {
             }
             (writer, interval) => interval == Some(writer),
         }
+    }
+
+    /// Finds a new place for a block, in a file that then is long enough for all blocks up to `last`.
+    fn place(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        content: ContentId,
+        (number, last): (BlockNo, BlockNo),
+    ) -> Result<LayerId, StoreError> {
+        let layer = self.layer(sight, batch, content, number)?;
+        self.content().cover(layer, last)?;
+        batch.put_block(content, number, BlockRecord { layer })?;
+        Ok(layer)
     }
 
     /// The layer for a block that can't be changed in place: one where no version of the block lies, not even one that
