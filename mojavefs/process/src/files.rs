@@ -88,21 +88,10 @@ pub(crate) fn attach(arena: &mut Arena) -> Result<(), Refused> {
         other => return Err(fault("the daemon")(unexpected(&other))),
     }
     let stream = UnixStream::from(keep(arena, stream)?);
-    arena.watch = keep(arena, watch)?.as_raw_fd_for_good();
+    arena.watch = std::os::fd::IntoRawFd::into_raw_fd(keep(arena, watch)?);
     listen(arena.watch).map_err(failed("listen to the daemon"))?;
     *FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Files { stream });
     Ok(())
-}
-
-trait ForGood {
-    /// The number of a descriptor that is never closed.
-    fn as_raw_fd_for_good(self) -> i32;
-}
-
-impl ForGood for OwnedFd {
-    fn as_raw_fd_for_good(self) -> i32 {
-        std::os::fd::IntoRawFd::into_raw_fd(self)
-    }
 }
 
 /// Moves a descriptor out of the program's way, and notes it as the library's.

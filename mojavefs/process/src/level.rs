@@ -35,7 +35,6 @@ pub(crate) enum Refusal {
 
 /// Enters a speculation. Returns again for every abort and retry, with memory as it is now. `own`: a speculation of
 /// another's that it becomes a further owner of.
-
 pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
     let arena = arena::ensure()?;
     arena.say(format_args!(""));

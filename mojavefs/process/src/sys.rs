@@ -406,7 +406,7 @@ pub(crate) fn identity(path: &[u8]) -> Result<(u32, u32, u64)> {
 /// Has the kernel ask the filesystem for a file's attributes.
 pub(crate) fn refresh(fd: i32) {
     let flags = libc::AT_STATX_FORCE_SYNC | libc::AT_EMPTY_PATH;
-    let args = [fd_arg(fd), b"\0".as_ptr() as usize, flags as usize, libc::STATX_SIZE as usize];
+    let args = [fd_arg(fd), c"".as_ptr() as usize, flags as usize, libc::STATX_SIZE as usize];
     // If that fails, so will whatever is done to the file.
     let _ = filled::<libc::statx>(libc::SYS_statx, &args, 4, zeroed());
 }
