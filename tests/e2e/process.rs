@@ -253,3 +253,16 @@ fn a_python_program_goes_back() {
     assert!(!mount.exists("gone"));
     mount.check();
 }
+
+#[test]
+fn the_primitives_of_the_paper_work_outside_of_any_job_and_linked_statically() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "mcc");
+    assert!(Command::new(&program).status().expect("it runs").success());
+    let library = Path::new(SPECRUN).with_file_name("libmojave.a");
+    let mut cc = Command::new("cc");
+    cc.args(["-I", HEADERS, "-o"]).arg(&program).arg(format!("{SUBJECTS}/mcc.c")).arg(library);
+    let output = cc.args(["-lpthread", "-ldl", "-lm", "-lgcc_s"]).output().expect("a C compiler");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(Command::new(&program).status().expect("it runs").success());
+}
