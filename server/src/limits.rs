@@ -44,8 +44,12 @@ pub const REOPEN_TIME_MAX: Duration = Duration::from_secs(10);
 pub const REOPEN_TRIES_MAX: usize = 10;
 /// How long to wait between these tries.
 pub const REOPEN_PAUSE: Duration = Duration::from_millis(20);
-/// From how much free space on a full disk is taken for one that is full no more, in bytes.
-pub const MENDING_BYTES_MIN: u64 = 64 << 20;
+/// How much of the disk is kept back for removing and undoing when it is full at most, in bytes.
+pub const RESERVE_BYTES_MAX: u64 = 16 << 20;
+/// How much of that is given to removing at once, in bytes.
+pub const REMOVING_BYTES: u64 = 1 << 20;
+/// The part of a small disk that is kept back: one in so many.
+pub const RESERVE_SHARE: u64 = 16;
 /// How often one operation is tried again because others change what it looks at.
 pub const OPERATION_TRIES_MAX: usize = 1000;
 /// How long one request waits for decisions at most: whoever waits longer asks again.

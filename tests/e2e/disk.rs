@@ -77,6 +77,66 @@ fn a_full_disk_is_told_and_the_job_can_be_undone() {
     assert_eq!((mount.read("kept"), fs::read(mount.at("after")).expect("read").len()), ("kept\n".into(), 10 << 20));
 }
 
+/// A mount whose store lies on a file system in memory.
+fn in_memory(mebibytes: u64) -> OnDisk {
+    let root: TempDir = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory");
+    let (image, point) = (root.path().join("image"), root.path().join("disk"));
+    fs::create_dir(&point).expect("mkdir");
+    let size = format!("size={mebibytes}m");
+    run(root.path(), "mount", &["-t", "tmpfs", "-o", &size, "none", &point.to_string_lossy()]);
+    let store = point.join("store");
+    OnDisk { mount: Mount::with_store(root, store), disk: Disk { point, image } }
+}
+
+/// Writes until nothing more goes in, large files and small ones.
+fn fill(mount: &Mount) {
+    let script =
+        "dd if=/dev/urandom of=big bs=1M count=300; for i in $(seq 20000); do echo $i > s$i || break; done; true";
+    let said = run(&mount.path(), "sh", &["-c", &format!("{{ {script}; }} 2>&1")]);
+    assert!(said.contains("No space left on device") && !said.contains("Input/output"), "{said}");
+}
+
+#[test]
+fn what_is_on_a_full_disk_can_be_removed() {
+    require_root!();
+    let on = in_memory(48);
+    let mount = &on.mount;
+    sh(&mount.path(), "seq 10000 > keep; sync");
+    let id = mount.held("seq 200000 > held");
+    let last = |point: &Path| {
+        // Somebody else takes what is left, as far as it goes.
+        run(point, "sh", &["-c", "dd if=/dev/zero of=taken bs=64k 2>&1 || true"]);
+    };
+    for how in ["rm big", ": > big", "truncate -s 100000 big", "specrun"] {
+        fill(mount);
+        last(&on.disk.point);
+        let appended = fs::OpenOptions::new().append(true).open(mount.at("keep")).and_then(|mut file| {
+            std::io::Write::write_all(&mut file, &[b'x'; 200_000])?;
+            file.sync_all()
+        });
+        let full = appended.expect_err("there is no space").raw_os_error();
+        assert_eq!(full, Some(nix::libc::ENOSPC), "{how}");
+        match how {
+            "specrun" => assert!(mount.specrun(&[], "rm big").status.success()),
+            how => drop(sh(&mount.path(), how)),
+        }
+        assert!(mount.mojavefs(&["gc"]).status.success(), "{how}");
+        sh(&mount.path(), "rm -f s* big");
+        fs::remove_file(on.disk.point.join("taken")).expect("remove");
+        until("there is space again", || fs::write(mount.at("after"), vec![7; 1 << 20]).is_ok());
+        assert!(mount.read("keep").starts_with("1\n2\n"), "{how}");
+    }
+    fill(mount);
+    last(&on.disk.point);
+    let aborted = mount.mojavefs(&["abort", &id]);
+    assert!(aborted.status.success(), "{}", text(&aborted.stderr));
+    sh(&mount.path(), "rm -f s* big");
+    fs::remove_file(on.disk.point.join("taken")).expect("remove");
+    until("there is space again", || mount.specrun(&[], "seq 20000 > new").status.success());
+    mount.check();
+    assert_eq!(mount.read("new").lines().count(), 20_000);
+}
+
 #[test]
 fn a_small_disk_is_enough_and_a_smaller_one_is_left_as_it_was() {
     require_root!();

@@ -143,6 +143,14 @@ impl Batch {
         Ok(())
     }
 
+    /// Whether it only takes away: names, contents, or parts of these.
+    fn frees(&self) -> bool {
+        let gone = |stored: &[u8]| matches!(record::payload(stored), Ok(None));
+        let adds = |key: &Key| matches!(key, Key::Entry(..) | Key::Xattr(..) | Key::Block(..));
+        let removes = !self.discarded.is_empty() || self.records.values().any(|stored| gone(stored));
+        removes && self.layers.is_empty() && !self.records.iter().any(|(key, stored)| adds(key) && !gone(stored))
+    }
+
     /// Whether it changes anything.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.dir_stats.is_empty() && self.orphans.is_empty()
@@ -151,21 +159,30 @@ impl Batch {
 
 impl Store {
     /// Makes all changes of a batch at once. They survive the death of the process; [`Store::sync`] makes them survive
-    /// that of the machine.
+    /// that of the machine. One that removes works on a full disk, too.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        let db = self.db()?;
-        let result = match batch.sight.writer {
-            IntervalId::FINAL => self.apply_final(&db, batch),
-            writer => self.apply_undecided(&db, writer, batch),
+        let frees = batch.frees();
+        if !frees {
+            self.require_room()?;
+        }
+        let apply = || match (self.db()?, batch.sight.writer) {
+            (db, IntervalId::FINAL) => self.apply_final(&db, &batch),
+            (db, writer) => self.apply_undecided(&db, writer, &batch),
         };
-        drop(db);
-        if let Err(StoreError::Records(why)) = &result {
-            self.mend(why)?;
+        let result = apply();
+        match &result {
+            Err(StoreError::Records(why)) => self.mend(why)?,
+            Err(StoreError::NoSpace(why)) if frees => {
+                self.make_room(why)?;
+                return apply();
+            }
+            Err(StoreError::NoSpace(why)) if self.mend_with_space(why)? => return apply(),
+            _ => {}
         }
         result
     }
 
-    fn apply_undecided(&self, db: &Db, writer: IntervalId, batch: Batch) -> Result<(), StoreError> {
+    fn apply_undecided(&self, db: &Db, writer: IntervalId, batch: &Batch) -> Result<(), StoreError> {
         let order = Order::undecided(writer);
         let mut writes = db.writes();
         let mut new_inodes = 0;
@@ -194,7 +211,7 @@ impl Store {
         Ok(())
     }
 
-    fn apply_final(&self, db: &Db, batch: Batch) -> Result<(), StoreError> {
+    fn apply_final(&self, db: &Db, batch: &Batch) -> Result<(), StoreError> {
         let _merging = self.final_writes.lock();
         let epoch = self.epoch();
         let order = Order::is_final(epoch);

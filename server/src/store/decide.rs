@@ -94,12 +94,14 @@ impl Store {
     /// Undoes everything of these intervals. Waits for no disk unless they were held.
     pub fn abort(&self, intervals: &[IntervalId], held: &[SpecId]) -> Result<(), StoreError> {
         if !held.is_empty() {
-            let db = self.db()?;
-            let mut writes = db.writes();
-            for spec in held {
-                writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
-            }
-            writes.apply(true)?;
+            self.with_room(|| {
+                let db = self.db()?;
+                let mut writes = db.writes();
+                for spec in held {
+                    writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
+                }
+                writes.apply(true)
+            })?;
         }
         self.decided.write().dead.extend(intervals);
         Ok(())

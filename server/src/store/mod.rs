@@ -16,6 +16,7 @@ mod meta;
 mod open;
 mod reclaim;
 mod record;
+mod room;
 mod sight;
 mod snapshots;
 mod sys;
@@ -32,7 +33,7 @@ pub use record::{BlockRecord, DirStat, Entry, Inode};
 pub use sight::{Listed, Reading, Sight};
 pub use snapshots::Snapshot;
 
-use crate::limits::{MENDING_BYTES_MIN, REOPEN_PAUSE, REOPEN_TIME_MAX, REOPEN_TRIES_MAX};
+use crate::limits::{REOPEN_PAUSE, REOPEN_TIME_MAX, REOPEN_TRIES_MAX};
 use db::Db;
 use ids::Ids;
 use mojavefs::file::Time;
@@ -83,6 +84,7 @@ pub struct Store {
     garbage_seen: Mutex<Option<(Option<Seq>, Seq)>>,
     garbage_at: Mutex<Vec<u8>>,
     content: Content,
+    room: room::Room,
     /// Keeps other processes out.
     lock: Option<Flock<File>>,
     /// Only looked at: nothing is written, not even at the end.
@@ -111,12 +113,13 @@ impl Store {
             Err(why) if self.in_doubt.load(Ordering::SeqCst) => return Err(StoreError::Stopped(why.clone())),
             Err(_) => {}
         }
-        match Db::open(&self.records(), self.options.memory_bytes, false) {
+        match self.open_records() {
             Ok(db) => {
                 let db = Arc::new(db);
                 *slot = Ok(db.clone());
                 Ok(db)
             }
+            Err(error @ StoreError::NoSpace(_)) => Err(error),
             Err(error) => Err(StoreError::Stopped(error.to_string())),
         }
     }
@@ -132,7 +135,7 @@ impl Store {
         let mut tries = 0;
         loop {
             tries += 1;
-            match Db::open(&self.records(), self.options.memory_bytes, false) {
+            match self.open_records() {
                 Ok(db) => {
                     *slot = Ok(Arc::new(db));
                     return Ok(());
@@ -164,8 +167,17 @@ impl Store {
         self.reopen()
     }
 
-    fn records(&self) -> PathBuf {
-        self.dir.join("records")
+    /// Opens the records again; on a full disk with what was kept back for that.
+    fn open_records(&self) -> Result<Db, StoreError> {
+        let open = || Db::open(&self.dir.join("records"), self.options.memory_bytes, false);
+        match open() {
+            Err(StoreError::NoSpace(_)) if self.room.release()? => {
+                let db = open()?;
+                self.keep_rest()?;
+                Ok(db)
+            }
+            db => db,
+        }
     }
 
     /// Where the store is.
@@ -197,8 +209,8 @@ impl Store {
                 self.mend(&why)?;
                 next()?
             }
-            Err(StoreError::NoSpace(why)) if self.space()?.available_bytes > MENDING_BYTES_MIN => {
-                self.mend(&why)?;
+            Err(StoreError::NoSpace(why)) => {
+                self.make_room(&why)?;
                 next()?
             }
             number => number?,

@@ -2,6 +2,7 @@
 
 use super::db::{Db, Family};
 use super::ids::Ids;
+use super::room::Room;
 use super::snapshots::Snapshots;
 use super::{
     Batch, Content, DirStat, FORMAT, Inode, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE, meta, now,
@@ -50,7 +51,10 @@ impl Store {
         if !fresh {
             require_whole(&records)?;
         }
-        let db = Db::open(&records, options.memory_bytes, fresh)?;
+        let db = match Db::open(&records, options.memory_bytes, fresh) {
+            Err(StoreError::NoSpace(_)) if Room::at(dir).release()? => Db::open(&records, options.memory_bytes, fresh)?,
+            db => db?,
+        };
         let format = check_format(dir, &db, fresh)?;
         let content = Content::open(&dir.join("content"))?;
         if format < WHOLE_FILES_SINCE {
@@ -60,6 +64,7 @@ impl Store {
         let store = Self::assemble(dir, options, db, content, (None, false))?;
         store.recover()?;
         store.make_root()?;
+        store.keep_room()?;
         if fresh {
             sync_names(dir)?;
         }
@@ -104,6 +109,7 @@ impl Store {
             garbage_seen: Mutex::default(),
             garbage_at: Mutex::new(vec![meta::GARBAGE]),
             content,
+            room: Room::at(dir),
             lock,
             read_only,
         })
@@ -161,7 +167,11 @@ fn prepare_dir(dir: &Path) -> Result<bool, StoreError> {
 /// Removes what there is of a store that could not be made.
 fn discard(dir: &Path) {
     let removed = [fs::remove_dir_all(dir.join("records")), fs::remove_dir_all(dir.join("content"))];
-    for error in removed.into_iter().chain([fs::remove_file(dir.join("lock"))]).filter_map(Result::err) {
+    for error in removed
+        .into_iter()
+        .chain(["reserve", "lock"].map(|name| fs::remove_file(dir.join(name))))
+        .filter_map(Result::err)
+    {
         if error.kind() != io::ErrorKind::NotFound {
             tracing::warn!("{} can't be cleaned up, remove what is in it: {error}", dir.display());
         }

@@ -22,12 +22,15 @@ impl Store {
     /// One bounded step. `in_use` says whether a kernel still knows an inode that has no name.
     pub fn reclaim(&self, in_use: &dyn Fn(Ino) -> bool) -> Result<Reclaimed, StoreError> {
         for step in [Self::reclaim_dead, Self::merge_committed, Self::reclaim_contents, Self::reclaim_blocks] {
-            let removed = step(self)?;
+            let removed = self.with_room(|| step(self))?;
             if removed > 0 {
                 return Ok(Reclaimed { removed, more: true });
             }
         }
-        let removed = self.reclaim_orphans(in_use)? + self.reclaim_garbage()?;
+        let removed = self.reclaim_orphans(in_use)? + self.with_room(|| self.reclaim_garbage())?;
+        if removed == 0 {
+            self.keep_room()?;
+        }
         Ok(Reclaimed { removed, more: removed > 0 })
     }
 
@@ -298,7 +301,7 @@ impl Store {
         drop(db);
         let mut removed = 0;
         for ino in found.into_iter().filter(|ino| !in_use(*ino)) {
-            self.remove_orphan(ino)?;
+            self.with_room(|| self.remove_orphan(ino))?;
             removed += 1;
         }
         Ok(removed)

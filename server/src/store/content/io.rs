@@ -71,6 +71,7 @@ impl Store {
         if data.is_empty() {
             return Ok(());
         }
+        self.require_room()?;
         let end = offset + data.len() as u64;
         let size = inode.size.max(end);
         let content = self.content_of(inode)?;
