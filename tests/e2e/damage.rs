@@ -98,8 +98,8 @@ fn what_can_not_be_checked_is_no_damage() {
     let empty = mount.beside("empty");
     fs::create_dir(&empty).expect("mkdir");
     let cases = [
-        (empty.as_path(), "holds no MojaveFS store"),
-        (&mount.beside("none"), "holds no MojaveFS store"),
+        (empty.as_path(), "is an empty directory: there is no store to check"),
+        (&mount.beside("none"), "does not exist: there is no store to check"),
         (mount.store(), "in use"),
     ];
     for (store, why) in cases {

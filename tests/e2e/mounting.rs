@@ -47,7 +47,7 @@ fn mistakes_are_told() {
     says(&["fsck", &dir("elsewhere")], "is an empty directory");
     says(&["fsck", &dir("no")], "does not exist");
     says(&["fsck", &dir("file")], "is no directory");
-    says(&["fsck", &dir("foreign")], "is no MojaveFS store; name the directory of one");
+    says(&["fsck", &dir("foreign")], "holds no MojaveFS store; name the directory that was mounted");
     let output = Command::new(MOJAVEFS).arg("umount").arg(dir("elsewhere")).output().expect("runs");
     assert!(text(&output.stderr).contains("no MojaveFS is mounted"), "{}", text(&output.stderr));
 }
