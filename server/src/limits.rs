@@ -62,3 +62,5 @@ pub const GIVE_TRIES_MAX: usize = 8;
 pub const PROBE_TIME: Duration = Duration::from_millis(1);
 /// How long the end of a level whose process is dead is waited for.
 pub const DOOM_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long the answer to a process that was rolled back may wait for it to be told so.
+pub const TELL_TIME_MAX: Duration = Duration::from_millis(500);

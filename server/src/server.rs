@@ -1,7 +1,7 @@
 //! A server: one store, any number of sessions, and the work in the background.
 
 use crate::coordinator::{Aftermath, Coordinator};
-use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL};
+use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX};
 use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
 use crate::store::{Key, Reclaimed, Store, StoreError, StoreOptions};
@@ -285,6 +285,12 @@ impl Shared {
             }
             self.coordinator.probed(spec);
         }
+    }
+
+    /// What a process is in was undone: it must be told before its request is answered, so that it goes back and never sees
+    /// the answer. Not waited for any longer than needed: who tells may be held up by that very request.
+    pub(crate) fn let_it_be_told(&self) {
+        drop(self.telling.try_write_for(TELL_TIME_MAX));
     }
 
     fn refresh_scope(&self, view: &View) {

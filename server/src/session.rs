@@ -180,6 +180,9 @@ impl Session {
                     false => operation(&self.shared.ops, &scope),
                 }
             });
+            if view.of_process && view.scope().is_over() {
+                self.shared.let_it_be_told();
+            }
             match (result, view.context()) {
                 (Err(fault), Some(context)) if fault.kind == FaultKind::Again => {
                     self.shared.probe();
