@@ -131,6 +131,9 @@ fn a_barrier_waits_for_what_was_read() {
         };
         let mut waiting = [barrier(&id), barrier("a")];
         for waiting in &mut waiting {
+            // It has asked, and sleeps until it is answered.
+            let sleeps_in = format!("/proc/{}/wchan", waiting.id());
+            until("it waits", || fs::read_to_string(&sleeps_in).is_ok_and(|place| place.contains("unix_stream")));
             assert!(waiting.try_wait().expect("wait").is_none(), "it is undecided");
         }
         first.exit(code);
