@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         ["run", name, dir] => run_one(name, Path::new(dir)),
         ["speculate", words @ ..] => process::run(words),
         ["read", files @ ..] => spreading::read_each(files),
+        ["wait", file] => spreading::read_and_wait(file),
         ["--only", filter] => bench(filter),
         [] => bench(""),
         _ => Err("usage: mojavefs-bench [--only PART-OF-A-NAME]".into()),

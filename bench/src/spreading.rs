@@ -4,11 +4,12 @@ use crate::mount::Mount;
 use crate::table::Table;
 use crate::workloads::Workload;
 use crate::{Outcome, ROUNDS, median, ratio, seconds, timed_by};
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// How many joins are measured in one job.
-const JOINS: usize = 40;
+/// How many joins are measured in one job: as many as it may have checkpoints.
+const JOINS: usize = 16;
 /// How many jobs an abort reaches.
 const DEPENDENTS: &[usize] = &[1, 10, 100];
 
@@ -18,6 +19,7 @@ pub(crate) fn bench(mount: &Mount, filter: &str) -> Outcome<()> {
     }
     let mut table = Table::new(&["spreading", "time", "beside", "time", "ratio"]);
     join(mount, &mut table)?;
+    returns(mount, &mut table)?;
     aborts(mount, &mut table)?;
     attention(mount, &mut table)?;
     table.print();
@@ -36,9 +38,21 @@ pub(crate) fn read_each(files: &[&str]) -> Outcome<()> {
     Ok(())
 }
 
-/// The first read of undecided data, beside the first read of final data; each file in a job of its own.
+/// The child's part: reads this file; if that is undecided, says so and waits to be taken back.
+pub(crate) fn read_and_wait(file: &str) -> Outcome<()> {
+    if std::fs::read_to_string(file)? == "undecided\n" {
+        println!("read");
+        loop {
+            std::thread::park();
+        }
+    }
+    Ok(())
+}
+
+/// The first read of undecided data with and without a checkpoint, beside the first read of final data; each file in a job of
+/// its own.
 fn join(mount: &Mount, table: &mut Table) -> Outcome<()> {
-    let (mut met, mut plain) = (Vec::new(), Vec::new());
+    let (mut kept, mut met, mut plain) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let name = |kind: &str, file: usize| format!("{kind}-{round}-{file}");
         let mut held = Vec::new();
@@ -47,10 +61,11 @@ fn join(mount: &Mount, table: &mut Table) -> Outcome<()> {
             std::fs::write(mount.path().join(name("open", file)), "final")?;
             held.push(hold(mount, &format!("echo undecided > {}", name("open", file)))?);
         }
-        for (kind, times) in [("final", &mut plain), ("open", &mut met)] {
+        let cases = [("final", &[][..], &mut plain), ("open", &["--from-start"], &mut met), ("open", &[], &mut kept)];
+        for (kind, options, times) in cases {
             let files: Vec<String> = (0..JOINS).map(|file| name(kind, file)).collect();
-            let mut command = mount.specrun(["--quiet", "--no-wait", "--"]);
-            command.arg(std::env::current_exe()?).arg("read").args(&files);
+            let mut command = mount.specrun(["--quiet", "--no-wait"]);
+            command.args(options).arg("--").arg(std::env::current_exe()?).arg("read").args(&files);
             let output = command.output()?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             times.push(Duration::from_secs_f64(text.trim().parse().map_err(|_| format!("reading: {text}"))?));
@@ -59,15 +74,52 @@ fn join(mount: &Mount, table: &mut Table) -> Outcome<()> {
             decide(mount, "abort", &id)?;
         }
     }
-    let (met, plain) = (median(met), median(plain));
+    let plain = median(plain);
+    for (what, time) in [("with a checkpoint", median(kept)), ("without", median(met))] {
+        table.row(&[
+            format!("first read of undecided data (a join), {what}"),
+            seconds(time),
+            "of final data".to_owned(),
+            seconds(plain),
+            ratio(time, plain),
+        ]);
+    }
+    Ok(())
+}
+
+/// From the command that aborts to the end of a job that depends on it and has read again then.
+fn returns(mount: &Mount, table: &mut Table) -> Outcome<()> {
+    let (mut back, mut again) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        back.push(return_with(mount, &[])?);
+        again.push(return_with(mount, &["--from-start"])?);
+    }
+    let (back, again) = (median(back), median(again));
     table.row(&[
-        "first read of undecided data (a join)".to_owned(),
-        seconds(met),
-        "of final data".to_owned(),
-        seconds(plain),
-        ratio(met, plain),
+        "abort, a dependent job goes back to the read".to_owned(),
+        seconds(back),
+        "runs again".to_owned(),
+        seconds(again),
+        ratio(back, again),
     ]);
     Ok(())
+}
+
+fn return_with(mount: &Mount, options: &[&str]) -> Outcome<Duration> {
+    std::fs::write(mount.path().join("source"), "final\n")?;
+    let id = hold(mount, "echo undecided > source")?;
+    let mut command = mount.specrun(["--quiet"]);
+    command.args(options).arg("--").arg(std::env::current_exe()?).args(["wait", "source"]);
+    let mut job = command.stdout(Stdio::piped()).spawn()?;
+    let mut said = BufReader::new(job.stdout.take().ok_or("no pipe")?);
+    said.read_line(&mut String::new())?;
+    let start = Instant::now();
+    decide(mount, "abort", &id)?;
+    let status = job.wait()?;
+    if !status.success() {
+        return Err(format!("a dependent job: {status}").into());
+    }
+    Ok(start.elapsed())
 }
 
 /// An abort with so many jobs that depend on it, beside one that reaches nobody.

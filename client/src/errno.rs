@@ -30,6 +30,8 @@ pub(crate) fn of(kind: FaultKind) -> Errno {
         FaultKind::Disconnected => Errno::ENOTCONN,
         FaultKind::TimedOut => Errno::ETIMEDOUT,
         FaultKind::Deadlock => Errno::EDEADLK,
+        // Asked for by the server of whoever said that it makes checkpoints, who never lets it through.
+        FaultKind::Checkpoint => Errno::EAGAIN,
         FaultKind::Interrupted => Errno::EINTR,
     }
 }

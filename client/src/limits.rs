@@ -34,5 +34,13 @@ pub const PATCH_BYTES_MAX: u64 = 4 << 20;
 pub const AWAIT_STEP: Duration = Duration::from_secs(2);
 /// How many threads answer a kernel whose programs wait for decisions: so many of them may wait at once.
 pub const WAITING_FUSE_THREADS: usize = 32;
+/// How long a call that reads others' undecided work may be kept waiting until its process is stopped for a checkpoint.
+pub const CHECKPOINT_TIME_MAX: Duration = Duration::from_millis(500);
+/// How often a call is tried again for whose process there is no checkpoint.
+pub const CHECKPOINT_TRIES_MAX: usize = 1000;
+/// How long a process may take to stop, once its call was answered.
+pub const STOP_CALL_TIME_MAX: Duration = Duration::from_millis(500);
+/// The most checkpoints of one job: each is a process that sleeps.
+pub const CHECKPOINTS_MAX: usize = 16;
 /// How long `specrun` waits for others before it says so.
 pub const QUIET_WAIT: Duration = Duration::from_millis(500);

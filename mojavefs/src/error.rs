@@ -63,6 +63,9 @@ pub enum FaultKind {
     Again,
     /// Whoever waited was told to stop waiting.
     Interrupted,
+    /// What was looked at is another's undecided work, and nobody has said yet where this view's process can go back to:
+    /// begin a leg or say why not, then ask again.
+    Checkpoint,
 }
 
 /// A refused request: its kind for programs, a sentence for people that names the thing.

@@ -64,13 +64,26 @@ pub fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<Optio
 
 /// Asks the daemon one thing.
 pub fn ask(stream: &UnixStream, ask: &Ask, fd: Option<&OwnedFd>) -> Result<(Answer, Option<OwnedFd>), Fault> {
-    let lost = |e: io::Error| Fault::new(FaultKind::Disconnected, format!("the daemon does not answer: {e}"));
     send(stream, ask, fd).map_err(lost)?;
+    answer(stream)
+}
+
+/// Puts a question to the daemon whose [`answer`] is taken later.
+pub fn put(stream: &UnixStream, ask: &Ask) -> Result<(), Fault> {
+    send(stream, ask, None).map_err(lost)
+}
+
+/// The daemon's next answer.
+pub fn answer(stream: &UnixStream) -> Result<(Answer, Option<OwnedFd>), Fault> {
     match receive(stream).map_err(lost)? {
         Some((Answer::Refused(fault), _)) => Err(fault),
         Some((answer, fd)) => Ok((answer, fd)),
         None => Err(Fault::new(FaultKind::Disconnected, "the daemon has gone")),
     }
+}
+
+fn lost(error: io::Error) -> Fault {
+    Fault::new(FaultKind::Disconnected, format!("the daemon does not answer: {error}"))
 }
 
 /// An answer that does not fit the question.

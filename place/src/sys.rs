@@ -193,3 +193,56 @@ pub fn unblock_signals(command: &mut std::process::Command) {
     // SAFETY: between fork and exec it makes one system call and allocates nothing.
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, unblock) };
 }
+
+/// `PTRACE_GETSIGMASK`: the signals that a stopped process has blocked.
+pub fn ptrace_mask(pid: nix::unistd::Pid) -> io::Result<u64> {
+    let mut mask = 0u64;
+    // SAFETY: the kernel writes as many bytes as are said, and that is what `mask` has.
+    check(unsafe { libc::ptrace(libc::PTRACE_GETSIGMASK, pid.as_raw(), size_of::<u64>(), &raw mut mask) })?;
+    Ok(mask)
+}
+
+/// `PTRACE_SETSIGMASK`: lets a stopped process block these signals.
+pub fn ptrace_set_mask(pid: nix::unistd::Pid, mask: u64) -> io::Result<()> {
+    // SAFETY: the kernel reads as many bytes as are said, and that is what `mask` has.
+    check(unsafe { libc::ptrace(libc::PTRACE_SETSIGMASK, pid.as_raw(), size_of::<u64>(), &raw const mask) })?;
+    Ok(())
+}
+
+/// `pidfd_getfd(2)`: a descriptor of another process, given by [`pidfd_open`].
+pub fn pidfd_getfd(process: &OwnedFd, number: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the call touches no memory of ours.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })?;
+    Ok(own(fd))
+}
+
+/// `flock(2)`, for a descriptor that shares its open file with another process: the lock is the other's as well.
+pub fn flock(fd: BorrowedFd<'_>, how: c_int) -> io::Result<()> {
+    // SAFETY: the call touches no memory of ours.
+    check(c_long::from(unsafe { libc::flock(fd.as_raw_fd(), how) })).map(drop)
+}
+
+/// What is known of a file without asking the filesystem that it lies on.
+pub struct CachedStat {
+    /// Its type, as in `st_mode & S_IFMT`.
+    pub kind: libc::mode_t,
+    /// Its device: major and minor number.
+    pub device: (u32, u32),
+    /// Its inode.
+    pub ino: u64,
+}
+
+/// `statx(2)` of what the kernel has cached, following links.
+pub fn cached_stat(path: &std::path::Path) -> io::Result<CachedStat> {
+    let path = c_path(path)?;
+    let wanted = libc::STATX_TYPE | libc::STATX_INO;
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is terminated; the kernel fills the structure in.
+    let result =
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, wanted, stat.as_mut_ptr()) };
+    check(c_long::from(result))?;
+    // SAFETY: it was zeroed before, and every bit pattern is one of its values.
+    let stat = unsafe { stat.assume_init() };
+    let kind = libc::mode_t::from(stat.stx_mode) & libc::S_IFMT;
+    Ok(CachedStat { kind, device: (stat.stx_dev_major, stat.stx_dev_minor), ino: stat.stx_ino })
+}

@@ -64,3 +64,5 @@ pub const PROBE_TIME: Duration = Duration::from_millis(1);
 pub const DOOM_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the answer to a process that was rolled back may wait for it to be told so.
 pub const TELL_TIME_MAX: Duration = Duration::from_millis(500);
+/// How long a job's request waits for its process to be taken back, once what it is in was undone.
+pub const GO_BACK_TIME_MAX: Duration = Duration::from_millis(500);

@@ -5,9 +5,9 @@ use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX};
 use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
 use crate::store::{Key, Reclaimed, Store, StoreError, StoreOptions};
-use crate::view::{View, Views};
+use crate::view::{View, Views, Whose};
 use mojavefs::error::Fault;
-use mojavefs::id::{ContextId, IntervalId, ViewId};
+use mojavefs::id::{ContextId, IntervalId, SpecId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::wire::{Connection, Invalidation, Notice, Reply, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -204,16 +204,16 @@ impl Shared {
 
     /// Carries out what a decision asks of views. No lock is held.
     pub(crate) fn follow(&self, aftermath: Aftermath) {
-        let led_out = self.lead_out(&aftermath);
         for (context, spec, why) in &aftermath.undone {
-            // A process's view waits for the process to come back.
-            let lost = |view: &Arc<View>| !view.entered().contains(context);
-            for view in self.views.of(Some(*context)).into_iter().filter(lost) {
+            // The view of a process waits for it to come back from what it has entered.
+            let lost = |view: &Arc<View>| view.whose == Whose::Job || view.entered().is_empty();
+            for view in self.views.based_on(*context).into_iter().filter(lost) {
                 view.kill();
                 let (state, why) = (SpecState::Aborted, why.clone());
                 view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
             }
         }
+        let led_out = self.lead_out(&aftermath);
         let committed = aftermath.committed.iter().map(|(context, spec)| (context, spec, SpecState::Committed));
         let clashing = aftermath.clashing.iter().map(|(context, spec)| (context, spec, SpecState::Held));
         for (context, spec, state) in committed.chain(clashing) {
@@ -253,8 +253,13 @@ impl Shared {
         let undone: HashSet<ContextId> = aftermath.undone.iter().map(|(context, ..)| *context).collect();
         let committed = aftermath.committed.iter().map(|(context, _)| (*context, None));
         let folded = aftermath.folded.iter().map(|(from, into, _)| (*from, Some(*into)));
-        let done: HashMap<ContextId, Option<ContextId>> = committed.chain(folded).chain(aftermath.dropped).collect();
-        for view in self.views.all().into_iter().filter(|view| view.of_process) {
+        let dropped = aftermath.dropped.map(|(from, into)| (from, Some(into)));
+        let done: HashMap<ContextId, Option<ContextId>> = committed.chain(folded).chain(dropped).collect();
+        for view in self.views.all().into_iter().filter(|view| view.moves() && !view.is_dead()) {
+            if view.whose == Whose::Job && view.base().is_some_and(|base| done.contains_key(&base)) {
+                // It ends with its job.
+                continue;
+            }
             let entered = view.entered();
             let fell = undone.iter().any(|context| entered.contains(context));
             if !view.leave_done(&done) && !fell {
@@ -263,11 +268,14 @@ impl Shared {
             if !fell {
                 self.refresh_scope(&view);
                 led_out.push(view.id);
-            } else if aftermath.back == Some((view.id, true)) {
+            } else if let Some((_, spec, true)) = aftermath.back.filter(|(id, ..)| *id == view.id) {
                 let gone = aftermath.jobs.iter().flat_map(|job| job.intervals.iter().copied());
-                self.come_out(&view, Some(&gone.collect::<Vec<IntervalId>>()));
+                self.come_out(&view, spec, Some(&gone.collect::<Vec<IntervalId>>()));
             } else {
-                for (_, spec, why) in aftermath.undone.iter().filter(|(context, ..)| entered.contains(context)) {
+                let fallen = |context: &ContextId| aftermath.undone.iter().find(|(undone, ..)| undone == context);
+                // A job goes back to the first of its legs at once.
+                let told = if view.whose == Whose::Job { 1 } else { usize::MAX };
+                for (_, spec, why) in entered.iter().filter_map(fallen).take(told) {
                     let (state, why) = (SpecState::Aborted, why.clone());
                     view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
                 }
@@ -280,7 +288,9 @@ impl Shared {
     /// takes its notices when it can.
     pub(crate) fn probe(&self) {
         for (spec, context) in self.coordinator.to_probe() {
-            for view in self.views.of(Some(context)).into_iter().filter(|view| view.of_process && view.embedded) {
+            for view in
+                self.views.of(Some(context)).into_iter().filter(|view| view.whose == Whose::Process && view.embedded)
+            {
                 view.deliver(Notice::Probe { view: view.id });
             }
             self.coordinator.probed(spec);
@@ -302,10 +312,12 @@ impl Shared {
 
     /// The process of a view is back from what was undone, and nothing more comes from there: the view leaves it, and its
     /// kernel forgets what was changed, in `intervals` if that is known. While it forgets, the view's scope is still the old
-    /// one, so that what is written out by it comes too late.
-    pub(crate) fn come_out(&self, view: &Arc<View>, intervals: Option<&[IntervalId]>) {
+    /// one, so that what is written out by it comes too late. The process of a job is back from the leg `spec` only, and may
+    /// have to go back further.
+    pub(crate) fn come_out(&self, view: &Arc<View>, spec: SpecId, intervals: Option<&[IntervalId]>) {
         let is_undone = |context: &ContextId| self.coordinator.spec_of(*context).is_none();
-        let undone: HashSet<ContextId> = view.entered().into_iter().filter(is_undone).collect();
+        let left = if view.whose == Whose::Job { view.entered_since(spec) } else { view.entered() };
+        let undone: HashSet<ContextId> = left.into_iter().filter(is_undone).collect();
         if undone.is_empty() {
             return;
         }
@@ -319,7 +331,10 @@ impl Shared {
             }
         }
         view.leave_undone(&undone);
-        self.refresh_scope(view);
+        match view.base().filter(|_| view.whose == Whose::Job) {
+            Some(job) if !self.coordinator.is_back(job, &view.entered()) => {}
+            _ => self.refresh_scope(view),
+        }
     }
 
     /// Makes views look up again what these intervals changed, as far as their kernels know it.

@@ -1,13 +1,13 @@
 //! One client's session: its requests find their view, and what follows from them reaches the views it concerns.
 
-use crate::coordinator::{Aftermath, Beginning};
-use crate::limits::{AWAIT_TIME_MAX, GIVE_TRIES_MAX, OPERATION_TRIES_MAX};
+use crate::coordinator::{Aftermath, Beginning, Kind};
+use crate::limits::{AWAIT_TIME_MAX, GIVE_TRIES_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX};
 use crate::ops::NewFile;
 use crate::server::Shared;
-use crate::view::{SinkSlot, View};
+use crate::view::{SinkSlot, View, Whose};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::Attr;
-use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::id::{ContextId, Ino, SpecId, ViewId};
 use mojavefs::limits::NOTICE_TIME_MAX;
 use mojavefs::wire::{Connection, DirEntry, Invalidation, JobInfo, NoticeSink, OpenedView, Reply, Request, ViewKind};
 use parking_lot::Mutex;
@@ -48,29 +48,26 @@ impl Session {
 
     fn open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
         let coordinator = &self.shared.coordinator;
-        let mut of_process = false;
-        let (spec, context, scope, inside) = match kind {
-            ViewKind::Trunk => (None, None, coordinator.trunk(), false),
+        let (spec, context, scope, whose) = match kind {
+            ViewKind::Trunk => (None, None, coordinator.trunk(), Whose::Trunk),
             ViewKind::Process { parent } => {
-                of_process = true;
                 let context = self.open_view(parent)?.view.context();
-                (None, context, coordinator.shown_by(context)?, true)
+                (None, context, coordinator.shown_by(context)?, Whose::Process)
             }
-            ViewKind::Job { parent, info, on_read, own } => {
+            ViewKind::Job { parent, info, on_read, own, restarts } => {
                 let parent = self.open_view(parent)?.view.context();
-                let (spec, context, scope) =
-                    coordinator.begin(parent, Beginning { info, on_read: Some(on_read), own })?;
-                (Some(spec), Some(context), scope, false)
+                let start = Beginning { own, restarts, ..Beginning::job(info, on_read) };
+                let (spec, context, scope) = coordinator.begin(parent, start)?;
+                (Some(spec), Some(context), scope, Whose::Job)
             }
-            ViewKind::Before { spec, uid } => (None, None, coordinator.before(spec, uid)?, true),
+            ViewKind::Before { spec, uid } => (None, None, coordinator.before(spec, uid)?, Whose::Guest),
             ViewKind::Inside { spec, uid } => {
                 let context = coordinator.context_for(spec, uid)?;
-                (Some(spec), Some(context), coordinator.scope_of(context)?, true)
+                (Some(spec), Some(context), coordinator.scope_of(context)?, Whose::Guest)
             }
         };
         let id = self.shared.next_view();
-        let view =
-            Arc::new(View::new(id, context, (inside, of_process), Arc::new(scope), self.sink.clone(), self.embedded));
+        let view = Arc::new(View::new(id, context, whose, Arc::new(scope), self.sink.clone(), self.embedded));
         let bytes = context.and_then(|context| coordinator.bytes_counter(context));
         self.shared.views.insert(view.clone());
         self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
@@ -80,13 +77,32 @@ impl Session {
     /// A process enters a speculation.
     fn enter(&self, id: ViewId, info: JobInfo, own: Option<SpecId>) -> Result<Reply, Fault> {
         let open = self.open_view(id)?;
-        if !open.view.of_process {
+        if open.view.whose != Whose::Process {
             return Err(Fault::new(FaultKind::Protocol, format!("view {id} is no process's")));
         }
-        let start = Beginning { info, on_read: None, own };
+        let start = Beginning::part(info, Kind::Level, own);
         let (spec, context, scope) = self.shared.coordinator.begin(open.view.context(), start)?;
-        open.view.go_into(context, Arc::new(scope));
+        open.view.go_into(context, spec, Arc::new(scope));
         Ok(Reply::View(OpenedView { view: id, spec: Some(spec) }))
+    }
+
+    /// The process of a job can go back to this point.
+    fn begin_leg(&self, id: ViewId) -> Result<Reply, Fault> {
+        let (view, context) = self.job_view(id)?;
+        if self.shared.views.of(Some(context)).len() > 1 {
+            return Err(Fault::new(FaultKind::Busy, "something else works in the same view"));
+        }
+        let (spec, context, scope) = self.shared.coordinator.begin_leg(context)?;
+        view.go_into(context, spec, Arc::new(scope));
+        Ok(Reply::View(OpenedView { view: id, spec: Some(spec) }))
+    }
+
+    fn job_view(&self, id: ViewId) -> Result<(Arc<View>, ContextId), Fault> {
+        let open = self.open_view(id)?;
+        match open.view.context() {
+            Some(context) if open.view.whose == Whose::Job => Ok((open.view.clone(), context)),
+            _ => Err(Fault::new(FaultKind::Protocol, format!("view {id} is no job's"))),
+        }
     }
 
     /// The owner of a job's view is gone with it.
@@ -95,7 +111,7 @@ impl Session {
             return Err(Fault::new(FaultKind::NotFound, format!("there is no view {id}")));
         };
         self.shared.close_view(&open.view);
-        if let Some(outermost) = open.view.entered().first() {
+        if let Some(outermost) = open.view.entered().first().filter(|_| open.view.whose == Whose::Process) {
             return match self.shared.coordinator.spec_of(*outermost) {
                 Some(spec) => self.abandon(spec),
                 None => Ok(()),
@@ -106,9 +122,9 @@ impl Session {
         if coordinator.is_held(spec) {
             return coordinator.hold_again(spec);
         }
-        if open.view.inside
+        if open.view.whose != Whose::Job
             || coordinator.has_voted(spec)
-            || coordinator.spec_of(open.view.context().unwrap_or(mojavefs::id::ContextId(0))) != Some(spec)
+            || open.view.base().and_then(|context| coordinator.spec_of(context)) != Some(spec)
         {
             return Ok(());
         }
@@ -136,11 +152,16 @@ impl Session {
     fn decide(&self, request: Request<'_>) -> Result<Reply, Fault> {
         let coordinator = &self.shared.coordinator;
         let _telling = self.shared.telling.read();
+        if let Request::Commit { spec, uid, .. } | Request::Hold { spec, uid } = request {
+            coordinator
+                .context_for(spec, uid)
+                .map_or(Ok(()), |_| coordinator.fold_legs(spec, |told| self.follow(told)))?;
+        }
         let (outcome, aftermath) = match request {
             Request::Commit { spec, uid, resolutions } => coordinator.commit(spec, uid, &resolutions)?,
             Request::Abort { spec, uid, back } => {
                 let (outcome, aftermath) = coordinator.abort(spec, Some(uid))?;
-                (outcome, Aftermath { back, ..aftermath })
+                (outcome, Aftermath { back: back.map(|(view, drained)| (view, spec, drained)), ..aftermath })
             }
             Request::Hold { spec, uid } => (coordinator.hold(spec, uid)?, Aftermath::default()),
             _ => return Err(Fault::new(FaultKind::Protocol, "this is no decision")),
@@ -148,9 +169,9 @@ impl Session {
         coordinator.write_down_conflicts();
         let back = aftermath.back;
         self.follow(aftermath);
-        if let Some((id, _)) = back {
+        if let Some((id, spec, _)) = back {
             // Nothing is left to do if it fell by this very abort.
-            self.shared.come_out(&self.open_view(id)?.view, None);
+            self.shared.come_out(&self.open_view(id)?.view, spec, None);
         }
         Ok(Reply::Outcome(outcome))
     }
@@ -180,8 +201,9 @@ impl Session {
                     false => operation(&self.shared.ops, &scope),
                 }
             });
-            if view.of_process && view.scope().is_over() {
+            if view.moves() && view.scope().is_over() {
                 self.shared.let_it_be_told();
+                view.wait_back(GO_BACK_TIME_MAX);
             }
             match (result, view.context()) {
                 (Err(fault), Some(context)) if fault.kind == FaultKind::Again => {
@@ -398,6 +420,12 @@ impl Connection for Session {
                 Ok(Reply::Done)
             }
             Request::Enter { view, info, own } => self.enter(view, info, own),
+            Request::Leg { view } => self.begin_leg(view),
+            Request::NoLeg { view, why } => {
+                let (_, context) = self.job_view(view)?;
+                self.shared.coordinator.excuse(context, why).map(|()| Reply::Done)
+            }
+            Request::Unsettled { spec } => Ok(Reply::Specs(self.shared.coordinator.unsettled(spec)?)),
             Request::CloseView(view) => self.close(view).map(|()| Reply::Done),
             Request::Status { uid } => Ok(Reply::Status(self.shared.coordinator.status(uid))),
             Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. } => self.decide(request),

@@ -1,14 +1,14 @@
 //! What one mount sees, as the server knows it, and what it must be told.
 
 use crate::ops::Scope;
-use mojavefs::id::{ContextId, Ino, Seq, ViewId};
+use mojavefs::id::{ContextId, Ino, Seq, SpecId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::wire::{Invalidation, Notice, NoticeSink};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where a session's notices go, once its client has said so.
 #[derive(Default)]
@@ -27,16 +27,35 @@ impl SinkSlot {
     }
 }
 
+/// Whose a view is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Everybody's: trunk's.
+    Trunk,
+    /// A job's.
+    Job,
+    /// That of a process that speculates.
+    Process,
+    /// It was opened to look into a speculation.
+    Guest,
+}
+
+/// What a view shows, or has come from.
+#[derive(Clone, Copy)]
+struct Shown {
+    /// None is trunk.
+    context: Option<ContextId>,
+    /// The speculation with which it was entered; none for what the view was opened for.
+    spec: Option<SpecId>,
+}
+
 /// One mount.
 pub(crate) struct View {
     pub(crate) id: ViewId,
-    /// The context it shows, last; none is trunk. A process's view goes into one context after another and back: below lie
-    /// those that it came from.
-    shows: RwLock<Vec<Option<ContextId>>>,
-    /// It is the view of a process that speculates, and goes where that goes.
-    pub(crate) of_process: bool,
-    /// It was opened to look into a speculation; it is not the job's own.
-    pub(crate) inside: bool,
+    /// What it shows, last. The view of a process goes into one context after another and back: below lie those that it came
+    /// from.
+    shows: RwLock<Vec<Shown>>,
+    pub(crate) whose: Whose,
     /// Its client lives in this process.
     pub(crate) embedded: bool,
     /// What is visible, what new versions carry; replaced when the context's interval changes.
@@ -48,6 +67,9 @@ pub(crate) struct View {
     sink: Arc<SinkSlot>,
     owed: Mutex<Owed>,
     settled: Condvar,
+    /// Rung when what it shows changes.
+    turned: Condvar,
+    turning: Mutex<()>,
 }
 
 /// Invalidations that another view's changes call for.
@@ -63,16 +85,15 @@ impl View {
     pub(crate) fn new(
         id: ViewId,
         context: Option<ContextId>,
-        (inside, of_process): (bool, bool),
+        whose: Whose,
         scope: Arc<Scope>,
         sink: Arc<SinkSlot>,
         embedded: bool,
     ) -> Self {
         View {
             id,
-            shows: RwLock::new(vec![context]),
-            of_process,
-            inside,
+            shows: RwLock::new(vec![Shown { context, spec: None }]),
+            whose,
             embedded,
             scope: RwLock::new(scope),
             held: Mutex::default(),
@@ -80,50 +101,64 @@ impl View {
             sink,
             owed: Mutex::default(),
             settled: Condvar::new(),
+            turned: Condvar::new(),
+            turning: Mutex::default(),
         }
     }
 
     /// The context it shows; none is trunk.
     pub(crate) fn context(&self) -> Option<ContextId> {
-        self.shows.read().last().copied().flatten()
+        self.shows.read().last().and_then(|shown| shown.context)
+    }
+
+    /// The context that it was opened for: a job's view shows the job's last leg.
+    pub(crate) fn base(&self) -> Option<ContextId> {
+        self.shows.read().first().and_then(|shown| shown.context)
+    }
+
+    /// It goes where its process goes: into new contexts, and back out of them.
+    pub(crate) fn moves(&self) -> bool {
+        matches!(self.whose, Whose::Job | Whose::Process)
     }
 
     /// The contexts that a process's view went into, the outermost first.
     pub(crate) fn entered(&self) -> Vec<ContextId> {
-        self.shows.read().iter().skip(1).copied().flatten().collect()
+        self.shows.read().iter().skip(1).filter_map(|shown| shown.context).collect()
     }
 
-    /// A process's view goes into a new context.
-    pub(crate) fn go_into(&self, context: ContextId, scope: Arc<Scope>) {
-        self.shows.write().push(Some(context));
+    /// A process's view goes into the new context of a speculation.
+    pub(crate) fn go_into(&self, context: ContextId, spec: SpecId, scope: Arc<Scope>) {
+        self.shows.write().push(Shown { context: Some(context), spec: Some(spec) });
         self.set_scope(scope);
     }
 
-    /// A process's view leaves the contexts that were undone, and what it entered inside of them. True if it did; false if
-    /// it shows none of them, or nothing would be left.
-    pub(crate) fn leave_undone(&self, undone: &HashSet<ContextId>) -> bool {
+    /// The contexts that it went into with a speculation and since, the outermost first.
+    pub(crate) fn entered_since(&self, spec: SpecId) -> Vec<ContextId> {
+        let shows = self.shows.read();
+        let first = shows.iter().position(|shown| shown.spec == Some(spec)).unwrap_or(shows.len());
+        shows[first..].iter().filter_map(|shown| shown.context).collect()
+    }
+
+    /// The view leaves the contexts that were undone, and what it entered inside of them; not the one that it was opened for.
+    pub(crate) fn leave_undone(&self, undone: &HashSet<ContextId>) {
         let mut shows = self.shows.write();
-        let is_gone = |context: &Option<ContextId>| context.is_some_and(|context| undone.contains(&context));
-        match shows.iter().position(is_gone) {
-            None | Some(0) => false,
-            Some(first) => {
-                shows.truncate(first);
-                true
-            }
+        let is_gone = |shown: &Shown| shown.context.is_some_and(|context| undone.contains(&context));
+        if let Some(first) = shows.iter().position(is_gone).filter(|first| *first > 0) {
+            shows.truncate(first);
         }
     }
 
     /// A process's view leaves the contexts that became part of others. True if it showed one.
     pub(crate) fn leave_done(&self, into: &HashMap<ContextId, Option<ContextId>>) -> bool {
         let mut shows = self.shows.write();
-        let into = |context: &Option<ContextId>| context.and_then(|context| into.get(&context).copied());
+        let into = |shown: &Shown| shown.context.and_then(|context| into.get(&context).copied());
         let before = shows.len();
         let bottom = shows.first().and_then(into);
         if let Some(bottom) = bottom {
-            shows[0] = bottom;
+            shows[0].context = bottom;
         }
         let mut first = true;
-        shows.retain(|context| std::mem::take(&mut first) || into(context).is_none());
+        shows.retain(|shown| std::mem::take(&mut first) || into(shown).is_none());
         bottom.is_some() || shows.len() < before
     }
 
@@ -138,10 +173,26 @@ impl View {
 
     pub(crate) fn set_scope(&self, scope: Arc<Scope>) {
         *self.scope.write() = scope;
+        let _waiters = self.turning.lock();
+        self.turned.notify_all();
     }
 
     pub(crate) fn kill(&self) {
         self.dead.store(true, Ordering::SeqCst);
+        let _waiters = self.turning.lock();
+        self.turned.notify_all();
+    }
+
+    /// A leg of this job's view was undone: waits until the process was taken back, so that it never sees an answer from
+    /// there.
+    pub(crate) fn wait_back(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let mut turning = self.turning.lock();
+        while self.whose == Whose::Job && !self.is_dead() && self.scope().is_over() && !self.entered().is_empty() {
+            if self.turned.wait_until(&mut turning, deadline).timed_out() {
+                return;
+            }
+        }
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -273,6 +324,11 @@ impl Views {
         self.by_id.read().values().cloned().collect()
     }
 
+    /// The views that were opened for a context.
+    pub(crate) fn based_on(&self, context: ContextId) -> Vec<Arc<View>> {
+        self.by_id.read().values().filter(|view| view.base() == Some(context)).cloned().collect()
+    }
+
     /// The views of one context (of trunk for none).
     pub(crate) fn of(&self, context: Option<ContextId>) -> Vec<Arc<View>> {
         self.by_id.read().values().filter(|view| view.context() == context).cloned().collect()
@@ -317,7 +373,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_view_that_is_closed() {
         let scope = Scope { sight: Sight::trunk(), touches: None, over: Arc::default() };
-        let view = View::new(ViewId(1), None, (false, false), Arc::new(scope), Arc::default(), true);
+        let view = View::new(ViewId(1), None, Whose::Trunk, Arc::new(scope), Arc::default(), true);
         view.owe([Invalidation::Inode(Ino::ROOT)]);
         assert!(!view.wait_settled(Instant::now()));
         view.close();

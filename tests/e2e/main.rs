@@ -2,6 +2,7 @@
 
 #[macro_use]
 mod harness;
+mod checkpoint;
 mod conflicts;
 mod copying;
 mod crash;

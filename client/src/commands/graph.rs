@@ -53,7 +53,7 @@ fn branch(
 ) {
     let again = if shown.insert(status.id) { "" } else { " …" };
     let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-    let line = format!("{} {} {}{why}{again}", status.id, word(status.state), label(status));
+    let line = format!("{} {} {}{why}{again}", status.id, word(status), label(status));
     let lead = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth - 1)) };
     let _ = writeln!(text, "{lead}{line}");
     if again.is_empty() {
@@ -68,14 +68,8 @@ pub(super) fn dot(all: &[SpecStatus]) -> String {
     let quote = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
     let mut text = String::from("digraph speculations {\n  rankdir=BT;\n  node [shape=box];\n");
     for status in all {
-        let _ = writeln!(
-            text,
-            "  {} [label=\"{} {}\\n{}\"];",
-            status.id,
-            status.id,
-            word(status.state),
-            quote(&label(status))
-        );
+        let _ =
+            writeln!(text, "  {} [label=\"{} {}\\n{}\"];", status.id, status.id, word(status), quote(&label(status)));
         for (on, why) in depends_on(status) {
             let _ = writeln!(text, "  {} -> {on} [label=\"{}\"];", status.id, quote(&why));
         }
@@ -138,7 +132,7 @@ pub(super) fn svg(all: &[SpecStatus]) -> String {
             x + 10,
             y + 19,
             status.id,
-            word(status.state),
+            word(status),
             x + 10,
             y + 37,
             escape(&label(status))
@@ -171,7 +165,8 @@ mod tests {
     use mojavefs::wire::{JobInfo, Joined, SpecState};
 
     fn job(id: u64, on: &[u64]) -> SpecStatus {
-        let joined = |spec: &u64| Joined { spec: SpecId(*spec), path: b"a<b".to_vec(), what: "content".into() };
+        let joined =
+            |spec: &u64| Joined { spec: SpecId(*spec), path: b"a<b".to_vec(), what: "content".into(), back: None };
         SpecStatus {
             id: SpecId(id),
             state: SpecState::Running,
@@ -183,6 +178,7 @@ mod tests {
             conflicts: Vec::new(),
             joined: on.iter().map(joined).collect(),
             owns: Vec::new(),
+            ended: false,
         }
     }
 

@@ -33,8 +33,9 @@ impl Import {
         refuse_overlap(&from, &below(&filesystem.mountpoint, &self.subtree))?;
         let command = format!("mojavefs import {} {}", self.dir.display(), self.subtree.display());
         let place = Place::enter(&filesystem)?;
-        let start = Start::Job { parent: filesystem.view, command, on_read: OnRead::Isolate, own: None };
-        let view = JobView::enter(&place, start, || ())?;
+        let restarts = Some("it is an import".to_owned());
+        let start = Start::Job { parent: filesystem.view, command, on_read: OnRead::Isolate, own: None, restarts };
+        let view = JobView::enter(&place, start)?;
         let to = below(&filesystem.mountpoint, &self.subtree);
         let mut copy = Copy::new("imported");
         copy.tree(&from, &to)?;

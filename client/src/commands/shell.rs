@@ -1,7 +1,7 @@
 //! `mojavefs shell`
 
 use super::{EXIT_TRY_AGAIN, Where, host_fault, parse_spec};
-use crate::job::supervise::{self, Ending, Ground, Supervisor};
+use crate::job::supervise::{self, Ending, Supervisor};
 use crate::job::{JobView, Place};
 use crate::speech::err;
 use clap::Args;
@@ -28,15 +28,15 @@ impl Shell {
         let supervisor = Supervisor::new().map_err(host_fault("watch the shell"))?;
         let filesystem = self.filesystem.find()?;
         let place = Place::enter(&filesystem)?;
-        let view = JobView::enter(&place, Start::Inside { spec: self.id }, || ())?;
+        let view = JobView::enter(&place, Start::Inside { spec: self.id })?;
         let command = match self.command.is_empty() {
             true => vec![std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())],
             false => self.command.clone(),
         };
         let environment = [("MOJAVEFS_SPEC", self.id.to_string())];
-        let ending = supervisor
-            .run(&command, None, &Ground { fallen: &|| view.is_over(), interrupt: &|| () }, &environment, None)
-            .map_err(host_fault(command[0].display()))?;
+        let ran = supervisor.start(&command, None, &environment, None);
+        let ran = ran.and_then(|running| supervisor.watch(&running, &|| view.is_over()));
+        let ending = ran.map_err(host_fault(command[0].display()))?;
         supervise::end_all();
         if view.is_over() {
             let why = view.why_gone().unwrap_or_else(|| format!("speculation {} was decided", self.id));

@@ -6,8 +6,8 @@ use crate::control::unexpected;
 use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs::wire::SpecStatus;
 use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::wire::{Back, SpecStatus};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -60,11 +60,15 @@ fn as_json(status: &SpecStatus) -> serde_json::Value {
     let joined: Vec<_> = status
         .joined
         .iter()
-        .map(|j| json!({"id": j.spec.0, "path": String::from_utf8_lossy(&j.path), "what": j.what}))
+        .map(|j| {
+            let (to, why) = j.back.as_ref().map(back_to).unzip();
+            let path = String::from_utf8_lossy(&j.path);
+            json!({"id": j.spec.0, "path": path, "what": j.what, "back_to": to, "why_not_to_the_read": why.flatten()})
+        })
         .collect();
     json!({
         "id": status.id.0,
-        "state": word(status.state),
+        "state": word(status),
         "uid": status.info.uid,
         "pid": status.info.pid,
         "command": status.info.command,
@@ -78,6 +82,16 @@ fn as_json(status: &SpecStatus) -> serde_json::Value {
     })
 }
 
+/// Where a rollback leads, in one word, and why not to the read.
+fn back_to(back: &Back) -> (&'static str, Option<&str>) {
+    match back {
+        Back::Read => ("read", None),
+        Back::Earlier(why) => ("earlier read", Some(why)),
+        Back::Start(why) => ("start", Some(why)),
+        Back::Entry => ("entry", None),
+    }
+}
+
 fn show(status: &SpecStatus) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
     let user = nix::unistd::User::from_uid(status.info.uid.into()).ok().flatten();
@@ -85,7 +99,7 @@ fn show(status: &SpecStatus) {
     out!(
         "{}  {}  {user}  {} ago  {}, {}  {}",
         status.id,
-        word(status.state),
+        word(status),
         ago(now - status.since),
         count(status.changes, "change"),
         size(status.bytes),

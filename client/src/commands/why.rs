@@ -7,7 +7,7 @@ use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask};
-use mojavefs::wire::{SpecState, SpecStatus};
+use mojavefs::wire::{Back, SpecState, SpecStatus};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -54,19 +54,32 @@ fn tell(all: &[SpecStatus], status: &SpecStatus, depth: usize, told: &mut BTreeS
     for (spec, why) in depends_on(status) {
         let whose = all.iter().find(|other| other.id == spec);
         let (state, command) = match whose {
-            Some(other) => (word(other.state), format!(" `{}`", escaped(&other.info.command))),
+            Some(other) => (word(other), format!(" `{}`", escaped(&other.info.command))),
             None => ("undecided, of another user", String::new()),
         };
-        out!("{:indent$}{} depends on {spec}{command} ({state}): it {why}", "", status.id, indent = depth * 2);
+        let back = back_from(status, spec).map(|back| format!(", and would go back to {back}")).unwrap_or_default();
+        out!("{:indent$}{} depends on {spec}{command} ({state}): it {why}{back}", "", status.id, indent = depth * 2);
         if let Some(other) = whose {
             tell(all, other, depth + 1, told);
         }
     }
 }
 
-/// A state in one word.
-pub(super) fn word(state: SpecState) -> &'static str {
-    match state {
+/// Where a speculation goes back to if this other one is undone.
+fn back_from(status: &SpecStatus, other: SpecId) -> Option<String> {
+    let joined = status.joined.iter().find(|joined| joined.spec == other)?;
+    Some(match joined.back.as_ref()? {
+        Back::Read => "this read".to_owned(),
+        Back::Earlier(why_not) => format!("an earlier read ({why_not})"),
+        Back::Start(why_not) => format!("its start ({why_not})"),
+        Back::Entry => "where its process entered it".to_owned(),
+    })
+}
+
+/// Where a speculation stands, in one word.
+pub(super) fn word(status: &SpecStatus) -> &'static str {
+    match status.state {
+        SpecState::Running if status.ended => "done",
         SpecState::Running => "running",
         SpecState::Held => "held",
         SpecState::Voted => "voted",

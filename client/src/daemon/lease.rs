@@ -5,7 +5,7 @@ use super::listen::Caller;
 use crate::fuse::{self, Kernel};
 use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
-use crate::view::{Patient, Role, View};
+use crate::view::{Careful, Patient, Role, View};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::wire::control::Start;
@@ -26,6 +26,8 @@ pub(super) struct Lease {
     namespace: Option<MountNamespace>,
     /// Its programs wait for decisions.
     patient: Option<Arc<Patient>>,
+    /// Its process is stopped for a checkpoint before it joins.
+    careful: Option<Arc<Careful>>,
     /// Whose lease it is.
     holder: Holder,
     /// For a process: the speculations that it entered and has not decided, the outermost first.
@@ -45,11 +47,12 @@ impl Lease {
             check_device(caller, device)?;
         }
         let waits = matches!(start, Start::Job { on_read: OnRead::Wait, .. });
+        let asks = matches!(start, Start::Job { on_read: OnRead::Join, restarts: None, .. });
         let is_process = matches!(start, Start::Process { .. });
         let kind = match start {
-            Start::Job { parent, command, on_read, own } => {
+            Start::Job { parent, command, on_read, own, restarts } => {
                 let info = JobInfo { uid: caller.uid, pid: caller.pid, command };
-                ViewKind::Job { parent, info, on_read, own }
+                ViewKind::Job { parent, info, on_read, own, restarts }
             }
             Start::Process { parent } => ViewKind::Process { parent },
             Start::Inside { spec } => ViewKind::Inside { spec, uid: caller.uid },
@@ -57,9 +60,11 @@ impl Lease {
         let opened = daemon.connection.view(Request::OpenView(kind))?;
         let spec = opened.spec.unwrap_or(SpecId(0));
         let patient = waits.then(|| Arc::new(Patient::new(daemon.connection.clone(), spec)));
-        let connection: Arc<dyn Connection> = match &patient {
-            Some(patient) => patient.clone(),
-            None => daemon.connection.clone(),
+        let careful = asks.then(|| Arc::new(Careful::new(daemon.connection.clone(), opened.view)));
+        let connection: Arc<dyn Connection> = match (&patient, &careful) {
+            (Some(patient), _) => patient.clone(),
+            (None, Some(careful)) => careful.clone(),
+            (None, None) => daemon.connection.clone(),
         };
         let role = if is_process { Role::Process } else { Role::Job };
         let view = Arc::new(View::new(connection, opened.view, role, &daemon.control()));
@@ -91,7 +96,7 @@ impl Lease {
         let namespace = if is_process { None } else { namespace::of(caller.pid).ok() };
         let holder = Holder::new(caller.pid);
         let entered = is_process.then(Vec::new);
-        Ok((Lease { view, spec, kernel, minor, namespace, patient, holder, entered }, mount))
+        Ok((Lease { view, spec, kernel, minor, namespace, patient, careful, holder, entered }, mount))
     }
 
     pub(super) fn is_process(&self) -> bool {
@@ -125,6 +130,20 @@ impl Lease {
         {
             entered.truncate(at);
         }
+    }
+
+    /// Who is to be stopped for a checkpoint is asked for by `question`.
+    pub(super) fn ask_by(&self, question: Box<crate::view::Question>) {
+        if let Some(careful) = &self.careful {
+            careful.ask_by(question);
+        }
+    }
+
+    /// The answer to such a question.
+    pub(super) fn stopped(&self, ticket: u64, why_not: Option<String>) -> Result<(), Fault> {
+        let in_time = self.careful.as_ref().is_some_and(|careful| careful.answer(ticket, why_not));
+        let late = || Fault::new(FaultKind::TimedOut, "the answer to this comes too late");
+        in_time.then_some(()).ok_or_else(late)
     }
 
     /// Nothing in the view waits for a decision any more.

@@ -143,7 +143,7 @@ fn respond(
             let (view, spec) = (started.view(), started.spec());
             match started.is_process() {
                 true => probe_on_demand(daemon, caller, view, stream)?,
-                false => tell_of(daemon, view, (stream, writing)),
+                false => tell_of(daemon, &started, (stream, writing)),
             }
             *lease = Some(started);
             return Ok((Answer::Started { view, spec }, mount));
@@ -163,20 +163,34 @@ fn respond(
             Answer::Outcome(outcome)
         }
         Ask::Undo { spec, drained } => {
-            let lease = lease.as_mut().ok_or_else(|| Fault::new(FaultKind::Protocol, "this connection has no view"))?;
+            let lease = viewed(lease)?;
             let back = Some((lease.view(), drained));
             let outcome = server.outcome(Request::Abort { spec, uid, back })?;
             lease.decided(spec);
             Answer::Outcome(outcome)
         }
         Ask::Enter { own } => {
-            let lease = lease.as_mut().ok_or_else(|| Fault::new(FaultKind::Protocol, "this connection has no view"))?;
+            let lease = viewed(lease)?;
             Answer::Started { view: lease.view(), spec: lease.enter(daemon, caller, own)? }
         }
         Ask::Watch { view } => {
             watch(daemon, caller, view, stream)?;
             Answer::Done
         }
+        Ask::Stopped { ticket, why_not } => {
+            viewed(lease)?.stopped(ticket, why_not)?;
+            Answer::Done
+        }
+        Ask::Leg => {
+            let view = viewed(lease)?.view();
+            let leg = server.view(Request::Leg { view })?;
+            Answer::Started { view, spec: leg.spec.unwrap_or(SpecId(0)) }
+        }
+        Ask::NoLeg { why } => {
+            server.done(Request::NoLeg { view: viewed(lease)?.view(), why })?;
+            Answer::Done
+        }
+        Ask::Unsettled { spec } => Answer::Specs(server.specs(Request::Unsettled { spec })?),
         Ask::Hold { spec } => Answer::Outcome(server.outcome(Request::Hold { spec, uid })?),
         Ask::Leave => {
             if let Some(lease) = lease {
@@ -218,10 +232,20 @@ fn respond(
     Ok((answer, None))
 }
 
+/// The lease of a connection that must have one.
+fn viewed(lease: &mut Option<Lease>) -> Result<&mut Lease, Fault> {
+    lease.as_mut().ok_or_else(|| Fault::new(FaultKind::Protocol, "this connection has no view"))
+}
+
 /// What others decide about a view is told on this connection.
-fn tell_of(daemon: &Daemon, view: ViewId, (stream, writing): (&UnixStream, &Arc<Mutex<()>>)) {
+fn tell_of(daemon: &Daemon, lease: &Lease, (stream, writing): (&UnixStream, &Arc<Mutex<()>>)) {
+    let (Ok(copy), Ok(for_questions)) = (stream.try_clone(), stream.try_clone()) else { return };
+    let whole = writing.clone();
+    lease.ask_by(Box::new(move |ticket, pid| {
+        let _whole = whole.lock();
+        send(&for_questions, &Answer::Checkpoint { ticket, pid }, None).is_ok()
+    }));
     let writing = writing.clone();
-    let Ok(copy) = stream.try_clone() else { return };
     let tell = move |news| {
         let answer = match news {
             News::Decided(spec, state, why) => Answer::Decided { spec, state, why },
@@ -230,7 +254,7 @@ fn tell_of(daemon: &Daemon, view: ViewId, (stream, writing): (&UnixStream, &Arc<
         let _whole = writing.lock();
         drop(send(&copy, &answer, None));
     };
-    daemon.notices.on_news(view, Box::new(tell));
+    daemon.notices.on_news(lease.view(), Box::new(tell));
 }
 
 /// When somebody is about to depend on what a process has undecided, it is looked for: one that is dead has aborted, also

@@ -8,7 +8,7 @@ pub(crate) use serve::serve_at;
 pub(crate) use serve::{Kernel, serve};
 
 use crate::limits::{BACKGROUND_REQUESTS_MAX, CACHE_TIME};
-use crate::view::{CONTROL_XATTR, View};
+use crate::view::{CONTROL_XATTR, Caller, View};
 use convert::{attr, error, kind_of_mode, set_time};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -144,7 +144,8 @@ impl Filesystem for Fuse {
         Ok(())
     }
 
-    fn lookup(&self, _req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _caller = Caller::is(req.pid());
         match self.view.give_entry(Ino(parent.0), name.as_bytes()) {
             Err(fault) if fault.kind == FaultKind::NotFound => reply.entry(&CACHE_TIME, &attr(&absent()), GENERATION),
             result => self.entry(result, reply),
@@ -155,7 +156,8 @@ impl Filesystem for Fuse {
         self.view.forget(std::iter::once((Ino(ino.0), nlookup)));
     }
 
-    fn getattr(&self, _req: &fuser::Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &fuser::Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _caller = Caller::is(req.pid());
         match self.view.server().attr(Request::GetAttr { view: self.view.id(), ino: Ino(ino.0) }) {
             Ok(found) => reply.attr(&CACHE_TIME, &attr(&found)),
             Err(fault) => reply.error(error(&fault)),
@@ -180,6 +182,7 @@ impl Filesystem for Fuse {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _caller = Caller::is(req.pid());
         let set = SetAttr {
             mode: mode.map(|mode| mode & 0o7777),
             uid,
@@ -196,7 +199,8 @@ impl Filesystem for Fuse {
         }
     }
 
-    fn readlink(&self, _req: &fuser::Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &fuser::Request, ino: INodeNo, reply: ReplyData) {
+        let _caller = Caller::is(req.pid());
         match self.view.server().data(Request::ReadLink { view: self.view.id(), ino: Ino(ino.0) }) {
             Ok(target) => reply.data(&target),
             Err(fault) => reply.error(error(&fault)),
@@ -213,26 +217,31 @@ impl Filesystem for Fuse {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _caller = Caller::is(req.pid());
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
         self.entry(self.create_file(req, parent, name, New { kind, mode, umask, rdev, target: b"" }), reply);
     }
 
     fn mkdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let _caller = Caller::is(req.pid());
         let new = New { kind: FileKind::Directory, mode, umask, rdev: 0, target: b"" };
         self.entry(self.create_file(req, parent, name, new), reply);
     }
 
-    fn unlink(&self, _req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _caller = Caller::is(req.pid());
         let name = name.as_bytes();
         self.done(Request::Unlink { view: self.view.id(), parent: Ino(parent.0), name }, reply);
     }
 
-    fn rmdir(&self, _req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _caller = Caller::is(req.pid());
         let name = name.as_bytes();
         self.done(Request::RemoveDir { view: self.view.id(), parent: Ino(parent.0), name }, reply);
     }
 
     fn symlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _caller = Caller::is(req.pid());
         let target = target.as_os_str().as_bytes();
         let new = New { kind: FileKind::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
         self.entry(self.create_file(req, parent, name, new), reply);
@@ -240,7 +249,7 @@ impl Filesystem for Fuse {
 
     fn rename(
         &self,
-        _req: &fuser::Request,
+        req: &fuser::Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -248,6 +257,7 @@ impl Filesystem for Fuse {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _caller = Caller::is(req.pid());
         let mode = match flags {
             flags if flags.is_empty() => RenameMode::Replace,
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
@@ -265,7 +275,8 @@ impl Filesystem for Fuse {
         self.done(request, reply);
     }
 
-    fn link(&self, _req: &fuser::Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+    fn link(&self, req: &fuser::Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let _caller = Caller::is(req.pid());
         let (parent, name) = (Ino(newparent.0), newname.as_bytes());
         self.entry(self.view.give(Request::Link { view: self.view.id(), ino: Ino(ino.0), parent, name }), reply);
     }
@@ -285,6 +296,7 @@ impl Filesystem for Fuse {
         _flags: i32,
         reply: ReplyCreate,
     ) {
+        let _caller = Caller::is(req.pid());
         let new = New { kind: FileKind::Regular, mode, umask, rdev: 0, target: b"" };
         match self.create_file(req, parent, name, new) {
             Ok(made) => reply.created(&CACHE_TIME, &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
@@ -311,7 +323,7 @@ impl Filesystem for Fuse {
 
     fn write(
         &self,
-        _req: &fuser::Request,
+        req: &fuser::Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -321,6 +333,8 @@ impl Filesystem for Fuse {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        // For what the kernel writes out by itself nobody waits in a call.
+        let _caller = (!write_flags.contains(WriteFlags::FUSE_WRITE_CACHE)).then(|| Caller::is(req.pid()));
         let append = flags.0 & nix::libc::O_APPEND != 0;
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let request = Request::Write { view: self.view.id(), ino: Ino(ino.0), offset, data, append, clear_set_id };
@@ -359,7 +373,8 @@ impl Filesystem for Fuse {
         reply.opened(FileHandle(self.view.open_listing(Ino(ino.0))), FopenFlags::empty());
     }
 
-    fn readdir(&self, _req: &fuser::Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, req: &fuser::Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let _caller = Caller::is(req.pid());
         let listing = match self.view.listing(fh.0) {
             Ok(listing) => listing,
             Err(fault) => return reply.error(error(&fault)),
@@ -386,12 +401,13 @@ impl Filesystem for Fuse {
 
     fn readdirplus(
         &self,
-        _req: &fuser::Request,
+        req: &fuser::Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _caller = Caller::is(req.pid());
         let listing = match self.view.listing(fh.0) {
             Ok(listing) => listing,
             Err(fault) => return reply.error(error(&fault)),
@@ -455,7 +471,7 @@ impl Filesystem for Fuse {
 
     fn setxattr(
         &self,
-        _req: &fuser::Request,
+        req: &fuser::Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -463,6 +479,7 @@ impl Filesystem for Fuse {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _caller = Caller::is(req.pid());
         let mode = match flags {
             0 => XattrMode::Set,
             libc::XATTR_CREATE => XattrMode::Create,
@@ -476,7 +493,8 @@ impl Filesystem for Fuse {
         self.done(Request::SetXattr { view, ino, name, value, mode }, reply);
     }
 
-    fn getxattr(&self, _req: &fuser::Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &fuser::Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _caller = Caller::is(req.pid());
         let value = match name == CONTROL_XATTR {
             true => Ok(self.view.control().to_vec()),
             false => {
@@ -487,13 +505,15 @@ impl Filesystem for Fuse {
         self.xattr(value, size, reply);
     }
 
-    fn listxattr(&self, _req: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _caller = Caller::is(req.pid());
         let names = self.view.server().names(Request::ListXattr { view: self.view.id(), ino: Ino(ino.0) });
         let joined = names.map(|names| names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect());
         self.xattr(joined, size, reply);
     }
 
-    fn removexattr(&self, _req: &fuser::Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &fuser::Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _caller = Caller::is(req.pid());
         let (view, ino, name) = (self.view.id(), Ino(ino.0), name.as_bytes());
         self.done(Request::RemoveXattr { view, ino, name }, reply);
     }
@@ -519,7 +539,8 @@ impl Filesystem for Fuse {
         self.done_slowly(reply, move |view| Request::Fallocate { view: view.id(), ino, offset, len: length, mode });
     }
 
-    fn lseek(&self, _req: &fuser::Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, req: &fuser::Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let _caller = Caller::is(req.pid());
         let whence = match whence {
             libc::SEEK_DATA => SeekWhence::Data,
             libc::SEEK_HOLE => SeekWhence::Hole,

@@ -1,5 +1,6 @@
 //! specrun's engine: a view over the same path, the processes of a job, what becomes of them.
 
+pub(crate) mod checkpoint;
 pub(crate) mod namespace;
 pub(crate) mod supervise;
 
@@ -14,11 +15,14 @@ use mojavefs_place::Opened;
 use mojavefs_place::descriptors;
 pub(crate) use mojavefs_place::find;
 use mojavefs_place::find::Filesystem;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,11 +40,30 @@ pub(crate) struct JobView {
 }
 
 /// What was said of the speculation without being asked for.
-#[derive(Default)]
 struct News {
     fallen: AtomicBool,
     said: Mutex<Said>,
     changed: Condvar,
+    /// Rung when there is something to do.
+    bell: EventFd,
+}
+
+/// What the daemon asks of whoever supervises a job.
+pub(crate) enum Todo {
+    /// A process is to be stopped for a checkpoint.
+    Stop {
+        /// The question's number.
+        ticket: u64,
+        /// The process.
+        pid: u32,
+    },
+    /// A leg of the job was undone by another's end: its process is to be taken back.
+    GoBack {
+        /// The leg.
+        leg: SpecId,
+        /// Why.
+        why: Option<Fall>,
+    },
 }
 
 #[derive(Default)]
@@ -49,14 +72,31 @@ struct Said {
     why: Option<Fall>,
     /// The daemon or its server is gone, and why.
     gone: Option<String>,
+    todo: VecDeque<Todo>,
 }
 
 impl News {
+    fn new() -> io::Result<News> {
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(News { fallen: AtomicBool::new(false), said: Mutex::default(), changed: Condvar::new(), bell })
+    }
+
+    fn ring(&self) {
+        self.changed.notify_all();
+        // It fails only if nobody has looked for 2^64 rings.
+        let _ = self.bell.write(1);
+    }
+
+    fn put(&self, todo: Todo) {
+        self.said.lock().todo.push_back(todo);
+        self.ring();
+    }
+
     /// A daemon that is gone, or its server, has aborted the job.
     fn lose(&self, why: String) {
         self.said.lock().gone.get_or_insert(why);
-        self.changed.notify_all();
         self.fallen.store(true, Ordering::SeqCst);
+        self.ring();
     }
 }
 
@@ -94,9 +134,8 @@ impl Place {
 
 impl JobView {
     /// Opens a view and puts it over the mountpoint, in the place of the one before. The working directory and inherited
-    /// descriptors on the filesystem are in the view afterwards, as they were at first. `on_fall` is called, on another
-    /// thread, when someone else aborts the speculation.
-    pub(crate) fn enter(place: &Place, start: Start, on_fall: impl Fn() + Send + 'static) -> Result<JobView, Fault> {
+    /// descriptors on the filesystem are in the view afterwards, as they were at first.
+    pub(crate) fn enter(place: &Place, start: Start) -> Result<JobView, Fault> {
         let filesystem = &place.filesystem;
         let fault = |what: &str| {
             let what = what.to_owned();
@@ -112,8 +151,8 @@ impl JobView {
         place.occupied.set(true);
         let mount = File::open(&filesystem.mountpoint).map_err(fault("open the job's view"))?;
         place.inherited.reopen()?;
-        let news = Arc::new(News::default());
-        let answers = listen(&stream, news.clone(), on_fall).map_err(fault("listen to the daemon"))?;
+        let news = Arc::new(News::new().map_err(fault("a bell"))?);
+        let answers = listen(&stream, spec, news.clone()).map_err(fault("listen to the daemon"))?;
         Ok(JobView { stream, answers, mount, spec, news })
     }
 
@@ -126,6 +165,23 @@ impl JobView {
     /// Someone else aborted the speculation, or the daemon is gone.
     pub(crate) fn has_fallen(&self) -> bool {
         self.news.fallen.load(Ordering::SeqCst)
+    }
+
+    /// Its mount.
+    pub(crate) fn mount(&self) -> &File {
+        &self.mount
+    }
+
+    /// Readable when there is something to do.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.news.bell.as_fd()
+    }
+
+    /// What the daemon asks for, one thing after the other.
+    pub(crate) fn next_todo(&self) -> Option<Todo> {
+        // It is silent if it was not rung.
+        let _ = self.news.bell.read();
+        self.news.said.lock().todo.pop_front()
     }
 
     /// Why it fell, if another speculation's end was the reason.
@@ -187,28 +243,30 @@ impl Drop for JobView {
 }
 
 /// Answers come through the channel; that the speculation was decided by someone else comes at any time.
-fn listen(stream: &UnixStream, news: Arc<News>, on_fall: impl Fn() + Send + 'static) -> io::Result<Receiver<Answer>> {
+fn listen(stream: &UnixStream, spec: SpecId, news: Arc<News>) -> io::Result<Receiver<Answer>> {
     let stream = stream.try_clone()?;
     let (sender, answers) = channel();
     let read = move || {
         while let Ok(Some((answer, _))) = receive::<Answer>(&stream) {
             match answer {
+                Answer::Checkpoint { ticket, pid } => news.put(Todo::Stop { ticket, pid }),
+                Answer::Decided { spec: leg, state, why } if leg != spec => {
+                    if state == SpecState::Aborted {
+                        news.put(Todo::GoBack { leg, why });
+                    }
+                }
                 Answer::Decided { state, why, .. } => {
                     {
                         let mut said = news.said.lock();
                         said.decided = Some(state);
                         said.why = why;
                     }
-                    news.changed.notify_all();
                     if state == SpecState::Aborted {
                         news.fallen.store(true, Ordering::SeqCst);
-                        on_fall();
                     }
+                    news.ring();
                 }
-                Answer::Lost { why } => {
-                    news.lose(why);
-                    on_fall();
-                }
+                Answer::Lost { why } => news.lose(why),
                 answer => {
                     if sender.send(answer).is_err() {
                         return;
@@ -217,7 +275,6 @@ fn listen(stream: &UnixStream, news: Arc<News>, on_fall: impl Fn() + Send + 'sta
             }
         }
         news.lose("the filesystem was unmounted, or the daemon behind it is gone".to_owned());
-        on_fall();
     };
     std::thread::Builder::new().name("specrun-daemon".into()).spawn(read)?;
     Ok(answers)

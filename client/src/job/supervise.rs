@@ -10,7 +10,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,14 @@ pub(crate) enum Ending {
     Killed(i32),
     /// It took longer than it may.
     TimedOut,
+}
+
+/// What ended a wait.
+pub(crate) enum Woken {
+    /// This signal asked for the end.
+    Asked(i32),
+    /// What was awaited, by its place.
+    By(usize),
 }
 
 /// Passed on to the job when they come from another process; from a terminal they reach the job by themselves.
@@ -38,11 +46,39 @@ const PASSED_ON: [Signal; 8] = [
 ];
 
 /// What a job stands on.
-pub(crate) struct Ground<'a> {
+pub(crate) trait Ground {
     /// Whether it is gone.
-    pub(crate) fallen: &'a dyn Fn() -> bool,
-    /// Called when the job was asked to end: what it waits for must not keep it from that.
-    pub(crate) interrupt: &'a dyn Fn(),
+    fn has_fallen(&self) -> bool;
+
+    /// The job was asked to end: what it waits for must not keep it from that.
+    fn interrupt(&self) {}
+
+    /// Readable when there is something to [attend](Ground::attend) to.
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Does what is to be done for the job, whose main process is given.
+    fn attend(&self, _main: Pid) {}
+}
+
+impl<F: Fn() -> bool> Ground for F {
+    fn has_fallen(&self) -> bool {
+        self()
+    }
+}
+
+/// A job that runs.
+pub(crate) struct Running {
+    main: Pid,
+    deadline: Option<Instant>,
+}
+
+impl Running {
+    /// Its main process.
+    pub(crate) fn main(&self) -> Pid {
+        self.main
+    }
 }
 
 /// Watches a job. Made before any thread is started, so that no signal is lost.
@@ -60,16 +96,14 @@ impl Supervisor {
         Ok(Supervisor { signals: SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)? })
     }
 
-    /// Runs a command to its end, or to `limit`, or until it has lost its ground. Signals and the
-    /// terminal are the command's.
-    pub(crate) fn run(
+    /// Starts a command that may take `limit`. Signals and the terminal are the command's.
+    pub(crate) fn start(
         &self,
         command: &[OsString],
         limit: Option<Duration>,
-        ground: &Ground<'_>,
         environment: &[(&str, String)],
         stdio: Option<(Stdio, Stdio)>,
-    ) -> io::Result<Ending> {
+    ) -> io::Result<Running> {
         let (program, args) = command.split_first().ok_or_else(|| io::Error::other("there is no command"))?;
         let mut child = Command::new(program);
         child.args(args).envs(environment.iter().map(|(name, value)| (name, value)));
@@ -80,20 +114,45 @@ impl Supervisor {
         let main = Pid::from_raw(child.spawn()?.id().cast_signed());
         // What it holds of the command's output would keep that open.
         drop(child);
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        Ok(Running { main, deadline: limit.map(|limit| Instant::now() + limit) })
+    }
+
+    /// Watches a command to its end, or to its limit, or until it has lost its ground.
+    pub(crate) fn watch(&self, running: &Running, ground: &dyn Ground) -> io::Result<Ending> {
+        let Running { main, deadline } = *running;
         loop {
             if let Some(ending) = self.reap_until(main)? {
                 return Ok(ending);
             }
-            if (ground.fallen)() {
+            if ground.has_fallen() {
                 return Ok(Ending::Killed(Signal::SIGKILL as i32));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(Ending::TimedOut);
             }
-            self.wait(deadline)?;
+            self.wait(deadline, ground.bell())?;
+            ground.attend(main);
             if self.pass_on(main)? {
-                (ground.interrupt)();
+                ground.interrupt();
+            }
+        }
+    }
+
+    /// While no command runs: waits until one of these is readable, or a signal asks for the end.
+    pub(crate) fn wait_for(&self, awaited: &[BorrowedFd<'_>]) -> io::Result<Woken> {
+        let awaited = awaited.iter().copied().chain([self.signals.as_fd()]);
+        let mut awaited: Vec<PollFd<'_>> = awaited.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        loop {
+            match poll(&mut awaited, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            if let Some(signal) = self.asked_to_end()? {
+                return Ok(Woken::Asked(signal));
+            }
+            let signals = awaited.len() - 1;
+            if let Some(at) = awaited.iter().position(|fd| fd.any() == Some(true)).filter(|at| *at != signals) {
+                return Ok(Woken::By(at));
             }
         }
     }
@@ -109,13 +168,15 @@ impl Supervisor {
         Ok(None)
     }
 
-    /// Waits for a signal; not longer than until the job's time is up.
-    fn wait(&self, deadline: Option<Instant>) -> io::Result<()> {
+    /// Waits for a signal or the bell; not longer than until the job's time is up.
+    fn wait(&self, deadline: Option<Instant>, bell: Option<BorrowedFd<'_>>) -> io::Result<()> {
         // A job that has fallen is noticed soon even if nothing signals it.
         let tick = Duration::from_millis(200);
         let left = deadline.map_or(tick, |deadline| deadline.saturating_duration_since(Instant::now()).min(tick));
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], timeout) {
+        let awaited = std::iter::once(self.signals.as_fd()).chain(bell);
+        let mut awaited: Vec<PollFd<'_>> = awaited.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        match poll(&mut awaited, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -160,15 +221,22 @@ pub(crate) fn reap() {
 
 /// Ends every process that a job left behind: all children, and all in its mount namespace. Returns how many.
 pub(crate) fn end_all() -> usize {
+    end_all_but(&[])
+}
+
+/// The same, but for these children.
+pub(crate) fn end_all_but(spared: &[Pid]) -> usize {
     let me = std::process::id();
+    let is_spared = |pid: u32| spared.contains(&Pid::from_raw(pid.cast_signed()));
     let mut ended = 0;
     if let Ok(here) = namespace::of(me) {
-        ended += namespace::kill_all_in(&here, &|pid| pid == me);
+        ended += namespace::kill_all_in(&here, &|pid| pid == me || is_spared(pid));
     }
     // Those that went to another namespace are still our descendants.
     loop {
         let children = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
-        let pids: Vec<i32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        let pids: Vec<i32> = pids.filter(|pid| !spared.contains(&Pid::from_raw(*pid))).collect();
         if pids.is_empty() {
             return ended;
         }

@@ -1,9 +1,11 @@
 //! What one context sees: one mount's view of the server, and what its kernel knows of it.
 
+mod careful;
 mod known;
 mod listing;
 mod patient;
 
+pub(crate) use careful::{Caller, Careful, Question};
 pub(crate) use listing::Listing;
 pub(crate) use patient::Patient;
 

@@ -19,6 +19,9 @@ pub enum Start {
         on_read: OnRead,
         /// A further speculation that it is to own.
         own: Option<SpecId>,
+        /// Why it can go back to its start only; nothing if the caller makes checkpoints when it is asked to
+        /// ([`Answer::Checkpoint`]).
+        restarts: Option<String>,
     },
     /// Inside an undecided speculation.
     Inside {
@@ -131,6 +134,26 @@ pub enum Ask {
         /// Nothing that was written in it is still held back by the view's kernel.
         drained: bool,
     },
+    /// What became of a [`Answer::Checkpoint`]: the process is stopped on its way out of the call, and goes on when the caller
+    /// lets it; or why not. Refused if that comes too late.
+    Stopped {
+        /// The question's number.
+        ticket: u64,
+        /// Why the process was not stopped.
+        why_not: Option<String>,
+    },
+    /// The process that was stopped has a checkpoint: its job begins a leg. Answer: [`Answer::Started`].
+    Leg,
+    /// It has none, and joins what it meets without one.
+    NoLeg {
+        /// Why.
+        why: String,
+    },
+    /// The undecided speculations for whose sake the job may have to go back to a checkpoint. Answer: [`Answer::Specs`].
+    Unsettled {
+        /// The job's speculation.
+        spec: SpecId,
+    },
     /// From now on this connection, which is another one, is told what others decide about a process's view.
     Watch {
         /// The view.
@@ -187,9 +210,17 @@ pub enum Answer {
         /// Why, in one sentence.
         why: String,
     },
-    /// Not asked for: the speculation of this connection's view was decided by someone else.
+    /// Not asked for: a process of the job is about to depend on others' work; is it to be stopped, for a checkpoint? Answered
+    /// with [`Ask::Stopped`], soon.
+    Checkpoint {
+        /// This question's number.
+        ticket: u64,
+        /// The process, as the daemon numbers it.
+        pid: u32,
+    },
+    /// Not asked for: the speculation of this connection's view, or a leg of it, was decided by someone else.
     Decided {
-        /// The speculation.
+        /// The speculation or leg.
         spec: SpecId,
         /// How.
         state: SpecState,

@@ -44,6 +44,8 @@ pub struct SpecStatus {
     pub joined: Vec<Joined>,
     /// The speculations that it owns beside its own.
     pub owns: Vec<SpecId>,
+    /// It is running still, but its command has ended: it votes when nothing can take it back to a read any more.
+    pub ended: bool,
 }
 
 /// Why a speculation depends on another.
@@ -55,6 +57,21 @@ pub struct Joined {
     pub path: Vec<u8>,
     /// What of it.
     pub what: String,
+    /// Where it goes back to if the other is undone; nothing if it has not read anything of it.
+    pub back: Option<Back>,
+}
+
+/// Where a speculation goes back to when one that it depends on is undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Back {
+    /// To the very call that read it.
+    Read,
+    /// To an earlier call that has read something, and why not to this one.
+    Earlier(String),
+    /// To its start, and why not to the read.
+    Start(String),
+    /// To where its process entered the speculation.
+    Entry,
 }
 
 /// Why a speculation was undone by another's end.

@@ -78,13 +78,33 @@ pub enum Request<'a> {
         /// Whose version stands, for paths in conflict.
         resolutions: Vec<Resolution>,
     },
+    /// The process of a job's view can go back to this point: what it does and joins from now on is a leg of its job, which
+    /// falls without the job. Answer: [`Reply::View`] with the leg's number.
+    Leg {
+        /// The view.
+        view: ViewId,
+    },
+    /// The process of a job's view can't go back to this point: it joins what it meets next where it could go back to last.
+    /// Answer: [`Reply::Done`].
+    NoLeg {
+        /// The view.
+        view: ViewId,
+        /// Why not, for people.
+        why: String,
+    },
+    /// The undecided speculations that a job's legs depend on and that do not wait for this job: once they are decided, or
+    /// this is empty, the job need not go back any more. Answer: [`Reply::Specs`].
+    Unsettled {
+        /// The job's speculation.
+        spec: SpecId,
+    },
     /// An abort. Answer: [`Reply::Outcome`].
     Abort {
         /// The speculation.
         spec: SpecId,
         /// Who decides: its owner or root.
         uid: u32,
-        /// A process's view, if it is the process that aborts, or that is back from what others have undone. True if its
+        /// The view of a process, if it is the process that aborts, or that is back from what others have undone. True if its
         /// kernel holds nothing back that was written there.
         back: Option<(ViewId, bool)>,
     },

@@ -9,7 +9,9 @@ pub mod message;
 pub mod notice;
 pub mod view;
 
-pub use decision::{Change, ChangeKind, Conflict, DiffPage, Fall, Joined, Outcome, Resolution, SpecState, SpecStatus};
+pub use decision::{
+    Back, Change, ChangeKind, Conflict, DiffPage, Fall, Joined, Outcome, Resolution, SpecState, SpecStatus,
+};
 pub use message::{
     Connection, ConnectionExt, DirEntry, FallocateMode, RenameMode, Reply, Request, SeekWhence, SpaceInfo, XattrMode,
 };

@@ -4,6 +4,7 @@
 //! would make every later look-up slower; so those that nothing depends on, and that depend on nothing but what is around
 //! them, leave the graph, and their changes are the outer job's.
 
+use super::job::Kind;
 use super::{Aftermath, Coordinator, State, graph_fault};
 use crate::store::Store;
 use mojavefs::error::Fault;
@@ -31,7 +32,7 @@ impl Coordinator {
         let mut aftermath = Aftermath { jobs, ..Aftermath::default() };
         if changed.is_empty() {
             self.conflicts.decided(context, true);
-            aftermath.dropped = Some((context, Some(outer)));
+            aftermath.dropped = Some((context, outer));
             return Ok(Some(aftermath));
         }
         if let Some(outer) = state.jobs.get_mut(&parent) {
@@ -48,7 +49,7 @@ impl Coordinator {
 impl State {
     /// The job that a level can become part of, without anybody's knowing that it was apart.
     fn absorbs(&self, spec: SpecId) -> Option<SpecId> {
-        let job = self.jobs.get(&spec).filter(|job| job.is_level && job.on_read.follows())?;
+        let job = self.jobs.get(&spec).filter(|job| job.kind != Kind::Job && job.on_read.follows())?;
         let lonely = job.joined.is_empty() && job.owns.is_empty() && self.is_alone(spec);
         job.parent.filter(|_| lonely && !self.graph.is_needed_by_others(job.context))
     }

@@ -73,6 +73,14 @@ impl Standing {
         self.clashes.is_empty() && self.more == 0
     }
 
+    /// Adds another's.
+    pub(crate) fn merge(&mut self, other: Standing) {
+        for (key, changed) in other.clashes {
+            self.add(Clash { key, changed });
+        }
+        self.more += other.more;
+    }
+
     /// Whether it is a new one.
     fn add(&mut self, clash: Clash) -> bool {
         if let Some(changed) = self.clashes.get_mut(&clash.key) {
@@ -285,7 +293,9 @@ impl Conflicts {
                 noticed.pending.entry(outer).or_default().push((loser, clash));
             }
         }
-        noticed.standing.remove(&inner);
+        if let Some(standing) = noticed.standing.remove(&inner).filter(|standing| !standing.is_empty()) {
+            noticed.standing.entry(outer).or_default().merge(standing);
+        }
         family.parent.remove(&inner);
         family.joiners.remove(&inner);
         family.folded.insert(inner, outer);

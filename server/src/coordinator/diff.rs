@@ -26,12 +26,13 @@ type Cursor = (usize, Option<Key>);
 impl Coordinator {
     pub(super) fn changes_of(&self, spec: SpecId, uid: u32) -> Result<Changes, Fault> {
         let state = self.state.lock();
-        let job = state.job(spec, uid)?;
+        state.job(spec, uid)?;
+        let intervals: Vec<IntervalId> = state.parts(spec).iter().flat_map(|part| part.intervals.clone()).collect();
         // What others have undecided is neither seen nor noticed: among them may be these very changes, done again.
-        let after = Sight { meets: false, ..state.sight(job) };
-        let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !job.intervals.contains(i)).collect();
+        let after = Sight { meets: false, ..state.sight(state.tip(spec)) };
+        let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !intervals.contains(i)).collect();
         let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, ..after.clone() };
-        Ok(Changes { after, before, intervals: job.intervals.clone() })
+        Ok(Changes { after, before, intervals })
     }
 
     /// What a speculation would see without its own changes, to be read.

@@ -1,6 +1,7 @@
 //! Held speculations: owned by the store, they survive every process and every restart.
 
 use super::conflicts::{Conflicts, Standing};
+use super::job::{Kind, Met, Stage};
 use super::{Coordinator, Job, State, graph_fault};
 use crate::limits::PARENTS_MAX;
 use crate::ops::fault;
@@ -11,7 +12,7 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::FileKind;
 use mojavefs::graph::{Event, Resume};
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
-use mojavefs::wire::{JobInfo, OnRead, Outcome, SpecState};
+use mojavefs::wire::{Back, JobInfo, OnRead, Outcome, SpecState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ fn record(job: &Job, settled: &Settled<'_>, voted: bool, conflicts: &Conflicts) 
         reads: conflicts.reads_of(job.context),
         on_read: job.on_read,
         writer: job.writer,
-        joined: joined.map(|(spec, key)| (*spec, key.clone())).collect(),
+        joined: joined.map(|(spec, met)| (*spec, met.key.clone())).collect(),
         owns: job.owns.iter().copied().filter(|spec| !settled.specs.contains(spec)).collect(),
         voted,
     };
@@ -83,6 +84,7 @@ impl Coordinator {
         if job.state == SpecState::Voted {
             return Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is voted for already")));
         }
+        job.must_be_there()?;
         let held = record(job, &Settled::default(), false, &self.conflicts).map_err(fault::store)?;
         let changes = job.changes(&self.store);
         self.store.hold(&held).map_err(fault::store)?;
@@ -219,6 +221,7 @@ impl Coordinator {
         }
         self.conflicts.restore(context, payload.standing, &payload.reads, changes.into_iter());
         let snapshot = (held.snapshot != Seq::NOW).then(|| Arc::new(self.store.adopt_snapshot(held.snapshot)));
+        let over = Back::Start("its command is over".to_owned());
         let job = Job {
             spec,
             context,
@@ -233,11 +236,14 @@ impl Coordinator {
             intervals: held.intervals,
             writer: payload.writer,
             outer: payload.outer,
-            joined: payload.joined,
+            joined: payload.joined.into_iter().map(|(spec, key)| (spec, Met { key, back: over.clone() })).collect(),
             owns: payload.owns,
             state: SpecState::Held,
+            stage: Stage::Ended,
             recorded: true,
-            is_level: false,
+            kind: Kind::Job,
+            restarts: None,
+            excuse: None,
             probed: None,
             doomed: false,
             over: Arc::default(),

@@ -2,12 +2,47 @@
 
 use crate::store::{Snapshot, Store};
 use crate::touch::TouchKey;
+use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
-use mojavefs::wire::{JobInfo, OnRead, SpecState, SpecStatus};
+use mojavefs::wire::{Back, JobInfo, OnRead, SpecState, SpecStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What a job is to those around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A job.
+    Job,
+    /// A level of a process that speculates.
+    Level,
+    /// What a job did since its process could go back to a call: it belongs to the job, and may fall without it.
+    Leg {
+        /// It has joined nothing yet: nothing was done since the call that it began with.
+        fresh: bool,
+    },
+}
+
+/// How far a running job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its command runs.
+    Runs,
+    /// Its command has ended, and can still be taken back to a leg's beginning.
+    Ended,
+    /// A leg of it was undone, and its process is not back yet.
+    GoesBack,
+}
+
+/// What was looked at when a job joined another.
+#[derive(Clone, Debug)]
+pub(crate) struct Met {
+    /// The object.
+    pub(crate) key: TouchKey,
+    /// Where the job goes back to if the other is undone.
+    pub(crate) back: Back,
+}
 
 /// A job's speculation and what belongs to it.
 pub(crate) struct Job {
@@ -21,8 +56,11 @@ pub(crate) struct Job {
     /// The speculation around it.
     pub(crate) parent: Option<SpecId>,
     pub(crate) parent_context: Option<ContextId>,
-    /// It is a level of a process that speculates.
-    pub(crate) is_level: bool,
+    pub(crate) kind: Kind,
+    /// Why it can go back to its start only; nothing if its process is asked for a checkpoint before it joins.
+    pub(crate) restarts: Option<String>,
+    /// Why it joins what it meets next without a checkpoint.
+    pub(crate) excuse: Option<String>,
     /// For a level: when its process was last known to live.
     pub(crate) probed: Option<Instant>,
     /// For a level: its process is dead, and it is about to be undone.
@@ -39,11 +77,12 @@ pub(crate) struct Job {
     pub(crate) writer: IntervalId,
     /// Undecided intervals around it that it sees.
     pub(crate) outer: Vec<IntervalId>,
-    /// The speculations it depends on by its own reads, with the first object of each.
-    pub(crate) joined: BTreeMap<SpecId, TouchKey>,
+    /// The speculations it depends on by its own reads, with the first object of each. In the place of a leg stands its job.
+    pub(crate) joined: BTreeMap<SpecId, Met>,
     /// The speculations that it owns beside its own.
     pub(crate) owns: Vec<SpecId>,
     pub(crate) state: SpecState,
+    pub(crate) stage: Stage,
     /// The store has a record of it, which outlives this process.
     pub(crate) recorded: bool,
     /// How much content it wrote.
@@ -53,6 +92,34 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    pub(crate) fn is_leg(&self) -> bool {
+        matches!(self.kind, Kind::Leg { .. })
+    }
+
+    /// Where it goes back to if what it is about to join is undone; nothing if that must be asked first.
+    pub(crate) fn goes_back(&mut self) -> Option<Back> {
+        match self.kind {
+            Kind::Level => Some(Back::Entry),
+            Kind::Leg { fresh: true } => {
+                self.kind = Kind::Leg { fresh: false };
+                Some(Back::Read)
+            }
+            Kind::Leg { fresh: false } => self.excuse.take().map(Back::Earlier),
+            Kind::Job => self.excuse.take().or_else(|| self.restarts.clone()).map(Back::Start),
+        }
+    }
+
+    /// It can't be decided while its process is on the way back: what it does next belongs to it.
+    pub(crate) fn must_be_there(&self) -> Result<(), Fault> {
+        match self.stage {
+            Stage::GoesBack => {
+                let text = format!("the process of speculation {} is being taken back to a read; try again", self.spec);
+                Err(Fault::new(FaultKind::Busy, text))
+            }
+            Stage::Runs | Stage::Ended => Ok(()),
+        }
+    }
+
     pub(crate) fn is_held(&self) -> bool {
         self.state == SpecState::Held
     }
@@ -94,6 +161,7 @@ impl Job {
             conflicts: Vec::new(),
             joined: Vec::new(),
             owns: self.owns.clone(),
+            ended: self.stage == Stage::Ended,
         }
     }
 }

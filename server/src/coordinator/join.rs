@@ -1,6 +1,7 @@
 //! Joining: what a context sees of others' undecided work, how it becomes part of it, and why it fell with it (rules 2, 5
 //! and 9 of the interval graph).
 
+use super::job::{Kind, Met};
 use super::paths::{describe, join, path_of};
 use super::{Coordinator, Job, State, graph_fault};
 use crate::limits::{ANY_DECISION_WAIT, DOOM_TIME_MAX, PROBE_TIME};
@@ -77,11 +78,18 @@ impl Joins {
             return Ok(());
         }
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
-        // There is no checkpoint: the job goes back to its start.
+        let back = state.jobs.get_mut(&spec).and_then(Job::goes_back).ok_or_else(|| {
+            Fault::new(
+                FaultKind::Checkpoint,
+                format!("this is undecided work of speculation {other}: where to go back?"),
+            )
+        })?;
+        // A context goes back to its start; one that could go back to this read has just begun.
         let read = Event::Read { context, of, interval, resume: Resume::Start };
         state.apply(&read).map_err(graph_fault)?;
+        let other = state.whole(other);
         if let Some(me) = state.jobs.get_mut(&spec) {
-            me.joined.entry(other).or_insert_with(|| key.clone());
+            me.joined.entry(other).or_insert_with(|| Met { key: key.clone(), back });
         }
         Ok(())
     }
@@ -91,7 +99,7 @@ impl Job {
     /// It is a level of a process that may have died since it was last asked: a process whose death can be seen has nothing
     /// undecided that could be.
     fn must_be_probed(&self) -> bool {
-        self.is_level && self.probed.is_none_or(|at| at.elapsed() > PROBE_TIME)
+        self.kind == Kind::Level && self.probed.is_none_or(|at| at.elapsed() > PROBE_TIME)
     }
 }
 
@@ -126,7 +134,7 @@ impl State {
     /// The undecided speculations that a vote waits for, other than its own.
     pub(super) fn open_under(&self, job: &Job) -> Vec<SpecId> {
         let Some(current) = self.graph.current(job.context) else { return Vec::new() };
-        let open = self.graph.open_under(current).into_iter();
+        let open = self.graph.open_under(current).into_iter().map(|spec| self.whole(spec)).collect::<BTreeSet<_>>();
         // Its own is open still if another owner has not voted.
         let owners = |spec| match spec == job.spec {
             true => self.graph.owners(spec).into_iter().filter(|(_, voted)| !voted).collect(),
@@ -137,26 +145,46 @@ impl State {
             let owners = owners.filter(|owner| *owner != job.spec);
             owners.chain((spec != job.spec).then_some(spec)).collect::<Vec<_>>()
         };
-        open.flat_map(others).collect()
+        open.into_iter().flat_map(others).collect()
     }
 
     /// Whether a job that waited for another would wait for itself.
     fn waits_in_vain(&self, waiter: SpecId, on: SpecId) -> bool {
         let (waiter, on) = (&self.jobs[&waiter], &self.jobs[&on]);
         let Some(on) = self.graph.current(on.context) else { return false };
-        self.graph.would_wait_forever(waiter.context, on, &BTreeMap::new())
+        self.graph.would_wait_forever(waiter.context, on, &self.waits_of_legs())
+    }
+
+    /// Whether a job, or one around it, would wait for itself if it waited for a speculation.
+    pub(super) fn waits_for_itself(&self, job: &Job, on: SpecId) -> bool {
+        let Some(on) = self.jobs.get(&on).and_then(|on| self.graph.current(on.context)) else { return false };
+        let waits = self.waits_of_legs();
+        let outer = |job: &&Job| job.parent.and_then(|outer| self.jobs.get(&outer));
+        std::iter::successors(Some(job), outer).any(|job| self.graph.would_wait_forever(job.context, on, &waits))
+    }
+
+    /// A job votes when its legs depend on nothing any more that is undecided.
+    fn waits_of_legs(&self) -> BTreeMap<ContextId, IntervalId> {
+        let legs = self.jobs.values().filter(|job| job.is_leg());
+        legs.filter_map(|leg| Some((leg.parent_context?, self.graph.current(leg.context)?))).collect()
     }
 }
 
 impl Coordinator {
     /// Why a speculation depends on another, for people.
-    pub(super) fn joined(&self, sight: &Sight, spec: SpecId, key: &TouchKey) -> Joined {
+    pub(super) fn joined(&self, sight: &Sight, spec: SpecId, met: &Met) -> Joined {
+        let (path, what) = self.named_key(sight, &met.key);
+        Joined { spec, path, what, back: Some(met.back.clone()) }
+    }
+
+    /// The path of an object, and what of it.
+    pub(super) fn named_key(&self, sight: &Sight, key: &TouchKey) -> (Vec<u8>, String) {
         let (ino, name, what) = describe(key);
         let path = path_of(&self.store, sight, ino).ok().flatten();
         let path = path.or_else(|| path_of(&self.store, &Sight::trunk(), ino).ok().flatten());
         let path = path.unwrap_or_else(|| format!("(inode {ino})").into_bytes());
         let path = name.map_or_else(|| path.clone(), |name| join(&path, name));
-        Joined { spec, path, what: what.to_owned() }
+        (path, what.to_owned())
     }
 
     /// What to tell those that fell by an event, of which these are the effects, but are not its subject. Their jobs are
@@ -176,7 +204,8 @@ impl Coordinator {
                 let (Some(job), Some(first)) = (state.jobs.get(spec), state.jobs.get(&root)) else { continue };
                 let (chain, under) = self.chain(state, &sight, job, root);
                 let running = |met: &SpecId| state.jobs.get(met).is_some_and(|job| !job.is_held());
-                let met = under.into_iter().filter(|met| !specs.contains(met) && running(met)).collect();
+                let met = under.into_iter().map(|met| state.whole(met));
+                let met = met.filter(|met| !specs.contains(met) && running(met)).collect();
                 falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met });
             }
         }
@@ -189,7 +218,8 @@ impl Coordinator {
         let mut todo = std::collections::VecDeque::from([job.spec]);
         while let Some(at) = todo.pop_front() {
             let Some(next) = state.jobs.get(&at) else { continue };
-            let folded = state.jobs.values().filter(|job| job.parent == Some(at) && job.state == SpecState::Voted);
+            let inner = state.jobs.values().filter(|job| job.parent == Some(at));
+            let folded = inner.filter(|job| job.state == SpecState::Voted || job.is_leg());
             let folded: Vec<SpecId> = folded.map(|job| job.spec).collect();
             for spec in next.joined.keys().chain(&next.owns).chain(&next.parent).chain(&folded) {
                 if *spec != job.spec && !came_from.contains_key(spec) {
@@ -201,11 +231,13 @@ impl Coordinator {
         let mut chain = Vec::new();
         let mut at = root;
         while let Some(before) = came_from.get(&at).and_then(|before| state.jobs.get(before)) {
-            let link = match before.joined.get(&at) {
-                Some(key) => self.joined(sight, at, key),
-                None => Joined { spec: at, path: Vec::new(), what: String::new() },
-            };
-            chain.push(link);
+            let is_leg = state.jobs.get(&at).is_some_and(Job::is_leg);
+            match before.joined.get(&at) {
+                Some(met) => chain.push(self.joined(sight, at, met)),
+                // A job and its legs are one.
+                None if is_leg || before.is_leg() => {}
+                None => chain.push(Joined { spec: at, path: Vec::new(), what: String::new(), back: None }),
+            }
             at = before.spec;
             if at == job.spec || chain.len() == WHY_LINKS_MAX {
                 break;
@@ -252,11 +284,8 @@ impl Coordinator {
     ) -> Result<Vec<SpecId>, Fault> {
         let deadline = Instant::now() + limit;
         let mut state = self.state.lock();
-        let waits_for_itself = behind.and_then(|behind| state.jobs.get(&behind)).is_some_and(|job| {
-            let mine: BTreeSet<SpecId> = state.owned_around(job);
-            specs.iter().any(|spec| mine.contains(spec) || state.depends_on(*spec, &mine))
-        });
-        if waits_for_itself {
+        let behind = behind.and_then(|behind| state.jobs.get(&behind));
+        if behind.is_some_and(|job| specs.iter().any(|spec| state.waits_for_itself(job, *spec))) {
             let text = "this would wait for a speculation that waits for this job's own end; commit or abort it first";
             return Err(Fault::new(FaultKind::Deadlock, text));
         }
@@ -309,23 +338,5 @@ impl Coordinator {
         live.dedup();
         sight.live = live.into();
         true
-    }
-}
-
-impl State {
-    /// The speculations of a job and of those around it.
-    fn owned_around(&self, job: &Job) -> BTreeSet<SpecId> {
-        let mut mine: BTreeSet<SpecId> = job.owns.iter().copied().chain([job.spec]).collect();
-        let mut at = job.parent;
-        while let Some(outer) = at.and_then(|outer| self.jobs.get(&outer)) {
-            mine.insert(outer.spec);
-            at = outer.parent;
-        }
-        mine
-    }
-
-    fn depends_on(&self, spec: SpecId, any: &BTreeSet<SpecId>) -> bool {
-        let current = self.jobs.get(&spec).and_then(|job| self.graph.current(job.context));
-        current.is_some_and(|current| self.graph.specs_under(current).iter().any(|under| any.contains(under)))
     }
 }

@@ -5,8 +5,9 @@
 //! and no file mixes two histories. Takes time in proportion to what was changed.
 
 use super::conflicts::Standing;
+use super::decide::list;
 use super::paths::is_lost;
-use super::{Aftermath, Beginning, Coordinator, fault, list};
+use super::{Aftermath, Beginning, Coordinator, fault};
 use crate::limits::INLINE_BYTES_MAX;
 use crate::ops::{NewFile, Ops, Scope};
 use crate::store::Sight;
@@ -95,8 +96,8 @@ impl Coordinator {
             let text = format!("`{path}` is in a directory that is gone: keep theirs, or run the job again");
             return Err(Fault::new(FaultKind::Conflict, text));
         }
-        self.refuse_mixed(spec, &changes.after, &conflicts, &choice)?;
-        let (again, _, scope) = self.begin(parent, Beginning { info, on_read: Some(OnRead::Isolate), own: None })?;
+        self.refuse_mixed(&changes.after, &conflicts, &choice)?;
+        let (again, _, scope) = self.begin(parent, Beginning::job(info, OnRead::Isolate))?;
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
         let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };
         if let Err(fault) = replay.run(all, &choice) {
@@ -118,14 +119,14 @@ impl Coordinator {
 impl Coordinator {
     /// A job that follows what becomes final sees others' changes to a large file in the midst of its own: its version of it
     /// is no version to keep, as two histories would be mixed in one file.
-    fn refuse_mixed(&self, spec: SpecId, sight: &Sight, standing: &Standing, choice: &Choice<'_>) -> Result<(), Fault> {
+    fn refuse_mixed(&self, sight: &Sight, standing: &Standing, choice: &Choice<'_>) -> Result<(), Fault> {
         if sight.snapshot != Seq::NOW {
             return Ok(());
         }
         for (key, _) in standing.clashes.iter().filter(|(_, changed)| **changed) {
             let TouchKey::Inode(ino) = key else { continue };
             let inode = self.store.inode(sight, *ino).map_err(fault::store)?.found;
-            let path = self.joined(sight, spec, key).path;
+            let (path, _) = self.named_key(sight, key);
             if inode.is_some_and(|inode| inode.size > INLINE_BYTES_MAX) && choice.ours(&path) != Some(false) {
                 let path = String::from_utf8_lossy(&path);
                 let text = format!(

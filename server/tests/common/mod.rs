@@ -54,7 +54,8 @@ impl Client {
 
     /// Starts a job in the view `parent`.
     pub(crate) fn begin(&self, parent: ViewId) -> (ViewId, SpecId) {
-        let kind = ViewKind::Job { parent, info: JobInfo::default(), on_read: OnRead::Isolate, own: None };
+        let (info, on_read, restarts) = (JobInfo::default(), OnRead::Isolate, Some(String::new()));
+        let kind = ViewKind::Job { parent, info, on_read, own: None, restarts };
         let opened = self.ask().view(Request::OpenView(kind)).expect("a job begins");
         (opened.view, opened.spec.expect("a job has a speculation"))
     }

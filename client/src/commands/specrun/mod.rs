@@ -2,28 +2,33 @@
 
 mod output;
 mod report;
+mod waiting;
+mod watch;
 
 use super::diff::{all_changes, line};
 use super::{EXIT_TRY_AGAIN, Where, complain, count, host_fault, parse_spec, shown};
-use crate::control::{self, unexpected};
 use crate::job::find::Filesystem;
-use crate::job::supervise::{self, Ending, Ground, Supervisor};
+use crate::job::supervise::{self, Ending, Running, Supervisor};
 use crate::job::{JobView, Place};
 use crate::limits::QUIET_WAIT;
 use crate::speech::err;
 use clap::{Parser, ValueEnum};
-use mojavefs::error::Fault;
+use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::{Answer, Ask, Start};
+use mojavefs::wire::control::{Ask, Start};
 use mojavefs::wire::{OnRead, Outcome, SpecState};
+use mojavefs_place::namespace::is_user_namespace;
 use nix::unistd::{Whence, lseek};
 use output::Held;
 use report::{Voice, because, numbers};
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use waiting::Awaited;
+use watch::{Settled, Watch};
 
 const EXIT_OWN: u8 = 125;
 const EXIT_NOT_EXECUTABLE: u8 = 126;
@@ -84,6 +89,9 @@ struct Cli {
     /// How often to run the command again when it is undone because of others
     #[arg(long, value_name = "N", default_value_t = 3)]
     retries: u64,
+    /// When undone because of others, go back to the start, also where going back to the read is possible
+    #[arg(long)]
+    from_start: bool,
     /// When what the command says is passed on: at once, or when it is certain that it happened
     #[arg(long, value_enum, default_value_t = Output::Live, value_name = "WHEN")]
     output: Output,
@@ -176,6 +184,8 @@ struct Scene<'a> {
     supervisor: &'a Supervisor,
     filesystem: &'a Filesystem,
     place: &'a Place,
+    /// How often the job was undone because of others.
+    again: Cell<u64>,
 }
 
 impl Cli {
@@ -196,17 +206,20 @@ impl Cli {
         }
         // A command that is run again reads its input again, where it can.
         let input = lseek(std::io::stdin(), 0, Whence::SeekCur).ok();
-        let (mut again, mut after) = (0, Vec::new());
+        let scene = Scene { supervisor: &supervisor, filesystem: &filesystem, place: &place, again: Cell::new(0) };
+        let mut after = Vec::new();
         loop {
-            self.wait_for(&filesystem, &after)?;
-            let (why, refusal) =
-                match self.attempt(&Scene { supervisor: &supervisor, filesystem: &filesystem, place: &place })? {
-                    Attempt::Over(code) => return Ok(ExitCode::from(code)),
-                    Attempt::Undone { why, after: met, refusal } => {
-                        after = met;
-                        (why, refusal)
-                    }
-                };
+            if let Some(signal) = self.wait_for(&scene, &after)? {
+                return Ok(ExitCode::from(128 + signal as u8));
+            }
+            let (why, refusal) = match self.attempt(&scene)? {
+                Attempt::Over(code) => return Ok(ExitCode::from(code)),
+                Attempt::Undone { why, after: met, refusal } => {
+                    after = met;
+                    (why, refusal)
+                }
+            };
+            let again = scene.again.get();
             if again == self.retries {
                 match refusal {
                     Some(outcome) => self.voice().refused(&outcome, false, EXIT_TRY_AGAIN),
@@ -214,8 +227,8 @@ impl Cli {
                 }
                 return Ok(ExitCode::from(EXIT_TRY_AGAIN));
             }
-            again += 1;
-            self.voice().note(&format!("{why}; running again ({again} of {})", self.retries));
+            scene.again.set(again + 1);
+            self.voice().note(&format!("{why}; running again ({} of {})", again + 1, self.retries));
             if let Some(at) = input {
                 let _ = lseek(std::io::stdin(), at, Whence::SeekSet);
             }
@@ -224,14 +237,8 @@ impl Cli {
 
     /// Runs the command on what is final, and ends what it leaves behind.
     fn supervise(&self, supervisor: &Supervisor, place: &Place) -> Result<ExitCode, Fault> {
-        let ran = supervisor.run(
-            &self.command,
-            self.limit(),
-            &Ground { fallen: &|| false, interrupt: &|| () },
-            &[place.environment()],
-            None,
-        );
-        let ending = match ran {
+        let ran = supervisor.start(&self.command, self.limit(), &[place.environment()], None);
+        let ending = match ran.and_then(|running| supervisor.watch(&running, &|| false)) {
             Ok(ending) => ending,
             Err(error) => return Ok(ExitCode::from(self.refuse(&error))),
         };
@@ -239,25 +246,27 @@ impl Cli {
         Ok(ExitCode::from(self.judge(ending).0))
     }
 
-    /// Waits for the speculations that the job had met before it was undone, so that two can't collide for ever.
-    fn wait_for(&self, filesystem: &Filesystem, specs: &[SpecId]) -> Result<(), Fault> {
+    /// Waits for the speculations that the job had met before it was undone, so that two can't collide for ever; not longer
+    /// than until a signal asks for the end, which it returns.
+    fn wait_for(&self, scene: &Scene<'_>, specs: &[SpecId]) -> Result<Option<i32>, Fault> {
         let mut open = specs.to_vec();
         while !open.is_empty() {
-            let ask = Ask::Await { specs: open, behind: None };
-            open = match control::ask(&filesystem.connect()?, &ask, None)?.0 {
-                Answer::Specs(open) => open,
-                other => return Err(unexpected(&other)),
+            open = match scene.await_decided(&open, None, None)? {
+                Awaited::Open(open) => open,
+                Awaited::Asked(signal) => return Ok(Some(signal)),
+                Awaited::InVain | Awaited::Rung => return Ok(None),
             };
         }
-        Ok(())
+        Ok(None)
     }
 
     fn attempt(&self, scene: &Scene<'_>) -> Result<Attempt, Fault> {
-        let Scene { supervisor, filesystem, place } = *scene;
+        let Scene { supervisor, filesystem, place, .. } = *scene;
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         let on_read = if self.isolate { OnRead::Isolate } else { self.on_read.into() };
-        let start = Start::Job { parent: filesystem.view, command: words.join(" "), on_read, own: self.own };
-        let view = JobView::enter(place, start, || ())?;
+        let (command, restarts) = (words.join(" "), self.restarts());
+        let start = Start::Job { parent: filesystem.view, command, on_read, own: self.own, restarts };
+        let view = JobView::enter(place, start)?;
         let (held, stdio) = match self.output {
             Output::Live => (None, None),
             Output::Hold => {
@@ -266,19 +275,27 @@ impl Cli {
             }
         };
         let environment = [("MOJAVEFS_SPEC", view.spec.to_string()), place.environment()];
-        let ground = Ground { fallen: &|| view.has_fallen(), interrupt: &|| self.interrupt(&view, false) };
-        let ran = supervisor.run(&self.command, self.limit(), &ground, &environment, stdio);
-        let ending = match ran {
-            Ok(ending) => ending,
+        let running = match supervisor.start(&self.command, self.limit(), &environment, stdio) {
+            Ok(running) => running,
             Err(error) => return self.not_started(&view, error),
         };
-        self.interrupt(&view, true);
+        let watch = Watch::new(self, scene, &view);
+        let (code, verdict) = self.watch(&watch, &running)?;
+        watch.forget();
         supervise::end_all();
+        if let Some(lost) = watch.lost() {
+            return Ok(lost);
+        }
         if view.has_fallen() {
             return Ok(self.fell(&view));
         }
-        let (code, verdict) = self.judge(ending);
         let attempt = match self.decide(scene, &view, (code, verdict)) {
+            // It was to be taken back to a read when it was too late for that.
+            Err(fault) if fault.kind == FaultKind::Busy && !view.has_fallen() => {
+                view.ask(&Ask::Abort { spec: view.spec })?;
+                let why = "rolled back: what it had read was undone as it ended".to_owned();
+                Attempt::Undone { why, after: Vec::new(), refusal: None }
+            }
             // What was asked came too late: others had decided.
             Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view),
             attempt => attempt?,
@@ -287,6 +304,34 @@ impl Cli {
             held.release().map_err(host_fault("the output that was held back"))?;
         }
         Ok(attempt)
+    }
+
+    /// Watches the command to its end, also when it goes back and ends again; what it comes to.
+    fn watch(&self, watch: &Watch<'_>, running: &Running) -> Result<(u8, Verdict), Fault> {
+        loop {
+            let ending = watch.run(running)?;
+            let (code, verdict) = self.judge(ending);
+            watch.end_all();
+            let waits = !self.no_wait && matches!(verdict, Verdict::Commit);
+            match watch.settle(running.main(), waits)? {
+                Settled::Back => {}
+                Settled::Yes => return Ok((code, verdict)),
+                Settled::Asked(signal) => return Ok((128 + signal as u8, Verdict::Abort)),
+            }
+        }
+    }
+
+    /// Why the command can go back to its start only, when others' work that it has read is undone.
+    fn restarts(&self) -> Option<String> {
+        let why = match () {
+            () if self.from_start => "--from-start",
+            () if self.output == Output::Hold => "--output hold can't take back what was said since",
+            () if !nix::unistd::geteuid().is_root() || is_user_namespace() => {
+                "bringing a process back takes the rights of root"
+            }
+            () => return None,
+        };
+        Some(why.to_owned())
     }
 
     fn not_started(&self, view: &JobView, error: std::io::Error) -> Result<Attempt, Fault> {

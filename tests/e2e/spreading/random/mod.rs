@@ -181,7 +181,9 @@ impl Run<'_> {
         println!("final: {finals:?}");
         match finals.contains(&job) {
             true => finals.into_iter().for_each(|job| self.ended(job, Some(0))),
-            false => until(&format!("job {job} has voted"), || self.state_of(job).as_deref() == Some("voted")),
+            false => until(&format!("job {job} has voted"), || {
+                self.state_of(job).as_deref().is_some_and(|state| state == "voted" || state == "done")
+            }),
         }
         self.compare();
     }

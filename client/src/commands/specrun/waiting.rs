@@ -1,0 +1,45 @@
+//! Waiting for others' decisions without being deaf to anything else.
+
+use super::{Scene, host_fault};
+use crate::control::{self, unexpected};
+use crate::job::supervise::Woken;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::id::SpecId;
+use mojavefs::wire::control::{Answer, Ask};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// How a wait for others ended.
+pub(super) enum Awaited {
+    /// These are undecided still.
+    Open(Vec<SpecId>),
+    /// They wait for the very job that would wait for them.
+    InVain,
+    /// This signal asked for the end.
+    Asked(i32),
+    /// The bell was rung.
+    Rung,
+}
+
+impl Scene<'_> {
+    /// Waits for the decision of these, for a while; `behind` is the job that does.
+    pub(super) fn await_decided(
+        &self,
+        specs: &[SpecId],
+        behind: Option<SpecId>,
+        bell: Option<BorrowedFd<'_>>,
+    ) -> Result<Awaited, Fault> {
+        let stream = self.filesystem.connect()?;
+        control::put(&stream, &Ask::Await { specs: specs.to_vec(), behind })?;
+        let awaited: Vec<BorrowedFd<'_>> = std::iter::once(stream.as_fd()).chain(bell).collect();
+        match self.supervisor.wait_for(&awaited).map_err(host_fault("wait for others"))? {
+            Woken::Asked(signal) => Ok(Awaited::Asked(signal)),
+            Woken::By(0) => match control::answer(&stream) {
+                Ok((Answer::Specs(open), _)) => Ok(Awaited::Open(open)),
+                Ok((other, _)) => Err(unexpected(&other)),
+                Err(fault) if fault.kind == FaultKind::Deadlock => Ok(Awaited::InVain),
+                Err(fault) => Err(fault),
+            },
+            Woken::By(_) => Ok(Awaited::Rung),
+        }
+    }
+}

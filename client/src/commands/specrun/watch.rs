@@ -1,0 +1,220 @@
+//! A job while it runs: its process is checkpointed before it depends on others, and taken back when one of these is undone.
+
+use super::report::{Voice, because};
+use super::waiting::Awaited;
+use super::{Attempt, Cli, Scene, host_fault};
+use crate::control::unexpected;
+use crate::job::checkpoint::{Checkpoints, Ledger};
+use crate::job::supervise::{self, Ending, Ground, Running, Woken};
+use crate::job::{JobView, Todo};
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::id::SpecId;
+use mojavefs::wire::Fall;
+use mojavefs::wire::control::{Answer, Ask};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::cell::{Cell, RefCell};
+use std::os::fd::BorrowedFd;
+
+/// One attempt of a job.
+pub(super) struct Watch<'a> {
+    cli: &'a Cli,
+    scene: &'a Scene<'a>,
+    view: &'a JobView,
+    checkpoints: RefCell<Checkpoints>,
+    /// How often it went back to a checkpoint.
+    returns: Cell<u64>,
+    /// It could not: it is undone as a whole, and why.
+    lost: RefCell<Option<(String, Vec<SpecId>)>>,
+}
+
+/// What became of a job whose command has ended.
+pub(super) enum Settled {
+    /// It need not go back any more.
+    Yes,
+    /// It went back, and its command runs again.
+    Back,
+    /// This signal asked for its end.
+    Asked(i32),
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(cli: &'a Cli, scene: &'a Scene<'a>, view: &'a JobView) -> Self {
+        Watch { cli, scene, view, checkpoints: RefCell::default(), returns: Cell::new(0), lost: RefCell::default() }
+    }
+
+    fn voice(&self) -> Voice {
+        self.cli.voice()
+    }
+
+    /// Runs to the command's end.
+    pub(super) fn run(&self, running: &Running) -> Result<Ending, Fault> {
+        let ending = self.scene.supervisor.watch(running, self).map_err(host_fault("watch the command"))?;
+        self.cli.interrupt(self.view, true);
+        Ok(ending)
+    }
+
+    /// Ends what a command has left behind, but for its checkpoints.
+    pub(super) fn end_all(&self) {
+        supervise::end_all_but(&self.checkpoints.borrow().pids());
+    }
+
+    /// Nothing goes back any more.
+    pub(super) fn forget(&self) {
+        self.checkpoints.take();
+    }
+
+    /// Why the whole job was undone from here, if it was.
+    pub(super) fn lost(&self) -> Option<Attempt> {
+        let (why, after) = self.lost.take()?;
+        Some(Attempt::Undone { why, after, refusal: None })
+    }
+
+    /// The command has ended: says whether it went back to a checkpoint since. If it `waits`, it is kept until nothing can take
+    /// it back any more.
+    pub(super) fn settle(&self, main: Pid, waits: bool) -> Result<Settled, Fault> {
+        let before = self.returns.get();
+        let mut told = false;
+        loop {
+            self.attend(main);
+            if self.returns.get() > before {
+                return Ok(Settled::Back);
+            }
+            if self.checkpoints.borrow().is_empty() || self.has_fallen() {
+                return Ok(Settled::Yes);
+            }
+            let open = match self.view.ask(&Ask::Unsettled { spec: self.view.spec }) {
+                Ok(Answer::Specs(open)) => open,
+                Ok(other) => return Err(unexpected(&other)),
+                // It is to go back, which is told at once.
+                Err(fault) if fault.kind == FaultKind::Again => {
+                    let bell = [self.view.bell()];
+                    match self.scene.supervisor.wait_for(&bell).map_err(host_fault("wait for the daemon"))? {
+                        Woken::Asked(signal) => return Ok(Settled::Asked(signal)),
+                        Woken::By(_) => continue,
+                    }
+                }
+                Err(fault) => return Err(fault),
+            };
+            if open.is_empty() || !waits {
+                return Ok(Settled::Yes);
+            }
+            if !told {
+                let numbers: Vec<String> = open.iter().map(ToString::to_string).collect();
+                self.voice().note(&format!("done; waits until {} is decided", numbers.join(", ")));
+                told = true;
+            }
+            match self.scene.await_decided(&open, Some(self.view.spec), Some(self.view.bell()))? {
+                Awaited::Open(_) | Awaited::Rung => {}
+                Awaited::InVain => return Ok(Settled::Yes),
+                Awaited::Asked(signal) => return Ok(Settled::Asked(signal)),
+            }
+        }
+    }
+
+    fn go_back(&self, leg: SpecId, why: Option<Fall>, main: Pid) {
+        let (text, met) = match &why {
+            Some(fall) => (because(fall), fall.met.clone()),
+            None => ("rolled back by somebody else".to_owned(), Vec::new()),
+        };
+        let used = self.scene.again.get();
+        if used == self.cli.retries {
+            return self.lose(text, met);
+        }
+        self.scene.again.set(used + 1);
+        self.voice().note(&format!("{text}; going on from the read ({} of {})", used + 1, self.cli.retries));
+        let back = self.checkpoints.borrow_mut().go_back(leg, main, || self.ready(leg, &met, main));
+        match back {
+            Ok(()) => self.returns.set(self.returns.get() + 1),
+            Err(failed) => self.lose(format!("{text}; {failed}"), met),
+        }
+    }
+
+    /// The process is there, and has not gone on yet: the view is to show what it had before.
+    fn ready(&self, leg: SpecId, met: &[SpecId], main: Pid) -> Result<(), String> {
+        let failed = |fault: Fault| fault.to_string();
+        self.view.ask(&Ask::Undo { spec: leg, drained: false }).map_err(failed)?;
+        // Two that keep meeting would meet again.
+        let mut open = met.to_vec();
+        while !open.is_empty() {
+            let awaited = self.scene.await_decided(&open, Some(self.view.spec), Some(self.view.bell()));
+            open = match awaited.map_err(failed)? {
+                Awaited::Open(open) => open,
+                // It runs, and is then asked in its turn.
+                Awaited::Asked(signal) => {
+                    let signal = Signal::try_from(signal).unwrap_or(Signal::SIGTERM);
+                    return kill(main, signal).map_err(|errno| errno.to_string());
+                }
+                Awaited::InVain | Awaited::Rung => break,
+            };
+        }
+        Ok(())
+    }
+
+    /// Gives the whole job up.
+    fn lose(&self, why: String, after: Vec<SpecId>) {
+        self.lost.replace(Some((why, after)));
+        self.forget();
+        if let Err(fault) = self.view.ask(&Ask::Abort { spec: self.view.spec }) {
+            // It is undone when its view closes.
+            self.voice().note(&format!("{fault}"));
+        }
+    }
+}
+
+impl Ground for Watch<'_> {
+    fn has_fallen(&self) -> bool {
+        self.view.has_fallen() || self.lost.borrow().is_some()
+    }
+
+    fn interrupt(&self) {
+        self.cli.interrupt(self.view, false);
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.view.bell())
+    }
+
+    fn attend(&self, main: Pid) {
+        while let Some(todo) = self.view.next_todo() {
+            match todo {
+                Todo::Stop { ticket, pid } => {
+                    let book = Book { view: self.view, ticket };
+                    let taken = self.checkpoints.borrow_mut().take(main, pid, self.view.mount(), &book);
+                    if let Err(error) = taken {
+                        self.lose(format!("rolled back: a checkpoint failed: {error}"), Vec::new());
+                    }
+                }
+                Todo::GoBack { leg, why } if self.checkpoints.borrow().has(leg) => self.go_back(leg, why, main),
+                // It belongs to one that has gone already.
+                Todo::GoBack { .. } => {}
+            }
+        }
+    }
+}
+
+/// Where the daemon keeps account of a job's legs.
+struct Book<'a> {
+    view: &'a JobView,
+    ticket: u64,
+}
+
+impl Ledger for Book<'_> {
+    fn stopped(&self, why_not: Option<String>) -> bool {
+        self.view.ask(&Ask::Stopped { ticket: self.ticket, why_not }).is_ok()
+    }
+
+    fn begin_leg(&self) -> Result<SpecId, String> {
+        match self.view.ask(&Ask::Leg) {
+            Ok(Answer::Started { spec, .. }) => Ok(spec),
+            Ok(other) => Err(unexpected(&other).to_string()),
+            Err(fault) => Err(fault.to_string()),
+        }
+    }
+
+    fn no_leg(&self, why: String) {
+        if let Err(fault) = self.view.ask(&Ask::NoLeg { why }) {
+            tracing::debug!("{fault}");
+        }
+    }
+}

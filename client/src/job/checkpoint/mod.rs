@@ -1,0 +1,180 @@
+//! Checkpoints of a job's process in the middle of a system call, and the way back to them.
+//!
+//! A process that is about to read another job's undecided work is stopped on its way out of the call, which is answered with
+//! `EINTR`. A fork made in its place is the checkpoint, which sleeps; the process makes the call again and becomes part of the
+//! other. If that one is undone, the process is ended, and a process made from the checkpoint takes its number and makes the
+//! same call again. The program notices nothing. Works for a job of one process with one thread that has the rights to bring a
+//! number back; any other goes back to its start.
+
+mod kernel;
+mod obstacles;
+mod tracee;
+
+use super::supervise;
+use crate::limits::CHECKPOINTS_MAX;
+use crate::mount;
+use kernel::Kernel;
+use mojavefs::id::SpecId;
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use tracee::{Point, Tracee};
+
+/// `struct clone_args`, in 8-byte fields: which of them is what.
+const CLONE_ARGS_FIELDS: usize = 11;
+const FIELD_FLAGS: usize = 0;
+const FIELD_SET_TID: usize = 8;
+const FIELD_SET_TID_SIZE: usize = 9;
+
+/// One who decides whether a checkpoint counts.
+pub(crate) trait Ledger {
+    /// The process was stopped, or why not. False if that comes too late.
+    fn stopped(&self, why_not: Option<String>) -> bool;
+    /// The process has a checkpoint: its job begins a leg.
+    fn begin_leg(&self) -> Result<SpecId, String>;
+    /// It has none.
+    fn no_leg(&self, why: String);
+}
+
+/// The checkpoints of a job, the oldest first.
+#[derive(Default)]
+pub(crate) struct Checkpoints {
+    taken: Vec<Checkpoint>,
+}
+
+/// A process that sleeps in the middle of a call.
+struct Checkpoint {
+    /// The leg that began with it.
+    leg: SpecId,
+    asleep: Asleep,
+    point: Point,
+    kernel: Kernel,
+}
+
+/// A stopped process that never goes on: it ends with this.
+struct Asleep(Option<Tracee>);
+
+impl Checkpoints {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// Whether a leg began with one of them.
+    pub(crate) fn has(&self, leg: SpecId) -> bool {
+        self.taken.iter().any(|checkpoint| checkpoint.leg == leg)
+    }
+
+    /// Their processes.
+    pub(crate) fn pids(&self) -> Vec<Pid> {
+        self.taken.iter().filter_map(|checkpoint| checkpoint.asleep.0.as_ref()).map(Tracee::pid).collect()
+    }
+
+    /// Takes one of the job's main process, on behalf of a call of process `caller` that waits for it. `mount` is the job's.
+    /// An error leaves the process in nobody's hands.
+    pub(crate) fn take(&mut self, main: Pid, caller: u32, mount: &File, ledger: &dyn Ledger) -> io::Result<()> {
+        let obstacle = match self.taken.len() < CHECKPOINTS_MAX {
+            true => obstacles::find(main, caller, &self.pids()).unwrap_or_else(|error| Some(error.to_string())),
+            false => Some(format!("the job has {CHECKPOINTS_MAX} checkpoints already")),
+        };
+        let tracee = match obstacle {
+            None => Tracee::seize(main).map_err(|error| format!("the process can't be stopped: {error}")),
+            Some(obstacle) => Err(obstacle),
+        };
+        let (counts, tracee) = match tracee {
+            Ok(tracee) => (ledger.stopped(None), tracee),
+            Err(why) => {
+                ledger.stopped(Some(why));
+                return Ok(());
+            }
+        };
+        let point = tracee.stopped()?;
+        if counts {
+            match self.checkpoint(&tracee, &point, mount, ledger) {
+                Ok(checkpoint) => self.taken.push(checkpoint),
+                Err(why) => ledger.no_leg(why),
+            }
+        }
+        tracee.let_go(&point)
+    }
+
+    fn checkpoint(
+        &self,
+        tracee: &Tracee,
+        point: &Point,
+        mount: &File,
+        ledger: &dyn Ledger,
+    ) -> Result<Checkpoint, String> {
+        let failed = |error: io::Error| format!("the checkpoint failed: {error}");
+        if let Some(obstacle) = point.obstacle(tracee).map_err(failed)? {
+            return Err(obstacle);
+        }
+        let kernel = Kernel::note(tracee, point, mount).map_err(failed)?;
+        // As if the process's parent had started it: then so can one that is made from it.
+        let flags = libc::CLONE_PARENT as u64;
+        let copy = tracee.call_clone(point, libc::SYS_clone, &[flags]).map_err(failed)?;
+        let dies_with_me = copy.die_with_me();
+        let asleep = Asleep(Some(copy));
+        dies_with_me.map_err(failed)?;
+        // What was written into mappings so far belongs to what comes before.
+        mount::drain(mount).map_err(failed)?;
+        Ok(Checkpoint { leg: ledger.begin_leg()?, asleep, point: *point, kernel })
+    }
+
+    /// Ends the job's processes and brings its main one back to where `leg` began; `before` runs when it is there and has not
+    /// gone on yet. After an error the job has no processes any more.
+    pub(crate) fn go_back(
+        &mut self,
+        leg: SpecId,
+        main: Pid,
+        before: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
+        let at = self.taken.iter().position(|checkpoint| checkpoint.leg == leg);
+        let at = at.ok_or_else(|| format!("leg {leg} has no checkpoint"))?;
+        self.taken.truncate(at + 1);
+        supervise::end_all_but(&self.pids());
+        let Some(checkpoint) = self.taken.pop() else { return Err("the checkpoint is gone".to_owned()) };
+        let failed = |error: io::Error| format!("process {main} could not be brought back: {error}");
+        let back = checkpoint.revive(main).map_err(failed)?;
+        let ready = checkpoint.kernel.put_back(&back, &checkpoint.point).map_err(failed);
+        match ready.and_then(|()| before()) {
+            Ok(()) => back.let_go(&checkpoint.point).map_err(failed),
+            Err(why) => {
+                drop(Asleep(Some(back)));
+                Err(why)
+            }
+        }
+    }
+}
+
+impl Checkpoint {
+    /// A process made from it, under the number of the one that it was made from.
+    fn revive(&self, number: Pid) -> io::Result<Tracee> {
+        let asleep = self.asleep.0.as_ref().ok_or_else(|| io::Error::other("the checkpoint is gone"))?;
+        asleep.with_scratch(&self.point, |memory, at| {
+            let mut arguments = [0u64; CLONE_ARGS_FIELDS];
+            let after = size_of_val(&arguments) as u64;
+            arguments[FIELD_FLAGS] = libc::CLONE_PARENT as u64;
+            arguments[FIELD_SET_TID] = at + after;
+            arguments[FIELD_SET_TID_SIZE] = 1;
+            let bytes: Vec<u8> = arguments.iter().flat_map(|field| field.to_ne_bytes()).collect();
+            memory.write_all_at(&bytes, at)?;
+            memory.write_all_at(&number.as_raw().to_ne_bytes(), at + after)?;
+            asleep.call_clone(&self.point, libc::SYS_clone3, &[at, after])
+        })
+    }
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        let Some(tracee) = self.0.take() else { return };
+        let pid = tracee.pid();
+        let _ = kill(pid, Signal::SIGKILL);
+        // Its death comes to its tracer, which is this thread, and to its parent, which is this process.
+        let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
+        std::mem::forget(tracee);
+    }
+}

@@ -1,0 +1,194 @@
+//! A process that is stopped, and system calls made in its place (`ptrace(2)`).
+
+use crate::limits::{POLL_INTERVAL, STOP_CALL_TIME_MAX};
+use crate::sys;
+use nix::libc::{self, user_regs_struct};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
+/// `syscall`, in the machine's language.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// Where a program with 64 bits runs.
+const CODE_SEGMENT_64: u64 = 0x33;
+/// What a call that was interrupted returns: `EINTR`, or one of the kernel's own codes for "again".
+const INTERRUPTED: [i64; 5] = [-(libc::EINTR as i64), -512, -513, -514, -516];
+/// How far below its stack a program may keep something, in bytes.
+const RED_ZONE_BYTES: u64 = 128;
+/// Room for what injected calls read and write, in bytes.
+pub(super) const SCRATCH_BYTES: usize = 256;
+
+/// A process that this thread stops and lets go. Dropping it lets it go as it is.
+pub(super) struct Tracee {
+    pid: Pid,
+}
+
+/// Where a process stands, and the signals that it has blocked.
+#[derive(Clone, Copy)]
+pub(super) struct Point {
+    registers: user_regs_struct,
+    mask: u64,
+}
+
+impl Tracee {
+    /// Takes hold of a process that waits in a system call; it stops on its way out of it.
+    pub(super) fn seize(pid: Pid) -> io::Result<Tracee> {
+        let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE;
+        ptrace::seize(pid, options)?;
+        let tracee = Tracee { pid };
+        ptrace::interrupt(pid)?;
+        Ok(tracee)
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Waits until it has stopped, and keeps signals from it until it is let go.
+    pub(super) fn stopped(&self) -> io::Result<Point> {
+        self.wait()?;
+        let point = Point { registers: ptrace::getregs(self.pid)?, mask: sys::ptrace_mask(self.pid)? };
+        sys::ptrace_set_mask(self.pid, u64::MAX)?;
+        Ok(point)
+    }
+
+    /// Waits for its next stop.
+    fn wait(&self) -> io::Result<WaitStatus> {
+        let deadline = Instant::now() + STOP_CALL_TIME_MAX;
+        loop {
+            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL))? {
+                WaitStatus::StillAlive if Instant::now() >= deadline => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {} does not stop", self.pid)));
+                }
+                WaitStatus::StillAlive => std::thread::sleep(POLL_INTERVAL / 100),
+                WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
+                    return Err(io::Error::other(format!("process {} has ended", self.pid)));
+                }
+                status => return Ok(status),
+            }
+        }
+    }
+
+    /// Makes a system call in the place of the process, at `point`. Returns what it returns.
+    pub(super) fn call(&self, point: &Point, number: i64, arguments: &[u64]) -> io::Result<i64> {
+        self.call_with(point, number, arguments, |_| Ok(()))
+    }
+
+    /// The same for a call that makes a process, which is stopped where it begins.
+    pub(super) fn call_clone(&self, point: &Point, number: i64, arguments: &[u64]) -> io::Result<Tracee> {
+        let mut made = None;
+        let result = self.call_with(point, number, arguments, |status| {
+            if matches!(status, WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_CLONE)) {
+                made = Some(Tracee { pid: Pid::from_raw(ptrace::getevent(self.pid)? as i32) });
+            }
+            Ok(())
+        })?;
+        let Some(made) = made else { return Err(io::Error::from_raw_os_error(-result as i32)) };
+        made.wait()?;
+        Ok(made)
+    }
+
+    fn call_with(
+        &self,
+        point: &Point,
+        number: i64,
+        arguments: &[u64],
+        mut on_event: impl FnMut(WaitStatus) -> io::Result<()>,
+    ) -> io::Result<i64> {
+        let mut registers = point.registers;
+        registers.rip = point.instruction();
+        registers.rax = number.cast_unsigned();
+        registers.orig_rax = u64::MAX;
+        let places =
+            [&mut registers.rdi, &mut registers.rsi, &mut registers.rdx, &mut registers.r10, &mut registers.r8];
+        for (at, place) in places.into_iter().enumerate() {
+            *place = arguments.get(at).copied().unwrap_or(0);
+        }
+        ptrace::setregs(self.pid, registers)?;
+        // Into the call and out of it.
+        let mut stops = 0;
+        while stops < 2 {
+            ptrace::syscall(self.pid, None)?;
+            match self.wait()? {
+                WaitStatus::PtraceSyscall(_) => stops += 1,
+                status => on_event(status)?,
+            }
+        }
+        Ok(ptrace::getregs(self.pid)?.rax.cast_signed())
+    }
+
+    /// Runs `work` with room in the memory of the process, at this address; it holds then what it held before.
+    pub(super) fn with_scratch<T>(
+        &self,
+        point: &Point,
+        work: impl FnOnce(&File, u64) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let memory = File::options().read(true).write(true).open(format!("/proc/{}/mem", self.pid))?;
+        let address = (point.registers.rsp - RED_ZONE_BYTES - SCRATCH_BYTES as u64) & !63;
+        let mut before = [0u8; SCRATCH_BYTES];
+        memory.read_exact_at(&mut before, address)?;
+        let result = work(&memory, address);
+        memory.write_all_at(&before, address)?;
+        result
+    }
+
+    /// Puts the process where it is to go on, without letting it go.
+    pub(super) fn put(&self, point: &Point) -> io::Result<()> {
+        Ok(ptrace::setregs(self.pid, point.again())?)
+    }
+
+    /// It dies when this process does.
+    pub(super) fn die_with_me(&self) -> io::Result<()> {
+        let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE;
+        Ok(ptrace::setoptions(self.pid, options | Options::PTRACE_O_EXITKILL)?)
+    }
+
+    /// It goes on at `point`: makes a call again that was interrupted there.
+    pub(super) fn let_go(self, point: &Point) -> io::Result<()> {
+        self.put(point)?;
+        sys::ptrace_set_mask(self.pid, point.mask)?;
+        ptrace::detach(self.pid, None)?;
+        std::mem::forget(self);
+        Ok(())
+    }
+}
+
+impl Drop for Tracee {
+    fn drop(&mut self) {
+        // One that has not stopped yet can't be let go before.
+        if ptrace::detach(self.pid, None).is_err() && self.wait().is_ok() {
+            let _ = ptrace::detach(self.pid, None);
+        }
+    }
+}
+
+impl Point {
+    /// Where the call was made.
+    fn instruction(&self) -> u64 {
+        self.registers.rip - SYSCALL.len() as u64
+    }
+
+    /// Why no call can be made there, if so.
+    pub(super) fn obstacle(&self, tracee: &Tracee) -> io::Result<Option<String>> {
+        let mut code = [0u8; SYSCALL.len()];
+        File::open(format!("/proc/{}/mem", tracee.pid))?.read_exact_at(&mut code, self.instruction())?;
+        let in_call = self.registers.orig_rax.cast_signed() >= 0;
+        let ordinary = in_call && self.registers.cs == CODE_SEGMENT_64 && code == SYSCALL;
+        Ok((!ordinary).then(|| "it is no program of 64 bits in an ordinary system call".to_owned()))
+    }
+
+    /// The registers with which the interrupted call is made again; one that has come to an end stays ended.
+    fn again(&self) -> user_regs_struct {
+        let mut registers = self.registers;
+        if registers.orig_rax.cast_signed() >= 0 && INTERRUPTED.contains(&registers.rax.cast_signed()) {
+            registers.rax = registers.orig_rax;
+            registers.rip = self.instruction();
+        }
+        registers.orig_rax = u64::MAX;
+        registers
+    }
+}

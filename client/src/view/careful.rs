@@ -1,0 +1,108 @@
+//! A session for the view of a job that makes checkpoints: before it joins another's undecided work, the process that reads is
+//! stopped on its way out of the call, so that the call can be made again, now and after a rollback.
+
+use crate::limits::{CHECKPOINT_TIME_MAX, CHECKPOINT_TRIES_MAX};
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::id::ViewId;
+use mojavefs::wire::{Connection, ConnectionExt, NoticeSink, Reply, Request};
+use parking_lot::Mutex;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
+
+thread_local! {
+    static CALLER: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// The process that waits in a system call for what this thread does, for as long as this lives.
+pub(crate) struct Caller(());
+
+impl Caller {
+    /// As the kernel numbers it; 0 is the kernel itself.
+    pub(crate) fn is(pid: u32) -> Caller {
+        CALLER.set(Some(pid).filter(|pid| *pid != 0));
+        Caller(())
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        CALLER.set(None);
+    }
+}
+
+/// Asks the one who supervises the job, by number and process; false if nobody is there.
+pub(crate) type Question = dyn Fn(u64, u32) -> bool + Send + Sync;
+
+/// Asks before it joins.
+pub(crate) struct Careful {
+    server: Arc<dyn Connection>,
+    view: ViewId,
+    question: OnceLock<Box<Question>>,
+    next: AtomicU64,
+    /// Those who wait for an answer: why the process was not stopped, or nothing if it was.
+    waiting: Mutex<HashMap<u64, Sender<Option<String>>>>,
+}
+
+impl Careful {
+    /// For one view of a session.
+    pub(crate) fn new(server: Arc<dyn Connection>, view: ViewId) -> Self {
+        let waiting = Mutex::default();
+        Careful { server, view, question: OnceLock::new(), next: AtomicU64::new(1), waiting }
+    }
+
+    /// Whom to ask.
+    pub(crate) fn ask_by(&self, question: Box<Question>) {
+        drop(self.question.set(question));
+    }
+
+    /// The answer to a question; false if it comes too late.
+    pub(crate) fn answer(&self, ticket: u64, why_not: Option<String>) -> bool {
+        self.waiting.lock().remove(&ticket).is_some_and(|sender| sender.send(why_not).is_ok())
+    }
+
+    /// Has the process that waits for this thread stopped; else says why not.
+    fn stop(&self) -> Result<(), String> {
+        let pid = CALLER.get().ok_or("the read could not be interrupted: it had the file open, or maps it")?;
+        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = channel();
+        self.waiting.lock().insert(ticket, sender);
+        let asked = self.question.get().is_some_and(|question| question(ticket, pid));
+        let in_time = asked.then(|| answer.recv_timeout(CHECKPOINT_TIME_MAX).ok()).flatten();
+        let said = match (in_time, self.waiting.lock().remove(&ticket)) {
+            (Some(said), _) => Some(said),
+            // Nobody can answer any more.
+            (None, Some(_)) => None,
+            // It is being answered at this moment.
+            (None, None) => answer.recv().ok(),
+        };
+        said.unwrap_or_else(|| Some("the checkpoint took too long".to_owned())).map_or(Ok(()), Err)
+    }
+}
+
+impl Connection for Careful {
+    fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        for _ in 0..CHECKPOINT_TRIES_MAX {
+            match self.server.call(request.clone()) {
+                Err(fault) if fault.kind == FaultKind::Checkpoint => match self.stop() {
+                    Ok(()) => {
+                        return Err(Fault::new(FaultKind::Interrupted, "the call is made again from a checkpoint"));
+                    }
+                    Err(why) => self.server.done(Request::NoLeg { view: self.view, why })?,
+                },
+                result => return result,
+            }
+        }
+        Err(Fault::new(FaultKind::Busy, "others change this all the time; try again later"))
+    }
+
+    fn set_notice_sink(&self, sink: Arc<dyn NoticeSink>) {
+        self.server.set_notice_sink(sink);
+    }
+
+    fn is_embedded(&self) -> bool {
+        self.server.is_embedded()
+    }
+}

@@ -1,0 +1,244 @@
+//! Decisions: what a vote to commit and an abort lead to.
+
+use super::conflicts::Standing;
+use super::{Aftermath, Coordinator, Job, State, graph_fault};
+use crate::ops::fault;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::graph::{Effect, Event, Owner, Resume};
+use mojavefs::id::{IntervalId, SpecId};
+use mojavefs::wire::{Outcome, Resolution, SpecState};
+use std::sync::atomic::Ordering;
+
+impl Coordinator {
+    /// A vote to commit, by the owner or root; refused while conflicts stand.
+    pub(crate) fn commit(
+        &self,
+        spec: SpecId,
+        uid: u32,
+        resolutions: &[Resolution],
+    ) -> Result<(Outcome, Aftermath), Fault> {
+        if let Some(outcome) = self.decided(spec, SpecState::Committed)? {
+            return Ok((outcome, Aftermath::default()));
+        }
+        let (context, intervals) = {
+            let state = self.state.lock();
+            let job = state.job(spec, uid)?;
+            (job.context, job.intervals.clone())
+        };
+        let standing = self.conflicts.of(context);
+        if !standing.is_empty() && !resolutions.is_empty() {
+            return self.commit_resolved(spec, uid, resolutions);
+        }
+        if standing.is_empty() {
+            // Most of what a commit must make durable is written before anybody is kept waiting.
+            self.store.sync_early(&intervals).map_err(fault::store)?;
+        }
+        let _exclusive = self.decisions.write();
+        let mut state = self.state.lock();
+        let standing = self.conflicts.of(context);
+        let job = state.job(spec, uid)?;
+        job.must_be_there()?;
+        if !standing.is_empty() {
+            let outcome = self.refusal(&state, job, &standing);
+            return Ok((outcome, Aftermath::default()));
+        }
+        let outcome = Outcome::of(spec, SpecState::Committed, job.changes(&self.store));
+        let votes = job.votes();
+        if let Some(aftermath) = self.absorb(&mut state, spec)? {
+            return Ok((Outcome { state: SpecState::Voted, ..outcome }, aftermath));
+        }
+        if state.jobs[&spec].parent.is_none() && !state.is_final_by(spec, &votes) {
+            self.record_vote(&mut state, spec)?;
+        }
+        let mut aftermath = self.vote(&mut state, spec, &votes)?;
+        aftermath.clashing = std::mem::take(&mut state.clashing);
+        self.decided.notify_all();
+        let Some(job) = state.jobs.get(&spec) else { return Ok((outcome, aftermath)) };
+        let waits_for = match job.parent {
+            Some(_) => Vec::new(),
+            None => state.open_under(job),
+        };
+        Ok((Outcome { state: SpecState::Voted, waits_for, ..outcome }, aftermath))
+    }
+
+    /// Casts an owner's votes, and carries out what follows.
+    pub(super) fn vote(&self, state: &mut State, spec: SpecId, votes: &[Event]) -> Result<Aftermath, Fault> {
+        let Some((last, before)) = votes.split_last() else { return Ok(Aftermath::default()) };
+        for vote in before {
+            // Nothing is final by these: the vote for the job's own speculation is the last.
+            state.apply(vote).map_err(graph_fault)?;
+        }
+        loop {
+            let Some(Effect::Final { intervals, specs }) = state.graph.preview(last).map_err(graph_fault)?.pop() else {
+                state.apply(last).map_err(graph_fault)?;
+                if let Some(job) = state.jobs.get_mut(&spec).filter(|job| !job.is_held()) {
+                    job.state = SpecState::Voted;
+                }
+                return self.fold(state, spec);
+            };
+            // Conflicts of those that have waited for this vote are noticed in the step that would make them final.
+            let clashing = specs.iter().copied().filter(|spec| state.is_clashing(*spec, &self.conflicts));
+            let clashing: Vec<SpecId> = clashing.collect();
+            if clashing.is_empty() {
+                return self.make_final(state, last, intervals, &specs);
+            }
+            for spec in clashing {
+                state.apply(&Event::Conflict { spec }).map_err(graph_fault)?;
+                state.clashing.extend(state.jobs.get(&spec).map(|job| (job.context, spec)));
+            }
+        }
+    }
+
+    fn refusal(&self, state: &State, job: &Job, standing: &Standing) -> Outcome {
+        Outcome {
+            conflicts: self.named(&state.sight(job), standing),
+            conflicts_more: standing.more,
+            ..Outcome::of(job.spec, job.state, job.changes(&self.store))
+        }
+    }
+
+    /// The answer for a decision that was made before; an error if it was made the other way.
+    fn decided(&self, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
+        use mojavefs::graph::Outcome as Decided;
+        let state = self.state.lock();
+        if let Some(outcome) = state.absorbed_outcome(spec) {
+            return match wanted {
+                SpecState::Aborted => Err(into_its_surroundings(spec)),
+                _ => Ok(Some(outcome)),
+            };
+        }
+        let decided = match state.graph.outcome(spec) {
+            None => return Ok(None),
+            Some(Decided::Committed) => SpecState::Committed,
+            Some(Decided::Aborted) => SpecState::Aborted,
+        };
+        if decided == wanted {
+            return Ok(Some(Outcome::of(spec, decided, 0)));
+        }
+        let how = if decided == SpecState::Committed { "committed" } else { "aborted" };
+        Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is {how} already")))
+    }
+
+    /// Carries out that a vote makes something final: durably first, then for everybody to see.
+    fn make_final(
+        &self,
+        state: &mut State,
+        vote: &Event,
+        mut all: Vec<IntervalId>,
+        specs: &[SpecId],
+    ) -> Result<Aftermath, Fault> {
+        let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
+        all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
+        all.sort_unstable();
+        all.dedup();
+        let held: Vec<SpecId> = jobs.iter().filter(|job| job.recorded).map(|job| job.spec).collect();
+        let rebased = |seq| state.rebased_records(&all, specs, seq, &self.conflicts);
+        let seq = match self.store.commit(&all, &held, &rebased) {
+            Ok(seq) => seq,
+            Err(error) => {
+                let failed: Vec<(SpecId, Owner)> = jobs.iter().map(|job| (job.spec, job.owner())).collect();
+                jobs.into_iter().for_each(|job| state.insert(job));
+                self.undo_failed(state, &failed);
+                let text = format!("{error}; speculation {} was rolled back", list(specs));
+                return Err(Fault::new(fault::store(error).kind, text));
+            }
+        };
+        state.apply(vote).map_err(graph_fault)?;
+        let mut aftermath = Aftermath { rescoped: state.rebase(&all, specs, &self.store, seq), ..Aftermath::default() };
+        jobs.iter().for_each(|job| drop(self.conflicts.decided(job.context, false)));
+        state.end_contexts(&jobs);
+        aftermath.on_trunk.extend(all);
+        aftermath.committed.extend(jobs.iter().map(|job| (job.context, job.spec)));
+        aftermath.jobs.extend(jobs);
+        Ok(aftermath)
+    }
+
+    /// A commit could not be made durable and is known not to have happened: it is an abort, of everything on top of it too.
+    fn undo_failed(&self, state: &mut State, failed: &[(SpecId, Owner)]) {
+        for (spec, owner) in failed {
+            // One that fell with another before it is aborted already, which is no error.
+            let abort = Event::Abort { owner: *owner, spec: *spec, code: 1, retry: false };
+            if let Err(fault) = self.carry_out_abort(state, &abort) {
+                tracing::error!("undoing a commit of speculation {spec} that failed: {fault}");
+            }
+        }
+    }
+
+    /// An inner job's commit becomes part of the outer one: that one joins it.
+    fn fold(&self, state: &mut State, spec: SpecId) -> Result<Aftermath, Fault> {
+        let inner = state.jobs.get(&spec).expect("the job was found before");
+        let (context, parent, intervals) = (inner.context, inner.parent_context, inner.intervals.clone());
+        let Some(parent) = parent else { return Ok(Aftermath::default()) };
+        inner.over.store(true, Ordering::SeqCst);
+        let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
+        let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
+        // What the outer job does next builds on it, and the outer job can only go back to its start.
+        let join = Event::Read { context: parent, of, interval, resume: Resume::Start };
+        state.apply(&join).map_err(graph_fault)?;
+        let outer = state.contexts.get(&parent).copied();
+        if let Some(outer) = outer.and_then(|outer| state.jobs.get_mut(&outer)) {
+            outer.intervals.extend(intervals.iter().copied());
+            outer.intervals.push(interval);
+            outer.writer = interval;
+        }
+        self.conflicts.fold(context, parent);
+        self.conflicts.outdated(parent);
+        let outer = state.contexts.get(&parent).copied();
+        let rescoped = outer.map(|outer| state.inside(outer)).unwrap_or_default();
+        Ok(Aftermath { folded: Some((context, parent, intervals)), rescoped, ..Aftermath::default() })
+    }
+
+    /// An abort by the owner or root, or, with no user, because the owner is gone.
+    pub(crate) fn abort(&self, spec: SpecId, uid: Option<u32>) -> Result<(Outcome, Aftermath), Fault> {
+        if let Some(outcome) = self.decided(spec, SpecState::Aborted)? {
+            return Ok((outcome, Aftermath::default()));
+        }
+        let _exclusive = self.decisions.write();
+        let mut state = self.state.lock();
+        let job = state.job(spec, uid.unwrap_or(0))?;
+        if job.state == SpecState::Voted && job.parent.is_some() {
+            return Err(into_its_surroundings(spec));
+        }
+        let outcome = Outcome::of(spec, SpecState::Aborted, job.changes(&self.store));
+        // What it owns beside its own it entered later: that falls with it.
+        let event = Event::Abort { owner: job.owner(), spec, code: 1, retry: false };
+        let aftermath = self.carry_out_abort(&mut state, &event)?;
+        Ok((outcome, aftermath))
+    }
+
+    /// Undoes a speculation and everything on top of it.
+    fn carry_out_abort(&self, state: &mut State, abort: &Event) -> Result<Aftermath, Fault> {
+        let effects = state.apply(abort).map_err(graph_fault)?;
+        let falls = self.falls(state, &effects);
+        let mut aftermath = Aftermath::default();
+        self.decided.notify_all();
+        for effect in effects {
+            let Effect::Dead { intervals, specs, .. } = effect else { continue };
+            let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
+            let mut all = intervals;
+            all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
+            all.sort_unstable();
+            all.dedup();
+            let held: Vec<SpecId> = jobs.iter().filter(|job| job.recorded).map(|job| job.spec).collect();
+            state.end_contexts(&jobs);
+            self.store.abort(&all, &held).map_err(fault::store)?;
+            for job in jobs {
+                if job.is_leg() {
+                    state.goes_back(job.parent);
+                }
+                self.conflicts.decided(job.context, true);
+                aftermath.undone.push((job.context, job.spec, falls.get(&job.spec).cloned()));
+                aftermath.jobs.push(job);
+            }
+        }
+        Ok(aftermath)
+    }
+}
+
+fn into_its_surroundings(spec: SpecId) -> Fault {
+    Fault::new(FaultKind::Decided, format!("speculation {spec} is committed into the job around it; abort that one"))
+}
+
+pub(super) fn list(specs: &[SpecId]) -> String {
+    specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,136 @@
+//! Legs of a job: what it did since its process could go back to a call that was about to read others' undecided work.
+//!
+//! A leg is a context inside the job's, and the next one is inside of it. It falls without the job; when the job is decided its
+//! legs become part of it. For everybody else a job and its legs are one.
+
+use super::job::{Kind, Stage};
+use super::{Aftermath, Beginning, Coordinator, Job, State};
+use crate::ops::Scope;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::id::{ContextId, SpecId};
+use mojavefs::wire::SpecState;
+use std::collections::BTreeSet;
+
+impl Coordinator {
+    /// The process of a job, or of its last leg, can go back to this point.
+    pub(crate) fn begin_leg(&self, inside: ContextId) -> Result<(SpecId, ContextId, Scope), Fault> {
+        let info = {
+            let state = self.state.lock();
+            let job = state.job_of(inside)?;
+            if job.state != SpecState::Running {
+                return Err(Fault::new(FaultKind::Decided, format!("speculation {} is voted for already", job.spec)));
+            }
+            job.info.clone()
+        };
+        self.begin(Some(inside), Beginning::part(info, Kind::Leg { fresh: true }, None))
+    }
+
+    /// The process of a job can't go back to this point: what it meets next is joined without.
+    pub(crate) fn excuse(&self, context: ContextId, why: String) -> Result<(), Fault> {
+        let mut state = self.state.lock();
+        let spec = state.job_of(context)?.spec;
+        state.jobs.entry(spec).and_modify(|job| job.excuse = Some(why));
+        Ok(())
+    }
+
+    /// The legs of a job become part of it, the last one first; with it they can go back to its start only. What is to be
+    /// told of each is handed to `told`.
+    pub(crate) fn fold_legs(&self, spec: SpecId, told: impl Fn(Aftermath)) -> Result<(), Fault> {
+        loop {
+            let aftermath = {
+                let _exclusive = self.decisions.write();
+                let mut state = self.state.lock();
+                let Some(leg) = state.parts(spec).last().filter(|part| part.is_leg()).map(|part| part.spec) else {
+                    return Ok(());
+                };
+                match self.absorb(&mut state, leg)? {
+                    Some(aftermath) => aftermath,
+                    None => {
+                        let votes = state.jobs[&leg].votes();
+                        let aftermath = self.vote(&mut state, leg, &votes)?;
+                        state.inherit(leg);
+                        aftermath
+                    }
+                }
+            };
+            told(aftermath);
+        }
+    }
+
+    /// The command of a job has ended: what its legs depend on that is undecided and does not wait for the job itself. An
+    /// error, `Again`, if its process is to be taken back.
+    pub(crate) fn unsettled(&self, spec: SpecId) -> Result<Vec<SpecId>, Fault> {
+        let mut state = self.state.lock();
+        let gone = || Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {spec}"));
+        let job = state.jobs.get_mut(&spec).ok_or_else(gone)?;
+        if job.stage == Stage::GoesBack {
+            return Err(Fault::new(FaultKind::Again, format!("the process of speculation {spec} is to be taken back")));
+        }
+        job.stage = Stage::Ended;
+        let job = &state.jobs[&spec];
+        let parts = state.parts(spec);
+        if parts.iter().any(|part| !self.conflicts.of(part.context).is_empty()) {
+            // Its vote is refused whatever becomes of the others.
+            return Ok(Vec::new());
+        }
+        let legs = parts.into_iter().filter(|part| part.is_leg());
+        let open: BTreeSet<SpecId> = legs.flat_map(|leg| state.open_under(leg)).collect();
+        Ok(open.into_iter().filter(|other| !state.waits_for_itself(job, *other)).collect())
+    }
+
+    /// The process of a job has come back; false if one of the legs that it is still in was undone meanwhile, or all of it.
+    pub(crate) fn is_back(&self, job: ContextId, entered: &[ContextId]) -> bool {
+        let mut state = self.state.lock();
+        let alive = entered.iter().chain([&job]).all(|context| state.contexts.contains_key(context));
+        if alive && let Some(spec) = state.contexts.get(&job).copied() {
+            state.jobs.entry(spec).and_modify(|job| job.stage = Stage::Runs);
+        }
+        alive
+    }
+}
+
+impl State {
+    /// A job and its open legs, each inside the one before.
+    pub(super) fn parts(&self, spec: SpecId) -> Vec<&Job> {
+        let mut parts: Vec<&Job> = self.jobs.get(&spec).into_iter().collect();
+        let is_next =
+            |job: &&Job, of: SpecId| job.is_leg() && job.parent == Some(of) && job.state == SpecState::Running;
+        while let Some(next) = parts.last().and_then(|last| self.jobs.values().find(|job| is_next(job, last.spec))) {
+            parts.push(next);
+        }
+        parts
+    }
+
+    /// The last leg of a job, or the job itself, which must be undecided.
+    pub(super) fn tip(&self, spec: SpecId) -> &Job {
+        self.parts(spec).pop().expect("the caller has found the job")
+    }
+
+    /// The job that a leg belongs to; of everything else, itself.
+    pub(super) fn whole(&self, mut spec: SpecId) -> SpecId {
+        while let Some(job) = self.jobs.get(&spec).filter(|job| job.is_leg()) {
+            match job.parent {
+                Some(parent) => spec = parent,
+                None => break,
+            }
+        }
+        spec
+    }
+
+    /// What was inside this part of a job was undone: the job's process is to go back.
+    pub(super) fn goes_back(&mut self, part: Option<SpecId>) {
+        if let Some(spec) = part.map(|part| self.whole(part)) {
+            self.jobs.entry(spec).and_modify(|job| job.stage = Stage::GoesBack);
+        }
+    }
+
+    /// What a leg depends on is what its job depends on from now on.
+    fn inherit(&mut self, leg: SpecId) {
+        let Some((joined, parent)) = self.jobs.get(&leg).map(|leg| (leg.joined.clone(), leg.parent)) else { return };
+        if let Some(outer) = parent.and_then(|parent| self.jobs.get_mut(&parent)) {
+            for (spec, met) in joined {
+                outer.joined.entry(spec).or_insert(met);
+            }
+        }
+    }
+}

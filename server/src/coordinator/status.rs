@@ -1,0 +1,89 @@
+//! What is undecided, and where it stands.
+
+use super::conflicts::Standing;
+use super::job::Met;
+use super::{Coordinator, Job, State};
+use crate::store::Sight;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::id::{ContextId, SpecId};
+use mojavefs::wire::{Outcome, SpecState, SpecStatus};
+use std::collections::BTreeMap;
+
+/// A speculation's status, and what is to be put into words.
+type Row = (SpecStatus, Sight, Standing, BTreeMap<SpecId, Met>);
+
+impl Coordinator {
+    /// The context of an undecided speculation, for its owner or root.
+    pub(crate) fn context_for(&self, spec: SpecId, uid: u32) -> Result<ContextId, Fault> {
+        let state = self.state.lock();
+        state.job(spec, uid)?;
+        Ok(state.tip(spec).context)
+    }
+
+    /// Everything undecided that a user may see.
+    pub(crate) fn status(&self, uid: u32) -> Vec<SpecStatus> {
+        let jobs: Vec<_> = {
+            let state = self.state.lock();
+            let visible = state.jobs.values().filter(|job| job.may_see(uid) && !job.is_leg());
+            visible.map(|job| self.row(&state, job)).collect()
+        };
+        let named = |(status, sight, standing, joined): Row| {
+            let joined = joined.iter().map(|(spec, met)| self.joined(&sight, *spec, met)).collect();
+            SpecStatus { conflicts: self.named(&sight, &standing), joined, ..status }
+        };
+        jobs.into_iter().map(named).collect()
+    }
+
+    /// One undecided speculation with all its legs.
+    fn row(&self, state: &State, job: &Job) -> Row {
+        let parts = state.parts(job.spec);
+        let mut standing = Standing::default();
+        parts.iter().for_each(|part| standing.merge(self.conflicts.of(part.context)));
+        let joined = parts.iter().rev().flat_map(|part| part.joined.clone()).collect();
+        let status = SpecStatus {
+            changes: parts.iter().map(|part| part.changes(&self.store)).sum(),
+            parent: job.parent.map(|parent| state.whole(parent)),
+            ..job.status(&self.store)
+        };
+        (status, state.sight(state.tip(job.spec)), standing, joined)
+    }
+
+    /// Where a speculation stands, or how it was decided lately.
+    pub(crate) fn outcome(&self, spec: SpecId) -> Result<Outcome, Fault> {
+        use mojavefs::graph::Outcome as Decided;
+        let state = self.state.lock();
+        if let Some(outcome) = state.absorbed_outcome(spec) {
+            return Ok(outcome);
+        }
+        let how = match (state.jobs.get(&spec), state.graph.outcome(spec)) {
+            (Some(job), _) => job.state,
+            (None, Some(Decided::Committed)) => SpecState::Committed,
+            (None, Some(Decided::Aborted)) => SpecState::Aborted,
+            (None, None) => {
+                let text = format!("there is no speculation {spec} that is undecided or was decided lately");
+                return Err(Fault::new(FaultKind::NotFound, text));
+            }
+        };
+        Ok(Outcome::of(spec, how, 0))
+    }
+
+    /// Whether anything is undecided.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state.lock().jobs.is_empty()
+    }
+
+    /// The undecided speculation a context owns.
+    pub(crate) fn spec_of(&self, context: ContextId) -> Option<SpecId> {
+        self.state.lock().contexts.get(&context).copied()
+    }
+
+    /// Whether its owner has voted.
+    pub(crate) fn has_voted(&self, spec: SpecId) -> bool {
+        self.state.lock().jobs.get(&spec).is_some_and(|job| job.state == SpecState::Voted)
+    }
+
+    /// Whether a speculation is held by the store.
+    pub(crate) fn is_held(&self, spec: SpecId) -> bool {
+        self.state.lock().jobs.get(&spec).is_some_and(Job::is_held)
+    }
+}

@@ -1,0 +1,503 @@
+//! Programs that know nothing of speculations are rolled back to the read by which they became part of another job.
+
+use crate::harness::{Mount, SPECRUN, is_running, text, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+const SUBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/subjects");
+
+/// Counts in memory, reads `data`, waits on a fifo, says what it has.
+const PYTHON: &str = "
+import os
+open('../runs', 'a').write('run\\n')
+count, me = 41, os.getpid()
+count += 1
+text = open('data').read()
+open('../fifo').read()
+open('result', 'w').write(f'{count} {\"same\" if me == os.getpid() else \"other\"} {text}')
+";
+
+const AWK: &str = r#"
+BEGIN {
+    print "run" >> "../runs"; close("../runs")
+    count = 41; count++
+    while ((getline line < "data") > 0) text = text line "\n"
+    getline line < "../fifo"
+    printf "%d same %s", count, text > "result"
+}
+"#;
+
+const SQL: [&str; 3] = [
+    "create table gate (line); create table t (count); insert into t values (41);
+select writefile('../runs', cast(coalesce(readfile('../runs'), '') as text) || 'run' || char(10));
+update t set count = count + 1;
+alter table t add column text; update t set text = readfile('data');",
+    ".import ../fifo gate",
+    "select writefile('result', count || ' same ' || cast(text as text)) from t;",
+];
+
+/// `specrun` while it runs.
+struct Job {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    said: String,
+}
+
+impl Job {
+    fn start(mount: &Mount, options: &[&str], command: &[&str]) -> Job {
+        let mut specrun = Command::new(SPECRUN);
+        specrun.args(options).arg("--").args(command).current_dir(mount.path()).env("HERE", mount.path());
+        let mut child =
+            specrun.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
+        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        Job { child, stderr, said: String::new() }
+    }
+
+    fn python(mount: &Mount, options: &[&str], script: &str) -> Job {
+        Job::start(mount, options, &["python3", "-c", script])
+    }
+
+    fn shell(mount: &Mount, options: &[&str], script: &str) -> Job {
+        Job::start(mount, options, &["sh", "-c", script])
+    }
+
+    /// Its supervisor.
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Waits until it has said this.
+    fn until_said(&mut self, words: &str) {
+        while !self.said.contains(words) {
+            let before = self.said.len();
+            self.stderr.read_line(&mut self.said).expect("what it says");
+            assert!(self.said.len() > before, "it never said {words:?}: {}", self.said);
+        }
+    }
+
+    /// What it depends on by this path, once it does.
+    fn joined(&self, mount: &Mount, path: &str) -> serde_json::Value {
+        until(&format!("it has read {path}"), || self.dependency(mount, path).is_some());
+        self.dependency(mount, path).expect("it has read it")
+    }
+
+    fn dependency(&self, mount: &Mount, path: &str) -> Option<serde_json::Value> {
+        let mine = mount.status().into_iter().find(|status| status["pid"] == self.child.id())?;
+        mine["depends_on"].as_array()?.iter().find(|joined| joined["path"] == path).cloned()
+    }
+
+    /// The processes that it has started: those that run, and its checkpoints.
+    fn processes(&self) -> (Vec<Pid>, Vec<Pid>) {
+        let id = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
+        children.filter(|pid| is_running(*pid)).partition(|pid| !state(*pid).starts_with('t'))
+    }
+
+    /// The exit status, and all that it said.
+    fn end(mut self) -> (Option<i32>, String) {
+        loop {
+            let before = self.said.len();
+            self.stderr.read_line(&mut self.said).expect("what it says");
+            if self.said.len() == before {
+                break;
+            }
+        }
+        let code = self.child.wait().expect("it ends").code();
+        (code, std::mem::take(&mut self.said))
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One letter, as `/proc` has it.
+fn state(pid: Pid) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().unwrap_or_default().trim_start().to_owned()
+}
+
+fn mounted() -> Mount {
+    let mount = Mount::new();
+    mount.write("data", "old\n");
+    crate::harness::sh(&mount.beside(""), "mkfifo fifo gate");
+    mount
+}
+
+/// Lets one that waits on the fifo go on.
+fn let_go(mount: &Mount) {
+    fs::write(mount.beside("fifo"), "go\n").expect("the fifo");
+}
+
+fn runs(mount: &Mount) -> String {
+    fs::read_to_string(mount.beside("runs")).unwrap_or_default()
+}
+
+fn reader(mount: &Mount) -> PathBuf {
+    let program = mount.beside("reader");
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&program).arg(format!("{SUBJECTS}/reader.c"));
+    let output = cc.arg("-lm").output().expect("a C compiler");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    program
+}
+
+/// While it runs, what it has read is undone; and once more when it has ended.
+fn goes_back_to_the_read(command: &[&str]) {
+    goes_back(&mounted(), command);
+}
+
+fn goes_back(mount: &Mount, command: &[&str]) {
+    let first = mount.start("first", &[], "echo new > data");
+    let mut job = Job::start(mount, &[], command);
+    assert_eq!(job.joined(mount, "data")["back_to"], "read");
+    let (running, checkpoints) = job.processes();
+    assert_eq!((running.len(), checkpoints.len()), (1, 1));
+    assert_eq!(first.exit(1).status.code(), Some(1));
+    job.until_said("going on from the read (1 of 3)");
+    let is_back = || job.processes() == (running.clone(), Vec::new()) && job.dependency(mount, "data").is_none();
+    until("it runs under its old number, and nothing else is left", is_back);
+    let_go(mount);
+    let (code, said) = job.end();
+    assert_eq!((code, mount.read("result")), (Some(0), "42 same old\n".into()), "{said}");
+    assert!(said.contains("had read `data`") && said.contains("first.through"), "{said}");
+    assert_eq!(runs(mount), "run\n", "what came before the read was done once");
+
+    let second = mount.start("second", &[], "echo new > data");
+    let mut job = Job::start(mount, &[], command);
+    job.joined(mount, "data");
+    let_go(mount);
+    job.until_said("done; waits until");
+    assert_eq!(mount.read("result"), "42 same old\n");
+    second.exit(1);
+    job.until_said("going on from the read (1 of 3)");
+    let_go(mount);
+    let (code, said) = job.end();
+    assert_eq!(
+        (code, mount.read("result"), runs(mount)),
+        (Some(0), "42 same old\n".into(), "run\nrun\n".into()),
+        "{said}"
+    );
+    assert!(mount.status().is_empty());
+    mount.check();
+}
+
+#[test]
+fn a_python_script_goes_back_to_the_read() {
+    require_root!();
+    goes_back_to_the_read(&["python3", "-c", PYTHON]);
+}
+
+#[test]
+fn awk_goes_back_to_the_read() {
+    require_root!();
+    goes_back_to_the_read(&["awk", AWK]);
+}
+
+#[test]
+fn sqlite_goes_back_to_the_read() {
+    require_root!();
+    goes_back_to_the_read(&["sqlite3", ":memory:", SQL[0], SQL[1], SQL[2]]);
+}
+
+#[test]
+fn a_static_program_goes_back_to_the_read() {
+    require_root!();
+    let mount = mounted();
+    let program = reader(&mount);
+    goes_back(&mount, &[&program.to_string_lossy(), "plain"]);
+}
+
+#[test]
+fn all_that_the_kernel_keeps_of_a_process_comes_back() {
+    require_root!();
+    let mount = mounted();
+    let program = reader(&mount);
+    let first = mount.start("first", &[], "echo new > data");
+    let job = Job::start(&mount, &[], &[&program.to_string_lossy(), "all"]);
+    until("it has changed everything", || mount.beside("messed").exists() || mount.status().len() < 2);
+    assert_eq!(job.joined(&mount, "data")["back_to"], "read");
+    first.exit(1);
+    let (code, said) = job.end();
+    assert_eq!((code, mount.exists("result")), (Some(0), true), "{said}");
+    assert_eq!((mount.read("mine"), mount.read("result")), ("A123456789".into(), "all there\n".into()));
+    mount.check();
+}
+
+#[test]
+fn what_was_read_becomes_final_with_it() {
+    require_root!();
+    let mount = mounted();
+    let first = mount.start("first", &[], "echo new > data");
+    let mut job = Job::python(&mount, &[], PYTHON);
+    job.joined(&mount, "data");
+    let_go(&mount);
+    job.until_said("done; waits until");
+    assert!(!mount.exists("result"));
+    first.exit(0);
+    let (code, said) = job.end();
+    assert_eq!((code, mount.read("result"), runs(&mount)), (Some(0), "42 same new\n".into(), "run\n".into()), "{said}");
+    mount.check();
+}
+
+#[test]
+fn each_read_is_gone_back_to_by_itself() {
+    require_root!();
+    let mount = mounted();
+    mount.write("other", "old\n");
+    let script = "
+import os
+steps = ['begun']
+steps.append(open('data').read().strip())
+open('one', 'w').write(' '.join(steps))
+steps.append(open('other').read().strip())
+open('two', 'w').write(' '.join(steps))
+open('../fifo').read()
+";
+    let first = mount.start("first", &[], "echo new > data");
+    let second = mount.start("second", &[], "echo new > other");
+    let mut job = Job::python(&mount, &[], script);
+    for path in ["data", "other"] {
+        assert_eq!(job.joined(&mount, path)["back_to"], "read");
+    }
+    second.exit(1);
+    job.until_said("going on from the read (1 of 3)");
+    until("it has read the old one", || job.dependency(&mount, "other").is_none() && job.processes().0.len() == 1);
+    assert_eq!(job.joined(&mount, "data")["back_to"], "read");
+    let third = mount.start("third", &[], "echo newer > other");
+    first.exit(1);
+    job.until_said("going on from the read (2 of 3)");
+    job.joined(&mount, "other");
+    let_go(&mount);
+    job.until_said("done; waits until");
+    third.exit(0);
+    let (code, said) = job.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!((mount.read("one"), mount.read("two")), ("begun old".into(), "begun old newer".into()));
+    mount.check();
+}
+
+#[test]
+fn a_program_that_became_another_is_the_first_again() {
+    require_root!();
+    let mount = mounted();
+    let script = "echo run >> ../runs; read text < data; [ $text = old ] || exec python3 -c \"open('../fifo').read()\"; \
+                  echo $$ $text > result";
+    let first = mount.start("first", &[], "echo new > data");
+    let mut job = Job::shell(&mount, &[], script);
+    job.joined(&mount, "data");
+    let pid = job.processes().0[0];
+    until("it runs another program", || {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("python"))
+    });
+    first.exit(1);
+    job.until_said("going on from the read");
+    let (code, said) = job.end();
+    assert_eq!((code, mount.read("result")), (Some(0), format!("{pid} old\n")), "{said}");
+    assert_eq!(runs(&mount), "run\n");
+}
+
+#[test]
+fn children_started_since_the_read_are_ended() {
+    require_root!();
+    let mount = mounted();
+    let script = "read text < data; [ $text = old ] || { setsid sleep 1000 & sleep 1000; }; echo $text > result";
+    let first = mount.start("first", &[], "echo new > data");
+    let job = Job::shell(&mount, &[], script);
+    job.joined(&mount, "data");
+    until("it has children", || {
+        let pid = job.processes().0[0];
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split_whitespace().count() == 2
+    });
+    let sleeper = format!("{}", job.processes().0[0]);
+    let children = fs::read_to_string(format!("/proc/{sleeper}/task/{sleeper}/children")).expect("children");
+    first.exit(1);
+    let (code, said) = job.end();
+    assert_eq!((code, mount.read("result")), (Some(0), "old\n".into()), "{said}");
+    for child in children.split_whitespace() {
+        assert!(!is_running(Pid::from_raw(child.parse().expect("a number"))));
+    }
+}
+
+#[test]
+fn what_stands_in_the_way_is_named_and_the_job_goes_back_to_its_start() {
+    require_root!();
+    let read = "open('data').read()\n";
+    let python = |script: &str| vec!["python3".to_owned(), "-c".to_owned(), script.to_owned()];
+    let shell = |script: &str| vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+    let cases = [
+        (&[][..], shell("cat data > result; cat ../fifo"), "another process of the job"),
+        (&[], shell("sleep 1000 & read text < data; cat ../fifo; kill $!"), "more than one process"),
+        (
+            &[],
+            python(&format!(
+                "import threading, os\ne = threading.Event()\nthreading.Thread(target=e.wait).start()\n{read}\
+                 open('../fifo').read(); e.set()"
+            )),
+            "several threads",
+        ),
+        (&[], python(&format!("import os\np = os.pipe()\n{read}open('../fifo').read()")), "pipe:"),
+        (&[], python(&format!("import os\nos.setpgid(0, 0)\n{read}open('../fifo').read()")), "process group"),
+        (&[], python(&format!("import os\nos.seteuid(65534)\n{read}open('../fifo').read()")), "rights"),
+        (&[], python(&format!("import mmap\nm = mmap.mmap(-1, 4096)\n{read}open('../fifo').read()")), "shares memory"),
+        (&["--from-start"], python(&format!("{read}open('../fifo').read()")), "--from-start"),
+        (&["--output", "hold"], python(&format!("{read}open('../fifo').read()")), "--output hold"),
+    ];
+    let mount = mounted();
+    crate::harness::sh(&mount.beside(""), "chmod 666 fifo");
+    for (options, command, reason) in cases {
+        let first = mount.start("first", &[], "echo new > data");
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let mut job = Job::start(&mount, options, &words);
+        let joined = job.joined(&mount, "data");
+        let why = joined["why_not_to_the_read"].as_str().unwrap_or_default();
+        assert!(joined["back_to"] == "start" && why.contains(reason), "{command:?}: {joined}");
+        let id = mount.spec_of(&words.join(" ")).expect("it is undecided").to_string();
+        let told = text(&mount.mojavefs(&["why", &id]).stdout);
+        assert!(told.contains("would go back to its start (") && told.contains(reason), "{told}");
+        first.exit(1);
+        job.until_said("running again (1 of 3)");
+        let_go(&mount);
+        let (code, said) = job.end();
+        assert_eq!(code, Some(0), "{command:?}: {said}");
+    }
+    mount.check();
+}
+
+#[test]
+fn a_read_that_cannot_be_interrupted_goes_back_to_an_earlier_one() {
+    require_root!();
+    let mount = mounted();
+    mount.write("other", "old\n");
+    let script = "
+import mmap, os
+open('../runs', 'a').write('run\\n')
+other = mmap.mmap(os.open('other', os.O_RDONLY), 4, prot=mmap.PROT_READ)
+one = open('data').read().strip()
+open('../fifo').read()
+two = other[:3].decode()
+open('../gate').read()
+open('result', 'w').write(one + ' ' + two)
+";
+    let first = mount.start("first", &[], "echo new > data");
+    let mut job = Job::python(&mount, &[], script);
+    job.joined(&mount, "data");
+    let second = mount.start("second", &[], "echo new > other");
+    let_go(&mount);
+    let joined = job.joined(&mount, "other");
+    assert_eq!(joined["back_to"], "earlier read", "{joined}");
+    assert!(joined["why_not_to_the_read"].as_str().is_some_and(|why| why.contains("could not be interrupted")));
+    second.exit(1);
+    job.until_said("going on from the read (1 of 3)");
+    assert_eq!(job.joined(&mount, "data")["back_to"], "read", "it has joined the first again");
+    let_go(&mount);
+    fs::write(mount.beside("gate"), "go\n").expect("the other fifo");
+    job.until_said("done; waits until");
+    first.exit(0);
+    let (code, said) = job.end();
+    assert_eq!((code, mount.read("result"), runs(&mount)), (Some(0), "new old".into(), "run\n".into()), "{said}");
+}
+
+#[test]
+fn too_many_returns_are_a_temporary_failure() {
+    require_root!();
+    let mount = mounted();
+    let mut job = None;
+    for round in 0..3 {
+        let first = mount.start("first", &[], "echo new > data");
+        let job = job.get_or_insert_with(|| {
+            Job::python(&mount, &["--retries", "2"], "while True: open('data').read(); open('../fifo').read()")
+        });
+        if round > 0 {
+            let_go(&mount);
+        }
+        job.joined(&mount, "data");
+        first.exit(1);
+        if round < 2 {
+            job.until_said(&format!("({} of 2)", round + 1));
+            until("it is back", || job.dependency(&mount, "data").is_none() && job.processes().0.len() == 1);
+        }
+    }
+    let (code, said) = job.expect("it was started").end();
+    assert_eq!(code, Some(75), "{said}");
+    assert!(said.contains("it was run 3 times in all"), "{said}");
+    assert!(mount.status().is_empty());
+}
+
+#[test]
+fn a_job_that_is_undone_itself_takes_its_checkpoints_with_it() {
+    require_root!();
+    let mount = mounted();
+    let first = mount.start("first", &[], "echo new > data");
+    for how in ["abort", "SIGTERM", "SIGKILL", "exit"] {
+        let mut job = Job::shell(&mount, &["--retries", "0"], "read text < data; read text < ../fifo; exit 5");
+        job.joined(&mount, "data");
+        let (running, checkpoints) = job.processes();
+        assert_eq!((running.len(), checkpoints.len()), (1, 1), "{how}");
+        let id = mount.spec_of("exit 5").expect("it is undecided").to_string();
+        match how {
+            "abort" => assert!(mount.mojavefs(&["abort", &id]).status.success()),
+            "SIGTERM" => kill(job.pid(), Signal::SIGTERM).expect("kill"),
+            "SIGKILL" => job.child.kill().expect("kill"),
+            _ => let_go(&mount),
+        }
+        let code = match how {
+            "abort" => Some(75),
+            "SIGTERM" => Some(128 + 15),
+            "exit" => Some(5),
+            _ => None,
+        };
+        let (ended, said) = job.end();
+        assert_eq!(ended, code, "{how}: {said}");
+        for pid in running.into_iter().chain(checkpoints) {
+            until(&format!("{how}: process {pid} is gone"), || !is_running(pid));
+        }
+        until("it is undone", || mount.status().len() == 1);
+    }
+    first.exit(0);
+    mount.check();
+}
+
+#[test]
+fn one_that_waits_with_its_checkpoints_can_be_interrupted() {
+    require_root!();
+    let mount = mounted();
+    let first = mount.start("first", &[], "echo new > data");
+    let mut job = Job::shell(&mount, &[], "read text < data; echo $text > result");
+    job.until_said("done; waits until");
+    kill(job.pid(), Signal::SIGINT).expect("kill");
+    let (code, said) = job.end();
+    assert_eq!(code, Some(128 + 2), "{said}");
+    first.exit(0);
+    assert!(!mount.exists("result") && mount.status().is_empty());
+}
+
+#[test]
+fn two_that_read_each_other_finish() {
+    require_root!();
+    let mount = mounted();
+    mount.write("a", "0\n");
+    mount.write("b", "0\n");
+    let script = |mine: &str, theirs: &str| {
+        format!(
+            "import time\nopen('{mine}', 'w').write('1\\n')\nwhile open('{theirs}').read() != '1\\n': time.sleep(0.002)\n"
+        )
+    };
+    let one = Job::python(&mount, &[], &script("a", "b"));
+    let two = Job::python(&mount, &[], &script("b", "a"));
+    for job in [one, two] {
+        let (code, said) = job.end();
+        assert_eq!(code, Some(0), "{said}");
+    }
+    assert_eq!((mount.read("a"), mount.read("b")), ("1\n".into(), "1\n".into()));
+    mount.check();
+}
