@@ -3,12 +3,12 @@
 //! A leg is a context inside the job's, and the next one is inside of it. It falls without the job; when the job is decided its
 //! legs become part of it. For everybody else a job and its legs are one.
 
-use super::job::{Kind, Stage};
+use super::job::{Kind, Met, Stage};
 use super::{Aftermath, Beginning, Coordinator, Job, State};
 use crate::ops::Scope;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, SpecId};
-use mojavefs::wire::SpecState;
+use mojavefs::wire::{Back, SpecState};
 use std::collections::BTreeSet;
 
 impl Coordinator {
@@ -129,7 +129,8 @@ impl State {
         let Some((joined, parent)) = self.jobs.get(&leg).map(|leg| (leg.joined.clone(), leg.parent)) else { return };
         if let Some(outer) = parent.and_then(|parent| self.jobs.get_mut(&parent)) {
             for (spec, met) in joined {
-                outer.joined.entry(spec).or_insert(met);
+                let back = Back::Start("its command has ended".to_owned());
+                outer.joined.entry(spec).or_insert(Met { back, ..met });
             }
         }
     }

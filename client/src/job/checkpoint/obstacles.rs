@@ -15,14 +15,17 @@ const PLAIN_DEVICES: [&str; 7] =
 
 /// What stands in the way for the main process of a job, but for `checkpoints` of its own; nothing if there is no obstacle.
 pub(super) fn find(main: Pid, caller: u32, checkpoints: &[Pid]) -> io::Result<Option<String>> {
+    let status = fs::read_to_string(format!("/proc/{main}/status"))?;
+    if let Some(obstacle) = in_status(&status) {
+        return Ok(Some(obstacle));
+    }
     if main.as_raw().cast_unsigned() != caller {
         return Ok(Some("another process of the job has read it, not the command itself".to_owned()));
     }
     if others(main, checkpoints)? {
         return Ok(Some("the job has more than one process".to_owned()));
     }
-    let status = fs::read_to_string(format!("/proc/{main}/status"))?;
-    let checks = [in_status(&status), in_stat(main)?, in_descriptors(main)?, in_timers(main)?, in_memory(main)?];
+    let checks = [in_stat(main)?, in_descriptors(main)?, in_timers(main)?, in_memory(main)?];
     Ok(checks.into_iter().flatten().next())
 }
 

@@ -34,11 +34,15 @@ pub(super) struct Point {
     mask: u64,
 }
 
+fn options() -> Options {
+    Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE
+}
+
 impl Tracee {
     /// Takes hold of a process that waits in a system call; it stops on its way out of it.
     pub(super) fn seize(pid: Pid) -> io::Result<Tracee> {
-        let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE;
-        ptrace::seize(pid, options)?;
+        // In the midst of another's call it must not go on by itself.
+        ptrace::seize(pid, options() | Options::PTRACE_O_EXITKILL)?;
         let tracee = Tracee { pid };
         ptrace::interrupt(pid)?;
         Ok(tracee)
@@ -143,8 +147,7 @@ impl Tracee {
 
     /// It dies when this process does.
     pub(super) fn die_with_me(&self) -> io::Result<()> {
-        let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE;
-        Ok(ptrace::setoptions(self.pid, options | Options::PTRACE_O_EXITKILL)?)
+        Ok(ptrace::setoptions(self.pid, options() | Options::PTRACE_O_EXITKILL)?)
     }
 
     /// It goes on at `point`: makes a call again that was interrupted there.
