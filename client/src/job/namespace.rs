@@ -39,6 +39,8 @@ fn processes_in(namespace: &MountNamespace) -> Vec<u32> {
 pub(crate) fn kill_all_in(namespace: &MountNamespace, spared: &dyn Fn(u32) -> bool) -> usize {
     let deadline = Instant::now() + KILL_TIME_MAX;
     let mut killed = std::collections::HashSet::new();
+    // Most are gone at once.
+    let mut pause = POLL_INTERVAL / 64;
     loop {
         let left: Vec<u32> = processes_in(namespace).into_iter().filter(|pid| !spared(*pid)).collect();
         if left.is_empty() || Instant::now() > deadline {
@@ -49,6 +51,7 @@ pub(crate) fn kill_all_in(namespace: &MountNamespace, spared: &dyn Fn(u32) -> bo
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         }
         super::supervise::reap();
-        std::thread::sleep(POLL_INTERVAL);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(POLL_INTERVAL);
     }
 }

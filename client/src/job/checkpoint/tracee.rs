@@ -54,26 +54,37 @@ impl Tracee {
 
     /// Waits until it has stopped, and keeps signals from it until it is let go.
     pub(super) fn stopped(&self) -> io::Result<Point> {
-        self.wait()?;
+        self.first_stop()?;
         let point = Point { registers: ptrace::getregs(self.pid)?, mask: sys::ptrace_mask(self.pid)? };
         sys::ptrace_set_mask(self.pid, u64::MAX)?;
         Ok(point)
     }
 
-    /// Waits for its next stop.
-    fn wait(&self) -> io::Result<WaitStatus> {
+    /// Waits until it is out of the call that it is in, which others answer.
+    fn first_stop(&self) -> io::Result<WaitStatus> {
         let deadline = Instant::now() + STOP_CALL_TIME_MAX;
         loop {
-            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL))? {
+            match self.wait_with(WaitPidFlag::WNOHANG)? {
                 WaitStatus::StillAlive if Instant::now() >= deadline => {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {} does not stop", self.pid)));
                 }
                 WaitStatus::StillAlive => std::thread::sleep(POLL_INTERVAL / 100),
-                WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
-                    return Err(io::Error::other(format!("process {} has ended", self.pid)));
-                }
                 status => return Ok(status),
             }
+        }
+    }
+
+    /// Waits for its next stop, which is near: it has nothing to wait for.
+    fn wait(&self) -> io::Result<WaitStatus> {
+        self.wait_with(WaitPidFlag::empty())
+    }
+
+    fn wait_with(&self, flags: WaitPidFlag) -> io::Result<WaitStatus> {
+        match waitpid(self.pid, Some(flags | WaitPidFlag::__WALL))? {
+            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
+                Err(io::Error::other(format!("process {} has ended", self.pid)))
+            }
+            status => Ok(status),
         }
     }
 
@@ -163,7 +174,7 @@ impl Tracee {
 impl Drop for Tracee {
     fn drop(&mut self) {
         // One that has not stopped yet can't be let go before.
-        if ptrace::detach(self.pid, None).is_err() && self.wait().is_ok() {
+        if ptrace::detach(self.pid, None).is_err() && self.first_stop().is_ok() {
             let _ = ptrace::detach(self.pid, None);
         }
     }
