@@ -2,9 +2,8 @@
 
 use super::{Job, PYTHON, goes_back, let_go, mounted, runs};
 use crate::harness::served::Server;
-use crate::harness::{Mount, SPECRUN, text, until};
+use crate::harness::{Mount, SPECRUN, until};
 use std::fs;
-use std::process::{Command, Stdio};
 
 #[test]
 fn two_that_read_each_other_finish() {
@@ -63,17 +62,15 @@ fn an_inner_job_goes_back_to_its_read() {
     require_root!();
     let mount = mounted();
     let first = mount.start("first", &[], "echo new > data");
-    let mut specrun = Command::new(SPECRUN);
-    specrun.args(["--", SPECRUN, "--", "python3", "-c", PYTHON]).current_dir(mount.path()).stderr(Stdio::piped());
-    let outer = specrun.stdin(Stdio::null()).spawn().expect("specrun runs");
+    let mut outer = Job::start(&mount, &[], &[SPECRUN, "--", "python3", "-c", PYTHON]);
     let inner = || mount.status().into_iter().find(|status| status["depends_on"][0]["path"] == "data");
     until("the inner one has read", || inner().is_some());
     assert_eq!(inner().expect("it has read")["depends_on"][0]["back_to"], "read");
     first.exit(1);
+    outer.until_said("going on from the read (1 of 3)");
     let_go(&mount);
-    let output = outer.wait_with_output().expect("it ends");
-    let said = text(&output.stderr);
-    assert!(output.status.success() && said.contains("going on from the read (1 of 3)"), "{said}");
+    let (code, said) = outer.end();
+    assert_eq!(code, Some(0), "{said}");
     assert_eq!((mount.read("result"), runs(&mount)), ("42 same old\n".into(), "run\n".into()));
     mount.check();
 }

@@ -122,8 +122,11 @@ impl<'a> Watch<'a> {
             return self.lose(text, met);
         }
         self.scene.again.set(used + 1);
-        self.voice().note(&format!("{text}; going on from the read ({} of {})", used + 1, self.cli.retries));
-        let back = self.checkpoints.borrow_mut().go_back(leg, main, || self.ready(leg, &met, main));
+        let told = format!("{text}; going on from the read ({} of {})", used + 1, self.cli.retries);
+        let back = self.checkpoints.borrow_mut().go_back(leg, main, || {
+            self.voice().note(&told);
+            self.ready(leg, &met, main)
+        });
         match back {
             Ok(()) => self.returns.set(self.returns.get() + 1),
             Err(failed) => self.lose(format!("{text}; {failed}"), met),
