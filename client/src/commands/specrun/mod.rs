@@ -292,9 +292,14 @@ impl Cli {
         let attempt = match self.decide(scene, &view, (code, verdict)) {
             // It was to be taken back to a read when it was too late for that.
             Err(fault) if fault.kind == FaultKind::Busy && !view.has_fallen() => {
-                view.ask(&Ask::Abort { spec: view.spec })?;
-                let why = "rolled back: what it had read was undone as it ended".to_owned();
-                Attempt::Undone { why, after: Vec::new(), refusal: None }
+                match view.ask(&Ask::Abort { spec: view.spec }) {
+                    Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view),
+                    Err(fault) => return Err(fault),
+                    Ok(_) => {
+                        let why = "rolled back: what it had read was undone as it ended".to_owned();
+                        Attempt::Undone { why, after: Vec::new(), refusal: None }
+                    }
+                }
             }
             // What was asked came too late: others had decided.
             Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view),

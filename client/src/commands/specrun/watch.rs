@@ -2,15 +2,15 @@
 
 use super::report::{Voice, because};
 use super::waiting::Awaited;
-use super::{Attempt, Cli, Scene, host_fault};
+use super::{Attempt, Cli, NEWS_TIME, Scene, host_fault};
 use crate::control::unexpected;
 use crate::job::checkpoint::{Checkpoints, Ledger};
 use crate::job::supervise::{self, Ending, Ground, Running, Woken};
 use crate::job::{JobView, Todo};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::Fall;
 use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::wire::{Fall, SpecState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::{Cell, RefCell};
@@ -94,6 +94,8 @@ impl<'a> Watch<'a> {
                         Woken::By(_) => continue,
                     }
                 }
+                // All of it was undone meanwhile.
+                Err(_) if self.view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => return Ok(Settled::Yes),
                 Err(fault) => return Err(fault),
             };
             if open.is_empty() || !waits {
