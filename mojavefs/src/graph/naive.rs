@@ -215,24 +215,19 @@ impl Model {
         }
     }
 
-    /// The undecided speculations that an interval builds on.
-    pub fn specs_under(&self, of: IntervalId) -> BTreeSet<SpecId> {
-        self.assumptions(&self.visible(of)).collect()
-    }
-
-    /// The contexts that an interval builds on.
-    pub fn contexts_under(&self, of: IntervalId) -> BTreeSet<ContextId> {
-        let under = self.visible(of);
-        self.intervals.iter().filter(|interval| under.contains(&interval.id)).map(|interval| interval.context).collect()
-    }
-
     /// The undecided speculations that keep an interval from being final.
     pub fn open_under(&self, of: IntervalId) -> BTreeSet<SpecId> {
         self.assumptions(&self.needed(of)).filter(|spec| self.is_open(*spec)).collect()
     }
 
-    fn assumptions<'a>(&'a self, of: &'a BTreeSet<IntervalId>) -> impl Iterator<Item = SpecId> + 'a {
+    /// The speculations that these intervals are the entries of.
+    pub fn assumptions<'a>(&'a self, of: &'a BTreeSet<IntervalId>) -> impl Iterator<Item = SpecId> + 'a {
         self.intervals.iter().filter(|interval| of.contains(&interval.id)).filter_map(|interval| interval.assumption)
+    }
+
+    /// The contexts of these intervals.
+    pub fn contexts_of<'a>(&'a self, of: &'a BTreeSet<IntervalId>) -> impl Iterator<Item = ContextId> + 'a {
+        self.intervals.iter().filter(|interval| of.contains(&interval.id)).map(|interval| interval.context)
     }
 
     /// Whether any other context depends on one of this one's live intervals.

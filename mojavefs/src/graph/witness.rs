@@ -5,7 +5,7 @@ use super::event::{Because, Cause, Effect, Event, GraphError};
 use super::naive::{Model, Verdict};
 use super::state::Graph;
 use crate::id::{ContextId, IntervalId, SpecId};
-use crate::limits::{NAIVE_ASKED_MAX, NAIVE_EVENTS_TOLD, NAIVE_INTERVALS_MAX, NAIVE_LIVE_MAX};
+use crate::limits::{NAIVE_EVENTS_TOLD, NAIVE_INTERVALS_MAX, NAIVE_LIVE_MAX, NAIVE_STEPS_MAX};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{Arguments, Debug};
 
@@ -29,8 +29,8 @@ fn lines(events: &[Event]) -> String {
 ///
 /// The model computes everything anew from the history after every event, so what it costs is bounded in three ways. Once
 /// the history is [`NAIVE_INTERVALS_MAX`] intervals long it is cut: what is settled by then is taken for granted from then
-/// on. What is under an interval is compared for [`NAIVE_ASKED_MAX`] live intervals after an event, by turns, if there are
-/// more. And with more than [`NAIVE_LIVE_MAX`] live ones the witness gives up, for good.
+/// on. What is under a live interval is compared for all of them up to 64, and beyond for fewer the more there are, by turns
+/// ([`NAIVE_STEPS_MAX`]). And with more than [`NAIVE_LIVE_MAX`] live ones the witness gives up, for good.
 #[derive(Clone, Debug)]
 pub struct Witness {
     model: Model,
@@ -208,26 +208,24 @@ impl Witness {
 
     /// What an interval sees and waits for.
     fn compare_under(&self, graph: &Graph, id: IntervalId) -> Result<(), String> {
-        let visible: Vec<IntervalId> = self.model.visible(id).into_iter().collect();
+        let visible = self.model.visible(id);
+        let specs: BTreeSet<SpecId> = self.model.assumptions(&visible).collect();
+        let contexts: BTreeSet<ContextId> = self.model.contexts_of(&visible).collect();
+        let visible: Vec<IntervalId> = visible.into_iter().collect();
         same(format_args!("what interval {id} sees"), &graph.visible(id), &visible)?;
-        let contexts = self.model.contexts_under(id);
         same(format_args!("the contexts under interval {id}"), &graph.contexts_under(id), &contexts)?;
-        same(
-            format_args!("the speculations under interval {id}"),
-            &graph.specs_under(id),
-            &self.model.specs_under(id),
-        )?;
+        same(format_args!("the speculations under interval {id}"), &graph.specs_under(id), &specs)?;
         same(format_args!("what interval {id} waits for"), &graph.open_under(id), &self.model.open_under(id))
     }
 
     /// As many of these as may be asked about; the others are next.
     fn by_turns(&mut self, mut live: Vec<IntervalId>) -> Vec<IntervalId> {
         live.sort_unstable();
-        if live.len() > NAIVE_ASKED_MAX {
-            let next = live.partition_point(|id| Some(*id) <= self.asked);
-            let next = next % live.len();
+        let count = NAIVE_STEPS_MAX / live.len().max(1);
+        if live.len() > count {
+            let next = live.partition_point(|id| Some(*id) <= self.asked) % live.len();
             live.rotate_left(next);
-            live.truncate(NAIVE_ASKED_MAX);
+            live.truncate(count);
         }
         self.asked = live.last().copied();
         live

@@ -4,6 +4,7 @@
 use crate::referee::Referee;
 use mojavefs::graph::{Event, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::limits::NAIVE_INTERVALS_MAX;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use std::collections::BTreeMap;
@@ -149,15 +150,11 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn random_histories_agree_with_the_model(choices in prop::collection::vec(choice(), 1..120)) {
-        play(&choices, Referee::default());
-    }
-
-    #[test]
-    fn a_model_whose_history_is_cut_agrees_as_well(
+    fn random_histories_agree_with_the_model(
         choices in prop::collection::vec(choice(), 1..120),
-        intervals_max in 0_usize..24,
+        // Every other history is cut, and soon.
+        intervals_max in prop_oneof![Just(NAIVE_INTERVALS_MAX), 0_usize..24],
     ) {
-        play(&choices, Referee::forgetful(intervals_max));
+        play(&choices, Referee::remembering(intervals_max));
     }
 }

@@ -15,8 +15,8 @@ pub(crate) struct Referee {
 }
 
 impl Referee {
-    /// One whose model keeps a short history.
-    pub(crate) fn forgetful(intervals_max: usize) -> Self {
+    /// One whose model remembers so much.
+    pub(crate) fn remembering(intervals_max: usize) -> Self {
         Referee { witness: Witness::new(intervals_max), ..Referee::default() }
     }
 

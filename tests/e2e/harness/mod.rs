@@ -221,10 +221,14 @@ impl Drop for Mount {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         if is_mounted(&self.path()) {
+            let dead = fs::metadata(self.path()).is_err_and(|e| e.raw_os_error() == Some(nix::libc::ENOTCONN));
             let clean = Command::new(MOJAVEFS).arg("umount").arg(self.path()).output();
             if !clean.is_ok_and(|output| output.status.success()) {
                 tear_down(&self.path());
             }
+            // As it is when the graph and its model differ.
+            let expected = !dead || std::thread::panicking();
+            assert!(expected, "the daemon behind the mount is dead; the log (daemon.log in /run/mojavefs) says why");
         }
     }
 }
