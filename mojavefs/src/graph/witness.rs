@@ -5,7 +5,7 @@ use super::event::{Because, Cause, Effect, Event, GraphError};
 use super::naive::{Model, Verdict};
 use super::state::Graph;
 use crate::id::{ContextId, IntervalId, SpecId};
-use crate::limits::{NAIVE_EVENTS_TOLD, NAIVE_INTERVALS_MAX, NAIVE_LIVE_MAX, NAIVE_STEPS_MAX};
+use crate::limits::{NAIVE_EVENTS_TOLD, NAIVE_INTERVALS_MAX, NAIVE_LIVE_MAX, NAIVE_STEPS_MAX, WHY_LINKS_MAX};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{Arguments, Debug};
 
@@ -151,14 +151,16 @@ impl Witness {
         same(format_args!("where the explanation begins"), &why.first().map(|link| link.interval), &Some(*to))?;
         for (at, link) in why.iter().enumerate() {
             let next = why.get(at + 1).map(|link| link.interval);
+            // What follows on the last link of all that there may be is not told.
+            let cut = at + 1 == WHY_LINKS_MAX;
             let interval = self.model.interval(link.interval).filter(|_| said.dead.contains(&link.interval));
             let holds = interval.is_some_and(|interval| match link.because {
-                Because::Base(base) => interval.base == Some(base) && next == Some(base),
-                Because::Dep(dep) => interval.deps.contains(&dep) && next == Some(dep),
+                Because::Base(base) => interval.base == Some(base) && (cut || next == Some(base)),
+                Because::Dep(dep) => interval.deps.contains(&dep) && (cut || next == Some(dep)),
                 Because::Assumption(spec) => {
                     let lost = next.is_none_or(|next| self.model.is_entry_or_vote(spec, next));
                     let fell = interval.assumption == Some(spec) && said.aborted.contains(&spec);
-                    fell && lost && (spec == root) == next.is_none()
+                    fell && lost && (cut || (spec == root) == next.is_none())
                 }
             });
             if !holds {

@@ -1,8 +1,8 @@
 //! The witness notices a graph that is wrong.
 
-use mojavefs::graph::{Difference, Event, Graph, Owner, Resume, Witness};
+use mojavefs::graph::{Difference, Effect, Event, Graph, Owner, Resume, Witness};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
-use mojavefs::limits::NAIVE_LIVE_MAX;
+use mojavefs::limits::{NAIVE_LIVE_MAX, WHY_LINKS_MAX};
 
 const A: ContextId = ContextId(1);
 const B: ContextId = ContextId(2);
@@ -68,6 +68,27 @@ fn a_graph_that_loses_any_one_event_is_noticed_at_the_next() {
         assert_eq!(difference.late, history[..=lost], "{difference}");
         assert!(difference.to_string().contains("graph: ") && difference.to_string().contains("model: "));
     }
+}
+
+#[test]
+fn an_explanation_that_reaches_its_limit_is_a_right_one() {
+    let (mut graph, mut witness) = (Graph::new(), Witness::default());
+    let mut apply = |event: Event| {
+        let answer = witness.apply(&mut graph, &event).unwrap_or_else(|difference| panic!("{difference}"));
+        answer.expect("the history makes sense")
+    };
+    apply(open(A, 1));
+    apply(speculate(A, 2, 1));
+    for reader in 3..3 + 2 * WHY_LINKS_MAX as u64 {
+        let (context, from) = (ContextId(reader), Some(IntervalId(reader - 1)));
+        apply(Event::Open { context, interval: IntervalId(reader), from });
+    }
+    let effects = apply(Event::Abort { owner: Owner::Context(A), spec: SpecId(1), code: 1, retry: false });
+    let links = effects.iter().filter_map(|effect| match effect {
+        Effect::Rollback { why, .. } => Some(why.len()),
+        _ => None,
+    });
+    assert_eq!(links.max(), Some(WHY_LINKS_MAX));
 }
 
 #[test]
