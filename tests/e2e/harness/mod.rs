@@ -182,7 +182,8 @@ impl Mount {
     pub(crate) fn status(&self) -> Vec<serde_json::Value> {
         let output = self.mojavefs(&["status", "--json"]);
         assert!(output.status.success(), "status: {}", text(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("status says JSON")
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("status says JSON");
+        json["undecided"].as_array().expect("a list of what is undecided").clone()
     }
 
     /// The process behind the mount.
