@@ -39,6 +39,7 @@ pub(crate) struct Mount {
     /// Kept in a place of its own so that tests may put it on another disk.
     store: PathBuf,
     over: Arc<AtomicBool>,
+    mortal: AtomicBool,
 }
 
 impl Mount {
@@ -58,7 +59,7 @@ impl Mount {
 
     fn unmounted(root: TempDir, store: PathBuf) -> Self {
         fs::create_dir(root.path().join("mnt")).expect("a mountpoint");
-        Mount { root, store, over: Arc::default() }
+        Mount { root, store, over: Arc::default(), mortal: AtomicBool::new(false) }
     }
 
     /// A client of the server at `address`.
@@ -195,6 +196,11 @@ impl Mount {
         Pid::from_raw(pid.expect("the socket is called after the daemon"))
     }
 
+    /// The end of the daemon is no surprise: the test has brought it about.
+    pub(crate) fn may_be_dead(&self) {
+        self.mortal.store(true, Ordering::SeqCst);
+    }
+
     /// Kills the daemon as a crash would, and clears its mount.
     pub(crate) fn crash(&self) {
         let daemon = self.daemon();
@@ -228,7 +234,7 @@ impl Drop for Mount {
                 tear_down(&self.path());
             }
             // As it is when the graph and its model differ.
-            let expected = !dead || std::thread::panicking();
+            let expected = !dead || self.mortal.load(Ordering::SeqCst) || std::thread::panicking();
             assert!(expected, "the daemon behind the mount is dead; the log (daemon.log in /run/mojavefs) says why");
         }
     }
