@@ -54,5 +54,14 @@ pub const OUTCOMES_KEPT_MAX: usize = 4096;
 pub const GRAPH_INTERVALS_MAX: usize = 1 << 20;
 /// The most contexts of one graph.
 pub const GRAPH_CONTEXTS_MAX: usize = 1 << 16;
+/// How many intervals the history of a graph's naive model holds before it is cut.
+pub const NAIVE_INTERVALS_MAX: usize = 512;
+/// With how many undecided intervals a graph's naive model gives up.
+pub const NAIVE_LIVE_MAX: usize = 512;
+/// How many steps of comparing what is under undecided intervals are taken after an event: each that is asked about takes
+/// as many as there are.
+pub const NAIVE_STEPS_MAX: usize = 4096;
+/// How many events are told of when a graph and its naive model differ: the last ones.
+pub const NAIVE_EVENTS_TOLD: usize = 64;
 /// The most links of one explanation of a rollback.
 pub const WHY_LINKS_MAX: usize = 64;

@@ -177,7 +177,12 @@ impl Shared {
 
     pub(crate) fn reclaim(&self) -> Result<Reply, Fault> {
         let step = self.reclaim_step().map_err(fault::store)?;
-        Ok(Reply::Reclaimed { removed: step.removed, more: step.more })
+        let unmerged = self.store.unmerged().map_err(fault::store)?;
+        Ok(Reply::Reclaimed { removed: step.removed, more: step.more, unmerged })
+    }
+
+    pub(crate) fn unmerged(&self) -> Result<Reply, Fault> {
+        self.store.unmerged().map(Reply::Offset).map_err(fault::store)
     }
 
     pub(crate) fn sync(&self) -> Result<Reply, Fault> {

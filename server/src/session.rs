@@ -444,6 +444,7 @@ impl Connection for Session {
             }
             Request::Writers { path } => Ok(Reply::Specs(self.shared.coordinator.writers(&path)?)),
             Request::Reclaim => self.shared.reclaim(),
+            Request::Unmerged => self.shared.unmerged(),
             Request::Sync => self.shared.sync(),
             Request::Forget { view, inos } => self.forget(view, &inos),
             Request::Settle { view, wait } => {

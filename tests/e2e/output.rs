@@ -55,6 +55,53 @@ fn holding_what_a_job_said_into_the_filesystem_is_no_conflict() {
     mount.check();
 }
 
+/// What `status --json` says is still to be merged.
+fn to_merge(mount: &Mount) -> u64 {
+    let output = mount.mojavefs(&["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("status says JSON");
+    json["records_to_merge"].as_u64().expect("a number")
+}
+
+#[test]
+fn what_is_left_of_a_large_commit_is_said_until_it_is_merged() {
+    let mount = Mount::new();
+    let job = |round: u32| {
+        let script = format!("mkdir {round}; for i in $(seq 5000); do echo {round} > {round}/$i; done");
+        assert!(mount.specrun(&["--quiet"], &script).status.success());
+    };
+    let status = || text(&mount.mojavefs(&["status"]).stdout);
+    let words = "records of committed work to be merged";
+    // It is merged while we look: whoever comes too late tries again.
+    let seen = (0..5).any(|round| {
+        job(round);
+        let (first, said, then) = (to_merge(&mount), status(), to_merge(&mount));
+        assert!(then <= first && first <= 5 * 5003, "{first}, then {then}");
+        assert!(said.contains(words) || then == 0, "{said}");
+        said.starts_with("nothing is undecided\n") && said.ends_with(&format!("{words} in the background\n"))
+    });
+    assert!(seen, "nobody ever saw anything to be merged");
+    job(5);
+    let gc = mount.mojavefs(&["gc"]);
+    assert!(gc.status.success() && gc.stderr.is_empty(), "{}", text(&gc.stderr));
+    assert_eq!((to_merge(&mount), status().as_str()), (0, "nothing is undecided\n"));
+    mount.check();
+    assert_eq!(to_merge(&mount), 0);
+}
+
+#[test]
+fn collecting_shows_on_a_terminal_what_is_left() {
+    let mount = Mount::new();
+    let gc = format!("{} gc", crate::harness::MOJAVEFS);
+    let seen = (0..5).any(|round| {
+        let script = format!("mkdir {round}; for i in $(seq 5000); do echo {round} > {round}/$i; done");
+        assert!(mount.specrun(&["--quiet"], &script).status.success());
+        let said = run(&mount.path(), "script", &["-qec", &gc, "/dev/null"]);
+        assert!(said.contains("reclaimed "), "{said:?}");
+        said.contains("records of committed work to be merged")
+    });
+    assert!(seen, "the terminal never showed what is left");
+}
+
 #[test]
 fn errors_that_nobody_hears_change_no_exit_status() {
     let mount = Mount::new();

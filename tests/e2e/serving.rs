@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use std::{fs, thread};
 
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 fn hello(version: u16) -> Vec<u8> {
     [b"MOJAVEFS".as_slice(), &version.to_le_bytes()].concat()
@@ -105,6 +105,7 @@ fn a_killed_client_leaves_only_what_it_held() {
     let mut job = far.specrun_command(&[], "echo x > x; touch ready; sleep 1000").spawn().expect("specrun runs");
     until("the job has begun", || near.status().len() == 2);
     kill(far.daemon(), Signal::SIGKILL).expect("kill the client");
+    far.may_be_dead();
     until("its job is undone", || near.status().len() == 1);
     assert_eq!(near.status()[0]["id"].to_string(), held);
     assert!(!near.exists("x"));
@@ -119,10 +120,12 @@ fn a_server_that_ends_loses_nothing() {
     require_root!();
     let mut server = Server::new();
     let near = server.mount();
+    near.may_be_dead();
     near.write("a", "kept");
     let held = near.held("echo -n held > h");
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let client = server.mount();
+        client.may_be_dead();
         client.write(signal.as_str(), "x");
         sh(&client.path(), "sync .");
         server.end(signal);

@@ -1,6 +1,7 @@
 //! `mojavefs gc`
 
 use super::progress::Progress;
+use super::status::to_merge;
 use super::{Where, count};
 use crate::control::{ask, unexpected};
 use crate::speech::out;
@@ -22,9 +23,10 @@ impl Gc {
         let mut total = 0;
         loop {
             match ask(&stream, &Ask::Reclaim, None)?.0 {
-                Answer::Reclaimed { removed, more } => {
+                Answer::Reclaimed { removed, more, unmerged } => {
                     total += removed;
                     progress.at(total);
+                    progress.left(to_merge(unmerged).unwrap_or_default());
                     if !more {
                         break;
                     }

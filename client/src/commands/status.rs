@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Args)]
 pub(super) struct Status {
-    /// As JSON: a list of objects
+    /// As JSON: an object with a list of what is undecided, and how much is still to be merged
     #[arg(long)]
     json: bool,
     /// As a tree: below each speculation those that depend on it
@@ -35,20 +35,32 @@ impl Status {
         let Answer::Status(status) = self.filesystem.ask(&Ask::Status)? else {
             return Err(unexpected(&Answer::Done));
         };
+        let Answer::Unmerged(unmerged) = self.filesystem.ask(&Ask::Unmerged)? else {
+            return Err(unexpected(&Answer::Done));
+        };
         match self.json {
             _ if self.dot => crate::speech::say(format_args!("{}", graph::dot(&status))),
             _ if self.svg => crate::speech::say(format_args!("{}", graph::svg(&status))),
             true => {
                 let list: Vec<_> = status.iter().map(as_json).collect();
-                let text = serde_json::to_string_pretty(&list).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
+                let all = json!({"undecided": list, "records_to_merge": unmerged});
+                let text = serde_json::to_string_pretty(&all).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
                 out!("{text}");
             }
             false if status.is_empty() => out!("nothing is undecided"),
             false if self.graph => crate::speech::say(format_args!("{}", graph::tree(&status))),
             false => status.iter().for_each(show),
         }
+        if let Some(left) = to_merge(unmerged).filter(|_| !(self.json || self.dot || self.svg)) {
+            out!("{left} in the background");
+        }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What is left of the merging of committed work, if anything is.
+pub(super) fn to_merge(unmerged: u64) -> Option<String> {
+    (unmerged > 0).then(|| format!("{} of committed work to be merged", count(unmerged, "record")))
 }
 
 fn as_json(status: &SpecStatus) -> serde_json::Value {

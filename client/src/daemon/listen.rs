@@ -214,9 +214,10 @@ fn respond(
         Ask::Outcome { spec } => Answer::Outcome(server.outcome(Request::Outcome { spec })?),
         Ask::Writers { path } => Answer::Specs(server.specs(Request::Writers { path })?),
         Ask::Reclaim => match server.call(Request::Reclaim)? {
-            Reply::Reclaimed { removed, more } => Answer::Reclaimed { removed, more },
+            Reply::Reclaimed { removed, more, unmerged } => Answer::Reclaimed { removed, more, unmerged },
             _ => return Err(unexpected(&Answer::Done)),
         },
+        Ask::Unmerged => Answer::Unmerged(server.offset(Request::Unmerged)?),
         Ask::Sync => {
             server.done(Request::Sync)?;
             Answer::Done

@@ -17,10 +17,13 @@ mod enter;
 mod event;
 mod fall;
 mod held;
+pub mod naive;
 mod query;
 mod settle;
 mod state;
+mod witness;
 
 pub use check::Broken;
 pub use event::{Because, Cause, Effect, Event, GraphError, Link, Owner, Resume};
 pub use state::{Graph, Outcome};
+pub use witness::{Difference, Witness};

@@ -113,6 +113,8 @@ pub enum Ask {
     },
     /// A step of reclaiming space.
     Reclaim,
+    /// How much committed work is still to be merged. Answer: [`Answer::Unmerged`].
+    Unmerged,
     /// Everything final to disk.
     Sync,
     /// Who serves.
@@ -187,7 +189,11 @@ pub enum Answer {
         removed: u64,
         /// There is more.
         more: bool,
+        /// So many records of committed work are still to be merged.
+        unmerged: u64,
     },
+    /// So many records of committed work are still to be merged.
+    Unmerged(u64),
     /// Done.
     Done,
     /// Who serves.

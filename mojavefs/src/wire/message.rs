@@ -145,6 +145,9 @@ pub enum Request<'a> {
     },
     /// Reclaims all space that can be reclaimed now. Answer: [`Reply::Reclaimed`] (call again until nothing is left).
     Reclaim,
+    /// How many records of committed work are still to be merged, which happens in the background. Answer:
+    /// [`Reply::Offset`].
+    Unmerged,
     /// Waits until everything final is on disk. Answer: [`Reply::Done`].
     Sync,
 
@@ -492,6 +495,8 @@ pub enum Reply {
         removed: u64,
         /// Left for further calls.
         more: bool,
+        /// How many records of committed work are still to be merged.
+        unmerged: u64,
     },
 }
 

@@ -79,8 +79,8 @@ impl State {
     fn events(&self, bounds: &Bounds) -> Vec<Event> {
         let mut events = Vec::new();
         let new = IntervalId(self.intervals + 1);
-        let model = &self.referee.model;
-        let live: Vec<IntervalId> = model.intervals.iter().map(|i| i.id).filter(|id| model.is_live(*id)).collect();
+        let model = self.referee.model();
+        let live: Vec<IntervalId> = model.live().collect();
         let room = live.len() < bounds.live;
         if self.opened < bounds.contexts {
             let context = ContextId(self.opened + 1);

@@ -4,6 +4,7 @@
 use crate::referee::Referee;
 use mojavefs::graph::{Event, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::limits::NAIVE_INTERVALS_MAX;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use std::collections::BTreeMap;
@@ -38,14 +39,14 @@ impl Choice {
     fn event(&self, referee: &Referee, ids: &mut Ids) -> Event {
         let context = ContextId(1 + u64::from(self.context) % CONTEXTS);
         let new = IntervalId(ids.interval + 1);
-        let model = &referee.model;
+        let model = referee.model();
         let undecided: Vec<SpecId> = model.undecided().collect();
         // Now and then one that is decided or was never there.
         let spec = match self.variant % 16 {
             0 => SpecId(1 + u64::from(self.spec) % (ids.spec + 1)),
             _ => *undecided.get(usize::from(self.spec) % undecided.len().max(1)).unwrap_or(&SpecId(1)),
         };
-        let live: Vec<IntervalId> = model.intervals.iter().map(|i| i.id).filter(|id| model.is_live(*id)).collect();
+        let live: Vec<IntervalId> = model.live().collect();
         let interval = match self.variant % 16 {
             0 => IntervalId(1 + u64::from(self.interval) % (ids.interval + 1)),
             _ => *live.get(usize::from(self.interval) % live.len().max(1)).unwrap_or(&IntervalId(1)),
@@ -81,7 +82,7 @@ impl Choice {
     }
 
     fn resume(&self, referee: &Referee, context: ContextId) -> Resume {
-        let stack = referee.model.stack(context);
+        let stack = referee.model().stack(context);
         match (self.variant / 16) % 4 {
             0 => Resume::Start,
             1 => Resume::At(*stack.get(usize::from(self.spec) % stack.len().max(1)).unwrap_or(&IntervalId(1))),
@@ -102,8 +103,7 @@ fn begins(event: &Event, ids: &mut Ids) {
     }
 }
 
-fn play(choices: &[Choice]) {
-    let mut referee = Referee::default();
+fn play(choices: &[Choice], mut referee: Referee) {
     let mut ids = Ids { interval: 0, spec: 0 };
     let mut ended = Vec::new();
     for (at, choice) in choices.iter().enumerate() {
@@ -128,12 +128,12 @@ fn play(choices: &[Choice]) {
 /// Some waits that may be under way: each context on some live interval.
 fn waits(choice: &Choice, referee: &Referee) -> BTreeMap<ContextId, IntervalId> {
     let live: Vec<IntervalId> =
-        referee.model.contexts().filter_map(|context| referee.model.stack(context).last().copied()).collect();
+        referee.model().contexts().filter_map(|context| referee.model().stack(context).last().copied()).collect();
     let waiting = |(at, context): (usize, ContextId)| {
         let on = live.get((at * 7 + usize::from(choice.interval)) % live.len().max(1))?;
         Some((context, *on)).filter(|_| (usize::from(choice.variant) >> (at % 8)) & 1 == 1)
     };
-    referee.model.contexts().enumerate().filter_map(waiting).collect()
+    referee.model().contexts().enumerate().filter_map(waiting).collect()
 }
 
 fn config() -> ProptestConfig {
@@ -150,7 +150,11 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn random_histories_agree_with_the_model(choices in prop::collection::vec(choice(), 1..120)) {
-        play(&choices);
+    fn random_histories_agree_with_the_model(
+        choices in prop::collection::vec(choice(), 1..120),
+        // Every other history is cut, and soon.
+        intervals_max in prop_oneof![Just(NAIVE_INTERVALS_MAX), 0_usize..24],
+    ) {
+        play(&choices, Referee::remembering(intervals_max));
     }
 }

@@ -3,7 +3,7 @@
 use super::Job;
 use super::conflicts::Conflicts;
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs::graph::{Effect, Event, Graph, GraphError, Owner};
+use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, Owner, Witness};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::wire::SpecState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -14,6 +14,8 @@ use std::sync::atomic::Ordering;
 #[derive(Default)]
 pub(super) struct State {
     pub(super) graph: Graph,
+    /// Holds the graph against its naive model, if that is asked for.
+    witness: Witness,
     pub(super) jobs: BTreeMap<SpecId, Job>,
     /// The undecided speculation of each context.
     pub(super) contexts: HashMap<ContextId, SpecId>,
@@ -25,7 +27,7 @@ pub(super) struct State {
     pub(super) clashing: Vec<(ContextId, SpecId)>,
 }
 
-/// With this in its environment a server checks the whole graph after every event, as debug builds do.
+/// With this in its environment a server holds the graph against its naive model after every event, as debug builds do.
 const CHECK_VARIABLE: &str = "MOJAVEFS_CHECK";
 
 fn checks() -> bool {
@@ -36,15 +38,24 @@ fn checks() -> bool {
 impl State {
     /// Tells the graph of an event.
     pub(super) fn apply(&mut self, event: &Event) -> Result<Vec<Effect>, GraphError> {
-        let effects = self.graph.apply(event)?;
-        if checks()
-            && let Err(broken) = self.graph.check()
-        {
-            // Whatever was decided by it would be wrong.
-            tracing::error!("after {event:?} the graph is broken: {broken:?}");
-            std::process::abort();
+        if !checks() {
+            return self.graph.apply(event);
         }
-        Ok(effects)
+        self.apply_checked(event).unwrap_or_else(|difference| {
+            // Whatever was decided by it would be wrong, so nobody may be answered any more.
+            tracing::error!("{difference}");
+            std::process::abort();
+        })
+    }
+
+    /// The same, before a witness. The model costs time, so there are bounds to what is compared: see [`Witness`].
+    fn apply_checked(&mut self, event: &Event) -> Result<Result<Vec<Effect>, GraphError>, Box<Difference>> {
+        let watched = !self.witness.gave_up();
+        let answer = self.witness.apply(&mut self.graph, event)?;
+        if watched && self.witness.gave_up() {
+            tracing::warn!("too much is undecided: the graph is not held against its naive model any more");
+        }
+        Ok(answer)
     }
 
     /// Decided jobs are over: nothing of their contexts is left to judge, and the graph need not remember them.
@@ -147,5 +158,42 @@ impl Job {
             true => Owner::Store(self.context),
             false => Owner::Context(self.context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        let mut state = State::default();
+        let context = ContextId(1);
+        for event in [
+            Event::Open { context, interval: IntervalId(1), from: None },
+            Event::Speculate { context, interval: IntervalId(2), spec: SpecId(1) },
+        ] {
+            state.apply_checked(&event).expect("no difference").expect("the events make sense");
+        }
+        state
+    }
+
+    #[test]
+    fn a_graph_that_went_astray_is_noticed_at_the_next_event() {
+        let mut state = state();
+        let before = state.graph.clone();
+        let vote = Event::Vote { owner: Owner::Context(ContextId(1)), spec: SpecId(1) };
+        state.apply_checked(&vote).expect("no difference").expect("its owner votes");
+        state.graph = before;
+        let close = Event::Close { context: ContextId(1) };
+        let difference = state.apply_checked(&close).expect_err("the graph has lost the vote");
+        assert_eq!((&difference.event, difference.late.last()), (&close, Some(&vote)), "{difference}");
+    }
+
+    #[test]
+    fn what_the_graph_rightly_refuses_is_no_difference() {
+        let mut state = state();
+        let vote = Event::Vote { owner: Owner::Context(ContextId(2)), spec: SpecId(1) };
+        let refused = state.apply_checked(&vote).expect("no difference");
+        assert_eq!(refused, Err(GraphError::NotOwner(SpecId(1))));
     }
 }

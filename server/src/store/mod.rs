@@ -80,6 +80,9 @@ pub struct Store {
     final_writes: Mutex<()>,
     /// How many files each undecided interval changed.
     changes: Mutex<HashMap<IntervalId, u64>>,
+    /// How many records of committed intervals are not merged yet, of those that somebody has asked about. Taken before
+    /// `final_writes`.
+    unmerged: Mutex<HashMap<IntervalId, u64>>,
     /// The oldest snapshot and the epoch when garbage was last looked through, and where to go on.
     garbage_seen: Mutex<Option<(Option<Seq>, Seq)>>,
     garbage_at: Mutex<Vec<u8>>,

@@ -106,6 +106,7 @@ impl Store {
             snapshots: Snapshots::default(),
             final_writes: Mutex::default(),
             changes: Mutex::new(HashMap::new()),
+            unmerged: Mutex::default(),
             garbage_seen: Mutex::default(),
             garbage_at: Mutex::new(vec![meta::GARBAGE]),
             content,

@@ -75,6 +75,7 @@ impl Store {
         let next = self.decided.read().committed.iter().map(|(interval, seq)| (*seq, *interval)).min();
         let Some((_, interval)) = next else { return Ok(0) };
         let keys = self.changes(interval, None, RECLAIM_STEP)?;
+        let mut unmerged = self.unmerged.lock();
         {
             let _writers = self.final_writes.lock();
             let db = self.db()?;
@@ -91,12 +92,47 @@ impl Store {
             }
             writes.apply(false)?;
         }
+        if let Some(left) = unmerged.get_mut(&interval) {
+            *left = left.saturating_sub(keys.len() as u64);
+        }
         if keys.is_empty() {
+            unmerged.remove(&interval);
             self.decided.write().committed.remove(&interval);
             self.changes.lock().remove(&interval);
             self.content.forget_interval(interval);
         }
         Ok(keys.len() as u64 + 1)
+    }
+
+    /// How many records of committed work are still to be merged. Reads through what was committed since it was last asked,
+    /// and nothing else.
+    pub fn unmerged(&self) -> Result<u64, StoreError> {
+        let mut unmerged = self.unmerged.lock();
+        let committed: Vec<IntervalId> = self.decided.read().committed.keys().copied().collect();
+        let mut records = 0;
+        for interval in committed {
+            records += match unmerged.get(&interval) {
+                Some(left) => *left,
+                None => {
+                    let left = self.count_records(interval)?;
+                    unmerged.insert(interval, left);
+                    left
+                }
+            };
+        }
+        Ok(records)
+    }
+
+    fn count_records(&self, interval: IntervalId) -> Result<u64, StoreError> {
+        let db = self.db()?;
+        let prefix = interval.0.to_be_bytes();
+        let mut scan = db.scan(Family::Changes, &prefix, &prefix);
+        let mut records = 0;
+        while scan.item()?.is_some() {
+            records += 1;
+            scan.next();
+        }
+        Ok(records)
     }
 
     /// Turns the committed versions of one key into merged ones.

@@ -39,6 +39,7 @@ pub(crate) struct Mount {
     /// Kept in a place of its own so that tests may put it on another disk.
     store: PathBuf,
     over: Arc<AtomicBool>,
+    mortal: AtomicBool,
 }
 
 impl Mount {
@@ -58,7 +59,7 @@ impl Mount {
 
     fn unmounted(root: TempDir, store: PathBuf) -> Self {
         fs::create_dir(root.path().join("mnt")).expect("a mountpoint");
-        Mount { root, store, over: Arc::default() }
+        Mount { root, store, over: Arc::default(), mortal: AtomicBool::new(false) }
     }
 
     /// A client of the server at `address`.
@@ -182,7 +183,8 @@ impl Mount {
     pub(crate) fn status(&self) -> Vec<serde_json::Value> {
         let output = self.mojavefs(&["status", "--json"]);
         assert!(output.status.success(), "status: {}", text(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("status says JSON")
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("status says JSON");
+        json["undecided"].as_array().expect("a list of what is undecided").clone()
     }
 
     /// The process behind the mount.
@@ -192,6 +194,11 @@ impl Mount {
         let socket = value.lines().nth(1).expect("a socket");
         let pid = Path::new(socket).file_stem().and_then(OsStr::to_str).and_then(|pid| pid.parse().ok());
         Pid::from_raw(pid.expect("the socket is called after the daemon"))
+    }
+
+    /// The end of the daemon is no surprise: the test has brought it about.
+    pub(crate) fn may_be_dead(&self) {
+        self.mortal.store(true, Ordering::SeqCst);
     }
 
     /// Kills the daemon as a crash would, and clears its mount.
@@ -221,10 +228,14 @@ impl Drop for Mount {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         if is_mounted(&self.path()) {
+            let dead = fs::metadata(self.path()).is_err_and(|e| e.raw_os_error() == Some(nix::libc::ENOTCONN));
             let clean = Command::new(MOJAVEFS).arg("umount").arg(self.path()).output();
             if !clean.is_ok_and(|output| output.status.success()) {
                 tear_down(&self.path());
             }
+            // As it is when the graph and its model differ.
+            let expected = !dead || self.mortal.load(Ordering::SeqCst) || std::thread::panicking();
+            assert!(expected, "the daemon behind the mount is dead; the log (daemon.log in /run/mojavefs) says why");
         }
     }
 }

@@ -87,6 +87,7 @@ impl Drop for Server {
 fn start(root: &Path) -> (Child, Vec<String>) {
     let socket = format!("unix:{}", root.join("socket").display());
     let mut command = Command::new(MOJAVEFS);
+    command.env("MOJAVEFS_CHECK", "1");
     command.arg("serve").args(["--listen", &socket, "--listen", "tcp:127.0.0.1:0"]);
     command.arg("--key").arg(root.join("key")).arg(root.join("store"));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("mojavefs runs");

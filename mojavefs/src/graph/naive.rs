@@ -1,17 +1,26 @@
-//! The interval graph as the rules define it: the whole history is kept, and after every event everything that follows
-//! from it is computed anew by fixpoints over all of it. No index, no forgetting, no cleverness.
+//! The interval graph as the rules define it: the history is kept, and after every event everything that follows from it
+//! is computed anew by fixpoints over all of it. No index, no cleverness. It is what the [graph](super::Graph) is held
+//! against: by its tests, and in a server that is told to, by a [`Witness`](super::Witness).
 
-use mojavefs::graph::{Event, GraphError, Outcome, Owner, Resume};
-use mojavefs::id::{ContextId, IntervalId, SpecId};
-use std::collections::{BTreeMap, BTreeSet};
+use super::event::{Event, GraphError, Owner, Resume};
+use super::state::Outcome;
+use crate::id::{ContextId, IntervalId, SpecId};
+use crate::limits::OUTCOMES_KEPT_MAX;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// One interval, with what it had when it was last told of.
 #[derive(Clone, Debug)]
-pub(crate) struct Interval {
-    pub(crate) id: IntervalId,
-    pub(crate) context: ContextId,
-    pub(crate) base: Option<IntervalId>,
-    pub(crate) deps: BTreeSet<IntervalId>,
-    pub(crate) assumption: Option<SpecId>,
+pub struct Interval {
+    /// Its number.
+    pub id: IntervalId,
+    /// Whose it is.
+    pub context: ContextId,
+    /// The interval before it in its context.
+    pub base: Option<IntervalId>,
+    /// What it read from.
+    pub deps: BTreeSet<IntervalId>,
+    /// The speculation that it is the entry of.
+    pub assumption: Option<SpecId>,
 }
 
 #[derive(Clone, Debug)]
@@ -24,38 +33,67 @@ struct Place {
     held: bool,
 }
 
-/// Everything that ever happened, as facts.
+/// Everything that happened, as facts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Model {
-    pub(crate) intervals: Vec<Interval>,
+pub struct Model {
+    intervals: Vec<Interval>,
     places: Vec<Place>,
     specs: BTreeSet<SpecId>,
     /// `true` while running. Ids are never used again.
     contexts: BTreeMap<ContextId, bool>,
     aborted: BTreeSet<SpecId>,
     conflicts: BTreeSet<SpecId>,
+    /// In the order of deciding; as many as the graph remembers.
+    decided: VecDeque<(SpecId, Outcome)>,
     /// As of the last event.
-    pub(crate) verdict: Verdict,
+    verdict: Verdict,
 }
 
 /// What follows from a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    pub(crate) finals: BTreeSet<IntervalId>,
-    pub(crate) dead: BTreeSet<IntervalId>,
-    pub(crate) committed: BTreeSet<SpecId>,
-    pub(crate) aborted: BTreeSet<SpecId>,
+pub struct Verdict {
+    /// What nothing can undo any more.
+    pub finals: BTreeSet<IntervalId>,
+    /// What is undone.
+    pub dead: BTreeSet<IntervalId>,
+    /// Whose assumption holds.
+    pub committed: BTreeSet<SpecId>,
+    /// Whose assumption is false.
+    pub aborted: BTreeSet<SpecId>,
     /// Votes that count.
-    pub(crate) votes: BTreeSet<(SpecId, ContextId)>,
+    pub votes: BTreeSet<(SpecId, ContextId)>,
+}
+
+impl Verdict {
+    fn is_open(&self, id: IntervalId) -> bool {
+        !self.finals.contains(&id) && !self.dead.contains(&id)
+    }
 }
 
 impl Model {
-    pub(crate) fn interval(&self, id: IntervalId) -> Option<&Interval> {
+    /// What follows from all that has happened.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// Every interval that is not forgotten, in the order in which they began.
+    pub fn intervals(&self) -> &[Interval] {
+        &self.intervals
+    }
+
+    /// One of them.
+    pub fn interval(&self, id: IntervalId) -> Option<&Interval> {
         self.intervals.iter().find(|interval| interval.id == id)
     }
 
-    pub(crate) fn is_live(&self, id: IntervalId) -> bool {
-        self.interval(id).is_some() && !self.verdict.finals.contains(&id) && !self.verdict.dead.contains(&id)
+    /// Whether an interval is there and neither final nor dead.
+    pub fn is_live(&self, id: IntervalId) -> bool {
+        self.verdict.is_open(id) && self.interval(id).is_some()
+    }
+
+    /// Every interval that is neither final nor dead, in the order in which they began.
+    pub fn live(&self) -> impl Iterator<Item = IntervalId> {
+        self.intervals.iter().map(|interval| interval.id).filter(|id| self.verdict.is_open(*id))
     }
 
     /// A context's intervals that are not dead, oldest first.
@@ -64,64 +102,174 @@ impl Model {
         own.map(|interval| interval.id).filter(|id| !self.verdict.dead.contains(id))
     }
 
-    pub(crate) fn stack(&self, context: ContextId) -> Vec<IntervalId> {
-        self.standing(context).filter(|id| self.is_live(*id)).collect()
+    /// A context's live intervals, oldest first.
+    pub fn stack(&self, context: ContextId) -> Vec<IntervalId> {
+        self.standing(context).filter(|id| self.verdict.is_open(*id)).collect()
     }
 
-    pub(crate) fn outcome(&self, spec: SpecId) -> Option<Outcome> {
-        let committed = self.verdict.committed.contains(&spec).then_some(Outcome::Committed);
-        committed.or(self.verdict.aborted.contains(&spec).then_some(Outcome::Aborted))
+    /// The last interval of a context that became final.
+    pub fn settled(&self, context: ContextId) -> Option<IntervalId> {
+        self.standing(context).rfind(|id| self.verdict.finals.contains(id))
     }
 
-    pub(crate) fn undecided(&self) -> impl Iterator<Item = SpecId> {
-        self.specs.iter().copied().filter(|spec| self.outcome(*spec).is_none())
+    /// The stack of every context that is not forgotten.
+    pub fn stacks(&self) -> BTreeMap<ContextId, Vec<IntervalId>> {
+        let mut stacks: BTreeMap<ContextId, Vec<IntervalId>> =
+            self.contexts().map(|context| (context, Vec::new())).collect();
+        for interval in self.intervals.iter().filter(|interval| self.verdict.is_open(interval.id)) {
+            stacks.entry(interval.context).or_default().push(interval.id);
+        }
+        stacks
     }
 
-    pub(crate) fn contexts(&self) -> impl Iterator<Item = ContextId> {
+    /// How a speculation was decided, if it was, and lately.
+    pub fn outcome(&self, spec: SpecId) -> Option<Outcome> {
+        self.decided.iter().find(|(decided, _)| *decided == spec).map(|(_, outcome)| *outcome)
+    }
+
+    /// The speculations that are decided and not forgotten, with their outcomes.
+    pub fn decided_lately(&self) -> impl Iterator<Item = (SpecId, Outcome)> {
+        let lately = self.decided.iter().rev().take_while(|(spec, _)| self.specs.contains(spec));
+        lately.copied()
+    }
+
+    /// The undecided speculations.
+    pub fn undecided(&self) -> impl Iterator<Item = SpecId> {
+        let decided = |spec: &SpecId| self.verdict.committed.contains(spec) || self.verdict.aborted.contains(spec);
+        self.specs.iter().copied().filter(move |spec| !decided(spec))
+    }
+
+    /// The contexts that are not forgotten.
+    pub fn contexts(&self) -> impl Iterator<Item = ContextId> {
         self.contexts.keys().copied()
     }
 
-    pub(crate) fn is_running(&self, context: ContextId) -> bool {
+    /// Whether a context has begun and not gone.
+    pub fn is_running(&self, context: ContextId) -> bool {
         self.contexts.get(&context) == Some(&true)
     }
 
     /// Losing this interval would cost an owner its entry into the speculation or its vote for it.
-    pub(crate) fn is_entry_or_vote(&self, spec: SpecId, interval: IntervalId) -> bool {
+    pub fn is_entry_or_vote(&self, spec: SpecId, interval: IntervalId) -> bool {
         self.places_of(spec).any(|place| place.entry == interval || place.votes.contains(&interval))
     }
 
     /// Every owner of everything undecided has voted, and nothing is in conflict.
-    pub(crate) fn all_decided(&self) -> bool {
-        self.undecided().all(|spec| self.holds_but_for_votes(spec))
+    pub fn all_decided(&self) -> bool {
+        !self.undecided().any(|spec| self.is_open(spec))
     }
 
-    fn holds_but_for_votes(&self, spec: SpecId) -> bool {
-        !self.conflicts.contains(&spec) && self.places_of(spec).all(|p| self.verdict.votes.contains(&(spec, p.context)))
+    /// An owner has not voted, or there is a conflict.
+    fn is_open(&self, spec: SpecId) -> bool {
+        self.is_in_conflict(spec)
+            || !self.places_of(spec).all(|place| self.verdict.votes.contains(&(spec, place.context)))
+    }
+
+    /// Whether a speculation was said to be in conflict.
+    pub fn is_in_conflict(&self, spec: SpecId) -> bool {
+        self.conflicts.contains(&spec)
     }
 
     fn places_of(&self, spec: SpecId) -> impl Iterator<Item = &Place> {
         self.places.iter().filter(move |place| place.spec == spec)
     }
 
+    /// The owners of a speculation by their contexts, and whether each has voted.
+    pub fn owners(&self, spec: SpecId) -> BTreeMap<ContextId, (Owner, bool)> {
+        let owner = |place: &Place| match place.held {
+            true => Owner::Store(place.context),
+            false => Owner::Context(place.context),
+        };
+        let voted = |place: &Place| self.verdict.votes.contains(&(spec, place.context));
+        self.places_of(spec).map(|place| (place.context, (owner(place), voted(place)))).collect()
+    }
+
     /// Live intervals that this one builds on by base and deps, with itself.
-    pub(crate) fn visible(&self, of: IntervalId) -> BTreeSet<IntervalId> {
-        let mut seen: BTreeSet<IntervalId> = BTreeSet::from([of]);
+    pub fn visible(&self, of: IntervalId) -> BTreeSet<IntervalId> {
+        self.reached_from(of, |_| Vec::new())
+    }
+
+    /// Live intervals that this one needs to become final: by base, deps and the votes for its assumption, with itself.
+    fn needed(&self, of: IntervalId) -> BTreeSet<IntervalId> {
+        self.reached_from(of, |interval| {
+            let places = interval.assumption.into_iter().flat_map(|spec| self.places_of(spec));
+            let votes = places.flat_map(|place| place.votes.iter().copied());
+            votes.filter(|vote| !self.verdict.dead.contains(vote)).collect()
+        })
+    }
+
+    fn reached_from(&self, of: IntervalId, further: impl Fn(&Interval) -> Vec<IntervalId>) -> BTreeSet<IntervalId> {
+        let mut seen = BTreeSet::from([of]);
         loop {
-            let reached = self.intervals.iter().filter(|interval| seen.contains(&interval.id));
-            let more: BTreeSet<IntervalId> =
-                reached.flat_map(|interval| interval.base.iter().chain(&interval.deps)).copied().collect();
-            if more.is_subset(&seen) {
-                return seen.into_iter().filter(|id| self.is_live(*id)).collect();
+            let before = seen.len();
+            // What an interval builds on began before it, most often, so that few rounds are needed this way round.
+            for interval in self.intervals.iter().rev() {
+                if seen.contains(&interval.id) {
+                    seen.extend(interval.base.iter().chain(&interval.deps));
+                    seen.extend(further(interval));
+                }
             }
-            seen.extend(more);
+            if before == seen.len() {
+                return seen.into_iter().filter(|id| self.verdict.is_open(*id)).collect();
+            }
         }
     }
 
-    /// Takes an event in, unless the rules refuse it.
-    pub(crate) fn apply(&mut self, event: &Event) -> Result<(), GraphError> {
+    /// The undecided speculations that keep an interval from being final.
+    pub fn open_under(&self, of: IntervalId) -> BTreeSet<SpecId> {
+        self.assumptions(&self.needed(of)).filter(|spec| self.is_open(*spec)).collect()
+    }
+
+    /// The speculations that these intervals are the entries of.
+    pub fn assumptions<'a>(&'a self, of: &'a BTreeSet<IntervalId>) -> impl Iterator<Item = SpecId> + 'a {
+        self.intervals.iter().filter(|interval| of.contains(&interval.id)).filter_map(|interval| interval.assumption)
+    }
+
+    /// The contexts of these intervals.
+    pub fn contexts_of<'a>(&'a self, of: &'a BTreeSet<IntervalId>) -> impl Iterator<Item = ContextId> + 'a {
+        self.intervals.iter().filter(|interval| of.contains(&interval.id)).map(|interval| interval.context)
+    }
+
+    /// Whether any other context depends on one of this one's live intervals.
+    pub fn is_needed_by_others(&self, context: ContextId) -> bool {
+        let own: BTreeSet<IntervalId> = self.stack(context).into_iter().collect();
+        let others = self.intervals.iter().filter(|i| i.context != context && self.verdict.is_open(i.id));
+        others.flat_map(|interval| interval.base.iter().chain(&interval.deps)).any(|needed| own.contains(needed))
+    }
+
+    /// Takes an event in, unless the rules refuse it. Returns what followed before.
+    pub fn apply(&mut self, event: &Event) -> Result<Verdict, GraphError> {
         self.record(event)?;
+        let now = self.judge();
+        let before = std::mem::replace(&mut self.verdict, now);
+        let committed = self.verdict.committed.difference(&before.committed).map(|spec| (*spec, Outcome::Committed));
+        let aborted = self.verdict.aborted.difference(&before.aborted).map(|spec| (*spec, Outcome::Aborted));
+        self.decided.extend(committed.chain(aborted));
+        self.decided.drain(..self.decided.len().saturating_sub(OUTCOMES_KEPT_MAX));
+        Ok(before)
+    }
+
+    /// Cuts the history: what is dead goes, and so does what is final, which is taken for granted from then on; of each
+    /// running context the last final interval stays, on which it goes on. Nothing live refers to what is dead.
+    pub fn forget_settled(&mut self) {
+        let running = self.contexts().filter(|context| self.is_running(*context));
+        let kept_finals: BTreeSet<IntervalId> = running.filter_map(|context| self.settled(context)).collect();
+        let verdict = std::mem::take(&mut self.verdict);
+        let decided = |spec: &SpecId| verdict.committed.contains(spec) || verdict.aborted.contains(spec);
+        self.intervals.retain(|interval| verdict.is_open(interval.id) || kept_finals.contains(&interval.id));
+        for interval in &mut self.intervals {
+            interval.base = interval.base.filter(|base| verdict.is_open(*base));
+            interval.deps.retain(|dep| verdict.is_open(*dep));
+            interval.assumption = interval.assumption.filter(|spec| !decided(spec));
+        }
+        self.specs.retain(|spec| !decided(spec));
+        self.aborted.retain(|spec| !decided(spec));
+        self.conflicts.retain(|spec| !decided(spec));
+        self.places.retain(|place| !decided(&place.spec));
+        self.places.iter_mut().for_each(|place| place.votes.retain(|vote| !verdict.dead.contains(vote)));
+        let attended: BTreeSet<ContextId> = self.intervals.iter().map(|interval| interval.context).collect();
+        self.contexts.retain(|context, running| *running || attended.contains(context));
         self.verdict = self.judge();
-        Ok(())
     }
 
     fn record(&mut self, event: &Event) -> Result<(), GraphError> {
@@ -129,18 +277,20 @@ impl Model {
             Event::Open { context, interval, from } => {
                 let anew = self.contexts.get(&context).is_none_or(|open| *open && self.is_undone(context));
                 self.demand(anew, GraphError::InUse(context.0))?;
+                self.demand_unused(interval)?;
                 self.demand(from.is_none_or(|from| self.is_live(from)), GraphError::NoInterval(IntervalId::FINAL))?;
                 self.contexts.insert(context, true);
                 self.push(context, interval, None, from, None);
             }
             Event::Speculate { context, interval, spec } => {
-                self.demand_acting(context)?;
-                self.demand(!self.specs.contains(&spec), GraphError::InUse(spec.0))?;
+                self.demand_acting(context, interval)?;
+                let anew = !self.specs.contains(&spec) && self.outcome(spec).is_none();
+                self.demand(anew, GraphError::InUse(spec.0))?;
                 self.specs.insert(spec);
                 self.enter(context, interval, spec);
             }
             Event::CoOwn { context, interval, spec } => {
-                self.demand_acting(context)?;
+                self.demand_acting(context, interval)?;
                 self.demand_undecided(spec)?;
                 let owns = self.places_of(spec).any(|place| place.context == context);
                 self.demand(!owns, GraphError::Owns(context, spec))?;
@@ -194,7 +344,7 @@ impl Model {
         interval: IntervalId,
         resume: Resume,
     ) -> Result<(), GraphError> {
-        self.demand_acting(context)?;
+        self.demand_acting(context, interval)?;
         self.demand(self.is_live(of), GraphError::NoInterval(of))?;
         let stack = self.stack(context);
         if stack.last().is_some_and(|current| self.visible(*current).contains(&of)) {
@@ -223,16 +373,21 @@ impl Model {
         self.standing(context).next().is_none()
     }
 
-    fn demand_acting(&self, context: ContextId) -> Result<(), GraphError> {
+    fn demand_acting(&self, context: ContextId, begins: IntervalId) -> Result<(), GraphError> {
         self.demand(self.contexts.get(&context) == Some(&true), GraphError::NoContext(context))?;
-        self.demand(!self.is_undone(context), GraphError::Undone(context))
+        self.demand(!self.is_undone(context), GraphError::Undone(context))?;
+        self.demand_unused(begins)
+    }
+
+    fn demand_unused(&self, interval: IntervalId) -> Result<(), GraphError> {
+        self.demand(interval != IntervalId::FINAL && !self.is_live(interval), GraphError::InUse(interval.0))
     }
 
     fn demand_undecided(&self, spec: SpecId) -> Result<(), GraphError> {
         match self.outcome(spec) {
             Some(Outcome::Committed) => Err(GraphError::Committed(spec)),
             Some(Outcome::Aborted) => Err(GraphError::Aborted(spec)),
-            None => self.demand(self.specs.contains(&spec), GraphError::NoSpec(spec)),
+            None => self.demand(self.undecided().any(|undecided| undecided == spec), GraphError::NoSpec(spec)),
         }
     }
 
@@ -304,16 +459,17 @@ impl Model {
         let mut finals: BTreeSet<IntervalId> =
             self.intervals.iter().map(|i| i.id).filter(|id| !dead.contains(id)).collect();
         loop {
-            let stays = |id: &&IntervalId| {
-                let interval = self.interval(**id).expect("it is in the history");
-                interval.assumption.is_none_or(|spec| self.holds(spec, &finals, aborted))
-                    && interval.base.iter().chain(&interval.deps).all(|needed| finals.contains(needed))
-            };
-            let fewer: BTreeSet<IntervalId> = finals.iter().filter(stays).copied().collect();
-            if fewer.len() == finals.len() {
+            let before = finals.len();
+            for interval in &self.intervals {
+                let stays = interval.assumption.is_none_or(|spec| self.holds(spec, &finals, aborted))
+                    && interval.base.iter().chain(&interval.deps).all(|needed| finals.contains(needed));
+                if !stays {
+                    finals.remove(&interval.id);
+                }
+            }
+            if before == finals.len() {
                 return finals;
             }
-            finals = fewer;
         }
     }
 
@@ -323,7 +479,7 @@ impl Model {
     }
 
     /// Rule 9 by enumeration: whoever must act for `on` to be decided, and those they wait for in turn.
-    pub(crate) fn would_wait_forever(
+    pub fn would_wait_forever(
         &self,
         waiter: ContextId,
         on: IntervalId,
@@ -334,7 +490,7 @@ impl Model {
         loop {
             let before = (needed.len(), must_act.len());
             let known = needed.clone();
-            for interval in self.intervals.iter().filter(|i| known.contains(&i.id) && self.is_live(i.id)) {
+            for interval in self.intervals.iter().filter(|i| known.contains(&i.id) && self.verdict.is_open(i.id)) {
                 needed.extend(interval.base.iter().chain(&interval.deps));
                 for place in interval.assumption.iter().flat_map(|spec| self.places_of(*spec)) {
                     let counted = place.votes.iter().filter(|vote| !self.verdict.dead.contains(vote));
@@ -354,12 +510,13 @@ impl Model {
 
     /// Rule 7 and restarts: the history goes on with the end of every process; what then neither a hold nor a vote stands
     /// for is lost.
-    pub(crate) fn after_restart(&self) -> BTreeSet<IntervalId> {
+    pub fn after_restart(&self) -> BTreeSet<IntervalId> {
         let mut ended = self.clone();
         ended.contexts.values_mut().for_each(|open| *open = false);
         ended.verdict = ended.judge();
         let mut kept = BTreeSet::new();
-        for place in ended.places.iter().filter(|place| ended.outcome(place.spec).is_none()) {
+        let undecided: BTreeSet<SpecId> = ended.undecided().collect();
+        for place in ended.places.iter().filter(|place| undecided.contains(&place.spec)) {
             kept.extend(ended.visible(place.entry));
             kept.extend(place.votes.iter().filter(|vote| ended.is_live(**vote)).flat_map(|vote| ended.visible(*vote)));
             if place.held {
