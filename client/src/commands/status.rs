@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Args)]
 pub(super) struct Status {
-    /// As JSON: an object with a list of what is undecided, and how much is still to be merged
+    /// As JSON: a list of objects
     #[arg(long)]
     json: bool,
     /// As a tree: below each speculation those that depend on it
@@ -43,8 +43,7 @@ impl Status {
             _ if self.svg => crate::speech::say(format_args!("{}", graph::svg(&status))),
             true => {
                 let list: Vec<_> = status.iter().map(as_json).collect();
-                let all = json!({"undecided": list, "records_to_merge": unmerged});
-                let text = serde_json::to_string_pretty(&all).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
+                let text = serde_json::to_string_pretty(&list).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
                 out!("{text}");
             }
             false if status.is_empty() => out!("nothing is undecided"),

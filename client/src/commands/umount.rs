@@ -5,11 +5,12 @@ use crate::control::ask;
 use crate::job::find::Filesystem;
 use crate::job::namespace;
 use crate::limits::{POLL_INTERVAL, STOP_TIME_MAX};
-use crate::mount;
+use crate::{mount, sys};
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::wire::SpecState;
 use mojavefs::wire::control::{Answer, Ask};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -46,6 +47,8 @@ impl Umount {
             );
             return Err(Fault::new(FaultKind::Busy, text));
         }
+        // One that can't be opened is gone already.
+        let process = daemon.and_then(|pid| sys::pidfd_open(pid).ok());
         if self.force {
             mount::unmount(&point, true).map_err(host_fault(point.display()))?;
             mount::abort_connection(found.minor).map_err(host_fault("end the mount"))?;
@@ -58,7 +61,7 @@ impl Umount {
             })?;
         }
         match daemon {
-            Some(pid) => wait_gone(pid),
+            Some(pid) => wait_gone(pid, process),
             None => Ok(ExitCode::SUCCESS),
         }
     }
@@ -112,26 +115,15 @@ fn refuse_if_running(point: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Once the daemon is gone everything is on disk and the store can be opened again.
-fn wait_gone(pid: u32) -> Result<ExitCode, Fault> {
-    match is_gone_by(pid, Instant::now() + STOP_TIME_MAX) {
-        true => Ok(ExitCode::SUCCESS),
-        false => Err(Fault::new(FaultKind::TimedOut, format!("unmounted, but the daemon {pid} does not end"))),
-    }
-}
-
-fn is_gone_by(pid: u32, deadline: Instant) -> bool {
-    while is_running(pid) {
+/// Once the daemon is gone, all of its threads, everything is on disk and the store can be opened again. Whether its parent
+/// knows of its end does not matter.
+fn wait_gone(pid: u32, process: Option<OwnedFd>) -> Result<ExitCode, Fault> {
+    let deadline = Instant::now() + STOP_TIME_MAX;
+    while process.as_ref().is_some_and(|process| !sys::has_ended(process)) {
         if Instant::now() > deadline {
-            return false;
+            return Err(Fault::new(FaultKind::TimedOut, format!("unmounted, but the daemon {pid} does not end")));
         }
         std::thread::sleep(POLL_INTERVAL);
     }
-    true
-}
-
-/// A zombie has ended; only its parent does not know yet.
-fn is_running(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    Ok(ExitCode::SUCCESS)
 }

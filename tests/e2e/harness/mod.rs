@@ -183,8 +183,7 @@ impl Mount {
     pub(crate) fn status(&self) -> Vec<serde_json::Value> {
         let output = self.mojavefs(&["status", "--json"]);
         assert!(output.status.success(), "status: {}", text(&output.stderr));
-        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("status says JSON");
-        json["undecided"].as_array().expect("a list of what is undecided").clone()
+        serde_json::from_slice(&output.stdout).expect("status says JSON")
     }
 
     /// The process behind the mount.
@@ -240,10 +239,11 @@ impl Drop for Mount {
     }
 }
 
-/// Is this process there, and not a zombie?
+/// Is this process there, and not a zombie? One whose first thread has ended may have others.
 pub(crate) fn is_running(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !stat.is_empty() && !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads > 1 || !stat.is_empty() && !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
 }
 
 fn is_mounted(point: &Path) -> bool {
