@@ -1,5 +1,7 @@
 //! Programs that are linked with libmojave: their files roll back with their memory.
 
+mod random;
+
 use crate::harness::{Mount, SPECRUN, text, until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
