@@ -75,6 +75,7 @@ fn run(seed: u64) {
     mount.check();
 }
 
+/// One history, in a directory of its own.
 fn history(mount: &Mount, program: &Path, options: &[&str], seed: u64) {
     let place = |step: usize| format!("seed {seed}, step {step}, {options:?}; again with MOJAVEFS_SEED={seed}");
     let dir = mount.at(format!("history{}", options.concat()));
