@@ -173,6 +173,28 @@ fn a_transfer_that_fails_anywhere_never_happened() {
 }
 
 #[test]
+fn a_transfer_in_rust_that_fails_never_happened() {
+    let mount = Mount::new();
+    let program = Path::new(SPECRUN).with_file_name("examples").join("transfer");
+    mount.write("a", "100\n");
+    mount.write("b", "50\n");
+    mount.write("odd", "fifty\n");
+    // Too little money, which is found when both accounts are written; and an account that can't be read.
+    for (to, amount, code) in [("b", "101", "2"), ("odd", "30", "1")] {
+        let output = specrun(&mount, &["--no-speculation"], &program, &["a", to, amount]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let said = format!("nothing was transferred: the speculation was aborted with code {code}\n");
+        assert_eq!(text(&output.stdout), said);
+        let accounts = (mount.read("a"), mount.read("b"), mount.read("odd"));
+        assert_eq!(accounts, ("100\n".into(), "50\n".into(), "fifty\n".into()));
+    }
+    let output = specrun(&mount, &[], &program, &["a", "b", "30"]);
+    assert_eq!(text(&output.stdout), "transferred 30; 70 left\n", "{}", text(&output.stderr));
+    assert_eq!((mount.read("a"), mount.read("b")), ("70\n".into(), "80\n".into()));
+    mount.check();
+}
+
+#[test]
 fn a_search_finds_its_way_by_failing() {
     let mount = Mount::new();
     let program = compiled(&mount, EXAMPLES, "search");
