@@ -15,7 +15,8 @@ extern "C" {
  *    0  on the commit branch: the speculation is open (its number: spec_current());
  *   >0  on the abort branch: the code it was aborted with; everything is as it was at the call;
  *   -1  if it can't be entered: errno, and spec_error() names what can't be put back (ENOTSUP: a second thread, a
- *       connected socket, shared memory ...; EAGAIN, ENOMEM: no process for the checkpoint).
+ *       connected socket, shared memory ...), or EAGAIN, ENOMEM: no process for the checkpoint; EIO: the daemon refuses or
+ *       is gone. One that hangs is waited for, here and in decisions, as in every call on the filesystem.
  * To the caller it is like fork(): a call that returns more than once, each time with memory as it is then. */
 int speculate(void);
 

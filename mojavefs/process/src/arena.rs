@@ -10,7 +10,7 @@ use crate::limits::{
 use crate::maps::{self, Shared};
 use crate::record::Record;
 use crate::restore::Scratch;
-use crate::sys::{self, Action, Registers};
+use crate::sys::{self, Action, Mask, Registers};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -116,6 +116,8 @@ pub(crate) struct Arena {
     pub(crate) dying: [i32; 64],
     pub(crate) dying_count: usize,
     pub(crate) jump: Jump,
+    /// The program's signal mask, while the library blocks every signal.
+    pub(crate) mask: Mask,
     /// `madvise` has been called with an advice that keeps memory from checkpoints, or nobody has looked yet.
     pub(crate) advice: Advice,
     /// The device of this process's view, whose files the filesystem puts back.

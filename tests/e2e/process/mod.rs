@@ -1,5 +1,6 @@
 //! Programs that are linked with libmojave: their files roll back with their memory.
 
+mod daemon;
 mod leaks;
 mod random;
 
