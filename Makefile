@@ -19,11 +19,11 @@ build: setup
 demo: build
 	@scripts/demo
 
-test: setup
+test: build
 	$(CARGO) nextest run $(RELEASE) --workspace
 
 # The long forms of the crash, random and POSIX tests: hours.
-soak: setup
+soak: build
 	MOJAVEFS_SOAK=1 $(CARGO) nextest run $(RELEASE) --workspace --profile soak
 
 lint: setup

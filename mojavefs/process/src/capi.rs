@@ -6,8 +6,8 @@
 
 use crate::arena::{self, Outcome};
 use crate::level::{self, Entered, Refusal};
+use crate::share::{self, NoToken, Token};
 use crate::sys::{self, Errno};
-use mojavefs::id::SpecId;
 
 fn set_errno(errno: i32) {
     // SAFETY: the address of this thread's errno.
@@ -97,20 +97,17 @@ pub extern "C" fn spec_outcome(id: i32) -> i32 {
     }
 }
 
-/// What a token begins with.
-const TOKEN: &str = "mojave:";
-
 /// `int spec_share(char *token, size_t size)`
 ///
 /// # Safety
 /// `token` has room for `size` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spec_share(token: *mut libc::c_char, size: usize) -> i32 {
-    let Some(spec) = level::shared() else {
+    let Ok(shared) = share::share() else {
         set_errno(libc::ENOTSUP);
         return -1;
     };
-    let text = format!("{TOKEN}{spec}\0");
+    let text = format!("{shared}\0");
     if text.len() > size {
         set_errno(libc::ERANGE);
         return -1;
@@ -128,12 +125,14 @@ pub unsafe extern "C" fn spec_share(token: *mut libc::c_char, size: usize) -> i3
 pub unsafe extern "C" fn spec_own(token: *const libc::c_char) -> i32 {
     // SAFETY: as the caller promises.
     let text = unsafe { core::ffi::CStr::from_ptr(token) }.to_str().ok();
-    let spec = text.and_then(|text| text.strip_prefix(TOKEN)).and_then(|number| number.parse().ok());
-    let Some(spec) = spec else {
+    let Some(Token(spec)) = text.and_then(|text| text.parse().ok()) else {
+        if let Some(arena) = arena::existing() {
+            arena.say(format_args!("{NoToken}"));
+        }
         set_errno(libc::EINVAL);
         return -1;
     };
-    returned(level::speculate(Some(SpecId(spec))))
+    returned(level::speculate(Some(spec)))
 }
 
 /// `int spec_barrier(int timeout_ms)`

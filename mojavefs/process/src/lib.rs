@@ -28,10 +28,12 @@ mod maps;
 mod proc;
 mod record;
 mod restore;
+mod share;
 mod sys;
 
 pub use arena::Outcome;
 use level::{Entered, Refusal};
+pub use share::{NoToken, Token, barrier, own, share};
 use std::io;
 use std::num::NonZeroI32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -123,7 +125,11 @@ fn decision_error(id: Id, refusal: Refusal) -> DecisionError {
 /// Where something of the process can't be put back (several threads, a connected socket, memory shared with others …):
 /// `Unsupported`, and the text names it. Where no process can be started for the checkpoint: `WouldBlock` or `OutOfMemory`.
 pub fn enter() -> io::Result<Branch> {
-    match level::speculate(None) {
+    entered(level::speculate(None))
+}
+
+fn entered(returned: sys::Result<Entered>) -> io::Result<Branch> {
+    match returned {
         Ok(Entered::Abort(code)) => Ok(Branch::Abort(Code::new(code).unwrap_or(Code::FAILED))),
         Ok(Entered::Commit) => match current() {
             Some(id) => Ok(Branch::Commit(id)),

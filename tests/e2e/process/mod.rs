@@ -3,6 +3,7 @@
 mod daemon;
 mod leaks;
 mod random;
+mod together;
 
 use crate::harness::{Mount, SPECRUN, text, until};
 use std::fs;
@@ -13,6 +14,7 @@ use std::process::{Command, Output};
 
 const HEADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/include");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/examples");
+const PYTHON_PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/python");
 const SUBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/subjects");
 
 /// Compiles a C program against the library, as its user would.
@@ -273,7 +275,7 @@ fn a_python_program_goes_back() {
     let mut specrun = Command::new(SPECRUN);
     specrun.args(["--", "python3", "-c", PYTHON]).current_dir(mount.path());
     specrun.env("LIBMOJAVE", library).env("PYTHONDONTWRITEBYTECODE", "1");
-    specrun.env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/python"));
+    specrun.env("PYTHONPATH", PYTHON_PACKAGE);
     succeeds(&specrun.output().expect("specrun runs"));
     assert_eq!(mount.read("kept"), "3");
     assert!(!mount.exists("gone"));

@@ -16,7 +16,10 @@ import ctypes
 import ctypes.util
 import os
 
-__all__ = ["Aborted", "Refused", "speculation", "abort", "commit", "retry", "current", "depth", "code", "outcome", "speculate"]
+__all__ = [
+    "Aborted", "Refused", "speculation", "abort", "barrier", "commit", "retry", "current", "depth", "code", "outcome", "own",
+    "share", "speculate", "FELL", "CONFLICT", "RAISED",
+]
 
 #: The code of a speculation that was undone because it depended on another's, and of one in conflict.
 FELL, CONFLICT = 255, 254
@@ -52,13 +55,39 @@ def _decided(what, number):
     raise OSError(errno, f"{what} speculation {number}: {os.strerror(errno)}")
 
 
+def _entered(code):
+    if code < 0:
+        errno = ctypes.get_errno()
+        raise Refused(errno, _library.spec_error().decode(errors="replace") or os.strerror(errno))
+    return code
+
+
 def speculate():
     """Enters a speculation: 0 on the commit branch; later, on the abort branch, the code it was aborted with."""
-    code = _library.speculate()
-    if code < 0:
-        words = _library.spec_error().decode(errors="replace")
-        raise Refused(ctypes.get_errno(), words or "the checkpoint can't be made")
-    return code
+    return _entered(_library.speculate())
+
+
+def share():
+    """A token, a text, by which another process can own the innermost speculation, too: it is final when all its owners have
+    committed, and undone when one aborts. Raises `OSError` outside of speculations, or of `specrun`."""
+    token = ctypes.create_string_buffer(64)
+    if _library.spec_share(token, ctypes.c_size_t(len(token))) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"share the speculation: {os.strerror(errno)}")
+    return token.value.decode()
+
+
+def own(token):
+    """Enters a speculation that owns another's beside itself. Returns as `speculate()` does."""
+    return _entered(_library.spec_own(token.encode()))
+
+
+def barrier():
+    """Returns when nothing that this process did can be undone any more: output to the world belongs behind it. Raises
+    `OSError` (`EDEADLK`) inside a speculation of its own or its job's: that is decided later."""
+    if _library.spec_barrier(-1) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"barrier: {os.strerror(errno)}")
 
 
 def commit(number=None):
@@ -106,10 +135,14 @@ def outcome(number):
 
 
 class speculation:
-    """What happens in the `with` block is kept if it ends well, and never happened if it raises."""
+    """What happens in the `with` block is kept if it ends well, and never happened if it raises. With the token of another's
+    speculation (`share()`) it owns that, too."""
+
+    def __init__(self, token=None):
+        self.token = token
 
     def __enter__(self):
-        code = speculate()
+        code = speculate() if self.token is None else own(self.token)
         if code != 0:
             raise Aborted(code)
         self.number = current()
