@@ -8,7 +8,7 @@
 use crate::arena::{self, Arena};
 use crate::level;
 use crate::sys::{self, Mask};
-use mojavefs::error::Fault;
+use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask, Start};
 use mojavefs::wire::{Outcome, SpecState};
@@ -87,9 +87,11 @@ pub(crate) fn attach(arena: &mut Arena) -> Result<(), Refused> {
 }
 
 fn attach_to(mountpoint: &Path, arena: &mut Arena) -> Result<(), Refused> {
-    let Ok(filesystem) = Filesystem::find(Some(mountpoint)) else {
-        // Passed on from a job to where its filesystem is not.
-        return Ok(());
+    let filesystem = match Filesystem::find(Some(mountpoint)) {
+        Ok(filesystem) => filesystem,
+        // The variable was passed on from a job to where its filesystem is not.
+        Err(why) if why.kind == FaultKind::NotFound => return Ok(()),
+        Err(why) => return Err(fault("a view of its own")(why)),
     };
     let inherited = descriptors::on(mountpoint);
     namespace::enter().map_err(fault("a view of its own"))?;

@@ -1,6 +1,7 @@
 //! Programs that are linked with libmojave: their files roll back with their memory.
 
 mod daemon;
+mod exec;
 mod leaks;
 mod random;
 mod together;
