@@ -160,6 +160,26 @@ fn a_job_that_reads_a_level_falls_with_it() {
 }
 
 #[test]
+fn a_job_that_reads_what_its_own_process_then_aborts_is_run_again() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    // The first time the shell reads what the level has changed.
+    let script = format!(
+        "echo run >> ../runs; rm -f ../told ../go; {} abort & \
+         until [ -e ../told ]; do sleep 0.01; done; \
+         [ $(wc -l < ../runs) -gt 1 ] || cat shared; touch ../go; wait $!; ls > listing",
+        program.display()
+    );
+    let output = specrun(&mount, &[], "sh".as_ref(), &["-c", &script]);
+    succeeds(&output);
+    assert!(text(&output.stdout).starts_with("speculative"), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("it had read `shared`"), "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(mount.beside("runs")).expect("its runs"), "run\nrun\n");
+    assert_eq!(mount.read("listing"), "listing\n");
+    mount.check();
+}
+
+#[test]
 fn a_transfer_that_fails_anywhere_never_happened() {
     let mount = Mount::new();
     let program = compiled(&mount, EXAMPLES, "transfer");

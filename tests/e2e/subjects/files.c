@@ -178,8 +178,8 @@ int main(int argc, char **argv) {
             raise(9);
         }
     }
-    if (strcmp(what, "wait") == 0) {
-        /* Writes in a level, tells, and commits when it may; the code of the level is its exit status. */
+    if (strcmp(what, "wait") == 0 || strcmp(what, "abort") == 0) {
+        /* Writes in a level, tells, and decides when it may; the code of the level is its exit status. */
         int code = enter();
         if (code == 0) {
             put("shared", "speculative");
@@ -187,6 +187,7 @@ int main(int argc, char **argv) {
             int told = open("../told", O_CREAT | O_WRONLY, 0644);
             REQUIRE(told >= 0);
             while (access("../go", F_OK) != 0) usleep(1000);
+            if (strcmp(what, "abort") == 0) spec_abort(spec_current(), 7);
             spec_commit(spec_current());
         }
         return code;
