@@ -18,7 +18,7 @@ try:
         if sys.stdin.readline().strip() != "commit":
             raise RuntimeError("told to abort")
 except mojave.Aborted as aborted:
-    print("undone, code", aborted.code)
+    print("undone, code", aborted.code, aborted.words)
     sys.exit(1)
 mojave.barrier()
 print("final")

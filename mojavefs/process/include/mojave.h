@@ -29,6 +29,9 @@ int spec_commit(int id);
  * it can't: -1 and errno: ENOENT, EALREADY (it is decided), EINVAL (code is not > 0). */
 int spec_abort(int id, int code);
 
+/* The same, with words that outlive it: spec_error() says them on the abort branch, 511 bytes of them at most. */
+int spec_abort_saying(int id, int code, const char *words);
+
 /* Goes back and enters again: speculate() returns 0 once more, and spec_code() the code. Errors as for spec_abort(). */
 int spec_retry(int id, int code);
 
@@ -60,7 +63,7 @@ int spec_own(const char *token);
  * inside a speculation of its own or its job's: that is decided later. timeout_ms is not needed yet: nothing else waits. */
 int spec_barrier(int timeout_ms);
 
-/* Why the last speculate() failed, for people; "" if there is nothing to say. */
+/* Why the last speculate() failed or, on the abort branch, why it was aborted, for people; "" if there is nothing to say. */
 const char *spec_error(void);
 
 #ifdef __cplusplus

@@ -54,14 +54,26 @@ pub extern "C" fn spec_commit(id: i32) -> i32 {
 /// `int spec_abort(int id, int code)`
 #[unsafe(no_mangle)]
 pub extern "C" fn spec_abort(id: i32, code: i32) -> i32 {
-    refuse(level::abort(id, code, false));
+    refuse(level::abort(id, code, false, ""));
+    -1
+}
+
+/// `int spec_abort_saying(int id, int code, const char *words)`
+///
+/// # Safety
+/// `words` ends with a NUL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spec_abort_saying(id: i32, code: i32, words: *const libc::c_char) -> i32 {
+    // SAFETY: as the caller promises.
+    let words = unsafe { core::ffi::CStr::from_ptr(words) }.to_string_lossy();
+    refuse(level::abort(id, code, false, &words));
     -1
 }
 
 /// `int spec_retry(int id, int code)`
 #[unsafe(no_mangle)]
 pub extern "C" fn spec_retry(id: i32, code: i32) -> i32 {
-    refuse(level::abort(id, code, true));
+    refuse(level::abort(id, code, true, ""));
     -1
 }
 

@@ -27,8 +27,9 @@ pub(crate) const FELL: i32 = 255;
 /// The code of a speculation that can't be committed: somebody else changed what it changed.
 pub(crate) const CONFLICT: i32 = 254;
 
-/// Sent by the kernel when others have undone something: nothing else uses it on Linux.
-const SIGNAL: i32 = libc::SIGSTKFLT;
+/// Sent by the kernel when others have undone something. It must be one that does nothing by default: it may come when the
+/// process has just begun to run another program. Its own use is with connections, which a speculating process has none of.
+const SIGNAL: i32 = libc::SIGURG;
 
 /// The connection to the daemon, once there is a view.
 struct Files {

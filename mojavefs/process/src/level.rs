@@ -10,6 +10,9 @@ use crate::restore;
 use crate::sys::{self, Errno, Mask};
 use mojavefs::id::SpecId;
 
+/// Said of a speculation that others have undone.
+const FELL_WITH: &str = "somebody else has undone it, or what it depended on";
+
 /// Every signal.
 const ALL: Mask = !0;
 
@@ -195,8 +198,14 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
         if spec != 0 {
             match files::vote(arena.mask, spec) {
                 Vote::Cast => {}
-                Vote::Conflict => roll_back(arena, top, files::CONFLICT, false),
-                Vote::Fell => roll_back(arena, top, files::FELL, false),
+                Vote::Conflict => {
+                    arena.say(format_args!("somebody else has changed what it changed"));
+                    roll_back(arena, top, files::CONFLICT, false)
+                }
+                Vote::Fell => {
+                    arena.say(format_args!("{FELL_WITH}"));
+                    roll_back(arena, top, files::FELL, false)
+                }
             }
         }
         arena.end_checkpoint(top);
@@ -210,6 +219,7 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
 /// Goes back to a level that others have undone, from wherever the program is.
 pub(crate) fn fall(arena: &mut Arena, level: usize) -> ! {
     sys::set_mask(ALL);
+    arena.say(format_args!("{FELL_WITH}"));
     restore::go_back(arena, Jump { level, code: files::FELL, retry: false, fell: true })
 }
 
@@ -226,14 +236,16 @@ fn roll_back(arena: &mut Arena, level: usize, code: i32, retry: bool) -> ! {
     restore::go_back(arena, jump)
 }
 
-/// Goes back to the entry of a speculation, which returns `code`, or enters again. Returns only if it can't.
-pub(crate) fn abort(id: i32, code: i32, retry: bool) -> Refusal {
+/// Goes back to the entry of a speculation, which returns `code`, or enters again. `words` are what is said there of the
+/// reason. Returns only if it can't.
+pub(crate) fn abort(id: i32, code: i32, retry: bool, words: &str) -> Refusal {
     if code <= 0 {
         return Refusal::Code;
     }
     let Some(arena) = arena::existing() else { return Refusal::Unknown };
     match find(arena, id, false) {
         Ok(Some(level)) => {
+            arena.say(format_args!("{words}"));
             block_signals(arena);
             roll_back(arena, level, code, retry)
         }

@@ -157,14 +157,14 @@ pub fn commit(id: Id) -> Result<(), DecisionError> {
 ///
 /// Returns only if it is decided already. No destructor runs: what they would have cleaned up never was.
 pub fn abort(id: Id, code: Code) -> DecisionError {
-    decision_error(id, level::abort(id.0, code.get(), false))
+    decision_error(id, level::abort(id.0, code.get(), false, ""))
 }
 
 /// Goes back to the entry of a speculation and enters it again (the MCC compiler's `rollback`). [`retried`] tells the code.
 ///
 /// Returns only if it is decided already.
 pub fn retry(id: Id, code: Code) -> DecisionError {
-    decision_error(id, level::abort(id.0, code.get(), true))
+    decision_error(id, level::abort(id.0, code.get(), true, ""))
 }
 
 /// The innermost open speculation.

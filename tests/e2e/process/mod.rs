@@ -280,7 +280,17 @@ try:
         open("gone", "w").write("x")
         raise ValueError("no")
 except mojave.Aborted as aborted:
-    assert aborted.code == 1
+    assert aborted.code == 1 and aborted.words == "ValueError: no", aborted
+try:
+    with mojave.speculation() as level:
+        level.abort(7, "ä" * 300)
+except mojave.Aborted as aborted:
+    assert aborted.code == 7 and aborted.words.startswith("ä" * 250) and len(aborted.words) < 300, aborted
+try:
+    with mojave.speculation() as level:
+        mojave.abort(8)
+except mojave.Aborted as aborted:
+    assert (aborted.code, aborted.words) == (8, "")
 assert state == {"n": 1, "list": [1, 2, 3]} and not os.path.exists("gone")
 with mojave.speculation() as level:
     if mojave.code() < 3:

@@ -187,9 +187,12 @@ int main(int argc, char **argv) {
             int told = open("../told", O_CREAT | O_WRONLY, 0644);
             REQUIRE(told >= 0);
             while (access("../go", F_OK) != 0) usleep(1000);
-            if (strcmp(what, "abort") == 0) spec_abort(spec_current(), 7);
+            if (strcmp(what, "abort") == 0) spec_abort_saying(spec_current(), 7, "told to");
             spec_commit(spec_current());
         }
+        if (code == 7) REQUIRE(strcmp(spec_error(), "told to") == 0);
+        if (code == SPEC_CONFLICT) REQUIRE(strstr(spec_error(), "has changed") != NULL);
+        if (code == SPEC_FELL) REQUIRE(strstr(spec_error(), "has undone") != NULL);
         return code;
     }
     if (strcmp(what, "share") == 0) {

@@ -6,15 +6,16 @@
         with mojave.speculation():
             transfer(a, b)          # an exception undoes all of it: memory, descriptors, files in a job of specrun
     except mojave.Aborted as aborted:
-        print("nothing happened:", aborted.code)
+        print("nothing happened:", aborted.code, aborted.words)
 
 An abort goes back in time: the process is as it was at the `with`, and what the block had computed is gone, the exception
-too. Only its code is left. The process must have one thread.
+too. Only its code and its words are left, in `Aborted`. The process must have one thread.
 """
 
 import ctypes
 import ctypes.util
 import os
+import traceback
 
 __all__ = [
     "Aborted", "Refused", "speculation", "abort", "barrier", "commit", "retry", "current", "depth", "code", "outcome", "own",
@@ -39,11 +40,12 @@ _library = _load()
 
 
 class Aborted(Exception):
-    """A speculation came to nothing. `code` says why."""
+    """A speculation came to nothing. `code` says why, and `words` for people: of an exception, its last line."""
 
-    def __init__(self, code):
-        super().__init__(f"the speculation was aborted with code {code}")
-        self.code = code
+    def __init__(self, code, words=""):
+        why = f": {words}" if words else ""
+        super().__init__(f"the speculation was aborted with code {code}{why}")
+        self.code, self.words = code, words
 
 
 class Refused(OSError):
@@ -55,10 +57,14 @@ def _decided(what, number):
     raise OSError(errno, f"{what} speculation {number}: {os.strerror(errno)}")
 
 
+def _words():
+    return _library.spec_error().decode(errors="replace")
+
+
 def _entered(code):
     if code < 0:
         errno = ctypes.get_errno()
-        raise Refused(errno, _library.spec_error().decode(errors="replace") or os.strerror(errno))
+        raise Refused(errno, _words() or os.strerror(errno))
     return code
 
 
@@ -97,10 +103,10 @@ def commit(number=None):
         _decided("commit", number)
 
 
-def abort(code=RAISED, number=None):
-    """Goes back to where a speculation was entered. Never returns."""
+def abort(code=RAISED, number=None, words=""):
+    """Goes back to where a speculation was entered; `words` are found in `Aborted` there. Never returns."""
     number = current() if number is None else number
-    _library.spec_abort(number, code)
+    _library.spec_abort_saying(number, code, words.replace("\0", "").encode(errors="replace"))
     _decided("abort", number)
 
 
@@ -144,7 +150,7 @@ class speculation:
     def __enter__(self):
         code = speculate() if self.token is None else own(self.token)
         if code != 0:
-            raise Aborted(code)
+            raise Aborted(code, _words())
         self.number = current()
         return self
 
@@ -152,12 +158,12 @@ class speculation:
         if kind is None:
             commit(self.number)
         else:
-            abort(RAISED, self.number)
+            abort(RAISED, self.number, "".join(traceback.format_exception_only(kind, value)).strip())
         return False
 
-    def abort(self, code=RAISED):
-        """Undoes the block with a code of one's own."""
-        abort(code, self.number)
+    def abort(self, code=RAISED, words=""):
+        """Undoes the block with a code, and words, of one's own."""
+        abort(code, self.number, words)
 
     def retry(self, code=RAISED):
         """Begins the block again."""
