@@ -164,7 +164,7 @@ pub extern "C" fn spec_barrier(_timeout_ms: i32) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn spec_error() -> *const libc::c_char {
     match arena::existing() {
-        Some(arena) => arena.words().as_ptr().cast(),
+        Some(arena) => arena.words.with_nul().as_ptr().cast(),
         None => c"".as_ptr(),
     }
 }

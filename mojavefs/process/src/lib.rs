@@ -30,6 +30,7 @@ mod record;
 mod restore;
 mod share;
 mod sys;
+mod text;
 
 pub use arena::Outcome;
 use level::{Entered, Refusal};
@@ -137,8 +138,8 @@ fn entered(returned: sys::Result<Entered>) -> io::Result<Branch> {
         },
         Err(sys::Errno(errno)) => {
             let kind = io::Error::from_raw_os_error(errno).kind();
-            let words = arena::existing().map(|arena| arena.words().to_vec()).unwrap_or_default();
-            let words = String::from_utf8_lossy(words.strip_suffix(b"\0").unwrap_or(&words)).into_owned();
+            let words = arena::existing().map(|arena| String::from_utf8_lossy(arena.words.as_bytes()).into_owned());
+            let words = words.unwrap_or_default();
             Err(if words.is_empty() { io::Error::from_raw_os_error(errno) } else { io::Error::new(kind, words) })
         }
     }

@@ -299,15 +299,49 @@ with mojave.speculation() as level:
 assert mojave.depth() == 0 and mojave.outcome(level.number) is True
 "#;
 
+fn specrun_python(mount: &Mount, script: &str) -> Output {
+    let library = Path::new(SPECRUN).with_file_name("libmojave.so");
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(["--", "python3", "-c", script]).current_dir(mount.path());
+    specrun.env("LIBMOJAVE", library).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONPATH", PYTHON_PACKAGE);
+    specrun.output().expect("specrun runs")
+}
+
+const MAPPED: &str = r#"
+import mmap, mojave
+file = open("mapped", "w+b")
+file.truncate(4096)
+mapped = mmap.mmap(file.fileno(), 4096)
+try:
+    mojave.speculate()
+    raise SystemExit("not refused")
+except mojave.Refused as refused:
+    assert "after the first speculation" in str(refused), refused
+mapped.close()
+with mojave.speculation(): pass
+# From `file` too: it was opened again in the view.
+mapped = mmap.mmap(file.fileno(), 4096)
+for round in range(3):
+    try:
+        with mojave.speculation() as level:
+            mapped[0] = 7
+            level.abort()
+    except mojave.Aborted: assert mapped[0] == 0
+with mojave.speculation(): mapped[0] = 9
+"#;
+
+#[test]
+fn files_are_mapped_shared_after_the_first_speculation() {
+    let mount = Mount::new();
+    succeeds(&specrun_python(&mount, MAPPED));
+    assert!(mount.read("mapped").starts_with("\t\0"));
+    mount.check();
+}
+
 #[test]
 fn a_python_program_goes_back() {
     let mount = Mount::new();
-    let library = Path::new(SPECRUN).with_file_name("libmojave.so");
-    let mut specrun = Command::new(SPECRUN);
-    specrun.args(["--", "python3", "-c", PYTHON]).current_dir(mount.path());
-    specrun.env("LIBMOJAVE", library).env("PYTHONDONTWRITEBYTECODE", "1");
-    specrun.env("PYTHONPATH", PYTHON_PACKAGE);
-    succeeds(&specrun.output().expect("specrun runs"));
+    succeeds(&specrun_python(&mount, PYTHON));
     assert_eq!(mount.read("kept"), "3");
     assert!(!mount.exists("gone"));
     mount.check();
