@@ -46,3 +46,5 @@ install: build
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/include mojavefs/process/include/mojave.h mojavefs/process/include/mcc.h
 	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	sed 's#@PREFIX@#$(PREFIX)#' mojavefs/process/mojave.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/mojave.pc
+	@# Programs find a new library in its cache only.
+	if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi

@@ -15,7 +15,8 @@ extern "C" {
  *    0  on the commit branch: the speculation is open (its number: spec_current());
  *   >0  on the abort branch: the code it was aborted with; everything is as it was at the call;
  *   -1  if it can't be entered: errno, and spec_error() names what can't be put back (ENOTSUP: a second thread, a
- *       connected socket, shared memory ...; EAGAIN, ENOMEM: no process for the checkpoint).
+ *       connected socket, shared memory ...), or EAGAIN, ENOMEM: no process for the checkpoint; EIO: the daemon refuses or
+ *       is gone. One that hangs is waited for, here and in decisions, as in every call on the filesystem.
  * To the caller it is like fork(): a call that returns more than once, each time with memory as it is then. */
 int speculate(void);
 
@@ -27,6 +28,9 @@ int spec_commit(int id);
 /* Goes back to where it was entered: speculate() returns code (> 0). Later ones are undone with it. Never returns, unless
  * it can't: -1 and errno: ENOENT, EALREADY (it is decided), EINVAL (code is not > 0). */
 int spec_abort(int id, int code);
+
+/* The same, with words that outlive it: spec_error() says them on the abort branch, 511 bytes of them at most. */
+int spec_abort_saying(int id, int code, const char *words);
 
 /* Goes back and enters again: speculate() returns 0 once more, and spec_code() the code. Errors as for spec_abort(). */
 int spec_retry(int id, int code);
@@ -59,7 +63,7 @@ int spec_own(const char *token);
  * inside a speculation of its own or its job's: that is decided later. timeout_ms is not needed yet: nothing else waits. */
 int spec_barrier(int timeout_ms);
 
-/* Why the last speculate() failed, for people; "" if there is nothing to say. */
+/* Why the last speculate() failed or, on the abort branch, why it was aborted, for people; "" if there is nothing to say. */
 const char *spec_error(void);
 
 #ifdef __cplusplus

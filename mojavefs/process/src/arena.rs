@@ -10,7 +10,8 @@ use crate::limits::{
 use crate::maps::{self, Shared};
 use crate::record::Record;
 use crate::restore::Scratch;
-use crate::sys::{self, Action, Registers};
+use crate::sys::{self, Action, Mask, Registers};
+use crate::text::Text;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -116,14 +117,16 @@ pub(crate) struct Arena {
     pub(crate) dying: [i32; 64],
     pub(crate) dying_count: usize,
     pub(crate) jump: Jump,
+    /// The program's signal mask, while the library blocks every signal.
+    pub(crate) mask: Mask,
     /// `madvise` has been called with an advice that keeps memory from checkpoints, or nobody has looked yet.
     pub(crate) advice: Advice,
     /// The device of this process's view, whose files the filesystem puts back.
     pub(crate) view_device: Option<(u32, u32)>,
     decided: [(i32, bool); DECIDED_KEPT_MAX],
     decided_count: usize,
-    words: [u8; WORDS_BYTES_MAX],
-    words_count: usize,
+    /// What was said last.
+    pub(crate) words: Text<WORDS_BYTES_MAX>,
     pub(crate) levels: [Level; LEVELS_MAX],
     pub(crate) scratch: Scratch,
     stack: [u8; LIBRARY_STACK_BYTES],
@@ -283,29 +286,9 @@ impl Arena {
         found.map(|(_, committed)| if *committed { Outcome::Committed } else { Outcome::Aborted })
     }
 
-    /// Says why something was refused, for people.
+    /// Says why something was refused or undone, for people.
     pub(crate) fn say(&mut self, words: core::fmt::Arguments<'_>) {
-        struct Tail<'a>(&'a mut [u8], usize);
-        impl core::fmt::Write for Tail<'_> {
-            fn write_str(&mut self, text: &str) -> core::fmt::Result {
-                let room = self.0.len() - self.1;
-                let fits = &text.as_bytes()[..text.len().min(room)];
-                self.0[self.1..self.1 + fits.len()].copy_from_slice(fits);
-                self.1 += fits.len();
-                Ok(())
-            }
-        }
-        // One byte is left: it ends with a NUL, for C.
-        let room = WORDS_BYTES_MAX - 1;
-        let mut tail = Tail(&mut self.words[..room], 0);
-        let _ = core::fmt::write(&mut tail, words);
-        self.words_count = tail.1;
-        self.words[self.words_count] = 0;
-    }
-
-    /// What was said last, with a NUL after it.
-    pub(crate) fn words(&self) -> &[u8] {
-        &self.words[..=self.words_count]
+        self.words.say(words);
     }
 
     /// Ends a level's checkpoint, without waiting for it.

@@ -6,8 +6,8 @@
 
 use crate::arena::{self, Outcome};
 use crate::level::{self, Entered, Refusal};
+use crate::share::{self, NoToken, Token};
 use crate::sys::{self, Errno};
-use mojavefs::id::SpecId;
 
 fn set_errno(errno: i32) {
     // SAFETY: the address of this thread's errno.
@@ -54,14 +54,26 @@ pub extern "C" fn spec_commit(id: i32) -> i32 {
 /// `int spec_abort(int id, int code)`
 #[unsafe(no_mangle)]
 pub extern "C" fn spec_abort(id: i32, code: i32) -> i32 {
-    refuse(level::abort(id, code, false));
+    refuse(level::abort(id, code, false, ""));
+    -1
+}
+
+/// `int spec_abort_saying(int id, int code, const char *words)`
+///
+/// # Safety
+/// `words` ends with a NUL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spec_abort_saying(id: i32, code: i32, words: *const libc::c_char) -> i32 {
+    // SAFETY: as the caller promises.
+    let words = unsafe { core::ffi::CStr::from_ptr(words) }.to_string_lossy();
+    refuse(level::abort(id, code, false, &words));
     -1
 }
 
 /// `int spec_retry(int id, int code)`
 #[unsafe(no_mangle)]
 pub extern "C" fn spec_retry(id: i32, code: i32) -> i32 {
-    refuse(level::abort(id, code, true));
+    refuse(level::abort(id, code, true, ""));
     -1
 }
 
@@ -97,20 +109,17 @@ pub extern "C" fn spec_outcome(id: i32) -> i32 {
     }
 }
 
-/// What a token begins with.
-const TOKEN: &str = "mojave:";
-
 /// `int spec_share(char *token, size_t size)`
 ///
 /// # Safety
 /// `token` has room for `size` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spec_share(token: *mut libc::c_char, size: usize) -> i32 {
-    let Some(spec) = level::shared() else {
+    let Ok(shared) = share::share() else {
         set_errno(libc::ENOTSUP);
         return -1;
     };
-    let text = format!("{TOKEN}{spec}\0");
+    let text = format!("{shared}\0");
     if text.len() > size {
         set_errno(libc::ERANGE);
         return -1;
@@ -128,12 +137,14 @@ pub unsafe extern "C" fn spec_share(token: *mut libc::c_char, size: usize) -> i3
 pub unsafe extern "C" fn spec_own(token: *const libc::c_char) -> i32 {
     // SAFETY: as the caller promises.
     let text = unsafe { core::ffi::CStr::from_ptr(token) }.to_str().ok();
-    let spec = text.and_then(|text| text.strip_prefix(TOKEN)).and_then(|number| number.parse().ok());
-    let Some(spec) = spec else {
+    let Some(Token(spec)) = text.and_then(|text| text.parse().ok()) else {
+        if let Some(arena) = arena::existing() {
+            arena.say(format_args!("{NoToken}"));
+        }
         set_errno(libc::EINVAL);
         return -1;
     };
-    returned(level::speculate(Some(SpecId(spec))))
+    returned(level::speculate(Some(spec)))
 }
 
 /// `int spec_barrier(int timeout_ms)`
@@ -153,7 +164,7 @@ pub extern "C" fn spec_barrier(_timeout_ms: i32) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn spec_error() -> *const libc::c_char {
     match arena::existing() {
-        Some(arena) => arena.words().as_ptr().cast(),
+        Some(arena) => arena.words.with_nul().as_ptr().cast(),
         None => c"".as_ptr(),
     }
 }

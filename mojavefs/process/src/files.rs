@@ -7,8 +7,8 @@
 
 use crate::arena::{self, Arena};
 use crate::level;
-use crate::sys;
-use mojavefs::error::Fault;
+use crate::sys::{self, Mask};
+use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask, Start};
 use mojavefs::wire::{Outcome, SpecState};
@@ -27,8 +27,9 @@ pub(crate) const FELL: i32 = 255;
 /// The code of a speculation that can't be committed: somebody else changed what it changed.
 pub(crate) const CONFLICT: i32 = 254;
 
-/// Sent by the kernel when others have undone something: nothing else uses it on Linux.
-const SIGNAL: i32 = libc::SIGSTKFLT;
+/// Sent by the kernel when others have undone something. It must be one that does nothing by default: it may come when the
+/// process has just begun to run another program. Its own use is with connections, which a speculating process has none of.
+const SIGNAL: i32 = libc::SIGURG;
 
 /// The connection to the daemon, once there is a view.
 struct Files {
@@ -65,13 +66,33 @@ pub(crate) fn attached() -> bool {
     with(|_| ()).is_some()
 }
 
+/// Signals by which a program is ended that does not handle them.
+const ENDING: [i32; 5] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGALRM, libc::SIGTERM];
+
+/// Runs what may have to wait for the daemon. As in any call on the filesystem, it is waited for as long as it takes, but a
+/// signal ends the program if that would end it elsewhere: one that `mask`, the program's own, lets through, and that has
+/// no handler. All others are blocked.
+fn mortally<T>(mask: Mask, wait: impl FnOnce() -> T) -> T {
+    let blocked = sys::set_mask(!sys::unhandled(&ENDING, mask));
+    let done = wait();
+    sys::set_mask(blocked);
+    done
+}
+
 /// Gives the process a view of its own, if `specrun` started it and it has none yet.
 pub(crate) fn attach(arena: &mut Arena) -> Result<(), Refused> {
-    let Some(mountpoint) = std::env::var_os(MOUNTPOINT_VARIABLE).filter(|_| !attached()) else { return Ok(()) };
-    let mountpoint = Path::new(&mountpoint);
-    let Ok(filesystem) = Filesystem::find(Some(mountpoint)) else {
-        // Passed on from a job to where its filesystem is not.
-        return Ok(());
+    match std::env::var_os(MOUNTPOINT_VARIABLE).filter(|_| !attached()) {
+        Some(mountpoint) => mortally(arena.mask, || attach_to(Path::new(&mountpoint), arena)),
+        None => Ok(()),
+    }
+}
+
+fn attach_to(mountpoint: &Path, arena: &mut Arena) -> Result<(), Refused> {
+    let filesystem = match Filesystem::find(Some(mountpoint)) {
+        Ok(filesystem) => filesystem,
+        // The variable was passed on from a job to where its filesystem is not.
+        Err(why) if why.kind == FaultKind::NotFound => return Ok(()),
+        Err(why) => return Err(fault("a view of its own")(why)),
     };
     let inherited = descriptors::on(mountpoint);
     namespace::enter().map_err(fault("a view of its own"))?;
@@ -149,14 +170,21 @@ pub(crate) fn forget() {
     std::mem::forget(files.take());
 }
 
+/// Asks the daemon, if there is a view.
 fn said(question: &Ask) -> Option<Result<Answer, Fault>> {
     with(|files| ask(&files.stream, question, None).map(|(answer, _)| answer))
 }
 
 /// Tells the server that a level is entered; the number that the speculation has there, if there is a view.
-pub(crate) fn enter(own: Option<SpecId>) -> Result<Option<SpecId>, Refused> {
-    drain()?;
-    match said(&Ask::Enter { own }) {
+pub(crate) fn enter(mask: Mask, own: Option<SpecId>) -> Result<Option<SpecId>, Refused> {
+    if !attached() {
+        return Ok(None);
+    }
+    let answer = mortally(mask, || {
+        drain()?;
+        Ok(said(&Ask::Enter { own }))
+    });
+    match answer? {
         None => Ok(None),
         Some(Ok(Answer::Started { spec, .. })) => Ok(Some(spec)),
         Some(Ok(other)) => Err(fault("the daemon")(unexpected(&other))),
@@ -175,8 +203,11 @@ pub(crate) enum Vote {
 }
 
 /// Votes for a level, and waits for what it depends on if nothing is around it.
-pub(crate) fn vote(spec: u64) -> Vote {
-    let spec = SpecId(spec);
+pub(crate) fn vote(mask: Mask, spec: u64) -> Vote {
+    mortally(mask, || cast(SpecId(spec)))
+}
+
+fn cast(spec: SpecId) -> Vote {
     if drain().is_err() {
         return Vote::Fell;
     }
@@ -210,9 +241,12 @@ fn await_decision(spec: SpecId) -> Vote {
 
 /// Has a level undone, or says that the process has left one that was. None of the children started in it is left, so
 /// nothing more comes from it.
-pub(crate) fn undo(spec: u64) {
-    let drained = drain().is_ok();
-    if let Some(Err(_)) = said(&Ask::Undo { spec: SpecId(spec), drained }) {
+pub(crate) fn undo(mask: Mask, spec: u64) {
+    let answer = mortally(mask, || {
+        let drained = drain().is_ok();
+        said(&Ask::Undo { spec: SpecId(spec), drained })
+    });
+    if let Some(Err(_)) = answer {
         // Whatever it did from here on would be on top of what is undone.
         sys::die(&[b"libmojave: the filesystem does not take the process back from what is undone; it ends"]);
     }

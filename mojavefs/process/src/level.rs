@@ -10,8 +10,16 @@ use crate::restore;
 use crate::sys::{self, Errno, Mask};
 use mojavefs::id::SpecId;
 
+/// Said of a speculation that others have undone.
+const FELL_WITH: &str = "somebody else has undone it, or what it depended on";
+
 /// Every signal.
 const ALL: Mask = !0;
+
+/// Blocks every signal. What others decide is heard of when the library is done.
+fn block_signals(arena: &mut Arena) {
+    arena.mask = sys::set_mask(ALL);
+}
 
 /// What an entry returned with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,20 +55,19 @@ pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
         arena.say(format_args!("speculations nest {LEVELS_MAX} deep at most"));
         return Err(Errno(libc::EAGAIN));
     }
-    // What others decide is heard of when it is done.
-    let mask = sys::set_mask(ALL);
+    block_signals(arena);
     let prepared = prepare(arena, own);
     let (id, spec) = match prepared {
         Ok(names) => names,
         Err(error) => {
-            sys::set_mask(mask);
+            sys::set_mask(arena.mask);
             return Err(error);
         }
     };
     let level = &mut arena.levels[depth];
     (level.id, level.spec, level.voted_at, level.code, level.forked) = (id, spec, 0, 0, false);
     level.asleep.reset();
-    level.record.mask = mask;
+    level.record.mask = arena.mask;
     let (argument, stack) = (core::ptr::from_mut(level).cast(), level.asleep.stack_top());
     let returned = sys::checkpoint(&raw mut level.registers, stack, sleep, argument);
     // From here on this runs once more for every abort; what it needs is in the arena.
@@ -75,7 +82,7 @@ pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
         }
         Err(error) => {
             if spec != 0 {
-                files::undo(spec);
+                files::undo(arena.mask, spec);
             }
             sys::set_mask(arena.levels[depth].record.mask);
             arena.say(format_args!("the checkpoint, a process of its own, can't be started"));
@@ -97,7 +104,7 @@ fn prepare(arena: &mut Arena, own: Option<SpecId>) -> sys::Result<(i32, u64)> {
         return Err(Errno(libc::ENOTSUP));
     }
     record::take(arena)?;
-    let spec = files::enter(own).map_err(|why| refused(arena, why))?.map_or(0, |spec| spec.0);
+    let spec = files::enter(arena.mask, own).map_err(|why| refused(arena, why))?.map_or(0, |spec| spec.0);
     let id = i32::try_from(spec).ok().filter(|id| *id > arena.last_id).unwrap_or(arena.last_id + 1);
     Ok((id, spec))
 }
@@ -106,9 +113,9 @@ fn prepare(arena: &mut Arena, own: Option<SpecId>) -> sys::Result<(i32, u64)> {
 fn came_back() -> Entered {
     let Some(arena) = arena::existing() else { sys::die(&[b"libmojave: lost its own memory"]) };
     let Jump { level: at, code, retry, fell } = arena.jump;
-    let mask = arena.levels[at].record.mask;
+    arena.mask = arena.levels[at].record.mask;
     if fell {
-        files::undo(arena.levels[at].spec);
+        files::undo(arena.mask, arena.levels[at].spec);
     }
     for level in at..arena.depth {
         if level > at || !retry {
@@ -132,7 +139,7 @@ fn came_back() -> Entered {
         let level = &mut arena.levels[at];
         (level.code, level.voted_at) = (code, 0);
         if level.spec != 0 {
-            match files::enter(None) {
+            match files::enter(arena.mask, None) {
                 Ok(spec) => level.spec = spec.map_or(0, |spec| spec.0),
                 Err(_) => sys::die(&[b"libmojave: cannot enter a speculation again: the daemon does not answer"]),
             }
@@ -143,7 +150,7 @@ fn came_back() -> Entered {
         arena.depth = at;
         Entered::Abort(code)
     };
-    sys::set_mask(mask);
+    sys::set_mask(arena.mask);
     entered
 }
 
@@ -184,53 +191,64 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
     if level.voted_at == 0 {
         level.voted_at = depth;
     }
-    let mask = sys::set_mask(ALL);
+    block_signals(arena);
     while arena.depth > 0 && arena.levels[arena.depth - 1].voted_at != 0 {
         let top = arena.depth - 1;
         let (id, spec) = (arena.levels[top].id, arena.levels[top].spec);
         if spec != 0 {
-            match files::vote(spec) {
+            match files::vote(arena.mask, spec) {
                 Vote::Cast => {}
-                Vote::Conflict => roll_back(arena, top, files::CONFLICT, false),
-                Vote::Fell => roll_back(arena, top, files::FELL, false),
+                Vote::Conflict => {
+                    arena.say(format_args!("somebody else has changed what it changed"));
+                    roll_back(arena, top, files::CONFLICT, false)
+                }
+                Vote::Fell => {
+                    arena.say(format_args!("{FELL_WITH}"));
+                    roll_back(arena, top, files::FELL, false)
+                }
             }
         }
         arena.end_checkpoint(top);
         arena.depth = top;
         arena.decide(id, true);
     }
-    sys::set_mask(mask);
+    sys::set_mask(arena.mask);
     Ok(())
 }
 
 /// Goes back to a level that others have undone, from wherever the program is.
 pub(crate) fn fall(arena: &mut Arena, level: usize) -> ! {
     sys::set_mask(ALL);
+    arena.say(format_args!("{FELL_WITH}"));
     restore::go_back(arena, Jump { level, code: files::FELL, retry: false, fell: true })
 }
 
-/// Undoes a level and goes back to it.
+/// Undoes a level and goes back to it. Signals are blocked.
 fn roll_back(arena: &mut Arena, level: usize, code: i32, retry: bool) -> ! {
-    sys::set_mask(ALL);
     let spec = arena.levels[level].spec;
     arena.jump = Jump { level, code, retry, fell: false };
     if spec != 0 {
         // Nothing that they do may come after it is undone.
         restore::end_children(arena);
-        files::undo(spec);
+        files::undo(arena.mask, spec);
     }
     let jump = arena.jump;
     restore::go_back(arena, jump)
 }
 
-/// Goes back to the entry of a speculation, which returns `code`, or enters again. Returns only if it can't.
-pub(crate) fn abort(id: i32, code: i32, retry: bool) -> Refusal {
+/// Goes back to the entry of a speculation, which returns `code`, or enters again. `words` are what is said there of the
+/// reason. Returns only if it can't.
+pub(crate) fn abort(id: i32, code: i32, retry: bool, words: &str) -> Refusal {
     if code <= 0 {
         return Refusal::Code;
     }
     let Some(arena) = arena::existing() else { return Refusal::Unknown };
     match find(arena, id, false) {
-        Ok(Some(level)) => roll_back(arena, level, code, retry),
+        Ok(Some(level)) => {
+            arena.say(format_args!("{words}"));
+            block_signals(arena);
+            roll_back(arena, level, code, retry)
+        }
         Ok(None) => Refusal::Decided(Outcome::Aborted),
         Err(refusal) => refusal,
     }

@@ -28,10 +28,13 @@ mod maps;
 mod proc;
 mod record;
 mod restore;
+mod share;
 mod sys;
+mod text;
 
 pub use arena::Outcome;
 use level::{Entered, Refusal};
+pub use share::{NoToken, Token, barrier, own, share};
 use std::io;
 use std::num::NonZeroI32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -123,7 +126,11 @@ fn decision_error(id: Id, refusal: Refusal) -> DecisionError {
 /// Where something of the process can't be put back (several threads, a connected socket, memory shared with others …):
 /// `Unsupported`, and the text names it. Where no process can be started for the checkpoint: `WouldBlock` or `OutOfMemory`.
 pub fn enter() -> io::Result<Branch> {
-    match level::speculate(None) {
+    entered(level::speculate(None))
+}
+
+fn entered(returned: sys::Result<Entered>) -> io::Result<Branch> {
+    match returned {
         Ok(Entered::Abort(code)) => Ok(Branch::Abort(Code::new(code).unwrap_or(Code::FAILED))),
         Ok(Entered::Commit) => match current() {
             Some(id) => Ok(Branch::Commit(id)),
@@ -131,8 +138,8 @@ pub fn enter() -> io::Result<Branch> {
         },
         Err(sys::Errno(errno)) => {
             let kind = io::Error::from_raw_os_error(errno).kind();
-            let words = arena::existing().map(|arena| arena.words().to_vec()).unwrap_or_default();
-            let words = String::from_utf8_lossy(words.strip_suffix(b"\0").unwrap_or(&words)).into_owned();
+            let words = arena::existing().map(|arena| String::from_utf8_lossy(arena.words.as_bytes()).into_owned());
+            let words = words.unwrap_or_default();
             Err(if words.is_empty() { io::Error::from_raw_os_error(errno) } else { io::Error::new(kind, words) })
         }
     }
@@ -151,14 +158,14 @@ pub fn commit(id: Id) -> Result<(), DecisionError> {
 ///
 /// Returns only if it is decided already. No destructor runs: what they would have cleaned up never was.
 pub fn abort(id: Id, code: Code) -> DecisionError {
-    decision_error(id, level::abort(id.0, code.get(), false))
+    decision_error(id, level::abort(id.0, code.get(), false, ""))
 }
 
 /// Goes back to the entry of a speculation and enters it again (the MCC compiler's `rollback`). [`retried`] tells the code.
 ///
 /// Returns only if it is decided already.
 pub fn retry(id: Id, code: Code) -> DecisionError {
-    decision_error(id, level::abort(id.0, code.get(), true))
+    decision_error(id, level::abort(id.0, code.get(), true, ""))
 }
 
 /// The innermost open speculation.

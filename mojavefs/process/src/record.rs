@@ -173,8 +173,12 @@ fn refuse_memory(arena: &mut Arena) -> sys::Result<()> {
     }
     match arena.look_at_shared()?.foreign {
         Some(start) => {
+            let hint = match arena.view_device {
+                Some(_) => " (files of the filesystem can be mapped so after the first speculation)",
+                None => "",
+            };
             let words = format_args!(
-                "memory or a file is mapped shared and writable (MAP_SHARED) at {start:#x}: what is written there can't be undone"
+                "memory or a file is mapped shared and writable (MAP_SHARED) at {start:#x}: what is written there can't be undone{hint}"
             );
             Err(refuse(arena, words))
         }

@@ -345,6 +345,12 @@ pub(crate) struct Action {
     mask: Mask,
 }
 
+/// Those of `signals` that `mask` lets through and that do what they do by default.
+pub(crate) fn unhandled(signals: &[i32], mask: Mask) -> Mask {
+    let bits = signals.iter().filter(|signal| action(**signal).is_some_and(|action| action.handler == libc::SIG_DFL));
+    bits.fold(0, |bits, signal| bits | 1 << (signal - 1)) & !mask
+}
+
 pub(crate) fn action(signal: i32) -> Option<Action> {
     let mut action = Action::default();
     let old = &raw mut action as usize;

@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 /// How long one test may take before its mount is torn down under it.
 const TEST_TIME_MAX: Duration = Duration::from_secs(240);
+/// The same for the long forms of tests.
+const SOAK_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// How long a condition may take to come true.
 const WAIT_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -84,7 +86,8 @@ impl Mount {
     fn watch(&self) {
         let (over, point) = (self.over.clone(), self.path());
         std::thread::spawn(move || {
-            let deadline = Instant::now() + TEST_TIME_MAX;
+            let soak = std::env::var_os("MOJAVEFS_SOAK").is_some();
+            let deadline = Instant::now() + if soak { SOAK_TIME_MAX } else { TEST_TIME_MAX };
             while !over.load(Ordering::SeqCst) {
                 if Instant::now() > deadline {
                     eprintln!("the test takes too long: tearing down {}", point.display());

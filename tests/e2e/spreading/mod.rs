@@ -2,7 +2,7 @@
 
 mod choices;
 mod many;
-mod random;
+pub(crate) mod random;
 mod reads;
 mod surviving;
 

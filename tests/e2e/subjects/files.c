@@ -178,8 +178,8 @@ int main(int argc, char **argv) {
             raise(9);
         }
     }
-    if (strcmp(what, "wait") == 0) {
-        /* Writes in a level, tells, and commits when it may; the code of the level is its exit status. */
+    if (strcmp(what, "wait") == 0 || strcmp(what, "abort") == 0) {
+        /* Writes in a level, tells, and decides when it may; the code of the level is its exit status. */
         int code = enter();
         if (code == 0) {
             put("shared", "speculative");
@@ -187,8 +187,12 @@ int main(int argc, char **argv) {
             int told = open("../told", O_CREAT | O_WRONLY, 0644);
             REQUIRE(told >= 0);
             while (access("../go", F_OK) != 0) usleep(1000);
+            if (strcmp(what, "abort") == 0) spec_abort_saying(spec_current(), 7, "told to");
             spec_commit(spec_current());
         }
+        if (code == 7) REQUIRE(strcmp(spec_error(), "told to") == 0);
+        if (code == SPEC_CONFLICT) REQUIRE(strstr(spec_error(), "has changed") != NULL);
+        if (code == SPEC_FELL) REQUIRE(strstr(spec_error(), "has undone") != NULL);
         return code;
     }
     if (strcmp(what, "share") == 0) {

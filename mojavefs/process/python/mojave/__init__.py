@@ -6,17 +6,21 @@
         with mojave.speculation():
             transfer(a, b)          # an exception undoes all of it: memory, descriptors, files in a job of specrun
     except mojave.Aborted as aborted:
-        print("nothing happened:", aborted.code)
+        print("nothing happened:", aborted.code, aborted.words)
 
 An abort goes back in time: the process is as it was at the `with`, and what the block had computed is gone, the exception
-too. Only its code is left. The process must have one thread.
+too. Only its code and its words are left, in `Aborted`. The process must have one thread.
 """
 
 import ctypes
 import ctypes.util
 import os
+import traceback
 
-__all__ = ["Aborted", "Refused", "speculation", "abort", "commit", "retry", "current", "depth", "code", "outcome", "speculate"]
+__all__ = [
+    "Aborted", "Refused", "speculation", "abort", "barrier", "commit", "retry", "current", "depth", "code", "outcome", "own",
+    "share", "speculate", "FELL", "CONFLICT", "RAISED",
+]
 
 #: The code of a speculation that was undone because it depended on another's, and of one in conflict.
 FELL, CONFLICT = 255, 254
@@ -36,11 +40,12 @@ _library = _load()
 
 
 class Aborted(Exception):
-    """A speculation came to nothing. `code` says why."""
+    """A speculation came to nothing. `code` says why, and `words` for people: of an exception, its last line."""
 
-    def __init__(self, code):
-        super().__init__(f"the speculation was aborted with code {code}")
-        self.code = code
+    def __init__(self, code, words=""):
+        why = f": {words}" if words else ""
+        super().__init__(f"the speculation was aborted with code {code}{why}")
+        self.code, self.words = code, words
 
 
 class Refused(OSError):
@@ -52,13 +57,43 @@ def _decided(what, number):
     raise OSError(errno, f"{what} speculation {number}: {os.strerror(errno)}")
 
 
+def _words():
+    return _library.spec_error().decode(errors="replace")
+
+
+def _entered(code):
+    if code < 0:
+        errno = ctypes.get_errno()
+        raise Refused(errno, _words() or os.strerror(errno))
+    return code
+
+
 def speculate():
     """Enters a speculation: 0 on the commit branch; later, on the abort branch, the code it was aborted with."""
-    code = _library.speculate()
-    if code < 0:
-        words = _library.spec_error().decode(errors="replace")
-        raise Refused(ctypes.get_errno(), words or "the checkpoint can't be made")
-    return code
+    return _entered(_library.speculate())
+
+
+def share():
+    """A token, a text, by which another process can own the innermost speculation, too: it is final when all its owners have
+    committed, and undone when one aborts. Raises `OSError` outside of speculations, or of `specrun`."""
+    token = ctypes.create_string_buffer(64)
+    if _library.spec_share(token, ctypes.c_size_t(len(token))) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"share the speculation: {os.strerror(errno)}")
+    return token.value.decode()
+
+
+def own(token):
+    """Enters a speculation that owns another's beside itself. Returns as `speculate()` does."""
+    return _entered(_library.spec_own(token.encode()))
+
+
+def barrier():
+    """Returns when nothing that this process did can be undone any more: output to the world belongs behind it. Raises
+    `OSError` (`EDEADLK`) inside a speculation of its own or its job's: that is decided later."""
+    if _library.spec_barrier(-1) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"barrier: {os.strerror(errno)}")
 
 
 def commit(number=None):
@@ -68,10 +103,10 @@ def commit(number=None):
         _decided("commit", number)
 
 
-def abort(code=RAISED, number=None):
-    """Goes back to where a speculation was entered. Never returns."""
+def abort(code=RAISED, number=None, words=""):
+    """Goes back to where a speculation was entered; `words` are found in `Aborted` there. Never returns."""
     number = current() if number is None else number
-    _library.spec_abort(number, code)
+    _library.spec_abort_saying(number, code, words.replace("\0", "").encode(errors="replace"))
     _decided("abort", number)
 
 
@@ -106,12 +141,16 @@ def outcome(number):
 
 
 class speculation:
-    """What happens in the `with` block is kept if it ends well, and never happened if it raises."""
+    """What happens in the `with` block is kept if it ends well, and never happened if it raises. With the token of another's
+    speculation (`share()`) it owns that, too."""
+
+    def __init__(self, token=None):
+        self.token = token
 
     def __enter__(self):
-        code = speculate()
+        code = speculate() if self.token is None else own(self.token)
         if code != 0:
-            raise Aborted(code)
+            raise Aborted(code, _words())
         self.number = current()
         return self
 
@@ -119,12 +158,12 @@ class speculation:
         if kind is None:
             commit(self.number)
         else:
-            abort(RAISED, self.number)
+            abort(RAISED, self.number, "".join(traceback.format_exception_only(kind, value)).strip())
         return False
 
-    def abort(self, code=RAISED):
-        """Undoes the block with a code of one's own."""
-        abort(code, self.number)
+    def abort(self, code=RAISED, words=""):
+        """Undoes the block with a code, and words, of one's own."""
+        abort(code, self.number, words)
 
     def retry(self, code=RAISED):
         """Begins the block again."""

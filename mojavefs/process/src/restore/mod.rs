@@ -11,9 +11,10 @@ mod kernel;
 mod memory;
 
 use crate::arena::{Arena, Jump};
-use crate::limits::{MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX};
+use crate::limits::{MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX, WORDS_BYTES_MAX};
 use crate::maps::Mapping;
 use crate::sys::{self, Errno, Piece};
+use crate::text::Text;
 
 /// Room to work in.
 #[repr(C)]
@@ -63,33 +64,13 @@ extern "C" fn run(arena: *mut u8) -> ! {
     let arena = unsafe { &mut *arena.cast::<Arena>() };
     if let Err(failure) = put_back(arena) {
         let id = arena.levels[arena.jump.level].id;
-        let mut digits = [0u8; 24];
-        let number = |value: i32, into: &mut [u8; 24]| -> usize {
-            use core::fmt::Write;
-            struct Into<'a>(&'a mut [u8; 24], usize);
-            impl Write for Into<'_> {
-                fn write_str(&mut self, text: &str) -> core::fmt::Result {
-                    self.0[self.1..self.1 + text.len()].copy_from_slice(text.as_bytes());
-                    self.1 += text.len();
-                    Ok(())
-                }
-            }
-            let mut into = Into(into, 0);
-            let _ = write!(into, "{value}");
-            into.1
-        };
-        let id_len = number(id, &mut digits);
-        let mut errno = [0u8; 24];
-        let errno_len = number(failure.errno, &mut errno);
-        sys::die(&[
-            b"libmojave: abort of speculation ",
-            &digits[..id_len],
-            b": cannot put back ",
-            failure.what.as_bytes(),
-            b" (errno ",
-            &errno[..errno_len],
-            b"); the process ends, and what it had undecided is undone",
-        ]);
+        let mut words = Text::<WORDS_BYTES_MAX>::default();
+        words.say(format_args!(
+            "libmojave: abort of speculation {id}: cannot put back {} (errno {}); the process ends, and what it had undecided \
+             is undone",
+            failure.what, failure.errno
+        ));
+        sys::die(&[words.as_bytes()]);
     }
     let level = arena.jump.level;
     // SAFETY: memory is as it was at the checkpoint.

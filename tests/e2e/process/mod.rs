@@ -1,5 +1,11 @@
 //! Programs that are linked with libmojave: their files roll back with their memory.
 
+mod daemon;
+mod exec;
+mod leaks;
+mod random;
+mod together;
+
 use crate::harness::{Mount, SPECRUN, text, until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,6 +15,7 @@ use std::process::{Command, Output};
 
 const HEADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/include");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/examples");
+const PYTHON_PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/python");
 const SUBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/subjects");
 
 /// Compiles a C program against the library, as its user would.
@@ -153,6 +160,26 @@ fn a_job_that_reads_a_level_falls_with_it() {
 }
 
 #[test]
+fn a_job_that_reads_what_its_own_process_then_aborts_is_run_again() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    // The first time the shell reads what the level has changed.
+    let script = format!(
+        "echo run >> ../runs; rm -f ../told ../go; {} abort & \
+         until [ -e ../told ]; do sleep 0.01; done; \
+         [ $(wc -l < ../runs) -gt 1 ] || cat shared; touch ../go; wait $!; ls > listing",
+        program.display()
+    );
+    let output = specrun(&mount, &[], "sh".as_ref(), &["-c", &script]);
+    succeeds(&output);
+    assert!(text(&output.stdout).starts_with("speculative"), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("it had read `shared`"), "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(mount.beside("runs")).expect("its runs"), "run\nrun\n");
+    assert_eq!(mount.read("listing"), "listing\n");
+    mount.check();
+}
+
+#[test]
 fn a_transfer_that_fails_anywhere_never_happened() {
     let mount = Mount::new();
     let program = compiled(&mount, EXAMPLES, "transfer");
@@ -165,6 +192,28 @@ fn a_transfer_that_fails_anywhere_never_happened() {
         assert_eq!((mount.read("a"), mount.read("b")), ("100\n".into(), "50\n".into()));
     }
     succeeds(&specrun(&mount, &[], &program, &["a", "b", "30"]));
+    assert_eq!((mount.read("a"), mount.read("b")), ("70\n".into(), "80\n".into()));
+    mount.check();
+}
+
+#[test]
+fn a_transfer_in_rust_that_fails_never_happened() {
+    let mount = Mount::new();
+    let program = Path::new(SPECRUN).with_file_name("examples").join("transfer");
+    mount.write("a", "100\n");
+    mount.write("b", "50\n");
+    mount.write("odd", "fifty\n");
+    // Too little money, which is found when both accounts are written; and an account that can't be read.
+    for (to, amount, code) in [("b", "101", "2"), ("odd", "30", "1")] {
+        let output = specrun(&mount, &["--no-speculation"], &program, &["a", to, amount]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let said = format!("nothing was transferred: the speculation was aborted with code {code}\n");
+        assert_eq!(text(&output.stdout), said);
+        let accounts = (mount.read("a"), mount.read("b"), mount.read("odd"));
+        assert_eq!(accounts, ("100\n".into(), "50\n".into(), "fifty\n".into()));
+    }
+    let output = specrun(&mount, &[], &program, &["a", "b", "30"]);
+    assert_eq!(text(&output.stdout), "transferred 30; 70 left\n", "{}", text(&output.stderr));
     assert_eq!((mount.read("a"), mount.read("b")), ("70\n".into(), "80\n".into()));
     mount.check();
 }
@@ -231,7 +280,17 @@ try:
         open("gone", "w").write("x")
         raise ValueError("no")
 except mojave.Aborted as aborted:
-    assert aborted.code == 1
+    assert aborted.code == 1 and aborted.words == "ValueError: no", aborted
+try:
+    with mojave.speculation() as level:
+        level.abort(7, "ä" * 300)
+except mojave.Aborted as aborted:
+    assert aborted.code == 7 and aborted.words.startswith("ä" * 250) and len(aborted.words) < 300, aborted
+try:
+    with mojave.speculation() as level:
+        mojave.abort(8)
+except mojave.Aborted as aborted:
+    assert (aborted.code, aborted.words) == (8, "")
 assert state == {"n": 1, "list": [1, 2, 3]} and not os.path.exists("gone")
 with mojave.speculation() as level:
     if mojave.code() < 3:
@@ -240,15 +299,49 @@ with mojave.speculation() as level:
 assert mojave.depth() == 0 and mojave.outcome(level.number) is True
 "#;
 
+fn specrun_python(mount: &Mount, script: &str) -> Output {
+    let library = Path::new(SPECRUN).with_file_name("libmojave.so");
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(["--", "python3", "-c", script]).current_dir(mount.path());
+    specrun.env("LIBMOJAVE", library).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONPATH", PYTHON_PACKAGE);
+    specrun.output().expect("specrun runs")
+}
+
+const MAPPED: &str = r#"
+import mmap, mojave
+file = open("mapped", "w+b")
+file.truncate(4096)
+mapped = mmap.mmap(file.fileno(), 4096)
+try:
+    mojave.speculate()
+    raise SystemExit("not refused")
+except mojave.Refused as refused:
+    assert "after the first speculation" in str(refused), refused
+mapped.close()
+with mojave.speculation(): pass
+# From `file` too: it was opened again in the view.
+mapped = mmap.mmap(file.fileno(), 4096)
+for round in range(3):
+    try:
+        with mojave.speculation() as level:
+            mapped[0] = 7
+            level.abort()
+    except mojave.Aborted: assert mapped[0] == 0
+with mojave.speculation(): mapped[0] = 9
+"#;
+
+#[test]
+fn files_are_mapped_shared_after_the_first_speculation() {
+    let mount = Mount::new();
+    succeeds(&specrun_python(&mount, MAPPED));
+    assert!(mount.read("mapped").starts_with("\t\0"));
+    mount.check();
+}
+
 #[test]
 fn a_python_program_goes_back() {
     let mount = Mount::new();
-    let library = Path::new(SPECRUN).with_file_name("libmojave.so");
-    let mut specrun = Command::new(SPECRUN);
-    specrun.args(["--", "python3", "-c", PYTHON]).current_dir(mount.path());
-    specrun.env("LIBMOJAVE", library).env("PYTHONDONTWRITEBYTECODE", "1");
-    specrun.env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/python"));
-    succeeds(&specrun.output().expect("specrun runs"));
+    succeeds(&specrun_python(&mount, PYTHON));
     assert_eq!(mount.read("kept"), "3");
     assert!(!mount.exists("gone"));
     mount.check();

@@ -1,0 +1,89 @@
+//! Nothing is left behind, however many levels there were.
+
+use super::{SUBJECTS, compiled, specrun, succeeds};
+use crate::harness::{MOJAVEFS, Mount, text, until};
+use nix::unistd::Pid;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// What a store holds: the content files, and what `mojavefs fsck` counts in the records, versions that are nobody's
+/// included.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    content_files: usize,
+    counted: String,
+}
+
+/// Collects what can be, and counts the rest. The mount is there again afterwards.
+fn held(mount: &Mount) -> Held {
+    reclaimed(mount);
+    mount.umount();
+    let output = Command::new(MOJAVEFS).arg("fsck").arg(mount.store()).output().expect("mojavefs runs");
+    succeeds(&output);
+    let counted = text(&output.stdout);
+    let content_files = entries(&mount.store().join("content"));
+    mount.mount();
+    Held { content_files, counted }
+}
+
+/// Collects until there is nothing left to collect.
+fn reclaimed(mount: &Mount) {
+    until("nothing is left to reclaim", || {
+        let output = mount.mojavefs(&["gc"]);
+        succeeds(&output);
+        text(&output.stdout) == "reclaimed 0 records\n"
+    });
+}
+
+fn entries(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())).count()
+}
+
+/// Descriptors and child processes of the daemon.
+fn used(daemon: Pid) -> (usize, String) {
+    let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).expect("its children");
+    (entries(Path::new(&format!("/proc/{daemon}/fd"))), children)
+}
+
+/// Processes that run this program.
+fn running(program: &Path) -> usize {
+    let processes = fs::read_dir("/proc").expect("list").flatten();
+    processes.filter(|process| fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == program)).count()
+}
+
+fn nothing_is_left(options: &[&str], commits: &str, aborts: &str) {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "many");
+    let many = |commits, aborts| succeeds(&specrun(&mount, options, &program, &[commits, aborts]));
+    many("1", "1");
+    let before = held(&mount);
+    many("1", "1");
+    let daemon = mount.daemon();
+    reclaimed(&mount);
+    let used_before = used(daemon);
+    many(commits, aborts);
+    until("no process of it runs", || running(&program) == 0);
+    assert!(mount.status().is_empty());
+    reclaimed(&mount);
+    until("the daemon has closed what it had opened", || used(daemon) == used_before);
+    assert_eq!(held(&mount), before);
+    mount.check();
+}
+
+fn soak() -> bool {
+    std::env::var_os("MOJAVEFS_SOAK").is_some()
+}
+
+#[test]
+fn after_thousands_of_levels_in_a_job_nothing_is_left() {
+    let (commits, aborts) = if soak() { ("100000", "10000") } else { ("2000", "500") };
+    nothing_is_left(&[], commits, aborts);
+}
+
+#[test]
+fn after_hundreds_of_levels_without_a_job_nothing_is_left() {
+    // Each of these is synced to the disk.
+    let (commits, aborts) = if soak() { ("10000", "10000") } else { ("300", "300") };
+    nothing_is_left(&["--no-speculation"], commits, aborts);
+}
