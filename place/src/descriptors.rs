@@ -62,7 +62,9 @@ impl Descriptors {
     /// What the job read or wrote through its descriptors has happened: whoever shares the inherited ones goes on there.
     pub fn catch_up(&self) {
         for open in self.open.iter().filter(|open| open.offset.is_some()) {
-            if let Ok(at) = lseek(sys::borrow(open.fd), 0, Whence::SeekCur) {
+            if let Ok(at) = lseek(sys::borrow(open.fd), 0, Whence::SeekCur)
+                && Some(at) != open.offset
+            {
                 let _ = lseek(&open.original, at, Whence::SeekSet);
             }
         }

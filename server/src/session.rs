@@ -425,6 +425,10 @@ impl Connection for Session {
                 let (_, context) = self.job_view(view)?;
                 self.shared.coordinator.excuse(context, why).map(|()| Reply::Done)
             }
+            Request::Unheard { view } => {
+                self.job_view(view)?.0.answer_at_once();
+                Ok(Reply::Done)
+            }
             Request::Unsettled { spec } => Ok(Reply::Specs(self.shared.coordinator.unsettled(spec)?)),
             Request::CloseView(view) => self.close(view).map(|()| Reply::Done),
             Request::Status { uid } => Ok(Reply::Status(self.shared.coordinator.status(uid))),

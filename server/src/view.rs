@@ -70,6 +70,8 @@ pub(crate) struct View {
     /// Rung when what it shows changes.
     turned: Condvar,
     turning: Mutex<()>,
+    /// Nobody hears what its processes have asked for, until they are back.
+    unheard: AtomicBool,
 }
 
 /// Invalidations that another view's changes call for.
@@ -103,6 +105,7 @@ impl View {
             settled: Condvar::new(),
             turned: Condvar::new(),
             turning: Mutex::default(),
+            unheard: AtomicBool::new(false),
         }
     }
 
@@ -173,6 +176,7 @@ impl View {
 
     pub(crate) fn set_scope(&self, scope: Arc<Scope>) {
         *self.scope.write() = scope;
+        self.unheard.store(false, Ordering::SeqCst);
         let _waiters = self.turning.lock();
         self.turned.notify_all();
     }
@@ -188,11 +192,19 @@ impl View {
     pub(crate) fn wait_back(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut turning = self.turning.lock();
-        while self.whose == Whose::Job && !self.is_dead() && self.scope().is_over() && !self.entered().is_empty() {
+        let heard = || !self.is_dead() && !self.unheard.load(Ordering::SeqCst);
+        while self.whose == Whose::Job && heard() && self.scope().is_over() && !self.entered().is_empty() {
             if self.turned.wait_until(&mut turning, deadline).timed_out() {
                 return;
             }
         }
+    }
+
+    /// Its processes are being ended, which is held up by what they wait for.
+    pub(crate) fn answer_at_once(&self) {
+        self.unheard.store(true, Ordering::SeqCst);
+        let _waiters = self.turning.lock();
+        self.turned.notify_all();
     }
 
     pub(crate) fn is_dead(&self) -> bool {

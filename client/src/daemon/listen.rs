@@ -190,6 +190,10 @@ fn respond(
             server.done(Request::NoLeg { view: viewed(lease)?.view(), why })?;
             Answer::Done
         }
+        Ask::Unheard => {
+            server.done(Request::Unheard { view: viewed(lease)?.view() })?;
+            Answer::Done
+        }
         Ask::Unsettled { spec } => Answer::Specs(server.specs(Request::Unsettled { spec })?),
         Ask::Hold { spec } => Answer::Outcome(server.outcome(Request::Hold { spec, uid })?),
         Ask::Leave => {

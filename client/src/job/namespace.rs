@@ -35,6 +35,15 @@ fn processes_in(namespace: &MountNamespace) -> Vec<u32> {
     pids.filter(|pid| number(pid).is_ok_and(|there| there == namespace.number)).collect()
 }
 
+/// Kills every process in the namespace but those `spared`; they may take their time to end.
+pub(crate) fn kill_in(namespace: &MountNamespace, spared: &dyn Fn(u32) -> bool) -> Vec<u32> {
+    let left: Vec<u32> = processes_in(namespace).into_iter().filter(|pid| !spared(*pid)).collect();
+    for pid in &left {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+    }
+    left
+}
+
 /// Kills every process in the namespace but those `spared`, and waits until they are gone. Returns how many there were.
 pub(crate) fn kill_all_in(namespace: &MountNamespace, spared: &dyn Fn(u32) -> bool) -> usize {
     let deadline = Instant::now() + KILL_TIME_MAX;
@@ -42,14 +51,11 @@ pub(crate) fn kill_all_in(namespace: &MountNamespace, spared: &dyn Fn(u32) -> bo
     // Most are gone at once.
     let mut pause = POLL_INTERVAL / 64;
     loop {
-        let left: Vec<u32> = processes_in(namespace).into_iter().filter(|pid| !spared(*pid)).collect();
+        let left = kill_in(namespace, spared);
         if left.is_empty() || Instant::now() > deadline {
             return killed.len();
         }
-        for pid in left {
-            killed.insert(pid);
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-        }
+        killed.extend(left);
         super::supervise::reap();
         std::thread::sleep(pause);
         pause = (pause * 2).min(POLL_INTERVAL);

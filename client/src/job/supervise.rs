@@ -161,6 +161,9 @@ impl Supervisor {
     pub(crate) fn asked_to_end(&self) -> io::Result<Option<i32>> {
         while let Some(info) = self.signals.read_signal()? {
             let signal = Signal::try_from(info.ssi_signo.cast_signed());
+            if signal == Ok(Signal::SIGTSTP) {
+                raise(Signal::SIGSTOP)?;
+            }
             if let Ok(signal @ (Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)) = signal {
                 return Ok(Some(signal as i32));
             }
@@ -204,8 +207,10 @@ impl Supervisor {
                 Ok(WaitStatus::Signaled(pid, signal, _)) if pid == main => {
                     return Ok(Some(Ending::Killed(signal as i32)));
                 }
-                // Stopped from the terminal: the shell must see the whole of us stopped.
-                Ok(WaitStatus::Stopped(pid, _)) if pid == main => raise(Signal::SIGSTOP)?,
+                // Stopped from the terminal: the shell must see the whole of us stopped. Whoever sends SIGSTOP means just it.
+                Ok(WaitStatus::Stopped(pid, signal)) if pid == main && signal != Signal::SIGSTOP => {
+                    raise(Signal::SIGSTOP)?;
+                }
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -224,7 +229,15 @@ pub(crate) fn end_all() -> usize {
     end_all_but(&[])
 }
 
-/// The same, but for these children.
+/// Kills every process in a job's mount namespace but these children, without waiting for their end.
+pub(crate) fn kill_all_but(spared: &[Pid]) {
+    let me = std::process::id();
+    if let Ok(here) = namespace::of(me) {
+        namespace::kill_in(&here, &|pid| pid == me || spared.contains(&Pid::from_raw(pid.cast_signed())));
+    }
+}
+
+/// Ends every process that a job left behind but these children.
 pub(crate) fn end_all_but(spared: &[Pid]) -> usize {
     let me = std::process::id();
     let is_spared = |pid: u32| spared.contains(&Pid::from_raw(pid.cast_signed()));

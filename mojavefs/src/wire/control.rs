@@ -151,6 +151,9 @@ pub enum Ask {
         /// Why.
         why: String,
     },
+    /// The processes of this connection's job are being ended: nobody hears the answers that they wait for. Answer:
+    /// [`Answer::Done`].
+    Unheard,
     /// The undecided speculations for whose sake the job may have to go back to a checkpoint. Answer: [`Answer::Specs`].
     Unsettled {
         /// The job's speculation.

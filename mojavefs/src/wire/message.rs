@@ -92,6 +92,12 @@ pub enum Request<'a> {
         /// Why not, for people.
         why: String,
     },
+    /// The processes of a job's view are being ended to be taken back: nobody hears the answers to what they have asked, and
+    /// they need not wait. Answer: [`Reply::Done`].
+    Unheard {
+        /// The view.
+        view: ViewId,
+    },
     /// The undecided speculations that a job's legs depend on and that do not wait for this job: once they are decided, or
     /// this is empty, the job need not go back any more. Answer: [`Reply::Specs`].
     Unsettled {

@@ -199,7 +199,8 @@ impl Coordinator {
         if job.state == SpecState::Voted && job.parent.is_some() {
             return Err(into_its_surroundings(spec));
         }
-        let outcome = Outcome::of(spec, SpecState::Aborted, job.changes(&self.store));
+        let changes = state.parts(spec).iter().map(|part| part.changes(&self.store)).sum();
+        let outcome = Outcome::of(spec, SpecState::Aborted, changes);
         // What it owns beside its own it entered later: that falls with it.
         let event = Event::Abort { owner: job.owner(), spec, code: 1, retry: false };
         let aftermath = self.carry_out_abort(&mut state, &event)?;

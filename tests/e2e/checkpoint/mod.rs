@@ -368,12 +368,12 @@ fn a_job_that_is_undone_itself_takes_its_checkpoints_with_it() {
     require_root!();
     let mount = mounted();
     let first = mount.start("first", &[], "echo new > data");
-    for how in ["abort", "SIGTERM", "SIGKILL", "exit"] {
-        let mut job = Job::shell(&mount, &["--retries", "0"], "read text < data; read text < ../fifo; exit 5");
+    for how in ["abort", "SIGTERM", "SIGKILL", "death"] {
+        let mut job = Job::shell(&mount, &["--retries", "0"], "read text < data; read text < ../fifo; kill -9 $$");
         job.joined(&mount, "data");
         let (running, checkpoints) = job.processes();
         assert_eq!((running.len(), checkpoints.len()), (1, 1), "{how}");
-        let id = mount.spec_of("exit 5").expect("it is undecided").to_string();
+        let id = mount.spec_of("kill -9 $$").expect("it is undecided").to_string();
         match how {
             "abort" => assert!(mount.mojavefs(&["abort", &id]).status.success()),
             "SIGTERM" => kill(job.pid(), Signal::SIGTERM).expect("kill"),
@@ -383,7 +383,7 @@ fn a_job_that_is_undone_itself_takes_its_checkpoints_with_it() {
         let code = match how {
             "abort" => Some(75),
             "SIGTERM" => Some(128 + 15),
-            "exit" => Some(5),
+            "death" => Some(128 + 9),
             _ => None,
         };
         let (ended, said) = job.end();
@@ -409,4 +409,71 @@ fn one_that_waits_with_its_checkpoints_can_be_interrupted() {
     assert_eq!(code, Some(128 + 2), "{said}");
     first.exit(0);
     assert!(!mount.exists("result") && mount.status().is_empty());
+}
+
+#[test]
+fn a_failure_that_came_of_what_did_not_happen_did_not_happen() {
+    require_root!();
+    let mount = mounted();
+    let first = mount.start("first", &[], "echo new > data");
+    let mut job = Job::start(&mount, &[], &["grep", "-q", "old", "data"]);
+    job.until_said("done; waits until");
+    first.exit(1);
+    let (code, said) = job.end();
+    assert_eq!(code, Some(0), "{said}");
+    let second = mount.start("second", &[], "echo new > data");
+    let mut job = Job::start(&mount, &[], &["grep", "-q", "old", "data"]);
+    job.until_said("done; waits until");
+    second.exit(0);
+    let (code, said) = job.end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("rolled back 0 changes (exit 1)"), "{said}");
+}
+
+#[test]
+fn a_timer_that_rings_all_the_time_goes_on() {
+    require_root!();
+    let mount = mounted();
+    let script = "
+import signal
+rung = 0
+def ring(*_):
+    global rung
+    rung += 1
+signal.signal(signal.SIGALRM, ring)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+text = open('data').read()
+before = rung
+while rung < before + 20 or text == 'new\\n': pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+";
+    for round in 0..5 {
+        let first = mount.start("first", &[], "echo new > data");
+        let job = Job::python(&mount, &[], script);
+        assert_eq!(job.joined(&mount, "data")["back_to"], "read");
+        first.exit(1);
+        let (code, said) = job.end();
+        assert_eq!(code, Some(0), "round {round}: {said}");
+    }
+}
+
+#[test]
+fn what_was_said_to_a_log_stays_in_it() {
+    require_root!();
+    let mount = mounted();
+    let log = mount.beside("log");
+    let script = "echo one; { read text < data; } > result; echo two";
+    let first = mount.start("first", &[], "echo new > data");
+    let file = fs::File::options().create(true).append(false).write(true).truncate(true).open(&log).expect("the log");
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(["--", "bash", "-c", script]).current_dir(mount.path()).stdin(Stdio::null());
+    specrun.stdout(file.try_clone().expect("a copy")).stderr(Stdio::piped());
+    let job = specrun.spawn().expect("specrun runs");
+    until("it is done", || mount.status().iter().any(|status| status["state"] == "done"));
+    use std::io::Write;
+    (&file).write_all(b"said by another\n").expect("write");
+    first.exit(1);
+    let output = job.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(&log).expect("the log"), "one\ntwo\nsaid by another\ntwo\n");
 }

@@ -25,6 +25,14 @@ fn what_stands_in_the_way_is_named_and_the_job_goes_back_to_its_start() {
         (&[], python(&format!("import os\nos.setpgid(0, 0)\n{read}open('../fifo').read()")), "process group"),
         (&[], python(&format!("import os\nos.seteuid(65534)\n{read}open('../fifo').read()")), "rights"),
         (&[], python(&format!("import mmap\nm = mmap.mmap(-1, 4096)\n{read}open('../fifo').read()")), "shares memory"),
+        (
+            &[],
+            python(&format!(
+                "import mmap\nf = open('../shared', 'w+b'); f.truncate(4096)\nm = mmap.mmap(f.fileno(), 4096)\n{read}\
+                 open('../fifo').read()"
+            )),
+            "/shared",
+        ),
         (&["--from-start"], python(&format!("{read}open('../fifo').read()")), "--from-start"),
         (&["--output", "hold"], python(&format!("{read}open('../fifo').read()")), "--output hold"),
     ];

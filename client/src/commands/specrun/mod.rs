@@ -20,7 +20,7 @@ use mojavefs::wire::{OnRead, Outcome, SpecState};
 use mojavefs_place::namespace::is_user_namespace;
 use nix::unistd::{Whence, lseek};
 use output::Held;
-use report::{Voice, because, numbers};
+use report::{Voice, because, decided, numbers};
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -317,7 +317,9 @@ impl Cli {
             let ending = watch.run(running)?;
             let (code, verdict) = self.judge(ending);
             watch.end_all();
-            let waits = !self.no_wait && matches!(verdict, Verdict::Commit);
+            // A failure may come of what did not happen, too; an end that was asked for does not.
+            let by_itself = matches!(ending, Ending::Exited(0..128));
+            let waits = !self.no_wait && by_itself && !matches!(verdict, Verdict::Hold);
             match watch.settle(running.main(), waits)? {
                 Settled::Back => {}
                 Settled::Yes => return Ok((code, verdict)),
@@ -434,7 +436,7 @@ impl Cli {
                 return Ok(Attempt::Over(128 + signal as u8));
             }
             if !told {
-                self.voice().note(&format!("done; waits until {} is decided", numbers(&outcome)));
+                self.voice().note(&format!("done; waits until {}", decided(&numbers(&outcome))));
                 told = true;
             }
         }

@@ -43,7 +43,9 @@ impl Voice {
             match outcome.state {
                 SpecState::Voted if !outcome.waits_for.is_empty() => {
                     let waits = numbers(outcome);
-                    err!("decided as {} ({changes}); final when {waits} is; see `mojavefs status`", outcome.spec);
+                    let are = if waits.len() == 1 { "is" } else { "are" };
+                    let waits = waits.join(", ");
+                    err!("decided as {} ({changes}); final when {waits} {are}; see `mojavefs status`", outcome.spec);
                 }
                 SpecState::Committed | SpecState::Voted => err!("committed {changes} in {ms:.1} ms"),
                 SpecState::Aborted => err!("rolled back {changes} (exit {code})"),
@@ -74,8 +76,13 @@ impl Voice {
 }
 
 /// Who is waited for.
-pub(super) fn numbers(outcome: &Outcome) -> String {
-    outcome.waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+pub(super) fn numbers(outcome: &Outcome) -> Vec<String> {
+    outcome.waits_for.iter().map(ToString::to_string).collect()
+}
+
+/// What is waited for.
+pub(super) fn decided(numbers: &[String]) -> String {
+    format!("{} {} decided", numbers.join(", "), if numbers.len() == 1 { "is" } else { "are" })
 }
 
 /// Why a job was rolled back, in one sentence.

@@ -1,6 +1,6 @@
 //! A job while it runs: its process is checkpointed before it depends on others, and taken back when one of these is undone.
 
-use super::report::{Voice, because};
+use super::report::{Voice, because, decided};
 use super::waiting::Awaited;
 use super::{Attempt, Cli, NEWS_TIME, Scene, host_fault};
 use crate::control::unexpected;
@@ -9,8 +9,8 @@ use crate::job::supervise::{self, Ending, Ground, Running, Woken};
 use crate::job::{JobView, Todo};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
+use mojavefs::wire::Fall;
 use mojavefs::wire::control::{Answer, Ask};
-use mojavefs::wire::{Fall, SpecState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::{Cell, RefCell};
@@ -94,8 +94,8 @@ impl<'a> Watch<'a> {
                         Woken::By(_) => continue,
                     }
                 }
-                // All of it was undone meanwhile.
-                Err(_) if self.view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => return Ok(Settled::Yes),
+                // It was decided by others meanwhile.
+                Err(_) if self.view.wait_decided(NEWS_TIME).is_some() => return Ok(Settled::Yes),
                 Err(fault) => return Err(fault),
             };
             if open.is_empty() || !waits {
@@ -103,7 +103,7 @@ impl<'a> Watch<'a> {
             }
             if !told {
                 let numbers: Vec<String> = open.iter().map(ToString::to_string).collect();
-                self.voice().note(&format!("done; waits until {} is decided", numbers.join(", ")));
+                self.voice().note(&format!("done; waits until {}", decided(&numbers)));
                 told = true;
             }
             match self.scene.await_decided(&open, Some(self.view.spec), Some(self.view.bell()))? {
@@ -125,13 +125,22 @@ impl<'a> Watch<'a> {
         }
         self.scene.again.set(used + 1);
         let told = format!("{text}; going on from the read ({} of {})", used + 1, self.cli.retries);
+        // One that waits for an answer ends when it has it, and never sees it.
+        supervise::kill_all_but(&self.checkpoints.borrow().pids());
+        if let Err(fault) = self.view.ask(&Ask::Unheard) {
+            tracing::debug!("{fault}");
+        }
         let back = self.checkpoints.borrow_mut().go_back(leg, main, || {
             self.voice().note(&told);
             self.ready(leg, &met, main)
         });
         match back {
             Ok(()) => self.returns.set(self.returns.get() + 1),
-            Err(failed) => self.lose(format!("{text}; {failed}"), met),
+            Err(failed) => {
+                // The way back to the start counts, and is counted there.
+                self.scene.again.set(used);
+                self.lose(format!("{text}; {failed}"), met);
+            }
         }
     }
 

@@ -1,10 +1,10 @@
 //! What the kernel keeps of a process and a fork does not: offsets and flags of open files, which the two share, locks, timers.
 
-use super::obstacles;
 use super::tracee::{Point, Tracee};
 use crate::sys;
 use nix::fcntl::{FcntlArg, FlockArg, OFlag, fcntl};
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Whence, lseek};
 use std::fs::{self, File};
 use std::io;
@@ -24,6 +24,8 @@ pub(super) struct Kernel {
     locks: Vec<Lock>,
     /// Which, and as the kernel gave it.
     timers: Vec<(u64, [u8; TIMER_BYTES])>,
+    /// Signals that were on their way.
+    signals: Vec<Signal>,
 }
 
 /// An open regular file or directory.
@@ -48,6 +50,7 @@ impl Kernel {
     /// Notes it all. The process is stopped at `point`, and sees `mount`.
     pub(super) fn note(tracee: &Tracee, point: &Point, mount: &File) -> io::Result<Kernel> {
         let pid = tracee.pid();
+        let signals = pending(&fs::read_to_string(format!("/proc/{pid}/status"))?)?;
         let inside = sys::cached_stat(&Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string()))?.device;
         let held = locks_of(pid)?;
         let (mut files, mut locks) = (Vec::new(), Vec::new());
@@ -60,7 +63,7 @@ impl Kernel {
             let here = |lock: &&HeldLock| (lock.device, lock.ino) == (stat.device, stat.ino);
             let whole = held.iter().filter(here).find(|lock| lock.whole);
             let lock = whole.map(|lock| if lock.exclusive { FlockArg::LockExclusive } else { FlockArg::LockShared });
-            let (file, written) = open_file(pid, number, lock)?;
+            let Some((file, written)) = open_file(pid, number, lock)? else { continue };
             // What is said to the outside is said; others may write there, too.
             if !(written && stat.device != inside && is_inherited(pid, number)) {
                 files.push(file);
@@ -74,7 +77,7 @@ impl Kernel {
         if claimed < held.iter().filter(|lock| !lock.whole).count() {
             return Err(io::Error::other("a file that it has locked is not among its open ones"));
         }
-        Ok(Kernel { files, locks, timers: note_timers(tracee, point)? })
+        Ok(Kernel { files, locks, timers: note_timers(tracee, point)?, signals })
     }
 
     /// Puts it all back into the process that was made from the checkpoint and is stopped at `point`.
@@ -89,6 +92,9 @@ impl Kernel {
             }
             put_flock(fd, file.lock)?;
         }
+        for signal in &self.signals {
+            kill(tracee.pid(), *signal)?;
+        }
         for lock in &self.locks {
             lock.take(tracee, point)?;
         }
@@ -102,21 +108,42 @@ impl Kernel {
     }
 }
 
-/// And whether it is open for writing.
-fn open_file(pid: Pid, number: i32, lock: Option<FlockArg>) -> io::Result<(OpenFile, bool)> {
+/// And whether it is open for writing. Nothing if it was opened as a mere place (`O_PATH`).
+fn open_file(pid: Pid, number: i32, lock: Option<FlockArg>) -> io::Result<Option<(OpenFile, bool)>> {
     let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"))?;
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap_or_default();
     let unreadable = |_| io::Error::other(format!("descriptor {number}: the kernel does not say where it stands"));
     let flags = i32::from_str_radix(field("flags:"), 8).map_err(unreadable)?;
     let flags = OFlag::from_bits_retain(flags);
+    if flags.contains(OFlag::O_PATH) {
+        return Ok(None);
+    }
     let offset = field("pos:").parse().map_err(unreadable)?;
     let written = flags & OFlag::O_ACCMODE != OFlag::O_RDONLY;
-    Ok((OpenFile { number, offset, flags: flags & STATUS_FLAGS, lock }, written))
+    Ok(Some((OpenFile { number, offset, flags: flags & STATUS_FLAGS, lock }, written)))
 }
 
+/// This process writes there, too: the job was started with it, under whatever number it has it now.
 fn is_inherited(pid: Pid, number: i32) -> bool {
     let target = fs::read_link(format!("/proc/{pid}/fd/{number}"));
-    target.is_ok_and(|target| obstacles::is_inherited(number.cast_unsigned(), &target))
+    let mine = descriptors(Pid::this()).unwrap_or_default();
+    let is_target = |mine: &i32| {
+        let mine = fs::read_link(format!("/proc/self/fd/{mine}"));
+        matches!((&mine, &target), (Ok(mine), Ok(target)) if mine == target)
+    };
+    mine.iter().any(is_target)
+}
+
+/// The signals that have been sent to a process and have not reached it, by its `status`.
+fn pending(status: &str) -> io::Result<Vec<Signal>> {
+    let sets = ["SigPnd:", "ShdPnd:"].map(|name| {
+        let field = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        u64::from_str_radix(field.trim(), 16).unwrap_or(0)
+    });
+    let numbers = (1..=64).filter(|number| (sets[0] | sets[1]) & 1 << (number - 1) != 0);
+    let known =
+        |number| Signal::try_from(number).map_err(|_| io::Error::other("a real-time signal is on its way to it"));
+    numbers.map(known).collect()
 }
 
 fn descriptors(pid: Pid) -> io::Result<Vec<i32>> {
@@ -159,6 +186,11 @@ fn note_timers(tracee: &Tracee, point: &Point) -> io::Result<Vec<(u64, [u8; TIME
             succeeded(tracee.call(point, libc::SYS_getitimer, &[which, at])?)?;
             memory.read_exact_at(&mut value, at)
         })?;
+        // One that has just expired starts anew when its signal is taken, which is sent again.
+        let (interval, left) = value.split_at_mut(TIMER_BYTES / 2);
+        if left.iter().all(|byte| *byte == 0) {
+            left.copy_from_slice(interval);
+        }
         if value != [0u8; TIMER_BYTES] {
             timers.push((which, value));
         }

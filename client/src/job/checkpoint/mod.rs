@@ -77,7 +77,7 @@ impl Checkpoints {
     /// An error leaves the process in nobody's hands.
     pub(crate) fn take(&mut self, main: Pid, caller: u32, mount: &File, ledger: &dyn Ledger) -> io::Result<()> {
         let obstacle = match self.taken.len() < CHECKPOINTS_MAX {
-            true => obstacles::find(main, caller, &self.pids()).unwrap_or_else(|error| Some(error.to_string())),
+            true => obstacles::find(main, caller, &self.pids(), mount).unwrap_or_else(|error| Some(error.to_string())),
             false => Some(format!("the job has {CHECKPOINTS_MAX} checkpoints already")),
         };
         let tracee = match obstacle {

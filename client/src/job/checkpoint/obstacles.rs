@@ -3,8 +3,9 @@
 use crate::sys;
 use nix::libc;
 use nix::unistd::Pid;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// Either lets a process choose the number of another: `CAP_SYS_ADMIN`, `CAP_CHECKPOINT_RESTORE`.
@@ -14,7 +15,7 @@ const PLAIN_DEVICES: [&str; 7] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console"];
 
 /// What stands in the way for the main process of a job, but for `checkpoints` of its own; nothing if there is no obstacle.
-pub(super) fn find(main: Pid, caller: u32, checkpoints: &[Pid]) -> io::Result<Option<String>> {
+pub(super) fn find(main: Pid, caller: u32, checkpoints: &[Pid], mount: &File) -> io::Result<Option<String>> {
     let status = fs::read_to_string(format!("/proc/{main}/status"))?;
     if let Some(obstacle) = in_status(&status) {
         return Ok(Some(obstacle));
@@ -25,7 +26,7 @@ pub(super) fn find(main: Pid, caller: u32, checkpoints: &[Pid]) -> io::Result<Op
     if others(main, checkpoints)? {
         return Ok(Some("the job has more than one process".to_owned()));
     }
-    let checks = [in_stat(main)?, in_descriptors(main)?, in_timers(main)?, in_memory(main)?];
+    let checks = [in_stat(main)?, in_descriptors(main)?, in_timers(main)?, in_memory(main, mount)?];
     Ok(checks.into_iter().flatten().next())
 }
 
@@ -46,6 +47,7 @@ fn in_status(status: &str) -> Option<String> {
     let obstacle = match () {
         () if field("Threads") != "1" => "the process has several threads",
         () if field("TracerPid") != "0" => "the process is being debugged",
+        () if !matches!(field("VmLck"), "" | "0 kB") => "the process has memory that it has locked",
         () if field("Seccomp") != "0" => "the process may make some system calls only (seccomp)",
         () if capabilities & CAPABILITIES == 0 => "the process has given up the rights that bring its number back",
         () => return None,
@@ -71,7 +73,9 @@ fn in_descriptors(pid: Pid) -> io::Result<Option<String>> {
         let has_state = match sys::cached_stat(&entry.path())?.kind {
             libc::S_IFIFO | libc::S_IFSOCK => number > 2 && !is_inherited(number, &target),
             libc::S_IFCHR => !is_plain(&target),
-            libc::S_IFREG | libc::S_IFDIR => name.starts_with("/memfd:") || name.starts_with("anon_inode:"),
+            libc::S_IFREG | libc::S_IFDIR => {
+                ["/memfd:", "/proc/", "anon_inode:"].iter().any(|start| name.starts_with(start))
+            }
             _ => true,
         };
         if has_state {
@@ -82,7 +86,7 @@ fn in_descriptors(pid: Pid) -> io::Result<Option<String>> {
 }
 
 /// This process has it, too, and has given it to the job: it leads to the outside, as the standard ones do.
-pub(super) fn is_inherited(number: u32, target: &Path) -> bool {
+fn is_inherited(number: u32, target: &Path) -> bool {
     fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|mine| mine == target)
 }
 
@@ -95,8 +99,10 @@ fn in_timers(pid: Pid) -> io::Result<Option<String>> {
     Ok((!timers.trim().is_empty()).then(|| "the process has POSIX timers".to_owned()))
 }
 
-/// Memory that a fork shares or leaves out.
-fn in_memory(pid: Pid) -> io::Result<Option<String>> {
+/// Memory that a fork shares or leaves out. What is mapped of the job's own files goes back with these.
+fn in_memory(pid: Pid, mount: &File) -> io::Result<Option<String>> {
+    let (major, minor) = sys::cached_stat(&Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string()))?.device;
+    let inside = format!("{major:02x}:{minor:02x}");
     let maps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     for line in maps.lines() {
         if let Some(flags) = line.strip_prefix("VmFlags:") {
@@ -110,10 +116,9 @@ fn in_memory(pid: Pid) -> io::Result<Option<String>> {
         if !range.contains('-') || !rights.starts_with("rw") || !rights.ends_with('s') {
             continue;
         }
-        let name = words.nth(3).unwrap_or("");
-        let is_file = name.starts_with('/') && !name.starts_with("/memfd:") && !name.starts_with("/dev/");
-        if !is_file || name.starts_with("/SYSV") {
-            return Ok(Some("the process shares memory".to_owned()));
+        if words.nth(1) != Some(&inside) {
+            let name = words.nth(1).unwrap_or("no name");
+            return Ok(Some(format!("the process shares memory with others ({name})")));
         }
     }
     Ok(None)

@@ -17,7 +17,7 @@ const NAMES: u8 = 5;
 
 /// Does in a job what it is told on its standard input, a line each.
 const WORKER: &str = r#"
-import os, sys
+import os, signal, sys
 for line in sys.stdin:
     what, *words = line.rstrip("\n").split(" ")
     try:
@@ -34,6 +34,7 @@ for line in sys.stdin:
         elif what == "remove": os.unlink(words[0]); said = "ok"
         elif what == "rename": os.rename(words[0], words[1]); said = "ok"
         elif what == "exit": sys.exit(int(words[0]))
+        elif what == "die": os.kill(os.getpid(), signal.SIGTERM)
     except FileNotFoundError: said = "-"
     print(said, flush=True)
 "#;
@@ -211,8 +212,9 @@ impl Run<'_> {
             worker.child.kill().expect("kill");
             return self.fallen(job, -1);
         }
-        worker.say("exit 3");
-        self.fallen(job, 3);
+        // One that failed by itself would wait for those that it depends on.
+        worker.say("die");
+        self.fallen(job, 128 + 15);
     }
 
     /// A job is undone, and with it whoever depends on it.
