@@ -232,6 +232,19 @@ impl Coordinator {
                 aftermath.jobs.push(job);
             }
         }
+        // A further owner goes on in the graph from before it was one; its job can't.
+        let gone: Vec<SpecId> = aftermath.jobs.iter().map(|job| job.spec).collect();
+        let owner = |job: &&Job| job.owns.iter().any(|owned| gone.contains(owned));
+        let owners: Vec<(SpecId, Owner)> =
+            state.jobs.values().filter(owner).map(|job| (job.spec, job.owner())).collect();
+        for (spec, owner) in owners {
+            if state.jobs.contains_key(&spec) {
+                let abort = Event::Abort { owner, spec, code: 1, retry: false };
+                let more = self.carry_out_abort(state, &abort)?;
+                aftermath.undone.extend(more.undone);
+                aftermath.jobs.extend(more.jobs);
+            }
+        }
         Ok(aftermath)
     }
 }

@@ -97,6 +97,13 @@ fn further_owners_decide_together() {
     assert_eq!(first.wait().status.code(), Some(75));
     assert_eq!((mount.read("a"), mount.read("b")), ("1\n".into(), "2\n".into()));
     assert_eq!(mount.specrun(&["--own", "999"], "true").status.code(), Some(125));
+
+    let first = mount.start("first", &[], "echo 5 > a");
+    let id = first.spec().to_string();
+    let second = mount.start("second", &["--own", &id], "echo 6 > b");
+    assert_eq!(first.exit(1).status.code(), Some(1));
+    assert_eq!(second.wait().status.code(), Some(75), "it can't own that one again");
+    assert_eq!((mount.read("a"), mount.read("b")), ("1\n".into(), "2\n".into()));
 }
 
 #[test]
