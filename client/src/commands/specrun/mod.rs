@@ -20,7 +20,7 @@ use mojavefs::wire::{OnRead, Outcome, SpecState};
 use mojavefs_place::namespace::is_user_namespace;
 use nix::unistd::{Whence, lseek};
 use output::Held;
-use report::{Voice, because, decided, numbers};
+use report::{Voice, because, they_are};
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -436,7 +436,7 @@ impl Cli {
                 return Ok(Attempt::Over(128 + signal as u8));
             }
             if !told {
-                self.voice().note(&format!("done; waits until {}", decided(&numbers(&outcome))));
+                self.voice().note(&format!("done; waits until {} decided", they_are(&outcome.waits_for)));
                 told = true;
             }
         }

@@ -2,6 +2,7 @@
 
 use super::super::{conflict_lines, count, escaped, shown};
 use crate::speech::{complain_inside, err};
+use mojavefs::id::SpecId;
 use mojavefs::wire::{Fall, Outcome, SpecState};
 use serde_json::json;
 use std::time::Duration;
@@ -42,10 +43,8 @@ impl Voice {
             let changes = count(outcome.changes, "change");
             match outcome.state {
                 SpecState::Voted if !outcome.waits_for.is_empty() => {
-                    let waits = numbers(outcome);
-                    let are = if waits.len() == 1 { "is" } else { "are" };
-                    let waits = waits.join(", ");
-                    err!("decided as {} ({changes}); final when {waits} {are}; see `mojavefs status`", outcome.spec);
+                    let waits = they_are(&outcome.waits_for);
+                    err!("decided as {} ({changes}); final when {waits}; see `mojavefs status`", outcome.spec);
                 }
                 SpecState::Committed | SpecState::Voted => err!("committed {changes} in {ms:.1} ms"),
                 SpecState::Aborted => err!("rolled back {changes} (exit {code})"),
@@ -75,14 +74,10 @@ impl Voice {
     }
 }
 
-/// Who is waited for.
-pub(super) fn numbers(outcome: &Outcome) -> Vec<String> {
-    outcome.waits_for.iter().map(ToString::to_string).collect()
-}
-
-/// What is waited for.
-pub(super) fn decided(numbers: &[String]) -> String {
-    format!("{} {} decided", numbers.join(", "), if numbers.len() == 1 { "is" } else { "are" })
+/// Who is waited for, with the verb that follows.
+pub(super) fn they_are(specs: &[SpecId]) -> String {
+    let numbers: Vec<String> = specs.iter().map(ToString::to_string).collect();
+    format!("{} {}", numbers.join(", "), if numbers.len() == 1 { "is" } else { "are" })
 }
 
 /// Why a job was rolled back, in one sentence.

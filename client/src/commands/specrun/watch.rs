@@ -1,6 +1,6 @@
 //! A job while it runs: its process is checkpointed before it depends on others, and taken back when one of these is undone.
 
-use super::report::{Voice, because, decided};
+use super::report::{Voice, because, they_are};
 use super::waiting::Awaited;
 use super::{Attempt, Cli, NEWS_TIME, Scene, host_fault};
 use crate::control::unexpected;
@@ -102,8 +102,7 @@ impl<'a> Watch<'a> {
                 return Ok(Settled::Yes);
             }
             if !told {
-                let numbers: Vec<String> = open.iter().map(ToString::to_string).collect();
-                self.voice().note(&format!("done; waits until {}", decided(&numbers)));
+                self.voice().note(&format!("done; waits until {} decided", they_are(&open)));
                 told = true;
             }
             match self.scene.await_decided(&open, Some(self.view.spec), Some(self.view.bell()))? {
