@@ -35,9 +35,6 @@ impl Status {
         let Answer::Status(status) = self.filesystem.ask(&Ask::Status)? else {
             return Err(unexpected(&Answer::Done));
         };
-        let Answer::Unmerged(unmerged) = self.filesystem.ask(&Ask::Unmerged)? else {
-            return Err(unexpected(&Answer::Done));
-        };
         match self.json {
             _ if self.dot => crate::speech::say(format_args!("{}", graph::dot(&status))),
             _ if self.svg => crate::speech::say(format_args!("{}", graph::svg(&status))),
@@ -50,8 +47,13 @@ impl Status {
             false if self.graph => crate::speech::say(format_args!("{}", graph::tree(&status))),
             false => status.iter().for_each(show),
         }
-        if let Some(left) = to_merge(unmerged).filter(|_| !(self.json || self.dot || self.svg)) {
-            out!("{left} in the background");
+        if !(self.json || self.dot || self.svg) {
+            let Answer::Unmerged(unmerged) = self.filesystem.ask(&Ask::Unmerged)? else {
+                return Err(unexpected(&Answer::Done));
+            };
+            if let Some(left) = to_merge(unmerged) {
+                out!("{left} in the background");
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
