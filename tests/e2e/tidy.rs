@@ -1,5 +1,6 @@
 //! What no linter checks: the walls between folders, the length of files.
 
+use crate::harness::project;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,11 +19,11 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn each(check: impl Fn(&str, &str)) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = project("");
     let mut found = Vec::new();
-    sources(root, &mut found);
+    sources(&root, &mut found);
     for path in found {
-        let name = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+        let name = path.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();
         check(&name, &fs::read_to_string(&path).expect("read"));
     }
 }

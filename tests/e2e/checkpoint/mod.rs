@@ -3,6 +3,7 @@
 mod many;
 mod obstacles;
 
+use crate::harness::programs::{SUBJECTS, compiled_on_its_own};
 use crate::harness::{Mount, SPECRUN, is_running, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,8 +11,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
-
-const SUBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/subjects");
 
 /// Counts in memory, reads `data`, waits on a fifo, says what it has.
 const PYTHON: &str = "
@@ -149,12 +148,7 @@ fn runs(mount: &Mount) -> String {
 }
 
 fn reader(mount: &Mount) -> PathBuf {
-    let program = mount.beside("reader");
-    let mut cc = Command::new("cc");
-    cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-static", "-o"]).arg(&program).arg(format!("{SUBJECTS}/reader.c"));
-    let output = cc.arg("-lm").output().expect("a C compiler");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    program
+    compiled_on_its_own(mount, SUBJECTS, "reader")
 }
 
 /// While it runs, what it has read is undone; and once more when it has ended.

@@ -2,6 +2,7 @@
 
 pub(crate) mod digest;
 pub(crate) mod jobs;
+pub(crate) mod programs;
 pub(crate) mod served;
 
 use nix::sys::signal::{Signal, kill};
@@ -24,6 +25,11 @@ const WAIT_TIME_MAX: Duration = Duration::from_secs(20);
 
 pub(crate) const MOJAVEFS: &str = env!("CARGO_BIN_EXE_mojavefs");
 pub(crate) const SPECRUN: &str = env!("CARGO_BIN_EXE_specrun");
+
+/// A path in this project. Asked for at run time: clones may share a target directory, and with it a test's program.
+pub(crate) fn project(path: &str) -> PathBuf {
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("tests are run by cargo")).join(path)
+}
 
 /// What tests need that only root may do is skipped, and said so, for others.
 macro_rules! require_root {

@@ -1,6 +1,6 @@
 //! The daemon hangs, or is gone, while a process speculates.
 
-use super::{SUBJECTS, compiled};
+use crate::harness::programs::{SUBJECTS, compiled};
 use crate::harness::{Mount, SPECRUN, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -1,6 +1,7 @@
 //! Processes that run other programs.
 
-use super::{SUBJECTS, compiled, specrun, succeeds};
+use super::{specrun, succeeds};
+use crate::harness::programs::{SUBJECTS, compiled};
 use crate::harness::{Mount, text, until};
 
 const OPTIONS: [&[&str]; 2] = [&["--quiet"], &["--quiet", "--no-speculation"]];

@@ -6,29 +6,13 @@ mod leaks;
 mod random;
 mod together;
 
+use crate::harness::programs::{EXAMPLES, SUBJECTS, compiled, compiled_with_it_inside, with_python_package};
 use crate::harness::{Mount, SPECRUN, text, until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-
-const HEADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/include");
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/examples");
-const PYTHON_PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mojavefs/process/python");
-const SUBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/subjects");
-
-/// Compiles a C program against the library, as its user would.
-fn compiled(mount: &Mount, dir: &str, name: &str) -> PathBuf {
-    let libraries = Path::new(SPECRUN).parent().expect("the target directory");
-    let program = mount.beside(name);
-    let mut cc = Command::new("cc");
-    cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-I", HEADERS, "-o"]).arg(&program);
-    cc.arg(format!("{dir}/{name}.c")).arg("-L").arg(libraries).arg("-lmojave");
-    let output = cc.arg(format!("-Wl,-rpath,{}", libraries.display())).output().expect("a C compiler");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    program
-}
 
 fn specrun(mount: &Mount, options: &[&str], program: &Path, words: &[&str]) -> Output {
     let mut specrun = Command::new(SPECRUN);
@@ -300,11 +284,9 @@ assert mojave.depth() == 0 and mojave.outcome(level.number) is True
 "#;
 
 fn specrun_python(mount: &Mount, script: &str) -> Output {
-    let library = Path::new(SPECRUN).with_file_name("libmojave.so");
     let mut specrun = Command::new(SPECRUN);
     specrun.args(["--", "python3", "-c", script]).current_dir(mount.path());
-    specrun.env("LIBMOJAVE", library).env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONPATH", PYTHON_PACKAGE);
-    specrun.output().expect("specrun runs")
+    with_python_package(&mut specrun).output().expect("specrun runs")
 }
 
 const MAPPED: &str = r#"
@@ -350,12 +332,8 @@ fn a_python_program_goes_back() {
 #[test]
 fn the_primitives_of_the_paper_work_outside_of_any_job_and_linked_statically() {
     let mount = Mount::new();
-    let program = compiled(&mount, SUBJECTS, "mcc");
-    assert!(Command::new(&program).status().expect("it runs").success());
-    let library = Path::new(SPECRUN).with_file_name("libmojave.a");
-    let mut cc = Command::new("cc");
-    cc.args(["-I", HEADERS, "-o"]).arg(&program).arg(format!("{SUBJECTS}/mcc.c")).arg(library);
-    let output = cc.args(["-lpthread", "-ldl", "-lm", "-lgcc_s"]).output().expect("a C compiler");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(Command::new(&program).status().expect("it runs").success());
+    for compiled in [compiled, compiled_with_it_inside] {
+        let program = compiled(&mount, SUBJECTS, "mcc");
+        assert!(Command::new(&program).status().expect("it runs").success());
+    }
 }

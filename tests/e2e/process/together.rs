@@ -1,7 +1,7 @@
 //! Processes that own a speculation together, in Rust and in Python.
 
-use super::{EXAMPLES, PYTHON_PACKAGE};
-use crate::harness::{Mount, SPECRUN, text};
+use crate::harness::programs::{EXAMPLES, with_python_package};
+use crate::harness::{Mount, SPECRUN, project, text};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -18,12 +18,14 @@ impl Owner {
         let mut specrun = Command::new(SPECRUN);
         specrun.args(["--no-speculation", "--"]);
         match language {
-            "python" => specrun.arg("python3").arg(format!("{EXAMPLES}/together.py")),
+            "python" => specrun.arg("python3").arg(project(EXAMPLES).join("together.py")),
             _ => specrun.arg(Path::new(SPECRUN).with_file_name("examples").join("together")),
         };
-        specrun.env("LIBMOJAVE", Path::new(SPECRUN).with_file_name("libmojave.so"));
-        specrun.env("PYTHONPATH", PYTHON_PACKAGE).env("PYTHONDONTWRITEBYTECODE", "1");
-        specrun.args(words).current_dir(mount.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        with_python_package(&mut specrun)
+            .args(words)
+            .current_dir(mount.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut specrun = specrun.spawn().expect("specrun runs");
         let mut said = BufReader::new(specrun.stdout.take().expect("its output"));
         let mut token = String::new();
@@ -100,9 +102,8 @@ fn sharing_and_barriers_are_refused_where_they_mean_nothing() {
     for command in [&[][..], &[SPECRUN, "--no-speculation", "--"], &[SPECRUN, "--quiet", "--"]] {
         let words = [command, &python].concat();
         let mut program = Command::new(words[0]);
-        program.args(&words[1..]).current_dir(mount.path()).env("PYTHONPATH", PYTHON_PACKAGE);
-        program.env("LIBMOJAVE", Path::new(SPECRUN).with_file_name("libmojave.so"));
-        let output = program.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("it runs");
+        program.args(&words[1..]).current_dir(mount.path());
+        let output = with_python_package(&mut program).output().expect("it runs");
         assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
         let why = if command.is_empty() { "only a process in a job of specrun" } else { "999999" };
         assert!(text(&output.stdout).contains(why), "{command:?}: {}", text(&output.stdout));

@@ -3,7 +3,7 @@
 
 mod model;
 
-use super::{SUBJECTS, compiled};
+use crate::harness::programs::{SUBJECTS, compiled};
 use crate::harness::{Mount, SPECRUN, until};
 use crate::spreading::random::Random;
 use model::{CELLS, MAPPED_BYTES, Model, NAMES, Order, SLOTS, What};
