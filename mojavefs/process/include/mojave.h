@@ -35,6 +35,9 @@ int spec_abort_saying(int id, int code, const char *words);
 /* Goes back and enters again: speculate() returns 0 once more, and spec_code() the code. Errors as for spec_abort(). */
 int spec_retry(int id, int code);
 
+/* In a job of specrun, exec() with a speculation open runs the program inside of it, as a child that this process waits for
+ * and ends as; it is run again from there when what it has read is undone. -1 and errno also as for speculate(). */
+
 /* The innermost open speculation, 0 if there is none; how many are open; the code of the retry by which the innermost was
  * entered again, 0 at first. */
 int spec_current(void);

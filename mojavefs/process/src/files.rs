@@ -29,7 +29,7 @@ pub(crate) const CONFLICT: i32 = 254;
 
 /// Sent by the kernel when others have undone something. It must be one that does nothing by default: it may come when the
 /// process has just begun to run another program. Its own use is with connections, which a speculating process has none of.
-const SIGNAL: i32 = libc::SIGURG;
+pub(crate) const SIGNAL: i32 = libc::SIGURG;
 
 /// The connection to the daemon, once there is a view.
 struct Files {

@@ -21,8 +21,10 @@
 
 mod arena;
 mod capi;
+mod exec;
 mod files;
 mod level;
+mod libc_exec;
 mod limits;
 mod maps;
 mod proc;

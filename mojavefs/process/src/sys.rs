@@ -345,6 +345,12 @@ pub(crate) struct Action {
     mask: Mask,
 }
 
+impl Action {
+    pub(crate) fn is_ignored(&self) -> bool {
+        self.handler == libc::SIG_IGN
+    }
+}
+
 /// Those of `signals` that `mask` lets through and that do what they do by default.
 pub(crate) fn unhandled(signals: &[i32], mask: Mask) -> Mask {
     let bits = signals.iter().filter(|signal| action(**signal).is_some_and(|action| action.handler == libc::SIG_DFL));

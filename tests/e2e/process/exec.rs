@@ -1,24 +1,28 @@
 //! Processes that run other programs.
 
-use super::{specrun, succeeds};
+use super::{specrun, specrun_python, succeeds};
 use crate::harness::programs::{SUBJECTS, compiled};
-use crate::harness::{Mount, text, until};
+use crate::harness::{Mount, sh, text, until};
+use std::fs;
 
 const OPTIONS: [&[&str]; 2] = [&["--quiet"], &["--quiet", "--no-speculation"]];
 
+/// What a shell says in which a program runs another one with a level open, that command's status last.
+fn with_a_level_open(mount: &Mount, options: &[&str], words: &[&str]) -> String {
+    let program = compiled(mount, SUBJECTS, "exec").display().to_string();
+    let around = ["-c", r#""$@"; echo "$?""#, "sh", &program, "open"];
+    let output = specrun(mount, options, "sh".as_ref(), &[&around, words].concat());
+    succeeds(&output);
+    text(&output.stdout)
+}
+
 #[test]
-fn a_program_that_is_run_in_an_open_level_finds_the_filesystem_closed_and_the_level_is_undone() {
-    // It waits until the level is undone, and then finds nothing that it could read or change.
-    let script = "while cat inside; do sleep 0.01; done; cat before; ls; echo > after || echo closed";
+fn a_program_that_is_run_in_an_open_level_is_part_of_it_and_undone_with_it() {
+    let script = "cat before inside; echo after > after; ls; exit 7";
     for options in OPTIONS {
         let mount = Mount::new();
-        let program = compiled(&mount, SUBJECTS, "exec");
-        let around = format!("{} open sh -c '{script}' 2>&1 && cat before && ls", program.display());
-        let output = specrun(&mount, options, "sh".as_ref(), &["-c", &around]);
-        succeeds(&output);
-        let said = text(&output.stdout);
-        assert!(said.contains("cat: before: Stale file handle\n"), "{said}");
-        assert!(said.ends_with("closed\nbeforebefore\n"), "{said}");
+        let said = with_a_level_open(&mount, options, &["sh", "-c", script]);
+        assert_eq!(said, "beforeinsideafter\nbefore\ninside\n7\n");
         until("the level is undone", || mount.status().is_empty());
         assert_eq!(mount.read("before"), "before");
         assert!(!mount.exists("inside") && !mount.exists("after"));
@@ -27,15 +31,96 @@ fn a_program_that_is_run_in_an_open_level_finds_the_filesystem_closed_and_the_le
 }
 
 #[test]
-fn a_program_with_the_library_that_is_run_in_an_open_level_can_not_speculate() {
+fn a_program_in_an_open_level_that_read_what_is_undone_is_run_again() {
+    let script = "cat data inside; echo read >> ../log; cat ../fifo";
+    for options in OPTIONS {
+        let mount = Mount::new();
+        mount.write("data", "old\n");
+        sh(&mount.beside(""), "mkfifo fifo");
+        let held = mount.held("echo new > data");
+        let runs = || fs::read_to_string(mount.beside("log")).unwrap_or_default().lines().count();
+        std::thread::scope(|scope| {
+            let said = scope.spawn(|| with_a_level_open(&mount, options, &["sh", "-c", script]));
+            until("it has read", || runs() == 1);
+            succeeds(&mount.mojavefs(&["abort", &held]));
+            until("it is run again", || runs() == 2);
+            fs::write(mount.beside("fifo"), "done\n").expect("the fifo");
+            assert_eq!(said.join().expect("it ends"), "new\ninsideold\ninsidedone\n0\n");
+        });
+        assert_eq!(runs(), 2);
+        mount.check();
+    }
+}
+
+#[test]
+fn who_signals_the_process_signals_the_program_that_it_runs() {
+    let signalled = "trap 'echo signalled; exit 3' TERM; kill -TERM $PPID; while :; do sleep 0.01; done";
+    let stopped =
+        "(until grep -q '^State:.T' /proc/$PPID/status; do :; done; kill -CONT $PPID) & kill -STOP $$; echo on";
+    for options in OPTIONS {
+        let mount = Mount::new();
+        assert_eq!(with_a_level_open(&mount, options, &["sh", "-c", signalled]), "signalled\n3\n");
+        assert_eq!(with_a_level_open(&mount, options, &["sh", "-c", "kill -TERM $$"]), "143\n");
+        assert_eq!(with_a_level_open(&mount, options, &["sh", "-c", "kill -KILL $PPID; sleep 1000"]), "137\n");
+        assert_eq!(with_a_level_open(&mount, options, &["sh", "-c", stopped]), "on\n0\n");
+        mount.check();
+    }
+}
+
+#[test]
+fn a_program_with_the_library_that_is_run_in_an_open_level_speculates_inside_of_it() {
     for options in OPTIONS {
         let mount = Mount::new();
         let program = compiled(&mount, SUBJECTS, "exec");
-        let myself = program.display().to_string();
-        let wait = format!("while cat inside; do sleep 0.01; done; exec {myself} try");
-        let output = specrun(&mount, options, &program, &["open", "sh", "-c", &wait]);
-        assert!(text(&output.stdout).contains("-1 a view of its own: "), "{}", text(&output.stdout));
+        let output = specrun(&mount, options, &program, &["open", &program.display().to_string(), "try"]);
+        assert_eq!(text(&output.stdout), "0 \n");
         assert!(!mount.exists("inside"));
+        mount.check();
+    }
+}
+
+#[test]
+fn a_program_is_run_by_each_name_that_the_c_library_has_for_it() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "exec");
+    for form in ["execv", "execve", "execvp", "execvpe", "fexecve", "execl", "execlp", "execle"] {
+        let output = specrun(&mount, &["--quiet"], &program, &["form", form]);
+        assert_eq!(text(&output.stdout), format!("{form} 1 2 3 4 5 6 7 so\n"));
+    }
+    mount.check();
+}
+
+const PYTHON: &str = "
+import mojave
+mojave.speculate()
+open('inside', 'w').write('inside')
+try:
+    mojave.execvp('there-is-no-such-program', ['none'])
+except FileNotFoundError:
+    mojave.execvp('sh', ['sh', '-c', 'cat inside; exit $1', 'sh', '7'])
+";
+
+#[test]
+fn a_python_program_runs_another_in_an_open_level() {
+    let mount = Mount::new();
+    let output = specrun_python(&mount, PYTHON);
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(7), "inside".to_owned()),
+        "{}",
+        text(&output.stderr)
+    );
+    assert!(!mount.exists("inside"));
+    mount.check();
+}
+
+#[test]
+fn what_can_not_be_run_leaves_the_level_open() {
+    for options in OPTIONS {
+        let mount = Mount::new();
+        let output = specrun(&mount, options, &compiled(&mount, SUBJECTS, "exec"), &["missing"]);
+        assert_eq!(text(&output.stdout), "a script of the shell: word\n", "{}", text(&output.stderr));
+        assert_eq!(mount.read("inside"), "inside");
         mount.check();
     }
 }

@@ -1,9 +1,12 @@
 /* Runs other programs, in levels and outside of them. */
+#define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <mojave.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void die(const char *what, int line) {
@@ -17,12 +20,52 @@ static void put(const char *path, const char *text) {
     REQUIRE(file >= 0 && write(file, text, strlen(text)) == (ssize_t)strlen(text) && close(file) == 0);
 }
 
+/* By each of the names that the C library has for it: what it runs says so, and has all its words. */
+static void run(const char *form) {
+    char *script = "echo $0 $1 $2 $3 $4 $5 $6 $7 $SAID";
+    char *words[] = {"sh", "-c", script, (char *)form, "1", "2", "3", "4", "5", "6", "7", NULL};
+    char *said[] = {"PATH=/usr/bin:/bin", "SAID=so", NULL};
+    REQUIRE(setenv("SAID", "so", 1) == 0);
+    if (strcmp(form, "execv") == 0) execv("/bin/sh", words);
+    if (strcmp(form, "execve") == 0) execve("/bin/sh", words, said);
+    if (strcmp(form, "execvp") == 0) execvp("sh", words);
+    if (strcmp(form, "execvpe") == 0) execvpe("sh", words, said);
+    if (strcmp(form, "fexecve") == 0) fexecve(open("/bin/sh", O_PATH), words, said);
+    if (strcmp(form, "execl") == 0) execl("/bin/sh", "sh", "-c", script, form, "1", "2", "3", "4", "5", "6", "7", NULL);
+    if (strcmp(form, "execlp") == 0) execlp("sh", "sh", "-c", script, form, "1", "2", "3", "4", "5", "6", "7", NULL);
+    if (strcmp(form, "execle") == 0)
+        execle("/bin/sh", "sh", "-c", script, form, "1", "2", "3", "4", "5", "6", "7", NULL, said);
+}
+
 /* exec open PROGRAM ...: with a level open. */
 static void with_a_level_open(char **words) {
     put("before", "before");
-    REQUIRE(speculate() == 0);
+    int code = speculate();
+    if (code > 0) printf("%d\n", code);
+    REQUIRE(code == 0);
     put("inside", "inside");
     execvp(words[0], words);
+}
+
+/* exec form NAME: with a level open, by this function. */
+static void by_name(const char *form) {
+    REQUIRE(speculate() == 0);
+    run(form);
+}
+
+/* exec missing: what can't be run leaves all as it was. */
+static void missing(void) {
+    char *words[] = {"none", NULL}, path[] = "./script";
+    REQUIRE(speculate() == 0);
+    put("inside", "inside");
+    int level = spec_current();
+    REQUIRE(execvp("there-is-no-such-program", words) == -1 && errno == ENOENT);
+    REQUIRE(execv("inside", words) == -1 && errno == EACCES);
+    put(path, "echo a script of the shell: $1\n");
+    REQUIRE(chmod(path, 0755) == 0 && execl(path, path, "x", NULL) == -1 && errno == ENOEXEC);
+    REQUIRE(spec_depth() == 1 && spec_current() == level && spec_commit(level) == 0);
+    REQUIRE(speculate() == 0);
+    execlp(path, path, "word", NULL);
 }
 
 /* exec decided N: itself, N times, when its levels are decided. */
@@ -55,6 +98,8 @@ static void in_a_child(void) {
 int main(int argc, char **argv) {
     REQUIRE(argc > 1);
     if (strcmp(argv[1], "open") == 0) with_a_level_open(argv + 2);
+    if (strcmp(argv[1], "form") == 0) by_name(argv[2]);
+    if (strcmp(argv[1], "missing") == 0) missing();
     if (strcmp(argv[1], "decided") == 0) when_decided(argv[0], atoi(argv[2]));
     if (strcmp(argv[1], "child") == 0) in_a_child();
     if (strcmp(argv[1], "try") == 0) {

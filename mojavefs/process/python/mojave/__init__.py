@@ -18,8 +18,8 @@ import os
 import traceback
 
 __all__ = [
-    "Aborted", "Refused", "speculation", "abort", "barrier", "commit", "retry", "current", "depth", "code", "outcome", "own",
-    "share", "speculate", "FELL", "CONFLICT", "RAISED",
+    "Aborted", "Refused", "speculation", "abort", "barrier", "commit", "retry", "current", "depth", "code", "execvp", "outcome",
+    "own", "share", "speculate", "FELL", "CONFLICT", "RAISED",
 ]
 
 #: The code of a speculation that was undone because it depended on another's, and of one in conflict.
@@ -94,6 +94,15 @@ def barrier():
     if _library.spec_barrier(-1) != 0:
         errno = ctypes.get_errno()
         raise OSError(errno, f"barrier: {os.strerror(errno)}")
+
+
+def execvp(file, args):
+    """Runs a program instead of this one, as `os.execvp` does, but inside the open speculation: it is run again from here when
+    what it has read is undone."""
+    words = (ctypes.c_char_p * (len(args) + 1))(*map(os.fsencode, args), None)
+    _library.execvp(os.fsencode(file), words)
+    errno = ctypes.get_errno()
+    raise OSError(errno, os.strerror(errno), file)
 
 
 def commit(number=None):
