@@ -1,145 +1,35 @@
 //! `specrun`
 
+mod decide;
+mod options;
 mod output;
 mod report;
 mod waiting;
 mod watch;
 
-use super::diff::{all_changes, line};
-use super::{EXIT_TRY_AGAIN, Where, complain, count, host_fault, parse_spec, shown};
+use super::{EXIT_TRY_AGAIN, complain, count, host_fault};
 use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
 use crate::job::{JobView, Place};
-use crate::limits::QUIET_WAIT;
 use crate::speech::err;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use decide::Verdict;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Ask, Start};
 use mojavefs::wire::{OnRead, Outcome, SpecState};
-use mojavefs_place::namespace::is_user_namespace;
 use nix::unistd::{Whence, lseek};
+use options::{Cli, OnReadArg, Output};
 use output::Held;
-use report::{Voice, because, they_are};
 use std::cell::Cell;
-use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use waiting::Awaited;
 use watch::{Settled, Watch};
 
 const EXIT_OWN: u8 = 125;
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
-const EXIT_TIMED_OUT: u8 = 124;
-/// The command exited with 0, and what it did was undone all the same.
-const EXIT_UNDONE: u8 = 1;
-
-/// Run a command and keep all of what it changed on the filesystem, or nothing.
-///
-/// When the command succeeds its changes become permanent at once; when it fails nothing ever happened. Where it looks at
-/// what another job has not committed yet, it becomes part of that one and stands or falls with it.
-#[derive(Parser)]
-#[command(
-    name = "specrun",
-    version,
-    after_help = "\
-Exit status: that of the command, 128+N if signal N killed it; or
-    1  the command exited with 0 and was undone all the same (--commit-on, --ask)
-  124  it took longer than --timeout
-  125  specrun itself failed
-  126  the command cannot be executed
-  127  the command was not found
-   75  it was undone because of others and --retries is used up: it depended on a job that was undone, or something
-       it changed was changed by someone else meanwhile; or somebody undid it by hand; or its filesystem is gone"
-)]
-struct Cli {
-    #[command(flatten)]
-    filesystem: Where,
-    /// Leave it undecided when the command succeeds: review it, then `mojavefs commit` or `abort`
-    #[arg(long)]
-    hold: bool,
-    /// Leave it undecided whatever becomes of the command
-    #[arg(long)]
-    keep_going: bool,
-    /// Show what was changed and ask what to do; without a terminal, leave undecided what would be committed
-    #[arg(long)]
-    ask: bool,
-    /// Undo it if it takes longer, in seconds (or 5m, 2h); 0 is no limit
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    timeout: Option<Duration>,
-    /// The exit codes that count as success
-    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "0",
-          value_parser = clap::value_parser!(i32).range(0..=255))]
-    commit_on: Vec<i32>,
-    /// What the command gets where another job has changed something and not committed yet
-    #[arg(long, value_enum, default_value_t = OnReadArg::Join)]
-    on_read: OnReadArg,
-    /// See the filesystem as it was at the start, and nothing that others do meanwhile
-    #[arg(long, conflicts_with = "on_read")]
-    isolate: bool,
-    /// Become a further owner of this speculation: final when all owners have committed, undone when one aborts
-    #[arg(long, value_name = "ID", value_parser = parse_spec)]
-    own: Option<SpecId>,
-    /// Do not wait for the speculations that the job depends on: leave it decided, final when they are
-    #[arg(long)]
-    no_wait: bool,
-    /// How often to run the command again when it is undone because of others
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    retries: u64,
-    /// When undone because of others, go back to the start, also where going back to the read is possible
-    #[arg(long)]
-    from_start: bool,
-    /// When what the command says is passed on: at once, or when it is certain that it happened
-    #[arg(long, value_enum, default_value_t = Output::Live, value_name = "WHEN")]
-    output: Output,
-    /// No speculation around the command: what it changes is final at once, except what its processes speculate with
-    /// libmojave
-    #[arg(long, conflicts_with_all = ["hold", "keep_going", "ask", "commit_on", "on_read", "isolate", "own", "no_wait"])]
-    no_speculation: bool,
-    /// Say nothing at the end
-    #[arg(long, conflicts_with = "json")]
-    quiet: bool,
-    /// Say at the end what was done as JSON, on standard error
-    #[arg(long)]
-    json: bool,
-    /// The command
-    #[arg(required = true, trailing_var_arg = true)]
-    command: Vec<OsString>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum OnReadArg {
-    /// The other's version; the job becomes part of the other and stands or falls with it
-    Join,
-    /// Nothing before the other is decided
-    Wait,
-    /// What is final
-    Committed,
-    /// An error (EBUSY)
-    Fail,
-}
-
-impl From<OnReadArg> for OnRead {
-    fn from(arg: OnReadArg) -> Self {
-        match arg {
-            OnReadArg::Join => OnRead::Join,
-            OnReadArg::Wait => OnRead::Wait,
-            OnReadArg::Committed => OnRead::Committed,
-            OnReadArg::Fail => OnRead::Fail,
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Output {
-    /// At once
-    Live,
-    /// When the job is final, or the command itself has failed
-    Hold,
-}
 
 /// How long after a question that came too late the news that explains it may take.
 const NEWS_TIME: Duration = Duration::from_secs(2);
@@ -157,13 +47,6 @@ pub fn specrun_main() -> ExitCode {
         complain("specrun", &fault);
         ExitCode::from(EXIT_OWN)
     })
-}
-
-/// What to do with a job that is over.
-enum Verdict {
-    Commit,
-    Hold,
-    Abort,
 }
 
 /// How one attempt ended.
@@ -189,14 +72,6 @@ struct Scene<'a> {
 }
 
 impl Cli {
-    fn limit(&self) -> Option<Duration> {
-        self.timeout.filter(|limit| !limit.is_zero())
-    }
-
-    fn voice(&self) -> Voice {
-        Voice { quiet: self.quiet, json: self.json }
-    }
-
     fn run(&self) -> Result<ExitCode, Fault> {
         let supervisor = Supervisor::new().map_err(host_fault("watch the command"))?;
         let filesystem = self.filesystem.find()?;
@@ -328,19 +203,6 @@ impl Cli {
         }
     }
 
-    /// Why the command can go back to its start only, when others' work that it has read is undone.
-    fn restarts(&self) -> Option<String> {
-        let why = match () {
-            () if self.from_start => "--from-start",
-            () if self.output == Output::Hold => "--output hold can't take back what was said since",
-            () if !nix::unistd::geteuid().is_root() || is_user_namespace() => {
-                "bringing a process back takes the rights of root"
-            }
-            () => return None,
-        };
-        Some(why.to_owned())
-    }
-
     fn not_started(&self, view: &JobView, error: std::io::Error) -> Result<Attempt, Fault> {
         view.ask(&Ask::Abort { spec: view.spec })?;
         Ok(Attempt::Over(self.refuse(&error)))
@@ -361,141 +223,6 @@ impl Cli {
             _ => EXIT_NOT_EXECUTABLE,
         }
     }
-
-    fn judge(&self, ending: Ending) -> (u8, Verdict) {
-        let (code, success) = match ending {
-            Ending::Exited(code) => (code as u8, self.commit_on.contains(&code)),
-            Ending::Killed(signal) => (128 + signal as u8, false),
-            Ending::TimedOut => (EXIT_TIMED_OUT, false),
-        };
-        let verdict = match success {
-            _ if self.keep_going => Verdict::Hold,
-            true if self.hold => Verdict::Hold,
-            true => Verdict::Commit,
-            false => Verdict::Abort,
-        };
-        (code, verdict)
-    }
-
-    /// Carries the verdict out, and waits for others where it depends on them.
-    fn decide(&self, scene: &Scene<'_>, view: &JobView, (code, verdict): (u8, Verdict)) -> Result<Attempt, Fault> {
-        view.drain()?;
-        let verdict = if self.ask { self.consult(scene.filesystem, view, verdict)? } else { verdict };
-        let began = Instant::now();
-        let ask = match verdict {
-            Verdict::Commit => Ask::Commit { spec: view.spec, resolutions: Vec::new() },
-            Verdict::Hold => Ask::Hold { spec: view.spec },
-            Verdict::Abort => Ask::Abort { spec: view.spec },
-        };
-        let outcome = view.outcome(&ask)?;
-        if !outcome.conflicts.is_empty() {
-            return self.refused(view, outcome);
-        }
-        if matches!(outcome.state, SpecState::Committed | SpecState::Voted) {
-            scene.place.catch_up();
-        }
-        if outcome.waits_for.is_empty() || self.no_wait {
-            self.voice().outcome(&outcome, began.elapsed(), code);
-            // 0 means that what the command did has happened.
-            let code = if outcome.state == SpecState::Aborted && code == 0 { EXIT_UNDONE } else { code };
-            return Ok(Attempt::Over(code));
-        }
-        self.wait_final(scene.supervisor, view, outcome, (code, began))
-    }
-
-    /// The job has voted; others decide with it.
-    fn wait_final(
-        &self,
-        supervisor: &Supervisor,
-        view: &JobView,
-        outcome: Outcome,
-        (code, began): (u8, Instant),
-    ) -> Result<Attempt, Fault> {
-        let mut told = false;
-        loop {
-            match view.wait_decided(QUIET_WAIT) {
-                Some(SpecState::Committed) => {
-                    let outcome = Outcome { state: SpecState::Committed, ..outcome };
-                    self.voice().outcome(&outcome, began.elapsed(), code);
-                    return Ok(Attempt::Over(code));
-                }
-                Some(SpecState::Aborted) => return Ok(self.fell(view)),
-                Some(_) => {
-                    // Something that became final meanwhile is in its way: asking again says what.
-                    view.forget_news();
-                    let again = view.outcome(&Ask::Commit { spec: view.spec, resolutions: Vec::new() })?;
-                    if !again.conflicts.is_empty() {
-                        return self.refused(view, again);
-                    }
-                }
-                None => {}
-            }
-            if let Some(signal) = supervisor.asked_to_end().map_err(host_fault("signals"))? {
-                let outcome = view.outcome(&Ask::Abort { spec: view.spec })?;
-                self.voice().outcome(&outcome, began.elapsed(), 128 + signal as u8);
-                return Ok(Attempt::Over(128 + signal as u8));
-            }
-            if !told {
-                self.voice().note(&format!("done; waits until {} decided", they_are(&outcome.waits_for)));
-                told = true;
-            }
-        }
-    }
-
-    /// Someone else undid the speculation.
-    fn fell(&self, view: &JobView) -> Attempt {
-        if let Some(fall) = view.why_fallen() {
-            return Attempt::Undone { why: because(&fall), after: fall.met, refusal: None };
-        }
-        match view.why_gone() {
-            Some(why) => err!("specrun: {why}: speculation {} was undone", view.spec),
-            None => err!("specrun: speculation {} was undone by somebody else", view.spec),
-        }
-        Attempt::Over(EXIT_TRY_AGAIN)
-    }
-
-    /// Something that it read or changed became final meanwhile.
-    fn refused(&self, view: &JobView, outcome: Outcome) -> Result<Attempt, Fault> {
-        let keep = self.hold || self.keep_going || self.ask;
-        view.ask(&if keep { Ask::Hold { spec: view.spec } } else { Ask::Abort { spec: view.spec } })?;
-        if keep {
-            self.voice().refused(&outcome, true, EXIT_TRY_AGAIN);
-            return Ok(Attempt::Over(EXIT_TRY_AGAIN));
-        }
-        let first = outcome.conflicts.first().map(|conflict| shown(&conflict.path)).unwrap_or_default();
-        let why = format!("rolled back: `{first}` was changed by someone else meanwhile");
-        Ok(Attempt::Undone { why, after: Vec::new(), refusal: Some(outcome) })
-    }
-
-    /// Shows what changed and asks. Nothing is committed unasked if there is no terminal.
-    fn consult(&self, filesystem: &Filesystem, view: &JobView, verdict: Verdict) -> Result<Verdict, Fault> {
-        let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
-            self.voice().note("there is no terminal to ask on");
-            return Ok(if let Verdict::Commit = verdict { Verdict::Hold } else { verdict });
-        };
-        let io = host_fault("the terminal");
-        let mut talk = || -> std::io::Result<Option<Verdict>> {
-            let stream = filesystem.connect().map_err(|fault| std::io::Error::other(fault.to_string()))?;
-            let changes = all_changes(&stream, view.spec).map_err(|fault| std::io::Error::other(fault.to_string()))?;
-            for change in &changes {
-                writeln!(terminal, "{}", line(change))?;
-            }
-            writeln!(terminal, "{}", count(changes.len() as u64, "change"))?;
-            let mut lines = BufReader::new(terminal.try_clone()?).lines();
-            loop {
-                write!(terminal, "[c]ommit, [a]bort or [h]old? ")?;
-                terminal.flush()?;
-                match lines.next().transpose()?.as_deref().map(str::trim) {
-                    Some("c" | "commit") => return Ok(Some(Verdict::Commit)),
-                    Some("a" | "abort") => return Ok(Some(Verdict::Abort)),
-                    Some("h" | "hold") => return Ok(Some(Verdict::Hold)),
-                    Some(_) => {}
-                    None => return Ok(None),
-                }
-            }
-        };
-        Ok(talk().map_err(io)?.unwrap_or(Verdict::Abort))
-    }
 }
 
 /// The operating system's words without what Rust adds.
@@ -504,20 +231,4 @@ fn error_without_path(error: &std::io::Error) -> std::io::Error {
         Some(code) => std::io::Error::from_raw_os_error(code),
         None => std::io::Error::new(error.kind(), error.to_string()),
     }
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; write 90, 5m or 2h");
-    let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
-        Some(number) => (number, &text[number.len()..]),
-        None => (text, "s"),
-    };
-    let factor = match unit {
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => 86_400.0,
-    };
-    let seconds: f64 = number.parse().map_err(|_| wrong())?;
-    Duration::try_from_secs_f64(seconds * factor).map_err(|_| wrong())
 }

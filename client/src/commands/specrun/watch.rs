@@ -1,8 +1,9 @@
 //! A job while it runs: its process is checkpointed before it depends on others, and taken back when one of these is undone.
 
+use super::options::Cli;
 use super::report::{Voice, because, they_are};
 use super::waiting::Awaited;
-use super::{Attempt, Cli, NEWS_TIME, Scene, host_fault};
+use super::{Attempt, NEWS_TIME, Scene, host_fault};
 use crate::control::unexpected;
 use crate::job::checkpoint::{Checkpoints, Ledger};
 use crate::job::supervise::{self, Ending, Ground, Running, Woken};

@@ -1,0 +1,171 @@
+//! What becomes of a job whose command has ended.
+
+use super::super::diff::{all_changes, line};
+use super::super::{EXIT_TRY_AGAIN, count, host_fault, shown};
+use super::options::Cli;
+use super::report::{because, they_are};
+use super::{Attempt, Scene};
+use crate::job::JobView;
+use crate::job::find::Filesystem;
+use crate::job::supervise::{Ending, Supervisor};
+use crate::limits::QUIET_WAIT;
+use crate::speech::err;
+use mojavefs::error::Fault;
+use mojavefs::wire::control::Ask;
+use mojavefs::wire::{Outcome, SpecState};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::time::Instant;
+
+const EXIT_TIMED_OUT: u8 = 124;
+/// The command exited with 0, and what it did was undone all the same.
+const EXIT_UNDONE: u8 = 1;
+
+/// What to do with a job that is over.
+pub(super) enum Verdict {
+    Commit,
+    Hold,
+    Abort,
+}
+
+impl Cli {
+    pub(super) fn judge(&self, ending: Ending) -> (u8, Verdict) {
+        let (code, success) = match ending {
+            Ending::Exited(code) => (code as u8, self.commit_on.contains(&code)),
+            Ending::Killed(signal) => (128 + signal as u8, false),
+            Ending::TimedOut => (EXIT_TIMED_OUT, false),
+        };
+        let verdict = match success {
+            _ if self.keep_going => Verdict::Hold,
+            true if self.hold => Verdict::Hold,
+            true => Verdict::Commit,
+            false => Verdict::Abort,
+        };
+        (code, verdict)
+    }
+
+    /// Carries the verdict out, and waits for others where it depends on them.
+    pub(super) fn decide(
+        &self,
+        scene: &Scene<'_>,
+        view: &JobView,
+        (code, verdict): (u8, Verdict),
+    ) -> Result<Attempt, Fault> {
+        view.drain()?;
+        let verdict = if self.ask { self.consult(scene.filesystem, view, verdict)? } else { verdict };
+        let began = Instant::now();
+        let ask = match verdict {
+            Verdict::Commit => Ask::Commit { spec: view.spec, resolutions: Vec::new() },
+            Verdict::Hold => Ask::Hold { spec: view.spec },
+            Verdict::Abort => Ask::Abort { spec: view.spec },
+        };
+        let outcome = view.outcome(&ask)?;
+        if !outcome.conflicts.is_empty() {
+            return self.refused(view, outcome);
+        }
+        if matches!(outcome.state, SpecState::Committed | SpecState::Voted) {
+            scene.place.catch_up();
+        }
+        if outcome.waits_for.is_empty() || self.no_wait {
+            self.voice().outcome(&outcome, began.elapsed(), code);
+            // 0 means that what the command did has happened.
+            let code = if outcome.state == SpecState::Aborted && code == 0 { EXIT_UNDONE } else { code };
+            return Ok(Attempt::Over(code));
+        }
+        self.wait_final(scene.supervisor, view, outcome, (code, began))
+    }
+
+    /// The job has voted; others decide with it.
+    fn wait_final(
+        &self,
+        supervisor: &Supervisor,
+        view: &JobView,
+        outcome: Outcome,
+        (code, began): (u8, Instant),
+    ) -> Result<Attempt, Fault> {
+        let mut told = false;
+        loop {
+            match view.wait_decided(QUIET_WAIT) {
+                Some(SpecState::Committed) => {
+                    let outcome = Outcome { state: SpecState::Committed, ..outcome };
+                    self.voice().outcome(&outcome, began.elapsed(), code);
+                    return Ok(Attempt::Over(code));
+                }
+                Some(SpecState::Aborted) => return Ok(self.fell(view)),
+                Some(_) => {
+                    // Something that became final meanwhile is in its way: asking again says what.
+                    view.forget_news();
+                    let again = view.outcome(&Ask::Commit { spec: view.spec, resolutions: Vec::new() })?;
+                    if !again.conflicts.is_empty() {
+                        return self.refused(view, again);
+                    }
+                }
+                None => {}
+            }
+            if let Some(signal) = supervisor.asked_to_end().map_err(host_fault("signals"))? {
+                let outcome = view.outcome(&Ask::Abort { spec: view.spec })?;
+                self.voice().outcome(&outcome, began.elapsed(), 128 + signal as u8);
+                return Ok(Attempt::Over(128 + signal as u8));
+            }
+            if !told {
+                self.voice().note(&format!("done; waits until {} decided", they_are(&outcome.waits_for)));
+                told = true;
+            }
+        }
+    }
+
+    /// Someone else undid the speculation.
+    pub(super) fn fell(&self, view: &JobView) -> Attempt {
+        if let Some(fall) = view.why_fallen() {
+            return Attempt::Undone { why: because(&fall), after: fall.met, refusal: None };
+        }
+        match view.why_gone() {
+            Some(why) => err!("specrun: {why}: speculation {} was undone", view.spec),
+            None => err!("specrun: speculation {} was undone by somebody else", view.spec),
+        }
+        Attempt::Over(EXIT_TRY_AGAIN)
+    }
+
+    /// Something that it read or changed became final meanwhile.
+    fn refused(&self, view: &JobView, outcome: Outcome) -> Result<Attempt, Fault> {
+        let keep = self.hold || self.keep_going || self.ask;
+        view.ask(&if keep { Ask::Hold { spec: view.spec } } else { Ask::Abort { spec: view.spec } })?;
+        if keep {
+            self.voice().refused(&outcome, true, EXIT_TRY_AGAIN);
+            return Ok(Attempt::Over(EXIT_TRY_AGAIN));
+        }
+        let first = outcome.conflicts.first().map(|conflict| shown(&conflict.path)).unwrap_or_default();
+        let why = format!("rolled back: `{first}` was changed by someone else meanwhile");
+        Ok(Attempt::Undone { why, after: Vec::new(), refusal: Some(outcome) })
+    }
+
+    /// Shows what changed and asks. Nothing is committed unasked if there is no terminal.
+    fn consult(&self, filesystem: &Filesystem, view: &JobView, verdict: Verdict) -> Result<Verdict, Fault> {
+        let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
+            self.voice().note("there is no terminal to ask on");
+            return Ok(if let Verdict::Commit = verdict { Verdict::Hold } else { verdict });
+        };
+        let io = host_fault("the terminal");
+        let mut talk = || -> std::io::Result<Option<Verdict>> {
+            let stream = filesystem.connect().map_err(|fault| std::io::Error::other(fault.to_string()))?;
+            let changes = all_changes(&stream, view.spec).map_err(|fault| std::io::Error::other(fault.to_string()))?;
+            for change in &changes {
+                writeln!(terminal, "{}", line(change))?;
+            }
+            writeln!(terminal, "{}", count(changes.len() as u64, "change"))?;
+            let mut lines = BufReader::new(terminal.try_clone()?).lines();
+            loop {
+                write!(terminal, "[c]ommit, [a]bort or [h]old? ")?;
+                terminal.flush()?;
+                match lines.next().transpose()?.as_deref().map(str::trim) {
+                    Some("c" | "commit") => return Ok(Some(Verdict::Commit)),
+                    Some("a" | "abort") => return Ok(Some(Verdict::Abort)),
+                    Some("h" | "hold") => return Ok(Some(Verdict::Hold)),
+                    Some(_) => {}
+                    None => return Ok(None),
+                }
+            }
+        };
+        Ok(talk().map_err(io)?.unwrap_or(Verdict::Abort))
+    }
+}

@@ -1,0 +1,153 @@
+//! What can be said to `specrun`.
+
+use super::super::{Where, parse_spec};
+use super::report::Voice;
+use clap::{Parser, ValueEnum};
+use mojavefs::id::SpecId;
+use mojavefs::wire::OnRead;
+use mojavefs_place::namespace::is_user_namespace;
+use std::ffi::OsString;
+use std::time::Duration;
+
+/// Run a command and keep all of what it changed on the filesystem, or nothing.
+///
+/// When the command succeeds its changes become permanent at once; when it fails nothing ever happened. Where it looks at
+/// what another job has not committed yet, it becomes part of that one and stands or falls with it.
+#[derive(Parser)]
+#[command(
+    name = "specrun",
+    version,
+    after_help = "\
+Exit status: that of the command, 128+N if signal N killed it; or
+    1  the command exited with 0 and was undone all the same (--commit-on, --ask)
+  124  it took longer than --timeout
+  125  specrun itself failed
+  126  the command cannot be executed
+  127  the command was not found
+   75  it was undone because of others and --retries is used up: it depended on a job that was undone, or something
+       it changed was changed by someone else meanwhile; or somebody undid it by hand; or its filesystem is gone"
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) filesystem: Where,
+    /// Leave it undecided when the command succeeds: review it, then `mojavefs commit` or `abort`
+    #[arg(long)]
+    pub(super) hold: bool,
+    /// Leave it undecided whatever becomes of the command
+    #[arg(long)]
+    pub(super) keep_going: bool,
+    /// Show what was changed and ask what to do; without a terminal, leave undecided what would be committed
+    #[arg(long)]
+    pub(super) ask: bool,
+    /// Undo it if it takes longer, in seconds (or 5m, 2h); 0 is no limit
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(super) timeout: Option<Duration>,
+    /// The exit codes that count as success
+    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "0",
+          value_parser = clap::value_parser!(i32).range(0..=255))]
+    pub(super) commit_on: Vec<i32>,
+    /// What the command gets where another job has changed something and not committed yet
+    #[arg(long, value_enum, default_value_t = OnReadArg::Join)]
+    pub(super) on_read: OnReadArg,
+    /// See the filesystem as it was at the start, and nothing that others do meanwhile
+    #[arg(long, conflicts_with = "on_read")]
+    pub(super) isolate: bool,
+    /// Become a further owner of this speculation: final when all owners have committed, undone when one aborts
+    #[arg(long, value_name = "ID", value_parser = parse_spec)]
+    pub(super) own: Option<SpecId>,
+    /// Do not wait for the speculations that the job depends on: leave it decided, final when they are
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// How often to run the command again when it is undone because of others
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(super) retries: u64,
+    /// When undone because of others, go back to the start, also where going back to the read is possible
+    #[arg(long)]
+    pub(super) from_start: bool,
+    /// When what the command says is passed on: at once, or when it is certain that it happened
+    #[arg(long, value_enum, default_value_t = Output::Live, value_name = "WHEN")]
+    pub(super) output: Output,
+    /// No speculation around the command: what it changes is final at once, except what its processes speculate with
+    /// libmojave
+    #[arg(long, conflicts_with_all = ["hold", "keep_going", "ask", "commit_on", "on_read", "isolate", "own", "no_wait"])]
+    pub(super) no_speculation: bool,
+    /// Say nothing at the end
+    #[arg(long, conflicts_with = "json")]
+    pub(super) quiet: bool,
+    /// Say at the end what was done as JSON, on standard error
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The command
+    #[arg(required = true, trailing_var_arg = true)]
+    pub(super) command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum OnReadArg {
+    /// The other's version; the job becomes part of the other and stands or falls with it
+    Join,
+    /// Nothing before the other is decided
+    Wait,
+    /// What is final
+    Committed,
+    /// An error (EBUSY)
+    Fail,
+}
+
+impl From<OnReadArg> for OnRead {
+    fn from(arg: OnReadArg) -> Self {
+        match arg {
+            OnReadArg::Join => OnRead::Join,
+            OnReadArg::Wait => OnRead::Wait,
+            OnReadArg::Committed => OnRead::Committed,
+            OnReadArg::Fail => OnRead::Fail,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub(super) enum Output {
+    /// At once
+    Live,
+    /// When the job is final, or the command itself has failed
+    Hold,
+}
+
+impl Cli {
+    pub(super) fn limit(&self) -> Option<Duration> {
+        self.timeout.filter(|limit| !limit.is_zero())
+    }
+
+    pub(super) fn voice(&self) -> Voice {
+        Voice { quiet: self.quiet, json: self.json }
+    }
+
+    /// Why the command can go back to its start only, when others' work that it has read is undone.
+    pub(super) fn restarts(&self) -> Option<String> {
+        let why = match () {
+            () if self.from_start => "--from-start",
+            () if self.output == Output::Hold => "--output hold can't take back what was said since",
+            () if !nix::unistd::geteuid().is_root() || is_user_namespace() => {
+                "bringing a process back takes the rights of root"
+            }
+            () => return None,
+        };
+        Some(why.to_owned())
+    }
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time; write 90, 5m or 2h");
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => 86_400.0,
+    };
+    let seconds: f64 = number.parse().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(seconds * factor).map_err(|_| wrong())
+}
