@@ -32,6 +32,14 @@ struct OpenView {
     bytes: Option<Arc<AtomicU64>>,
 }
 
+impl OpenView {
+    fn count_written(&self, bytes: u64) {
+        if let Some(written) = &self.bytes {
+            written.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, embedded: bool) -> Self {
         Session { shared, sink: Arc::default(), views: Mutex::default(), embedded }
@@ -338,9 +346,7 @@ impl Session {
                 let written =
                     self.change(view, || file(ino), |ops, scope| ops.write(scope, ino, at, data, clear_set_id))?;
                 let open = self.open_view(view)?;
-                if let Some(bytes) = &open.bytes {
-                    bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-                }
+                open.count_written(data.len() as u64);
                 if written != offset {
                     // The kernel believes it elsewhere: the file has grown without it.
                     open.view.owe([Invalidation::Inode(ino)]);
@@ -355,11 +361,12 @@ impl Session {
             Request::Seek { view, ino, offset, whence } => {
                 Ok(Reply::Offset(self.on(view, |ops, scope| ops.seek(scope, ino, offset, whence))?))
             }
-            Request::CopyRange { view, ino, offset, to, to_offset, len } => Ok(Reply::Offset(self.change(
-                view,
-                || file(to),
-                |ops, scope| ops.copy_range(scope, (ino, offset), (to, to_offset), len),
-            )?)),
+            Request::CopyRange { view, ino, offset, to, to_offset, len } => {
+                let (from, target) = ((ino, offset), (to, to_offset));
+                let copied = self.change(view, || file(to), |ops, scope| ops.copy_range(scope, from, target, len))?;
+                self.open_view(view)?.count_written(copied);
+                Ok(Reply::Offset(copied))
+            }
             Request::Fsync { view, ino } => {
                 // Not kept apart from decisions: it waits for the disk, and they must not wait for it.
                 let open = self.open_view(view)?;

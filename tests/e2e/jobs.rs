@@ -187,6 +187,16 @@ fn held_work_waits_for_a_decision() {
 }
 
 #[test]
+fn what_is_copied_counts_as_changed() {
+    let mount = Mount::new();
+    mount.write("a", &"x".repeat(100_000));
+    let range =
+        "import os; a, b = open('a'), open('b', 'w'); print(os.copy_file_range(a.fileno(), b.fileno(), 90_000))";
+    mount.held(&format!("python3 -c \"{range}\""));
+    assert_eq!(mount.status()[0]["bytes"], 90_000);
+}
+
+#[test]
 fn keep_going_holds_a_failure() {
     let mount = Mount::new();
     let output = mount.specrun(&["--keep-going"], "echo x > a; exit 7");

@@ -1,6 +1,6 @@
 //! Who may do what.
 
-use crate::harness::{Mount, SPECRUN, sh, text};
+use crate::harness::{MOJAVEFS, Mount, SPECRUN, sh, text};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -46,7 +46,7 @@ fn only_the_owner_and_root_see_and_decide() {
     let mount = Mount::new();
     let id = mount.held("echo x > a");
     let mojavefs = mount.beside("mojavefs");
-    fs::copy(crate::harness::MOJAVEFS, &mojavefs).expect("copy");
+    fs::copy(MOJAVEFS, &mojavefs).expect("copy");
     for words in ["commit", "abort", "diff"] {
         let output = as_nobody(&mount, &format!("{} {words} {id}", mojavefs.display()));
         assert!(
@@ -57,4 +57,39 @@ fn only_the_owner_and_root_see_and_decide() {
     }
     assert_eq!(text(&as_nobody(&mount, &format!("{} status", mojavefs.display())).stdout), "nothing is undecided\n");
     assert_eq!(mount.status().len(), 1);
+}
+
+/// What an ordinary user does with a store of their own: jobs, a daemon that is killed, and what it leaves.
+const OWN_MOUNT: &str = "
+    trap 'cd /; mojavefs umount --force \"$PLACE/mnt\" 2>&1' EXIT
+    cd \"$PLACE\" && mkdir mnt
+    mojavefs mount --foreground store mnt & daemon=$!
+    until grep -q \"$PLACE/mnt\" /proc/self/mountinfo; do kill -0 $daemon || exit 10; sleep 0.01; done
+    cd mnt && echo final > a
+    specrun --quiet -- sh -c 'echo changed > a; exit 3' && exit 11
+    [ $(cat a) = final ] && specrun --quiet -- sh -c 'echo x > b' && [ $(stat -c %u b) = $(id -u) ] || exit 12
+    specrun --quiet --hold -- sh -c 'echo held > c' && specrun --quiet --no-wait -- cp c d || exit 13
+    mojavefs status | grep 'depends on 3' || exit 14
+    kill -KILL $daemon; wait $daemon
+    ls && exit 15
+    cd .. && mojavefs mount --force store mnt && [ $(ls mnt | tr -d '\\n') = ab ] || exit 16
+    mojavefs commit -m mnt 3 && [ $(cat mnt/c) = held ] && [ $(cat mnt/d) = held ] || exit 17
+    mojavefs umount mnt && mojavefs fsck store || exit 18
+";
+
+#[test]
+fn an_ordinary_user_mounts_a_store_of_their_own() {
+    require_root!();
+    let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
+    sh(root.path(), "chmod 755 . && mknod -m 666 fuse c 10 229 && mkdir theirs && chown 65534:65534 theirs");
+    for program in [MOJAVEFS, SPECRUN] {
+        sh(root.path(), &format!("cp {program} ."));
+    }
+    // Where only root may open the device, this user may, here.
+    let script = "mount --bind fuse /dev/fuse && exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c \"$0\"";
+    let mut unshare = Command::new("timeout");
+    unshare.args(["-k", "5", "100", "unshare", "-m", "sh", "-c", script, OWN_MOUNT]).current_dir(root.path());
+    let path = format!("{}:{}", root.path().display(), std::env::var("PATH").unwrap_or_default());
+    let output = unshare.env("PATH", path).env("PLACE", root.path().join("theirs")).output().expect("unshare runs");
+    assert!(output.status.success(), "{}: {}{}", output.status, text(&output.stdout), text(&output.stderr));
 }
