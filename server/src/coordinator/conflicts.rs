@@ -328,22 +328,17 @@ impl Conflicts {
         losers
     }
 
-    /// Forgets what decided contexts touched. Cost: the whole index; called in the background.
+    /// Forgets what decided contexts touched, and what each of many inner ones did. Cost: the whole index; called in the
+    /// background.
     pub(crate) fn sweep(&self) {
-        self.index.retain(|context| self.family.read().effective(context).is_some());
+        self.index.settle(|| {
+            let family = self.family.read();
+            move |context| family.effective(context)
+        });
         let mut family = self.family.write();
-        let Family { parent, folded, .. } = &mut *family;
-        let mut dead: Vec<ContextId> = Vec::new();
-        for inner in folded.keys() {
-            let mut at = *inner;
-            while let Some(outer) = folded.get(&at) {
-                at = *outer;
-            }
-            if !parent.contains_key(&at) {
-                dead.push(*inner);
-            }
-        }
-        folded.retain(|inner, _| !dead.contains(inner));
+        let dead = |inner: &&ContextId| family.effective(**inner).is_none();
+        let dead: HashSet<ContextId> = family.folded.keys().filter(dead).copied().collect();
+        family.folded.retain(|inner, _| !dead.contains(inner));
     }
 }
 

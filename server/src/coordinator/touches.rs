@@ -10,7 +10,7 @@ const SHARDS: usize = 32;
 
 /// Every object touched by a context that is still undecided, by the hash of its key.
 ///
-/// Contexts are forgotten lazily: [`TouchIndex::retain`] sweeps out those that were decided, so that a decision costs the
+/// Contexts are forgotten lazily: [`TouchIndex::settle`] sweeps out those that were decided, so that a decision costs the
 /// same however much a job touched.
 pub(crate) struct TouchIndex {
     shards: [Mutex<HashMap<u64, Touchers>>; SHARDS],
@@ -95,10 +95,12 @@ impl TouchIndex {
         reads
     }
 
-    /// Forgets every context that is not `alive` any more. Cost: the whole index.
-    pub(crate) fn retain(&self, alive: impl Fn(ContextId) -> bool) {
+    /// Notes every use under the context that `stands` for the one it was made by, and forgets it where none does. Cost: the
+    /// whole index, of which one part at a time is closed to others; `stands` is made anew for each.
+    pub(crate) fn settle<F: Fn(ContextId) -> Option<ContextId>>(&self, stands: impl Fn() -> F) {
         for shard in &self.shards {
-            shard.lock().retain(|_, touchers| touchers.retain(&alive));
+            let stands = stands();
+            shard.lock().retain(|_, touchers| touchers.settle(&stands));
         }
     }
 }
@@ -113,14 +115,17 @@ impl Touchers {
     }
 
     /// Whether anybody is left.
-    fn retain(&mut self, alive: &impl Fn(ContextId) -> bool) -> bool {
-        self.more.retain(|t| alive(t.context));
-        if !alive(self.first.context) {
-            match self.more.pop() {
-                Some(next) => self.first = next,
-                None => return false,
+    fn settle(&mut self, stands: &impl Fn(ContextId) -> Option<ContextId>) -> bool {
+        let mut settled: Vec<Toucher> = Vec::new();
+        for Toucher { context, how } in std::iter::once(self.first).chain(self.more.drain(..)) {
+            let Some(context) = stands(context) else { continue };
+            match settled.iter_mut().find(|known| known.context == context) {
+                Some(known) => known.how = known.how.and(how),
+                None => settled.push(Toucher { context, how }),
             }
         }
+        let Some(first) = settled.pop() else { return false };
+        (self.first, self.more) = (first, settled);
         true
     }
 }
@@ -142,14 +147,28 @@ mod tests {
     }
 
     #[test]
+    fn uses_of_inner_contexts_become_one_of_the_outer() {
+        let index = TouchIndex::new();
+        for (context, how) in [(1, Touch::Read), (2, Touch::Write), (3, Touch::Read), (4, Touch::Read)] {
+            index.touch(42, ContextId(context), how);
+        }
+        index.settle(|| |context| Some(if context == ContextId(3) { context } else { ContextId(9) }));
+        let mut touchers = index.touchers(42);
+        touchers.sort_by_key(|toucher| toucher.context);
+        let both = Touch::Read.and(Touch::Write);
+        let expected = [(3, Touch::Read), (9, both)].map(|(id, how)| Toucher { context: ContextId(id), how });
+        assert_eq!(touchers, expected);
+    }
+
+    #[test]
     fn decided_contexts_are_swept_out() {
         let index = TouchIndex::new();
         for context in 1..=3 {
             index.touch(42, ContextId(context), Touch::Read);
         }
-        index.retain(|context| context == ContextId(3));
+        index.settle(|| |context| (context == ContextId(3)).then_some(context));
         assert_eq!(index.touchers(42), [Toucher { context: ContextId(3), how: Touch::Read }]);
-        index.retain(|_| false);
+        index.settle(|| |_| None);
         assert!(index.touchers(42).is_empty());
         assert!(index.shards.iter().all(|s| s.lock().is_empty()));
     }

@@ -231,7 +231,7 @@ impl Store {
             self.drop_superseded(db, &mut writes, &key, &prefix, (order, &stored), false)?;
         }
         for ino in &batch.orphans {
-            writes.put(Family::Meta, &meta::orphan(*ino), &[]);
+            writes.wait(meta::orphan(*ino));
         }
         meta::note_content(&mut writes, &batch.layers, &batch.discarded, IntervalId::FINAL);
         writes.apply(false)
@@ -293,7 +293,7 @@ impl Store {
                 };
                 let gone = content(dropped)?;
                 if let Some(gone) = gone.filter(|gone| content(staying).ok().flatten() != Some(*gone)) {
-                    writes.put(Family::Meta, &meta::discarded(gone, *ino), &[]);
+                    writes.wait(meta::discarded(gone, *ino));
                 }
             }
             Key::Block(_, block) => {
@@ -303,7 +303,7 @@ impl Store {
                 let gone = place(dropped)?;
                 if let Some(gone) = gone.filter(|gone| place(staying).ok().flatten() != Some(*gone)) {
                     self.content.retire(gone.layer);
-                    writes.put(Family::Meta, &meta::unused_block(gone.layer, *block), &[]);
+                    writes.wait(meta::unused_block(gone.layer, *block));
                 }
             }
             _ => {}

@@ -2,10 +2,12 @@
 
 use super::StoreError;
 use crate::limits::{BLOCK_CACHE_SHARE, LOG_BYTES_MAX, OPEN_TABLES_MAX, WRITE_BUFFER_SHARE};
+use parking_lot::Mutex;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, Options,
     ReadOptions, WriteBatch, WriteOptions,
 };
+use std::collections::HashMap;
 use std::path::Path;
 
 /// A group of records.
@@ -33,25 +35,31 @@ impl Family {
 
 pub(super) struct Db {
     db: DB,
+    /// By the first byte of their keys: where the records begin that wait for something to be done; nothing if there are
+    /// none. Only of kinds that have been asked for.
+    waiting: Mutex<HashMap<u8, Option<Vec<u8>>>>,
 }
 
 /// Changes that are applied together.
 pub(super) struct Writes<'a> {
     db: &'a Db,
     batch: WriteBatch,
+    waiting: Vec<Vec<u8>>,
 }
 
 impl Db {
     /// Opens the database, or makes it if it is to be `fresh`; `memory_bytes` bounds its buffers and cache.
     pub(super) fn open(path: &Path, memory_bytes: usize, fresh: bool) -> Result<Self, StoreError> {
         let options = options(memory_bytes, fresh)?;
-        Ok(Db { db: DB::open_cf_descriptors(&options, path, families(memory_bytes))? })
+        let db = DB::open_cf_descriptors(&options, path, families(memory_bytes))?;
+        Ok(Db { db, waiting: Mutex::default() })
     }
 
     /// Opens the database to look at it: nothing is written, whatever state it is in.
     pub(super) fn open_read_only(path: &Path, memory_bytes: usize) -> Result<Self, StoreError> {
         let options = options(memory_bytes, false)?;
-        Ok(Db { db: DB::open_cf_descriptors_read_only(&options, path, families(memory_bytes), false)? })
+        let db = DB::open_cf_descriptors_read_only(&options, path, families(memory_bytes), false)?;
+        Ok(Db { db, waiting: Mutex::default() })
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {
@@ -79,8 +87,36 @@ impl Db {
         Scan { at, prefix }
     }
 
+    /// The keys of the first records of this kind that wait (see [`Writes::wait`]). Those that were there before leave
+    /// something behind in the buffers that a scan has to walk through; so it begins at the first that may be left.
+    pub(super) fn waiting(&self, kind: u8, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut waiting = self.waiting.lock();
+        let from = match waiting.get(&kind) {
+            None => vec![kind],
+            Some(Some(first)) => first.clone(),
+            Some(None) => return Ok(Vec::new()),
+        };
+        let mut found = Vec::new();
+        let prefix = [kind];
+        let mut scan = self.scan(Family::Meta, &prefix, &from);
+        while let (Some((key, _)), true) = (scan.item()?, found.len() < limit) {
+            found.push(key.to_vec());
+            scan.next();
+        }
+        waiting.insert(kind, found.first().cloned());
+        Ok(found)
+    }
+
+    fn now_waits(&self, key: Vec<u8>) {
+        if let Some(first) = self.waiting.lock().get_mut(&key[0])
+            && first.as_ref().is_none_or(|first| key < *first)
+        {
+            *first = Some(key);
+        }
+    }
+
     pub(super) fn writes(&self) -> Writes<'_> {
-        Writes { db: self, batch: WriteBatch::default() }
+        Writes { db: self, batch: WriteBatch::default(), waiting: Vec::new() }
     }
 
     /// Writes everything in the log to disk.
@@ -145,6 +181,12 @@ impl Writes<'_> {
         self.batch.delete_cf(self.db.family(family), key);
     }
 
+    /// Adds a record that waits for something to be done, and says nothing but that.
+    pub(super) fn wait(&mut self, key: Vec<u8>) {
+        self.put(Family::Meta, &key, &[]);
+        self.waiting.push(key);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.batch.len()
     }
@@ -156,7 +198,9 @@ impl Writes<'_> {
         }
         let mut options = WriteOptions::default();
         options.set_sync(synced);
-        Ok(self.db.db.write_opt(self.batch, &options)?)
+        self.db.db.write_opt(self.batch, &options)?;
+        self.waiting.into_iter().for_each(|key| self.db.now_waits(key));
+        Ok(())
     }
 }
 

@@ -81,6 +81,6 @@ pub(super) fn note_content(
         }
     }
     for (content, ino) in discards {
-        writes.put(Family::Meta, &discarded(*content, *ino), &[]);
+        writes.wait(discarded(*content, *ino));
     }
 }

@@ -86,6 +86,8 @@ pub struct Store {
     /// The oldest snapshot and the epoch when garbage was last looked through, and where to go on.
     garbage_seen: Mutex<Option<(Option<Seq>, Seq)>>,
     garbage_at: Mutex<Vec<u8>>,
+    /// The decided interval that is being reclaimed, and the last of its changes that is done.
+    reclaimed_to: Mutex<Option<(IntervalId, Key)>>,
     content: Content,
     room: room::Room,
     /// Keeps other processes out.

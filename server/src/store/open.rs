@@ -109,6 +109,7 @@ impl Store {
             unmerged: Mutex::default(),
             garbage_seen: Mutex::default(),
             garbage_at: Mutex::new(vec![meta::GARBAGE]),
+            reclaimed_to: Mutex::default(),
             content,
             room: Room::at(dir),
             lock,

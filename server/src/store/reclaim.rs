@@ -38,7 +38,7 @@ impl Store {
         let Some(interval) = self.decided.read().dead.first().copied() else { return Ok(0) };
         let db = self.db()?;
         let mut writes = db.writes();
-        let keys = self.changes(interval, None, RECLAIM_STEP)?;
+        let keys = self.changes_left(interval)?;
         for key in &keys {
             let prefix = key.prefix();
             writes.delete(Family::Data, &keys::version(&prefix, Order::undecided(interval)));
@@ -55,7 +55,25 @@ impl Store {
             self.content.forget_interval(interval);
         }
         writes.apply(false)?;
+        self.changes_done(interval, &keys);
         Ok(keys.len() as u64 + 1)
+    }
+
+    /// Changes of a decided interval that are still to be looked at. What was before them leaves something behind in the
+    /// buffers that a scan would have to walk through.
+    fn changes_left(&self, interval: IntervalId) -> Result<Vec<Key>, StoreError> {
+        let done = self.reclaimed_to.lock().clone();
+        if let Some((_, key)) = done.filter(|(of, _)| *of == interval) {
+            let left = self.changes(interval, Some(&key), RECLAIM_STEP)?;
+            if !left.is_empty() {
+                return Ok(left);
+            }
+        }
+        self.changes(interval, None, RECLAIM_STEP)
+    }
+
+    fn changes_done(&self, interval: IntervalId, keys: &[Key]) {
+        *self.reclaimed_to.lock() = keys.last().map(|last| (interval, last.clone()));
     }
 
     fn layers_of(&self, db: &Db, interval: IntervalId) -> Result<Vec<(LayerId, ContentId)>, StoreError> {
@@ -74,7 +92,7 @@ impl Store {
     fn merge_committed(&self) -> Result<u64, StoreError> {
         let next = self.decided.read().committed.iter().map(|(interval, seq)| (*seq, *interval)).min();
         let Some((_, interval)) = next else { return Ok(0) };
-        let keys = self.changes(interval, None, RECLAIM_STEP)?;
+        let keys = self.changes_left(interval)?;
         let mut unmerged = self.unmerged.lock();
         {
             let _writers = self.final_writes.lock();
@@ -92,6 +110,7 @@ impl Store {
             }
             writes.apply(false)?;
         }
+        self.changes_done(interval, &keys);
         if let Some(left) = unmerged.get_mut(&interval) {
             *left = left.saturating_sub(keys.len() as u64);
         }
@@ -203,7 +222,7 @@ impl Store {
         if let (Key::Inode(ino), Some(payload)) = (key, payload) {
             let inode: Inode = record::decode(payload)?;
             if inode.nlink == 0 {
-                writes.put(Family::Meta, &meta::orphan(*ino), &[]);
+                writes.wait(meta::orphan(*ino));
             }
         }
         let gone = payload.is_none();
@@ -258,24 +277,16 @@ impl Store {
 
     /// Contents that a version of an inode referred to which is gone: if no other version does, they go.
     fn reclaim_contents(&self) -> Result<u64, StoreError> {
-        let db = self.db()?;
-        let mut found = Vec::new();
-        let mut scan = db.scan(Family::Meta, &[meta::DISCARDED], &[meta::DISCARDED]);
-        while let (Some((key, _)), true) = (scan.item()?, found.len() < RECLAIM_STEP / 16) {
-            found.extend(meta::numbers::<2>(key));
-            scan.next();
-        }
-        drop(scan);
-        drop(db);
-        for [content, ino] in &found {
+        let found = self.db()?.waiting(meta::DISCARDED, RECLAIM_STEP / 16)?;
+        for [content, ino] in found.iter().filter_map(|key| meta::numbers(key)) {
             // The lock before the database: whoever opens it again holds the lock and waits for all others to let go.
             let _writers = self.final_writes.lock();
             let db = self.db()?;
             let mut writes = db.writes();
-            if !refers(&db, Ino(*ino), ContentId(*content))? {
-                self.drop_content(&db, &mut writes, ContentId(*content))?;
+            if !refers(&db, Ino(ino), ContentId(content))? {
+                self.drop_content(&db, &mut writes, ContentId(content))?;
             }
-            writes.delete(Family::Meta, &meta::discarded(ContentId(*content), Ino(*ino)));
+            writes.delete(Family::Meta, &meta::discarded(ContentId(content), Ino(ino)));
             writes.apply(false)?;
         }
         Ok(found.len() as u64)
@@ -306,17 +317,11 @@ impl Store {
     /// Blocks of content files that no record refers to: their space is given back.
     fn reclaim_blocks(&self) -> Result<u64, StoreError> {
         let db = self.db()?;
-        let mut found = Vec::new();
-        let mut scan = db.scan(Family::Meta, &[meta::UNUSED_BLOCK], &[meta::UNUSED_BLOCK]);
-        while let (Some((key, _)), true) = (scan.item()?, found.len() < RECLAIM_STEP) {
-            found.extend(meta::numbers::<2>(key));
-            scan.next();
-        }
-        drop(scan);
+        let found = db.waiting(meta::UNUSED_BLOCK, RECLAIM_STEP)?;
         let mut writes = db.writes();
-        for [layer, block] in &found {
-            self.content.punch(LayerId(*layer), BlockNo(*block))?;
-            writes.delete(Family::Meta, &meta::unused_block(LayerId(*layer), BlockNo(*block)));
+        for [layer, block] in found.iter().filter_map(|key| meta::numbers(key)) {
+            self.content.punch(LayerId(layer), BlockNo(block))?;
+            writes.delete(Family::Meta, &meta::unused_block(LayerId(layer), BlockNo(block)));
         }
         writes.apply(false)?;
         Ok(found.len() as u64)
@@ -324,19 +329,10 @@ impl Store {
 
     /// Final inodes without a name that no kernel knows.
     fn reclaim_orphans(&self, in_use: &dyn Fn(Ino) -> bool) -> Result<u64, StoreError> {
-        let db = self.db()?;
-        let mut found = Vec::new();
-        let mut scan = db.scan(Family::Meta, &[meta::ORPHAN], &[meta::ORPHAN]);
-        while let (Some((key, _)), true) = (scan.item()?, found.len() < RECLAIM_STEP) {
-            if let Some([ino]) = meta::numbers(key) {
-                found.push(Ino(ino));
-            }
-            scan.next();
-        }
-        drop(scan);
-        drop(db);
+        let found = self.db()?.waiting(meta::ORPHAN, RECLAIM_STEP)?;
         let mut removed = 0;
-        for ino in found.into_iter().filter(|ino| !in_use(*ino)) {
+        let orphans = found.iter().filter_map(|key| meta::numbers(key)).map(|[ino]| Ino(ino));
+        for ino in orphans.filter(|ino| !in_use(*ino)) {
             self.with_room(|| self.remove_orphan(ino))?;
             removed += 1;
         }
