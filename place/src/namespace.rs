@@ -1,11 +1,14 @@
 //! Mount namespaces of a process's own.
 
+use crate::mount::mounts;
 use mojavefs::error::{Fault, FaultKind};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use std::fs;
 use std::io;
+use std::path::Path;
 
 /// Whether this process entered a user namespace in which only its own user is known.
 pub fn is_user_namespace() -> bool {
@@ -30,8 +33,18 @@ pub fn enter() -> Result<(), Fault> {
         write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
         write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
     }
-    // What the host mounts and unmounts reaches the job; what happens in here stays here.
-    let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
-        .map_err(|e| failed("keep the job's mounts apart", e.into()))
+    keep_apart().map_err(|e| failed("keep the job's mounts apart", e))
+}
+
+/// What the host mounts and unmounts reaches the job; what happens in here stays here.
+fn keep_apart() -> io::Result<()> {
+    let slave = |point: &Path, flags| mount(None::<&str>, point, None::<&str>, flags | MsFlags::MS_SLAVE, None::<&str>);
+    match slave("/".as_ref(), MsFlags::MS_REC) {
+        // A changed root (`chroot`) need not be a mount's. What can't be reached, nothing is mounted on from in here.
+        Err(Errno::EINVAL) => mounts()?.iter().try_for_each(|mount| match slave(&mount.point, MsFlags::empty()) {
+            Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTCONN) => Ok(()),
+            other => Ok(other?),
+        }),
+        other => Ok(other?),
+    }
 }

@@ -286,3 +286,28 @@ fn gc_gives_back_what_an_undone_job_took() {
     assert!(bytes_of(mount.store()) < before + (10 << 20));
     mount.check();
 }
+
+/// A root that is no mount's: what `chroot` makes of a directory.
+const CHANGED_ROOT: &str = "
+    cp $SPECRUN root/specrun
+    for name in bin dev etc lib lib64 proc run usr; do
+        [ -d /$name ] && mkdir root/$name && mount --rbind /$name root/$name
+    done
+    mkdir root/mnt && mount --bind mnt root/mnt && mount --make-shared root/mnt
+    chroot root sh -ec 'cd /mnt; /specrun --quiet -- cp a b; ! /specrun --quiet -- sh -c \"rm b; exit 1\"; cat b'
+    umount -R root/mnt
+";
+
+#[test]
+fn jobs_run_in_a_changed_root() {
+    require_root!();
+    let mount = Mount::new();
+    mount.write("a", "x");
+    fs::create_dir(mount.beside("root")).expect("a directory");
+    let mut unshare = Command::new("unshare");
+    unshare.args(["-m", "sh", "-ec", CHANGED_ROOT]).env("SPECRUN", SPECRUN).current_dir(mount.beside(""));
+    let output = unshare.output().expect("unshare runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!((text(&output.stdout).as_str(), mount.read("b").as_str()), ("x", "x"));
+    mount.check();
+}
