@@ -33,6 +33,8 @@ pub(crate) struct Level {
     pub(crate) id: i32,
     /// Its number in the filesystem; 0 if the process has no view there.
     pub(crate) spec: u64,
+    /// How many checkpoints the process had taken when it took this one.
+    pub(crate) taken: u64,
     /// The process that is its checkpoint.
     pub(crate) checkpoint: i32,
     /// How deep the process was when it voted to commit this one; 0: it has not. The vote counts when all levels above
@@ -113,8 +115,10 @@ pub(crate) struct Arena {
     own_count: usize,
     /// Where others' decisions are heard of.
     pub(crate) watch: i32,
+    /// How many checkpoints the process has taken.
+    pub(crate) taken: u64,
     /// Checkpoints that were told to end and are not reaped yet.
-    pub(crate) dying: [i32; 64],
+    pub(crate) dying: [Dying; 64],
     pub(crate) dying_count: usize,
     pub(crate) jump: Jump,
     /// The program's signal mask, while the library blocks every signal.
@@ -140,6 +144,14 @@ pub(crate) enum Advice {
     Unknown,
     /// None is.
     None,
+}
+
+/// A checkpoint that was told to end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dying {
+    pub(crate) pid: i32,
+    taken: u64,
 }
 
 static ARENA: AtomicPtr<Arena> = AtomicPtr::new(core::ptr::null_mut());
@@ -296,19 +308,19 @@ impl Arena {
         let pid = core::mem::replace(&mut self.levels[level].checkpoint, 0);
         let _ = sys::kill(pid, libc::SIGKILL);
         if self.dying_count == self.dying.len() {
-            self.reap_dying(0);
+            self.reap_dying(|_| true);
         }
-        self.dying[self.dying_count] = pid;
+        self.dying[self.dying_count] = Dying { pid, taken: self.levels[level].taken };
         self.dying_count += 1;
     }
 
-    /// Reaps the checkpoints that were ended; with 0 for `options` it waits for them.
-    pub(crate) fn reap_dying(&mut self, options: i32) {
+    /// Reaps the checkpoints that were ended and have; by when they were taken, waits for those it must.
+    pub(crate) fn reap_dying(&mut self, must: impl Fn(u64) -> bool) {
         let mut left = 0;
         for at in 0..self.dying_count {
-            let pid = self.dying[at];
-            if let Ok(false) = sys::reap(pid, options) {
-                self.dying[left] = pid;
+            let dying = self.dying[at];
+            if let Ok(false) = sys::reap(dying.pid, if must(dying.taken) { 0 } else { libc::WNOHANG }) {
+                self.dying[left] = dying;
                 left += 1;
             }
         }

@@ -46,9 +46,9 @@ pub(crate) enum Refusal {
 pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
     let arena = arena::ensure()?;
     arena.say(format_args!(""));
-    arena.reap_dying(libc::WNOHANG);
+    arena.reap_dying(|_| false);
     if arena.dying_count > DYING_MAX {
-        arena.reap_dying(0);
+        arena.reap_dying(|_| true);
     }
     let depth = arena.depth;
     if depth == LEVELS_MAX {
@@ -64,8 +64,10 @@ pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
             return Err(error);
         }
     };
+    arena.taken += 1;
     let level = &mut arena.levels[depth];
     (level.id, level.spec, level.voted_at, level.code, level.forked) = (id, spec, 0, 0, false);
+    level.taken = arena.taken;
     level.asleep.reset();
     level.record.mask = arena.mask;
     let (argument, stack) = (core::ptr::from_mut(level).cast(), level.asleep.stack_top());

@@ -36,10 +36,12 @@ pub(super) fn end_new(arena: &mut Arena) -> Result<(), Failure> {
 
 /// Lists the new children and all below them; returns how many.
 fn collect(arena: &mut Arena, target: usize) -> sys::Result<usize> {
-    let Arena { scratch, levels, owner, depth, .. } = arena;
+    let Arena { scratch, levels, owner, depth, dying, dying_count, .. } = arena;
     let super::Scratch { text_a, numbers, .. } = scratch;
     let record = &levels[target].record;
-    let is_checkpoint = |pid: i32| levels[..*depth].iter().any(|level| level.checkpoint == pid);
+    let (open, dying) = (&levels[..*depth], &dying[..*dying_count]);
+    let is_checkpoint =
+        |pid: i32| open.iter().any(|level| level.checkpoint == pid) || dying.iter().any(|dying| dying.pid == pid);
     let mut count = 0;
     let mut add = |pid: i32| {
         if let Some(place) = numbers.get_mut(count) {

@@ -60,7 +60,7 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     let (text_a, count_a) = maps::read(0, text_a, maps_a).what("its memory: no list of mappings")?;
     let (text_b, count_b) = maps::read(checkpoint, text_b, maps_b).what("its memory: the checkpoint is gone")?;
     let (maps_a, maps_b) = (&maps_a[..count_a], &maps_b[..count_b]);
-    let mut work = Work { sources, pages_a, pages_b, pieces, pieces_count: 0 };
+    let mut work = Work { sources, maps: maps_a, pages_a, pages_b, window: 0..0, pieces, pieces_count: 0 };
     let result = each_part(maps_a, maps_b, |start, end, here, there| {
         let skipped = own.contains(&start)
             || here.is_some_and(|map| map.is_kernels(text_a))
@@ -75,6 +75,7 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
             (_, Some(here), Some(there)) if here.is_alike(there) => work.part(start, end, here.prot, there),
             (_, _, Some(there)) => {
                 map_again(start, end, there, there.name(text_b))?;
+                work.window = 0..0;
                 work.part(start, end, there.prot, there)
             }
         }
@@ -141,8 +142,13 @@ fn map_again(start: usize, end: usize, map: &Mapping, name: &[u8]) -> Result<(),
 
 struct Work<'s> {
     sources: Sources,
+    /// What is mapped here.
+    maps: &'s [Mapping],
+    /// The descriptors of the pages in the window, here and in the checkpoint.
     pages_a: &'s mut [u64; PAGES_STEP],
     pages_b: &'s mut [u64; PAGES_STEP],
+    /// Numbers of pages.
+    window: core::ops::Range<usize>,
     pieces: &'s mut [Piece; PIECES_STEP],
     pieces_count: usize,
 }
@@ -158,13 +164,13 @@ impl Work<'_> {
         let mut now = prot;
         let mut at = start;
         while at < end {
-            let count = PAGES_STEP.min((end - at) / PAGE);
-            self.describe(at / PAGE, count)?;
-            let mut first = 0;
-            while first < count {
+            self.describe(at / PAGE, end)?;
+            let known = self.window.end.min(end / PAGE);
+            let mut first = at / PAGE;
+            while first < known {
                 let page = self.judge(first);
-                let run = 1 + (first + 1..count).take_while(|next| self.judge(*next) == page).count();
-                let piece = Piece { start: at + first * PAGE, bytes: run * PAGE };
+                let run = 1 + (first + 1..known).take_while(|next| self.judge(*next) == page).count();
+                let piece = Piece { start: first * PAGE, bytes: run * PAGE };
                 first += run;
                 match page {
                     Page::Same => continue,
@@ -180,7 +186,7 @@ impl Work<'_> {
                     }
                 }
             }
-            at += count * PAGE;
+            at = known * PAGE;
         }
         if now != there.prot {
             self.copy()?;
@@ -189,8 +195,19 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Reads the descriptors of pages, its own and the checkpoint's.
-    fn describe(&mut self, page: usize, count: usize) -> Result<(), Failure> {
+    /// Has a page in the window, which is moved there if need be: over all that is mapped from there on without a gap, at least
+    /// to `end`, as far as there is room.
+    fn describe(&mut self, page: usize, mut end: usize) -> Result<(), Failure> {
+        if self.window.contains(&page) {
+            return Ok(());
+        }
+        while let Ok(at) = self.maps.binary_search_by_key(&end, |map| map.start)
+            && !self.maps[at].shared
+        {
+            end = self.maps[at].end;
+        }
+        let count = PAGES_STEP.min(end / PAGE - page);
+        self.window = page..page + count;
         let what = "its memory: page descriptors can't be read";
         for (fd, into) in [(self.sources.own_pages, &mut *self.pages_a), (self.sources.its_pages, &mut *self.pages_b)] {
             let mut filled = 0;
@@ -204,7 +221,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn judge(&self, at: usize) -> Page {
+    fn judge(&self, page: usize) -> Page {
+        let at = page - self.window.start;
         let (here, there) = (self.pages_a[at], self.pages_b[at]);
         let has = |page: u64| page & SWAPPED != 0 || (page & PRESENT != 0 && page & OF_A_FILE == 0);
         match (has(here), has(there)) {

@@ -79,12 +79,13 @@ extern "C" fn run(arena: *mut u8) -> ! {
 
 fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     let target = arena.jump.level;
-    // Checkpoints of later levels share pages with this process: when they are gone, a page that it has alone is one that
-    // was changed since the level was entered.
+    // Checkpoints taken later share pages with this process: when they are gone, a page that it has alone is one that was
+    // changed since the level was entered.
     for level in (target + 1..arena.depth).rev() {
         arena.end_checkpoint(level);
     }
-    arena.reap_dying(0);
+    let taken = arena.levels[target].taken;
+    arena.reap_dying(|later| later > taken);
     children::end_new(arena)?;
     kernel::end_new_threads(arena)?;
     memory::put_back(arena)?;
