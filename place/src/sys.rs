@@ -230,6 +230,8 @@ pub struct CachedStat {
     pub device: (u32, u32),
     /// Its inode.
     pub ino: u64,
+    /// The device that it stands for, if it is one: major and minor number.
+    pub stands_for: (u32, u32),
 }
 
 /// `statx(2)` of what the kernel has cached, following links.
@@ -244,5 +246,6 @@ pub fn cached_stat(path: &std::path::Path) -> io::Result<CachedStat> {
     // SAFETY: it was zeroed before, and every bit pattern is one of its values.
     let stat = unsafe { stat.assume_init() };
     let kind = libc::mode_t::from(stat.stx_mode) & libc::S_IFMT;
-    Ok(CachedStat { kind, device: (stat.stx_dev_major, stat.stx_dev_minor), ino: stat.stx_ino })
+    let device = (stat.stx_dev_major, stat.stx_dev_minor);
+    Ok(CachedStat { kind, device, ino: stat.stx_ino, stands_for: (stat.stx_rdev_major, stat.stx_rdev_minor) })
 }

@@ -5,14 +5,17 @@ use nix::libc;
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// Either lets a process choose the number of another: `CAP_SYS_ADMIN`, `CAP_CHECKPOINT_RESTORE`.
 const CAPABILITIES: u64 = 1 << 21 | 1 << 40;
-/// Devices without a state of their own.
-const PLAIN_DEVICES: [&str; 7] =
-    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console"];
+/// Devices without a state of their own, by major and minor number: `null`, `zero`, `full`, `random`, `urandom`; `tty`,
+/// `console`.
+const PLAIN_DEVICES: [(u32, u32); 7] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1)];
+/// Those of terminals (`/dev/pts`).
+const TERMINAL_MAJORS: RangeInclusive<u32> = 136..=143;
 
 /// What stands in the way for the main process of a job, but for `checkpoints` of its own; nothing if there is no obstacle.
 pub(super) fn find(main: Pid, caller: u32, checkpoints: &[Pid], mount: &File) -> io::Result<Option<String>> {
@@ -70,9 +73,10 @@ fn in_descriptors(pid: Pid) -> io::Result<Option<String>> {
         let target = fs::read_link(entry.path())?;
         let name = target.to_string_lossy();
         // The filesystem itself would have to ask the one who asks this.
-        let has_state = match sys::cached_stat(&entry.path())?.kind {
+        let stat = sys::cached_stat(&entry.path())?;
+        let has_state = match stat.kind {
             libc::S_IFIFO | libc::S_IFSOCK => number > 2 && !is_inherited(number, &target),
-            libc::S_IFCHR => !is_plain(&target),
+            libc::S_IFCHR => !PLAIN_DEVICES.contains(&stat.stands_for) && !TERMINAL_MAJORS.contains(&stat.stands_for.0),
             libc::S_IFREG | libc::S_IFDIR => {
                 ["/memfd:", "/proc/", "anon_inode:"].iter().any(|start| name.starts_with(start))
             }
@@ -88,10 +92,6 @@ fn in_descriptors(pid: Pid) -> io::Result<Option<String>> {
 /// This process has it, too, and has given it to the job: it leads to the outside, as the standard ones do.
 fn is_inherited(number: u32, target: &Path) -> bool {
     fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|mine| mine == target)
-}
-
-fn is_plain(device: &Path) -> bool {
-    PLAIN_DEVICES.iter().any(|plain| device == Path::new(plain)) || device.starts_with("/dev/pts")
 }
 
 fn in_timers(pid: Pid) -> io::Result<Option<String>> {
