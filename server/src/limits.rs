@@ -56,6 +56,8 @@ pub const OPERATION_TRIES_MAX: usize = 1000;
 pub const AWAIT_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a wait for any decision lasts at most.
 pub const ANY_DECISION_WAIT: Duration = Duration::from_millis(200);
+/// How long it counts that somebody waited for a decision, if nothing is heard of it any more.
+pub const WAIT_NOTED_TIME: Duration = Duration::from_millis(500);
 /// How often attributes are read again because something changed meanwhile, before the kernel is told to ask again.
 pub const GIVE_TRIES_MAX: usize = 8;
 /// How long a process counts as alive that was asked.

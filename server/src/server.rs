@@ -219,8 +219,9 @@ impl Shared {
             let lost = |view: &Arc<View>| view.whose == Whose::Job || view.entered().is_empty();
             for view in self.views.based_on(*context).into_iter().filter(lost) {
                 view.kill();
-                let (state, why) = (SpecState::Aborted, why.clone());
-                view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
+                // One whose conflicts were settled is committed, though not as it was.
+                let state = self.coordinator.outcome(*spec).map_or(SpecState::Aborted, |outcome| outcome.state);
+                view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why: why.clone() });
             }
         }
         let led_out = self.lead_out(&aftermath);

@@ -94,6 +94,67 @@ fn ours_and_theirs_settle_a_conflict_path_by_path() {
 }
 
 #[test]
+fn theirs_stands_only_where_there_is_a_conflict() {
+    for (said, base) in [(".", ""), ("d", "d/")] {
+        let mount = Mount::new();
+        fs::create_dir(mount.at("d")).expect("mkdir");
+        for name in ["c", "f", "moved"] {
+            mount.write(&format!("{base}{name}"), "0\n");
+        }
+        let ours = "echo ours > c; echo ours > f; mkdir nd; echo x > nd/z; mv moved there; echo ours > made";
+        let id = mount.held(&format!("cd ./{base}; {ours}"));
+        mount.write(&format!("{base}c"), "theirs\n");
+        mount.write(&format!("{base}made"), "theirs\n");
+        let output = mount.mojavefs(&["commit", &id, "--theirs", said]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let read = |name: &str| mount.read(&format!("{base}{name}"));
+        assert_eq!((read("c"), read("made")), ("theirs\n".into(), "theirs\n".into()));
+        assert_eq!((read("f"), read("nd/z"), read("there")), ("ours\n".into(), "x\n".into(), "0\n".into()));
+        assert!(!mount.exists(&format!("{base}moved")));
+        mount.check();
+    }
+}
+
+#[test]
+fn a_directory_stays_for_what_others_have_in_it() {
+    let mount = Mount::new();
+    crate::harness::sh(&mount.path(), "mkdir -p d/sub; echo 0 > d/sub/x; echo 0 > d/sub/y");
+    let id = mount.held("rm -r d; echo file > d");
+    mount.write("d/sub/x", "theirs\n");
+    let output = mount.mojavefs(&["commit", &id, "--theirs", "."]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(mount.read("d/sub/x"), "theirs\n");
+    assert!(!mount.exists("d/sub/y"));
+    mount.check();
+}
+
+#[test]
+fn a_settled_conflict_counts_as_committed() {
+    let mount = Mount::new();
+    mount.write("c", "0\n");
+    let id = mount.held("echo ours > c; echo ours > f");
+    mount.write("c", "theirs\n");
+    assert!(mount.mojavefs(&["commit", &id, "--ours", "c"]).status.success());
+    assert!(mount.mojavefs(&["barrier", &id]).status.success());
+    assert!(mount.mojavefs(&["commit", &id]).status.success(), "the same decision again is harmless");
+    let late = mount.mojavefs(&["abort", &id]);
+    assert!(!late.status.success() && text(&late.stderr).contains("committed already"), "{}", text(&late.stderr));
+    mount.check();
+}
+
+#[test]
+fn ours_may_be_another_file_of_that_name() {
+    let mount = Mount::new();
+    mount.write("large", &"0".repeat(20_000));
+    let id = mount.held("rm large; echo new > large");
+    crate::harness::sh(&mount.path(), "echo theirs >> large");
+    let output = mount.mojavefs(&["commit", &id, "--ours", "."]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(mount.read("large"), "new\n");
+    mount.check();
+}
+
+#[test]
 fn ours_stands_where_both_made_or_removed_a_name() {
     let mount = Mount::new();
     mount.write("gone", "0\n");

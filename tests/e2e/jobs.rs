@@ -187,6 +187,19 @@ fn held_work_waits_for_a_decision() {
 }
 
 #[test]
+fn only_its_supervisor_commits_a_job_that_runs() {
+    let mount = Mount::new();
+    let job = mount.start("job", &[], "echo half > a");
+    let id = job.spec().to_string();
+    let output = mount.mojavefs(&["commit", &id]);
+    assert!(!output.status.success() && text(&output.stderr).contains("still running"), "{}", text(&output.stderr));
+    assert!(!mount.exists("a"));
+    assert!(job.exit(0).status.success());
+    assert_eq!(mount.read("a"), "half\n");
+    mount.check();
+}
+
+#[test]
 fn what_is_copied_counts_as_changed() {
     let mount = Mount::new();
     mount.write("a", &"x".repeat(100_000));

@@ -47,7 +47,7 @@ impl Lease {
             check_device(caller, device)?;
         }
         let waits = matches!(start, Start::Job { on_read: OnRead::Wait, .. });
-        let asks = matches!(start, Start::Job { on_read: OnRead::Join, restarts: None, .. });
+        let asks = matches!(start, Start::Job { on_read: OnRead::Join | OnRead::Wait, restarts: None, .. });
         let is_process = matches!(start, Start::Process { .. });
         let kind = match start {
             Start::Job { parent, command, on_read, own, restarts } => {
@@ -59,13 +59,16 @@ impl Lease {
         };
         let opened = daemon.connection.view(Request::OpenView(kind))?;
         let spec = opened.spec.unwrap_or(SpecId(0));
-        let patient = waits.then(|| Arc::new(Patient::new(daemon.connection.clone(), spec)));
-        let careful = asks.then(|| Arc::new(Careful::new(daemon.connection.clone(), opened.view)));
-        let connection: Arc<dyn Connection> = match (&patient, &careful) {
-            (Some(patient), _) => patient.clone(),
-            (None, Some(careful)) => careful.clone(),
-            (None, None) => daemon.connection.clone(),
-        };
+        let mut connection: Arc<dyn Connection> = daemon.connection.clone();
+        let careful = asks.then(|| Arc::new(Careful::new(connection.clone(), opened.view)));
+        if let Some(careful) = &careful {
+            connection = careful.clone();
+        }
+        // A wait that would never end is a join, before which the other one asks.
+        let patient = waits.then(|| Arc::new(Patient::new(connection.clone(), spec)));
+        if let Some(patient) = &patient {
+            connection = patient.clone();
+        }
         let role = if is_process { Role::Process } else { Role::Job };
         let view = Arc::new(View::new(connection, opened.view, role, &daemon.control()));
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
@@ -121,6 +124,11 @@ impl Lease {
         let spec = opened.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
         entered.push(spec);
         Ok(spec)
+    }
+
+    /// Whether this is the speculation of the view's own job, or one that its process has entered.
+    pub(super) fn owns(&self, spec: SpecId) -> bool {
+        self.spec() == spec || self.entered.as_ref().is_some_and(|entered| entered.contains(&spec))
     }
 
     /// The process has decided a speculation, and with it those that it entered later.

@@ -10,7 +10,7 @@ use mojavefs::file::FileKind;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::wire::control::{Answer, Ask, Side};
-use mojavefs::wire::{ConnectionExt, Reply, Request, SpecState, ViewKind};
+use mojavefs::wire::{Connection, ConnectionExt, Reply, Request, SpecState, ViewKind};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -149,6 +149,9 @@ fn respond(
             return Ok((Answer::Started { view, spec }, mount));
         }
         Ask::Commit { spec, resolutions } => {
+            if !lease.as_ref().is_some_and(|lease| lease.owns(spec)) {
+                refuse_running(&**server, uid, spec)?;
+            }
             let outcome = server.outcome(Request::Commit { spec, uid, resolutions })?;
             if let Some(lease) = lease.as_mut().filter(|_| outcome.conflicts.is_empty()) {
                 lease.decided(spec);
@@ -334,4 +337,16 @@ fn read_path(daemon: &Daemon, view: ViewId, path: &[u8], bytes_max: u64) -> Resu
         content.extend(data);
     }
     Ok(content)
+}
+
+/// Only its supervisor knows when a job that runs is done.
+fn refuse_running(server: &dyn Connection, uid: u32, spec: SpecId) -> Result<(), Fault> {
+    let known = server.status(Request::Status { uid })?;
+    match known.iter().any(|status| status.id == spec && status.state == SpecState::Running) {
+        true => {
+            let text = format!("speculation {spec} is still running; it is committed when its command has ended well");
+            Err(Fault::new(FaultKind::Busy, text))
+        }
+        false => Ok(()),
+    }
 }

@@ -99,7 +99,6 @@ impl Coordinator {
 
     /// The answer for a decision that was made before; an error if it was made the other way.
     fn decided(&self, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
-        use mojavefs::graph::Outcome as Decided;
         let state = self.state.lock();
         if let Some(outcome) = state.absorbed_outcome(spec) {
             return match wanted {
@@ -107,13 +106,12 @@ impl Coordinator {
                 _ => Ok(Some(outcome)),
             };
         }
-        let decided = match state.graph.outcome(spec) {
-            None => return Ok(None),
-            Some(Decided::Committed) => SpecState::Committed,
-            Some(Decided::Aborted) => SpecState::Aborted,
-        };
-        if decided == wanted {
+        let Some(decided) = state.how_decided(spec) else { return Ok(None) };
+        if decided == wanted || (decided, wanted) == (SpecState::Voted, SpecState::Committed) {
             return Ok(Some(Outcome::of(spec, decided, 0)));
+        }
+        if decided == SpecState::Voted {
+            return Err(into_its_surroundings(spec));
         }
         let how = if decided == SpecState::Committed { "committed" } else { "aborted" };
         Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is {how} already")))
@@ -208,7 +206,7 @@ impl Coordinator {
     }
 
     /// Undoes a speculation and everything on top of it.
-    fn carry_out_abort(&self, state: &mut State, abort: &Event) -> Result<Aftermath, Fault> {
+    pub(super) fn carry_out_abort(&self, state: &mut State, abort: &Event) -> Result<Aftermath, Fault> {
         let effects = state.apply(abort).map_err(graph_fault)?;
         let falls = self.falls(state, &effects);
         let mut aftermath = Aftermath::default();

@@ -4,7 +4,7 @@
 use super::job::{Kind, Met};
 use super::paths::{describe, join, path_of};
 use super::{Coordinator, Job, State, graph_fault};
-use crate::limits::{ANY_DECISION_WAIT, DOOM_TIME_MAX, PROBE_TIME};
+use crate::limits::{ANY_DECISION_WAIT, DOOM_TIME_MAX, PROBE_TIME, WAIT_NOTED_TIME};
 use crate::ops::fault;
 use crate::store::{Sight, Store};
 use crate::touch::TouchKey;
@@ -51,7 +51,9 @@ impl Joins {
                 OnRead::Join => self.join(state, spec, them.spec, key)?,
                 OnRead::Wait if state.waits_in_vain(spec, them.spec) => self.join(state, spec, them.spec, key)?,
                 OnRead::Wait => {
-                    let text = format!("this is undecided work of speculation {}", them.spec);
+                    let on = them.spec;
+                    state.now_waits(spec, on, Instant::now() + WAIT_NOTED_TIME);
+                    let text = format!("this is undecided work of speculation {on}");
                     return Err(Fault::new(FaultKind::Undecided, text));
                 }
                 _ => {
@@ -152,21 +154,38 @@ impl State {
     fn waits_in_vain(&self, waiter: SpecId, on: SpecId) -> bool {
         let (waiter, on) = (&self.jobs[&waiter], &self.jobs[&on]);
         let Some(on) = self.graph.current(on.context) else { return false };
-        self.graph.would_wait_forever(waiter.context, on, &self.waits_of_legs())
+        self.graph.would_wait_forever(waiter.context, on, &self.waits())
     }
 
     /// Whether a job, or one around it, would wait for itself if it waited for a speculation.
     pub(super) fn waits_for_itself(&self, job: &Job, on: SpecId) -> bool {
         let Some(on) = self.jobs.get(&on).and_then(|on| self.graph.current(on.context)) else { return false };
-        let waits = self.waits_of_legs();
+        let waits = self.waits();
         let outer = |job: &&Job| job.parent.and_then(|outer| self.jobs.get(&outer));
         std::iter::successors(Some(job), outer).any(|job| self.graph.would_wait_forever(job.context, on, &waits))
     }
 
-    /// A job votes when its legs depend on nothing any more that is undecided.
-    fn waits_of_legs(&self) -> BTreeMap<ContextId, IntervalId> {
+    /// Who waits for what: a job votes when its legs depend on nothing any more that is undecided, and goes on when what it
+    /// looked at is decided.
+    fn waits(&self) -> BTreeMap<ContextId, IntervalId> {
         let legs = self.jobs.values().filter(|job| job.is_leg());
-        legs.filter_map(|leg| Some((leg.parent_context?, self.graph.current(leg.context)?))).collect()
+        let legs = legs.filter_map(|leg| Some((leg.parent_context?, self.graph.current(leg.context)?)));
+        let now = Instant::now();
+        let lately = self.waiting.iter().filter(|(_, (_, until))| *until > now);
+        let readers = lately.filter_map(|(waiter, (on, _))| {
+            let on = self.jobs.get(on)?;
+            Some((*waiter, self.graph.current(on.context)?))
+        });
+        legs.chain(readers).collect()
+    }
+
+    /// Notes that a job waits for a speculation, until then: if it still does, it asks again before.
+    fn now_waits(&mut self, waiter: SpecId, on: SpecId, until: Instant) {
+        let now = Instant::now();
+        self.waiting.retain(|_, (_, until)| *until > now);
+        if let Some(waiter) = self.jobs.get(&waiter) {
+            self.waiting.insert(waiter.context, (on, until));
+        }
     }
 }
 
@@ -284,8 +303,8 @@ impl Coordinator {
     ) -> Result<Vec<SpecId>, Fault> {
         let deadline = Instant::now() + limit;
         let mut state = self.state.lock();
-        let behind = behind.and_then(|behind| state.jobs.get(&behind));
-        if behind.is_some_and(|job| specs.iter().any(|spec| state.waits_for_itself(job, *spec))) {
+        let job = behind.and_then(|behind| state.jobs.get(&behind));
+        if job.is_some_and(|job| specs.iter().any(|spec| state.waits_for_itself(job, *spec))) {
             let text = "this would wait for a speculation that waits for this job's own end; commit or abort it first";
             return Err(Fault::new(FaultKind::Deadlock, text));
         }
@@ -296,6 +315,9 @@ impl Coordinator {
         }
         loop {
             let open: Vec<SpecId> = specs.iter().copied().filter(|spec| state.jobs.contains_key(spec)).collect();
+            if let (Some(behind), Some(on)) = (behind, open.first()) {
+                state.now_waits(behind, *on, deadline + WAIT_NOTED_TIME);
+            }
             if open.is_empty() || self.decided.wait_until(&mut state, deadline).timed_out() {
                 return Ok(open);
             }

@@ -6,7 +6,7 @@
 
 use super::conflicts::Standing;
 use super::decide::list;
-use super::paths::is_lost;
+use super::paths::{NAME, is_lost};
 use super::{Aftermath, Beginning, Coordinator, fault};
 use crate::limits::INLINE_BYTES_MAX;
 use crate::ops::{NewFile, Ops, Scope};
@@ -14,6 +14,7 @@ use crate::store::Sight;
 use crate::touch::TouchKey;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind, SetAttr, SetTime};
+use mojavefs::graph::Event;
 use mojavefs::id::{Ino, Seq, SpecId};
 use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::wire::{
@@ -39,6 +40,45 @@ impl Choice<'_> {
             is_below(path, above).then_some((above.len(), ours))
         });
         said.max_by_key(|(length, _)| *length).map(|(_, ours)| ours)
+    }
+}
+
+/// What the owner left to others.
+struct Left<'a> {
+    choice: &'a Choice<'a>,
+    /// Not every conflict is known: what was said of a path counts for all of it.
+    blindly: bool,
+    /// Names whose other version stands, and with it all that is below.
+    names: Vec<&'a [u8]>,
+    /// Things of which the other version stands.
+    things: Vec<&'a [u8]>,
+}
+
+impl<'a> Left<'a> {
+    fn new(choice: &'a Choice<'a>, conflicts: &'a [Conflict], blindly: bool) -> Self {
+        let left = |conflict: &&Conflict| conflict.changed && choice.ours(&conflict.path) == Some(false);
+        let (names, things): (Vec<_>, Vec<_>) =
+            conflicts.iter().filter(left).partition(|conflict| conflict.what == NAME);
+        let paths = |of: Vec<&'a Conflict>| of.into_iter().map(|conflict| &conflict.path[..]).collect();
+        Left { choice, blindly, names: paths(names), things: paths(things) }
+    }
+
+    /// Whether a change is done again.
+    fn keeps(&self, change: &Change) -> bool {
+        // What lies in a directory that is gone has no path of its own to be in conflict by.
+        if self.blindly || is_lost(&change.path) {
+            return self.choice.ours(&change.path) != Some(false);
+        }
+        let from = match &change.kind {
+            ChangeKind::Renamed { from, .. } => &from[..],
+            _ => &change.path[..],
+        };
+        let is_left = |path: &[u8]| self.names.iter().any(|name| is_below(path, name)) || self.things.contains(&path);
+        let is_directory = change.after.as_ref().is_some_and(|after| after.kind == FileKind::Directory);
+        // Without the directory there would be no place for what others have there.
+        let is_around = |left: &&[u8]| *left != change.path && is_below(left, &change.path);
+        let in_the_way = !is_directory && self.names.iter().chain(&self.things).any(is_around);
+        !is_left(&change.path) && !is_left(from) && !in_the_way
     }
 }
 
@@ -83,15 +123,16 @@ impl Coordinator {
             return Err(Fault::new(FaultKind::Busy, text));
         }
         let named = self.named(&changes.after, &conflicts);
-        let open: Vec<Conflict> = named.into_iter().filter(|c| choice.ours(&c.path).is_none()).collect();
+        let open: Vec<Conflict> = named.iter().filter(|c| choice.ours(&c.path).is_none()).cloned().collect();
         if !open.is_empty() || conflicts.more > 0 && choice.ours(b"").is_none() {
             let outcome =
                 Outcome { conflicts: open, conflicts_more: conflicts.more, ..Outcome::of(spec, state, count) };
             return Ok((outcome, Aftermath::default()));
         }
-        let all = changes.all(&self.store).map_err(fault::store)?;
-        let kept = |change: &&Change| choice.ours(&change.path) != Some(false);
-        if let Some(change) = all.iter().filter(kept).find(|change| is_lost(&change.path)) {
+        let left = Left::new(&choice, &named, conflicts.more > 0);
+        let mut all = changes.all(&self.store).map_err(fault::store)?;
+        all.retain(|change| left.keeps(change));
+        if let Some(change) = all.iter().find(|change| is_lost(&change.path)) {
             let path = String::from_utf8_lossy(&change.path);
             let text = format!("`{path}` is in a directory that is gone: keep theirs, or run the job again");
             return Err(Fault::new(FaultKind::Conflict, text));
@@ -100,7 +141,7 @@ impl Coordinator {
         let (again, _, scope) = self.begin(parent, Beginning::job(info, OnRead::Isolate))?;
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
         let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };
-        if let Err(fault) = replay.run(all, &choice) {
+        if let Err(fault) = replay.run(all) {
             self.abort(again, None)?;
             return Err(fault);
         }
@@ -109,7 +150,7 @@ impl Coordinator {
             self.abort(again, None)?;
             return Ok((Outcome { spec, state, ..outcome }, Aftermath::default()));
         }
-        let (_, undone) = self.abort(spec, None)?;
+        let undone = self.replace(spec, again)?;
         aftermath.jobs.extend(undone.jobs);
         aftermath.undone.extend(undone.undone);
         Ok((Outcome { spec, ..outcome }, aftermath))
@@ -117,6 +158,16 @@ impl Coordinator {
 }
 
 impl Coordinator {
+    /// Undoes a speculation in whose place another is committed.
+    fn replace(&self, spec: SpecId, again: SpecId) -> Result<Aftermath, Fault> {
+        let _exclusive = self.decisions.write();
+        let mut state = self.state.lock();
+        let owner = state.job(spec, 0)?.owner();
+        // Whoever hears that it is over asks how.
+        state.is_settled(spec, again);
+        self.carry_out_abort(&mut state, &Event::Abort { owner, spec, code: 1, retry: false })
+    }
+
     /// A job that follows what becomes final sees others' changes to a large file in the midst of its own: its version of it
     /// is no version to keep, as two histories would be mixed in one file.
     fn refuse_mixed(&self, sight: &Sight, standing: &Standing, choice: &Choice<'_>) -> Result<(), Fault> {
@@ -125,7 +176,7 @@ impl Coordinator {
         }
         for (key, _) in standing.clashes.iter().filter(|(_, changed)| **changed) {
             let TouchKey::Inode(ino) = key else { continue };
-            let inode = self.store.inode(sight, *ino).map_err(fault::store)?.found;
+            let inode = self.store.inode(sight, *ino).map_err(fault::store)?.found.filter(|inode| inode.nlink > 0);
             let (path, _) = self.named_key(sight, key);
             if inode.is_some_and(|inode| inode.size > INLINE_BYTES_MAX) && choice.ours(&path) != Some(false) {
                 let path = String::from_utf8_lossy(&path);
@@ -149,8 +200,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn run(mut self, all: Vec<Change>, choice: &Choice<'_>) -> Result<(), Fault> {
-        let mut all: Vec<Change> = all.into_iter().filter(|change| choice.ours(&change.path) != Some(false)).collect();
+    fn run(mut self, mut all: Vec<Change>) -> Result<(), Fault> {
         all.sort_by(|a, b| a.path.cmp(&b.path));
         let moved = self.set_aside(&all)?;
         // Contents before the directories that hold them.

@@ -105,10 +105,13 @@ impl Coordinator {
     }
 }
 
+/// What is said of a conflict about what a name stands for.
+pub(super) const NAME: &str = "name";
+
 pub(super) fn describe(key: &TouchKey) -> (Ino, Option<&[u8]>, &'static str) {
     match key {
         TouchKey::Inode(ino) => (*ino, None, "content or attributes"),
-        TouchKey::Entry(parent, name) => (*parent, Some(name), "name"),
+        TouchKey::Entry(parent, name) => (*parent, Some(name), NAME),
         TouchKey::Listing(ino) => (*ino, None, "listing"),
         TouchKey::Place(ino) => (*ino, None, "place in the tree"),
         TouchKey::Xattr(ino, _) | TouchKey::XattrList(ino) => (*ino, None, "extended attributes"),

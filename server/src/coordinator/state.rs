@@ -3,12 +3,14 @@
 use super::Job;
 use super::conflicts::Conflicts;
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, Owner, Witness};
+use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, Outcome, Owner, Witness};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::wire::SpecState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// The graph, and the jobs that its contexts and speculations stand for.
 #[derive(Default)]
@@ -23,6 +25,10 @@ pub(super) struct State {
     pub(super) to_probe: Vec<(SpecId, ContextId)>,
     /// Levels that became part of what was around them, lately.
     pub(super) absorbed: VecDeque<SpecId>,
+    /// What contexts waited for when they looked last, and how long that counts.
+    pub(super) waiting: HashMap<ContextId, (SpecId, Instant)>,
+    /// Those whose conflicts their owners have settled, lately, and what was committed in their place.
+    pub(super) settled: VecDeque<(SpecId, SpecId)>,
     /// Voted ones found in conflict, of which nobody was told yet.
     pub(super) clashing: Vec<(ContextId, SpecId)>,
 }
@@ -36,6 +42,25 @@ fn checks() -> bool {
 }
 
 impl State {
+    /// The conflicts of a speculation are settled: another is committed in its place.
+    pub(super) fn is_settled(&mut self, spec: SpecId, again: SpecId) {
+        self.settled.push_back((spec, again));
+        if self.settled.len() > OUTCOMES_KEPT_MAX {
+            self.settled.pop_front();
+        }
+    }
+
+    /// How a speculation was decided; nothing if it was not, or long ago.
+    pub(super) fn how_decided(&self, spec: SpecId) -> Option<SpecState> {
+        let again = self.settled.iter().find(|(settled, _)| *settled == spec).map(|(_, again)| *again);
+        match self.graph.outcome(again.unwrap_or(spec)) {
+            Some(Outcome::Committed) => Some(SpecState::Committed),
+            Some(Outcome::Aborted) => Some(SpecState::Aborted),
+            // It is committed into what is around it.
+            None => again.map(|_| SpecState::Voted),
+        }
+    }
+
     /// Tells the graph of an event.
     pub(super) fn apply(&mut self, event: &Event) -> Result<Vec<Effect>, GraphError> {
         if !checks() {

@@ -50,15 +50,13 @@ impl Coordinator {
 
     /// Where a speculation stands, or how it was decided lately.
     pub(crate) fn outcome(&self, spec: SpecId) -> Result<Outcome, Fault> {
-        use mojavefs::graph::Outcome as Decided;
         let state = self.state.lock();
         if let Some(outcome) = state.absorbed_outcome(spec) {
             return Ok(outcome);
         }
-        let how = match (state.jobs.get(&spec), state.graph.outcome(spec)) {
+        let how = match (state.jobs.get(&spec), state.how_decided(spec)) {
             (Some(job), _) => job.state,
-            (None, Some(Decided::Committed)) => SpecState::Committed,
-            (None, Some(Decided::Aborted)) => SpecState::Aborted,
+            (None, Some(decided)) => decided,
             (None, None) => {
                 let text = format!("there is no speculation {spec} that is undecided or was decided lately");
                 return Err(Fault::new(FaultKind::NotFound, text));

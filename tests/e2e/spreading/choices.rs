@@ -1,10 +1,11 @@
 //! What a job may choose: whether it joins, waits, owns, says at once what it has to say.
 
 use crate::harness::jobs::depends_on;
-use crate::harness::{Mount, text, until};
+use crate::harness::{MOJAVEFS, Mount, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
+use std::process::Stdio;
 
 #[test]
 fn on_read_decides_what_a_reader_gets() {
@@ -44,6 +45,63 @@ fn a_wait_that_would_never_end_joins_instead() {
     assert!(first.wait().status.success());
     assert!(second.wait().status.success());
     assert_eq!((mount.read("a"), mount.read("b")), ("1\n".into(), "1\n".into()));
+}
+
+/// Each has changed something, and then both look at what the other has changed.
+fn a_ring_ends(options: [&[&str]; 2], look: [&str; 2]) {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    mount.write("b", "0\n");
+    let script = |mine: &str, look: &str| format!("echo 1 > {mine}; until [ -e ../go ]; do sleep 0.01; done; {look}");
+    let first = mount.start_freely("first", options[0], &script("a", look[0]));
+    let second = mount.start_freely("second", options[1], &script("b", look[1]));
+    until("both have written", || mount.status().iter().filter(|s| s["changes"] == 1).count() == 2);
+    fs::write(mount.beside("go"), "").expect("go");
+    first.let_exit(0);
+    second.let_exit(0);
+    for job in [first, second] {
+        let output = job.wait();
+        assert!(output.status.success(), "{options:?}: {}", text(&output.stderr));
+    }
+    assert_eq!((mount.read("a"), mount.read("b")), ("1\n".into(), "1\n".into()));
+    mount.check();
+}
+
+#[test]
+fn two_that_wait_for_each_other_join() {
+    let wait = ["--on-read", "wait"];
+    for options in [&wait[..], &[&wait[..], &["--from-start"]].concat()] {
+        a_ring_ends([options, options], ["cat b", "cat a"]);
+        a_ring_ends([options, &[]], ["cat b", "cat a"]);
+    }
+}
+
+#[test]
+fn two_barriers_do_not_wait_for_each_other() {
+    let barrier = |path: &str| format!("{MOJAVEFS} barrier {path}; true");
+    a_ring_ends([&["--isolate"], &["--isolate"]], [&barrier("b"), &barrier("a")]);
+}
+
+#[test]
+fn a_program_that_would_wait_for_ever_joins_and_can_go_back() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    mount.write("b", "0\n");
+    let script = "import os, time
+open('a', 'w').write('1')
+while not os.path.exists('../go'): time.sleep(0.01)
+open('result', 'w').write(open('b').read())";
+    let mut command = mount.specrun_command(&["--on-read", "wait"], "exec python3 -c \"$SCRIPT\"");
+    let first = command.env("SCRIPT", script).stderr(Stdio::piped()).spawn().expect("specrun runs");
+    until("it has written", || mount.status().iter().any(|s| s["changes"] == 1));
+    let second = mount.start("second", &[], "cat a; echo 1 > b");
+    fs::write(mount.beside("go"), "").expect("go");
+    second.let_exit(0);
+    let output = first.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(second.wait().status.success());
+    assert_eq!(mount.read("result"), "1\n");
+    mount.check();
 }
 
 #[test]
