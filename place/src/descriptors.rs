@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What is open below a path.
 pub struct Descriptors {
@@ -27,9 +28,31 @@ struct Open {
     close_on_exec: bool,
 }
 
+/// How often the working directory is asked for, and how long between.
+const DIRECTORY_TRIES: u32 = 40;
+const DIRECTORY_NAP: Duration = Duration::from_millis(5);
+
+/// The working directory. While others' changes are announced the kernel may have lost its name for an instant, and finds it
+/// again when it is looked up.
+///
+/// # Errors
+/// `NotFound` if it was removed.
+pub fn working_directory() -> io::Result<PathBuf> {
+    for _ in 0..DIRECTORY_TRIES {
+        match std::env::current_dir() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let _ = std::env::var_os("PWD").map(fs::metadata);
+                std::thread::sleep(DIRECTORY_NAP);
+            }
+            found => return found,
+        }
+    }
+    std::env::current_dir()
+}
+
 /// What this process has open below `mountpoint`.
 pub fn on(mountpoint: &Path) -> Descriptors {
-    let directory = std::env::current_dir().ok().filter(|dir| dir.starts_with(mountpoint));
+    let directory = working_directory().ok().filter(|dir| dir.starts_with(mountpoint));
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let fds: Vec<RawFd> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     let open = fds.into_iter().filter_map(|fd| look(fd, mountpoint)).collect();

@@ -1,5 +1,6 @@
 //! Finding the filesystem, the daemon behind it and the view one is in.
 
+use crate::descriptors::working_directory;
 use crate::mount;
 use crate::sys;
 use crate::{CONTROL_VERSION, CONTROL_XATTR};
@@ -30,7 +31,7 @@ impl Filesystem {
         let io = |e: std::io::Error| Fault::new(FaultKind::Io, format!("look for the filesystem: {e}"));
         let path = match mountpoint {
             Some(path) => mount::resolve(path).map_err(io)?,
-            None => std::env::current_dir().map_err(io)?,
+            None => working_directory().map_err(io)?,
         };
         let found = mount::ours_around(&path).map_err(io)?;
         let Some(found) = found.filter(|found| mountpoint.is_none() || found.point == path) else {
