@@ -275,6 +275,36 @@ fn asking_shows_what_changed_and_does_what_is_answered() {
     assert_eq!((code, mount.read("a"), mount.exists("b")), (0, "job\n".into(), true), "{said}");
 }
 
+/// Runs a command on a terminal of its own, and at the prompt sends a signal, or types a character.
+const AT_THE_PROMPT: &str = "
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+said = b''
+while not said.endswith(b'[h]old? '):
+    said += os.read(terminal, 1000)
+if sys.argv[1].startswith('^'):
+    os.write(terminal, bytes([ord(sys.argv[1][1]) - 64]))
+else:
+    os.kill(pid, int(sys.argv[1]))
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+
+#[test]
+fn a_signal_at_the_prompt_undoes_and_ends() {
+    let mount = Mount::new();
+    let signals = [("1", 1), ("2", 2), ("3", 3), ("15", 15), ("^C", 2), ("^\\", 3)];
+    for (what, signal) in signals {
+        let mut python = Command::new("python3");
+        python.args(["-c", AT_THE_PROMPT, what, SPECRUN, "--ask", "--", "touch", "a"]).current_dir(mount.path());
+        let output = python.output().expect("python3 runs");
+        assert_eq!(text(&output.stdout), format!("{}\n", 128 + signal), "{what}: {}", text(&output.stderr));
+        assert!(mount.status().is_empty() && !mount.exists("a"), "{what}");
+    }
+    mount.check();
+}
+
 #[test]
 fn a_job_that_runs_out_of_memory_is_undone() {
     let mount = Mount::new();

@@ -1,20 +1,16 @@
 //! What becomes of a job whose command has ended.
 
-use super::super::diff::{all_changes, line};
-use super::super::{EXIT_TRY_AGAIN, count, host_fault, shown};
+use super::super::{EXIT_TRY_AGAIN, host_fault, shown};
 use super::options::Cli;
 use super::report::{because, they_are};
 use super::{Attempt, Scene};
 use crate::job::JobView;
-use crate::job::find::Filesystem;
 use crate::job::supervise::{Ending, Supervisor};
 use crate::limits::QUIET_WAIT;
 use crate::speech::err;
 use mojavefs::error::Fault;
 use mojavefs::wire::control::Ask;
 use mojavefs::wire::{Outcome, SpecState};
-use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
 use std::time::Instant;
 
 const EXIT_TIMED_OUT: u8 = 124;
@@ -52,7 +48,10 @@ impl Cli {
         (code, verdict): (u8, Verdict),
     ) -> Result<Attempt, Fault> {
         view.drain()?;
-        let verdict = if self.ask { self.consult(scene.filesystem, view, verdict)? } else { verdict };
+        let (code, verdict) = match self.ask {
+            true => self.consult(scene, view, (code, verdict))?,
+            false => (code, verdict),
+        };
         let began = Instant::now();
         let ask = match verdict {
             Verdict::Commit => Ask::Commit { spec: view.spec, resolutions: Vec::new() },
@@ -137,35 +136,5 @@ impl Cli {
         let first = outcome.conflicts.first().map(|conflict| shown(&conflict.path)).unwrap_or_default();
         let why = format!("rolled back: `{first}` was changed by someone else meanwhile");
         Ok(Attempt::Undone { why, after: Vec::new(), refusal: Some(outcome) })
-    }
-
-    /// Shows what changed and asks. Nothing is committed unasked if there is no terminal.
-    fn consult(&self, filesystem: &Filesystem, view: &JobView, verdict: Verdict) -> Result<Verdict, Fault> {
-        let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
-            self.voice().note("there is no terminal to ask on");
-            return Ok(if let Verdict::Commit = verdict { Verdict::Hold } else { verdict });
-        };
-        let io = host_fault("the terminal");
-        let mut talk = || -> std::io::Result<Option<Verdict>> {
-            let stream = filesystem.connect().map_err(|fault| std::io::Error::other(fault.to_string()))?;
-            let changes = all_changes(&stream, view.spec).map_err(|fault| std::io::Error::other(fault.to_string()))?;
-            for change in &changes {
-                writeln!(terminal, "{}", line(change))?;
-            }
-            writeln!(terminal, "{}", count(changes.len() as u64, "change"))?;
-            let mut lines = BufReader::new(terminal.try_clone()?).lines();
-            loop {
-                write!(terminal, "[c]ommit, [a]bort or [h]old? ")?;
-                terminal.flush()?;
-                match lines.next().transpose()?.as_deref().map(str::trim) {
-                    Some("c" | "commit") => return Ok(Some(Verdict::Commit)),
-                    Some("a" | "abort") => return Ok(Some(Verdict::Abort)),
-                    Some("h" | "hold") => return Ok(Some(Verdict::Hold)),
-                    Some(_) => {}
-                    None => return Ok(None),
-                }
-            }
-        };
-        Ok(talk().map_err(io)?.unwrap_or(Verdict::Abort))
     }
 }

@@ -1,5 +1,6 @@
 //! `specrun`
 
+mod consult;
 mod decide;
 mod options;
 mod output;
