@@ -184,6 +184,19 @@ fn output_is_held_back_until_it_happened() {
 }
 
 #[test]
+fn output_that_is_held_back_is_never_of_what_stays_undecided() {
+    let mount = Mount::new();
+    for option in ["--hold", "--keep-going", "--no-wait"] {
+        let refused = mount.specrun(&["--output", "hold", option], "echo said; touch a");
+        assert_eq!(refused.status.code(), Some(125), "{option}");
+        let said = text(&refused.stderr);
+        assert!(said.contains(&format!("{option} leaves the job undecided")) && refused.stdout.is_empty(), "{said}");
+        assert!(mount.specrun(&["--output", "live", option], "true").status.success(), "{option}");
+    }
+    assert!(!mount.exists("a"));
+}
+
+#[test]
 fn a_barrier_waits_for_what_was_read() {
     let mount = Mount::new();
     mount.write("a", "0\n");

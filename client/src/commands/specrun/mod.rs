@@ -13,7 +13,6 @@ use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
 use crate::job::{JobView, Place};
 use crate::speech::err;
-use clap::Parser;
 use decide::Verdict;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
@@ -37,7 +36,7 @@ const NEWS_TIME: Duration = Duration::from_secs(2);
 
 /// `specrun`.
 pub fn specrun_main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             drop(error.print());

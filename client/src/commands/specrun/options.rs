@@ -2,7 +2,8 @@
 
 use super::super::{Where, parse_spec};
 use super::report::Voice;
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use mojavefs::id::SpecId;
 use mojavefs::wire::OnRead;
 use mojavefs_place::namespace::is_user_namespace;
@@ -64,7 +65,8 @@ pub(super) struct Cli {
     /// When undone because of others, go back to the start, also where going back to the read is possible
     #[arg(long)]
     pub(super) from_start: bool,
-    /// When what the command says is passed on: at once, or when it is certain that it happened
+    /// When what the command says is passed on: at once, or when it is certain that it happened (hold: not with --hold,
+    /// --keep-going or --no-wait, which leave that open)
     #[arg(long, value_enum, default_value_t = Output::Live, value_name = "WHEN")]
     pub(super) output: Output,
     /// No speculation around the command: what it changes is final at once, except what its processes speculate with
@@ -114,6 +116,21 @@ pub(super) enum Output {
 }
 
 impl Cli {
+    /// What was said on the command line.
+    pub(super) fn read() -> Result<Self, clap::Error> {
+        let cli = Self::try_parse()?;
+        let open = [("--hold", cli.hold), ("--keep-going", cli.keep_going), ("--no-wait", cli.no_wait)];
+        match open.into_iter().find(|(_, said)| *said && cli.output == Output::Hold) {
+            None => Ok(cli),
+            Some((option, _)) => {
+                let text = format!(
+                    "--output hold passes on only what is final, and {option} leaves the job undecided: choose one of them"
+                );
+                Err(Self::command().error(ErrorKind::ArgumentConflict, text))
+            }
+        }
+    }
+
     pub(super) fn limit(&self) -> Option<Duration> {
         self.timeout.filter(|limit| !limit.is_zero())
     }
