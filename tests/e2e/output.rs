@@ -184,3 +184,38 @@ fn what_others_have_named_never_reaches_the_terminal_as_it_is() {
     let missing = mount.mojavefs(&["export", evil, "../out"]);
     assert!(text(&missing.stderr).contains("[2J") && !missing.stderr.contains(&0x1b), "{}", text(&missing.stderr));
 }
+
+#[test]
+fn names_that_are_no_text_are_told_apart_in_json() {
+    let mount = Mount::new();
+    sh(&mount.path(), r#"for byte in '\376' '\377'; do echo 0 > "$(printf "old$byte")"; done; echo 0 > plain"#);
+    let id = mount.held(
+        r#"for byte in '\376' '\377'; do mv "$(printf "old$byte")" "$(printf "new$byte")"; done; echo 1 >> plain
+           echo 1 >> "$(printf 'new\377')""#,
+    );
+    let diff = mount.mojavefs(&["diff", &id, "--json"]);
+    let diff: Vec<serde_json::Value> = serde_json::from_slice(&diff.stdout).expect("diff says JSON");
+    for (change, byte) in diff.iter().zip(["fe", "ff"]) {
+        assert_eq!((&change["path"], &change["from"]), (&"new\u{fffd}".into(), &"old\u{fffd}".into()));
+        assert_eq!(change["path_bytes"], format!("6e6577{byte}"));
+        assert_eq!(change["from_bytes"], format!("6f6c64{byte}"));
+    }
+    assert_eq!((diff.len(), &diff[2]["path"]), (3, &"plain".into()));
+    assert!(diff[2].get("path_bytes").is_none() && diff[2]["from"].is_null(), "{}", diff[2]);
+
+    let reader = mount.held(r#"cat "$(printf 'new\376')" > copy"#);
+    let status = mount.status();
+    let reader = reader.parse::<u64>().expect("a number");
+    let reader = status.iter().find(|status| status["id"] == reader).expect("the reader is held");
+    assert_eq!(reader["depends_on"][0]["path_bytes"], "6e6577fe", "{reader}");
+
+    let script =
+        r#"echo 1 > "$(printf 'a\377')"; echo 1 > b; touch ../written; until [ -e ../go ]; do sleep 0.01; done"#;
+    let mut job = mount.specrun_command(&["--isolate", "--retries", "0", "--json"], script);
+    let job = job.stderr(Stdio::piped()).spawn().expect("specrun runs");
+    until("the job has written", || mount.beside("written").exists());
+    sh(&mount.path(), r#"echo 2 > "$(printf 'a\377')"; echo 2 > b; touch ../go"#);
+    let output = job.wait_with_output().expect("it ends");
+    let said: serde_json::Value = serde_json::from_slice(&output.stderr).expect("--json says JSON");
+    assert_eq!((&said["state"], &said["conflicts_bytes"]), (&"aborted".into(), &serde_json::json!(["61ff", "62"])));
+}

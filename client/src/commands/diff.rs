@@ -1,5 +1,6 @@
 //! `mojavefs diff`
 
+use super::json::{with_path, with_paths};
 use super::{Where, parse_spec, shown};
 use crate::control::{ask, unexpected};
 use crate::limits::PATCH_BYTES_MAX;
@@ -178,19 +179,18 @@ fn as_json(change: &Change) -> serde_json::Value {
         ChangeKind::Added => ("added", None),
         ChangeKind::Removed => ("removed", None),
         ChangeKind::Modified => ("modified", None),
-        ChangeKind::Renamed { from, .. } => ("renamed", Some(String::from_utf8_lossy(from))),
+        ChangeKind::Renamed { from, .. } => ("renamed", Some(from)),
         ChangeKind::Attributes => ("attributes", None),
     };
     let attr = |attr: &Option<Attr>| {
         attr.as_ref().map(|a| json!({"size": a.size, "mode": format!("{:o}", a.mode), "uid": a.uid, "gid": a.gid}))
     };
-    let xattrs: Vec<_> = change.xattrs.iter().map(|name| String::from_utf8_lossy(name)).collect();
-    json!({
-        "path": String::from_utf8_lossy(&change.path),
-        "change": kind,
-        "from": from,
-        "before": attr(&change.before),
-        "after": attr(&change.after),
-        "xattrs": xattrs,
-    })
+    let object = json!({"change": kind, "from": null, "before": attr(&change.before), "after": attr(&change.after)});
+    let object = with_path(object, "path", &change.path);
+    let object = match from {
+        Some(from) => with_path(object, "from", from),
+        None => object,
+    };
+    let xattrs: Vec<&[u8]> = change.xattrs.iter().map(|name| &name[..]).collect();
+    with_paths(object, "xattrs", &xattrs)
 }

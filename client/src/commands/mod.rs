@@ -10,6 +10,7 @@ mod fsck;
 mod gc;
 mod graph;
 mod import;
+mod json;
 mod keygen;
 mod mount;
 mod place;

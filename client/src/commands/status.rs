@@ -1,5 +1,6 @@
 //! `mojavefs status`
 
+use super::json::with_path;
 use super::why::{depends_on, word};
 use super::{Where, conflict_lines, count, escaped, graph};
 use crate::control::unexpected;
@@ -68,15 +69,15 @@ fn as_json(status: &SpecStatus) -> serde_json::Value {
     let conflicts: Vec<_> = status
         .conflicts
         .iter()
-        .map(|c| json!({"path": String::from_utf8_lossy(&c.path), "what": c.what, "changed": c.changed}))
+        .map(|c| with_path(json!({"what": c.what, "changed": c.changed}), "path", &c.path))
         .collect();
     let joined: Vec<_> = status
         .joined
         .iter()
         .map(|j| {
             let (to, why) = j.back.as_ref().map(back_to).unzip();
-            let path = String::from_utf8_lossy(&j.path);
-            json!({"id": j.spec.0, "path": path, "what": j.what, "back_to": to, "why_not_to_the_read": why.flatten()})
+            let object = json!({"id": j.spec.0, "what": j.what, "back_to": to, "why_not_to_the_read": why.flatten()});
+            with_path(object, "path", &j.path)
         })
         .collect();
     json!({

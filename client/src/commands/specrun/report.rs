@@ -1,5 +1,6 @@
 //! What `specrun` says.
 
+use super::super::json::with_paths;
 use super::super::{conflict_lines, count, escaped, shown};
 use crate::speech::{complain_inside, err};
 use mojavefs::id::SpecId;
@@ -61,12 +62,10 @@ impl Voice {
     pub(super) fn refused(self, outcome: &Outcome, kept: bool, exit: u8) {
         let what = if kept { format!("held as {}", outcome.spec) } else { "rolled back".to_owned() };
         if self.json {
-            let paths: Vec<_> = outcome.conflicts.iter().map(|c| String::from_utf8_lossy(&c.path)).collect();
-            err!(
-                "{}",
-                json!({"id": outcome.spec.0, "state": if kept { "held" } else { "aborted" },
-                       "changes": outcome.changes, "conflicts": paths, "exit": exit})
-            );
+            let state = if kept { "held" } else { "aborted" };
+            let object = json!({"id": outcome.spec.0, "state": state, "changes": outcome.changes, "exit": exit});
+            let paths: Vec<&[u8]> = outcome.conflicts.iter().map(|conflict| &conflict.path[..]).collect();
+            err!("{}", with_paths(object, "conflicts", &paths));
             return;
         }
         err!("specrun: {what} {}: conflicts with what became final meanwhile:", count(outcome.changes, "change"));
