@@ -1,8 +1,10 @@
 //! What is said goes where it should, and what comes too late goes nowhere.
 
 use crate::harness::{Mount, SPECRUN, run, sh, text, until};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 /// Runs a job whose standard error is a file of the filesystem.
@@ -218,4 +220,44 @@ fn names_that_are_no_text_are_told_apart_in_json() {
     let output = job.wait_with_output().expect("it ends");
     let said: serde_json::Value = serde_json::from_slice(&output.stderr).expect("--json says JSON");
     assert_eq!((&said["state"], &said["conflicts_bytes"]), (&"aborted".into(), &serde_json::json!(["61ff", "62"])));
+}
+
+/// Names that have to be quoted, and one that has not.
+const ODD_NAMES: [&[u8]; 9] = [
+    b"new\nline",
+    b"back\\slash",
+    b"quo\"te",
+    b"tab\there",
+    b"two words",
+    b"end ",
+    b"\x01\xff",
+    b"\xe2\x80\xae",
+    b"\xc3\xa4",
+];
+
+#[test]
+fn a_patch_is_taken_where_names_are_odd() {
+    let mount = Mount::new();
+    let (git, patch) = (mount.beside("git"), mount.beside("patch"));
+    for dir in [&mount.path(), &git, &patch] {
+        fs::create_dir_all(dir).expect("mkdir");
+        for name in ODD_NAMES {
+            let [changed, removed] = [&b"changed "[..], b"removed "].map(|word| [word, name].concat());
+            fs::write(dir.join(OsStr::from_bytes(&changed)), "1\na\rb\n2").expect("write");
+            fs::write(dir.join(OsStr::from_bytes(&removed)), "1\n").expect("write");
+        }
+    }
+    let script = "rm removed*; for file in changed*; do printf '0\n1\nc\rb\n2\n' > \"$file\"; \
+                  printf '1\n2' > \"added ${file#changed }\"; done";
+    let id = mount.held(script);
+    let said = mount.mojavefs(&["diff", &id, "--patch"]).stdout;
+    let file = mount.beside("changes");
+    fs::write(&file, said).expect("write");
+    let file = file.to_str().expect("a path of text");
+    run(&git, "git", &["apply", file]);
+    run(&patch, "patch", &["-p1", "-i", file]);
+    run(&mount.path(), crate::harness::MOJAVEFS, &["commit", &id]);
+    for dir in ["git", "patch"] {
+        run(&mount.beside(""), "diff", &["-r", "mnt", dir]);
+    }
 }

@@ -1,7 +1,7 @@
 //! `mojavefs diff`
 
 use super::json::{with_path, with_paths};
-use super::{Where, parse_spec, shown};
+use super::{Where, in_patch, parse_spec, shown};
 use crate::control::{ask, unexpected};
 use crate::limits::PATCH_BYTES_MAX;
 use crate::speech::out;
@@ -21,7 +21,7 @@ pub(super) struct Diff {
     /// The speculation, as `mojavefs status` numbers it
     #[arg(value_parser = parse_spec)]
     id: SpecId,
-    /// What changed in text files, as a unified diff
+    /// What changed in text files, as a unified diff with names as `patch -p1` and `git apply` read them
     #[arg(long, conflicts_with_all = ["stat", "json"])]
     patch: bool,
     /// Sizes before and after, and a sum
@@ -66,13 +66,13 @@ impl Diff {
         match (before, after) {
             (Content::Text(before), Content::Text(after)) if before == after => {}
             (Content::Text(before), Content::Text(after)) => {
-                let (old, new) = (format!("a/{}", shown(old_path)), format!("b/{}", shown(&change.path)));
-                let old = if change.before.is_some() { old } else { "/dev/null".to_owned() };
-                let new = if change.after.is_some() { new } else { "/dev/null".to_owned() };
-                crate::speech::say(format_args!(
-                    "{}",
-                    TextDiff::from_lines(&before, &after).unified_diff().header(&old, &new)
-                ));
+                let head = |letter: &str, path: &[u8], there: &Option<Attr>| match there {
+                    Some(_) => in_patch(&[letter.as_bytes(), path].concat()),
+                    None => "/dev/null".to_owned(),
+                };
+                let (old, new) = (head("a/", old_path, &change.before), head("b/", &change.path, &change.after));
+                let diff = TextDiff::configure().newline_terminated(true).diff_slices(&lines(&before), &lines(&after));
+                crate::speech::say(format_args!("{}", diff.unified_diff().header(&old, &new)));
             }
             (Content::TooLarge, _) | (_, Content::TooLarge) => out!("the files are too large to be compared"),
             _ => out!("binary files differ"),
@@ -94,6 +94,11 @@ impl Diff {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// As `patch` knows lines: nothing but a newline ends one.
+fn lines(text: &str) -> Vec<&str> {
+    text.split_inclusive('\n').collect()
 }
 
 enum Content {

@@ -30,7 +30,7 @@ use crate::daemon::Backend;
 use crate::job::find::Filesystem;
 use crate::speech::{err, out};
 use clap::{Args, Parser, Subcommand};
-use escape::{escaped, harmless, shown};
+use escape::{escaped, harmless, in_patch, shown};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::net::{Address, Key};
