@@ -284,3 +284,60 @@ fn what_went_into_a_directory_that_is_gone_cannot_be_kept() {
     assert_eq!(mount.read("e"), "e");
     mount.check();
 }
+
+#[test]
+fn a_path_in_conflict_may_be_named_from_anywhere() {
+    let mount = Mount::new();
+    let dir = mount.at("d/e");
+    fs::create_dir_all(&dir).expect("mkdir");
+    std::os::unix::fs::symlink(mount.path(), mount.beside("link")).expect("symlink");
+    let in_full = mount.at("d/f").into_os_string().into_string().expect("a path of text");
+    let linked = mount.beside("link/d/f").into_os_string().into_string().expect("a path of text");
+    let missing = format!("{linked}.not/there");
+    for path in ["d/f", "/d/f", "../f", "./../f", &in_full, &linked, "..", "/", "."] {
+        mount.write("d/f", "0\n");
+        mount.write("other", "0\n");
+        let id = mount.held_apart("echo ours > d/f; echo ours > new");
+        mount.write("d/f", "theirs\n");
+        let commit = |options: &[&str]| {
+            let mut command = std::process::Command::new(crate::harness::MOJAVEFS);
+            command.args(["commit", &id]).args(options).current_dir(&dir).output().expect("mojavefs runs")
+        };
+        for none in ["f", "other", "/new", "d/f/g", "../../d/e", &missing] {
+            let refused = commit(&["--ours", ".", "--theirs", none]);
+            let said = text(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(1), "{none}: {said}");
+            assert!(said.ends_with(&format!("`{none}` is in no conflict; in conflict: `d/f`\n")), "{said}");
+        }
+        let output = commit(&["--ours", path]);
+        assert!(output.status.success(), "{path}: {}", text(&output.stderr));
+        assert_eq!(mount.read("d/f"), "ours\n", "{path}");
+    }
+    mount.check();
+}
+
+#[test]
+fn a_path_that_may_be_two_in_conflict_is_written_in_full() {
+    let mount = Mount::new();
+    fs::create_dir(mount.at("d")).expect("mkdir");
+    let id = mount.held_apart("echo ours > f; echo ours > d/f");
+    mount.write("f", "theirs\n");
+    mount.write("d/f", "theirs\n");
+    let commit = |words: [&str; 4]| {
+        let mut command = std::process::Command::new(crate::harness::MOJAVEFS);
+        command.args(["commit", &id]).args(words).current_dir(mount.at("d")).output().expect("mojavefs runs")
+    };
+    let refused = commit(["--ours", "f", "--theirs", "."]);
+    let said = text(&refused.stderr);
+    let (outer, inner) = (mount.at("f"), mount.at("d/f"));
+    let expected = format!("`f` may be {} or {}: write which", outer.display(), inner.display());
+    assert!(refused.status.code() == Some(1) && said.contains(&expected), "{said}");
+    let output = commit(["--ours", inner.to_str().expect("text"), "--theirs", "/f"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!((mount.read("f"), mount.read("d/f")), ("theirs\n".into(), "ours\n".into()));
+    let id = mount.held("echo 1 > new");
+    let none = mount.mojavefs(&["commit", &id, "--ours", "new"]);
+    assert!(text(&none.stderr).contains("has no conflicts"), "{}", text(&none.stderr));
+    assert!(mount.mojavefs(&["commit", &id, "--ours", "."]).status.success());
+    mount.check();
+}
