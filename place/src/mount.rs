@@ -3,6 +3,10 @@
 use crate::sys;
 use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::statfs::{
+    BPF_FS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, DEVPTS_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC,
+    SECURITYFS_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC, statfs,
+};
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -148,6 +152,34 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Err(io::Error::from_raw_os_error(nix::libc::ELOOP))
+}
+
+/// Filesystems whose files are the kernel's, by what `statfs` says of them.
+const KERNEL_FILESYSTEMS: [(FsType, &str); 9] = [
+    (PROC_SUPER_MAGIC, "proc"),
+    (SYSFS_MAGIC, "sysfs"),
+    (DEVPTS_SUPER_MAGIC, "devpts"),
+    (CGROUP_SUPER_MAGIC, "cgroup"),
+    (CGROUP2_SUPER_MAGIC, "cgroup2"),
+    (BPF_FS_MAGIC, "bpf"),
+    (DEBUGFS_MAGIC, "debugfs"),
+    (SECURITYFS_MAGIC, "securityfs"),
+    (TRACEFS_MAGIC, "tracefs"),
+];
+
+/// The filesystem of the kernel's own to which a directory belongs. Where it can't be asked, it is none.
+pub fn kernel_filesystem(dir: &Path) -> io::Result<Option<&'static str>> {
+    let over = mounts()?.into_iter().rev().find(|mount| mount.point == dir);
+    // To `statfs` it is like any other in memory, and in containers it is one.
+    if dir == Path::new("/dev") || over.as_ref().is_some_and(|mount| mount.kind == "devtmpfs") {
+        return Ok(Some("devtmpfs"));
+    }
+    if over.is_some_and(|mount| mount.kind == FS_TYPE) {
+        return Ok(None);
+    }
+    let Ok(found) = statfs(dir) else { return Ok(None) };
+    let known = KERNEL_FILESYSTEMS.iter().find(|(magic, _)| *magic == found.filesystem_type());
+    Ok(known.map(|(_, name)| *name))
 }
 
 /// How many symbolic links may follow each other, as in the kernel.

@@ -52,6 +52,48 @@ fn mistakes_are_told() {
     assert!(text(&output.stderr).contains("no MojaveFS is mounted"), "{}", text(&output.stderr));
 }
 
+/// In a mount namespace of its own: what is mounted by mistake is seen by nobody else, and ends soon.
+fn mount_apart(words: &[&str], dir: &std::path::Path) -> String {
+    let apart = ["-m", "timeout", "-k", "5", "20", MOJAVEFS, "mount", "--foreground"];
+    let output = Command::new("unshare").args(apart).args(words).current_dir(dir).output().expect("unshare runs");
+    assert_eq!(output.status.code(), Some(1), "{words:?}: {}", text(&output.stderr));
+    text(&output.stderr)
+}
+
+#[test]
+fn a_mount_may_not_hide_what_others_need() {
+    require_root!();
+    let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
+    crate::harness::sh(root.path(), "mkdir -p a/b && ln -s a link && ln -s /proc proc");
+    let refused = |store: &str, point: &str, says: &str| {
+        let error = mount_apart(&[store, point], root.path());
+        assert!(error.contains(says), "{store} on {point}: {error}");
+        let made = ["new", "a/new", "a/b/new"].iter().any(|name| root.path().join(name).exists());
+        assert!(!made, "{point}: no store is made");
+    };
+    refused("new", "/", "is the root of all there is");
+    let kernel_s =
+        [("/proc", "proc"), ("proc", "proc"), ("/sys", "sysfs"), ("/dev", "devtmpfs"), ("/dev/pts", "devpts")];
+    for (point, kind) in kernel_s {
+        refused("new", point, &format!("is the kernel's own ({kind})"));
+    }
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.procs").exists() {
+        refused("new", "/sys/fs/cgroup", "is the kernel's own (cgroup2)");
+    }
+    for point in ["/run", "/run/mojavefs"] {
+        refused("new", point, "holds the control sockets");
+    }
+    for (store, point) in [("a/new", "a"), ("a/b/new", "link"), ("link/b/new", "a"), ("a/b", "a")] {
+        refused(store, point, "holds the store");
+    }
+    refused("a/b", "link/b", "is the store itself");
+    let mount = Mount::new();
+    mount.umount();
+    let inside = mount.store().join("content");
+    let error = mount_apart(&[mount.store(), &inside].map(|path| path.to_str().expect("a path of text")), root.path());
+    assert!(error.contains("lies in the store"), "{error}");
+}
+
 #[test]
 fn a_dead_daemon_s_mount_is_cleared_by_force() {
     let mount = Mount::new();

@@ -62,6 +62,13 @@ impl Source {
         }
     }
 
+    fn store(&self) -> Option<&Path> {
+        match self {
+            Source::Store(dir) => Some(dir),
+            Source::Server(_) => None,
+        }
+    }
+
     fn into_text(self) -> OsString {
         match self {
             Source::Store(dir) => dir.into_os_string(),
@@ -75,8 +82,9 @@ impl Mount {
         if self.daemon {
             return self.become_daemon(embedded);
         }
-        let point = self.check_mountpoint()?;
-        let new = match Source::parse(&self.source)? {
+        let source = Source::parse(&self.source)?;
+        let point = self.check_mountpoint(&source)?;
+        let new = match source {
             Source::Store(store) => place::look(&store)?.becomes_new(),
             Source::Server(_) => false,
         };
@@ -94,10 +102,11 @@ impl Mount {
         Ok(code)
     }
 
-    /// The mountpoint must be a directory on which nothing of ours is mounted.
-    fn check_mountpoint(&self) -> Result<PathBuf, Fault> {
+    /// The mountpoint must be a directory on which nothing of ours is mounted, and that nobody needs as it is.
+    fn check_mountpoint(&self, source: &Source) -> Result<PathBuf, Fault> {
         let shown = self.mountpoint.display();
         let point = mount::resolve(&self.mountpoint).map_err(host_fault(&shown))?;
+        place::check_hides(&point, source.store())?;
         if mount::ours_at(&point).map_err(host_fault("read the mounts"))?.is_some() {
             if !mount::is_dead(&point) {
                 let text = format!("{shown} has a MojaveFS mounted already; unmount it with `mojavefs umount {shown}`");

@@ -1,10 +1,12 @@
-//! Where stores and keys lie: mistakes in their paths are told before anything is made.
+//! Where stores, keys and mounts lie: mistakes in their paths are told before anything is made.
 
 use super::host_fault;
+use crate::daemon;
+use crate::mount;
 use mojavefs::error::{Fault, FaultKind};
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is at the path of a store.
 #[derive(Clone, Copy, PartialEq)]
@@ -40,6 +42,42 @@ pub(super) fn look(store: &Path) -> Result<Found, Fault> {
         Err(e) if e.kind() == ErrorKind::NotFound => has_parent(store).map(|()| Found::Nothing),
         Err(e) => Err(host_fault(shown)(e)),
     }
+}
+
+/// Refuses to mount where it would hide what the machine, this daemon or others need.
+pub(super) fn check_hides(point: &Path, store: Option<&Path>) -> Result<(), Fault> {
+    let shown = point.display();
+    let refuse =
+        |why: String| Err(Fault::new(FaultKind::Invalid, format!("{shown} {why}; mount on another directory")));
+    if point == Path::new("/") {
+        return refuse("is the root of all there is, which the mount would hide".into());
+    }
+    if let Some(kind) = mount::kernel_filesystem(point).map_err(host_fault("read the mounts"))? {
+        return refuse(format!("is the kernel's own ({kind}), and programs need it"));
+    }
+    let sockets = real(&daemon::runtime_path());
+    if sockets.starts_with(point) {
+        return refuse(format!(
+            "holds the control sockets of daemons ({}), which the mount would hide",
+            sockets.display()
+        ));
+    }
+    match store.map(real) {
+        Some(store) if store == point => refuse("is the store itself".into()),
+        Some(store) if store.starts_with(point) => {
+            refuse(format!("holds the store {}, which the mount would hide", store.display()))
+        }
+        Some(store) if point.starts_with(&store) => {
+            refuse(format!("lies in the store {}, a part of which the mount would hide", store.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A path without symbolic links, also of what is still to be made in a directory that is there.
+fn real(path: &Path) -> PathBuf {
+    let parent = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    fs::canonicalize(path).ok().or_else(parent).unwrap_or_else(|| path.to_owned())
 }
 
 /// The directory in which something is to be made must be there: a missing one is a slip of the pen more often than not.

@@ -54,15 +54,20 @@ pub(crate) struct Daemon {
     processes: Mutex<HashMap<ViewId, u32>>,
 }
 
-/// Where daemons of this user put their sockets and logs.
-pub(crate) fn runtime_dir() -> io::Result<PathBuf> {
-    let dir = match geteuid().is_root() {
+/// Where daemons of this user put their sockets and logs, whether it is there or not.
+pub(crate) fn runtime_path() -> PathBuf {
+    match geteuid().is_root() {
         true => PathBuf::from("/run/mojavefs"),
         false => match std::env::var_os("XDG_RUNTIME_DIR") {
             Some(dir) => PathBuf::from(dir).join("mojavefs"),
             None => std::env::temp_dir().join(format!("mojavefs-{}", geteuid())),
         },
-    };
+    }
+}
+
+/// The same, made if it is missing.
+pub(crate) fn runtime_dir() -> io::Result<PathBuf> {
+    let dir = runtime_path();
     match fs::DirBuilder::new().mode(0o755).create(&dir) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             return Err(io::Error::new(e.kind(), format!("create {}: {e}", dir.display())));
