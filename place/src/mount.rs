@@ -14,6 +14,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// How the kernel calls our mounts.
 pub const FS_TYPE: &str = "fuse.mojavefs";
@@ -185,9 +187,31 @@ pub fn kernel_filesystem(dir: &Path) -> io::Result<Option<&'static str>> {
 /// How many symbolic links may follow each other, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// Whether the daemon behind a mount is gone.
-pub fn is_dead(point: &Path) -> bool {
-    matches!(fs::symlink_metadata(point), Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOTCONN | nix::libc::ECONNABORTED)))
+/// How it is with the daemon behind a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It answers.
+    Answers,
+    /// It is gone.
+    Dead,
+    /// It is there and does not answer.
+    Hangs,
+}
+
+/// How long a daemon may take to answer until it counts as one that hangs.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How it is with the daemon behind a mount: it is asked, whatever the kernel has cached.
+pub fn health(point: &Path) -> Health {
+    let (sender, answer) = channel();
+    let point = point.to_owned();
+    // Nobody waits for this thread: while its call is not answered, only the end of the process ends it.
+    std::thread::spawn(move || sender.send(sys::fresh_stat(&point)));
+    match answer.recv_timeout(ANSWER_TIME_MAX) {
+        Ok(Err(e)) if matches!(e.raw_os_error(), Some(nix::libc::ENOTCONN | nix::libc::ECONNABORTED)) => Health::Dead,
+        Ok(_) => Health::Answers,
+        Err(_) => Health::Hangs,
+    }
 }
 
 /// Takes a mount away; with `lazy` even while it is in use.

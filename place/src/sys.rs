@@ -222,6 +222,17 @@ pub fn flock(fd: BorrowedFd<'_>, how: c_int) -> io::Result<()> {
     check(c_long::from(unsafe { libc::flock(fd.as_raw_fd(), how) })).map(drop)
 }
 
+/// `statx(2)` that asks the filesystem, whatever the kernel has cached; of a symbolic link, of the link.
+pub fn fresh_stat(path: &std::path::Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let flags = libc::AT_STATX_FORCE_SYNC | libc::AT_SYMLINK_NOFOLLOW;
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is terminated; the kernel fills the structure in.
+    let result =
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_BASIC_STATS, stat.as_mut_ptr()) };
+    check(c_long::from(result)).map(drop)
+}
+
 /// What is known of a file without asking the filesystem that it lies on.
 pub struct CachedStat {
     /// Its type, as in `st_mode & S_IFMT`.

@@ -108,6 +108,49 @@ fn a_dead_daemon_s_mount_is_cleared_by_force() {
 }
 
 #[test]
+fn a_dead_daemon_s_mount_is_known_whatever_the_kernel_has_cached() {
+    let mount = Mount::new();
+    fs::metadata(mount.path()).expect("stat");
+    let daemon = mount.daemon();
+    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGKILL).expect("kill");
+    crate::harness::until("the daemon is gone", || !crate::harness::is_running(daemon));
+    let forced = mount.try_mount(&["--force"]);
+    assert!(forced.status.success(), "{}", text(&forced.stderr));
+    fs::metadata(mount.path()).expect("stat");
+    mount.crash();
+    mount.mount();
+}
+
+#[test]
+fn a_daemon_that_hangs_is_told_and_its_mount_taken_away_by_force() {
+    let mount = Mount::new();
+    mount.write("a", "x");
+    let daemon = mount.daemon();
+    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGSTOP).expect("stop it");
+    let [store, point] = [mount.store().to_owned(), mount.path()];
+    let run = |words: &[&str]| {
+        let mut command = Command::new("timeout");
+        command.args(["-s", "KILL", "60", MOJAVEFS]).args(words).stderr(std::process::Stdio::piped());
+        command
+    };
+    let tries = [
+        (run(&["umount"]).arg(&point).spawn(), "hangs; take the mount away with --force"),
+        (run(&["mount", "--force"]).args([&store, &point]).spawn(), "whose daemon hangs"),
+    ];
+    for (child, says) in tries {
+        let output = child.expect("it runs").wait_with_output().expect("wait");
+        assert!(output.status.code() == Some(1) && text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    }
+    let output = run(&["umount", "--force"]).arg(&point).output().expect("it runs");
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("unmounted, but its daemon hangs"), "{said}");
+    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGCONT).expect("let it go on");
+    crate::harness::until("the daemon is gone", || !crate::harness::is_running(daemon));
+    mount.mount();
+    assert_eq!(mount.read("a"), "x");
+}
+
+#[test]
 fn a_store_of_another_format_or_damaged_is_refused() {
     let mount = Mount::new();
     mount.umount();

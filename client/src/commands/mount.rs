@@ -3,7 +3,7 @@
 use super::{Embedded, host_fault, keygen, place};
 use crate::daemon::{self, Backend, Setup};
 use crate::limits::{MEMORY_BYTES, START_TIME_MAX};
-use crate::mount;
+use crate::mount::{self, Health};
 use crate::remote::Remote;
 use crate::speech::{err, out};
 use clap::Args;
@@ -108,9 +108,16 @@ impl Mount {
         let point = mount::resolve(&self.mountpoint).map_err(host_fault(&shown))?;
         place::check_hides(&point, source.store())?;
         if mount::ours_at(&point).map_err(host_fault("read the mounts"))?.is_some() {
-            if !mount::is_dead(&point) {
-                let text = format!("{shown} has a MojaveFS mounted already; unmount it with `mojavefs umount {shown}`");
-                return Err(Fault::new(FaultKind::Busy, text));
+            let refuse = |kind, text: &str| Err(Fault::new(kind, format!("{shown} has {text} {shown}`")));
+            match mount::health(&point) {
+                Health::Answers => {
+                    return refuse(FaultKind::Busy, "a MojaveFS mounted already; unmount it with `mojavefs umount");
+                }
+                Health::Hangs => {
+                    let text = "a MojaveFS mounted whose daemon hangs; unmount it with `mojavefs umount --force";
+                    return refuse(FaultKind::TimedOut, text);
+                }
+                Health::Dead => {}
             }
             if !self.force {
                 let text = format!("{shown} has a mount whose daemon is dead; clear it with --force");

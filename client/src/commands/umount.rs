@@ -5,7 +5,8 @@ use crate::control::ask;
 use crate::job::find::Filesystem;
 use crate::job::namespace;
 use crate::limits::{POLL_INTERVAL, STOP_TIME_MAX};
-use crate::{mount, sys};
+use crate::mount::{self, Health};
+use crate::sys;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::wire::SpecState;
@@ -31,13 +32,17 @@ impl Umount {
         let Some(found) = found else {
             return Err(Fault::new(FaultKind::NotFound, format!("no MojaveFS is mounted on {}", point.display())));
         };
-        let daemon = match mount::is_dead(&point) {
-            true => None,
-            false => daemon_of(&point)?,
+        let health = mount::health(&point);
+        let daemon = match health {
+            Health::Answers => daemon_of(&point)?,
+            Health::Dead | Health::Hangs => None,
         };
         if daemon.is_none() && !self.force {
-            let text = format!("the daemon behind {} is gone; clear the mount with --force", point.display());
-            return Err(Fault::new(FaultKind::Disconnected, text));
+            let (kind, how) = match health {
+                Health::Hangs => (FaultKind::TimedOut, "hangs; take the mount away with --force"),
+                _ => (FaultKind::Disconnected, "is gone; clear the mount with --force"),
+            };
+            return Err(Fault::new(kind, format!("the daemon behind {} {how}", point.display())));
         }
         if let Some(pid) = daemon.filter(|pid| !self.force && is_elsewhere(*pid)) {
             let text = format!(
@@ -62,6 +67,10 @@ impl Umount {
         }
         match daemon {
             Some(pid) => wait_gone(pid, process),
+            None if health == Health::Hangs => {
+                let text = "unmounted, but its daemon hangs and keeps the store until it goes on or is killed";
+                Err(Fault::new(FaultKind::TimedOut, text))
+            }
             None => Ok(ExitCode::SUCCESS),
         }
     }
