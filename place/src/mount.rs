@@ -90,6 +90,8 @@ pub struct MountInfo {
     pub source: PathBuf,
     /// The minor device number: the number of the FUSE connection.
     pub minor: u32,
+    /// Whose mount it is, as far as the filesystem says.
+    pub owner: Option<u32>,
 }
 
 /// Every mount this process sees, later ones over earlier ones.
@@ -105,7 +107,9 @@ fn parse(line: &[u8]) -> Option<MountInfo> {
     let mut rest = fields.skip_while(|field| *field != b"-");
     let kind = String::from_utf8_lossy(rest.nth(1)?).into_owned();
     let source = unescape(rest.next()?);
-    Some(MountInfo { point, kind, source, minor: device.split_once(':')?.1.parse().ok()? })
+    let mut options = rest.next().unwrap_or_default().split(|byte| *byte == b',');
+    let owner = options.find_map(|option| std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok());
+    Some(MountInfo { point, kind, source, minor: device.split_once(':')?.1.parse().ok()?, owner })
 }
 
 /// Undoes the kernel's `\040` for a space and its like.
@@ -273,10 +277,11 @@ mod tests {
 
     #[test]
     fn a_mount_with_odd_bytes_in_its_path_is_read() {
-        let line = br"36 35 0:52 / /mnt/a\040b rw,noatime master:1 - fuse.mojavefs /tmp/st\134ore rw,user_id=0";
+        let line =
+            br"36 35 0:52 / /mnt/a\040b rw,noatime master:1 - fuse.mojavefs /tmp/st\134ore rw,user_id=7,group_id=8";
         let mount = parse(line).expect("the line is whole");
         assert_eq!(mount.point, Path::new("/mnt/a b"));
         assert_eq!(mount.source, Path::new(r"/tmp/st\ore"));
-        assert_eq!((mount.kind.as_str(), mount.minor), (FS_TYPE, 52));
+        assert_eq!((mount.kind.as_str(), mount.minor, mount.owner), (FS_TYPE, 52, Some(7)));
     }
 }

@@ -59,6 +59,24 @@ fn only_the_owner_and_root_see_and_decide() {
     assert_eq!(mount.status().len(), 1);
 }
 
+#[test]
+fn only_the_owner_and_root_unmount() {
+    require_root!();
+    let mount = Mount::new();
+    let mojavefs = mount.beside("mojavefs");
+    fs::copy(MOJAVEFS, &mojavefs).expect("copy");
+    let refused = |how: &str| {
+        let script = format!("cd / && {} umount {how} {}", mojavefs.display(), mount.path().display());
+        let output = as_nobody(&mount, &script);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("belongs to user 0: only root or its owner may unmount it"), "{said}");
+    };
+    refused("");
+    refused("--force");
+    assert!(mount.status().is_empty());
+}
+
 /// What an ordinary user does with a store of their own: jobs, a daemon that is killed, and what it leaves.
 const OWN_MOUNT: &str = "
     trap 'cd /; mojavefs umount --force \"$PLACE/mnt\" 2>&1' EXIT

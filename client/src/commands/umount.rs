@@ -5,12 +5,13 @@ use crate::control::ask;
 use crate::job::find::Filesystem;
 use crate::job::namespace;
 use crate::limits::{POLL_INTERVAL, STOP_TIME_MAX};
-use crate::mount::{self, Health};
+use crate::mount::{self, Health, MountInfo};
 use crate::sys;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::wire::SpecState;
 use mojavefs::wire::control::{Answer, Ask};
+use nix::unistd::geteuid;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ impl Umount {
             Health::Answers => daemon_of(&point)?,
             Health::Dead | Health::Hangs => None,
         };
+        refuse_others(&found)?;
         if daemon.is_none() && !self.force {
             let (kind, how) = match health {
                 Health::Hangs => (FaultKind::TimedOut, "hangs; take the mount away with --force"),
@@ -91,6 +93,21 @@ fn daemon_of(point: &Path) -> Result<Option<u32>, Fault> {
         }
         Some((_, Answer::Daemon { pid, .. })) => Ok(Some(pid)),
         _ => Ok(None),
+    }
+}
+
+/// A mount is its owner's and root's to take away.
+fn refuse_others(found: &MountInfo) -> Result<(), Fault> {
+    let me = geteuid();
+    match found.owner.filter(|owner| !me.is_root() && *owner != me.as_raw()) {
+        Some(owner) => {
+            let text = format!(
+                "the mount on {} belongs to user {owner}: only root or its owner may unmount it",
+                found.point.display()
+            );
+            Err(Fault::new(FaultKind::AccessDenied, text))
+        }
+        None => Ok(()),
     }
 }
 
