@@ -341,3 +341,25 @@ fn a_path_that_may_be_two_in_conflict_is_written_in_full() {
     assert!(mount.mojavefs(&["commit", &id, "--ours", "."]).status.success());
     mount.check();
 }
+
+#[test]
+fn what_falls_with_a_speculation_is_named() {
+    let mount = Mount::new();
+    for words in [&["abort"][..], &["commit", "--ours", "."], &["commit", "--theirs", "."]] {
+        mount.write("a", "0\n");
+        let first = mount.held("echo 1 > a");
+        let second = mount.held("cat a > b");
+        assert!(mount.specrun(&["--no-wait"], "cat b > c").status.success());
+        let alone = mount.held("echo 1 > alone");
+        let third = mount.status().iter().find(|job| job["state"] == "voted").expect("it waits")["id"].to_string();
+        mount.write("a", "trunk\n");
+        let output = mount.mojavefs(&[words, &[&first]].concat());
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        let expected = format!("mojavefs: also undone, as depending on {first}: {second}, {third}\n");
+        assert_eq!(text(&output.stderr), expected, "{words:?}");
+        let output = mount.mojavefs(&["abort", &alone]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+        assert!(mount.status().is_empty());
+    }
+    mount.check();
+}

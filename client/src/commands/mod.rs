@@ -209,8 +209,17 @@ pub(crate) fn conflict_lines(conflicts: &[Conflict], more: u64) -> Vec<String> {
     lines
 }
 
+/// Who fell with a speculation.
+pub(crate) fn also_undone(outcome: &Outcome) -> Option<String> {
+    let others = outcome.undone.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    (!others.is_empty()).then(|| format!("also undone, as depending on {}: {others}", outcome.spec))
+}
+
 /// The answer to a decision, in words; refused commits are told in full.
 pub(crate) fn tell(outcome: &Outcome) -> ExitCode {
+    if let Some(also) = also_undone(outcome) {
+        err!("mojavefs: {also}");
+    }
     let changes = count(outcome.changes, "change");
     match outcome.state {
         SpecState::Committed => out!("committed {} ({changes})", outcome.spec),

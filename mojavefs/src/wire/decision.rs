@@ -122,12 +122,15 @@ pub struct Outcome {
     pub conflicts_more: u64,
     /// For a vote that is not final yet: who has yet to decide.
     pub waits_for: Vec<SpecId>,
+    /// The held and the decided speculations that were undone with it, as they depended on it.
+    pub undone: Vec<SpecId>,
 }
 
 impl Outcome {
     /// One without conflicts that waits for nobody.
     pub fn of(spec: SpecId, state: SpecState, changes: u64) -> Self {
-        Outcome { spec, state, changes, conflicts: Vec::new(), conflicts_more: 0, waits_for: Vec::new() }
+        let (conflicts, waits_for, undone) = Default::default();
+        Outcome { spec, state, changes, conflicts, conflicts_more: 0, waits_for, undone }
     }
 }
 

@@ -202,7 +202,7 @@ impl Coordinator {
         // What it owns beside its own it entered later: that falls with it.
         let event = Event::Abort { owner: job.owner(), spec, code: 1, retry: false };
         let aftermath = self.carry_out_abort(&mut state, &event)?;
-        Ok((outcome, aftermath))
+        Ok((Outcome { undone: aftermath.fallen_with(spec), ..outcome }, aftermath))
     }
 
     /// Undoes a speculation and everything on top of it.

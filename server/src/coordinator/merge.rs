@@ -151,9 +151,10 @@ impl Coordinator {
             return Ok((Outcome { spec, state, ..outcome }, Aftermath::default()));
         }
         let undone = self.replace(spec, again)?;
+        let fallen = undone.fallen_with(spec);
         aftermath.jobs.extend(undone.jobs);
         aftermath.undone.extend(undone.undone);
-        Ok((Outcome { spec, ..outcome }, aftermath))
+        Ok((Outcome { spec, undone: fallen, ..outcome }, aftermath))
     }
 }
 

@@ -79,6 +79,17 @@ pub(crate) struct Aftermath {
     pub(crate) jobs: Vec<Job>,
 }
 
+impl Aftermath {
+    /// The held and the decided ones that were undone with this one: nobody may be there any more who would notice.
+    fn fallen_with(&self, spec: SpecId) -> Vec<SpecId> {
+        let left_alone = |job: &&Job| job.is_held() || job.state == SpecState::Voted && job.parent.is_none();
+        let others = self.jobs.iter().filter(|job| job.spec != spec && !job.is_leg()).filter(left_alone);
+        let mut fallen: Vec<SpecId> = others.map(|job| job.spec).collect();
+        fallen.sort_unstable();
+        fallen
+    }
+}
+
 /// Everything undecided.
 pub(crate) struct Coordinator {
     store: Arc<Store>,

@@ -1,7 +1,7 @@
 //! What `specrun` says.
 
 use super::super::json::with_paths;
-use super::super::{conflict_lines, count, escaped, shown};
+use super::super::{also_undone, conflict_lines, count, escaped, shown};
 use crate::speech::{complain_inside, err};
 use mojavefs::id::SpecId;
 use mojavefs::wire::{Fall, Outcome, SpecState};
@@ -34,11 +34,11 @@ impl Voice {
                 SpecState::Aborted => "aborted",
                 _ => "held",
             };
-            let waits: Vec<u64> = outcome.waits_for.iter().map(|spec| spec.0).collect();
+            let numbers = |specs: &[SpecId]| specs.iter().map(|spec| spec.0).collect::<Vec<u64>>();
             err!(
                 "{}",
                 json!({"id": outcome.spec.0, "state": state, "changes": outcome.changes, "ms": ms, "exit": code,
-                       "waits_for": waits})
+                       "waits_for": numbers(&outcome.waits_for), "also_undone": numbers(&outcome.undone)})
             );
         } else if !self.quiet {
             let changes = count(outcome.changes, "change");
@@ -48,7 +48,10 @@ impl Voice {
                     err!("decided as {} ({changes}); final when {waits}; see `mojavefs status`", outcome.spec);
                 }
                 SpecState::Committed | SpecState::Voted => err!("committed {changes} in {ms:.1} ms"),
-                SpecState::Aborted => err!("rolled back {changes} (exit {code})"),
+                SpecState::Aborted => {
+                    err!("rolled back {changes} (exit {code})");
+                    also_undone(outcome).iter().for_each(|also| err!("specrun: {also}"));
+                }
                 // Said by the job itself, if its standard error is on the filesystem: beside it, it would be in its way.
                 _ => complain_inside(format_args!(
                     "held as {} ({changes}); see `mojavefs diff {}`\n",
