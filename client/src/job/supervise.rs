@@ -8,6 +8,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -71,13 +72,18 @@ impl<F: Fn() -> bool> Ground for F {
 /// A job that runs.
 pub(crate) struct Running {
     main: Pid,
-    deadline: Option<Instant>,
+    deadline: Cell<Option<Instant>>,
 }
 
 impl Running {
     /// Its main process.
     pub(crate) fn main(&self) -> Pid {
         self.main
+    }
+
+    /// Since then its command has not run: that time does not count.
+    pub(crate) fn has_stood_still(&self, since: Instant) {
+        self.deadline.set(self.deadline.get().and_then(|deadline| deadline.checked_add(since.elapsed())));
     }
 }
 
@@ -114,13 +120,15 @@ impl Supervisor {
         let main = Pid::from_raw(child.spawn()?.id().cast_signed());
         // What it holds of the command's output would keep that open.
         drop(child);
-        Ok(Running { main, deadline: limit.map(|limit| Instant::now() + limit) })
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        Ok(Running { main, deadline: Cell::new(deadline) })
     }
 
     /// Watches a command to its end, or to its limit, or until it has lost its ground.
     pub(crate) fn watch(&self, running: &Running, ground: &dyn Ground) -> io::Result<Ending> {
-        let Running { main, deadline } = *running;
+        let main = running.main;
         loop {
+            let deadline = running.deadline.get();
             if let Some(ending) = self.reap_until(main)? {
                 return Ok(ending);
             }
@@ -131,7 +139,9 @@ impl Supervisor {
                 return Ok(Ending::TimedOut);
             }
             self.wait(deadline, ground.bell())?;
+            let since = Instant::now();
             ground.attend(main);
+            running.has_stood_still(since);
             if self.pass_on(main)? {
                 ground.interrupt();
             }

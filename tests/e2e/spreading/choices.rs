@@ -6,6 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 #[test]
 fn on_read_decides_what_a_reader_gets() {
@@ -267,6 +268,24 @@ fn a_job_that_waits_can_be_stopped() {
     assert!(mount.mojavefs(&["commit", &id]).status.success());
     let after = mount.specrun(&["--on-read", "wait"], "cat f");
     assert_eq!(text(&after.stdout), "1\n");
+}
+
+#[test]
+fn a_time_limit_does_not_count_what_is_waited_for_at_the_end() {
+    let mount = Mount::new();
+    let limit = Duration::from_secs(2);
+    for (code, result) in [(0, "new\n"), (1, "old\n")] {
+        mount.write("data", "old\n");
+        let first = mount.start("first", &[], "echo new > data");
+        let since = Instant::now();
+        let mut job = mount.specrun_command(&["--timeout", "2"], "read line < data; echo $line > result");
+        let job = job.stderr(Stdio::piped()).spawn().expect("specrun runs");
+        until("it has ended", || mount.status().iter().any(|job| job["state"] == "done" || job["state"] == "voted"));
+        std::thread::sleep((limit + limit / 4).saturating_sub(since.elapsed()));
+        first.exit(code);
+        let output = job.wait_with_output().expect("it ends");
+        assert_eq!((output.status.code(), mount.read("result")), (Some(0), result.into()), "{}", text(&output.stderr));
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use options::{Cli, OnReadArg, Output};
 use output::Held;
 use std::cell::Cell;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use waiting::Awaited;
 use watch::{Settled, Watch};
 
@@ -190,13 +190,14 @@ impl Cli {
     fn watch(&self, watch: &Watch<'_>, running: &Running) -> Result<(u8, Verdict), Fault> {
         loop {
             let ending = watch.run(running)?;
+            let ended = Instant::now();
             let (code, verdict) = self.judge(ending);
             watch.end_all();
             // A failure may come of what did not happen, too; an end that was asked for does not.
             let by_itself = matches!(ending, Ending::Exited(0..128));
             let waits = !self.no_wait && by_itself && !matches!(verdict, Verdict::Hold);
             match watch.settle(running.main(), waits)? {
-                Settled::Back => {}
+                Settled::Back => running.has_stood_still(ended),
                 Settled::Yes => return Ok((code, verdict)),
                 Settled::Asked(signal) => return Ok((128 + signal as u8, Verdict::Abort)),
             }

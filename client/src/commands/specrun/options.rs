@@ -21,7 +21,7 @@ use std::time::Duration;
     after_help = "\
 Exit status: that of the command, 128+N if signal N killed it; or
     1  the command exited with 0 and was undone all the same (--commit-on, --ask)
-  124  it took longer than --timeout
+  124  the command ran longer than --timeout
   125  specrun itself failed
   126  the command cannot be executed
   127  the command was not found
@@ -40,7 +40,8 @@ pub(super) struct Cli {
     /// Show what was changed and ask what to do; without a terminal, leave undecided what would be committed
     #[arg(long)]
     pub(super) ask: bool,
-    /// Undo it if it takes longer, in seconds (or 5m, 2h); 0 is no limit
+    /// Undo it if the command runs longer, in seconds (or 5m, 2h); 0 is no limit. Run again from its start it has the whole
+    /// time again; waiting for other jobs after its end does not count (see --no-wait)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(super) timeout: Option<Duration>,
     /// The exit codes that count as success
