@@ -14,4 +14,4 @@ mod view;
 pub(crate) use mojavefs_place::{control, mount, sys};
 
 pub use commands::{Checked, Embedded, Serving, mojavefs_main, specrun_main};
-pub use daemon::Backend;
+pub use daemon::{Backend, Keep};

@@ -90,6 +90,11 @@ impl Server {
         Ok(Server { shared, threads: Mutex::new(threads.into_iter().flatten().collect()) })
     }
 
+    /// A store that was made when it was opened goes again when it closes: nobody has used it.
+    pub fn discard_if_new(&self) {
+        self.shared.store.discard_if_new();
+    }
+
     /// A session. `embedded`: the client lives in this process and is the only one.
     pub fn connect(&self, embedded: bool) -> Arc<dyn Connection> {
         Arc::new(Session::new(self.shared.clone(), embedded))

@@ -2,7 +2,7 @@
 
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::net::{Address, Key};
-use mojavefs_client::{Backend, Checked, Embedded, Serving};
+use mojavefs_client::{Backend, Checked, Embedded, Keep, Serving};
 use mojavefs_server::Server;
 use mojavefs_server::net;
 use mojavefs_server::store::{self, StoreError, StoreOptions};
@@ -12,6 +12,14 @@ use std::sync::Arc;
 
 struct BuiltIn;
 
+struct Kept(Server);
+
+impl Keep for Kept {
+    fn discard_if_new(&self) {
+        self.0.discard_if_new();
+    }
+}
+
 fn fault(error: StoreError) -> Fault {
     Fault::new(FaultKind::Io, error.to_string())
 }
@@ -19,7 +27,7 @@ fn fault(error: StoreError) -> Fault {
 impl Embedded for BuiltIn {
     fn open(&self, store: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault> {
         let server = Server::open(store, StoreOptions { memory_bytes, owner }).map_err(fault)?;
-        Ok(Backend { connection: server.connect(true), keep: Box::new(server) })
+        Ok(Backend { connection: server.connect(true), keep: Box::new(Kept(server)) })
     }
 
     fn serve(

@@ -210,6 +210,54 @@ fn jobs_of_a_mount_that_is_taken_away_by_force_say_that_they_were_undone() {
     assert!(!mount.exists("a"));
 }
 
+/// Where daemons of this user have their sockets.
+fn sockets() -> std::path::PathBuf {
+    let own = || match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) => std::path::PathBuf::from(dir).join("mojavefs"),
+        None => std::env::temp_dir().join(format!("mojavefs-{}", nix::unistd::geteuid())),
+    };
+    if nix::unistd::geteuid().is_root() { "/run/mojavefs".into() } else { own() }
+}
+
+#[test]
+fn sockets_of_daemons_that_were_killed_are_removed_and_those_of_others_kept() {
+    let (mount, other) = (Mount::new(), Mount::new());
+    let left = sockets().join(format!("{}.sock", mount.daemon()));
+    assert!(left.exists());
+    mount.crash();
+    assert!(left.exists(), "nobody was there to remove it");
+    mount.mount();
+    crate::harness::until("the socket is removed", || !left.exists());
+    assert!(mount.status().is_empty() && other.status().is_empty());
+    let own = sockets().join(format!("{}.sock", mount.daemon()));
+    mount.umount();
+    assert!(!own.exists());
+}
+
+#[test]
+fn a_mount_that_fails_leaves_nothing() {
+    require_root!();
+    let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
+    crate::harness::sh(root.path(), "mkdir mnt empty");
+    let names = || crate::harness::sh(root.path(), "find . | sort");
+    let before = names();
+    // What is there in its place is no FUSE device.
+    let no_device = "mount --bind /dev/null /dev/fuse && exec $0 mount --foreground $1 mnt";
+    // A daemon finds this out only when all else is done.
+    let no_place = "exec $0 mount --daemon $1 $PWD/missing";
+    for (store, script) in [("new", no_device), ("empty", no_device), ("new", no_place), ("empty", no_place)] {
+        let mut apart = Command::new("unshare");
+        apart.args(["-m", "sh", "-c", script, MOJAVEFS, store]).current_dir(root.path());
+        let child = apart.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn();
+        let child = child.expect("unshare runs");
+        let socket = sockets().join(format!("{}.sock", child.id()));
+        let output = child.wait_with_output().expect("it ends");
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains("mount on "), "{script}: {said}");
+        assert!(!socket.exists() && names() == before, "{script} with {store}: {}", names());
+    }
+}
+
 #[test]
 fn a_mountpoint_may_be_a_symbolic_link() {
     let mount = Mount::new();

@@ -2,6 +2,7 @@
 
 mod lease;
 mod listen;
+mod sockets;
 
 use crate::fuse::{self, Kernel};
 use crate::limits::LINGER_TIME_MAX;
@@ -14,13 +15,11 @@ use mojavefs::wire::{Connection, ConnectionExt, Request, ViewKind};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
-use std::any::Any;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -30,7 +29,18 @@ pub struct Backend {
     /// The session.
     pub connection: Arc<dyn Connection>,
     /// Dropped last.
-    pub keep: Box<dyn Any + Send>,
+    pub keep: Box<dyn Keep>,
+}
+
+/// What keeps a server running that lives in this process.
+pub trait Keep: Send {
+    /// A store that was made when it was opened goes again when it closes: nobody has used it.
+    fn discard_if_new(&self);
+}
+
+/// A server elsewhere.
+impl Keep for () {
+    fn discard_if_new(&self) {}
 }
 
 /// What a daemon serves, and where.
@@ -93,16 +103,20 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
     signals.thread_block().map_err(|e| fault("block signals")(e.into()))?;
     let Setup { backend, source, mountpoint } = setup;
     let dir = runtime_dir().map_err(fault("the directory for control sockets"))?;
-    let socket = dir.join(format!("{}.sock", std::process::id()));
-    let listener = bind(&socket).map_err(fault("the control socket"))?;
+    let (listener, socket) = sockets::bind(&dir).map_err(fault("the control socket"))?;
+    sweep_sockets(dir);
     let connection = backend.connection.clone();
     let notices = Arc::new(Notices::default());
     connection.set_notice_sink(notices.clone());
     let trunk = connection.view(Request::OpenView(ViewKind::Trunk))?;
-    let control = socket.to_string_lossy().into_owned();
+    let control = socket.path.to_string_lossy().into_owned();
     let view = Arc::new(View::new(connection.clone(), trunk.view, Role::Trunk, &control));
-    let kernel =
-        mount_trunk(&mountpoint, &source, view).map_err(|e| fault(&format!("mount on {}", mountpoint.display()))(e))?;
+    let kernel = mount_trunk(&mountpoint, &source, view).map_err(|e| {
+        // Nobody has seen it, and nobody is to find a store where there was none.
+        drop(connection.done(Request::CloseView(trunk.view)));
+        backend.keep.discard_if_new();
+        fault(&format!("mount on {}", mountpoint.display()))(e)
+    })?;
     notices.add(&kernel);
     let daemon = Arc::new(Daemon {
         connection,
@@ -110,7 +124,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
         trunk: trunk.view,
         mountpoint: mountpoint.clone(),
         source,
-        socket,
+        socket: socket.path.clone(),
         processes: Mutex::default(),
     });
     let leases = listen::start(listener, daemon.clone()).map_err(fault("listen"))?;
@@ -119,21 +133,22 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
     let result = until_unmounted(&kernel, &daemon.mountpoint).map_err(fault("answering the kernel"));
     leases.end();
     drop(daemon.connection.done(Request::CloseView(trunk.view)));
-    drop(fs::remove_file(&daemon.socket));
+    drop(socket);
     drop(daemon);
     drop(backend);
     result
 }
 
-fn bind(socket: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(socket) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+/// Removes what daemons that were killed have left, on a thread that nobody waits for.
+fn sweep_sockets(dir: PathBuf) {
+    let sweep = move || {
+        if let Err(error) = sockets::sweep(&dir) {
+            tracing::warn!("removing old sockets from {}: {error}", dir.display());
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("mojavefs-sweep".into()).spawn(sweep) {
+        tracing::warn!("a thread that removes old sockets: {error}");
     }
-    let listener = UnixListener::bind(socket)?;
-    // Anybody may ask; the kernel says who is asking.
-    fs::set_permissions(socket, fs::Permissions::from_mode(0o666))?;
-    Ok(listener)
 }
 
 fn mount_trunk(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
@@ -147,7 +162,12 @@ fn mount_trunk(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Ke
     }
     let detached = mount::detached(source.as_bytes(), MountOptions { others: true, privileged: true })?;
     let kernel = fuse::serve(detached.device, view)?;
-    mount::attach(&detached.mount, point)?;
+    if let Err(error) = mount::attach(&detached.mount, point) {
+        // With its mount the kernel that is answered ends.
+        drop(detached.mount);
+        drop(kernel.join());
+        return Err(error);
+    }
     Ok(kernel)
 }
 

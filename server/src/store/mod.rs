@@ -94,6 +94,10 @@ pub struct Store {
     lock: Option<Flock<File>>,
     /// Only looked at: nothing is written, not even at the end.
     read_only: bool,
+    /// What opening it has made.
+    made: open::Made,
+    /// What was made goes when it is closed.
+    unwanted: AtomicBool,
 }
 
 /// Intervals whose versions still carry their number.
@@ -287,7 +291,9 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if !self.read_only
+        if self.unwanted.load(Ordering::SeqCst) {
+            self.discard();
+        } else if !self.read_only
             && let Ok(db) = self.db()
             && let Err(error) = self.sync().and_then(|()| db.flush())
         {

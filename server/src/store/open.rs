@@ -16,10 +16,21 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The oldest format that is taken up.
 const OLDEST_FORMAT: u64 = 2;
+
+/// What opening a store has made.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Made {
+    /// Nothing: it was there.
+    Nothing,
+    /// The store, in an empty directory.
+    Store,
+    /// The store and its directory.
+    Directory,
+}
 
 impl Store {
     /// Opens the store in `dir`, making a new one in an empty or missing directory. What was undecided and not held is
@@ -30,6 +41,11 @@ impl Store {
         let opened = take_lock(dir, true).and_then(|lock| match Self::open_locked(dir, options, fresh) {
             Ok(mut store) => {
                 store.lock = lock;
+                store.made = match (fresh, missing) {
+                    (false, _) => Made::Nothing,
+                    (true, false) => Made::Store,
+                    (true, true) => Made::Directory,
+                };
                 Ok(store)
             }
             Err(error) => {
@@ -44,6 +60,21 @@ impl Store {
             let _ = fs::remove_dir(dir);
         }
         opened
+    }
+
+    /// A store that was made when it was opened goes again when it closes: nobody has used it.
+    pub(crate) fn discard_if_new(&self) {
+        self.unwanted.store(self.made != Made::Nothing, Ordering::SeqCst);
+    }
+
+    /// Closes the records, and removes what opening has made. The lock is still held.
+    pub(super) fn discard(&mut self) {
+        *self.db.write() = Err("the store was discarded".into());
+        discard(&self.dir);
+        if self.made == Made::Directory {
+            // Whatever somebody else has put there meanwhile stays.
+            let _ = fs::remove_dir(&self.dir);
+        }
     }
 
     fn open_locked(dir: &Path, options: StoreOptions, fresh: bool) -> Result<Self, StoreError> {
@@ -114,6 +145,8 @@ impl Store {
             room: Room::at(dir),
             lock,
             read_only,
+            made: Made::Nothing,
+            unwanted: AtomicBool::new(false),
         })
     }
 

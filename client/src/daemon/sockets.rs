@@ -1,0 +1,68 @@
+//! The control sockets of this user's daemons: each listens on its own, and removes those of daemons that were killed.
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+/// A control socket, removed when this is dropped.
+pub(super) struct Socket {
+    pub(super) path: PathBuf,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+/// Listens on this process's own socket.
+pub(super) fn bind(dir: &Path) -> io::Result<(UnixListener, Socket)> {
+    let path = dir.join(format!("{}.sock", std::process::id()));
+    // Between its making and listening nobody may take it for one that was left.
+    let _starting = lock(dir, FlockArg::LockShared)?;
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    let socket = Socket { path };
+    // Anybody may ask; the kernel says who is asking.
+    fs::set_permissions(&socket.path, fs::Permissions::from_mode(0o666))?;
+    Ok((listener, socket))
+}
+
+/// Removes the sockets that nobody listens on. Waits until no daemon is about to listen.
+pub(super) fn sweep(dir: &Path) -> io::Result<()> {
+    let _alone = lock(dir, FlockArg::LockExclusive)?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        let is_socket = path.extension().is_some_and(|end| end == "sock") && entry.file_type()?.is_socket();
+        if is_socket && is_abandoned(&path) {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether nobody listens on a socket. Waits for nobody: one whose queue is full has a listener.
+fn is_abandoned(path: &Path) -> bool {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let Ok(caller) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else { return false };
+    UnixAddr::new(path).is_ok_and(|address| connect(caller.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED))
+}
+
+/// Held by this user only: others can't open the file.
+fn lock(dir: &Path, how: FlockArg) -> io::Result<Flock<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock"))?;
+    Flock::lock(file, how).map_err(|(_, errno)| errno.into())
+}
