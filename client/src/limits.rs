@@ -22,6 +22,10 @@ pub const START_TIME_MAX: Duration = Duration::from_secs(120);
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long after an unmount copies of the mount in other namespaces may keep it alive.
 pub const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a failure that repeats itself is not told again.
+pub const REPEATED_INTERVAL: Duration = Duration::from_secs(60);
+/// How long after a failure the mounts are read again.
+pub const MOUNTS_PAUSE: Duration = Duration::from_millis(200);
 /// How often something that gives no signal is looked at again.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long the processes of a job may take to end after `SIGKILL`.

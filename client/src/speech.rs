@@ -1,14 +1,32 @@
 //! What programs say: lines on standard output and error, where writing may fail.
 
+use crate::limits::REPEATED_INTERVAL;
 use std::fmt::Arguments;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::sync::OnceLock;
+use std::time::Instant;
 
 /// What a program that wrote into a closed pipe ends with, as the shell names that signal.
 const EXIT_PIPE: i32 = 128 + nix::libc::SIGPIPE;
 
 static STDERR: OnceLock<File> = OnceLock::new();
+
+/// A failure that may repeat itself without end: it is told once, and again when it still happens after a while.
+#[derive(Default)]
+pub(crate) struct Repeated {
+    told: Option<Instant>,
+}
+
+impl Repeated {
+    /// It has happened (again).
+    pub(crate) fn tell(&mut self, tell: impl FnOnce()) {
+        if self.told.is_none_or(|told| told.elapsed() >= REPEATED_INTERVAL) {
+            self.told = Some(Instant::now());
+            tell();
+        }
+    }
+}
 
 /// From now on error lines go there: standard error itself belongs to a job.
 pub(crate) fn set_stderr(file: File) {

@@ -6,6 +6,7 @@ mod checkpoint;
 mod conflicts;
 mod copying;
 mod crash;
+mod daemon;
 mod damage;
 mod disk;
 mod filesystem;

@@ -5,9 +5,10 @@ mod listen;
 mod sockets;
 
 use crate::fuse::{self, Kernel};
-use crate::limits::LINGER_TIME_MAX;
+use crate::limits::{LINGER_TIME_MAX, MOUNTS_PAUSE};
 use crate::mount::{self, MountOptions};
 use crate::notify::Notices;
+use crate::speech::Repeated;
 use crate::view::{Role, View};
 use mojavefs::error::Fault;
 use mojavefs::id::ViewId;
@@ -182,17 +183,27 @@ pub(crate) fn ending_signals() -> SigSet {
 /// jobs elsewhere, where the host does not propagate unmounts, keep nothing alive.
 fn until_unmounted(kernel: &Arc<Kernel>, point: &Path) -> io::Result<()> {
     let (sender, over) = channel();
-    if let Some(found) = mount::ours_at(point)? {
-        let gone = sender.clone();
-        let watch = move || match mount::wait_until_gone(found.minor) {
-            Ok(()) => {
-                std::thread::sleep(LINGER_TIME_MAX);
-                drop(gone.send(Ok(())));
-            }
-            Err(error) => tracing::error!("watching the mounts: {error}"),
+    let (gone, at) = (sender.clone(), point.to_owned());
+    let watch = move || {
+        let mut failures = Repeated::default();
+        let mut insist = |error: io::Error| {
+            failures.tell(|| tracing::error!("watching the mounts, which is tried again: {error}"));
+            std::thread::sleep(MOUNTS_PAUSE);
         };
-        std::thread::Builder::new().name("mojavefs-watch".into()).spawn(watch)?;
-    }
+        let found = loop {
+            match mount::ours_at(&at) {
+                Ok(found) => break found,
+                Err(error) => insist(error),
+            }
+        };
+        let Some(found) = found else { return };
+        while let Err(error) = mount::wait_until_gone(found.minor) {
+            insist(error);
+        }
+        std::thread::sleep(LINGER_TIME_MAX);
+        drop(gone.send(Ok(())));
+    };
+    std::thread::Builder::new().name("mojavefs-watch".into()).spawn(watch)?;
     let kernel = kernel.clone();
     let join = move || drop(sender.send(kernel.join()));
     std::thread::Builder::new().name("mojavefs-join".into()).spawn(join)?;
