@@ -1,6 +1,8 @@
 //! What a daemon goes through and goes on.
 
 use crate::harness::{MOJAVEFS, Mount, text, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -29,7 +31,8 @@ impl Foreground {
 
 impl Drop for Foreground {
     fn drop(&mut self) {
-        let _ = self.daemon.kill();
+        // It takes its mount away.
+        let _ = kill(Pid::from_raw(self.daemon.id().cast_signed()), Signal::SIGTERM);
         let _ = self.daemon.wait();
     }
 }
@@ -65,4 +68,16 @@ fn a_daemon_that_could_not_read_the_mounts_for_a_moment_still_sees_that_its_own_
     let took = began.elapsed();
     copy.kill().and_then(|()| copy.wait().map(drop)).expect("end the copy");
     assert!(took < std::time::Duration::from_secs(10), "unmounting took {took:?}");
+}
+
+#[test]
+fn a_daemon_that_is_ended_by_a_signal_takes_its_mount_away() {
+    let mount = Mount::new();
+    mount.write("a", "x");
+    let daemon = mount.daemon();
+    kill(daemon, Signal::SIGTERM).expect("end it");
+    until("the daemon is gone", || !crate::harness::is_running(daemon));
+    assert!(fs::read_dir(mount.path()).expect("no mount is left").next().is_none());
+    mount.mount();
+    assert_eq!(mount.read("a"), "x");
 }

@@ -93,15 +93,14 @@ pub(crate) fn runtime_dir() -> io::Result<PathBuf> {
     Ok(dir)
 }
 
-/// Serves until the mount is gone. `ready` is called once the filesystem can be used.
+/// Serves until the mount is gone. `ready` is called once the filesystem can be used. The [signals](ending_signals) that end
+/// it are blocked in every thread.
 pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
     let fault = |what: &str| {
         let what = what.to_owned();
         move |e: io::Error| Fault::new(mojavefs::error::FaultKind::Io, format!("{what}: {e}"))
     };
-    // Blocked before the first thread starts, so that only the one that waits for them gets them.
     let signals = ending_signals();
-    signals.thread_block().map_err(|e| fault("block signals")(e.into()))?;
     let Setup { backend, source, mountpoint } = setup;
     let dir = runtime_dir().map_err(fault("the directory for control sockets"))?;
     let (listener, socket) = sockets::bind(&dir).map_err(fault("the control socket"))?;
