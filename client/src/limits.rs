@@ -26,6 +26,12 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 pub const REPEATED_INTERVAL: Duration = Duration::from_secs(60);
 /// How long after a failure the mounts are read again.
 pub const MOUNTS_PAUSE: Duration = Duration::from_millis(200);
+/// The most connections of one ordinary user to a control socket.
+pub const CONNECTIONS_PER_USER_MAX: u64 = 512;
+/// They are also no more than one for so many descriptors that the daemon may have: an idle one takes two.
+pub const CONNECTIONS_SHARE: u64 = 8;
+/// How long accepting rests after an error: most of them are for want of descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often something that gives no signal is looked at again.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long the processes of a job may take to end after `SIGKILL`.

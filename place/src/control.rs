@@ -64,8 +64,14 @@ pub fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<Optio
 
 /// Asks the daemon one thing.
 pub fn ask(stream: &UnixStream, ask: &Ask, fd: Option<&OwnedFd>) -> Result<(Answer, Option<OwnedFd>), Fault> {
-    send(stream, ask, fd).map_err(lost)?;
-    answer(stream)
+    match send(stream, ask, fd) {
+        Ok(()) => answer(stream),
+        // It may have refused the connection before it was asked anything.
+        Err(error) => match receive(stream) {
+            Ok(Some((Answer::Refused(fault), _))) => Err(fault),
+            _ => Err(lost(error)),
+        },
+    }
 }
 
 /// Puts a question to the daemon whose [`answer`] is taken later.

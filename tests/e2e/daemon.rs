@@ -2,10 +2,13 @@
 
 use crate::harness::{MOJAVEFS, Mount, text, until};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Pid;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 /// The daemon of a mount, started by a command of the test's own, with its log.
 struct Foreground {
@@ -22,6 +25,11 @@ impl Foreground {
         command.args(&before[1..]).args([MOJAVEFS, "mount", "--foreground"]).arg(mount.store()).arg(mount.path());
         let daemon = command.stderr(File::create(&log).expect("a log")).spawn().expect("it runs");
         Foreground { daemon, log }
+    }
+
+    /// Until it can be used.
+    fn wait(&self, mount: &Mount) {
+        until("it is mounted", || mount.mojavefs(&["status"]).status.success());
     }
 
     fn log(&self) -> String {
@@ -70,6 +78,23 @@ fn a_daemon_that_could_not_read_the_mounts_for_a_moment_still_sees_that_its_own_
     assert!(took < std::time::Duration::from_secs(10), "unmounting took {took:?}");
 }
 
+/// The descriptors of a daemon that has few.
+const FEW: &str = "--nofile=400:400";
+/// As many connections as a user may have to it, and one more.
+const FULL: &str = "
+import os, select, socket, sys
+def call():
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sys.argv[1])
+    return s
+calls = [call() for _ in range(50)]
+over = call()
+assert b'user 65534 has 50 connections' in over.makefile('rb').read(), 'one too many'
+assert not select.select(calls, [], [], 0)[0], 'the others wait'
+print('full', flush=True)
+sys.stdin.read()
+";
+
 #[test]
 fn a_daemon_that_is_ended_by_a_signal_takes_its_mount_away() {
     let mount = Mount::new();
@@ -80,4 +105,71 @@ fn a_daemon_that_is_ended_by_a_signal_takes_its_mount_away() {
     assert!(fs::read_dir(mount.path()).expect("no mount is left").next().is_none());
     mount.mount();
     assert_eq!(mount.read("a"), "x");
+}
+
+#[test]
+fn no_user_takes_all_connections_of_a_daemon() {
+    require_root!();
+    let mount = Mount::new();
+    let daemon = Foreground::start(&mount, &["prlimit", FEW]);
+    daemon.wait(&mount);
+    let mojavefs = mount.beside("mojavefs");
+    fs::copy(MOJAVEFS, &mojavefs).expect("copy");
+    let as_nobody = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--", program]);
+        command.current_dir(mount.path());
+        command
+    };
+    let status = || as_nobody(mojavefs.to_str().expect("a path of text")).arg("status").output().expect("it runs");
+    let socket = format!("/run/mojavefs/{}.sock", mount.daemon());
+    let mut crowd = as_nobody("/usr/bin/python3");
+    crowd.args(["-c", FULL, &socket]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut crowd = crowd.spawn().expect("python runs");
+    let mut line = String::new();
+    BufReader::new(crowd.stdout.take().expect("its output")).read_line(&mut line).expect("text");
+    assert_eq!(line, "full\n");
+    for _ in 0..20 {
+        let refused = status();
+        let said = text(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && said.contains("has 50 connections to the daemon"), "{said}");
+    }
+    assert!(mount.status().is_empty(), "root is not bound");
+    drop(crowd.stdin.take());
+    assert!(crowd.wait().expect("wait").success());
+    until("the connections are given back", || status().status.success());
+}
+
+#[test]
+fn a_daemon_without_descriptors_waits_for_some_and_says_so_once() {
+    require_root!();
+    let mount = Mount::new();
+    let daemon = Foreground::start(&mount, &["prlimit", FEW]);
+    daemon.wait(&mount);
+    let address = UnixAddr::new(format!("/run/mojavefs/{}.sock", mount.daemon()).as_str()).expect("an address");
+    let calls = std::cell::RefCell::new(Vec::new());
+    // Callers that nobody accepts are queued; more than fit are sent away.
+    let call = || {
+        let caller = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).expect("a socket");
+        if connect(caller.as_raw_fd(), &address).is_ok() {
+            calls.borrow_mut().push(caller);
+        }
+    };
+    let told = || daemon.log().matches("the control socket: Too many open files").count();
+    until("no descriptor is left", || {
+        call();
+        told() > 0
+    });
+    let spent = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.daemon.id())).expect("stat");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+        fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+    };
+    let before = spent();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(spent() - before < 50, "it rests: {} of 200 ticks", spent() - before);
+    assert_eq!(told(), 1, "{}", daemon.log());
+    calls.borrow_mut().clear();
+    assert!(mount.status().is_empty());
+    assert_eq!(told(), 1, "{}", daemon.log());
 }

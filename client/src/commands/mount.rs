@@ -205,6 +205,7 @@ impl Mount {
     }
 
     fn serve(&self, embedded: &dyn Embedded, mountpoint: PathBuf, ready: impl FnOnce()) -> Result<ExitCode, Fault> {
+        daemon::raise_descriptors();
         // Blocked before the first thread starts, also of the store's, so that only the one that waits for them gets them.
         daemon::ending_signals().thread_block().map_err(|e| host_fault("block signals")(e.into()))?;
         let owner = (geteuid().as_raw(), getegid().as_raw());

@@ -82,16 +82,18 @@ impl Umount {
 /// outside.
 fn daemon_of(point: &Path) -> Result<Option<u32>, Fault> {
     let answer = || {
-        let filesystem = Filesystem::find(Some(point)).ok()?;
-        let answer = ask(&filesystem.connect().ok()?, &Ask::Hello, None).ok()?.0;
-        Some((filesystem.view, answer))
+        let filesystem = Filesystem::find(Some(point))?;
+        let answer = ask(&filesystem.connect()?, &Ask::Hello, None)?.0;
+        Ok::<_, Fault>((filesystem.view, answer))
     };
     match answer() {
-        Some((view, Answer::Daemon { trunk, .. })) if view != trunk => {
+        Ok((view, Answer::Daemon { trunk, .. })) if view != trunk => {
             let text = format!("{} shows a job's own view here; unmount it outside of the job", point.display());
             Err(Fault::new(FaultKind::Busy, text))
         }
-        Some((_, Answer::Daemon { pid, .. })) => Ok(Some(pid)),
+        Ok((_, Answer::Daemon { pid, .. })) => Ok(Some(pid)),
+        // It is there and has too much to do.
+        Err(fault) if fault.kind == FaultKind::Busy => Err(fault),
         _ => Ok(None),
     }
 }

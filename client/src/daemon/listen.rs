@@ -2,9 +2,11 @@
 
 use super::Daemon;
 use super::lease::Lease;
+use super::seats::Seats;
 use crate::control::{receive, send, unexpected};
-use crate::limits::{AWAIT_STEP, STOP_TIME_MAX};
+use crate::limits::{ACCEPT_PAUSE, AWAIT_STEP, STOP_TIME_MAX};
 use crate::notify::News;
+use crate::speech::Repeated;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::FileKind;
 use mojavefs::id::{Ino, SpecId, ViewId};
@@ -37,40 +39,60 @@ pub(super) struct Leases {
     socket: PathBuf,
 }
 
+/// What accepts connections.
+struct Door {
+    daemon: Arc<Daemon>,
+    open: Arc<Mutex<HashMap<u64, UnixStream>>>,
+    seats: Arc<Seats>,
+    next: AtomicU64,
+}
+
 pub(super) fn start(listener: UnixListener, daemon: Arc<Daemon>) -> io::Result<Leases> {
     let open: Arc<Mutex<HashMap<u64, UnixStream>>> = Arc::default();
     let ending = Arc::new(AtomicBool::new(false));
     let leases = Leases { open: open.clone(), ending: ending.clone(), socket: daemon.socket.clone() };
-    let next = AtomicU64::new(1);
+    let door = Door { daemon, open, seats: Seats::new(), next: AtomicU64::new(1) };
     let accept = move || {
+        let mut failures = Repeated::default();
         for stream in listener.incoming() {
             if ending.load(Ordering::SeqCst) {
                 return;
             }
-            let stream = match stream {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::error!("accept on the control socket: {error}");
-                    continue;
-                }
-            };
-            let number = next.fetch_add(1, Ordering::SeqCst);
-            if let Ok(copy) = stream.try_clone() {
-                open.lock().insert(number, copy);
-            }
-            let (daemon, open_here) = (daemon.clone(), open.clone());
-            let work = move || {
-                answer(&daemon, &stream);
-                open_here.lock().remove(&number);
-            };
-            if let Err(error) = std::thread::Builder::new().name("mojavefs-control".into()).spawn(work) {
-                tracing::error!("a thread for a control connection: {error}");
-                open.lock().remove(&number);
+            if let Err(error) = stream.and_then(|stream| door.admit(stream)) {
+                failures.tell(|| tracing::error!("a connection to the control socket: {error}"));
+                std::thread::sleep(ACCEPT_PAUSE);
             }
         }
     };
     std::thread::Builder::new().name("mojavefs-accept".into()).spawn(accept)?;
     Ok(leases)
+}
+
+impl Door {
+    /// Answers a connection on a thread of its own, or with a refusal if its user has too many.
+    fn admit(&self, stream: UnixStream) -> io::Result<()> {
+        let peer = getsockopt(&stream, PeerCredentials)?;
+        let caller = Caller { uid: peer.uid(), pid: peer.pid().cast_unsigned() };
+        let seat = match self.seats.take(caller.uid) {
+            Ok(seat) => seat,
+            Err(fault) => {
+                // There is room for so little in any socket: nothing is waited for.
+                drop(send(&stream, &Answer::Refused(fault), None));
+                return Ok(());
+            }
+        };
+        let number = self.next.fetch_add(1, Ordering::SeqCst);
+        self.open.lock().insert(number, stream.try_clone()?);
+        let (daemon, open) = (self.daemon.clone(), self.open.clone());
+        let work = move || {
+            answer(&daemon, caller, &stream);
+            open.lock().remove(&number);
+            drop(stream);
+            drop(seat);
+        };
+        let thread = std::thread::Builder::new().name("mojavefs-control".into()).spawn(work);
+        thread.map(drop).inspect_err(|_| drop(self.open.lock().remove(&number)))
+    }
 }
 
 impl Leases {
@@ -88,11 +110,7 @@ impl Leases {
 }
 
 /// Answers one connection until it ends, which ends its lease.
-fn answer(daemon: &Arc<Daemon>, stream: &UnixStream) {
-    let caller = match getsockopt(stream, PeerCredentials) {
-        Ok(peer) => Caller { uid: peer.uid(), pid: peer.pid().cast_unsigned() },
-        Err(error) => return tracing::error!("who is calling: {error}"),
-    };
+fn answer(daemon: &Arc<Daemon>, caller: Caller, stream: &UnixStream) {
     let mut lease = None;
     let writing = Arc::new(Mutex::new(()));
     loop {

@@ -2,6 +2,7 @@
 
 mod lease;
 mod listen;
+mod seats;
 mod sockets;
 
 use crate::fuse::{self, Kernel};
@@ -91,6 +92,13 @@ pub(crate) fn runtime_dir() -> io::Result<PathBuf> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     Ok(dir)
+}
+
+/// Before anything is opened: each kernel that is answered, each connection and each file takes descriptors.
+pub(crate) fn raise_descriptors() {
+    if let Err(error) = seats::raise_descriptors() {
+        tracing::warn!("raising the limit of descriptors: {error}");
+    }
 }
 
 /// Serves until the mount is gone. `ready` is called once the filesystem can be used. The [signals](ending_signals) that end
