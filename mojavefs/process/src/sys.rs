@@ -233,6 +233,48 @@ pub(crate) fn page_descriptors(fd: i32, page: usize, into: &mut [u64]) -> Result
     Ok(bytes / 8)
 }
 
+/// `struct pm_scan_arg` of `linux/fs.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    found: u64,
+    found_max: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `struct page_region`: addresses, and what is found there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Region {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    categories: u64,
+}
+
+/// `PAGEMAP_SCAN`
+const SCAN: usize = 0xC060_6610;
+/// `PAGE_IS_PFNZERO`
+const IS_ZERO_PAGE: u64 = 1 << 5;
+
+/// Where from `start` to `end` the kernel has mapped its page of zeros, of which no memory is made before it is written to.
+/// `fd` is a `/proc/PID/pagemap`. Returns how many regions, and where it has come to: before `end` if there are more.
+pub(crate) fn zero_pages(fd: i32, start: usize, end: usize, into: &mut [Region]) -> Result<(usize, usize)> {
+    let mut scan = Scan { start: start as u64, end: end as u64, ..Scan::default() };
+    (scan.size, scan.found, scan.found_max) = (size_of::<Scan>() as u64, into.as_mut_ptr() as u64, into.len() as u64);
+    (scan.category_mask, scan.return_mask) = (IS_ZERO_PAGE, IS_ZERO_PAGE);
+    let count = plain(libc::SYS_ioctl, &[fd_arg(fd), SCAN, &raw mut scan as usize])?;
+    Ok((count, scan.walk_end as usize))
+}
+
 /// A piece of memory, for the kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

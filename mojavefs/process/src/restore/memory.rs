@@ -2,15 +2,18 @@
 //!
 //! After a fork a page that this process has changed is mapped by it alone, and its page descriptor says so (bit 56); one
 //! that it shares with the checkpoint is as it was. So only what was changed is copied, from the sleeping checkpoint.
+//!
+//! Memory that was only read is the kernel's page of zeros, which everybody shares: it counts as not there.
 
 #![allow(unsafe_code)]
 
 use super::{Failure, Scratch, What};
 use crate::arena::Arena;
-use crate::limits::{PAGES_STEP, PIECES_STEP};
+use crate::limits::{PAGES_STEP, PIECES_STEP, ZEROS_STEP};
 use crate::maps::{self, Mapping};
 use crate::proc::ProcPath;
-use crate::sys::{self, Errno, Piece};
+use crate::sys::{self, Errno, Piece, Region};
+use core::ops::Range;
 
 const PAGE: usize = 4096;
 
@@ -56,11 +59,11 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
         its_memory: open(checkpoint, b"/mem").what("its memory: the checkpoint is gone")?,
         distrust,
     };
-    let Scratch { text_a, text_b, maps_a, maps_b, pages_a, pages_b, pieces, .. } = &mut arena.scratch;
+    let Scratch { text_a, text_b, maps_a, maps_b, pages_a, pages_b, pieces, zeros, .. } = &mut arena.scratch;
     let (text_a, count_a) = maps::read(0, text_a, maps_a).what("its memory: no list of mappings")?;
     let (text_b, count_b) = maps::read(checkpoint, text_b, maps_b).what("its memory: the checkpoint is gone")?;
     let (maps_a, maps_b) = (&maps_a[..count_a], &maps_b[..count_b]);
-    let mut work = Work { sources, maps: maps_a, pages_a, pages_b, window: 0..0, pieces, pieces_count: 0 };
+    let mut work = Work { sources, maps: maps_a, pages_a, pages_b, window: 0..0, pieces, pieces_count: 0, zeros };
     let result = each_part(maps_a, maps_b, |start, end, here, there| {
         let skipped = own.contains(&start)
             || here.is_some_and(|map| map.is_kernels(text_a))
@@ -140,6 +143,24 @@ fn map_again(start: usize, end: usize, map: &Mapping, name: &[u8]) -> Result<(),
     mapped.what(what)
 }
 
+/// Clears the descriptors of pages of zeros; whether there were any.
+fn forget_zeros(fd: i32, window: &Range<usize>, pages: &mut [u64], zeros: &mut [Region]) -> sys::Result<bool> {
+    let (mut at, end, mut any) = (window.start * PAGE, window.end * PAGE, false);
+    while at < end {
+        let (count, reached) = sys::zero_pages(fd, at, end, zeros)?;
+        for zeros in &zeros[..count] {
+            let number = |address: u64| address as usize / PAGE - window.start;
+            pages[number(zeros.start)..number(zeros.end)].fill(0);
+            any = true;
+        }
+        if reached <= at {
+            return Err(Errno(libc::EIO));
+        }
+        at = reached;
+    }
+    Ok(any)
+}
+
 struct Work<'s> {
     sources: Sources,
     /// What is mapped here.
@@ -148,9 +169,10 @@ struct Work<'s> {
     pages_a: &'s mut [u64; PAGES_STEP],
     pages_b: &'s mut [u64; PAGES_STEP],
     /// Numbers of pages.
-    window: core::ops::Range<usize>,
+    window: Range<usize>,
     pieces: &'s mut [Piece; PIECES_STEP],
     pieces_count: usize,
+    zeros: &'s mut [Region; ZEROS_STEP],
 }
 
 impl Work<'_> {
@@ -218,7 +240,23 @@ impl Work<'_> {
                 }
             }
         }
-        Ok(())
+        self.forget_zeros().what(what)
+    }
+
+    /// In the window, pages of zeros that nobody has written to count as not there.
+    fn forget_zeros(&mut self) -> sys::Result<()> {
+        let Work { sources, pages_a, pages_b, window, zeros, .. } = self;
+        match forget_zeros(sources.own_pages, window, pages_a.as_mut_slice(), zeros.as_mut_slice()) {
+            // The checkpoint's matter only where this process has some: otherwise a copy of zeros is as good.
+            Ok(true) => forget_zeros(sources.its_pages, window, pages_b.as_mut_slice(), zeros.as_mut_slice()).map(drop),
+            Ok(false) => Ok(()),
+            // Before Linux 6.7 there is no telling: that a page is shared says nothing.
+            Err(Errno(libc::ENOTTY)) => {
+                sources.distrust = true;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn judge(&self, page: usize) -> Page {

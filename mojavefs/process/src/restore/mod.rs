@@ -11,9 +11,9 @@ mod kernel;
 mod memory;
 
 use crate::arena::{Arena, Jump};
-use crate::limits::{MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX, WORDS_BYTES_MAX};
+use crate::limits::{MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX, WORDS_BYTES_MAX, ZEROS_STEP};
 use crate::maps::Mapping;
-use crate::sys::{self, Errno, Piece};
+use crate::sys::{self, Errno, Piece, Region};
 use crate::text::Text;
 
 /// Room to work in.
@@ -26,6 +26,7 @@ pub(crate) struct Scratch {
     pages_a: [u64; PAGES_STEP],
     pages_b: [u64; PAGES_STEP],
     pieces: [Piece; PIECES_STEP],
+    zeros: [Region; ZEROS_STEP],
     numbers: [i32; 65_536],
 }
 

@@ -77,6 +77,103 @@ fn memory_that_was_given_back_is_there_again() {
     });
 }
 
+/// Reads a byte of every page; nothing else is there afterwards but zeros.
+fn only_read(start: *mut u8, bytes: usize) {
+    assert!(at(start, bytes).iter().step_by(PAGE).all(|byte| *byte == 0));
+}
+
+#[test]
+fn memory_that_was_given_back_and_then_only_read_is_there_again() {
+    // Pages apart, some together, more than are looked at in one step, and huge ones.
+    for bytes in [PAGE, 5 * PAGE, 1 << 20, 80 << 20] {
+        alone(|| {
+            let (dropped, replaced, huge) = (map(bytes, RW), map(bytes, RW), map(bytes, RW));
+            unsafe { libc::madvise(huge.cast(), bytes, libc::MADV_HUGEPAGE) };
+            let untouched = map(bytes, RW);
+            only_read(untouched, bytes);
+            let mut freed = vec![9u8; bytes];
+            for start in [dropped, replaced, huge] {
+                at(start, bytes).fill(9);
+            }
+            if enter().is_none() {
+                unsafe {
+                    libc::madvise(dropped.cast(), bytes, libc::MADV_DONTNEED);
+                    libc::madvise(huge.cast(), bytes, libc::MADV_DONTNEED);
+                    libc::munmap(replaced.cast(), bytes);
+                    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+                    libc::mmap(replaced.cast(), bytes, RW, flags, -1, 0);
+                }
+                freed = Vec::new();
+                let again = vec![0u8; bytes];
+                assert!(again.iter().step_by(PAGE).all(|byte| *byte == 0));
+                for start in [dropped, replaced, huge] {
+                    only_read(start, bytes);
+                }
+                at(untouched, bytes).iter_mut().step_by(3 * PAGE).for_each(|byte| *byte = 1);
+                std::hint::black_box((&freed, &again));
+                abort(1);
+            }
+            for start in [dropped, replaced, huge] {
+                assert!(at(start, bytes).iter().all(|byte| *byte == 9));
+            }
+            assert!(freed.iter().all(|byte| *byte == 9) && at(untouched, bytes).iter().all(|byte| *byte == 0));
+        });
+    }
+}
+
+#[test]
+fn every_second_page_given_back_in_levels_of_several_depths_is_there_again() {
+    alone(|| {
+        let bytes = 16 << 20;
+        let start = map(bytes, RW);
+        at(start, bytes).fill(7);
+        let give_back = |from: usize| {
+            for page in (from..bytes / PAGE).step_by(4) {
+                unsafe { libc::madvise(start.add(page * PAGE).cast(), PAGE, libc::MADV_DONTNEED) };
+                only_read(unsafe { start.add(page * PAGE) }, PAGE);
+            }
+        };
+        if enter().is_none() {
+            give_back(0);
+            if enter().is_none() {
+                give_back(1);
+                at(start, PAGE).fill(3);
+                if enter().is_none() {
+                    give_back(2);
+                    abort(1);
+                }
+                assert!(
+                    (0..bytes / PAGE).all(|page| (page % 4 > 1) == (at(start, bytes)[page * PAGE] == 7) || page == 0)
+                );
+                abort(1);
+            }
+            assert!((0..bytes / PAGE).all(|page| (page % 4 > 0) == (at(start, bytes)[page * PAGE] == 7)));
+            assert_eq!(enter(), None);
+            give_back(3);
+            commit();
+            abort(1);
+        }
+        assert!(at(start, bytes).iter().all(|byte| *byte == 7));
+    });
+}
+
+#[test]
+fn a_heap_that_shrank_and_grew_again_is_there_again() {
+    alone(|| {
+        for bytes in [100_000, 8 << 20] {
+            let start = unsafe { libc::sbrk(bytes as isize) }.cast::<u8>();
+            at(start, bytes).fill(5);
+            if enter().is_none() {
+                unsafe { libc::sbrk(-(bytes as isize)) };
+                let again = unsafe { libc::sbrk(bytes as isize) }.cast::<u8>();
+                assert!(again == start && at(start, bytes).iter().skip(PAGE).step_by(PAGE).all(|byte| *byte == 0));
+                abort(1);
+            }
+            assert!(at(start, bytes).iter().all(|byte| *byte == 5));
+        }
+    });
+}
+
 #[test]
 fn mappings_and_protections_are_as_they_were() {
     alone(|| {
