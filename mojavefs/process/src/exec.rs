@@ -45,6 +45,28 @@ fn in_a_level_of_its_own(exec: impl Fn() -> Errno) -> Errno {
 
 /// Starts the program; returns once it runs.
 fn start(exec: impl Fn() -> Errno) -> sys::Result<i32> {
+    // Until signals are handed on none may run a handler of the program's that is to be replaced.
+    let mask = sys::set_mask(!0);
+    // Neither such a handler nor the kernel may reap the program before it is waited for.
+    let children = sys::action(libc::SIGCHLD).unwrap_or_default();
+    let _ = sys::set_action(libc::SIGCHLD, &Action::default());
+    let give_back = || {
+        let _ = sys::set_action(libc::SIGCHLD, &children);
+        sys::set_mask(mask);
+    };
+    let program = || {
+        give_back();
+        exec()
+    };
+    let started = files::mortally(mask, || fork(program));
+    if started.is_err() {
+        give_back();
+    }
+    started
+}
+
+/// Runs the program in a child; returns once it runs, or has failed to.
+fn fork(exec: impl Fn() -> Errno) -> sys::Result<i32> {
     let [failed, fails]: [i32; 2] = sys::filled(libc::SYS_pipe2, &[0, libc::O_CLOEXEC as usize], 0, [0, 0])?;
     let parent = sys::pid();
     // SAFETY: the child does nothing but run the program.
@@ -91,12 +113,16 @@ fn stand_for(program: i32) -> ! {
         let args = [libc::P_PID as usize, program as usize, 0, options, 0];
         // SAFETY: all zeros are a valid `siginfo_t`, which the call fills in.
         let empty: libc::siginfo_t = unsafe { core::mem::zeroed() };
-        let Ok(ended) = sys::filled(libc::SYS_waitid, &args, 2, empty) else { continue };
+        let ended = match sys::filled(libc::SYS_waitid, &args, 2, empty) {
+            Ok(ended) => ended,
+            Err(Errno(libc::EINTR)) => continue,
+            Err(_) => sys::die(&[b"libmojave: the program that this process has started is gone; the process ends"]),
+        };
         // SAFETY: `waitid` has filled it in for a child.
         let status = unsafe { ended.si_status() };
         match ended.si_code {
             libc::CLD_STOPPED => {
-                let _ = sys::kill(sys::pid(), libc::SIGSTOP);
+                stop_by(status);
                 let _ = sys::kill(program, libc::SIGCONT);
             }
             libc::CLD_EXITED => sys::exit(status),
@@ -105,8 +131,17 @@ fn stand_for(program: i32) -> ! {
     }
 }
 
+/// Stops by the signal that the program was stopped by, and returns when it is told to go on: a shell that waits tells by the
+/// signal whether its user has done that.
+fn stop_by(signal: i32) {
+    let handed_on = sys::action(signal);
+    let _ = sys::set_action(signal, &Action::default());
+    let _ = sys::kill(sys::pid(), signal);
+    let _ = handed_on.map(|action| sys::set_action(signal, &action));
+}
+
 /// Signals that a process gets for what it does itself, that can't be caught, or that are the library's.
-const KEPT: [i32; 9] = [
+const KEPT: [i32; 8] = [
     libc::SIGKILL,
     libc::SIGSTOP,
     libc::SIGSEGV,
@@ -114,17 +149,14 @@ const KEPT: [i32; 9] = [
     libc::SIGFPE,
     libc::SIGILL,
     libc::SIGTRAP,
-    libc::SIGABRT,
     files::SIGNAL,
 ];
 
 /// Has the process hand on a signal, as far as the program hears of it.
 fn pass_on(signal: i32) {
     let ignored = sys::action(signal).is_none_or(|action| action.is_ignored());
-    if signal == libc::SIGCHLD {
-        // The program is to be waited for; what the process had done about its children is over.
-        let _ = sys::set_action(signal, &Action::default());
-    } else if !ignored && !KEPT.contains(&signal) {
+    // That of its children is done with: the program is waited for.
+    if !ignored && signal != libc::SIGCHLD && !KEPT.contains(&signal) {
         // SAFETY: all zeros are a valid `sigaction`; the handler uses no memory of the program's.
         unsafe {
             let mut action: libc::sigaction = core::mem::zeroed();

@@ -72,7 +72,7 @@ const ENDING: [i32; 5] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGAL
 /// Runs what may have to wait for the daemon. As in any call on the filesystem, it is waited for as long as it takes, but a
 /// signal ends the program if that would end it elsewhere: one that `mask`, the program's own, lets through, and that has
 /// no handler. All others are blocked.
-fn mortally<T>(mask: Mask, wait: impl FnOnce() -> T) -> T {
+pub(crate) fn mortally<T>(mask: Mask, wait: impl FnOnce() -> T) -> T {
     let blocked = sys::set_mask(!sys::unhandled(&ENDING, mask));
     let done = wait();
     sys::set_mask(blocked);

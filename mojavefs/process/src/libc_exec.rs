@@ -122,10 +122,19 @@ pub unsafe extern "C" fn execvp(file: *const c_char, argv: Words) -> c_int {
 /// See [`execve`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fexecve(fd: c_int, argv: Words, envp: Words) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe { execveat(fd, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) }
+}
+
+/// `int execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)`
+///
+/// # Safety
+/// See [`execve`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execveat(dir: c_int, path: *const c_char, argv: Words, envp: Words, flags: c_int) -> c_int {
     answered(exec::instead(|| {
-        let (fd, empty) = (fd as isize as usize, c"".as_ptr() as usize);
-        let args = [fd, empty, argv as usize, envp as usize, libc::AT_EMPTY_PATH as usize, 0];
-        // SAFETY: lists are the caller's; the kernel checks the addresses.
+        let args = [dir as isize as usize, path as usize, argv as usize, envp as usize, flags as usize, 0];
+        // SAFETY: strings and lists are the caller's; the kernel checks the addresses.
         unsafe { sys::call(libc::SYS_execveat, args) }.err().unwrap_or(Errno(0))
     }))
 }

@@ -68,6 +68,68 @@ fn who_signals_the_process_signals_the_program_that_it_runs() {
 }
 
 #[test]
+fn a_program_is_waited_for_whatever_was_done_about_children_before() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "exec");
+    for how in ["by default", "handled", "ignored", "not waited for"] {
+        let run = |program_run: &[&str]| {
+            let words = [&["reaping", how], program_run].concat();
+            let output = specrun(&mount, &["--quiet", "--no-speculation"], &program, &words);
+            assert_eq!(text(&output.stderr), "", "{how}");
+            (output.status.code(), text(&output.stdout))
+        };
+        assert_eq!(run(&["sh", "-c", "exit 7"]), (Some(7), String::new()), "{how}");
+        // The 17th bit of what is ignored is that of SIGCHLD: the program finds it as it was.
+        let ignored = run(&["grep", "SigIgn", "/proc/self/status"]).1;
+        let digit = ignored.trim().chars().rev().nth(4).and_then(|digit| digit.to_digit(16));
+        assert_eq!(digit.map(|digit| digit & 1), Some(u32::from(how == "ignored")), "{how}: {ignored}");
+        let aborted = "trap 'echo told; exit 4' ABRT; kill -ABRT $PPID; while :; do sleep 0.01; done";
+        assert_eq!(run(&["sh", "-c", aborted]), (Some(4), "told\n".to_owned()), "{how}");
+    }
+    mount.check();
+}
+
+/// Runs a command in a shell at a terminal, stops it by ^Z and has it go on.
+const AT_A_TERMINAL: &str = r#"
+import os, pty, select, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvpe('bash', ['bash', '--norc', '-i'], dict(os.environ, PS1='$ ', TERM='dumb'))
+shown = ''
+def until(text):
+    global shown
+    while text not in shown:
+        if not select.select([terminal], [], [], 30)[0]:
+            os.kill(pid, 9)
+            sys.exit(f'no {text!r} in {shown!r}')
+        shown += os.read(terminal, 65536).decode()
+    shown = shown[shown.index(text) + len(text):]
+def enter(line): os.write(terminal, line.encode() + b'\n')
+until('$ ')
+enter(sys.argv[1])
+until('ready')
+os.write(terminal, b'\x1a')
+until('Stopped')
+enter('fg')
+enter('hello')
+until('got hello')
+enter('echo ended $?')
+until('ended 5')
+os.kill(pid, 9)
+"#;
+
+#[test]
+fn a_program_that_is_stopped_from_the_terminal_stops_what_stands_for_it() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "exec").display().to_string();
+    let run = r#"sh -c 'echo rea''dy; read word; echo "got $word"; exit 5'"#;
+    let line = format!("{} --quiet --no-speculation -- {program} open {run}", crate::harness::SPECRUN);
+    let mut python = std::process::Command::new("python3");
+    succeeds(&python.args(["-c", AT_A_TERMINAL, &line]).current_dir(mount.path()).output().expect("python"));
+    mount.check();
+}
+
+#[test]
 fn a_program_with_the_library_that_is_run_in_an_open_level_speculates_inside_of_it() {
     for options in OPTIONS {
         let mount = Mount::new();
@@ -83,7 +145,7 @@ fn a_program_with_the_library_that_is_run_in_an_open_level_speculates_inside_of_
 fn a_program_is_run_by_each_name_that_the_c_library_has_for_it() {
     let mount = Mount::new();
     let program = compiled(&mount, SUBJECTS, "exec");
-    for form in ["execv", "execve", "execvp", "execvpe", "fexecve", "execl", "execlp", "execle"] {
+    for form in ["execv", "execve", "execvp", "execvpe", "fexecve", "execveat", "execl", "execlp", "execle"] {
         let output = specrun(&mount, &["--quiet"], &program, &["form", form]);
         assert_eq!(text(&output.stdout), format!("{form} 1 2 3 4 5 6 7 so\n"));
     }

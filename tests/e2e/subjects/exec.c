@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mojave.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void die(const char *what, int line) {
@@ -31,6 +33,7 @@ static void run(const char *form) {
     if (strcmp(form, "execvp") == 0) execvp("sh", words);
     if (strcmp(form, "execvpe") == 0) execvpe("sh", words, said);
     if (strcmp(form, "fexecve") == 0) fexecve(open("/bin/sh", O_PATH), words, said);
+    if (strcmp(form, "execveat") == 0) execveat(open("/bin", O_PATH | O_DIRECTORY), "sh", words, said, 0);
     if (strcmp(form, "execl") == 0) execl("/bin/sh", "sh", "-c", script, form, "1", "2", "3", "4", "5", "6", "7", NULL);
     if (strcmp(form, "execlp") == 0) execlp("sh", "sh", "-c", script, form, "1", "2", "3", "4", "5", "6", "7", NULL);
     if (strcmp(form, "execle") == 0)
@@ -51,6 +54,34 @@ static void with_a_level_open(char **words) {
 static void by_name(const char *form) {
     REQUIRE(speculate() == 0);
     run(form);
+}
+
+static void reap(int signal) {
+    (void)signal;
+    while (waitpid(-1, NULL, WNOHANG) > 0) {}
+}
+
+static void never(int signal) {
+    (void)signal;
+    _exit(8);
+}
+
+/* exec reaping HOW PROGRAM ...: with a level open, and children dealt with in one way or another. */
+static void reaping(const char *how, char **words) {
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    if (strcmp(how, "handled") == 0) action.sa_handler = reap;
+    if (strcmp(how, "ignored") == 0) action.sa_handler = SIG_IGN;
+    if (strcmp(how, "not waited for") == 0) action.sa_flags = SA_NOCLDWAIT;
+    REQUIRE(sigaction(SIGCHLD, &action, NULL) == 0 && signal(SIGABRT, never) != SIG_ERR);
+    char *missing[] = {"there-is-no-such-program", NULL};
+    for (int round = 0; round < 20; round++) {
+        REQUIRE(speculate() == 0);
+        REQUIRE(execvp(missing[0], missing) == -1 && errno == ENOENT);
+        struct sigaction after;
+        REQUIRE(sigaction(SIGCHLD, NULL, &after) == 0);
+        REQUIRE(after.sa_handler == action.sa_handler && ((after.sa_flags ^ action.sa_flags) & SA_NOCLDWAIT) == 0);
+    }
+    execvp(words[0], words);
 }
 
 /* exec missing: what can't be run leaves all as it was. */
@@ -100,6 +131,7 @@ int main(int argc, char **argv) {
     if (strcmp(argv[1], "open") == 0) with_a_level_open(argv + 2);
     if (strcmp(argv[1], "form") == 0) by_name(argv[2]);
     if (strcmp(argv[1], "missing") == 0) missing();
+    if (strcmp(argv[1], "reaping") == 0) reaping(argv[2], argv + 3);
     if (strcmp(argv[1], "decided") == 0) when_decided(argv[0], atoi(argv[2]));
     if (strcmp(argv[1], "child") == 0) in_a_child();
     if (strcmp(argv[1], "try") == 0) {
