@@ -44,6 +44,8 @@ pub(crate) struct Level {
     pub(crate) code: i32,
     /// The program has forked since: its pages may be shared with processes that are not known.
     pub(crate) forked: bool,
+    /// What [`Arena::faults_of_children`] said at the entry.
+    pub(crate) faults_before: u64,
     pub(crate) registers: Registers,
     pub(crate) record: Record,
     pub(crate) asleep: Asleep,
@@ -120,6 +122,8 @@ pub(crate) struct Arena {
     /// Checkpoints that were told to end and are not reaped yet.
     pub(crate) dying: [Dying; 64],
     pub(crate) dying_count: usize,
+    /// The page faults of processes that the library has reaped.
+    faults_reaped: u64,
     pub(crate) jump: Jump,
     /// The program's signal mask, while the library blocks every signal.
     pub(crate) mask: Mask,
@@ -319,11 +323,24 @@ impl Arena {
         let mut left = 0;
         for at in 0..self.dying_count {
             let dying = self.dying[at];
-            if let Ok(false) = sys::reap(dying.pid, if must(dying.taken) { 0 } else { libc::WNOHANG }) {
-                self.dying[left] = dying;
-                left += 1;
+            match sys::reap(dying.pid, if must(dying.taken) { 0 } else { libc::WNOHANG }) {
+                Ok(Some(faults)) => self.note_reaped(faults),
+                Ok(None) => {
+                    self.dying[left] = dying;
+                    left += 1;
+                }
+                Err(_) => {}
             }
         }
         self.dying_count = left;
+    }
+
+    pub(crate) fn note_reaped(&mut self, faults: u64) {
+        self.faults_reaped += faults;
+    }
+
+    /// The page faults of children that the program itself has waited for: if there are more of them, it had some.
+    pub(crate) fn faults_of_children(&self) -> u64 {
+        sys::faults_of_reaped().wrapping_sub(self.faults_reaped)
     }
 }

@@ -65,9 +65,10 @@ pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
         }
     };
     arena.taken += 1;
+    let faults = arena.faults_of_children();
     let level = &mut arena.levels[depth];
     (level.id, level.spec, level.voted_at, level.code, level.forked) = (id, spec, 0, 0, false);
-    level.taken = arena.taken;
+    (level.taken, level.faults_before) = (arena.taken, faults);
     level.asleep.reset();
     level.record.mask = arena.mask;
     let (argument, stack) = (core::ptr::from_mut(level).cast(), level.asleep.stack_top());

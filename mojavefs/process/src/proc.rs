@@ -20,6 +20,13 @@ impl ProcPath {
         path
     }
 
+    /// Where the processes are listed.
+    fn list() -> Self {
+        let mut path = ProcPath { bytes: [0; 64], len: 0 };
+        path.push(b"/proc");
+        path
+    }
+
     pub(crate) fn then(mut self, text: &[u8]) -> Self {
         self.push(text);
         self
@@ -66,8 +73,22 @@ pub(crate) fn leading(text: &[u8], radix: u64) -> (u64, &[u8]) {
     (value, &text[at..])
 }
 
-/// Calls `each` with the numbers that a directory of `/proc` lists.
+/// Calls `each` with the numbers that a directory of descriptors lists, but for that of the listing itself.
 pub(crate) fn each_number(path: &ProcPath, buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
+    each_entry(path, buffer, |number, listing| {
+        if number != listing {
+            each(number);
+        }
+    })
+}
+
+/// Calls `each` with every process.
+pub(crate) fn each_process(buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
+    each_entry(&ProcPath::list(), buffer, |pid, _| each(pid))
+}
+
+/// Calls `each` with the numbers that a directory of `/proc` lists, and the descriptor by which it does.
+fn each_entry(path: &ProcPath, buffer: &mut [u8], mut each: impl FnMut(i32, i32)) -> sys::Result<()> {
     let dir = sys::open(path.as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY)?;
     let result = loop {
         let args = [dir as usize, buffer.as_mut_ptr() as usize, buffer.len()];
@@ -81,8 +102,8 @@ pub(crate) fn each_number(path: &ProcPath, buffer: &mut [u8], mut each: impl FnM
             let length = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
             let (number, after) = leading(&rest[19..length], 10);
             let is_number = rest[19].is_ascii_digit() && after.first() == Some(&0);
-            if is_number && number as i32 != dir {
-                each(number as i32);
+            if is_number {
+                each(number as i32, dir);
             }
             rest = &rest[length..];
         }
@@ -103,6 +124,33 @@ pub(crate) fn each_child(pid: i32, buffer: &mut [u8], mut each: impl FnMut(i32))
     Ok(())
 }
 
+/// Who started a process, as far as that is still known, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Birth {
+    pub(crate) pid: i32,
+    pub(crate) parent: i32,
+    tick: u64,
+}
+
+impl Birth {
+    /// Nothing if the process is gone.
+    pub(crate) fn of(pid: i32) -> Option<Birth> {
+        let mut buffer = [0u8; 1024];
+        Birth::read(pid, sys::read_once(ProcPath::of(pid).then(b"/stat").as_bytes(), &mut buffer).ok()?)
+    }
+
+    /// What the name of the program in parentheses is followed by: its state, its parent … the tick as the 20th.
+    fn read(pid: i32, text: &[u8]) -> Option<Birth> {
+        let after = text.iter().rposition(|byte| *byte == b')')? + 2;
+        let mut words = text.get(after..)?.split(|byte| *byte == b' ').map(|word| leading(word, 10).0);
+        Some(Birth { pid, parent: words.nth(1)? as i32, tick: words.nth(17)? })
+    }
+
+    pub(crate) fn is_after(&self, other: &Birth) -> bool {
+        (self.tick, self.pid) > (other.tick, other.pid)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +160,15 @@ mod tests {
         let path = ProcPath::of(0).then(b"/task/").number(40_123).then(b"/children");
         assert_eq!(path.as_bytes(), b"/proc/self/task/40123/children\0");
         assert_eq!(ProcPath::of(7).as_bytes(), b"/proc/7\0");
+    }
+
+    #[test]
+    fn a_birth_is_found_behind_whatever_a_program_is_called() {
+        let text = b"7 (a) b) S 3 7 7 0 -1 4194304 85 0 0 0 0 0 0 0 20 0 1 0 6127 2609152 218 18446744073709551615";
+        let birth = Birth::read(7, text).expect("a birth");
+        assert_eq!(birth, Birth { pid: 7, parent: 3, tick: 6127 });
+        assert!(Birth { pid: 8, ..birth }.is_after(&birth) && !birth.is_after(&birth));
+        assert!(!Birth { pid: 8, tick: 6126, ..birth }.is_after(&birth));
     }
 
     #[test]

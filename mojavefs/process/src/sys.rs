@@ -335,15 +335,23 @@ pub(crate) fn kill(pid: i32, signal: i32) -> Result<()> {
     plain(libc::SYS_kill, &[fd_arg(pid), signal as usize]).map(drop)
 }
 
-/// Reaps one child of whatever kind; `false` if it runs and `options` say not to wait.
-pub(crate) fn reap(pid: i32, options: i32) -> Result<bool> {
+/// Reaps one child of whatever kind, and says how many page faults are counted for it; nothing if it runs and `options` say
+/// not to wait.
+pub(crate) fn reap(pid: i32, options: i32) -> Result<Option<u64>> {
+    let mut usage: libc::rusage = zeroed();
+    let options = options | libc::__WALL;
     loop {
-        let options = options | libc::__WALL;
-        match plain(libc::SYS_wait4, &[fd_arg(pid), 0, options as usize, 0]) {
+        match plain(libc::SYS_wait4, &[fd_arg(pid), 0, options as usize, &raw mut usage as usize]) {
             Err(Errno(libc::EINTR)) => {}
-            other => return other.map(|reaped| reaped != 0),
+            other => return other.map(|reaped| (reaped != 0).then_some(usage.ru_minflt as u64)),
         }
     }
+}
+
+/// The page faults of all children of this process that were reaped, and of theirs.
+pub(crate) fn faults_of_reaped() -> u64 {
+    let usage = filled::<libc::rusage>(libc::SYS_getrusage, &[libc::RUSAGE_CHILDREN as isize as usize], 1, zeroed());
+    usage.map_or(0, |usage| usage.ru_minflt as u64)
 }
 
 /// Waits until a process that was told to end has.
@@ -390,6 +398,11 @@ pub(crate) struct Action {
 impl Action {
     pub(crate) fn is_ignored(&self) -> bool {
         self.handler == libc::SIG_IGN
+    }
+
+    /// For `SIGCHLD`: children are gone as soon as they end, and none of them is waited for.
+    pub(crate) fn forgets_children(&self) -> bool {
+        self.is_ignored() || self.flags & libc::SA_NOCLDWAIT as u64 != 0
     }
 }
 
@@ -441,6 +454,7 @@ impl Plain for libc::statx {}
 impl Plain for libc::stack_t {}
 impl Plain for libc::itimerval {}
 impl Plain for libc::rlimit64 {}
+impl Plain for libc::rusage {}
 impl Plain for libc::sockaddr_storage {}
 
 /// Has the kernel write out what was written to mapped files.

@@ -1,6 +1,7 @@
 /* A process that speculates on files, and checks what it finds. Run in a directory of the filesystem. */
 #include <fcntl.h>
 #include <mojave.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,6 +145,46 @@ static void of_children(void) {
     REQUIRE(is("c", "1"));
 }
 
+/* What a child of a child's does in a level is undone with it, and over: also when its parent has ended before. */
+static void of_orphans(void) {
+    static const char *starts[] = {
+        "sh -c 'echo $$ > ../orphan; echo leaked > leaked; exec sleep 1000' &",
+        "setsid sh -c 'echo $$ > ../orphan; echo leaked > leaked; exec sleep 1000' &",
+    };
+    /* Those started before it are not of the view. */
+    REQUIRE(enter() == 0);
+    spec_commit(spec_current());
+    for (int round = 0; round < 4; round++) {
+        int earlier = fork();
+        REQUIRE(earlier >= 0);
+        if (earlier == 0) {
+            /* What this one starts meanwhile is not of the level. */
+            while (access("inside", F_OK) != 0) usleep(100);
+            if (fork() == 0) execl("/bin/sh", "sh", "-c", "echo $$ > ../earlier.new; exec sleep 1000", NULL);
+            pause();
+        }
+        unlink("../orphan");
+        unlink("../earlier.new");
+        if (enter() == 0) {
+            if (round >= 2 && enter() != 0) _exit(7);
+            put("inside", "x");
+            REQUIRE(system(starts[round % 2]) >= 0);
+            while (access("leaked", F_OK) != 0 || access("../earlier.new", F_OK) != 0) usleep(100);
+            spec_abort(round >= 2 ? spec_current() - 1 : spec_current(), 1);
+        }
+        REQUIRE(is("leaked", NULL) && is("inside", NULL));
+        char pid[16] = {0}, path[32];
+        int file = open("../orphan", O_RDONLY);
+        REQUIRE(file >= 0 && read(file, pid, sizeof pid - 1) > 0 && close(file) == 0);
+        snprintf(path, sizeof path, "/proc/%d/ns/mnt", atoi(pid));
+        REQUIRE(access(path, F_OK) != 0);
+        memset(pid, 0, sizeof pid);
+        file = open("../earlier.new", O_RDONLY);
+        REQUIRE(file >= 0 && read(file, pid, sizeof pid - 1) > 0 && close(file) == 0);
+        REQUIRE(kill(atoi(pid), SIGKILL) == 0 && kill(earlier, SIGKILL) == 0 && waitpid(earlier, NULL, 0) == earlier);
+    }
+}
+
 static void many(int count) {
     char text[16];
     for (int n = 0; n < count; n++) {
@@ -167,6 +208,10 @@ int main(int argc, char **argv) {
         offsets();
         of_children();
         many(300);
+        return 0;
+    }
+    if (strcmp(what, "orphans") == 0) {
+        of_orphans();
         return 0;
     }
     if (strcmp(what, "die") == 0) {

@@ -1,16 +1,19 @@
 //! The children started since a checkpoint are ended.
+//!
+//! Whose parent has ended is nobody's child that is known here. But the processes of a job are alone in a mount namespace
+//! with their view, so that these are found there.
 
 use super::{Failure, What};
-use crate::arena::Arena;
+use crate::arena::{Arena, Level};
 use crate::limits::CHILD_ROUNDS_MAX;
-use crate::proc::each_child;
+use crate::proc::{Birth, ProcPath, each_child, each_process};
 use crate::sys::{self, Errno};
 
 /// Ends every child that was not there at the entry of the level, with all its descendants, and reaps it.
 pub(super) fn end_new(arena: &mut Arena) -> Result<(), Failure> {
-    let target = arena.jump.level;
+    let mut had_children = has_had_children(arena);
     for _ in 0..CHILD_ROUNDS_MAX {
-        let count = collect(arena, target).what("the list of its children")?;
+        let count = collect(arena, &mut had_children).what("the list of its children")?;
         if count == 0 {
             return Ok(());
         }
@@ -18,27 +21,39 @@ pub(super) fn end_new(arena: &mut Arena) -> Result<(), Failure> {
         for pid in &arena.scratch.numbers[..count] {
             let _ = sys::kill(*pid, libc::SIGSTOP);
         }
-        if collect(arena, target).what("the list of its children")? != count {
+        if collect(arena, &mut had_children).what("the list of its children")? != count {
             continue;
         }
-        let found = &arena.scratch.numbers[..count];
-        for pid in found {
+        for pid in &arena.scratch.numbers[..count] {
             let _ = sys::kill(*pid, libc::SIGKILL);
         }
-        for pid in found {
+        for at in 0..count {
+            let pid = arena.scratch.numbers[at];
             // Grandchildren are others' to reap; but none does anything any more.
-            sys::await_end(*pid);
-            let _ = sys::reap(*pid, 0);
+            sys::await_end(pid);
+            if let Ok(Some(faults)) = sys::reap(pid, 0) {
+                arena.note_reaped(faults);
+            }
         }
     }
     Err(Errno(libc::EAGAIN)).what("its children: they start others faster than they can be ended")
 }
 
-/// Lists the new children and all below them; returns how many.
-fn collect(arena: &mut Arena, target: usize) -> sys::Result<usize> {
-    let Arena { scratch, levels, owner, depth, dying, dying_count, .. } = arena;
+/// Whether the program may have started children since the entry that are gone by now. What starts them without a word to
+/// the library (`posix_spawn`, `system`) shows in what was counted for them when they were waited for.
+fn has_had_children(arena: &Arena) -> bool {
+    let level = &arena.levels[arena.jump.level];
+    level.forked
+        || level.faults_before != arena.faults_of_children()
+        || sys::action(libc::SIGCHLD).is_some_and(|action| action.forgets_children())
+}
+
+/// Lists the new children, all below them and, if there have been any, those whose parents are gone; returns how many.
+fn collect(arena: &mut Arena, had_children: &mut bool) -> sys::Result<usize> {
+    let in_a_view = arena.view_device.is_some();
+    let Arena { scratch, levels, owner, depth, dying, dying_count, jump, .. } = arena;
     let super::Scratch { text_a, numbers, .. } = scratch;
-    let record = &levels[target].record;
+    let Level { record, checkpoint, .. } = &levels[jump.level];
     let (open, dying) = (&levels[..*depth], &dying[..*dying_count]);
     let is_checkpoint =
         |pid: i32| open.iter().any(|level| level.checkpoint == pid) || dying.iter().any(|dying| dying.pid == pid);
@@ -51,9 +66,13 @@ fn collect(arena: &mut Arena, target: usize) -> sys::Result<usize> {
     };
     each_child(*owner, text_a, |child| {
         if !record.children().contains(&child) && !is_checkpoint(child) {
+            *had_children = true;
             add(child);
         }
     })?;
+    if *had_children && in_a_view {
+        each_orphan(*owner, *checkpoint, text_a, add)?;
+    }
     let mut at = 0;
     while at < count {
         let parent = numbers[at];
@@ -67,4 +86,18 @@ fn collect(arena: &mut Arena, target: usize) -> sys::Result<usize> {
         at += 1;
     }
     Ok(count)
+}
+
+/// The processes of this one's view that began after the checkpoint and whose parent is not of the view. That of an earlier
+/// child's is: what such a child starts is not undone.
+fn each_orphan(owner: i32, checkpoint: i32, buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
+    // Of one that has ended there is none; of another user's it is not said.
+    let namespace = |pid: i32| sys::identity(ProcPath::of(pid).then(b"/ns/mnt").as_bytes()).ok();
+    let (own, entry) = (namespace(0), Birth::of(checkpoint).ok_or(Errno(libc::ESRCH))?);
+    let is_orphan = |birth: Birth| birth.is_after(&entry) && namespace(birth.parent) != own;
+    each_process(buffer, |pid| {
+        if pid != owner && own.is_some() && namespace(pid) == own && Birth::of(pid).is_some_and(is_orphan) {
+            each(pid);
+        }
+    })
 }
