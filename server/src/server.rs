@@ -284,20 +284,32 @@ impl Shared {
             if !fell {
                 self.refresh_scope(&view);
                 led_out.push(view.id);
-            } else if let Some((_, spec, true)) = aftermath.back.filter(|(id, ..)| *id == view.id) {
-                let gone = aftermath.jobs.iter().flat_map(|job| job.intervals.iter().copied());
-                self.come_out(&view, spec, Some(&gone.collect::<Vec<IntervalId>>()));
-            } else {
-                let fallen = |context: &ContextId| aftermath.undone.iter().find(|(undone, ..)| undone == context);
-                // A job goes back to the first of its legs at once.
-                let told = if view.whose == Whose::Job { 1 } else { usize::MAX };
-                for (_, spec, why) in entered.iter().filter_map(fallen).take(told) {
-                    let (state, why) = (SpecState::Aborted, why.clone());
-                    view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
+                continue;
+            }
+            let back = match aftermath.back.filter(|(id, ..)| *id == view.id) {
+                Some((_, spec, true)) => {
+                    let gone = aftermath.jobs.iter().flat_map(|job| job.intervals.iter().copied());
+                    self.come_out(&view, spec, Some(&gone.collect::<Vec<IntervalId>>()));
+                    true
                 }
+                _ => false,
+            };
+            if !(back && view.whose == Whose::Job) {
+                self.tell_what_fell(&view, aftermath);
             }
         }
         led_out
+    }
+
+    /// Tells a process of what it is in and was undone, for it to go back.
+    fn tell_what_fell(&self, view: &View, aftermath: &Aftermath) {
+        let fallen = |context: &ContextId| aftermath.undone.iter().find(|(undone, ..)| undone == context);
+        // A job goes back to the first of its legs at once.
+        let told = if view.whose == Whose::Job { 1 } else { usize::MAX };
+        for (_, spec, why) in view.entered().iter().filter_map(fallen).take(told) {
+            let (state, why) = (SpecState::Aborted, why.clone());
+            view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
+        }
     }
 
     /// Asks whether the processes live whose levels somebody is about to depend on. A client elsewhere can't be asked: it
@@ -322,18 +334,19 @@ impl Shared {
     fn refresh_scope(&self, view: &View) {
         match self.coordinator.shown_by(view.context()) {
             Ok(scope) => view.set_scope(Arc::new(scope)),
+            // What is around it was undone, too: it is told of that and goes back further. Until then its scope is over.
+            Err(_) if view.whose == Whose::Process && !view.entered().is_empty() => {}
             Err(_) => view.kill(),
         }
     }
 
     /// The process of a view is back from what was undone, and nothing more comes from there: the view leaves it, and its
     /// kernel forgets what was changed, in `intervals` if that is known. While it forgets, the view's scope is still the old
-    /// one, so that what is written out by it comes too late. The process of a job is back from the leg `spec` only, and may
-    /// have to go back further.
+    /// one, so that what is written out by it comes too late. The process is back from `spec` only, and may have to go back
+    /// further.
     pub(crate) fn come_out(&self, view: &Arc<View>, spec: SpecId, intervals: Option<&[IntervalId]>) {
         let is_undone = |context: &ContextId| self.coordinator.spec_of(*context).is_none();
-        let left = if view.whose == Whose::Job { view.entered_since(spec) } else { view.entered() };
-        let undone: HashSet<ContextId> = left.into_iter().filter(is_undone).collect();
+        let undone: HashSet<ContextId> = view.entered_since(spec).into_iter().filter(is_undone).collect();
         if undone.is_empty() {
             return;
         }

@@ -246,9 +246,11 @@ pub(crate) fn undo(mask: Mask, spec: u64) {
         let drained = drain().is_ok();
         said(&Ask::Undo { spec: SpecId(spec), drained })
     });
-    if let Some(Err(_)) = answer {
+    if let Some(Err(fault)) = answer {
         // Whatever it did from here on would be on top of what is undone.
-        sys::die(&[b"libmojave: the filesystem does not take the process back from what is undone; it ends"]);
+        let why = fault.to_string();
+        let what = b"libmojave: the filesystem does not take the process back from what is undone; it ends: ";
+        sys::die(&[what, why.as_bytes()]);
     }
 }
 

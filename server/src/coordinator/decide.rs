@@ -99,22 +99,7 @@ impl Coordinator {
 
     /// The answer for a decision that was made before; an error if it was made the other way.
     fn decided(&self, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
-        let state = self.state.lock();
-        if let Some(outcome) = state.absorbed_outcome(spec) {
-            return match wanted {
-                SpecState::Aborted => Err(into_its_surroundings(spec)),
-                _ => Ok(Some(outcome)),
-            };
-        }
-        let Some(decided) = state.how_decided(spec) else { return Ok(None) };
-        if decided == wanted || (decided, wanted) == (SpecState::Voted, SpecState::Committed) {
-            return Ok(Some(Outcome::of(spec, decided, 0)));
-        }
-        if decided == SpecState::Voted {
-            return Err(into_its_surroundings(spec));
-        }
-        let how = if decided == SpecState::Committed { "committed" } else { "aborted" };
-        Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is {how} already")))
+        decided(&self.state.lock(), spec, wanted)
     }
 
     /// Carries out that a vote makes something final: durably first, then for everybody to see.
@@ -193,6 +178,10 @@ impl Coordinator {
         }
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
+        // It may have fallen with another just now.
+        if let Some(outcome) = decided(&state, spec, SpecState::Aborted)? {
+            return Ok((outcome, Aftermath::default()));
+        }
         let job = state.job(spec, uid.unwrap_or(0))?;
         if job.state == SpecState::Voted && job.parent.is_some() {
             return Err(into_its_surroundings(spec));
@@ -245,6 +234,24 @@ impl Coordinator {
         }
         Ok(aftermath)
     }
+}
+
+fn decided(state: &State, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
+    if let Some(outcome) = state.absorbed_outcome(spec) {
+        return match wanted {
+            SpecState::Aborted => Err(into_its_surroundings(spec)),
+            _ => Ok(Some(outcome)),
+        };
+    }
+    let Some(decided) = state.how_decided(spec) else { return Ok(None) };
+    if decided == wanted || (decided, wanted) == (SpecState::Voted, SpecState::Committed) {
+        return Ok(Some(Outcome::of(spec, decided, 0)));
+    }
+    if decided == SpecState::Voted {
+        return Err(into_its_surroundings(spec));
+    }
+    let how = if decided == SpecState::Committed { "committed" } else { "aborted" };
+    Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is {how} already")))
 }
 
 fn into_its_surroundings(spec: SpecId) -> Fault {

@@ -135,6 +135,31 @@ fn what_a_level_started_and_left_behind_is_over_when_the_level_is_undone() {
 }
 
 #[test]
+fn levels_of_several_processes_over_one_file_fall_with_each_other_and_none_ends() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    let count = |seed: usize| {
+        let output = specrun(&mount, &["--no-speculation"], &program, &["count", &seed.to_string()]);
+        succeeds(&output);
+        text(&output.stdout).trim().parse::<u32>().expect("a number")
+    };
+    let kept: u32 = std::thread::scope(|scope| {
+        let counting: Vec<_> = (1..5)
+            .map(|seed| {
+                scope.spawn({
+                    let count = &count;
+                    move || count(seed)
+                })
+            })
+            .collect();
+        counting.into_iter().map(|counting| counting.join().expect("it ends")).sum()
+    });
+    let shared: u32 = mount.read("shared").trim().parse().expect("a number");
+    assert!(0 < shared && shared <= kept);
+    mount.check();
+}
+
+#[test]
 fn a_job_that_reads_a_level_falls_with_it() {
     let mount = Mount::new();
     let program = compiled(&mount, SUBJECTS, "files");

@@ -214,6 +214,32 @@ int main(int argc, char **argv) {
         of_orphans();
         return 0;
     }
+    if (strcmp(what, "count") == 0) {
+        /* Counts in levels, some of them inside others and half of them undone, while others do the same; says how often. */
+        int kept = 0;
+        unsigned random = (unsigned)atoi(argv[2]);
+        for (int round = 0; round < 60; round++) {
+            random = random * 1103515245 + 12345;
+            if (enter() == 0) {
+                int outer = spec_current(), file = open("shared", O_CREAT | O_RDWR, 0666);
+                char text[32] = {0};
+                REQUIRE(file >= 0 && read(file, text, sizeof text - 1) >= 0);
+                snprintf(text, sizeof text, "%d\n", atoi(text) + 1);
+                REQUIRE(pwrite(file, text, strlen(text), 0) > 0 && close(file) == 0);
+                usleep(random >> 20);
+                if (speculate() == 0) {
+                    put(argv[2], text);
+                    if (random & 0x10000) spec_abort(spec_current(), 4);
+                    spec_commit(spec_current());
+                }
+                if (random & 0x20000) spec_abort(outer, 3);
+                spec_commit(outer);
+                kept++;
+            }
+        }
+        printf("%d\n", kept);
+        return 0;
+    }
     if (strcmp(what, "die") == 0) {
         /* Dies with a level open. */
         put("before", "1");
