@@ -15,7 +15,7 @@ impl ProcPath {
         path.push(b"/proc/");
         match pid {
             0 => path.push(b"self"),
-            pid => path.push_number(pid),
+            pid => path.push_number(u64::from(pid.unsigned_abs()), 10),
         }
         path
     }
@@ -33,7 +33,12 @@ impl ProcPath {
     }
 
     pub(crate) fn number(mut self, number: i32) -> Self {
-        self.push_number(number);
+        self.push_number(u64::from(number.unsigned_abs()), 10);
+        self
+    }
+
+    pub(crate) fn address(mut self, address: usize) -> Self {
+        self.push_number(address as u64, 16);
         self
     }
 
@@ -42,13 +47,13 @@ impl ProcPath {
         self.len += text.len();
     }
 
-    fn push_number(&mut self, number: i32) {
-        let mut digits = [0u8; 10];
-        let (mut at, mut rest) = (digits.len(), number.unsigned_abs());
+    fn push_number(&mut self, number: u64, radix: u64) {
+        let mut digits = [0u8; 20];
+        let (mut at, mut rest) = (digits.len(), number);
         loop {
             at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
+            digits[at] = b"0123456789abcdef"[(rest % radix) as usize];
+            rest /= radix;
             if rest == 0 {
                 break;
             }
@@ -160,6 +165,9 @@ mod tests {
         let path = ProcPath::of(0).then(b"/task/").number(40_123).then(b"/children");
         assert_eq!(path.as_bytes(), b"/proc/self/task/40123/children\0");
         assert_eq!(ProcPath::of(7).as_bytes(), b"/proc/7\0");
+        let largest =
+            ProcPath::of(i32::MAX).then(b"/map_files/").address(0x7fff_ffff_f000).then(b"-").address(usize::MAX);
+        assert_eq!(largest.as_bytes(), b"/proc/2147483647/map_files/7ffffffff000-ffffffffffffffff\0");
     }
 
     #[test]

@@ -125,6 +125,16 @@ fn a_level_that_somebody_aborts_is_rolled_back_at_once() {
 }
 
 #[test]
+fn what_was_mapped_is_mapped_again_whatever_it_is_called() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    for options in [&[][..], &["--no-speculation"]] {
+        succeeds(&specrun(&mount, options, &program, &["mapped"]));
+    }
+    mount.check();
+}
+
+#[test]
 fn what_a_level_started_and_left_behind_is_over_when_the_level_is_undone() {
     let mount = Mount::new();
     let program = compiled(&mount, SUBJECTS, "files");

@@ -105,6 +105,32 @@ static void mapped(void) {
     REQUIRE(is("m", "kept"));
 }
 
+/* A mapped file that is unmapped in a level is mapped again, whatever it is called by then. */
+static void mapped_and_renamed(void) {
+    for (int round = 0; round < 6; round++) {
+        int file = open("m2", O_CREAT | O_TRUNC | O_RDWR, 0644);
+        REQUIRE(file >= 0 && ftruncate(file, 4096) == 0);
+        char *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        REQUIRE(at != MAP_FAILED && close(file) == 0);
+        strcpy(at, "before");
+        if (round >= 3) {
+            /* The kernel knows it by a name that it had for a while. */
+            if (enter() == 0) {
+                REQUIRE((round == 3 ? unlink("m2") : rename("m2", "m3")) == 0);
+                spec_abort(spec_current(), 1);
+            }
+        }
+        if (enter() == 0) {
+            strcpy(at, "after");
+            REQUIRE(munmap(at, 4096) == 0);
+            if (round % 3 == 0) REQUIRE(unlink("m2") == 0);
+            if (round % 3 == 1) REQUIRE(rename("m2", "m3") == 0);
+            spec_abort(spec_current(), 1);
+        }
+        REQUIRE(strcmp(at, "before") == 0 && is("m3", NULL) && munmap(at, 4096) == 0 && unlink("m2") == 0);
+    }
+}
+
 static void offsets(void) {
     int file = open("log", O_CREAT | O_WRONLY | O_APPEND | O_TRUNC, 0644);
     REQUIRE(write(file, "1", 1) == 1);
@@ -208,6 +234,11 @@ int main(int argc, char **argv) {
         offsets();
         of_children();
         many(300);
+        return 0;
+    }
+    if (strcmp(what, "mapped") == 0) {
+        if (enter() == 0) spec_commit(spec_current());
+        mapped_and_renamed();
         return 0;
     }
     if (strcmp(what, "orphans") == 0) {

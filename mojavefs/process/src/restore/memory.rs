@@ -77,7 +77,7 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
             (_, Some(_), None) => sys::unmap(start, end - start).what("a mapping that is new"),
             (_, Some(here), Some(there)) if here.is_alike(there) => work.part(start, end, here.prot, there),
             (_, _, Some(there)) => {
-                map_again(start, end, there, there.name(text_b))?;
+                map_again(checkpoint, start, end, there, there.name(text_b))?;
                 work.window = 0..0;
                 work.part(start, end, there.prot, there)
             }
@@ -118,29 +118,41 @@ fn each_part(
 }
 
 /// Maps again what was unmapped, or mapped over.
-fn map_again(start: usize, end: usize, map: &Mapping, name: &[u8]) -> Result<(), Failure> {
+fn map_again(checkpoint: i32, start: usize, end: usize, map: &Mapping, name: &[u8]) -> Result<(), Failure> {
     let sharing = if map.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
     let flags = sharing | libc::MAP_FIXED;
     if map.is_memory() {
         let flags = flags | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         return sys::map(start, end - start, map.prot, flags, -1, 0).map(drop).what("memory that was given back");
     }
-    let what = "a mapped file that was unmapped";
+    let access = if map.shared && map.prot & libc::PROT_WRITE != 0 { libc::O_RDWR } else { libc::O_RDONLY };
+    // By way of the checkpoint, which still has it, whatever it is called by now; only root may. Else by its name.
+    let its_own = ProcPath::of(checkpoint).then(b"/map_files/").address(map.start).then(b"-").address(map.end);
+    let offset = map.offset + (start - map.start) as u64;
+    let by = |path: &[u8]| {
+        let fd = sys::open(path, access)?;
+        let mapped = match sys::fstat(fd).is_ok_and(|stat| stat.st_ino == map.ino) {
+            true => sys::map(start, end - start, map.prot, flags, fd, offset).map(drop),
+            false => Err(Errno(libc::ESTALE)),
+        };
+        sys::close(fd);
+        mapped
+    };
+    by(its_own.as_bytes()).or_else(|_| by_name(name, by)).what("a mapped file that was unmapped")
+}
+
+/// What the kernel adds to the name of a file that is gone.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Hands on the name of a mapped file as a path, without what says that it is gone: what was undone is there again.
+fn by_name(name: &[u8], by: impl FnOnce(&[u8]) -> sys::Result<()>) -> sys::Result<()> {
+    let name = name.strip_suffix(DELETED).unwrap_or(name);
     let mut path = [0u8; 4097];
     if name.len() >= path.len() || !name.starts_with(b"/") {
-        return Err(Errno(libc::ENAMETOOLONG)).what(what);
+        return Err(Errno(libc::ENAMETOOLONG));
     }
     path[..name.len()].copy_from_slice(name);
-    let access = if map.shared && map.prot & libc::PROT_WRITE != 0 { libc::O_RDWR } else { libc::O_RDONLY };
-    let fd = sys::open(&path[..=name.len()], access).what(what)?;
-    let same = sys::fstat(fd).is_ok_and(|stat| stat.st_ino == map.ino);
-    let offset = map.offset + (start - map.start) as u64;
-    let mapped = match same {
-        true => sys::map(start, end - start, map.prot, flags, fd, offset).map(drop),
-        false => Err(Errno(libc::ESTALE)),
-    };
-    sys::close(fd);
-    mapped.what(what)
+    by(&path[..=name.len()])
 }
 
 /// Clears the descriptors of pages of zeros; whether there were any.
