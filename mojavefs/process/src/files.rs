@@ -87,6 +87,15 @@ pub(crate) fn attach(arena: &mut Arena) -> Result<(), Refused> {
     }
 }
 
+/// The descriptors that a process without a view has on the filesystem, which are opened again when it gets one.
+pub(crate) fn on_the_filesystem() -> Vec<i32> {
+    let Some(mountpoint) = std::env::var_os(MOUNTPOINT_VARIABLE).filter(|_| !attached()) else { return Vec::new() };
+    let there =
+        |entry: &std::fs::DirEntry| std::fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(&mountpoint));
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().filter(there);
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
 fn attach_to(mountpoint: &Path, arena: &mut Arena) -> Result<(), Refused> {
     let filesystem = match Filesystem::find(Some(mountpoint)) {
         Ok(filesystem) => filesystem,

@@ -101,6 +101,7 @@ fn prepare(arena: &mut Arena, own: Option<SpecId>) -> sys::Result<(i32, u64)> {
         arena.say(format_args!("{why}"));
         Errno(libc::EIO)
     };
+    record::refuse_locks(arena)?;
     files::attach(arena).map_err(|why| refused(arena, why))?;
     if own.is_some() && !files::attached() {
         arena.say(format_args!("only a process in a job of specrun can own another's speculation"));

@@ -97,8 +97,8 @@ impl Record {
     }
 }
 
-/// The locks that a descriptor's entry in `/proc` shows.
-pub(crate) fn each_lock(fd: i32, buffer: &mut [u8], mut each: impl FnMut(Lock)) -> sys::Result<()> {
+/// The locks that a descriptor's entry in `/proc` shows, each with the process that took it (-1 if that is not said).
+pub(crate) fn each_lock(fd: i32, buffer: &mut [u8], mut each: impl FnMut(Lock, i32)) -> sys::Result<()> {
     let path = ProcPath::of(0).then(b"/fdinfo/").number(fd);
     let text = sys::read_once(path.as_bytes(), buffer)?;
     for line in text.split(|byte| *byte == b'\n') {
@@ -112,13 +112,17 @@ pub(crate) fn each_lock(fd: i32, buffer: &mut [u8], mut each: impl FnMut(Lock)) 
             _ => continue,
         };
         let write = words.nth(1) == Some(b"WRITE");
-        let mut range = words.skip(2);
+        let taken_by = match words.next() {
+            Some(pid) if pid.first().is_some_and(u8::is_ascii_digit) => leading(pid, 10).0 as i32,
+            _ => -1,
+        };
+        let mut range = words.skip(1);
         let start = leading(range.next().unwrap_or(b"0"), 10).0 as i64;
         let last = match range.next() {
             None | Some(b"EOF") => i64::MAX,
             Some(last) => leading(last, 10).0 as i64,
         };
-        each(Lock { fd, kind, write, start, last });
+        each(Lock { fd, kind, write, start, last }, taken_by);
     }
     Ok(())
 }
@@ -131,6 +135,29 @@ pub(crate) fn take(arena: &mut Arena) -> sys::Result<()> {
     arena.levels[level].record.take_kernel_state();
     take_children(arena)?;
     take_descriptors(arena)
+}
+
+/// The process gets a view of its own, in which its files on the filesystem are opened again: its locks would be lost.
+pub(crate) fn refuse_locks(arena: &mut Arena) -> sys::Result<()> {
+    let (own, mut locked) = (arena.owner, None);
+    for fd in crate::files::on_the_filesystem() {
+        // Those that others have taken by what they have passed on stay theirs.
+        let note = |_, taken_by| {
+            if taken_by == own || taken_by == -1 {
+                locked = Some(fd);
+            }
+        };
+        each_lock(fd, &mut arena.scratch.text_a, note)?;
+    }
+    match locked {
+        Some(fd) => Err(refuse(
+            arena,
+            format_args!(
+                "a file of descriptor {fd} is locked, which the first speculation would undo; lock it afterwards"
+            ),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn refuse(arena: &mut Arena, why: core::fmt::Arguments<'_>) -> Errno {
@@ -256,7 +283,7 @@ fn take_descriptor(arena: &mut Arena, fd: i32) -> sys::Result<()> {
         return Ok(());
     }
     let mut more = false;
-    each_lock(fd, &mut scratch.text_a, |lock| match record.locks_count {
+    each_lock(fd, &mut scratch.text_a, |lock, _| match record.locks_count {
         LOCKS_MAX => more = true,
         count => {
             record.locks[count] = lock;

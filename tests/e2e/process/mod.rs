@@ -135,6 +135,22 @@ fn what_was_mapped_is_mapped_again_whatever_it_is_called() {
 }
 
 #[test]
+fn a_first_level_is_refused_while_a_file_is_locked() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    for options in [&[][..], &["--no-speculation"]] {
+        succeeds(&specrun(&mount, options, &program, &["locks"]));
+        // What another has locked and passed on it keeps.
+        let script = format!(
+            "exec 9> held; flock 9; {} mapped; code=$?; flock -n held true && exit 8; exit $code",
+            program.display()
+        );
+        succeeds(&specrun(&mount, options, Path::new("sh"), &["-c", &script]));
+    }
+    mount.check();
+}
+
+#[test]
 fn what_a_level_started_and_left_behind_is_over_when_the_level_is_undone() {
     let mount = Mount::new();
     let program = compiled(&mount, SUBJECTS, "files");

@@ -1,10 +1,12 @@
 /* A process that speculates on files, and checks what it finds. Run in a directory of the filesystem. */
+#include <errno.h>
 #include <fcntl.h>
 #include <mojave.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -131,6 +133,28 @@ static void mapped_and_renamed(void) {
     }
 }
 
+/* What is locked when the first level is entered would be lost. */
+static void locks(void) {
+    put("locked", "x");
+    int file = open("locked", O_RDWR);
+    for (int kind = 0; kind < 2; kind++) {
+        struct flock range = {.l_type = F_WRLCK, .l_len = 1};
+        REQUIRE((kind == 0 ? flock(file, LOCK_EX) : fcntl(file, F_SETLK, &range)) == 0);
+        REQUIRE(speculate() == -1 && errno == ENOTSUP && strstr(spec_error(), "is locked") != NULL);
+        range.l_type = F_UNLCK;
+        REQUIRE((kind == 0 ? flock(file, LOCK_UN) : fcntl(file, F_SETLK, &range)) == 0);
+    }
+    REQUIRE(enter() == 0);
+    REQUIRE(flock(file, LOCK_EX) == 0);
+    int code = enter();
+    if (code == 0) {
+        REQUIRE(flock(file, LOCK_UN) == 0);
+        spec_abort(spec_current(), 1);
+    }
+    REQUIRE(flock(open("locked", O_RDONLY), LOCK_EX | LOCK_NB) == -1);
+    spec_commit(spec_current());
+}
+
 static void offsets(void) {
     int file = open("log", O_CREAT | O_WRONLY | O_APPEND | O_TRUNC, 0644);
     REQUIRE(write(file, "1", 1) == 1);
@@ -234,6 +258,10 @@ int main(int argc, char **argv) {
         offsets();
         of_children();
         many(300);
+        return 0;
+    }
+    if (strcmp(what, "locks") == 0) {
+        locks();
         return 0;
     }
     if (strcmp(what, "mapped") == 0) {

@@ -75,7 +75,7 @@ fn put_descriptor_back(arena: &Arena, before: &Descriptor, its_process: i32) -> 
 fn put_locks_back(fd: i32, record: &Record, buffer: &mut [u8]) -> sys::Result<()> {
     let before = || record.locks().iter().filter(|lock| lock.fd == fd);
     let (mut kept, mut others) = (0, [None; 3]);
-    each_lock(fd, buffer, |lock| match before().any(|known| *known == lock) {
+    each_lock(fd, buffer, |lock, _| match before().any(|known| *known == lock) {
         true => kept += 1,
         false => others[lock.kind as usize] = Some(lock.kind),
     })?;
