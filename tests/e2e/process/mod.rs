@@ -164,6 +164,7 @@ fn what_a_level_started_and_left_behind_is_over_when_the_level_is_undone() {
 fn levels_of_several_processes_over_one_file_fall_with_each_other_and_none_ends() {
     let mount = Mount::new();
     let program = compiled(&mount, SUBJECTS, "files");
+    mount.write("shared", "0\n");
     let count = |seed: usize| {
         let output = specrun(&mount, &["--no-speculation"], &program, &["count", &seed.to_string()]);
         succeeds(&output);
