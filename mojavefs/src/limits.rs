@@ -32,6 +32,8 @@ pub const INVALIDATIONS_MAX: usize = 4096;
 pub const CONFLICTS_MAX: usize = 1000;
 /// How deep jobs may nest.
 pub const NESTING_MAX: usize = 64;
+/// How deep the levels of processes may nest, with the jobs around them: as deep as one process can go in the deepest job.
+pub const LEVELS_NESTING_MAX: usize = 1000 + NESTING_MAX;
 /// How long a peer may take over the handshake.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the rest of a frame may take after its first byte, and the writing of one.

@@ -24,7 +24,7 @@ use join::Joins;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Event, GraphError};
 use mojavefs::id::{ContextId, IntervalId, SpecId, ViewId};
-use mojavefs::limits::NESTING_MAX;
+use mojavefs::limits::{LEVELS_NESTING_MAX, NESTING_MAX};
 use mojavefs::wire::{Fall, JobInfo, OnRead, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
 use state::State;
@@ -225,8 +225,12 @@ impl Coordinator {
             }
             (Some(outer), _) => outer.on_read,
         };
-        if outer.is_some_and(|outer| outer.depth >= NESTING_MAX) {
-            return Err(Fault::new(FaultKind::Unsupported, format!("jobs nest {NESTING_MAX} deep at most")));
+        let (what, deepest) = match kind {
+            Kind::Level => ("speculations", LEVELS_NESTING_MAX),
+            Kind::Job | Kind::Leg { .. } => ("jobs", NESTING_MAX),
+        };
+        if outer.is_some_and(|outer| outer.depth >= deepest) {
+            return Err(Fault::new(FaultKind::Unsupported, format!("{what} nest {deepest} deep at most")));
         }
         let snapshot = match outer.and_then(|outer| outer.snapshot.clone()) {
             _ if on_read.follows() => None,

@@ -125,6 +125,16 @@ fn a_level_that_somebody_aborts_is_rolled_back_at_once() {
 }
 
 #[test]
+fn levels_nest_deeper_than_jobs_do() {
+    for options in [&[][..], &["--no-speculation"]] {
+        let mount = Mount::new();
+        let program = compiled(&mount, SUBJECTS, "files");
+        succeeds(&specrun(&mount, options, &program, &["deep"]));
+        mount.check();
+    }
+}
+
+#[test]
 fn what_was_mapped_is_mapped_again_whatever_it_is_called() {
     let mount = Mount::new();
     let program = compiled(&mount, SUBJECTS, "files");

@@ -235,6 +235,30 @@ static void of_orphans(void) {
     }
 }
 
+/* A file in each of many levels, which are undone together, or kept one after the other. */
+static void deep(int count) {
+    char path[16];
+    for (int round = 0; round < 2; round++) {
+        int code = 0, outermost = 0;
+        for (int n = 0; n < count && code == 0; n++) {
+            code = enter();
+            if (n == 0) outermost = spec_current();
+            snprintf(path, sizeof path, "deep%d", n);
+            if (code == 0) put(path, path);
+        }
+        if (code == 0) {
+            REQUIRE(spec_depth() == count);
+            if (round == 0) spec_abort(outermost, 7);
+            while (spec_depth() > 0) REQUIRE(spec_commit(spec_current()) == 0);
+        }
+        REQUIRE(spec_depth() == 0 && code == (round == 0 ? 7 : 0));
+        for (int n = 0; n < count; n++) {
+            snprintf(path, sizeof path, "deep%d", n);
+            REQUIRE(is(path, round == 0 ? NULL : path));
+        }
+    }
+}
+
 static void many(int count) {
     char text[16];
     for (int n = 0; n < count; n++) {
@@ -258,6 +282,10 @@ int main(int argc, char **argv) {
         offsets();
         of_children();
         many(300);
+        return 0;
+    }
+    if (strcmp(what, "deep") == 0) {
+        deep(300);
         return 0;
     }
     if (strcmp(what, "locks") == 0) {
