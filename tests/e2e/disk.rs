@@ -149,7 +149,9 @@ fn a_small_disk_is_enough_and_a_smaller_one_is_left_as_it_was() {
     let point = root.path().join("disk");
     fs::create_dir(&point).expect("mkdir");
     run(root.path(), "mount", &["-t", "tmpfs", "-o", "size=16k", "none", &point.to_string_lossy()]);
-    let output = Command::new(MOJAVEFS).arg("mount").args([&point.join("store"), root.path()]).output();
+    let mnt = root.path().join("mnt");
+    fs::create_dir(&mnt).expect("mkdir");
+    let output = Command::new(MOJAVEFS).arg("mount").args([&point.join("store"), &mnt]).output();
     let left = fs::read_dir(&point).expect("list").count();
     run(root.path(), "umount", &[&point.to_string_lossy()]);
     let output = output.expect("mojavefs runs");

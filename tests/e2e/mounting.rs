@@ -127,6 +127,13 @@ fn a_daemon_that_hangs_is_told_and_its_mount_taken_away_by_force() {
     mount.write("a", "x");
     let daemon = mount.daemon();
     nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGSTOP).expect("stop it");
+    // Whoever asks a thread that has not stopped yet can't be ended before it goes on.
+    let stopped = |thread: fs::DirEntry| {
+        fs::read_to_string(thread.path().join("status")).is_ok_and(|status| status.contains("State:\tT"))
+    };
+    crate::harness::until("all of it has stopped", || {
+        fs::read_dir(format!("/proc/{daemon}/task")).expect("its threads").flatten().all(stopped)
+    });
     let [store, point] = [mount.store().to_owned(), mount.path()];
     let run = |words: &[&str]| {
         let mut command = Command::new("timeout");
