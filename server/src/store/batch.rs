@@ -169,7 +169,13 @@ impl Store {
             (db, IntervalId::FINAL) => self.apply_final(&db, &batch),
             (db, writer) => self.apply_undecided(&db, writer, &batch),
         };
-        let result = apply();
+        let mut result = apply();
+        if let Err(error @ StoreError::Records(why)) = &result
+            && error.follows_another()
+        {
+            self.mend(why)?;
+            result = apply();
+        }
         match &result {
             Err(StoreError::Records(why)) => self.mend(why)?,
             Err(StoreError::NoSpace(why)) if frees => {

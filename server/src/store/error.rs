@@ -60,6 +60,12 @@ impl StoreError {
         StoreError::Corrupt(what.into())
     }
 
+    /// Whether the record store refused because of what had gone wrong before, for somebody else: nothing was tried.
+    pub(crate) fn follows_another(&self) -> bool {
+        let words = ["Writer has previous error", "Seen error. Skip writing buffer"];
+        matches!(self, StoreError::Records(text) if words.iter().any(|word| text.contains(word)))
+    }
+
     /// A failed system call, with what it was for.
     pub(crate) fn io(context: impl Into<String>, source: io::Error) -> Self {
         match source.raw_os_error() {
