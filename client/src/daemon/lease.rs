@@ -5,15 +5,16 @@ use super::listen::Caller;
 use crate::fuse::{self, Kernel};
 use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
+use crate::sys;
 use crate::view::{Careful, Patient, Role, View};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::wire::control::Start;
 use mojavefs::wire::{Connection, ConnectionExt, JobInfo, OnRead, Request, ViewKind};
-use nix::libc;
 use nix::unistd::geteuid;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 pub(super) struct Lease {
@@ -90,8 +91,9 @@ impl Lease {
             }
         };
         daemon.notices.add(&kernel);
-        let minor = mount.as_ref().and_then(|mount| nix::sys::stat::fstat(mount.as_fd()).ok());
-        let minor = minor.map(|stat| libc::minor(stat.st_dev));
+        // Its own filesystem is not asked: a daemon that is killed while it waits for itself would never be gone.
+        let place = mount.as_ref().map(|mount| Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string()));
+        let minor = place.and_then(|place| sys::cached_stat(&place).ok()).map(|stat| stat.device.1);
         if is_process {
             daemon.processes.lock().insert(opened.view, caller.uid);
         }
