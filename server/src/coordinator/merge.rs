@@ -163,9 +163,10 @@ impl Coordinator {
     fn replace(&self, spec: SpecId, again: SpecId) -> Result<Aftermath, Fault> {
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
-        let owner = state.job(spec, 0)?.owner();
         // Whoever hears that it is over asks how.
-        state.is_settled(spec, again);
+        state.note_settled(spec, again);
+        // Somebody may have undone it meanwhile; what is committed in its place is committed.
+        let Some(owner) = state.jobs.get(&spec).map(|job| job.owner()) else { return Ok(Aftermath::default()) };
         self.carry_out_abort(&mut state, &Event::Abort { owner, spec, code: 1, retry: false })
     }
 

@@ -43,7 +43,7 @@ fn checks() -> bool {
 
 impl State {
     /// The conflicts of a speculation are settled: another is committed in its place.
-    pub(super) fn is_settled(&mut self, spec: SpecId, again: SpecId) {
+    pub(super) fn note_settled(&mut self, spec: SpecId, again: SpecId) {
         self.settled.push_back((spec, again));
         if self.settled.len() > OUTCOMES_KEPT_MAX {
             self.settled.pop_front();
