@@ -104,3 +104,10 @@ fn a_conflict_of_a_held_job_with_another_survives_a_restart() {
     let held = [PAUSE, first, second, write(1, 0), hold, write(2, 0), Step::Commit { who: 1 }];
     play(&[&held[..], &[Step::Reopen, Step::Commit { who: 0 }]].concat());
 }
+
+#[test]
+fn what_is_copied_from_two_mixed_histories_is_mixed_too() {
+    let [outer, inner] = [0, 1].map(|parent| Step::Begin { parent });
+    let copy = Step::Change { who: 2, file: 1, how: Change::Copy { from: 0, at: 16386, to: 16386, len: 137_921 } };
+    play(&[write(0, 0), outer, inner, change(2, Change::Write { at: 0, len: 1, seed: 0 }), write(1, 16381), copy]);
+}

@@ -136,6 +136,13 @@ impl Model {
         file.doubtful |= stale || missed.is_some();
     }
 
+    /// What is copied from two histories mixed is as mixed.
+    pub(crate) fn mix(&mut self, who: Option<usize>, from: usize, to: usize) {
+        if let Some(job) = who.and_then(|id| self.jobs.get_mut(&id)) {
+            job.files[to].torn |= job.files[from].torn;
+        }
+    }
+
     /// Whether one of the jobs around it, `until` left out, is such.
     fn job_around(&self, id: usize, until: Option<usize>, is: impl Fn(&Job) -> bool) -> bool {
         let mut at = self.jobs[&id].parent;

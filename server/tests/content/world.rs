@@ -129,6 +129,7 @@ impl World {
                 if expected == 0 {
                     return;
                 }
+                self.model.mix(who, from, file);
             }
         }
         self.model.change(who, file, how, &source);
