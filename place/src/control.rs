@@ -26,9 +26,11 @@ pub fn send<T: Serialize>(mut stream: &UnixStream, message: &T, fd: Option<&Owne
     let fds: Vec<RawFd> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&length)], control, MsgFlags::MSG_NOSIGNAL, None)?;
-    stream.write_all(&length[sent..])?;
-    stream.write_all(&body)
+    // In one piece, so that whoever waits for it is woken once.
+    let pieces = [IoSlice::new(&length), IoSlice::new(&body)];
+    let sent = sendmsg::<()>(stream.as_raw_fd(), &pieces, control, MsgFlags::MSG_NOSIGNAL, None)?;
+    stream.write_all(&length[sent.min(length.len())..])?;
+    stream.write_all(&body[sent.saturating_sub(length.len())..])
 }
 
 /// Receives one message, and the descriptor that came with it; nothing at the end of the stream.

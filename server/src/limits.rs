@@ -68,3 +68,6 @@ pub const DOOM_TIME_MAX: Duration = Duration::from_secs(5);
 pub const TELL_TIME_MAX: Duration = Duration::from_millis(500);
 /// How long a job's request waits for its process to be taken back, once what it is in was undone.
 pub const GO_BACK_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// How many removed records a reading walks through before they are cleared away.
+pub(crate) const WALKED_MAX: usize = 512;

@@ -31,6 +31,8 @@ pub(super) struct Lease {
     careful: Option<Arc<Careful>>,
     /// Whose lease it is.
     holder: Holder,
+    /// What a process runs, for people. One that runs another program has let go of its lease.
+    command: String,
     /// For a process: the speculations that it entered and has not decided, the outermost first.
     entered: Option<Vec<SpecId>>,
 }
@@ -101,7 +103,8 @@ impl Lease {
         let namespace = if is_process { None } else { namespace::of(caller.pid).ok() };
         let holder = Holder::new(caller.pid);
         let entered = is_process.then(Vec::new);
-        Ok((Lease { view, spec, kernel, minor, namespace, patient, careful, holder, entered }, mount))
+        let command = if is_process { command_of(caller.pid) } else { String::new() };
+        Ok((Lease { view, spec, kernel, minor, namespace, patient, careful, holder, command, entered }, mount))
     }
 
     pub(super) fn is_process(&self) -> bool {
@@ -121,7 +124,7 @@ impl Lease {
         let Some(entered) = &mut self.entered else {
             return Err(Fault::new(FaultKind::Protocol, "this connection's view is no process's"));
         };
-        let info = JobInfo { uid: caller.uid, pid: caller.pid, command: command_of(caller.pid) };
+        let info = JobInfo { uid: caller.uid, pid: caller.pid, command: self.command.clone() };
         let opened = daemon.connection.view(Request::Enter { view: self.view.id(), info, own })?;
         let spec = opened.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
         entered.push(spec);

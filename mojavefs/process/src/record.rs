@@ -167,6 +167,9 @@ fn refuse(arena: &mut Arena, why: core::fmt::Arguments<'_>) -> Errno {
 
 /// Only a process with one thread can speculate.
 pub(crate) fn refuse_threads(arena: &mut Arena) -> sys::Result<()> {
+    if sys::is_alone() {
+        return Ok(());
+    }
     // A directory's links are its subdirectories and two: `.` and its name.
     let threads = sys::stat(b"/proc/self/task\0")?.st_nlink.saturating_sub(2);
     if threads > 1 {
@@ -259,8 +262,7 @@ fn take_descriptors(arena: &mut Arena) -> sys::Result<()> {
 }
 
 fn take_descriptor(arena: &mut Arena, fd: i32) -> sys::Result<()> {
-    let stat = sys::fstat(fd)?;
-    let kind = stat.st_mode & libc::S_IFMT;
+    let kind = sys::kind(fd)?;
     match kind {
         libc::S_IFSOCK => refuse_connected(arena, fd)?,
         0 => refuse_object(arena, fd)?,

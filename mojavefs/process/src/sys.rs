@@ -471,6 +471,19 @@ pub(crate) fn identity(path: &[u8]) -> Result<(u32, u32, u64)> {
     Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
 }
 
+/// Which kind of file a descriptor is of (`S_IFREG` and so on; 0: none), as far as the kernel knows by itself.
+pub(crate) fn kind(fd: i32) -> Result<u32> {
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH;
+    let args = [fd_arg(fd), c"".as_ptr() as usize, flags as usize, libc::STATX_TYPE as usize];
+    let found: libc::statx = filled(libc::SYS_statx, &args, 4, zeroed())?;
+    Ok(u32::from(found.stx_mode) & libc::S_IFMT)
+}
+
+/// Whether the kernel says at once that there is no other thread: leaving a group of threads does nothing if it has but one.
+pub(crate) fn is_alone() -> bool {
+    plain(libc::SYS_unshare, &[libc::CLONE_THREAD as usize]).is_ok()
+}
+
 /// Has the kernel ask the filesystem for a file's attributes.
 pub(crate) fn refresh(fd: i32) {
     let flags = libc::AT_STATX_FORCE_SYNC | libc::AT_EMPTY_PATH;

@@ -193,6 +193,7 @@ impl Conflicts {
         }
         let family = self.family.read();
         let Some(me) = family.effective(context) else { return };
+        self.index.settle_one(hash, |context| family.effective(context));
         for other in others.into_iter().filter(|t| t.how.conflicts_with(how)) {
             if let Some(them) = family.effective(other.context) {
                 self.meet(&family, me, how, Toucher { context: them, ..other }, &key);

@@ -20,17 +20,18 @@ impl Coordinator {
         if let Some(outcome) = self.decided(spec, SpecState::Committed)? {
             return Ok((outcome, Aftermath::default()));
         }
-        let (context, intervals) = {
+        let (context, own_decision) = {
             let state = self.state.lock();
             let job = state.job(spec, uid)?;
-            (job.context, job.intervals.clone())
+            (job.context, job.parent.is_none().then(|| job.intervals.clone()))
         };
         let standing = self.conflicts.of(context);
         if !standing.is_empty() && !resolutions.is_empty() {
             return self.commit_resolved(spec, uid, resolutions);
         }
-        if standing.is_empty() {
-            // Most of what a commit must make durable is written before anybody is kept waiting.
+        if let Some(intervals) = own_decision.filter(|_| standing.is_empty()) {
+            // Most of what a commit must make durable is written before anybody is kept waiting. An inner job's makes nothing
+            // durable.
             self.store.sync_early(&intervals).map_err(fault::store)?;
         }
         let _exclusive = self.decisions.write();

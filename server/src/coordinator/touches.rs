@@ -20,7 +20,12 @@ pub(crate) struct TouchIndex {
 struct Touchers {
     first: Toucher,
     more: Vec<Toucher>,
+    /// How many were left when it was last looked at who still counts.
+    settled: usize,
 }
+
+/// Up to so many contexts are kept of one object without a look at who of them still counts.
+const UNSETTLED_MAX: usize = 16;
 
 /// One context's use of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +68,7 @@ impl TouchIndex {
         let mut shard = self.shard(hash).lock();
         let new = Toucher { context, how };
         let Some(touchers) = shard.get_mut(&hash) else {
-            shard.insert(hash, Touchers { first: new, more: Vec::new() });
+            shard.insert(hash, Touchers { first: new, more: Vec::new(), settled: 1 });
             return Some(Vec::new());
         };
         let others = touchers.iter().filter(|t| t.context != context).collect();
@@ -77,6 +82,16 @@ impl TouchIndex {
             touchers.more.push(new);
         }
         Some(others)
+    }
+
+    /// Settles one object, if many have touched it since that was done: what touches it next has to look at all of them.
+    pub(crate) fn settle_one(&self, hash: u64, stands: impl Fn(ContextId) -> Option<ContextId>) {
+        let mut shard = self.shard(hash).lock();
+        let grown = |touchers: &Touchers| touchers.more.len() > UNSETTLED_MAX + touchers.settled;
+        let Some(touchers) = shard.get_mut(&hash).filter(|touchers| grown(touchers)) else { return };
+        if !touchers.settle(&stands) {
+            shard.remove(&hash);
+        }
     }
 
     /// Who has touched the object.
@@ -124,6 +139,7 @@ impl Touchers {
                 None => settled.push(Toucher { context, how }),
             }
         }
+        self.settled = settled.len();
         let Some(first) = settled.pop() else { return false };
         (self.first, self.more) = (first, settled);
         true
@@ -158,6 +174,19 @@ mod tests {
         let both = Touch::Read.and(Touch::Write);
         let expected = [(3, Touch::Read), (9, both)].map(|(id, how)| Toucher { context: ContextId(id), how });
         assert_eq!(touchers, expected);
+    }
+
+    #[test]
+    fn one_object_is_settled_when_many_have_touched_it() {
+        let index = TouchIndex::new();
+        let touched = 2 * UNSETTLED_MAX as u64;
+        for context in 0..touched {
+            index.touch(42, ContextId(context), Touch::Write);
+            let few = index.touchers(42).len() <= UNSETTLED_MAX + 2;
+            index.settle_one(42, |context| (context == ContextId(7)).then_some(context));
+            assert!(few || index.touchers(42).len() == 1, "{context}");
+        }
+        assert!(index.touchers(42).len() <= UNSETTLED_MAX);
     }
 
     #[test]

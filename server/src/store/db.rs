@@ -1,7 +1,7 @@
 //! RocksDB as the store uses it: three column families, batches, prefix scans, a log that is synced on demand.
 
 use super::StoreError;
-use crate::limits::{BLOCK_CACHE_SHARE, LOG_BYTES_MAX, OPEN_TABLES_MAX, WRITE_BUFFER_SHARE};
+use crate::limits::{BLOCK_CACHE_SHARE, LOG_BYTES_MAX, OPEN_TABLES_MAX, WALKED_MAX, WRITE_BUFFER_SHARE};
 use parking_lot::Mutex;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, Options,
@@ -51,14 +51,14 @@ impl Db {
     /// Opens the database, or makes it if it is to be `fresh`; `memory_bytes` bounds its buffers and cache.
     pub(super) fn open(path: &Path, memory_bytes: usize, fresh: bool) -> Result<Self, StoreError> {
         let options = options(memory_bytes, fresh)?;
-        let db = DB::open_cf_descriptors(&options, path, families(memory_bytes))?;
+        let db = DB::open_cf_descriptors(&options, path, families(memory_bytes)?)?;
         Ok(Db { db, waiting: Mutex::default() })
     }
 
     /// Opens the database to look at it: nothing is written, whatever state it is in.
     pub(super) fn open_read_only(path: &Path, memory_bytes: usize) -> Result<Self, StoreError> {
         let options = options(memory_bytes, false)?;
-        let db = DB::open_cf_descriptors_read_only(&options, path, families(memory_bytes), false)?;
+        let db = DB::open_cf_descriptors_read_only(&options, path, families(memory_bytes)?, false)?;
         Ok(Db { db, waiting: Mutex::default() })
     }
 
@@ -155,21 +155,28 @@ fn options(memory_bytes: usize, fresh: bool) -> Result<Options, StoreError> {
     Ok(options)
 }
 
-fn families(memory_bytes: usize) -> [ColumnFamilyDescriptor; 3] {
+fn families(memory_bytes: usize) -> Result<Vec<ColumnFamilyDescriptor>, StoreError> {
     let cache = Cache::new_lru_cache(memory_bytes / BLOCK_CACHE_SHARE);
-    Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(&cache, memory_bytes)))
+    let described = |family: Family| {
+        family_options(&cache, memory_bytes).map(|options| ColumnFamilyDescriptor::new(family.name(), options))
+    };
+    Family::ALL.into_iter().map(described).collect()
 }
 
-fn family_options(cache: &Cache, memory_bytes: usize) -> Options {
+fn family_options(cache: &Cache, memory_bytes: usize) -> Result<Options, StoreError> {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_bloom_filter(10.0, false);
     table.set_cache_index_and_filter_blocks(true);
-    let mut options = Options::default();
+    // What is undone again and again in one place leaves removals there, which each reading has to walk through: once they
+    // are many they are written out, and merged away.
+    let flush = format!("memtable_op_scan_flush_trigger={WALKED_MAX}");
+    let mut options = Options::default().get_options_from_string(flush)?;
+    options.add_compact_on_deletion_collector_factory(2 * WALKED_MAX, WALKED_MAX, 0.5);
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size((memory_bytes / WRITE_BUFFER_SHARE / 2).max(1 << 20));
     options.set_level_compaction_dynamic_level_bytes(true);
-    options
+    Ok(options)
 }
 
 impl Writes<'_> {
