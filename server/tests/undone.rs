@@ -33,7 +33,9 @@ fn a_file_changed_by_thousands_that_were_undone_is_read_as_fast_as_any() {
             Request::Write { view, ino: file, offset: 0, data: b"undone", append: false, clear_set_id: false };
         client.ask().offset(request).expect("a write");
     };
-    let look = || drop(client.ask().attr(Request::GetAttr { view: client.trunk, ino: file }).expect("attributes"));
+    let look = || {
+        client.ask().attr(Request::GetAttr { view: client.trunk, ino: file }).expect("attributes");
+    };
     let mut most = 0;
     for _ in 0..JOBS {
         let (view, spec) = client.begin(client.trunk);
