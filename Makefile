@@ -43,6 +43,8 @@ PREFIX := /usr/local
 install: build
 	install -Dm755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET)/mojavefs $(TARGET)/specrun
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/lib $(TARGET)/libmojave.so $(TARGET)/libmojave.a
+	@# What only a debugger reads is most of them.
+	strip --strip-debug $(addprefix $(DESTDIR)$(PREFIX)/,bin/mojavefs bin/specrun lib/libmojave.so lib/libmojave.a)
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/include mojavefs/process/include/mojave.h mojavefs/process/include/mcc.h
 	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	sed 's#@PREFIX@#$(PREFIX)#' mojavefs/process/mojave.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/mojave.pc
