@@ -293,13 +293,15 @@ impl Filesystem for Fuse {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
         let _caller = Caller::is(req.pid());
         let new = New { kind: FileKind::Regular, mode, umask, rdev: 0, target: b"" };
         match self.create_file(req, parent, name, new) {
             Ok(made) => reply.created(&CACHE_TIME, &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
+            // Somebody else was first, which is as good: the kernel looks again, and opens what is there by its own rules.
+            Err(fault) if fault.kind == FaultKind::Exists && flags & libc::O_EXCL == 0 => reply.error(Errno::ESTALE),
             Err(fault) => reply.error(error(&fault)),
         }
     }

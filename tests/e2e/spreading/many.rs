@@ -2,6 +2,7 @@
 
 use crate::harness::{Mount, sh, text};
 use std::fs;
+use std::io::Write;
 use std::process::Stdio;
 
 #[test]
@@ -38,6 +39,27 @@ fn jobs_that_keep_meeting_all_finish() {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
     assert!(mount.status().is_empty());
+    mount.check();
+}
+
+/// Their kernels may not know yet that somebody else has made the name.
+#[test]
+fn whoever_opens_a_name_to_make_it_opens_what_another_has_just_made() {
+    let mount = Mount::new();
+    let program = "import os\n\
+        os.read(0, 1)\n\
+        for n in range(400): os.close(os.open(str(n), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644))";
+    let start = |_| {
+        let mut command = mount.specrun_command(&["--quiet"], &format!("exec python3 -c '{program}'"));
+        command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("specrun runs")
+    };
+    let mut jobs: Vec<_> = (0..3).map(start).collect();
+    jobs.iter_mut().for_each(|job| job.stdin.take().expect("a pipe").write_all(b"!").expect("a start"));
+    for job in jobs {
+        let output = job.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert_eq!(fs::read_dir(mount.path()).expect("names").count(), 400);
     mount.check();
 }
 
