@@ -266,18 +266,20 @@ impl Shared {
     /// by themselves what they showed from inside.
     fn lead_out(&self, aftermath: &Aftermath) -> Vec<ViewId> {
         let mut led_out = Vec::new();
-        let undone: HashSet<ContextId> = aftermath.undone.iter().map(|(context, ..)| *context).collect();
         let committed = aftermath.committed.iter().map(|(context, _)| (*context, None));
         let folded = aftermath.folded.iter().map(|(from, into, _)| (*from, Some(*into)));
         let dropped = aftermath.dropped.map(|(from, into)| (from, Some(into)));
         let done: HashMap<ContextId, Option<ContextId>> = committed.chain(folded).chain(dropped).collect();
-        for view in self.views.all().into_iter().filter(|view| view.moves() && !view.is_dead()) {
-            if view.whose == Whose::Job && view.base().is_some_and(|base| done.contains_key(&base)) {
-                // It ends with its job.
-                continue;
-            }
-            let entered = view.entered();
-            let fell = undone.iter().any(|context| entered.contains(context));
+        // A job's view ends with its job.
+        let goes_on = |view: &View| {
+            let ends = view.whose == Whose::Job && view.base().is_some_and(|base| done.contains_key(&base));
+            view.moves() && !view.is_dead() && !ends
+        };
+        let views: Vec<Arc<View>> = self.views.all().into_iter().filter(|view| goes_on(view)).collect();
+        // Before anything is done that a kernel can hold up.
+        let told = self.tell_the_fallen(&views, aftermath);
+        for view in views {
+            let fell = has_fallen(&view, aftermath);
             if !view.leave_done(&done) && !fell {
                 continue;
             }
@@ -294,11 +296,22 @@ impl Shared {
                 }
                 _ => false,
             };
-            if !(back && view.whose == Whose::Job) {
+            if !(told.contains(&view.id) || back && view.whose == Whose::Job) {
                 self.tell_what_fell(&view, aftermath);
             }
         }
         led_out
+    }
+
+    /// Tells everybody who has to go back, but the one that has said that it is back. Returns whom.
+    fn tell_the_fallen(&self, views: &[Arc<View>], aftermath: &Aftermath) -> HashSet<ViewId> {
+        let is_back = |view: &View| aftermath.back.is_some_and(|(id, ..)| id == view.id);
+        let fallen = views.iter().filter(|view| has_fallen(view, aftermath) && !is_back(view));
+        let tell = |view: &Arc<View>| {
+            self.tell_what_fell(view, aftermath);
+            view.id
+        };
+        fallen.map(tell).collect()
     }
 
     /// Tells a process of what it is in and was undone, for it to go back.
@@ -399,6 +412,12 @@ impl Shared {
         let known = held.filter(|ino| changed(&Key::Inode(*ino)) || changed(&Key::DirStat(*ino)));
         known.map(Invalidation::Inode).collect()
     }
+}
+
+/// Whether something that the view's process has entered was undone.
+fn has_fallen(view: &View, aftermath: &Aftermath) -> bool {
+    let entered = view.entered();
+    aftermath.undone.iter().any(|(context, ..)| entered.contains(context))
 }
 
 /// One client that is slow to take its notices holds up no other.
