@@ -1,6 +1,6 @@
 //! Finding the version that a view sees.
 
-use super::db::{Db, Family};
+use super::db::{Db, Family, Scan};
 use super::keys::{self, Key, ORDER_BYTES, Order};
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::{Decided, Listed, Reading, Sight, Store, StoreError};
@@ -79,6 +79,18 @@ impl<'a> Chooser<'a> {
         }
         // Merged versions come last and newest first: nothing after this one is later.
         self.done = order.interval().is_none();
+    }
+
+    /// Looks at all versions of one key, at the first of which `scan` stands, and leaves it behind the last.
+    fn choose(mut self, scan: &mut Scan<'_>, prefix: &[u8]) -> Result<Reading<Vec<u8>>, StoreError> {
+        while let Some((key, value)) = scan.item()? {
+            match keys::split(key) {
+                Some((same, order)) if same == prefix => self.offer(order, value),
+                _ => break,
+            }
+            scan.next();
+        }
+        self.finish()
     }
 
     fn finish(self) -> Result<Reading<Vec<u8>>, StoreError> {
@@ -199,15 +211,7 @@ impl Store {
             let Some((key, _)) = scan.item()? else { break };
             let Some((prefix, _)) = keys::split(key) else { break };
             let prefix = prefix.to_vec();
-            let mut chooser = Chooser::new(sight, &decided);
-            while let Some((key, value)) = scan.item()? {
-                match keys::split(key) {
-                    Some((same, order)) if same == prefix => chooser.offer(order, value),
-                    _ => break,
-                }
-                scan.next();
-            }
-            let reading = chooser.finish()?;
+            let reading = Chooser::new(sight, &decided).choose(&mut scan, &prefix)?;
             listed.newer_final |= reading.newer_final;
             listed.met.extend(reading.met);
             let name = prefix[owner.len()..].strip_suffix(&[0]);
@@ -238,15 +242,7 @@ impl Store {
                 break;
             }
             let prefix = prefix.to_vec();
-            let mut chooser = Chooser::new(sight, &decided);
-            while let Some((key, value)) = scan.item()? {
-                match keys::split(key) {
-                    Some((same, order)) if same == prefix => chooser.offer(order, value),
-                    _ => break,
-                }
-                scan.next();
-            }
-            let reading = chooser.finish()?;
+            let reading = Chooser::new(sight, &decided).choose(&mut scan, &prefix)?;
             if let Some(met) = reading.met {
                 return Err(StoreError::Met(met));
             }

@@ -124,24 +124,24 @@ fn a_level_that_somebody_aborts_is_rolled_back_at_once() {
     mount.check();
 }
 
-#[test]
-fn levels_nest_deeper_than_jobs_do() {
+/// What `files.c` does by the name of `what` succeeds in a job, and without a speculation around it.
+fn succeeds_in_both(what: &str) {
     for options in [&[][..], &["--no-speculation"]] {
         let mount = Mount::new();
         let program = compiled(&mount, SUBJECTS, "files");
-        succeeds(&specrun(&mount, options, &program, &["deep"]));
+        succeeds(&specrun(&mount, options, &program, &[what]));
         mount.check();
     }
 }
 
 #[test]
+fn levels_nest_deeper_than_jobs_do() {
+    succeeds_in_both("deep");
+}
+
+#[test]
 fn what_was_mapped_is_mapped_again_whatever_it_is_called() {
-    let mount = Mount::new();
-    let program = compiled(&mount, SUBJECTS, "files");
-    for options in [&[][..], &["--no-speculation"]] {
-        succeeds(&specrun(&mount, options, &program, &["mapped"]));
-    }
-    mount.check();
+    succeeds_in_both("mapped");
 }
 
 #[test]
@@ -162,12 +162,7 @@ fn a_first_level_is_refused_while_a_file_is_locked() {
 
 #[test]
 fn what_a_level_started_and_left_behind_is_over_when_the_level_is_undone() {
-    let mount = Mount::new();
-    let program = compiled(&mount, SUBJECTS, "files");
-    for options in [&[][..], &["--no-speculation"]] {
-        succeeds(&specrun(&mount, options, &program, &["orphans"]));
-    }
-    mount.check();
+    succeeds_in_both("orphans");
 }
 
 #[test]
