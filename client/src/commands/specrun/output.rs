@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::io::{self, BufReader, PipeReader, Read, Seek, SeekFrom, Write};
 use std::process::Stdio;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// The largest piece that is kept as one, in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
+/// How many pieces may be on their way to the disk: then the command has to wait, as before a full pipe.
+const PIECES_MAX: usize = 16;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 
@@ -22,7 +24,7 @@ impl Held {
     /// Begins to hold back; the two ends are the command's standard output and error.
     pub(super) fn start() -> io::Result<(Held, Stdio, Stdio)> {
         let file = tempfile::tempfile()?;
-        let (sender, pieces) = channel();
+        let (sender, pieces) = sync_channel(PIECES_MAX);
         let (stdout, stderr) = (listen(STDOUT, sender.clone())?, listen(STDERR, sender)?);
         let writer = std::thread::Builder::new().name("specrun-output".into()).spawn(move || keep(file, &pieces))?;
         Ok((Held { writer }, stdout, stderr))
@@ -50,13 +52,13 @@ impl Held {
     }
 }
 
-fn listen(from: u8, pieces: Sender<Piece>) -> io::Result<Stdio> {
+fn listen(from: u8, pieces: SyncSender<Piece>) -> io::Result<Stdio> {
     let (reader, writer) = io::pipe()?;
     std::thread::Builder::new().name("specrun-output".into()).spawn(move || hear(reader, from, &pieces))?;
     Ok(Stdio::from(writer))
 }
 
-fn hear(mut reader: PipeReader, from: u8, pieces: &Sender<Piece>) {
+fn hear(mut reader: PipeReader, from: u8, pieces: &SyncSender<Piece>) {
     let mut buffer = vec![0; PIECE_BYTES];
     while let Ok(length @ 1..) = reader.read(&mut buffer) {
         if pieces.send((from, buffer[..length].to_vec())).is_err() {
