@@ -26,6 +26,8 @@ pub(crate) const TEXT_BYTES_MAX: usize = 8 << 20;
 pub(crate) const MAPPINGS_MAX: usize = 65_536;
 /// Page descriptors looked at in one step.
 pub(crate) const PAGES_STEP: usize = 8192;
+/// Memory compared with the checkpoint's in one step, in bytes.
+pub(crate) const BESIDE_BYTES: usize = 64 << 10;
 /// Stretches of zeros found in one step.
 pub(crate) const ZEROS_STEP: usize = 1024;
 /// Pieces of memory copied in one step (`IOV_MAX`).

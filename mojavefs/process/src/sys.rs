@@ -293,6 +293,23 @@ pub(crate) unsafe fn copy_from(pid: i32, pieces: &[Piece]) -> Result<usize> {
     unsafe { call(libc::SYS_process_vm_readv, [fd_arg(pid), list, pieces.len(), list, pieces.len(), 0]) }
 }
 
+/// Reads another process's memory.
+pub(crate) fn read_other(pid: i32, at: usize, into: &mut [u8]) -> Result<usize> {
+    let here = Piece { start: into.as_mut_ptr() as usize, bytes: into.len() };
+    let there = Piece { start: at, ..here };
+    let (here, there) = (&raw const here as usize, &raw const there as usize);
+    plain(libc::SYS_process_vm_readv, &[fd_arg(pid), here, 1, there, 1, 0])
+}
+
+/// Whether this process's memory holds these bytes at an address.
+///
+/// # Safety
+/// They must be mapped and readable, and nobody may write there meanwhile.
+pub(crate) unsafe fn holds(at: usize, bytes: &[u8]) -> bool {
+    // SAFETY: as the caller promises.
+    (unsafe { core::slice::from_raw_parts(at as *const u8, bytes.len()) }) == bytes
+}
+
 /// Reads another process's memory as a debugger does, whatever its protection.
 ///
 /// # Safety

@@ -1,15 +1,18 @@
 //! Memory: mappings, and the pages that differ.
 //!
-//! After a fork a page that this process has changed is mapped by it alone, and its page descriptor says so (bit 56); one
-//! that it shares with the checkpoint is as it was. So only what was changed is copied, from the sleeping checkpoint.
+//! After a fork a page that this process has changed is another frame than the checkpoint's; so only what was changed is
+//! copied, from the sleeping checkpoint. Root sees the frames' numbers in the page descriptors. Others see whether a page is
+//! mapped by one process alone (bit 56): then it was changed. One that is shared may be one that the checkpoint has elsewhere,
+//! since `mremap` moves pages (`realloc` does that, too): where that can be, its content is compared.
 //!
-//! Memory that was only read is the kernel's page of zeros, which everybody shares: it counts as not there.
+//! Memory that was only read is the kernel's page of zeros, which everybody shares: where frames are not seen, it counts as not
+//! there.
 
 #![allow(unsafe_code)]
 
 use super::{Failure, Scratch, What};
 use crate::arena::Arena;
-use crate::limits::{PAGES_STEP, PIECES_STEP, ZEROS_STEP};
+use crate::limits::{BESIDE_BYTES, PAGES_STEP, PIECES_STEP, ZEROS_STEP};
 use crate::maps::{self, Mapping};
 use crate::proc::ProcPath;
 use crate::sys::{self, Errno, Piece, Region};
@@ -21,6 +24,8 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const OF_A_FILE: u64 = 1 << 61;
 const ALONE: u64 = 1 << 56;
+/// The number of a page's frame, if it is present; 0 for those who may not see it.
+const FRAME: u64 = (1 << 55) - 1;
 
 /// What has to be done with a page.
 #[derive(Clone, Copy, PartialEq)]
@@ -29,6 +34,8 @@ enum Page {
     Same,
     /// It is copied from the checkpoint.
     Copy,
+    /// It may be a page that the checkpoint has elsewhere: copied if it differs.
+    Compare,
     /// It was not there: it is given back, and reads as what is below it.
     Drop,
 }
@@ -42,6 +49,9 @@ struct Sources {
     /// Pages may be shared with processes that are not known, so that being shared says nothing.
     distrust: bool,
 }
+
+/// Memory to which no pages are moved from elsewhere.
+const FIXED: [&[u8]; 2] = [b"[heap]", b"[stack]"];
 
 /// Puts the memory back as it is in the level's checkpoint.
 pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
@@ -59,15 +69,28 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
         its_memory: open(checkpoint, b"/mem").what("its memory: the checkpoint is gone")?,
         distrust,
     };
-    let Scratch { text_a, text_b, maps_a, maps_b, pages_a, pages_b, pieces, zeros, .. } = &mut arena.scratch;
+    let Scratch { text_a, text_b, maps_a, maps_b, pages_a, pages_b, pieces, zeros, beside, .. } = &mut arena.scratch;
     let (text_a, count_a) = maps::read(0, text_a, maps_a).what("its memory: no list of mappings")?;
     let (text_b, count_b) = maps::read(checkpoint, text_b, maps_b).what("its memory: the checkpoint is gone")?;
     let (maps_a, maps_b) = (&maps_a[..count_a], &maps_b[..count_b]);
-    let mut work = Work { sources, maps: maps_a, pages_a, pages_b, window: 0..0, pieces, pieces_count: 0, zeros };
+    let window = 0..0;
+    let mut work = Work {
+        sources,
+        maps: maps_a,
+        pages_a,
+        pages_b,
+        window,
+        movable: false,
+        pieces,
+        pieces_count: 0,
+        zeros,
+        beside,
+    };
     let result = each_part(maps_a, maps_b, |start, end, here, there| {
         let skipped = own.contains(&start)
             || here.is_some_and(|map| map.is_kernels(text_a))
             || there.is_some_and(|map| map.is_kernels(text_b));
+        work.movable = here.is_some_and(|map| map.is_memory() && !FIXED.contains(&map.name(text_a)));
         match (skipped, here, there) {
             (true, ..) | (_, None, None) => Ok(()),
             // The stack has grown; what is below the old end was not there.
@@ -173,6 +196,22 @@ fn forget_zeros(fd: i32, window: &Range<usize>, pages: &mut [u64], zeros: &mut [
     Ok(any)
 }
 
+/// A stretch of addresses that both have mapped.
+struct Part {
+    start: usize,
+    end: usize,
+    /// How it is protected now, and in the checkpoint.
+    now: i32,
+    then: i32,
+}
+
+impl Part {
+    fn protect(&mut self, prot: i32) -> Result<(), Failure> {
+        self.now = prot;
+        sys::protect(self.start, self.end - self.start, prot).what("the protection of memory")
+    }
+}
+
 struct Work<'s> {
     sources: Sources,
     /// What is mapped here.
@@ -182,20 +221,23 @@ struct Work<'s> {
     pages_b: &'s mut [u64; PAGES_STEP],
     /// Numbers of pages.
     window: Range<usize>,
+    /// What is looked at may have been moved there.
+    movable: bool,
     pieces: &'s mut [Piece; PIECES_STEP],
     pieces_count: usize,
     zeros: &'s mut [Region; ZEROS_STEP],
+    /// What the checkpoint has, to compare with.
+    beside: &'s mut [u8; BESIDE_BYTES],
 }
 
 impl Work<'_> {
     /// Puts one part back that is mapped by both, here with `prot`.
     fn part(&mut self, start: usize, end: usize, prot: i32, there: &Mapping) -> Result<(), Failure> {
-        let what = "the protection of memory";
+        let mut part = Part { start, end, now: prot, then: there.prot };
         if there.shared {
             // A file's content is the filesystem's to put back.
-            return if prot == there.prot { Ok(()) } else { sys::protect(start, end - start, there.prot).what(what) };
+            return if prot == there.prot { Ok(()) } else { part.protect(there.prot) };
         }
-        let mut now = prot;
         let mut at = start;
         while at < end {
             self.describe(at / PAGE, end)?;
@@ -211,20 +253,45 @@ impl Work<'_> {
                     Page::Drop => {
                         sys::advise(piece.start, piece.bytes, libc::MADV_DONTNEED).what("memory that was not there")?;
                     }
-                    Page::Copy => {
-                        if now & libc::PROT_WRITE == 0 {
-                            now = libc::PROT_READ | libc::PROT_WRITE;
-                            sys::protect(start, end - start, now).what(what)?;
-                        }
-                        self.want(piece, there.prot)?;
-                    }
+                    Page::Compare if part.now & libc::PROT_READ != 0 => self.compare(piece, &mut part)?,
+                    Page::Copy | Page::Compare => self.take(piece, &mut part)?,
                 }
             }
             at = known * PAGE;
         }
-        if now != there.prot {
+        if part.now != part.then {
             self.copy()?;
-            sys::protect(start, end - start, there.prot).what(what)?;
+            part.protect(part.then)?;
+        }
+        Ok(())
+    }
+
+    /// Has a piece of a part copied.
+    fn take(&mut self, piece: Piece, part: &mut Part) -> Result<(), Failure> {
+        if part.now & libc::PROT_WRITE == 0 {
+            part.protect(libc::PROT_READ | libc::PROT_WRITE)?;
+        }
+        self.want(piece, part.then)
+    }
+
+    /// Has those pages of a piece copied that differ.
+    fn compare(&mut self, mut piece: Piece, part: &mut Part) -> Result<(), Failure> {
+        let what = "its memory: the checkpoint can't be read";
+        while piece.bytes > 0 {
+            let bytes = piece.bytes.min(BESIDE_BYTES);
+            let read = sys::read_other(self.sources.checkpoint, piece.start, &mut self.beside[..bytes]).what(what)?;
+            let known = read / PAGE * PAGE;
+            if known == 0 {
+                return Err(Errno(libc::EFAULT)).what(what);
+            }
+            for from in (0..known).step_by(PAGE) {
+                let page = Piece { start: piece.start + from, bytes: PAGE };
+                // SAFETY: it is mapped, readable, and nothing but this code runs.
+                if !unsafe { sys::holds(page.start, &self.beside[from..from + PAGE]) } {
+                    self.take(page, part)?;
+                }
+            }
+            piece = Piece { start: piece.start + known, bytes: piece.bytes - known };
         }
         Ok(())
     }
@@ -252,7 +319,11 @@ impl Work<'_> {
                 }
             }
         }
-        self.forget_zeros().what(what)
+        let seen = |page: &u64| page & PRESENT != 0 && page & FRAME != 0;
+        match self.pages_a[..count].iter().any(seen) {
+            true => Ok(()),
+            false => self.forget_zeros().what(what),
+        }
     }
 
     /// In the window, pages of zeros that nobody has written to count as not there.
@@ -279,8 +350,14 @@ impl Work<'_> {
             (false, false) => Page::Same,
             (true, false) => Page::Drop,
             (false, true) => Page::Copy,
-            (true, true) if here & PRESENT != 0 && here & ALONE == 0 && !self.sources.distrust => Page::Same,
-            (true, true) => Page::Copy,
+            (true, true) if here & there & PRESENT == 0 => Page::Copy,
+            (true, true) => match here & FRAME {
+                0 if here & ALONE != 0 || self.sources.distrust => Page::Copy,
+                0 if self.movable => Page::Compare,
+                0 => Page::Same,
+                frame if frame == there & FRAME => Page::Same,
+                _ => Page::Copy,
+            },
         }
     }
 

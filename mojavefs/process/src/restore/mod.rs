@@ -11,7 +11,7 @@ mod kernel;
 mod memory;
 
 use crate::arena::{Arena, Jump};
-use crate::limits::{MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX, WORDS_BYTES_MAX, ZEROS_STEP};
+use crate::limits::{BESIDE_BYTES, MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX, WORDS_BYTES_MAX, ZEROS_STEP};
 use crate::maps::Mapping;
 use crate::sys::{self, Errno, Piece, Region};
 use crate::text::Text;
@@ -27,6 +27,7 @@ pub(crate) struct Scratch {
     pages_b: [u64; PAGES_STEP],
     pieces: [Piece; PIECES_STEP],
     zeros: [Region; ZEROS_STEP],
+    beside: [u8; BESIDE_BYTES],
     numbers: [i32; 65_536],
 }
 

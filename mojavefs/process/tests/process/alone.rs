@@ -16,6 +16,25 @@ pub(crate) fn alone(work: impl FnOnce()) {
     assert_eq!(code, 0, "the process of the test failed; it says above why");
 }
 
+/// The same as root, who is told more by the kernel, and as an ordinary user.
+pub(crate) fn for_everybody(work: impl Fn()) {
+    alone(&work);
+    alone(|| {
+        become_nobody();
+        work();
+    });
+}
+
+/// Goes on as an ordinary user.
+pub(crate) fn become_nobody() {
+    if unsafe { libc::geteuid() } == 0 {
+        assert_eq!(unsafe { libc::setresgid(65534, 65534, 65534) }, 0);
+        assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
+        // Who changes its user may not be looked into any more, its checkpoints neither.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) }, 0);
+    }
+}
+
 /// Runs `work` in a child with one thread and returns its exit code, or -N if signal N ended it.
 pub(crate) fn exit_code(work: impl FnOnce() -> i32) -> i32 {
     let child = unsafe { libc::fork() };

@@ -1,6 +1,6 @@
 //! Memory is as it was.
 
-use crate::alone::{abort, alone, commit, enter};
+use crate::alone::{abort, commit, enter, for_everybody};
 
 const PAGE: usize = 4096;
 
@@ -20,7 +20,7 @@ fn at<'a>(start: *mut u8, bytes: usize) -> &'a mut [u8] {
 #[test]
 fn heap_stack_and_statics_are_as_they_were() {
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
-    alone(|| {
+    for_everybody(|| {
         let mut stack = [1u8; 20_000];
         let mut heap: Vec<Vec<u8>> = (0..100).map(|n| vec![n as u8; 1000 * n]).collect();
         if enter().is_none() {
@@ -41,7 +41,7 @@ fn heap_stack_and_statics_are_as_they_were() {
 
 #[test]
 fn what_a_commit_keeps_is_there() {
-    alone(|| {
+    for_everybody(|| {
         let mut bytes = vec![1; 100_000];
         assert_eq!(enter(), None);
         bytes.fill(2);
@@ -52,7 +52,7 @@ fn what_a_commit_keeps_is_there() {
 
 #[test]
 fn memory_that_was_given_back_is_there_again() {
-    alone(|| {
+    for_everybody(|| {
         let dropped = map(64 * PAGE, RW);
         let unmapped = map(64 * PAGE, RW);
         let replaced = map(64 * PAGE, RW);
@@ -77,6 +77,30 @@ fn memory_that_was_given_back_is_there_again() {
     });
 }
 
+/// What `mremap` moves, which `realloc` does, too, are pages that the checkpoint has elsewhere.
+#[test]
+fn what_was_moved_over_other_memory_is_where_it_was() {
+    for_everybody(|| {
+        let (a, b) = (map(64 * PAGE, RW), map(64 * PAGE, RW));
+        at(a, 64 * PAGE).fill(1);
+        at(b, 64 * PAGE).fill(2);
+        let mut freed = vec![3u8; 8 << 20];
+        let mut grown = vec![4u8; 1 << 20];
+        if enter().is_none() {
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            let (old, new) = (64 * PAGE, 64 * PAGE);
+            assert!(unsafe { libc::mremap(a.cast(), old, new, flags, b) } == b.cast());
+            freed = Vec::new();
+            grown.resize(6 << 20, 5);
+            std::hint::black_box((&freed, &grown));
+            abort(1);
+        }
+        assert!(at(a, 64 * PAGE).iter().all(|byte| *byte == 1) && at(b, 64 * PAGE).iter().all(|byte| *byte == 2));
+        assert!(freed.iter().all(|byte| *byte == 3) && freed.len() == 8 << 20);
+        assert!(grown.iter().all(|byte| *byte == 4) && grown.len() == 1 << 20);
+    });
+}
+
 /// Reads a byte of every page; nothing else is there afterwards but zeros.
 fn only_read(start: *mut u8, bytes: usize) {
     assert!(at(start, bytes).iter().step_by(PAGE).all(|byte| *byte == 0));
@@ -86,7 +110,7 @@ fn only_read(start: *mut u8, bytes: usize) {
 fn memory_that_was_given_back_and_then_only_read_is_there_again() {
     // Pages apart, some together, more than are looked at in one step, and huge ones.
     for bytes in [PAGE, 5 * PAGE, 1 << 20, 80 << 20] {
-        alone(|| {
+        for_everybody(|| {
             let (dropped, replaced, huge) = (map(bytes, RW), map(bytes, RW), map(bytes, RW));
             unsafe { libc::madvise(huge.cast(), bytes, libc::MADV_HUGEPAGE) };
             let untouched = map(bytes, RW);
@@ -123,7 +147,7 @@ fn memory_that_was_given_back_and_then_only_read_is_there_again() {
 
 #[test]
 fn every_second_page_given_back_in_levels_of_several_depths_is_there_again() {
-    alone(|| {
+    for_everybody(|| {
         let bytes = 16 << 20;
         let start = map(bytes, RW);
         at(start, bytes).fill(7);
@@ -159,7 +183,7 @@ fn every_second_page_given_back_in_levels_of_several_depths_is_there_again() {
 
 #[test]
 fn a_heap_that_shrank_and_grew_again_is_there_again() {
-    alone(|| {
+    for_everybody(|| {
         for bytes in [100_000, 8 << 20] {
             let start = unsafe { libc::sbrk(bytes as isize) }.cast::<u8>();
             at(start, bytes).fill(5);
@@ -176,7 +200,7 @@ fn a_heap_that_shrank_and_grew_again_is_there_again() {
 
 #[test]
 fn mappings_and_protections_are_as_they_were() {
-    alone(|| {
+    for_everybody(|| {
         let guarded = map(8 * PAGE, RW);
         at(guarded, 8 * PAGE).fill(5);
         unsafe { libc::mprotect(guarded.add(PAGE).cast(), PAGE, libc::PROT_READ) };
@@ -205,7 +229,10 @@ fn mappings_and_protections_are_as_they_were() {
 fn a_private_file_mapping_shows_what_it_showed() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), vec![b'f'; 4 * PAGE]).unwrap();
-    alone(|| {
+    // An ordinary user's abort maps it again by its name.
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(file.path(), readable).unwrap();
+    for_everybody(|| {
         use std::os::fd::AsRawFd;
         let fd = file.as_file().as_raw_fd();
         let start = unsafe { libc::mmap(std::ptr::null_mut(), 4 * PAGE, RW, libc::MAP_PRIVATE, fd, 0) };
@@ -226,7 +253,7 @@ fn a_private_file_mapping_shows_what_it_showed() {
 
 #[test]
 fn huge_pages_are_as_they_were() {
-    alone(|| {
+    for_everybody(|| {
         let bytes = 64 << 20;
         let start = map(bytes, RW);
         unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
@@ -243,7 +270,7 @@ fn huge_pages_are_as_they_were() {
 
 #[test]
 fn pages_shared_with_children_of_the_program_are_put_back() {
-    alone(|| {
+    for_everybody(|| {
         let mut bytes = vec![1u8; 100 * PAGE];
         let (said, say) = crate::alone::pipe();
         if enter().is_none() {

@@ -6,6 +6,7 @@ use crate::alone::{alone, code, pipe};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::PermissionsExt;
 
 const CELLS: usize = 64;
 const FILES: usize = 4;
@@ -134,6 +135,11 @@ fn history(seed: u64) {
         unsafe { libc::alarm(60) };
         unsafe { libc::umask(0) };
         drop((give, answers));
+        if seed.is_multiple_of(2) {
+            // Who is not root is told less by the kernel.
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o666)).unwrap();
+            crate::alone::become_nobody();
+        }
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| obey(&orders, &say, file.path())));
         unsafe { libc::_exit(if result.is_ok() { 0 } else { 101 }) };
     }
