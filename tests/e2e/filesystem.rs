@@ -114,7 +114,7 @@ fn one_byte_of_a_large_file_costs_one_block() {
     sh(&mount.path(), "head -c 67108864 /dev/urandom > big");
     let used = || run(mount.beside("").as_path(), "du", &["-s", "-B1", "store/content"]);
     let bytes = |text: String| text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).expect("du");
-    sh(&mount.path(), "sync -f big");
+    sh(&mount.path(), "sync big");
     let before = bytes(used());
     let id = mount.held("printf x | dd of=big conv=notrunc bs=1 seek=30000000 2>/dev/null");
     let after = bytes(used());
