@@ -94,6 +94,24 @@ fn ours_and_theirs_settle_a_conflict_path_by_path() {
 }
 
 #[test]
+fn of_one_path_one_version_is_chosen_and_in_time() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    let id = mount.held_apart("echo ours > a");
+    mount.write("a", "theirs\n");
+    let both = mount.mojavefs(&["commit", &id, "--ours", "a", "--theirs", "./a"]);
+    assert_eq!(both.status.code(), Some(1));
+    assert!(text(&both.stderr).contains("both said of `a`: choose one"), "{}", text(&both.stderr));
+    assert_eq!(mount.read("a"), "theirs\n");
+    assert!(mount.mojavefs(&["commit", &id, "--ours", "a"]).status.success());
+    let late = mount.mojavefs(&["commit", &id, "--theirs", "a"]);
+    assert_eq!(late.status.code(), Some(1));
+    assert!(text(&late.stderr).contains("is committed already"), "{}", text(&late.stderr));
+    assert_eq!(mount.read("a"), "ours\n");
+    mount.check();
+}
+
+#[test]
 fn theirs_stands_only_where_there_is_a_conflict() {
     for (said, base) in [(".", ""), ("d", "d/")] {
         let mount = Mount::new();

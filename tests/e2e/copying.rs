@@ -82,6 +82,13 @@ fn a_directory_is_not_copied_into_itself() {
     refused(&["import", top, "/d/self"], "into itself");
     refused(&["import", "../link/d", "/d/e"], "into itself");
     refused(&["import", "d/e", "/d"], "in which it lies");
+    std::os::unix::fs::symlink(mount.beside(""), mount.at("out")).expect("a link");
+    for path in ["../up", "d/../../up", "/out/up"] {
+        refused(&["import", "d/e", path], "leads out of the filesystem");
+        refused(&["export", path, "../exported"], "leads out of the filesystem");
+    }
+    assert!(!mount.beside("up").exists() && !mount.beside("exported").exists());
+    fs::remove_file(mount.at("out")).expect("rm");
     assert_eq!(sh(&mount.path(), "find . | sort"), ".\n./a\n./d\n./d/e\n./d/e/x\n./empty\n");
     run(&mount.path(), MOJAVEFS, &["import", "d", "/d2"]);
     run(&mount.path(), MOJAVEFS, &["export", "/d", "d3"]);

@@ -7,7 +7,7 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::limits::CONFLICTS_MAX;
 use mojavefs::wire::control::{Answer, Ask};
-use mojavefs::wire::{Conflict, Resolution};
+use mojavefs::wire::{Conflict, Resolution, SpecState};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -44,11 +44,47 @@ impl Commit {
         let told = Told { spec: self.id, mountpoint: &filesystem.mountpoint, standing };
         let ours = self.ours.iter().map(|path| Ok(Resolution::Ours(told.meant(path)?)));
         let theirs = self.theirs.iter().map(|path| Ok(Resolution::Theirs(told.meant(path)?)));
-        let resolutions = ours.chain(theirs).collect::<Result<_, Fault>>()?;
+        let resolutions = ours.chain(theirs).collect::<Result<Vec<_>, Fault>>()?;
+        refuse_both(&resolutions)?;
+        if told.standing.is_none() && !resolutions.is_empty() {
+            self.refuse_decided(&stream)?;
+        }
         match control::ask(&stream, &Ask::Commit { spec: self.id, resolutions }, None)?.0 {
             Answer::Outcome(outcome) => Ok(tell(&outcome)),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Of what is decided no version can be chosen any more.
+    fn refuse_decided(&self, stream: &UnixStream) -> Result<(), Fault> {
+        let state = match control::ask(stream, &Ask::Outcome { spec: self.id }, None)?.0 {
+            Answer::Outcome(outcome) => outcome.state,
+            other => return Err(unexpected(&other)),
+        };
+        match state {
+            SpecState::Committed | SpecState::Aborted => {
+                let how = if state == SpecState::Committed { "committed" } else { "undone" };
+                let text = format!("speculation {} is {how} already: --ours and --theirs come too late", self.id);
+                Err(Fault::new(FaultKind::Decided, text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Both versions of one path can't stand.
+fn refuse_both(resolutions: &[Resolution]) -> Result<(), Fault> {
+    let is_theirs = |path: &Vec<u8>| resolutions.contains(&Resolution::Theirs(path.clone()));
+    let ours = resolutions.iter().filter_map(|side| match side {
+        Resolution::Ours(path) => Some(path),
+        Resolution::Theirs(_) => None,
+    });
+    match ours.into_iter().find(|path| is_theirs(path)) {
+        Some(path) => {
+            let path = if path.is_empty() { ".".to_owned() } else { shown(path) };
+            Err(Fault::new(FaultKind::Invalid, format!("--ours and --theirs are both said of `{path}`: choose one")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Export {
 impl Export {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
         let filesystem = self.filesystem.find()?;
-        let from = below(&filesystem.mountpoint, &self.subtree);
+        let from = below(&filesystem.mountpoint, &self.subtree)?;
         if !from.is_dir() {
             let text = format!("there is no directory {} in the filesystem", self.subtree.display());
             return Err(Fault::new(FaultKind::NotDirectory, text));

@@ -9,7 +9,7 @@ use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::wire::control::{Answer, Ask, Start};
 use mojavefs::wire::{OnRead, SpecState};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Args)]
@@ -30,13 +30,13 @@ impl Import {
             return Err(Fault::new(FaultKind::NotDirectory, format!("{} is no directory", self.dir.display())));
         }
         let filesystem = self.filesystem.find()?;
-        refuse_overlap(&from, &below(&filesystem.mountpoint, &self.subtree))?;
+        refuse_overlap(&from, &below(&filesystem.mountpoint, &self.subtree)?)?;
         let command = format!("mojavefs import {} {}", self.dir.display(), self.subtree.display());
         let place = Place::enter(&filesystem)?;
         let restarts = Some("it is an import".to_owned());
         let start = Start::Job { parent: filesystem.view, command, on_read: OnRead::Isolate, own: None, restarts };
         let view = JobView::enter(&place, start)?;
-        let to = below(&filesystem.mountpoint, &self.subtree);
+        let to = below(&filesystem.mountpoint, &self.subtree)?;
         let mut copy = Copy::new("imported");
         copy.tree(&from, &to)?;
         let files = copy.end();
@@ -56,7 +56,16 @@ impl Import {
     }
 }
 
-/// A path from the filesystem's root, below its mountpoint.
-pub(super) fn below(mountpoint: &Path, path: &Path) -> PathBuf {
-    mountpoint.join(path.strip_prefix("/").unwrap_or(path))
+/// A path from the filesystem's root, below its mountpoint. Errors: it leads out of the filesystem.
+pub(super) fn below(mountpoint: &Path, path: &Path) -> Result<PathBuf, Fault> {
+    let whole = mountpoint.join(path.strip_prefix("/").unwrap_or(path));
+    let goes_up = path.components().any(|part| part == Component::ParentDir);
+    let there = whole.ancestors().find_map(|part| part.canonicalize().ok());
+    match goes_up || !there.is_some_and(|there| there.starts_with(mountpoint)) {
+        true => {
+            let text = format!("{} leads out of the filesystem; name a path from its root", path.display());
+            Err(Fault::new(FaultKind::Invalid, text))
+        }
+        false => Ok(whole),
+    }
 }

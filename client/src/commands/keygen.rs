@@ -7,7 +7,7 @@ use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::net::Key;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,10 +27,16 @@ impl Keygen {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
         has_parent(&self.file)?;
         let text = Key::generate().map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
-        let cannot = |e| host_fault(format!("make the key file {}", self.file.display()))(e);
+        let shown = self.file.display();
+        let cannot = |e: std::io::Error| match e.kind() {
+            ErrorKind::AlreadyExists => {
+                Fault::new(FaultKind::Exists, format!("{shown} is there already; remove it or name another file"))
+            }
+            _ => host_fault(format!("make the key file {shown}"))(e),
+        };
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file).map_err(cannot)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)?;
-        out!("{}: whoever has this file may do everything to the store that is served with it", self.file.display());
+        out!("{shown}: whoever has this file may do everything to the store that is served with it");
         Ok(ExitCode::SUCCESS)
     }
 }

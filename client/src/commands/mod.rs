@@ -233,7 +233,7 @@ pub(crate) fn tell(outcome: &Outcome) -> ExitCode {
             out!("{} is still undecided ({changes})", outcome.spec);
         }
         SpecState::Held | SpecState::Running => {
-            err!("mojavefs: {} conflicts with what became final meanwhile:", outcome.spec);
+            err!("mojavefs: speculation {} is in conflict with what became final meanwhile:", outcome.spec);
             conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
             err!(
                 "nothing was changed; say whose version stands with --ours PATH or --theirs PATH, or abort {}",

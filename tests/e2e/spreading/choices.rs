@@ -5,6 +5,7 @@ use crate::harness::{MOJAVEFS, Mount, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,23 @@ fn on_read_decides_what_a_reader_gets() {
     assert!(!mount.beside("waiting.through").exists());
     first.exit(0);
     assert!(waiting.exit(0).status.success());
+    assert_eq!(mount.read("result"), "new\n");
+}
+
+#[test]
+fn whoever_waits_for_what_is_held_says_that_somebody_has_to_decide_it() {
+    let mount = Mount::new();
+    mount.write("data", "old\n");
+    let id = mount.held("echo new > data");
+    let mut job = mount.specrun_command(&[], "cat data > result").stderr(Stdio::piped()).spawn().expect("specrun runs");
+    let mut said = String::new();
+    let mut lines = BufReader::new(job.stderr.take().expect("a pipe"));
+    while !said.contains("is decided") {
+        assert!(lines.read_line(&mut said).expect("a line") > 0, "{said}");
+    }
+    assert!(said.contains(&format!("{id} is held: `mojavefs commit {id}` or `abort {id}`")), "{said}");
+    assert!(mount.mojavefs(&["commit", &id]).status.success());
+    assert!(job.wait().expect("it ends").success());
     assert_eq!(mount.read("result"), "new\n");
 }
 

@@ -15,6 +15,9 @@ use std::os::fd::AsFd;
 /// The most that is read from the terminal at once, in bytes.
 const INPUT_BYTES: usize = 4096;
 
+/// What is said of an answer that is none.
+const HELP: &str = "commit makes all of it permanent, abort undoes it, hold leaves it undecided (see `mojavefs diff`)";
+
 /// What a wait for a line came to.
 enum Heard {
     Line(String),
@@ -66,7 +69,7 @@ impl Prompt<'_> {
                     "c" | "commit" => return Ok(Ok(Verdict::Commit)),
                     "a" | "abort" => return Ok(Ok(Verdict::Abort)),
                     "h" | "hold" => return Ok(Ok(Verdict::Hold)),
-                    _ => {}
+                    _ => writeln!(self.terminal, "{HELP}")?,
                 },
                 Heard::End => return Ok(Ok(Verdict::Abort)),
                 Heard::Asked(signal) => {

@@ -2,7 +2,7 @@
 
 use super::super::{EXIT_TRY_AGAIN, host_fault, shown};
 use super::options::Cli;
-use super::report::{because, they_are};
+use super::report::{because, waits_for};
 use super::{Attempt, Scene};
 use crate::job::JobView;
 use crate::job::supervise::{Ending, Supervisor};
@@ -107,7 +107,7 @@ impl Cli {
                 return Ok(Attempt::Over(128 + signal as u8));
             }
             if !told {
-                self.voice().note(&format!("done; waits until {} decided", they_are(&outcome.waits_for)));
+                self.voice().note(&waits_for(view, &outcome.waits_for));
                 told = true;
             }
         }

@@ -40,13 +40,12 @@ pub(super) struct Cli {
     /// Show what was changed and ask what to do; without a terminal, leave undecided what would be committed
     #[arg(long)]
     pub(super) ask: bool,
-    /// Undo it if the command runs longer, in seconds (or 5m, 2h); 0 is no limit. Run again from its start it has the whole
+    /// Undo it if the command runs longer, in seconds (or 5m, 2h, 1d); 0 is no limit. Run again from its start it has the whole
     /// time again; waiting for other jobs after its end does not count (see --no-wait)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(super) timeout: Option<Duration>,
-    /// The exit codes that count as success
-    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "0",
-          value_parser = clap::value_parser!(i32).range(0..=255))]
+    /// The exit codes that count as success, with commas between them
+    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "0", value_parser = parse_code)]
     pub(super) commit_on: Vec<i32>,
     /// What the command gets where another job has changed something and not committed yet
     #[arg(long, value_enum, default_value_t = OnReadArg::Join)]
@@ -154,8 +153,14 @@ impl Cli {
     }
 }
 
+fn parse_code(text: &str) -> Result<i32, String> {
+    text.parse::<u8>()
+        .map(i32::from)
+        .map_err(|_| format!("`{text}` is no exit code; write numbers up to 255, as in 0,3"))
+}
+
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; write 90, 5m or 2h");
+    let wrong = || format!("`{text}` is no time; write 90, 1.5s, 5m, 2h or 1d");
     let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
         Some(number) => (number, &text[number.len()..]),
         None => (text, "s"),

@@ -2,8 +2,10 @@
 
 use super::super::json::with_paths;
 use super::super::{also_undone, conflict_lines, count, escaped, shown};
+use crate::job::JobView;
 use crate::speech::{complain_inside, err};
 use mojavefs::id::SpecId;
+use mojavefs::wire::control::Ask;
 use mojavefs::wire::{Fall, Outcome, SpecState};
 use serde_json::json;
 use std::time::Duration;
@@ -80,6 +82,14 @@ impl Voice {
 pub(super) fn they_are(specs: &[SpecId]) -> String {
     let numbers: Vec<String> = specs.iter().map(ToString::to_string).collect();
     format!("{} {}", numbers.join(", "), if numbers.len() == 1 { "is" } else { "are" })
+}
+
+/// That a job waits for others, and for which of them somebody has to do something.
+pub(super) fn waits_for(view: &JobView, specs: &[SpecId]) -> String {
+    let held = |spec: &&SpecId| view.outcome(&Ask::Outcome { spec: **spec }).is_ok_and(|o| o.state == SpecState::Held);
+    let hints =
+        specs.iter().filter(held).map(|spec| format!("; {spec} is held: `mojavefs commit {spec}` or `abort {spec}`"));
+    format!("done; waits until {} decided{}", they_are(specs), hints.collect::<String>())
 }
 
 /// Why a job was rolled back, in one sentence.

@@ -1,7 +1,7 @@
 //! A job while it runs: its process is checkpointed before it depends on others, and taken back when one of these is undone.
 
 use super::options::Cli;
-use super::report::{Voice, because, they_are};
+use super::report::{Voice, because, waits_for};
 use super::waiting::Awaited;
 use super::{Attempt, NEWS_TIME, Scene, host_fault};
 use crate::control::unexpected;
@@ -103,7 +103,7 @@ impl<'a> Watch<'a> {
                 return Ok(Settled::Yes);
             }
             if !told {
-                self.voice().note(&format!("done; waits until {} decided", they_are(&open)));
+                self.voice().note(&waits_for(self.view, &open));
                 told = true;
             }
             match self.scene.await_decided(&open, Some(self.view.spec), Some(self.view.bell()))? {
