@@ -171,10 +171,11 @@ fn an_inner_abort_leaves_the_outer_job() {
 fn held_work_waits_for_a_decision() {
     let mount = Mount::new();
     mount.write("a", "old\n");
-    let id = mount.held("echo new > a; echo x > b");
+    fs::create_dir(mount.at("d")).expect("mkdir");
+    let id = mount.held("echo new > a; echo x > b; rmdir d; echo x > d; chmod 755 d");
     assert_eq!(mount.read("a"), "old\n");
     let diff = mount.mojavefs(&["diff", &id]);
-    assert_eq!(text(&diff.stdout), "M  a\nA  b\n");
+    assert_eq!(text(&diff.stdout), "M  a\nA  b\nM  d (directory -> file)\n");
     let patch = text(&mount.mojavefs(&["diff", &id, "--patch"]).stdout);
     assert!(patch.contains("-old\n+new\n"), "{patch}");
     let shell = mount.mojavefs(&["shell", &id, "--", "cat", "a"]);

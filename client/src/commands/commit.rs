@@ -18,6 +18,7 @@ use std::process::ExitCode;
 const NAMED_MAX: usize = 5;
 
 #[derive(Args)]
+#[command(after_help = "Exit status: 0 it is committed, 1 it could not be, 75 it is in conflict and undecided still.")]
 pub(super) struct Commit {
     /// The speculation, as `mojavefs status` numbers it
     #[arg(value_parser = parse_spec)]

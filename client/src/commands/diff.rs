@@ -17,6 +17,9 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 #[derive(Args)]
+#[command(after_help = "\
+Each line begins with what happened: A added, M changed, D removed, R renamed, T other attributes only. A patch has the changes \
+of text files; renames, modes, links and empty files are named in it, not applied.")]
 pub(super) struct Diff {
     /// The speculation, as `mojavefs status` numbers it
     #[arg(value_parser = parse_spec)]
@@ -146,10 +149,25 @@ pub(super) fn line(change: &Change) -> String {
     }
 }
 
+/// What a file is called in a sentence.
+fn what(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::Regular => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink => "link",
+        FileKind::Fifo => "fifo",
+        FileKind::Socket => "socket",
+        FileKind::CharDevice | FileKind::BlockDevice => "device",
+    }
+}
+
 /// What else changed: mode, owner, extended attributes.
 fn notes(change: &Change) -> String {
     let mut notes = Vec::new();
     if let (Some(before), Some(after)) = (&change.before, &change.after) {
+        if before.kind != after.kind {
+            notes.push(format!("{} -> {}", what(before.kind), what(after.kind)));
+        }
         if before.mode != after.mode {
             notes.push(format!("mode {:o} -> {:o}", before.mode, after.mode));
         }
