@@ -1,7 +1,9 @@
 //! First to commit wins, and nobody's work is overwritten unseen.
 
-use crate::harness::{Mount, text};
+use crate::harness::{Mount, text, until};
 use std::fs;
+use std::io::Write;
+use std::process::Stdio;
 
 #[test]
 fn the_second_of_two_jobs_is_refused() {
@@ -89,6 +91,25 @@ fn ours_and_theirs_settle_a_conflict_path_by_path() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!((mount.read("a"), mount.read("b")), ("ours\n".into(), "theirs\n".into()));
     assert_eq!((mount.read("c"), mount.read("d/x")), ("new\n".into(), "x\n".into()));
+    assert!(mount.status().is_empty());
+    mount.check();
+}
+
+#[test]
+fn a_job_that_is_undone_by_a_conflict_names_what_was_held_on_top_of_it() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    let options = ["--retries", "0"];
+    let mut job = mount.specrun_command(&options, "echo job > a; echo job > ../begun; read go");
+    let mut job = job.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("specrun runs");
+    until("it has written", || mount.beside("begun").exists());
+    let held = mount.held("cp a copy");
+    mount.write("a", "trunk\n");
+    job.stdin.take().expect("a pipe").write_all(b"go\n").expect("a line");
+    let output = job.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(75));
+    let said = text(&output.stderr);
+    assert!(said.contains("also undone, as depending on") && said.contains(&format!(": {held}\n")), "{said}");
     assert!(mount.status().is_empty());
     mount.check();
 }

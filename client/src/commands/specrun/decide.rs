@@ -1,6 +1,6 @@
 //! What becomes of a job whose command has ended.
 
-use super::super::{EXIT_TRY_AGAIN, host_fault, shown};
+use super::super::{EXIT_TRY_AGAIN, also_undone, host_fault, shown};
 use super::options::Cli;
 use super::report::{because, waits_for};
 use super::{Attempt, Scene};
@@ -128,7 +128,9 @@ impl Cli {
     /// Something that it read or changed became final meanwhile.
     fn refused(&self, view: &JobView, outcome: Outcome) -> Result<Attempt, Fault> {
         let keep = self.hold || self.keep_going || self.ask;
-        view.ask(&if keep { Ask::Hold { spec: view.spec } } else { Ask::Abort { spec: view.spec } })?;
+        let done = view.outcome(&if keep { Ask::Hold { spec: view.spec } } else { Ask::Abort { spec: view.spec } })?;
+        also_undone(&done).iter().for_each(|also| self.voice().note(also));
+        let outcome = Outcome { undone: done.undone, ..outcome };
         if keep {
             self.voice().refused(&outcome, true, EXIT_TRY_AGAIN);
             return Ok(Attempt::Over(EXIT_TRY_AGAIN));

@@ -36,7 +36,6 @@ impl Voice {
                 SpecState::Aborted => "aborted",
                 _ => "held",
             };
-            let numbers = |specs: &[SpecId]| specs.iter().map(|spec| spec.0).collect::<Vec<u64>>();
             err!(
                 "{}",
                 json!({"id": outcome.spec.0, "state": state, "changes": outcome.changes, "ms": ms, "exit": code,
@@ -68,7 +67,8 @@ impl Voice {
         let what = if kept { format!("held as {}", outcome.spec) } else { "rolled back".to_owned() };
         if self.json {
             let state = if kept { "held" } else { "aborted" };
-            let object = json!({"id": outcome.spec.0, "state": state, "changes": outcome.changes, "exit": exit});
+            let object = json!({"id": outcome.spec.0, "state": state, "changes": outcome.changes, "exit": exit,
+                                "waits_for": [], "also_undone": numbers(&outcome.undone)});
             let paths: Vec<&[u8]> = outcome.conflicts.iter().map(|conflict| &conflict.path[..]).collect();
             err!("{}", with_paths(object, "conflicts", &paths));
             return;
@@ -76,6 +76,10 @@ impl Voice {
         err!("specrun: {what} {}: conflicts with what became final meanwhile:", count(outcome.changes, "change"));
         conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
     }
+}
+
+fn numbers(specs: &[SpecId]) -> Vec<u64> {
+    specs.iter().map(|spec| spec.0).collect()
 }
 
 /// Who is waited for, with the verb that follows.
