@@ -242,3 +242,46 @@ impl Scan<'_> {
         self.at.seek(key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::WALKED_MAX;
+    use rocksdb::PerfStatsLevel;
+    use rocksdb::perf::{PerfContext, PerfMetric, set_perf_stats};
+    use std::time::{Duration, Instant};
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Looks for records by a prefix, and says how many removed ones it walked through.
+    fn walked(db: &Db, prefix: &[u8]) -> u64 {
+        let mut context = PerfContext::default();
+        context.reset();
+        assert!(db.scan(Family::Data, prefix, prefix).item().expect("a look").is_none());
+        context.metric(PerfMetric::InternalDeleteSkippedCount)
+    }
+
+    #[test]
+    fn what_was_removed_in_one_place_by_the_thousand_is_not_walked_through_for_ever() {
+        set_perf_stats(PerfStatsLevel::EnableCount);
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let db = Db::open(dir.path(), 32 << 20, true).expect("a database");
+        let mut most = 0;
+        for number in 0..8 * WALKED_MAX as u64 {
+            let key = [&b"file"[..], &number.to_be_bytes()].concat();
+            let mut writes = db.writes();
+            writes.put(Family::Data, &key, b"undone");
+            writes.apply(false).expect("a write");
+            let mut writes = db.writes();
+            writes.delete(Family::Data, &key);
+            writes.apply(false).expect("a write");
+            most = most.max(walked(&db, b"file"));
+        }
+        assert!(most > 0, "nothing is counted");
+        let deadline = Instant::now() + LIMIT;
+        // What is cleared away is cleared away in the background.
+        while walked(&db, b"file") > 2 * WALKED_MAX as u64 {
+            assert!(Instant::now() < deadline, "{most} removed records are walked through");
+        }
+    }
+}
