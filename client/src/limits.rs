@@ -28,7 +28,7 @@ pub const REPEATED_INTERVAL: Duration = Duration::from_secs(60);
 pub const MOUNTS_PAUSE: Duration = Duration::from_millis(200);
 /// The most connections of one ordinary user to a control socket.
 pub const CONNECTIONS_PER_USER_MAX: u64 = 512;
-/// They are also no more than one for so many descriptors that the daemon may have: an idle one takes two.
+/// They are also no more than one for so many descriptors that the daemon may have: an idle one takes three.
 pub const CONNECTIONS_SHARE: u64 = 8;
 /// How long accepting rests after an error: most of them are for want of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
 pub const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 /// The most memory for buffers and caches unless told otherwise, in bytes.
 pub const MEMORY_BYTES: usize = 256 << 20;
-/// The largest file whose difference is shown line by line, in bytes.
+/// The largest file whose difference is shown line by line, and whose content is given out for it, in bytes.
 pub const PATCH_BYTES_MAX: u64 = 4 << 20;
 /// How long one question waits for a decision before it is asked again.
 pub const AWAIT_STEP: Duration = Duration::from_secs(2);

@@ -116,6 +116,25 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(own(fd))
 }
 
+/// `SO_PEERGROUPS`: the further groups of whoever connected a Unix socket, as they were then.
+pub fn peer_groups(stream: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; 32];
+    loop {
+        let mut bytes = libc::socklen_t::try_from(size_of_val(&groups[..])).unwrap_or(libc::socklen_t::MAX);
+        let (fd, into) = (stream.as_raw_fd(), groups.as_mut_ptr().cast());
+        // SAFETY: the buffer is as long as we say; the kernel writes no more, and how much that would have been.
+        let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERGROUPS, into, &raw mut bytes) };
+        let result = check(c_long::from(result));
+        match result {
+            Err(e) if e.raw_os_error() != Some(libc::ERANGE) => return Err(e),
+            _ => groups.resize(bytes as usize / size_of::<u32>(), 0),
+        }
+        if result.is_ok() {
+            return Ok(groups);
+        }
+    }
+}
+
 /// Whether the process behind a descriptor of [`pidfd_open`] has ended.
 pub fn has_ended(process: &OwnedFd) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

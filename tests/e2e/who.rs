@@ -59,6 +59,50 @@ fn only_the_owner_and_root_see_and_decide() {
     assert_eq!(mount.status().len(), 1);
 }
 
+/// Asks a daemon for a file's content before a speculation, whatever changed in it.
+const PEEK: &str = "
+import os, socket, struct, sys
+value = os.getxattr('.', 'system.mojavefs').decode().split('\\n')
+s = socket.socket(socket.AF_UNIX)
+s.connect(value[1])
+path = sys.argv[2].encode()
+ask = bytes([7, int(sys.argv[1]), 0, len(path)]) + path + bytes([250])
+s.sendall(struct.pack('<I', len(ask)) + ask)
+length = struct.unpack('<I', s.recv(4))[0]
+print(s.recv(length))
+";
+
+#[test]
+fn a_diff_shows_only_what_its_reader_may_read() {
+    require_root!();
+    let mount = Mount::new();
+    for (program, to) in [(SPECRUN, "specrun"), (MOJAVEFS, "mojavefs")] {
+        fs::copy(program, mount.beside(to)).expect("copy");
+    }
+    sh(
+        &mount.path(),
+        "mkdir open priv && chown 65534 open && chmod 700 priv && echo hush > open/secret && chmod 600 open/secret && \
+         echo hush > priv/key && echo all > open/shown && echo list > open/listed && chmod 600 open/listed && \
+         setfacl -m u:65534:r open/listed",
+    );
+    let held = as_nobody(&mount, "../specrun --quiet --hold rm -f open/secret open/shown open/listed");
+    assert!(held.status.success(), "{}", text(&held.stderr));
+    let id = mount.status()[0]["id"].to_string();
+    let said = text(&as_nobody(&mount, &format!("../mojavefs diff --patch {id}")).stdout);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines.contains(&"D  open/secret") && lines.contains(&"this user may not read the content"), "{said}");
+    assert!(lines.contains(&"-all") && lines.contains(&"-list") && !said.contains("hush"), "{said}");
+    for (path, seen) in [("priv/key", false), ("open/secret", false), ("open/shown", true)] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--", "python3", "-c", PEEK, &id, path]);
+        let output = command.current_dir(mount.path()).output().expect("python runs");
+        let said = text(&output.stdout);
+        assert!(said.starts_with("b'") && !said.contains("hush"), "{path}: {said}{}", text(&output.stderr));
+        assert_eq!(said.contains("all"), seen, "{path}: {said}");
+    }
+    assert!(text(&mount.mojavefs(&["diff", "--patch", &id]).stdout).contains("-hush"), "root reads everything");
+}
+
 #[test]
 fn only_the_owner_and_root_unmount() {
     require_root!();

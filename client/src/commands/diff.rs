@@ -77,6 +77,7 @@ impl Diff {
                 let diff = TextDiff::configure().newline_terminated(true).diff_slices(&lines(&before), &lines(&after));
                 crate::speech::say(format_args!("{}", diff.unified_diff().header(&old, &new)));
             }
+            (Content::Denied, _) | (_, Content::Denied) => out!("this user may not read the content"),
             (Content::TooLarge, _) | (_, Content::TooLarge) => out!("the files are too large to be compared"),
             _ => out!("binary files differ"),
         }
@@ -91,10 +92,12 @@ impl Diff {
             return Ok(Content::TooLarge);
         }
         let content = Ask::Content { spec: self.id, side, path: path.to_vec(), bytes_max: PATCH_BYTES_MAX };
-        match ask(stream, &content, None)?.0 {
-            Answer::Content(bytes) if bytes.contains(&0) => Ok(Content::Binary),
-            Answer::Content(bytes) => Ok(String::from_utf8(bytes).map_or(Content::Binary, Content::Text)),
-            other => Err(unexpected(&other)),
+        match ask(stream, &content, None) {
+            Ok((Answer::Content(bytes), _)) if bytes.contains(&0) => Ok(Content::Binary),
+            Ok((Answer::Content(bytes), _)) => Ok(String::from_utf8(bytes).map_or(Content::Binary, Content::Text)),
+            Ok((other, _)) => Err(unexpected(&other)),
+            Err(fault) if fault.kind == FaultKind::AccessDenied => Ok(Content::Denied),
+            Err(fault) => Err(fault),
         }
     }
 }
@@ -108,6 +111,7 @@ enum Content {
     Text(String),
     Binary,
     TooLarge,
+    Denied,
 }
 
 /// Every change, by path.

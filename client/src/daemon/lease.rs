@@ -1,7 +1,7 @@
 //! A view opened for `specrun` or a shell, for as long as its connection lasts.
 
 use super::Daemon;
-use super::listen::Caller;
+use super::caller::Caller;
 use crate::fuse::{self, Kernel};
 use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
@@ -41,7 +41,7 @@ impl Lease {
     /// Opens the view, and its mount unless the caller made one; the mount is attached nowhere yet.
     pub(super) fn start(
         daemon: &Daemon,
-        caller: Caller,
+        caller: &Caller,
         start: Start,
         device: Option<OwnedFd>,
     ) -> Result<(Lease, Option<OwnedFd>), Fault> {
@@ -120,7 +120,7 @@ impl Lease {
     }
 
     /// The process enters a speculation.
-    pub(super) fn enter(&mut self, daemon: &Daemon, caller: Caller, own: Option<SpecId>) -> Result<SpecId, Fault> {
+    pub(super) fn enter(&mut self, daemon: &Daemon, caller: &Caller, own: Option<SpecId>) -> Result<SpecId, Fault> {
         let Some(entered) = &mut self.entered else {
             return Err(Fault::new(FaultKind::Protocol, "this connection's view is no process's"));
         };
@@ -244,7 +244,7 @@ fn command_of(pid: u32) -> String {
 
 /// A mount that somebody else made is served for this process's own user and for root only: the user ids in its requests
 /// are relative to a user namespace that can't be seen from here.
-fn check_device(caller: Caller, device: &OwnedFd) -> Result<(), Fault> {
+fn check_device(caller: &Caller, device: &OwnedFd) -> Result<(), Fault> {
     let refused = |text: &str| Err(Fault::new(FaultKind::AccessDenied, text.to_owned()));
     if caller.uid != 0 && (geteuid().is_root() || caller.uid != geteuid().as_raw()) {
         return refused("a mount made by another user is not served");

@@ -1,6 +1,8 @@
 //! Answering `specrun` and `mojavefs` on the control socket.
 
 use super::Daemon;
+use super::caller::Caller;
+use super::content::content;
 use super::lease::Lease;
 use super::seats::Seats;
 use crate::control::{receive, send, unexpected};
@@ -8,12 +10,9 @@ use crate::limits::{ACCEPT_PAUSE, AWAIT_STEP, STOP_TIME_MAX};
 use crate::notify::News;
 use crate::speech::Repeated;
 use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::FileKind;
-use mojavefs::id::{Ino, SpecId, ViewId};
-use mojavefs::limits::IO_BYTES_MAX;
-use mojavefs::wire::control::{Answer, Ask, Side};
-use mojavefs::wire::{Connection, ConnectionExt, Reply, Request, SpecState, ViewKind};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use mojavefs::id::{SpecId, ViewId};
+use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::wire::{Connection, ConnectionExt, Reply, Request, SpecState};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -24,13 +23,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
-
-/// Who is at the other end, by the kernel's word.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Caller {
-    pub(super) uid: u32,
-    pub(super) pid: u32,
-}
 
 /// The connections of a daemon, to end them with it.
 pub(super) struct Leases {
@@ -71,8 +63,7 @@ pub(super) fn start(listener: UnixListener, daemon: Arc<Daemon>) -> io::Result<L
 impl Door {
     /// Answers a connection on a thread of its own, or with a refusal if its user has too many.
     fn admit(&self, stream: UnixStream) -> io::Result<()> {
-        let peer = getsockopt(&stream, PeerCredentials)?;
-        let caller = Caller { uid: peer.uid(), pid: peer.pid().cast_unsigned() };
+        let caller = Caller::of(&stream)?;
         let seat = match self.seats.take(caller.uid) {
             Ok(seat) => seat,
             Err(fault) => {
@@ -85,7 +76,7 @@ impl Door {
         self.open.lock().insert(number, stream.try_clone()?);
         let (daemon, open) = (self.daemon.clone(), self.open.clone());
         let work = move || {
-            answer(&daemon, caller, &stream);
+            answer(&daemon, &caller, &stream);
             open.lock().remove(&number);
             drop(stream);
             drop(seat);
@@ -110,7 +101,7 @@ impl Leases {
 }
 
 /// Answers one connection until it ends, which ends its lease.
-fn answer(daemon: &Arc<Daemon>, caller: Caller, stream: &UnixStream) {
+fn answer(daemon: &Arc<Daemon>, caller: &Caller, stream: &UnixStream) {
     let mut lease = None;
     let writing = Arc::new(Mutex::new(()));
     loop {
@@ -140,7 +131,7 @@ type Answered = (Answer, Option<OwnedFd>);
 
 fn respond(
     daemon: &Arc<Daemon>,
-    caller: Caller,
+    caller: &Caller,
     ask: Ask,
     fd: Option<OwnedFd>,
     lease: &mut Option<Lease>,
@@ -231,7 +222,7 @@ fn respond(
         }
         Ask::Status => Answer::Status(server.status(Request::Status { uid })?),
         Ask::Diff { spec, from } => Answer::Diff(server.diff(Request::Diff { spec, uid, from })?),
-        Ask::Content { spec, side, path, bytes_max } => content(daemon, uid, spec, side, &path, bytes_max)?,
+        Ask::Content { spec, side, path, bytes_max } => content(daemon, caller, (spec, side), &path, bytes_max)?,
         Ask::Await { specs, behind } => {
             let millis = AWAIT_STEP.as_millis() as u32;
             Answer::Specs(server.specs(Request::Await { specs, millis, behind })?)
@@ -285,9 +276,9 @@ fn tell_of(daemon: &Daemon, lease: &Lease, (stream, writing): (&UnixStream, &Arc
 
 /// When somebody is about to depend on what a process has undecided, it is looked for: one that is dead has aborted, also
 /// before the end of its connection is noticed.
-fn probe_on_demand(daemon: &Arc<Daemon>, caller: Caller, view: ViewId, stream: &UnixStream) -> Result<(), Fault> {
+fn probe_on_demand(daemon: &Arc<Daemon>, caller: &Caller, view: ViewId, stream: &UnixStream) -> Result<(), Fault> {
     let failed = |e: io::Error| Fault::new(FaultKind::Io, format!("process {}: {e}", caller.pid));
-    let process = crate::sys::pidfd_open(caller.pid).map_err(failed)?;
+    let process = caller.process().map_err(failed)?;
     let (stream, connection) = (stream.try_clone().map_err(failed)?, daemon.connection.clone());
     let probe = move || {
         if crate::sys::has_ended(&process) && connection.done(Request::Gone { view }).is_ok() {
@@ -301,7 +292,7 @@ fn probe_on_demand(daemon: &Arc<Daemon>, caller: Caller, view: ViewId, stream: &
 
 /// What others undo of a process's is told on this connection: the speculations' numbers, 8 bytes each, which a signal
 /// handler can read.
-fn watch(daemon: &Daemon, caller: Caller, view: ViewId, stream: &UnixStream) -> Result<(), Fault> {
+fn watch(daemon: &Daemon, caller: &Caller, view: ViewId, stream: &UnixStream) -> Result<(), Fault> {
     if daemon.processes.lock().get(&view).is_none_or(|uid| caller.uid != 0 && *uid != caller.uid) {
         return Err(Fault::new(FaultKind::AccessDenied, format!("view {view} is no process's of this user")));
     }
@@ -314,47 +305,6 @@ fn watch(daemon: &Daemon, caller: Caller, view: ViewId, stream: &UnixStream) -> 
     };
     daemon.notices.on_news(view, Box::new(tell));
     Ok(())
-}
-
-/// The content of a file on one side of a diff, through a view of its own.
-fn content(daemon: &Daemon, uid: u32, spec: SpecId, side: Side, path: &[u8], bytes_max: u64) -> Result<Answer, Fault> {
-    let server = &daemon.connection;
-    let kind = match side {
-        Side::Before => ViewKind::Before { spec, uid },
-        Side::After => ViewKind::Inside { spec, uid },
-    };
-    let view = server.view(Request::OpenView(kind))?.view;
-    let content = read_path(daemon, view, path, bytes_max);
-    server.done(Request::CloseView(view))?;
-    content.map(Answer::Content)
-}
-
-fn read_path(daemon: &Daemon, view: ViewId, path: &[u8], bytes_max: u64) -> Result<Vec<u8>, Fault> {
-    let server = &daemon.connection;
-    let mut ino = Ino::ROOT;
-    for name in path.split(|byte| *byte == b'/') {
-        ino = server.attr(Request::Lookup { view, parent: ino, name })?.ino;
-    }
-    let attr = server.attr(Request::GetAttr { view, ino })?;
-    match attr.kind {
-        FileKind::Symlink => return server.data(Request::ReadLink { view, ino }),
-        FileKind::Regular => {}
-        _ => return Ok(Vec::new()),
-    }
-    if attr.size > bytes_max {
-        let text = format!("{} has {} bytes, more than the {bytes_max} shown", path.escape_ascii(), attr.size);
-        return Err(Fault::new(FaultKind::TooLarge, text));
-    }
-    let mut content = Vec::new();
-    while (content.len() as u64) < attr.size {
-        let piece = Request::Read { view, ino, offset: content.len() as u64, size: IO_BYTES_MAX as u32 };
-        let data = server.data(piece)?;
-        if data.is_empty() {
-            break;
-        }
-        content.extend(data);
-    }
-    Ok(content)
 }
 
 /// Only its supervisor knows when a job that runs is done.

@@ -1,7 +1,10 @@
 //! The process behind a mount: it connects to the server, answers the kernel, and listens for `specrun` and `mojavefs`.
 
+mod caller;
+mod content;
 mod lease;
 mod listen;
+mod rights;
 mod seats;
 mod sockets;
 
