@@ -142,6 +142,13 @@ pub fn has_ended(process: &OwnedFd) -> bool {
     poll(&mut ended, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
+/// `pidfd_send_signal(2)` with `SIGKILL`, for a descriptor of [`pidfd_open`].
+pub fn pidfd_kill(process: &OwnedFd) -> io::Result<()> {
+    let (fd, none) = (process.as_raw_fd(), ptr::null::<libc::siginfo_t>());
+    // SAFETY: the call touches no memory of ours.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0) }).map(drop)
+}
+
 /// Whether a descriptor is the FUSE device, not something that pretends to be a kernel.
 pub fn is_fuse_device(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let stat = nix::sys::stat::fstat(fd)?;

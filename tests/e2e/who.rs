@@ -1,6 +1,8 @@
 //! Who may do what.
 
-use crate::harness::{MOJAVEFS, Mount, SPECRUN, sh, text};
+use crate::harness::{MOJAVEFS, Mount, SPECRUN, is_running, sh, text, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -101,6 +103,37 @@ fn a_diff_shows_only_what_its_reader_may_read() {
         assert_eq!(said.contains("all"), seen, "{path}: {said}");
     }
     assert!(text(&mount.mojavefs(&["diff", "--patch", &id]).stdout).contains("-hush"), "root reads everything");
+}
+
+/// Begins a job in the namespace that it is in, and goes.
+const BEGIN: &str = "
+import os, socket, struct
+value = os.getxattr('.', 'system.mojavefs').decode().split('\\n')
+s = socket.socket(socket.AF_UNIX)
+s.connect(value[1])
+ask = bytes([0, 0, int(value[2]), 1, 120, 0, 0, 0, 0])
+s.sendall(struct.pack('<I', len(ask)) + ask)
+assert s.recv(5)[4] == 0, 'it is started'
+";
+
+#[test]
+fn the_end_of_a_job_ends_nobody_else_s_processes() {
+    require_root!();
+    let mount = Mount::new();
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    // A mount namespace that several users are in, as in a container.
+    let script = format!(
+        "sleep 1000 > /dev/null & echo $!; {nobody} sleep 1000 > /dev/null & echo $!; {nobody} python3 -c \"$0\""
+    );
+    let mut command = Command::new("unshare");
+    let output = command.args(["-m", "sh", "-c", &script, BEGIN]).current_dir(mount.path()).output().expect("it runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let pids: Vec<Pid> = said.lines().map(|pid| Pid::from_raw(pid.parse().expect("a number"))).collect();
+    until("the job is undone", || mount.status().is_empty());
+    until("what is left of the user's is ended", || !is_running(pids[1]));
+    assert!(is_running(pids[0]), "root's goes on");
+    kill(pids[0], Signal::SIGKILL).expect("end it");
 }
 
 #[test]

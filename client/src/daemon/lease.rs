@@ -100,8 +100,8 @@ impl Lease {
             daemon.processes.lock().insert(opened.view, caller.uid);
         }
         // What a process starts and leaves is its job's.
-        let namespace = if is_process { None } else { namespace::of(caller.pid).ok() };
-        let holder = Holder::new(caller.pid);
+        let namespace = if is_process { None } else { caller.namespace() };
+        let holder = Holder { uid: caller.uid, pid: caller.pid, alive: caller.process().ok() };
         let entered = is_process.then(Vec::new);
         let command = if is_process { command_of(caller.pid) } else { String::new() };
         Ok((Lease { view, spec, kernel, minor, namespace, patient, careful, holder, command, entered }, mount))
@@ -183,8 +183,8 @@ impl Lease {
         }
         let here = namespace::of(std::process::id()).ok();
         if let Some(namespace) = self.namespace.filter(|there| here.is_some_and(|here| here != *there)) {
-            // Where this process ends the lease, its holder lives to say so.
-            namespace::kill_all_in(&namespace, &|pid| self.holder.is(pid));
+            // Where this process ends the lease, its holder lives to say so. Nobody says that a namespace is the job's alone.
+            namespace::kill_all_in(&namespace, &|pid| self.holder.is(pid) || !self.holder.may_end(pid));
         }
         if let Some(Err(error)) = self.minor.map(mount::abort_connection) {
             tracing::error!("ending the mount of speculation {}: {error}", self.spec);
@@ -221,13 +221,15 @@ impl Lease {
 
 /// A process: as long as it lives, no other has its number.
 struct Holder {
+    uid: u32,
     pid: u32,
     alive: Option<OwnedFd>,
 }
 
 impl Holder {
-    fn new(pid: u32) -> Self {
-        Holder { pid, alive: crate::sys::pidfd_open(pid).ok() }
+    /// Whether a process is the holder's own user's, who could end it anyway.
+    fn may_end(&self, pid: u32) -> bool {
+        self.uid == 0 || namespace::user_of(pid) == Some(self.uid)
     }
 
     fn is(&self, pid: u32) -> bool {

@@ -1,8 +1,7 @@
 //! The mount namespace of a job, and the processes in it.
 
 use crate::limits::{KILL_TIME_MAX, POLL_INTERVAL};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::sys;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -27,19 +26,32 @@ pub(crate) fn of(pid: u32) -> io::Result<MountNamespace> {
     Ok(MountNamespace { number: open.metadata()?.ino(), _open: open })
 }
 
-/// Processes in the namespace.
-fn processes_in(namespace: &MountNamespace) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let number = |pid: &u32| fs::metadata(format!("/proc/{pid}/ns/mnt")).map(|meta| meta.ino());
-    pids.filter(|pid| number(pid).is_ok_and(|there| there == namespace.number)).collect()
+/// The user who started a process, or became it: its real user id.
+pub(crate) fn user_of(pid: u32) -> Option<u32> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line).ok()?.split_whitespace().next()?.parse().ok()
+}
+
+impl MountNamespace {
+    fn holds(&self, pid: u32) -> bool {
+        fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|there| there.ino() == self.number)
+    }
 }
 
 /// Kills every process in the namespace but those `spared`; they may take their time to end.
 pub(crate) fn kill_in(namespace: &MountNamespace, spared: &dyn Fn(u32) -> bool) -> Vec<u32> {
-    let left: Vec<u32> = processes_in(namespace).into_iter().filter(|pid| !spared(*pid)).collect();
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let meant = |pid: &u32| namespace.holds(*pid) && !spared(*pid);
+    let left: Vec<u32> = pids.filter(meant).collect();
     for pid in &left {
-        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        // What is killed is what was looked at: the number may be another's by now.
+        if let Ok(process) = sys::pidfd_open(*pid)
+            && meant(pid)
+        {
+            let _ = sys::pidfd_kill(&process);
+        }
     }
     left
 }
