@@ -21,8 +21,8 @@ pub(super) struct Lease {
     view: Arc<View>,
     spec: SpecId,
     kernel: Arc<Kernel>,
-    /// The FUSE connection, if this process made the mount.
-    minor: Option<u32>,
+    /// The FUSE connection, if this process made the mount, and that: as long as it lives, no other has its number.
+    made: Option<(u32, OwnedFd)>,
     /// Where the job runs, to find what is left of it.
     namespace: Option<MountNamespace>,
     /// Its programs wait for decisions.
@@ -96,6 +96,9 @@ impl Lease {
         // Its own filesystem is not asked: a daemon that is killed while it waits for itself would never be gone.
         let place = mount.as_ref().map(|mount| Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string()));
         let minor = place.and_then(|place| sys::cached_stat(&place).ok()).map(|stat| stat.device.1);
+        // The end of a process's mount is what says that nobody uses it any more.
+        let kept = mount.as_ref().filter(|_| !is_process).and_then(|mount| mount.try_clone().ok());
+        let made = minor.zip(kept);
         if is_process {
             daemon.processes.lock().insert(opened.view, caller.uid);
         }
@@ -104,7 +107,7 @@ impl Lease {
         let holder = Holder { uid: caller.uid, pid: caller.pid, alive: caller.process().ok() };
         let entered = is_process.then(Vec::new);
         let command = if is_process { command_of(caller.pid) } else { String::new() };
-        Ok((Lease { view, spec, kernel, minor, namespace, patient, careful, holder, command, entered }, mount))
+        Ok((Lease { view, spec, kernel, made, namespace, patient, careful, holder, command, entered }, mount))
     }
 
     pub(super) fn is_process(&self) -> bool {
@@ -186,7 +189,9 @@ impl Lease {
             // Where this process ends the lease, its holder lives to say so. Nobody says that a namespace is the job's alone.
             namespace::kill_all_in(&namespace, &|pid| self.holder.is(pid) || !self.holder.may_end(pid));
         }
-        if let Some(Err(error)) = self.minor.map(mount::abort_connection) {
+        if let Some((minor, _mount)) = self.made
+            && let Err(error) = mount::abort_connection(minor)
+        {
             tracing::error!("ending the mount of speculation {}: {error}", self.spec);
         }
         daemon.notices.remove(self.view.id());
