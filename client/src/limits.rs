@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// How long a kernel may believe what it was told: as good as for ever, since it is told of changes.
 pub const CACHE_TIME: Duration = Duration::from_secs(1 << 30);
+/// How much of a command line or a reason is kept and shown, in bytes.
+pub const WORDS_BYTES_MAX: usize = 4096;
 /// How many threads answer one kernel.
 pub const FUSE_THREADS: usize = 3;
 /// How many requests of the kernel's own (read-ahead, write-out) may be under way.

@@ -1,6 +1,6 @@
 //! What programs say: lines on standard output and error, where writing may fail.
 
-use crate::limits::REPEATED_INTERVAL;
+use crate::limits::{REPEATED_INTERVAL, WORDS_BYTES_MAX};
 use std::fmt::Arguments;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -52,6 +52,15 @@ pub(crate) fn complain(text: Arguments<'_>) {
         Some(mut file) => file.write_all(text.as_bytes()),
         None => io::stderr().write_all(text.as_bytes()),
     };
+}
+
+/// A command line or a reason, cut where it is longer than anybody would read.
+pub(crate) fn shortened(mut words: String) -> String {
+    if words.len() > WORDS_BYTES_MAX {
+        words.truncate(words.floor_char_boundary(WORDS_BYTES_MAX));
+        words.push('…');
+    }
+    words
 }
 
 /// Writes to the job's own standard error.

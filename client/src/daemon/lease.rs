@@ -5,6 +5,7 @@ use super::caller::Caller;
 use crate::fuse::{self, Kernel};
 use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
+use crate::speech::shortened;
 use crate::sys;
 use crate::view::{Careful, Patient, Role, View};
 use mojavefs::error::{Fault, FaultKind};
@@ -54,6 +55,7 @@ impl Lease {
         let is_process = matches!(start, Start::Process { .. });
         let kind = match start {
             Start::Job { parent, command, on_read, own, restarts } => {
+                let (command, restarts) = (shortened(command), restarts.map(shortened));
                 let info = JobInfo { uid: caller.uid, pid: caller.pid, command };
                 ViewKind::Job { parent, info, on_read, own, restarts }
             }
@@ -246,7 +248,7 @@ impl Holder {
 fn command_of(pid: u32) -> String {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = words.strip_suffix(b"\0").unwrap_or(&words);
-    String::from_utf8_lossy(words).replace('\0', " ")
+    shortened(String::from_utf8_lossy(words).replace('\0', " "))
 }
 
 /// A mount that somebody else made is served for this process's own user and for root only: the user ids in its requests

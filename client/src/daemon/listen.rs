@@ -8,7 +8,7 @@ use super::seats::Seats;
 use crate::control::{receive, send, unexpected};
 use crate::limits::{ACCEPT_PAUSE, AWAIT_STEP, STOP_TIME_MAX};
 use crate::notify::News;
-use crate::speech::Repeated;
+use crate::speech::{Repeated, shortened};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::wire::control::{Answer, Ask};
@@ -190,7 +190,7 @@ fn respond(
             Answer::Done
         }
         Ask::Stopped { ticket, why_not } => {
-            viewed(lease)?.stopped(ticket, why_not)?;
+            viewed(lease)?.stopped(ticket, why_not.map(shortened))?;
             Answer::Done
         }
         Ask::Leg => {
@@ -199,7 +199,7 @@ fn respond(
             Answer::Started { view, spec: leg.spec.unwrap_or(SpecId(0)) }
         }
         Ask::NoLeg { why } => {
-            server.done(Request::NoLeg { view: viewed(lease)?.view(), why })?;
+            server.done(Request::NoLeg { view: viewed(lease)?.view(), why: shortened(why) })?;
             Answer::Done
         }
         Ask::Unheard => {

@@ -12,7 +12,7 @@ use super::{EXIT_TRY_AGAIN, complain, count, host_fault};
 use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
 use crate::job::{JobView, Place};
-use crate::speech::err;
+use crate::speech::{err, shortened};
 use decide::Verdict;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
@@ -139,7 +139,7 @@ impl Cli {
         let Scene { supervisor, filesystem, place, .. } = *scene;
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         let on_read = if self.isolate { OnRead::Isolate } else { self.on_read.into() };
-        let (command, restarts) = (words.join(" "), self.restarts());
+        let (command, restarts) = (shortened(words.join(" ")), self.restarts());
         let start = Start::Job { parent: filesystem.view, command, on_read, own: self.own, restarts };
         let view = JobView::enter(place, start)?;
         let (held, stdio) = match self.output {
