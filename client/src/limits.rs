@@ -18,6 +18,8 @@ pub const SLOW_THREADS: usize = 4;
 pub const SLOW_QUEUE_MAX: usize = 1024;
 /// How many notices may wait to be applied.
 pub const NOTICES_MAX: usize = 1024;
+/// How many notices of decisions may wait for one program to read them: more than the levels of one process.
+pub const NOTICES_UNREAD_MAX: usize = 4096;
 /// How long a daemon may take to start.
 pub const START_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a daemon may take to end after its mount is gone.
@@ -30,7 +32,7 @@ pub const REPEATED_INTERVAL: Duration = Duration::from_secs(60);
 pub const MOUNTS_PAUSE: Duration = Duration::from_millis(200);
 /// The most connections of one ordinary user to a control socket.
 pub const CONNECTIONS_PER_USER_MAX: u64 = 512;
-/// They are also no more than one for so many descriptors that the daemon may have: an idle one takes three.
+/// They are also no more than one for so many descriptors that the daemon may have: an idle one takes four.
 pub const CONNECTIONS_SHARE: u64 = 8;
 /// How long accepting rests after an error: most of them are for want of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -5,6 +5,7 @@ use super::caller::Caller;
 use super::content::content;
 use super::lease::Lease;
 use super::seats::Seats;
+use super::voice::Voice;
 use crate::control::{receive, send, unexpected};
 use crate::limits::{ACCEPT_PAUSE, AWAIT_STEP, STOP_TIME_MAX};
 use crate::notify::News;
@@ -15,7 +16,7 @@ use mojavefs::wire::control::{Answer, Ask};
 use mojavefs::wire::{Connection, ConnectionExt, Reply, Request, SpecState};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -103,7 +104,10 @@ impl Leases {
 /// Answers one connection until it ends, which ends its lease.
 fn answer(daemon: &Arc<Daemon>, caller: &Caller, stream: &UnixStream) {
     let mut lease = None;
-    let writing = Arc::new(Mutex::new(()));
+    let voice = match Voice::new(stream) {
+        Ok(voice) => voice,
+        Err(error) => return tracing::warn!("a control connection of process {}: {error}", caller.pid),
+    };
     loop {
         let (ask, fd) = match receive::<Ask>(stream) {
             Ok(Some(message)) => message,
@@ -113,12 +117,11 @@ fn answer(daemon: &Arc<Daemon>, caller: &Caller, stream: &UnixStream) {
                 break;
             }
         };
-        let (answer, fd) = match respond(daemon, caller, ask, fd, &mut lease, (stream, &writing)) {
+        let (answer, fd) = match respond(daemon, caller, ask, fd, &mut lease, &voice) {
             Ok(answer) => answer,
             Err(fault) => (Answer::Refused(fault), None),
         };
-        let _whole = writing.lock();
-        if send(stream, &answer, fd.as_ref()).is_err() {
+        if voice.answer(&answer, fd.as_ref()).is_err() {
             break;
         }
     }
@@ -135,7 +138,7 @@ fn respond(
     ask: Ask,
     fd: Option<OwnedFd>,
     lease: &mut Option<Lease>,
-    (stream, writing): (&UnixStream, &Arc<Mutex<()>>),
+    voice: &Arc<Voice>,
 ) -> Result<Answered, Fault> {
     let (server, uid) = (&daemon.connection, caller.uid);
     let answer = match ask {
@@ -151,8 +154,8 @@ fn respond(
             let (started, mount) = Lease::start(daemon, caller, start, device)?;
             let (view, spec) = (started.view(), started.spec());
             match started.is_process() {
-                true => probe_on_demand(daemon, caller, view, stream)?,
-                false => tell_of(daemon, &started, (stream, writing)),
+                true => probe_on_demand(daemon, caller, view, voice)?,
+                false => tell_of(daemon, &started, voice),
             }
             *lease = Some(started);
             return Ok((Answer::Started { view, spec }, mount));
@@ -186,7 +189,7 @@ fn respond(
             Answer::Started { view: lease.view(), spec: lease.enter(daemon, caller, own)? }
         }
         Ask::Watch { view } => {
-            watch(daemon, caller, view, stream)?;
+            watch(daemon, caller, view, voice)?;
             Answer::Done
         }
         Ask::Stopped { ticket, why_not } => {
@@ -255,35 +258,30 @@ fn viewed(lease: &mut Option<Lease>) -> Result<&mut Lease, Fault> {
 }
 
 /// What others decide about a view is told on this connection.
-fn tell_of(daemon: &Daemon, lease: &Lease, (stream, writing): (&UnixStream, &Arc<Mutex<()>>)) {
-    let (Ok(copy), Ok(for_questions)) = (stream.try_clone(), stream.try_clone()) else { return };
-    let whole = writing.clone();
-    lease.ask_by(Box::new(move |ticket, pid| {
-        let _whole = whole.lock();
-        send(&for_questions, &Answer::Checkpoint { ticket, pid }, None).is_ok()
-    }));
-    let writing = writing.clone();
+fn tell_of(daemon: &Daemon, lease: &Lease, voice: &Arc<Voice>) {
+    let asking = voice.clone();
+    lease.ask_by(Box::new(move |ticket, pid| asking.notice(&Answer::Checkpoint { ticket, pid })));
+    let voice = voice.clone();
     let tell = move |news| {
         let answer = match news {
             News::Decided(spec, state, why) => Answer::Decided { spec, state, why },
             News::Lost(why) => Answer::Lost { why: why.message },
         };
-        let _whole = writing.lock();
-        drop(send(&copy, &answer, None));
+        voice.notice(&answer);
     };
     daemon.notices.on_news(lease.view(), Box::new(tell));
 }
 
 /// When somebody is about to depend on what a process has undecided, it is looked for: one that is dead has aborted, also
 /// before the end of its connection is noticed.
-fn probe_on_demand(daemon: &Arc<Daemon>, caller: &Caller, view: ViewId, stream: &UnixStream) -> Result<(), Fault> {
+fn probe_on_demand(daemon: &Arc<Daemon>, caller: &Caller, view: ViewId, voice: &Arc<Voice>) -> Result<(), Fault> {
     let failed = |e: io::Error| Fault::new(FaultKind::Io, format!("process {}: {e}", caller.pid));
     let process = caller.process().map_err(failed)?;
-    let (stream, connection) = (stream.try_clone().map_err(failed)?, daemon.connection.clone());
+    let (voice, connection) = (voice.clone(), daemon.connection.clone());
     let probe = move || {
         if crate::sys::has_ended(&process) && connection.done(Request::Gone { view }).is_ok() {
             // Whoever answers the connection finds its end, and undoes what was undecided.
-            drop(stream.shutdown(Shutdown::Both));
+            voice.hang_up();
         }
     };
     daemon.notices.on_probe(view, Arc::new(probe));
@@ -292,16 +290,16 @@ fn probe_on_demand(daemon: &Arc<Daemon>, caller: &Caller, view: ViewId, stream: 
 
 /// What others undo of a process's is told on this connection: the speculations' numbers, 8 bytes each, which a signal
 /// handler can read.
-fn watch(daemon: &Daemon, caller: &Caller, view: ViewId, stream: &UnixStream) -> Result<(), Fault> {
+fn watch(daemon: &Daemon, caller: &Caller, view: ViewId, voice: &Arc<Voice>) -> Result<(), Fault> {
     if daemon.processes.lock().get(&view).is_none_or(|uid| caller.uid != 0 && *uid != caller.uid) {
         return Err(Fault::new(FaultKind::AccessDenied, format!("view {view} is no process's of this user")));
     }
-    let copy = stream.try_clone().map_err(|e| Fault::new(FaultKind::Io, format!("watch view {view}: {e}")))?;
+    let voice = voice.clone();
     let tell = move |news| match news {
-        News::Decided(spec, SpecState::Aborted, _) => drop((&copy).write_all(&spec.0.to_le_bytes())),
+        News::Decided(spec, SpecState::Aborted, _) => drop(voice.say(spec.0.to_le_bytes().to_vec())),
         News::Decided(..) => {}
         // As if this process had gone with the server.
-        News::Lost(_) => drop(copy.shutdown(Shutdown::Both)),
+        News::Lost(_) => voice.hang_up(),
     };
     daemon.notices.on_news(view, Box::new(tell));
     Ok(())

@@ -7,6 +7,7 @@ mod listen;
 mod rights;
 mod seats;
 mod sockets;
+mod voice;
 
 use crate::fuse::{self, Kernel};
 use crate::limits::{LINGER_TIME_MAX, MOUNTS_PAUSE};
