@@ -183,11 +183,11 @@ fn sized(call: impl Fn(*mut libc::c_void, usize) -> isize) -> io::Result<Vec<u8>
     }
 }
 
-/// `llistxattr(2)`: the names of a file's extended attributes.
+/// `listxattr(2)`: the names of a file's extended attributes.
 pub fn list_xattrs(path: &std::path::Path) -> io::Result<Vec<std::ffi::CString>> {
     let path = c_path(path)?;
     // SAFETY: the path is terminated; the buffer is as long as we say.
-    let list = match sized(|buffer, length| unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), length) }) {
+    let list = match sized(|buffer, length| unsafe { libc::listxattr(path.as_ptr(), buffer.cast(), length) }) {
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
         list => list?,
     };
@@ -195,11 +195,11 @@ pub fn list_xattrs(path: &std::path::Path) -> io::Result<Vec<std::ffi::CString>>
     names.map(|name| std::ffi::CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))).collect()
 }
 
-/// `lgetxattr(2)`.
+/// `getxattr(2)` of a path, however long the value is.
 pub fn read_xattr(path: &std::path::Path, name: &CStr) -> io::Result<Vec<u8>> {
     let path = c_path(path)?;
     // SAFETY: the strings are terminated; the buffer is as long as we say.
-    sized(|buffer, length| unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer, length) })
+    sized(|buffer, length| unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), buffer, length) })
 }
 
 /// `lsetxattr(2)`.
@@ -218,6 +218,14 @@ pub fn unblock_signals(command: &mut std::process::Command) {
     };
     // SAFETY: between fork and exec it makes one system call and allocates nothing.
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, unblock) };
+}
+
+/// Whether this process ignores a signal, as it may have been started to.
+pub fn is_ignored(signal: c_int) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is changed; the kernel fills the structure in, of which zeros are a value.
+    let (asked, now) = unsafe { (libc::sigaction(signal, ptr::null(), now.as_mut_ptr()), now.assume_init()) };
+    asked == 0 && now.sa_sigaction == libc::SIG_IGN
 }
 
 /// `PTRACE_GETSIGMASK`: the signals that a stopped process has blocked.

@@ -94,3 +94,18 @@ fn a_directory_is_not_copied_into_itself() {
     run(&mount.path(), MOJAVEFS, &["export", "/d", "d3"]);
     assert_eq!((mount.read("d2/e/x"), mount.read("d3/e/x")), ("x\n".into(), "x\n".into()));
 }
+
+#[test]
+fn an_export_does_not_follow_links_out_of_the_filesystem() {
+    let mount = Mount::new();
+    fs::create_dir(mount.beside("host")).expect("mkdir");
+    fs::write(mount.beside("host/secret"), "hush").expect("write");
+    sh(&mount.path(), "ln -s ../host out; mkdir d; echo x > d/x; ln -s d inside; ln -s ../../host d/link");
+    let refused = mount.mojavefs(&["export", "/out", "../copy"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("leads out of the filesystem"), "{}", text(&refused.stderr));
+    assert!(!mount.beside("copy").exists());
+    run(&mount.path(), MOJAVEFS, &["export", "/inside", "../copy"]);
+    assert_eq!(fs::read_link(mount.beside("copy/link")).expect("a link"), std::path::Path::new("../../host"));
+    assert_eq!(fs::read_to_string(mount.beside("copy/x")).expect("read"), "x\n");
+}

@@ -1,11 +1,12 @@
 //! `mojavefs export`
 
 use super::import::below;
-use super::tree::{Copy, refuse_overlap};
+use super::tree::{Copy, Source, refuse_overlap};
 use super::{Where, count, host_fault};
 use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,10 +24,20 @@ impl Export {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
         let filesystem = self.filesystem.find()?;
         let from = below(&filesystem.mountpoint, &self.subtree)?;
-        if !from.is_dir() {
-            let text = format!("there is no directory {} in the filesystem", self.subtree.display());
-            return Err(Fault::new(FaultKind::NotDirectory, text));
-        }
+        let source = Source::directory_below(&filesystem.mountpoint, &self.subtree).map_err(|e| {
+            let subtree = self.subtree.display();
+            match e.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                    let text = format!("there is no directory {subtree} in the filesystem");
+                    Fault::new(FaultKind::NotDirectory, text)
+                }
+                ErrorKind::CrossesDevices => {
+                    let text = format!("{subtree} leads out of the filesystem by a link; name a directory in it");
+                    Fault::new(FaultKind::Invalid, text)
+                }
+                _ => host_fault(subtree)(e),
+            }
+        })?;
         let shown = self.dir.display();
         let to = std::path::absolute(&self.dir).map_err(host_fault(&shown))?;
         match std::fs::read_dir(&to) {
@@ -35,12 +46,12 @@ impl Export {
                     return Err(Fault::new(FaultKind::NotEmpty, format!("{shown} is not empty; name a new directory")));
                 }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(host_fault(&shown)(e)),
         }
         refuse_overlap(&from, &to)?;
         let mut copy = Copy::new("exported");
-        copy.tree(&from, &to)?;
+        copy.tree(&source, &to)?;
         out!("exported {}", count(copy.end(), "file"));
         Ok(ExitCode::SUCCESS)
     }

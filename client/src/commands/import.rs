@@ -1,6 +1,6 @@
 //! `mojavefs import`
 
-use super::tree::{Copy, refuse_overlap};
+use super::tree::{Copy, Source, refuse_overlap};
 use super::{EXIT_TRY_AGAIN, Where, conflict_lines, count, host_fault};
 use crate::control::unexpected;
 use crate::job::{JobView, Place};
@@ -38,7 +38,8 @@ impl Import {
         let view = JobView::enter(&place, start)?;
         let to = below(&filesystem.mountpoint, &self.subtree)?;
         let mut copy = Copy::new("imported");
-        copy.tree(&from, &to)?;
+        let source = Source::directory(&from).map_err(host_fault(self.dir.display()))?;
+        copy.tree(&source, &to)?;
         let files = copy.end();
         view.drain()?;
         match view.ask(&Ask::Commit { spec: view.spec, resolutions: Vec::new() })? {

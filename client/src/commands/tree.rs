@@ -4,14 +4,16 @@
 use super::progress::Progress;
 use super::{host_fault, shown};
 use mojavefs::error::{Fault, FaultKind};
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::libc;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{ErrorKind, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -54,6 +56,49 @@ fn fault_at(path: &Path) -> impl FnOnce(std::io::Error) -> Fault {
     host_fault(shown(path.as_os_str().as_bytes()))
 }
 
+/// What is copied. It is held open, so that nobody can put something else in its place, a link for instance.
+pub(super) struct Source {
+    held: File,
+    /// How it is called, for people.
+    path: PathBuf,
+}
+
+impl Source {
+    const HELD: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
+
+    /// The directory that a path leads to.
+    pub(super) fn directory(path: &Path) -> std::io::Result<Source> {
+        let held = nix::fcntl::open(path, Self::HELD | OFlag::O_DIRECTORY, Mode::empty())?;
+        Ok(Source { held: held.into(), path: path.to_owned() })
+    }
+
+    /// The directory that a path leads to from `root`, by links that don't leave that (`CrossesDevices`).
+    pub(super) fn directory_below(root: &Path, path: &Path) -> std::io::Result<Source> {
+        let root = Source::directory(root)?;
+        let how = OpenHow::new().flags(Self::HELD | OFlag::O_DIRECTORY).resolve(ResolveFlag::RESOLVE_BENEATH);
+        let path = path.strip_prefix("/").unwrap_or(path);
+        let held = openat2(&root.held, if path.as_os_str().is_empty() { Path::new(".") } else { path }, how)?;
+        Ok(Source { held: held.into(), path: root.path.join(path) })
+    }
+
+    /// What has this name in a directory; of a link, the link.
+    fn entry(&self, name: &OsStr) -> Result<Source, Fault> {
+        let path = self.path.join(name);
+        let held = openat(&self.held, name, Self::HELD | OFlag::O_NOFOLLOW, Mode::empty());
+        let held = held.map_err(|errno| fault_at(&path)(errno.into()))?;
+        Ok(Source { held: held.into(), path })
+    }
+
+    /// A path that leads to just this.
+    fn way(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.held.as_raw_fd().to_string())
+    }
+
+    fn fault(&self) -> impl FnOnce(std::io::Error) -> Fault {
+        fault_at(&self.path)
+    }
+}
+
 /// A copy under way.
 pub(super) struct Copy {
     /// Where files with several names were copied to, by device and inode.
@@ -67,6 +112,8 @@ pub(super) struct Copy {
 
 impl Copy {
     pub(super) fn new(done: &str) -> Self {
+        // Each directory that a file lies in takes two.
+        crate::daemon::raise_descriptors();
         Copy {
             links: HashMap::new(),
             progress: Progress::new(done, "files"),
@@ -77,14 +124,14 @@ impl Copy {
 
     /// Copies the directory `from` to `to`, whose missing parents are made. A directory that is there already gets the
     /// contents and keeps what it has itself.
-    pub(super) fn tree(&mut self, from: &Path, to: &Path) -> Result<(), Fault> {
+    pub(super) fn tree(&mut self, from: &Source, to: &Path) -> Result<(), Fault> {
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(fault_at(parent))?;
         }
         match private_directory(to) {
             Ok(()) => {
                 self.contents(from, to)?;
-                let meta = fs::metadata(from).map_err(fault_at(from))?;
+                let meta = from.held.metadata().map_err(from.fault())?;
                 self.attributes(from, to, &meta)
             }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => self.contents(from, to),
@@ -93,10 +140,10 @@ impl Copy {
     }
 
     /// Copies what is in the directory `from` into the directory `to`.
-    fn contents(&mut self, from: &Path, to: &Path) -> Result<(), Fault> {
-        for entry in fs::read_dir(from).map_err(fault_at(from))? {
-            let entry = entry.map_err(fault_at(from))?;
-            self.one(&entry.path(), &to.join(entry.file_name()))?;
+    fn contents(&mut self, from: &Source, to: &Path) -> Result<(), Fault> {
+        for entry in fs::read_dir(from.way()).map_err(from.fault())? {
+            let name = entry.map_err(from.fault())?.file_name();
+            self.one(&from.entry(&name)?, &to.join(&name))?;
         }
         Ok(())
     }
@@ -106,8 +153,8 @@ impl Copy {
         self.files
     }
 
-    fn one(&mut self, from: &Path, to: &Path) -> Result<(), Fault> {
-        let meta = fs::symlink_metadata(from).map_err(fault_at(from))?;
+    fn one(&mut self, from: &Source, to: &Path) -> Result<(), Fault> {
+        let meta = from.held.metadata().map_err(from.fault())?;
         self.files += 1;
         self.progress.add(1);
         if meta.nlink() > 1 && !meta.is_dir() {
@@ -123,7 +170,7 @@ impl Copy {
                 self.contents(from, to)?;
             }
             () if kind.is_symlink() => {
-                let target = fs::read_link(from).map_err(fault_at(from))?;
+                let target = readlinkat(&from.held, "").map_err(|errno| from.fault()(errno.into()))?;
                 symlink(target, to).map_err(fault_at(to))?;
             }
             () if kind.is_file() => copy_data(from, to, meta.len())?,
@@ -141,7 +188,7 @@ impl Copy {
         self.attributes(from, to, &meta)
     }
 
-    fn attributes(&self, from: &Path, to: &Path, meta: &Metadata) -> Result<(), Fault> {
+    fn attributes(&self, from: &Source, to: &Path, meta: &Metadata) -> Result<(), Fault> {
         let failed = |e: nix::errno::Errno| fault_at(to)(e.into());
         if self.owners {
             let (uid, gid) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
@@ -185,22 +232,22 @@ fn private_directory_or_existing(path: &Path) -> std::io::Result<()> {
 }
 
 /// Copies a file's data and leaves its holes.
-fn copy_data(from: &Path, to: &Path, length: u64) -> Result<(), Fault> {
-    let mut source = File::open(from).map_err(fault_at(from))?;
+fn copy_data(from: &Source, to: &Path, length: u64) -> Result<(), Fault> {
+    let mut source = File::open(from.way()).map_err(from.fault())?;
     let mut private = OpenOptions::new();
     private.write(true).create_new(true).mode(PRIVATE_FILE);
     let mut target = private.open(to).map_err(fault_at(to))?;
     target.set_len(length).map_err(fault_at(to))?;
     let mut at = 0;
-    while let Some((start, end)) = next_data(&source, at, length).map_err(fault_at(from))? {
-        source.seek(SeekFrom::Start(start)).map_err(fault_at(from))?;
+    while let Some((start, end)) = next_data(&source, at, length).map_err(from.fault())? {
+        source.seek(SeekFrom::Start(start)).map_err(from.fault())?;
         target.seek(SeekFrom::Start(start)).map_err(fault_at(to))?;
         let piece = std::io::Read::take(&source, end - start);
         let copied = std::io::copy(&mut { piece }, &mut target).map_err(fault_at(to))?;
         if copied < end - start {
             return Err(Fault::new(
                 FaultKind::Io,
-                format!("{} became shorter while it was copied", shown(from.as_os_str().as_bytes())),
+                format!("{} became shorter while it was copied", shown(from.path.as_os_str().as_bytes())),
             ));
         }
         at = end;
@@ -225,9 +272,9 @@ fn next_data(file: &File, at: u64, length: u64) -> std::io::Result<Option<(u64, 
 }
 
 /// Copies extended attributes; those that the target does not take are an error, but for ones that only root may set.
-fn copy_xattrs(from: &Path, to: &Path) -> Result<(), Fault> {
-    for name in crate::sys::list_xattrs(from).map_err(fault_at(from))? {
-        let value = crate::sys::read_xattr(from, &name).map_err(fault_at(from))?;
+fn copy_xattrs(from: &Source, to: &Path) -> Result<(), Fault> {
+    for name in crate::sys::list_xattrs(&from.way()).map_err(from.fault())? {
+        let value = crate::sys::read_xattr(&from.way(), &name).map_err(from.fault())?;
         match crate::sys::write_xattr(to, &name, &value) {
             Err(e) if e.raw_os_error() == Some(libc::EPERM) && !nix::unistd::geteuid().is_root() => {}
             result => result.map_err(host_fault(format!(
