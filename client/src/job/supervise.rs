@@ -94,8 +94,10 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     pub(crate) fn new() -> io::Result<Self> {
-        let mut watched = SigSet::empty();
-        PASSED_ON.into_iter().chain([Signal::SIGCHLD, Signal::SIGTSTP]).for_each(|signal| watched.add(signal));
+        // What it was started to ignore (`nohup`) it does not hear of, as its command doesn't.
+        let heard =
+            PASSED_ON.into_iter().chain([Signal::SIGTSTP]).filter(|signal| !crate::sys::is_ignored(*signal as i32));
+        let watched: SigSet = heard.chain([Signal::SIGCHLD]).collect();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched), None)?;
         // What a job leaves behind becomes ours, wherever it hides in the tree.
         set_child_subreaper(true)?;
