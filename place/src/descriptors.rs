@@ -1,28 +1,46 @@
 //! The working directory and inherited descriptors that lie on the filesystem: opened again in the job's view.
+//!
+//! The kernel says by which path something was opened, and others may have put something else there since. So nothing is
+//! opened but the same file, and no link is followed on the way to it.
 
 use crate::sys;
 use mojavefs::error::{Fault, FaultKind};
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::libc;
-use nix::sys::stat::Mode;
-use nix::unistd::{Whence, lseek};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Whence, fchdir, lseek};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What is open below a path.
+/// What is open on a filesystem.
 pub struct Descriptors {
-    directory: Option<PathBuf>,
+    mountpoint: PathBuf,
+    directory: Option<Spot>,
     open: Vec<Open>,
+}
+
+/// Where something lies, and which file it is: that has the same number in every view.
+struct Spot {
+    path: PathBuf,
+    ino: u64,
+}
+
+/// A view over the filesystem's path.
+struct Over<'a> {
+    mountpoint: &'a Path,
+    root: OwnedFd,
+    device: (u32, u32),
 }
 
 struct Open {
     fd: RawFd,
     /// The descriptor as it was inherited: others share its offset.
     original: OwnedFd,
-    path: PathBuf,
+    spot: Spot,
     flags: OFlag,
     offset: Option<i64>,
     close_on_exec: bool,
@@ -50,26 +68,61 @@ pub fn working_directory() -> io::Result<PathBuf> {
     std::env::current_dir()
 }
 
-/// What this process has open below `mountpoint`.
+/// What this process has open on the filesystem at `mountpoint`.
 pub fn on(mountpoint: &Path) -> Descriptors {
-    let directory = working_directory().ok().filter(|dir| dir.starts_with(mountpoint));
+    let found = sys::cached_stat(mountpoint).map(|stat| stat.device);
+    let Ok(device) = found else {
+        return Descriptors { mountpoint: mountpoint.into(), directory: None, open: Vec::new() };
+    };
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let fds: Vec<RawFd> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    let open = fds.into_iter().filter_map(|fd| look(fd, mountpoint)).collect();
-    Descriptors { directory, open }
+    let open = fds.into_iter().filter_map(|fd| look(fd, mountpoint, device)).collect();
+    let directory = working_directory().ok().and_then(|path| Spot::new(path, Path::new("."), mountpoint, device));
+    Descriptors { mountpoint: mountpoint.into(), directory, open }
 }
 
-fn look(fd: RawFd, mountpoint: &Path) -> Option<Open> {
-    let path = fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
-    if !path.starts_with(mountpoint) {
-        return None;
+impl Spot {
+    /// Of the file or directory `file`, if it is one of the filesystem's. Pipes and devices are the same in every view.
+    fn new(path: PathBuf, file: &Path, mountpoint: &Path, device: (u32, u32)) -> Option<Spot> {
+        let stat = sys::cached_stat(file).ok()?;
+        let is_content = matches!(stat.kind, libc::S_IFREG | libc::S_IFDIR);
+        let is_there = is_content && stat.device == device && path.starts_with(mountpoint);
+        is_there.then_some(Spot { path, ino: stat.ino })
     }
+
+    /// The same in a view, not yet opened.
+    fn find(&self, over: &Over<'_>) -> io::Result<OwnedFd> {
+        let lost = || io::Error::new(io::ErrorKind::NotFound, "it is not there any more");
+        let below = self.path.strip_prefix(over.mountpoint).map_err(|_| lost())?;
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(resolve);
+        let found = openat2(&over.root, below, how).map_err(|errno| match errno {
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV => lost(),
+            errno => errno.into(),
+        })?;
+        let stat = sys::cached_stat(&in_proc(&found))?;
+        match (stat.device, stat.ino) == (over.device, self.ino) {
+            true => Ok(found),
+            false => Err(lost()),
+        }
+    }
+}
+
+/// A path that leads to what a descriptor stands for.
+fn in_proc(fd: &OwnedFd) -> PathBuf {
+    Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())
+}
+
+fn look(fd: RawFd, mountpoint: &Path, device: (u32, u32)) -> Option<Open> {
+    let link = Path::new("/proc/self/fd").join(fd.to_string());
+    let spot = Spot::new(fs::read_link(&link).ok()?, &link, mountpoint, device)?;
     let borrowed = sys::borrow(fd);
     let flags = OFlag::from_bits_retain(fcntl(borrowed, FcntlArg::F_GETFL).ok()?);
     let close_on_exec = fcntl(borrowed, FcntlArg::F_GETFD).ok()? & FdFlag::FD_CLOEXEC.bits() != 0;
     let offset = lseek(borrowed, 0, Whence::SeekCur).ok();
     let original = fcntl(borrowed, FcntlArg::F_DUPFD_CLOEXEC(ORIGINALS_FROM)).ok()?;
-    Some(Open { fd, original: sys::own(original), path, flags, offset, close_on_exec })
+    Some(Open { fd, original: sys::own(original), spot, flags, offset, close_on_exec })
 }
 
 /// Where inherited descriptors are kept, out of the way of those that shells use.
@@ -95,15 +148,22 @@ impl Descriptors {
 
     /// Opens them again, now that their paths lead into the view.
     pub fn reopen(&self) -> Result<(), Fault> {
+        if self.directory.is_none() && self.open.is_empty() {
+            return Ok(());
+        }
+        let over = Over::at(&self.mountpoint).map_err(|e| {
+            Fault::new(FaultKind::Io, format!("look at the job's view over {}: {e}", self.mountpoint.display()))
+        })?;
         if let Some(directory) = &self.directory {
-            std::env::set_current_dir(directory).map_err(|e| {
-                Fault::new(FaultKind::Io, format!("go to {} in the job's view: {e}", directory.display()))
+            directory.find(&over).and_then(|found| Ok(fchdir(&found)?)).map_err(|e| {
+                Fault::new(FaultKind::Io, format!("go to {} in the job's view: {e}", directory.path.display()))
             })?;
         }
         for (at, open) in self.open.iter().enumerate() {
             let before = self.open[..at].iter().find(|before| sys::is_same_open(&before.original, &open.original));
-            open.reopen(before).map_err(|e| {
-                let text = format!("open {} (descriptor {}) in the job's view: {e}", open.path.display(), open.fd);
+            open.reopen(&over, before).map_err(|e| {
+                let path = open.spot.path.display();
+                let text = format!("open {path} (descriptor {}) in the job's view: {e}", open.fd);
                 Fault::new(FaultKind::Io, text)
             })?;
         }
@@ -111,19 +171,35 @@ impl Descriptors {
     }
 }
 
+impl Over<'_> {
+    fn at(mountpoint: &Path) -> io::Result<Over<'_>> {
+        let root = nix::fcntl::open(mountpoint, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let device = sys::cached_stat(&in_proc(&root))?.device;
+        Ok(Over { mountpoint, root, device })
+    }
+}
+
 impl Open {
-    /// Opens it again, or as a copy of `before`, which shares its offset.
-    fn reopen(&self, before: Option<&Open>) -> nix::Result<()> {
-        let failed = |e: io::Error| nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+    /// Opens it again, or as a copy of `before`, which shares its offset. A file without a name is nobody else's, and stays.
+    fn reopen(&self, over: &Over<'_>, before: Option<&Open>) -> io::Result<()> {
+        let become_this = |fd| sys::dup_onto(fd, self.fd, self.close_on_exec);
         if let Some(before) = before {
-            return sys::dup_onto(sys::borrow(before.fd), self.fd, self.close_on_exec).map_err(failed);
+            return become_this(sys::borrow(before.fd));
         }
-        let flags = self.flags - (OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_TRUNC);
-        let again = nix::fcntl::open(&self.path, flags, Mode::empty())?;
+        let found = match self.spot.find(over) {
+            Err(_) if self.has_no_name() => return become_this(self.original.as_fd()),
+            found => found?,
+        };
+        let flags = self.flags - (OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_TRUNC | OFlag::O_NOFOLLOW);
+        let again = nix::fcntl::open(&in_proc(&found), flags | OFlag::O_CLOEXEC, Mode::empty())?;
         if let Some(offset) = self.offset {
-            // A fifo or the like has none; then it had none before.
             let _ = lseek(again.as_fd(), offset, Whence::SeekSet);
         }
-        sys::dup_onto(again.as_fd(), self.fd, self.close_on_exec).map_err(failed)
+        become_this(again.as_fd())
+    }
+
+    /// Whether it was removed.
+    fn has_no_name(&self) -> bool {
+        fstat(&self.original).map_or_else(|errno| errno == Errno::ESTALE, |stat| stat.st_nlink == 0)
     }
 }

@@ -10,6 +10,7 @@ mod daemon;
 mod damage;
 mod disk;
 mod filesystem;
+mod inherited;
 mod jobs;
 mod mounting;
 mod output;
