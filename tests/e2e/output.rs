@@ -261,3 +261,19 @@ fn a_patch_is_taken_where_names_are_odd() {
         run(&mount.beside(""), "diff", &["-r", "mnt", dir]);
     }
 }
+
+#[test]
+fn a_job_whose_held_output_is_lost_says_what_became_of_it() {
+    let mount = Mount::new();
+    let lost = |script: &str| {
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+        let output = mount.specrun_command(&["--output", "hold"], script).stdout(full).output().expect("specrun runs");
+        assert_eq!(output.status.code(), Some(74), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let said = lost("echo x > a; echo said");
+    assert!(said.contains("cannot pass on the output") && said.contains("is committed all the same"), "{said}");
+    let said = lost("echo x > b; echo said; exit 3");
+    assert!(said.contains("cannot pass on the output") && said.contains("is undone"), "{said}");
+    assert_eq!((mount.exists("a"), mount.exists("b")), (true, false));
+}

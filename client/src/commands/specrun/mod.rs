@@ -28,6 +28,8 @@ use waiting::Awaited;
 use watch::{Settled, Watch};
 
 const EXIT_OWN: u8 = 125;
+/// What became of the job is certain, and what its command said is lost.
+const EXIT_UNSAID: u8 = 74;
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
 
@@ -180,8 +182,10 @@ impl Cli {
             Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view),
             attempt => attempt?,
         };
-        if let (Attempt::Over(_), Some(held)) = (&attempt, held) {
-            held.release().map_err(host_fault("the output that was held back"))?;
+        if let (Attempt::Over(_), Some(held)) = (&attempt, held)
+            && let Err(error) = held.release()
+        {
+            return Ok(Attempt::Over(self.unsaid(&view, &error)));
         }
         Ok(attempt)
     }
@@ -202,6 +206,19 @@ impl Cli {
                 Settled::Asked(signal) => return Ok((128 + signal as u8, Verdict::Abort)),
             }
         }
+    }
+
+    /// The job is decided, and what its command said can't be passed on: says so; the exit status.
+    fn unsaid(&self, view: &JobView, error: &std::io::Error) -> u8 {
+        let became = match view.outcome(&Ask::Outcome { spec: view.spec }).map(|outcome| outcome.state) {
+            Ok(SpecState::Committed | SpecState::Voted) => "is committed all the same",
+            Ok(SpecState::Aborted) => "is undone",
+            Ok(SpecState::Held) => "is left undecided",
+            _ => "is decided",
+        };
+        let spec = view.spec;
+        err!("specrun: cannot pass on the output that was held back: {error}; speculation {spec} {became}");
+        EXIT_UNSAID
     }
 
     fn not_started(&self, view: &JobView, error: std::io::Error) -> Result<Attempt, Fault> {

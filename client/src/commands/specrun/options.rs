@@ -21,6 +21,8 @@ use std::time::Duration;
     after_help = "\
 Exit status: that of the command, 128+N if signal N killed it; or
     1  the command exited with 0 and was undone all the same (--commit-on, --ask)
+   74  the job was decided, and what its command said could not be passed on (--output hold); it is said on standard
+       error what became of the job
   124  the command ran longer than --timeout
   125  specrun itself failed
   126  the command cannot be executed
