@@ -308,3 +308,19 @@ fn a_new_store_is_said_to_be_new() {
         fs::remove_dir_all(mount.store()).and_then(|()| fs::create_dir(mount.store())).expect("empty the store");
     }
 }
+
+#[test]
+fn a_mount_that_nobody_waits_for_any_more_is_taken_away() {
+    let mount = Mount::new();
+    mount.write("a", "x");
+    mount.umount();
+    // As if `mojavefs mount` had been interrupted.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut daemon = std::process::Command::new(MOJAVEFS);
+    daemon.args(["mount", "--daemon", "--"]).arg(mount.store()).arg(mount.path()).stdout(writer);
+    assert!(daemon.status().expect("mojavefs runs").success());
+    assert!(fs::read_dir(mount.path()).expect("nothing is mounted").next().is_none());
+    mount.mount();
+    assert_eq!(mount.read("a"), "x");
+}

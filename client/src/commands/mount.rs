@@ -5,7 +5,7 @@ use crate::daemon::{self, Backend, Setup};
 use crate::limits::{MEMORY_BYTES, START_TIME_MAX};
 use crate::mount::{self, Health};
 use crate::remote::Remote;
-use crate::speech::{err, out};
+use crate::speech::err;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::net::Address;
@@ -95,7 +95,11 @@ impl Mount {
         };
         if self.foreground {
             log_to(std::io::stderr);
-            return self.serve(embedded, point, mounted);
+            let ready = || {
+                mounted();
+                Ok(())
+            };
+            return self.serve(embedded, point, ready);
         }
         let code = self.start_daemon(&point)?;
         mounted();
@@ -171,7 +175,11 @@ impl Mount {
             drop(sender.send(line));
         });
         let line = said.recv_timeout(START_TIME_MAX).unwrap_or_else(|_| {
-            drop(child.kill());
+            drop(child.kill().and_then(|()| child.wait()));
+            // It may have been about to say so.
+            if mount::ours_at(point).is_ok_and(|found| found.is_some()) {
+                drop(mount::unmount(point, true));
+            }
             format!("the daemon was not ready after {} s", START_TIME_MAX.as_secs())
         });
         match line.trim() {
@@ -187,20 +195,18 @@ impl Mount {
     fn become_daemon(&self, embedded: &dyn Embedded) -> Result<ExitCode, Fault> {
         let _ = nix::unistd::setsid();
         log_to(std::io::stderr);
-        let say = |line: &str| {
-            out!("{line}");
-            drop(std::io::stdout().flush());
-        };
+        let say = |line: &str| writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
         let ready = || {
-            say(READY);
+            say(READY)?;
             // Whoever waits for the end of the output is released.
             if let Ok(null) = File::options().write(true).open("/dev/null") {
                 drop(crate::sys::dup_onto(std::os::fd::AsFd::as_fd(&null), 1, false));
             }
+            Ok(())
         };
         match self.serve(embedded, self.mountpoint.clone(), ready) {
             Err(fault) => {
-                say(&fault.to_string().replace('\n', " "));
+                drop(say(&fault.to_string().replace('\n', " ")));
                 tracing::error!("{fault}");
                 Ok(ExitCode::FAILURE)
             }
@@ -208,7 +214,12 @@ impl Mount {
         }
     }
 
-    fn serve(&self, embedded: &dyn Embedded, mountpoint: PathBuf, ready: impl FnOnce()) -> Result<ExitCode, Fault> {
+    fn serve(
+        &self,
+        embedded: &dyn Embedded,
+        mountpoint: PathBuf,
+        ready: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<ExitCode, Fault> {
         daemon::raise_descriptors();
         // Blocked before the first thread starts, also of the store's, so that only the one that waits for them gets them.
         daemon::ending_signals().thread_block().map_err(|e| host_fault("block signals")(e.into()))?;

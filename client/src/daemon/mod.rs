@@ -105,9 +105,10 @@ pub(crate) fn raise_descriptors() {
     }
 }
 
-/// Serves until the mount is gone. `ready` is called once the filesystem can be used. The [signals](ending_signals) that end
+/// Serves until the mount is gone. `ready` is called once the filesystem can be used; if whoever waits for that has gone, it is
+/// taken away again. The [signals](ending_signals) that end
 /// it are blocked in every thread.
-pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
+pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Result<(), Fault> {
     let fault = |what: &str| {
         let what = what.to_owned();
         move |e: io::Error| Fault::new(mojavefs::error::FaultKind::Io, format!("{what}: {e}"))
@@ -141,7 +142,11 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce()) -> Result<(), Fault> {
     });
     let leases = listen::start(listener, daemon.clone()).map_err(fault("listen"))?;
     end_on_signal(signals, mountpoint).map_err(fault("wait for signals"))?;
-    ready();
+    if let Err(error) = ready() {
+        tracing::warn!("nobody waits any more for the mount on {}: {error}", daemon.mountpoint.display());
+        mount::unmount(&daemon.mountpoint, true).map_err(fault("take the mount away"))?;
+        backend.keep.discard_if_new();
+    }
     let result = until_unmounted(&kernel, &daemon.mountpoint).map_err(fault("answering the kernel"));
     leases.end();
     drop(daemon.connection.done(Request::CloseView(trunk.view)));
