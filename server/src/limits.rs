@@ -52,6 +52,8 @@ pub const REMOVING_BYTES: u64 = 1 << 20;
 pub const RESERVE_SHARE: u64 = 16;
 /// How often one operation is tried again because others change what it looks at.
 pub const OPERATION_TRIES_MAX: usize = 1000;
+/// How many clients may be in their handshakes: one more, and the one that is longest in it is dropped.
+pub const HANDSHAKES_MAX: usize = 256;
 /// How long one request waits for decisions at most: whoever waits longer asks again.
 pub const AWAIT_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a wait for any decision lasts at most.

@@ -2,8 +2,10 @@
 
 use crate::harness::served::{Server, try_serve};
 use crate::harness::{Mount, digest, is_running, sh, text, until};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -307,4 +309,18 @@ fn silent_strangers_hold_nobody_up() {
     writers.into_iter().for_each(|writer| writer.join().expect("written"));
     assert_eq!(mount.read("f3"), "49");
     drop(strangers);
+}
+
+#[test]
+fn whoever_connects_without_the_key_takes_no_client_s_place() {
+    require_root!();
+    let server = Server::new();
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("more descriptors");
+    let address = server.tcp().strip_prefix("tcp:").expect("an address");
+    // More than the clients that a server takes.
+    let _crowd: Vec<TcpStream> = (0..1100).map(|_| TcpStream::connect(address).expect("connect")).collect();
+    let far = server.mount_tcp();
+    far.write("a", "x");
+    assert_eq!(far.read("a"), "x");
 }

@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter, ReadHalf, WriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -34,39 +34,58 @@ fn slow<T>(what: &str) -> impl FnOnce(T) -> io::Error {
 /// Greets whoever has connected, and serves it until it is gone.
 pub(super) async fn meet(connected: Connected, host: Arc<Host>) {
     let mut stopping = host.stopping.clone();
-    let place = host.sessions.clone().try_acquire_owned();
-    let verdict = if place.is_ok() { Verdict::Welcome } else { Verdict::Full };
+    let turn = host.strangers.arrive();
     let met = tokio::select! {
-        met = timeout(HANDSHAKE_TIME_MAX, shake_hands(connected, verdict)) => met,
+        met = timeout(HANDSHAKE_TIME_MAX, shake_hands(connected, &host.sessions)) => met,
+        () = turn.sent_away() => Ok(Err(io::Error::other("too many came after it"))),
         _ = stopping.wait_for(|stop| *stop) => return,
     };
+    drop(turn);
     match met.unwrap_or_else(|late| Err(slow("the handshake")(late))) {
-        Ok((stream, Some(Verdict::Welcome))) => {
+        Ok(Met::Welcome(stream, place)) => {
             let served = serve(stream, host).await;
             if let Err(error) = served {
                 tracing::warn!("a client was dropped: {error}");
             }
+            drop(place);
         }
-        Ok((_, Some(verdict))) => tracing::warn!("a client was sent away: {verdict:?}"),
-        Ok((_, None)) => tracing::warn!("a client was sent away: it does not speak the protocol of MojaveFS"),
+        Ok(Met::Refused(verdict)) => tracing::warn!("a client was sent away: {verdict:?}"),
+        Ok(Met::Stranger) => tracing::warn!("a client was sent away: it does not speak the protocol of MojaveFS"),
         Err(error) => tracing::warn!("a client did not get through the handshake: {error}"),
     }
-    drop(place);
 }
 
-async fn shake_hands(connected: Connected, verdict: Verdict) -> io::Result<(Box<dyn Stream>, Option<Verdict>)> {
-    let (mut stream, verdict): (Box<dyn Stream>, Verdict) = match connected {
+/// What came of a handshake.
+enum Met {
+    /// A client, with one of the places for sessions.
+    Welcome(Box<dyn Stream>, OwnedSemaphorePermit),
+    Refused(Verdict),
+    Stranger,
+}
+
+/// A place is taken when it is certain that whoever has connected may have one.
+async fn shake_hands(connected: Connected, places: &Arc<Semaphore>) -> io::Result<Met> {
+    let (mut stream, may_enter): (Box<dyn Stream>, bool) = match connected {
         Connected::Unix(stream) => {
             let uid = stream.peer_cred()?.uid();
-            (Box::new(stream), if may_enter(uid) { verdict } else { Verdict::Denied })
+            (Box::new(stream), may_enter(uid))
         }
         Connected::Tcp(stream, tls) => {
             stream.set_nodelay(true)?;
-            (Box::new(tls.accept(stream).await?), verdict)
+            (Box::new(tls.accept(stream).await?), true)
         }
     };
-    let answered = hello::welcome(&mut stream, verdict).await?;
-    Ok((stream, answered))
+    let place = if may_enter { places.clone().try_acquire_owned().ok() } else { None };
+    let verdict = match &place {
+        Some(_) => Verdict::Welcome,
+        None if may_enter => Verdict::Full,
+        None => Verdict::Denied,
+    };
+    Ok(match (hello::welcome(&mut stream, verdict).await?, place) {
+        (Some(Verdict::Welcome), Some(place)) => Met::Welcome(stream, place),
+        (Some(verdict), _) => Met::Refused(verdict),
+        (None, _) => Met::Stranger,
+    })
 }
 
 async fn serve(stream: Box<dyn Stream>, host: Arc<Host>) -> io::Result<()> {

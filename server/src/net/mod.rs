@@ -2,6 +2,7 @@
 
 mod client;
 mod sink;
+mod strangers;
 
 use crate::Server;
 use mojavefs::error::{Fault, FaultKind};
@@ -14,6 +15,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use strangers::Strangers;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
@@ -36,6 +38,7 @@ pub struct Listening {
 struct Host {
     server: Arc<Server>,
     sessions: Arc<Semaphore>,
+    strangers: Strangers,
     stopping: watch::Receiver<bool>,
 }
 
@@ -56,7 +59,8 @@ pub fn listen(server: Arc<Server>, addresses: &[Address], key: Option<&Key>) -> 
         .map_err(io)?;
     let (stop, stopping) = watch::channel(false);
     let mut listening = Listening { addresses: Vec::new(), sockets: Vec::new(), stop, runtime: None };
-    let host = Arc::new(Host { server, sessions: Arc::new(Semaphore::new(SESSIONS_MAX)), stopping });
+    let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
+    let host = Arc::new(Host { server, sessions, strangers: Strangers::default(), stopping });
     for address in addresses {
         let _inside = runtime.enter();
         let listener = match address {
