@@ -96,7 +96,19 @@ fn a_diff_shows_only_what_its_reader_may_read() {
     assert!(lines.contains(&"-all") && lines.contains(&"-list") && !said.contains("hush"), "{said}");
     for (path, seen) in [("priv/key", false), ("open/secret", false), ("open/shown", true)] {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--", "python3", "-c", PEEK, &id, path]);
+        command.args([
+            "--reuid",
+            NOBODY,
+            "--regid",
+            NOBODY,
+            "--clear-groups",
+            "--",
+            "/usr/bin/python3",
+            "-c",
+            PEEK,
+            &id,
+            path,
+        ]);
         let output = command.current_dir(mount.path()).output().expect("python runs");
         let said = text(&output.stdout);
         assert!(said.starts_with("b'") && !said.contains("hush"), "{path}: {said}{}", text(&output.stderr));
@@ -123,7 +135,7 @@ fn the_end_of_a_job_ends_nobody_else_s_processes() {
     let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
     // A mount namespace that several users are in, as in a container.
     let script = format!(
-        "sleep 1000 > /dev/null & echo $!; {nobody} sleep 1000 > /dev/null & echo $!; {nobody} python3 -c \"$0\""
+        "sleep 1000 > /dev/null 2>&1 & echo $!; {nobody} sleep 1000 > /dev/null 2>&1 & echo $!; {nobody} /usr/bin/python3 -c \"$0\""
     );
     let mut command = Command::new("unshare");
     let output = command.args(["-m", "sh", "-c", &script, BEGIN]).current_dir(mount.path()).output().expect("it runs");
