@@ -404,3 +404,26 @@ fn the_primitives_of_the_paper_work_outside_of_any_job_and_linked_statically() {
         assert!(Command::new(&program).status().expect("it runs").success());
     }
 }
+
+const REMOVED: &str = r#"
+import os, mojave
+file = open("removed", "w+")
+file.write("x"); file.flush()
+os.remove("removed")
+try:
+    with mojave.speculation() as level:
+        open("b", "w").write("x")
+        level.abort()
+except mojave.Aborted: assert not os.path.exists("b")
+with mojave.speculation(): open("a", "w").write("x")
+file.seek(0)
+assert file.read() == "x"
+"#;
+
+#[test]
+fn a_file_that_was_removed_and_is_still_open_keeps_nobody_from_speculating() {
+    let mount = Mount::new();
+    succeeds(&specrun_python(&mount, REMOVED));
+    assert_eq!((mount.read("a"), mount.exists("b"), mount.exists("removed")), ("x".into(), false, false));
+    mount.check();
+}
