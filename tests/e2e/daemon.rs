@@ -173,3 +173,40 @@ fn a_daemon_without_descriptors_waits_for_some_and_says_so_once() {
     assert!(mount.status().is_empty());
     assert_eq!(told(), 1, "{}", daemon.log());
 }
+
+/// Begins a job, and asks without reading any answer until no more questions are taken.
+const DEAF: &str = "
+import os, select, socket, struct, sys
+def ask(*body): return struct.pack('<I', len(body)) + bytes(body)
+_, path, view, _ = os.getxattr('.', 'system.mojavefs').decode().split('\\n')
+s = socket.socket(socket.AF_UNIX)
+s.connect(path)
+s.sendall(ask(0, 0, int(view), 1, 120, 0, 0, 0, 0))
+assert s.recv(64)[4] == 0, 'it is started'
+s.setblocking(False)
+hello = ask(14) * 100
+while select.select([], [s], [], 1)[1]:
+    hello = hello[s.send(hello):] or ask(14) * 100
+print('full', flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn one_who_does_not_read_holds_up_nobody_s_decisions() {
+    let mount = Mount::new();
+    let mut deaf = Command::new("python3");
+    deaf.args(["-c", DEAF]).current_dir(mount.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut deaf = deaf.spawn().expect("python runs");
+    let mut line = String::new();
+    BufReader::new(deaf.stdout.take().expect("its output")).read_line(&mut line).expect("text");
+    assert_eq!(line, "full\n");
+    let id = mount.status()[0]["id"].to_string();
+    let began = std::time::Instant::now();
+    assert!(mount.mojavefs(&["abort", &id]).status.success());
+    assert!(mount.specrun(&[], "echo x > a").status.success());
+    let took = began.elapsed();
+    drop(deaf.stdin.take());
+    assert!(deaf.wait().expect("wait").success());
+    assert!(took < std::time::Duration::from_secs(5), "deciding took {took:?}");
+    assert_eq!(mount.read("a"), "x\n");
+}
