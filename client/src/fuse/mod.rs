@@ -396,6 +396,8 @@ impl Filesystem for Fuse {
                     }
                 }
                 Ok(None) => return reply.ok(),
+                // What comes before it is said first; then it is met again.
+                Err(_) if position > offset as usize => return reply.ok(),
                 Err(fault) => return reply.error(error(&fault)),
             }
         }
@@ -418,22 +420,31 @@ impl Filesystem for Fuse {
         if offset == 0 {
             listing.rewind();
         }
-        let (dir, mut position) = (listing.ino(), offset as usize);
+        let (dir, mut position, mut is_empty) = (listing.ino(), offset as usize, true);
         loop {
             let entry = match listing.entry(&self.view, position) {
                 Ok(Some(entry)) => entry,
                 Ok(None) => return reply.ok(),
+                Err(_) if !is_empty => return reply.ok(),
                 Err(fault) => return reply.error(error(&fault)),
             };
             position += 1;
             let name = OsStr::from_bytes(&entry.name);
             let plain = Attr { ino: entry.ino, kind: entry.kind, ..absent() };
             // The kernel does not count `.` and `..` as looked up.
-            let given = if position <= 2 { None } else { self.view.give_listed(dir, &entry.name).ok() };
+            let given = match position {
+                ..=2 => None,
+                _ => match self.view.give_listed(dir, &entry.name) {
+                    Ok(given) => Some(given),
+                    Err(fault) if fault.kind == FaultKind::NotFound => continue,
+                    // What comes before it is said first; then it is met again.
+                    Err(_) if !is_empty => return reply.ok(),
+                    Err(fault) => return reply.error(error(&fault)),
+                },
+            };
             let (shown, time) = match &given {
                 Some((given, true)) => (given, CACHE_TIME),
                 Some((given, false)) => (given, Duration::ZERO),
-                None if position > 2 => continue,
                 None => (&plain, Duration::ZERO),
             };
             if reply.add(INodeNo(shown.ino.0), position as u64, name, &time, &attr(shown), GENERATION) {
@@ -442,6 +453,7 @@ impl Filesystem for Fuse {
                 }
                 return reply.ok();
             }
+            is_empty = false;
         }
     }
 

@@ -193,3 +193,34 @@ fn listing_names_does_not_look_at_the_files() {
     assert_eq!(depends_on(&mount, "ls -l d >/dev/null"), [writer.spec()]);
     writer.exit(1);
 }
+
+/// Entries that others change while a directory is being read.
+#[test]
+fn a_listing_leaves_out_nothing_that_every_version_has() {
+    // The kernel asks for these in two pieces, and for the attributes as well since the program has looked at some.
+    const FILES: usize = 600;
+    let script = "import os, time
+entries = os.scandir('d')
+names = [next(entries).name]
+os.stat('d/' + names[0])
+open('../started', 'w')
+while not os.path.exists('../moved'): time.sleep(0.005)
+try: names += [entry.name for entry in entries]
+except OSError as error: names += ['refused']
+open('../names', 'w').write('\\n'.join(names))";
+    for options in [&["--no-wait"][..], &["--from-start", "--no-wait"], &["--on-read", "fail"]] {
+        let mount = Mount::new();
+        sh(&mount.path(), &format!("mkdir d; cd d; seq -f f%g {FILES} | xargs touch; touch tmp"));
+        let mut command = mount.specrun_command(options, "exec python3 -c \"$SCRIPT\"");
+        let mut reader = command.env("SCRIPT", script).spawn().expect("specrun runs");
+        crate::harness::until("it has begun to read", || mount.beside("started").exists());
+        let last = sh(&mount.path(), "ls -U d | grep -v tmp | tail -1");
+        let writer = mount.start("writer", &[], &format!("mv d/tmp d/{}", last.trim()));
+        fs::write(mount.beside("moved"), "").expect("go");
+        assert!(reader.wait().expect("it ends").success());
+        let names = fs::read_to_string(mount.beside("names")).expect("names");
+        let files = names.lines().filter(|name| name.starts_with('f')).count();
+        assert!(files == FILES || names.ends_with("refused"), "{options:?}: {files} files of {FILES}");
+        assert!(writer.exit(0).status.success());
+    }
+}
