@@ -7,11 +7,11 @@ use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
 use crate::speech::shortened;
 use crate::sys;
-use crate::view::{Careful, Patient, Role, View};
+use crate::view::{Manners, Role, View};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::wire::control::Start;
-use mojavefs::wire::{Connection, ConnectionExt, JobInfo, OnRead, Request, ViewKind};
+use mojavefs::wire::{ConnectionExt, JobInfo, OnRead, Request, ViewKind};
 use nix::unistd::geteuid;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -26,10 +26,6 @@ pub(super) struct Lease {
     made: Option<(u32, OwnedFd)>,
     /// Where the job runs, to find what is left of it.
     namespace: Option<MountNamespace>,
-    /// Its programs wait for decisions.
-    patient: Option<Arc<Patient>>,
-    /// Its process is stopped for a checkpoint before it joins.
-    careful: Option<Arc<Careful>>,
     /// Whose lease it is.
     holder: Holder,
     /// What a process runs, for people. One that runs another program has let go of its lease.
@@ -64,18 +60,10 @@ impl Lease {
         };
         let opened = daemon.connection.view(Request::OpenView(kind))?;
         let spec = opened.spec.unwrap_or(SpecId(0));
-        let mut connection: Arc<dyn Connection> = daemon.connection.clone();
-        let careful = asks.then(|| Arc::new(Careful::new(connection.clone(), opened.view)));
-        if let Some(careful) = &careful {
-            connection = careful.clone();
-        }
-        // A wait that would never end is a join, before which the other one asks.
-        let patient = waits.then(|| Arc::new(Patient::new(connection.clone(), spec)));
-        if let Some(patient) = &patient {
-            connection = patient.clone();
-        }
+        let manners = Manners { asks, waits: waits.then_some(spec) };
         let role = if is_process { Role::Process } else { Role::Job };
-        let view = Arc::new(View::new(connection, opened.view, role, &daemon.control()));
+        let view = View::new(daemon.connection.clone(), opened.view, role, manners, &daemon.control());
+        let view = Arc::new(view);
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
             match device {
                 Some(device) => Ok((fuse::serve(device, view.clone())?, None)),
@@ -109,7 +97,7 @@ impl Lease {
         let holder = Holder { uid: caller.uid, pid: caller.pid, alive: caller.process().ok() };
         let entered = is_process.then(Vec::new);
         let command = if is_process { command_of(caller.pid) } else { String::new() };
-        Ok((Lease { view, spec, kernel, made, namespace, patient, careful, holder, command, entered }, mount))
+        Ok((Lease { view, spec, kernel, made, namespace, holder, command, entered }, mount))
     }
 
     pub(super) fn is_process(&self) -> bool {
@@ -152,21 +140,21 @@ impl Lease {
 
     /// Who is to be stopped for a checkpoint is asked for by `question`.
     pub(super) fn ask_by(&self, question: Box<crate::view::Question>) {
-        if let Some(careful) = &self.careful {
+        if let Some(careful) = self.view.careful() {
             careful.ask_by(question);
         }
     }
 
     /// The answer to such a question.
     pub(super) fn stopped(&self, ticket: u64, why_not: Option<String>) -> Result<(), Fault> {
-        let in_time = self.careful.as_ref().is_some_and(|careful| careful.answer(ticket, why_not));
+        let in_time = self.view.careful().is_some_and(|careful| careful.answer(ticket, why_not));
         let late = || Fault::new(FaultKind::TimedOut, "the answer to this comes too late");
         in_time.then_some(()).ok_or_else(late)
     }
 
     /// Nothing in the view waits for a decision any more.
     pub(super) fn interrupt(&self, for_good: bool) {
-        if let Some(patient) = &self.patient {
+        if let Some(patient) = self.view.patient() {
             patient.interrupt(for_good);
         }
     }

@@ -14,7 +14,7 @@ use crate::limits::{LINGER_TIME_MAX, MOUNTS_PAUSE};
 use crate::mount::{self, MountOptions};
 use crate::notify::Notices;
 use crate::speech::Repeated;
-use crate::view::{Role, View};
+use crate::view::{Manners, Role, View};
 use mojavefs::error::Fault;
 use mojavefs::id::ViewId;
 use mojavefs::wire::{Connection, ConnectionExt, Request, ViewKind};
@@ -123,7 +123,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     connection.set_notice_sink(notices.clone());
     let trunk = connection.view(Request::OpenView(ViewKind::Trunk))?;
     let control = socket.path.to_string_lossy().into_owned();
-    let view = Arc::new(View::new(connection.clone(), trunk.view, Role::Trunk, &control));
+    let view = Arc::new(View::new(connection.clone(), trunk.view, Role::Trunk, Manners::default(), &control));
     let kernel = mount_trunk(&mountpoint, &source, view).map_err(|e| {
         // Nobody has seen it, and nobody is to find a store where there was none.
         drop(connection.done(Request::CloseView(trunk.view)));

@@ -33,14 +33,14 @@ pub(crate) struct Kernel {
 /// on how to talk; the rest happens on threads of its own until the mount is gone.
 pub(crate) fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
-    let config = config(SessionACL::All, view.waits());
+    let config = config(SessionACL::All, view.patient().is_some());
     start(Session::from_fd(fuse, fd, SessionACL::All, config)?, view)
 }
 
 /// Mounts at `point` as an ordinary user, by the set-user-id helper `fusermount3`, and answers what comes through it.
 pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
-    let mut config = config(SessionACL::Owner, view.waits());
+    let mut config = config(SessionACL::Owner, view.patient().is_some());
     config.mount_options = vec![
         MountOption::FSName(source.to_owned()),
         MountOption::Subtype("mojavefs".to_owned()),

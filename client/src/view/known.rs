@@ -1,28 +1,39 @@
 //! Which inodes a kernel knows, and how often it was told of each.
 
+use mojavefs::error::Fault;
 use mojavefs::id::Ino;
-use parking_lot::Mutex;
+use mojavefs::wire::{Connection, NoticeSink, Reply, Request};
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 const SHARDS: usize = 16;
 
-/// Lookup counts, as the kernel keeps them.
-#[derive(Default)]
+/// A session that counts what it gives to a kernel, as the kernel does. It lies below those that wait for others: what waits
+/// there is in nobody's way here.
 pub(super) struct Known {
+    server: Arc<dyn Connection>,
+    /// Held shared while a kernel is being given an inode, exclusively while one is forgotten: the server must not hear
+    /// of a forget after a later lookup.
+    giving: RwLock<()>,
     shards: [Mutex<HashMap<Ino, u64>>; SHARDS],
 }
 
 impl Known {
+    pub(super) fn new(server: Arc<dyn Connection>) -> Self {
+        Known { server, giving: RwLock::default(), shards: Default::default() }
+    }
+
     fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, u64>> {
         &self.shards[(ino.0 % SHARDS as u64) as usize]
     }
 
-    pub(super) fn add(&self, ino: Ino) {
+    fn add(&self, ino: Ino) {
         *self.shard(ino).lock().entry(ino).or_insert(0) += 1;
     }
 
     /// True if the kernel knows it no more.
-    pub(super) fn drop(&self, ino: Ino, times: u64) -> bool {
+    fn drop(&self, ino: Ino, times: u64) -> bool {
         let mut shard = self.shard(ino).lock();
         let Some(count) = shard.get_mut(&ino) else { return false };
         *count = count.saturating_sub(times);
@@ -35,5 +46,39 @@ impl Known {
 
     pub(super) fn has(&self, ino: Ino) -> bool {
         self.shard(ino).lock().contains_key(&ino)
+    }
+
+    /// The kernel has dropped inodes, each so many times: `tell` says so to the server of those that it knows no more, on
+    /// this session.
+    pub(super) fn forget(&self, inos: impl Iterator<Item = (Ino, u64)>, tell: impl Fn(&dyn Connection, &[Ino])) {
+        let _nobody_is_given = self.giving.write();
+        let gone: Vec<Ino> = inos.filter(|(ino, times)| self.drop(*ino, *times)).map(|(ino, _)| ino).collect();
+        tell(&*self.server, &gone);
+    }
+}
+
+impl Connection for Known {
+    fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        let gives = matches!(
+            request,
+            Request::Lookup { .. } | Request::Glance { .. } | Request::Create { .. } | Request::Link { .. }
+        );
+        if !gives {
+            return self.server.call(request);
+        }
+        let _giving = self.giving.read();
+        let reply = self.server.call(request)?;
+        if let Reply::Attr(attr) | Reply::Glance { attr, .. } = &reply {
+            self.add(attr.ino);
+        }
+        Ok(reply)
+    }
+
+    fn set_notice_sink(&self, sink: Arc<dyn NoticeSink>) {
+        self.server.set_notice_sink(sink);
+    }
+
+    fn is_embedded(&self) -> bool {
+        self.server.is_embedded()
     }
 }

@@ -5,16 +5,17 @@ mod known;
 mod listing;
 mod patient;
 
-pub(crate) use careful::{Caller, Careful, Question};
+use careful::Careful;
+pub(crate) use careful::{Caller, Question};
 pub(crate) use listing::Listing;
 pub(crate) use patient::Patient;
 
 use known::Known;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::Attr;
-use mojavefs::id::{Ino, ViewId};
+use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::wire::{Connection, ConnectionExt, DirEntry, Request};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,31 +34,52 @@ pub(crate) enum Role {
     Process,
 }
 
+/// What a view does when it meets others' undecided work, beside what the server does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manners {
+    /// Has the process stopped for a checkpoint before it joins.
+    pub(crate) asks: bool,
+    /// Waits until that is decided, on behalf of this speculation.
+    pub(crate) waits: Option<SpecId>,
+}
+
 /// One view.
 pub(crate) struct View {
+    /// The session, through those below.
     connection: Arc<dyn Connection>,
+    known: Arc<Known>,
+    careful: Option<Arc<Careful>>,
+    patient: Option<Arc<Patient>>,
     id: ViewId,
     role: Role,
     /// What [`CONTROL_XATTR`] says.
     control: Vec<u8>,
-    known: Known,
-    /// Held shared while a kernel is being given an inode, exclusively while one is forgotten: the server must not hear
-    /// of a forget after a later lookup.
-    giving: RwLock<()>,
     listings: Mutex<HashMap<u64, Arc<Mutex<Listing>>>>,
     next_handle: AtomicU64,
 }
 
 impl View {
     /// The view `id` of a session. `control` is where the daemon listens.
-    pub(crate) fn new(connection: Arc<dyn Connection>, id: ViewId, role: Role, control: &str) -> Self {
+    pub(crate) fn new(session: Arc<dyn Connection>, id: ViewId, role: Role, manners: Manners, control: &str) -> Self {
+        let known = Arc::new(Known::new(session));
+        let mut connection: Arc<dyn Connection> = known.clone();
+        let careful = manners.asks.then(|| Arc::new(Careful::new(connection.clone(), id)));
+        if let Some(careful) = &careful {
+            connection = careful.clone();
+        }
+        // A wait that would never end is a join, before which the other one asks.
+        let patient = manners.waits.map(|spec| Arc::new(Patient::new(connection.clone(), spec)));
+        if let Some(patient) = &patient {
+            connection = patient.clone();
+        }
         View {
             connection,
+            known,
+            careful,
+            patient,
             id,
             role,
             control: format!("{CONTROL_VERSION}\n{control}\n{id}\n").into_bytes(),
-            known: Known::default(),
-            giving: RwLock::new(()),
             listings: Mutex::default(),
             next_handle: AtomicU64::new(1),
         }
@@ -89,28 +111,30 @@ impl View {
         self.role != Role::Trunk || !self.connection.is_embedded()
     }
 
-    /// Whether its programs may have to wait for decisions.
-    pub(crate) fn waits(&self) -> bool {
-        self.connection.is_patient()
+    /// Has processes stopped before they join, if its programs can be.
+    pub(crate) fn careful(&self) -> Option<&Careful> {
+        self.careful.as_deref()
+    }
+
+    /// Waits for decisions, if its programs do.
+    pub(crate) fn patient(&self) -> Option<&Patient> {
+        self.patient.as_deref()
     }
 
     /// Asks for the attributes of something that the kernel is about to know.
     pub(crate) fn give(&self, request: Request<'_>) -> Result<Attr, Fault> {
-        let _giving = self.giving.read();
-        let attr = self.connection.attr(request)?;
-        self.known.add(attr.ino);
-        Ok(attr)
+        self.connection.attr(request)
     }
 
     /// The kernel has dropped inodes, each so many times.
     pub(crate) fn forget(&self, inos: impl Iterator<Item = (Ino, u64)>) {
-        let _nobody_is_given = self.giving.write();
-        let gone: Vec<Ino> = inos.filter(|(ino, times)| self.known.drop(*ino, *times)).map(|(ino, _)| ino).collect();
-        for inos in gone.chunks(crate::limits::FORGETS_MAX) {
-            if let Err(fault) = self.connection.done(Request::Forget { view: self.id, inos: inos.to_vec() }) {
-                tracing::debug!("forgetting {} inodes of view {}: {fault}", inos.len(), self.id);
+        self.known.forget(inos, |server, gone| {
+            for inos in gone.chunks(crate::limits::FORGETS_MAX) {
+                if let Err(fault) = server.done(Request::Forget { view: self.id, inos: inos.to_vec() }) {
+                    tracing::debug!("forgetting {} inodes of view {}: {fault}", inos.len(), self.id);
+                }
             }
-        }
+        });
     }
 
     /// Whether the kernel knows an inode.
@@ -136,22 +160,19 @@ impl View {
         self.listings.lock().remove(&handle);
     }
 
-    /// A page of a directory. With `attrs`, what the caller hands to the kernel must be noted with [`View::note_given`].
+    /// A page of a directory.
     fn page(&self, ino: Ino, after: Option<&[u8]>, limit: u32, attrs: bool) -> Result<(Vec<DirEntry>, bool), Fault> {
         self.connection.entries(Request::ReadDir { view: self.id, ino, after, limit, attrs })
     }
 
-    /// Looks an entry of a listing up, as the kernel is about to know it.
+    /// Looks an entry of a directory up, as the kernel is about to know it.
     pub(crate) fn give_entry(&self, parent: Ino, name: &[u8]) -> Result<Attr, Fault> {
         self.give(Request::Lookup { view: self.id, parent, name })
     }
 
     /// The same for a listing; false if the kernel must not believe what it is told.
     pub(crate) fn give_listed(&self, parent: Ino, name: &[u8]) -> Result<(Attr, bool), Fault> {
-        let _giving = self.giving.read();
-        let (attr, current) = self.connection.glance(Request::Glance { view: self.id, parent, name })?;
-        self.known.add(attr.ino);
-        Ok((attr, current))
+        self.connection.glance(Request::Glance { view: self.id, parent, name })
     }
 
     /// The kernel did not take what it was given after all.

@@ -54,8 +54,4 @@ impl Connection for Patient {
     fn is_embedded(&self) -> bool {
         self.server.is_embedded()
     }
-
-    fn is_patient(&self) -> bool {
-        true
-    }
 }

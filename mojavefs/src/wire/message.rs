@@ -516,11 +516,6 @@ pub trait Connection: Send + Sync {
 
     /// The only other party to this session's store is its own process: no other client can change it behind its back.
     fn is_embedded(&self) -> bool;
-
-    /// A call may wait until something is decided.
-    fn is_patient(&self) -> bool {
-        false
-    }
 }
 
 macro_rules! expect_reply {

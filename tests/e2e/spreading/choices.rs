@@ -1,7 +1,7 @@
 //! What a job may choose: whether it joins, waits, owns, says at once what it has to say.
 
 use crate::harness::jobs::depends_on;
-use crate::harness::{MOJAVEFS, Mount, text, until};
+use crate::harness::{MOJAVEFS, Mount, sh, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -93,6 +93,22 @@ fn two_that_wait_for_each_other_join() {
         a_ring_ends([options, options], ["cat b", "cat a"]);
         a_ring_ends([options, &[]], ["cat b", "cat a"]);
     }
+}
+
+#[test]
+fn what_waits_is_in_the_way_of_nothing_else_in_its_job() {
+    let mount = Mount::new();
+    sh(&mount.path(), "mkdir f; echo 0 > f/y");
+    let writer = mount.start("writer", &[], "echo 1 > f/y");
+    // Each file that is removed is one that the kernel forgets.
+    let script = "cat f/y > result & for i in $(seq 50); do touch a; rm a; test -e nothing$i; sleep 0.01; done; \
+        touch ../free; wait";
+    let job = mount.start_freely("job", &["--on-read", "wait"], script);
+    until("the rest of the job is done", || mount.beside("free").exists());
+    assert!(writer.exit(0).status.success());
+    assert!(job.exit(0).status.success());
+    assert_eq!(mount.read("result"), "1\n");
+    mount.check();
 }
 
 #[test]
