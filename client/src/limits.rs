@@ -46,6 +46,8 @@ pub const MEMORY_BYTES: usize = 256 << 20;
 pub const PATCH_BYTES_MAX: u64 = 4 << 20;
 /// How long one question waits for a decision before it is asked again.
 pub const AWAIT_STEP: Duration = Duration::from_secs(2);
+/// How long a kernel may take to drop something from its caches until it counts as held up by a program that waits.
+pub const HELD_UP_TIME: Duration = Duration::from_millis(20);
 /// How many threads answer a kernel whose programs wait for decisions: so many of them may wait at once.
 pub const WAITING_FUSE_THREADS: usize = 32;
 /// How long a call that reads others' undecided work may be kept waiting until its process is stopped for a checkpoint.

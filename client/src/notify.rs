@@ -66,7 +66,7 @@ impl NoticeSink for Notices {
             Notice::Invalidate { view, what, all_names } => {
                 let kernel = self.kernels.read().get(&view).and_then(Weak::upgrade);
                 if let Some(kernel) = kernel {
-                    kernel.invalidate(&what, all_names);
+                    kernel.invalidate(what, all_names);
                 }
             }
             Notice::Probe { view } => {

@@ -2,11 +2,13 @@
 
 use super::Fuse;
 use super::slow::Slow;
-use crate::limits::{FUSE_THREADS, WAITING_FUSE_THREADS};
-use crate::view::View;
+use crate::limits::{FUSE_THREADS, HELD_UP_TIME, WAITING_FUSE_THREADS};
+use crate::view::{Patient, View};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use mojavefs::wire::Invalidation;
 use nix::libc;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 
 /// `FUSE_NOTIFY_INC_EPOCH`: all names the kernel knows are looked up again (Linux 6.16).
 const NOTIFY_INC_EPOCH: i32 = 8;
@@ -26,7 +29,7 @@ pub(crate) struct Kernel {
     /// The connection, for what fuser can't say.
     device: File,
     view: Arc<View>,
-    session: parking_lot::Mutex<Option<BackgroundSession>>,
+    session: Mutex<Option<BackgroundSession>>,
 }
 
 /// Answers what comes through `fd`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
@@ -61,7 +64,7 @@ fn start(session: Session<Fuse>, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     let device = File::from(session.as_fd().try_clone_to_owned()?);
     let notifier = session.notifier();
     let session = session.spawn()?;
-    Ok(Arc::new(Kernel { notifier, device, view, session: parking_lot::Mutex::new(Some(session)) }))
+    Ok(Arc::new(Kernel { notifier, device, view, session: Mutex::new(Some(session)) }))
 }
 
 impl Kernel {
@@ -78,24 +81,56 @@ impl Kernel {
 
     /// Makes the kernel look these up again, as far as it knows them. Must not be called by a thread that answers it,
     /// nor with a lock held that such a thread takes.
-    pub(crate) fn invalidate(&self, what: &[Invalidation], all_names: bool) {
-        for what in what {
-            let result = match what {
-                Invalidation::Inode(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), 0, 0),
-                Invalidation::Attributes(ino) if self.view.knows(*ino) => {
-                    self.notifier.inval_inode(INodeNo(ino.0), -1, 0)
-                }
-                Invalidation::Entry { parent, name } if self.view.knows(*parent) => {
-                    self.notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
-                }
-                _ => Ok(()),
-            };
-            if let Err(error) = result.or_else(harmless) {
-                tracing::warn!("invalidating {what:?} in view {}: {error}", self.view.id());
-            }
+    pub(crate) fn invalidate(self: &Arc<Self>, what: Vec<Invalidation>, all_names: bool) {
+        match self.view.patient() {
+            Some(patient) => self.invalidate_aside(what, patient),
+            None => what.iter().for_each(|what| self.invalidate_one(what)),
         }
         if all_names && let Err(error) = self.invalidate_names().or_else(harmless) {
             tracing::error!("invalidating all names of view {}: {error}", self.view.id());
+        }
+    }
+
+    /// Where programs wait for decisions the kernel has locked what they wait for. Nobody else shall wait with them: what is
+    /// held up is left to a thread of its own, which is through as soon as the program goes on.
+    fn invalidate_aside(self: &Arc<Self>, what: Vec<Invalidation>, patient: &Patient) {
+        let rest = Arc::new(Mutex::new(VecDeque::from(what)));
+        while !rest.lock().is_empty() {
+            let (one_is_done, progress) = channel();
+            let (kernel, queue) = (self.clone(), rest.clone());
+            let work = move || {
+                while let Some(what) = { queue.lock().pop_front() } {
+                    kernel.invalidate_one(&what);
+                    if one_is_done.send(()).is_err() {
+                        return;
+                    }
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name("mojavefs-notice".into()).spawn(work) {
+                tracing::error!("a thread that invalidates, for view {}: {error}", self.view.id());
+                return rest.lock().drain(..).for_each(|what| self.invalidate_one(&what));
+            }
+            loop {
+                match progress.recv_timeout(HELD_UP_TIME) {
+                    Err(RecvTimeoutError::Timeout) if patient.is_waiting() => break,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                }
+            }
+        }
+    }
+
+    fn invalidate_one(&self, what: &Invalidation) {
+        let result = match what {
+            Invalidation::Inode(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), 0, 0),
+            Invalidation::Attributes(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), -1, 0),
+            Invalidation::Entry { parent, name } if self.view.knows(*parent) => {
+                self.notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = result.or_else(harmless) {
+            tracing::warn!("invalidating {what:?} in view {}: {error}", self.view.id());
         }
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct Patient {
     spec: SpecId,
     /// How often those that wait were told to stop.
     interrupts: AtomicU64,
+    /// How many requests wait.
+    waiting: AtomicU64,
     /// Nobody is to wait any more.
     over: AtomicBool,
 }
@@ -20,13 +22,28 @@ pub(crate) struct Patient {
 impl Patient {
     /// For the view of `spec`.
     pub(crate) fn new(server: Arc<dyn Connection>, spec: SpecId) -> Self {
-        Patient { server, spec, interrupts: AtomicU64::new(0), over: AtomicBool::new(false) }
+        let (interrupts, waiting) = Default::default();
+        Patient { server, spec, interrupts, waiting, over: AtomicBool::new(false) }
     }
 
     /// Whatever waits is answered with `EINTR`; with `for_good` whatever would wait later, too.
     pub(crate) fn interrupt(&self, for_good: bool) {
         self.over.fetch_or(for_good, Ordering::SeqCst);
         self.interrupts.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether a request waits. The kernel keeps what it concerns locked meanwhile.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Waits until something is decided, or for a while.
+    fn wait(&self) -> Result<(), Fault> {
+        let millis = AWAIT_STEP.as_millis() as u32;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let decided = self.server.specs(Request::Await { specs: Vec::new(), millis, behind: Some(self.spec) });
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        decided.map(drop)
     }
 }
 
@@ -39,8 +56,7 @@ impl Connection for Patient {
                     if self.over.load(Ordering::SeqCst) || self.interrupts.load(Ordering::SeqCst) != before {
                         return Err(Fault::new(FaultKind::Interrupted, "the wait for a decision was interrupted"));
                     }
-                    let millis = AWAIT_STEP.as_millis() as u32;
-                    self.server.specs(Request::Await { specs: Vec::new(), millis, behind: Some(self.spec) })?;
+                    self.wait()?;
                 }
                 result => return result,
             }

@@ -95,6 +95,38 @@ fn two_that_wait_for_each_other_join() {
     }
 }
 
+/// A waiting read keeps its pages locked in the kernel, which is told meanwhile that others have changed them.
+#[test]
+fn a_program_that_waits_holds_up_nobody_else() {
+    let mount = Mount::new();
+    mount.write("x", "0\n");
+    let script = "import os, time
+f = os.open('x', os.O_RDONLY)
+open('../half', 'w').write(f'{os.getpid()} {f}')
+os.rename('../half', '../opened')
+while not os.path.exists('../changed'): time.sleep(0.005)
+open('result', 'wb').write(os.read(f, 3))";
+    let mut command = mount.specrun_command(&["--on-read", "wait"], "exec python3 -c \"$SCRIPT\"");
+    let mut waiting = command.env("SCRIPT", script).spawn().expect("specrun runs");
+    until("it has opened the file", || mount.beside("opened").exists());
+    let opened = fs::read_to_string(mount.beside("opened")).expect("what it opened");
+    let (pid, file) = opened.split_once(' ').expect("two numbers");
+    let change = "echo 1 > x; touch ../changed; until [ -e ../again ]; do sleep 0.005; done; echo 2 > x";
+    let writer = mount.start_freely("writer", &[], change);
+    // `read(2)` is the system call 0.
+    let reads =
+        || fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|s| s.starts_with(&format!("0 0x{file} ")));
+    until("it reads", reads);
+    let began = Instant::now();
+    fs::write(mount.beside("again"), "").expect("go");
+    until("the writer has closed it", || mount.beside("writer.through").exists());
+    assert!(mount.specrun(&[], "echo 3 > other").status.success());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(writer.exit(0).status.success());
+    assert!(waiting.wait().expect("it ends").success());
+    assert_eq!(mount.read("result"), "2\n");
+}
+
 #[test]
 fn what_waits_is_in_the_way_of_nothing_else_in_its_job() {
     let mount = Mount::new();
