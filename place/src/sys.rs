@@ -96,7 +96,7 @@ pub fn dup_onto(fd: BorrowedFd<'_>, number: c_int, close_on_exec: bool) -> io::R
 }
 
 /// Whether two descriptors come from the same `open`, and so share their offset. Where the kernel doesn't say: no.
-pub fn is_same_open(a: &OwnedFd, b: &OwnedFd) -> bool {
+pub fn is_same_open(a: &impl AsRawFd, b: &impl AsRawFd) -> bool {
     const KCMP_FILE: c_int = 0;
     let own = std::process::id();
     // SAFETY: the call touches no memory of ours.

@@ -33,6 +33,22 @@ fn what_stands_in_the_way_is_named_and_the_job_goes_back_to_its_start() {
             )),
             "/shared",
         ),
+        (
+            &[],
+            python(&format!(
+                "import fcntl\nf = open('../lock', 'w'); fcntl.flock(f, fcntl.LOCK_EX)\n{read}open('../fifo').read()"
+            )),
+            "/lock) is locked",
+        ),
+        (
+            &[],
+            python(&format!(
+                "import fcntl, struct\nf = open('../lock', 'w')\nF_OFD_SETLK = 37\n\
+                 fcntl.fcntl(f, F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 5, 5, 0))\n{read}\
+                 open('../fifo').read()"
+            )),
+            "/lock) is locked",
+        ),
         (&["--from-start"], python(&format!("{read}open('../fifo').read()")), "--from-start"),
         (&["--output", "hold"], python(&format!("{read}open('../fifo').read()")), "--output hold"),
     ];

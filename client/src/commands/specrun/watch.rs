@@ -103,6 +103,9 @@ impl<'a> Watch<'a> {
                 return Ok(Settled::Yes);
             }
             if !told {
+                if let Err(error) = self.checkpoints.borrow().release_locks() {
+                    self.voice().note(&format!("what it has locked may stay locked until then: {error}"));
+                }
                 self.voice().note(&waits_for(self.view, &open));
                 told = true;
             }

@@ -7,6 +7,7 @@
 //! number back; any other goes back to its start.
 
 mod kernel;
+mod locks;
 mod obstacles;
 mod tracee;
 
@@ -71,6 +72,12 @@ impl Checkpoints {
     /// Their processes.
     pub(crate) fn pids(&self) -> Vec<Pid> {
         self.taken.iter().filter_map(|checkpoint| checkpoint.asleep.0.as_ref()).map(Tracee::pid).collect()
+    }
+
+    /// The command has ended, so whoever waits for what it has locked need not wait for its checkpoints.
+    pub(crate) fn release_locks(&self) -> io::Result<()> {
+        let asleep = self.taken.iter().filter_map(|checkpoint| Some((checkpoint, checkpoint.asleep.0.as_ref()?.pid())));
+        asleep.into_iter().try_for_each(|(checkpoint, pid)| checkpoint.kernel.release(pid))
     }
 
     /// Takes one of the job's main process, on behalf of a call of process `caller` that waits for it. `mount` is the job's.

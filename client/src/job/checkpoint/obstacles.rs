@@ -1,5 +1,6 @@
 //! Why a process can't be brought back to the call in which it waits. Then its job goes back to its start, which is always right.
 
+use super::locks::{self, Locks};
 use crate::sys;
 use nix::libc;
 use nix::unistd::Pid;
@@ -29,7 +30,8 @@ pub(super) fn find(main: Pid, caller: u32, checkpoints: &[Pid], mount: &File) ->
     if others(main, checkpoints)? {
         return Ok(Some("the job has more than one process".to_owned()));
     }
-    let checks = [in_stat(main)?, in_descriptors(main)?, in_timers(main)?, in_memory(main, mount)?];
+    let inside = sys::cached_stat(&Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string()))?.device;
+    let checks = [in_stat(main)?, in_descriptors(main, inside)?, in_timers(main)?, in_memory(main, inside)?];
     Ok(checks.into_iter().flatten().next())
 }
 
@@ -66,7 +68,9 @@ fn in_stat(pid: Pid) -> io::Result<Option<String>> {
     Ok(leads.then(|| "the process leads a process group or session of its own".to_owned()))
 }
 
-fn in_descriptors(pid: Pid) -> io::Result<Option<String>> {
+/// `inside` is the device of the job's own files.
+fn in_descriptors(pid: Pid, inside: (u32, u32)) -> io::Result<Option<String>> {
+    let process = sys::pidfd_open(pid.as_raw().cast_unsigned())?;
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
         let number: u32 = entry.file_name().to_string_lossy().parse().unwrap_or(0);
@@ -82,6 +86,14 @@ fn in_descriptors(pid: Pid) -> io::Result<Option<String>> {
             }
             _ => true,
         };
+        if matches!(stat.kind, libc::S_IFREG | libc::S_IFDIR) && stat.device != inside {
+            let number = number.cast_signed();
+            let locks = Locks::note(number, &locks::info(pid, number)?, true)?;
+            if locks.are_shared() && !locks::is_given(&process, number)? {
+                let held = format!("descriptor {number} ({name}) is locked, and a checkpoint would keep it so");
+                return Ok(Some(held));
+            }
+        }
         if has_state {
             return Ok(Some(format!("what descriptor {number} ({name}) has done can't be undone")));
         }
@@ -100,8 +112,7 @@ fn in_timers(pid: Pid) -> io::Result<Option<String>> {
 }
 
 /// Memory that a fork shares or leaves out. What is mapped of the job's own files goes back with these.
-fn in_memory(pid: Pid, mount: &File) -> io::Result<Option<String>> {
-    let (major, minor) = sys::cached_stat(&Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string()))?.device;
+fn in_memory(pid: Pid, (major, minor): (u32, u32)) -> io::Result<Option<String>> {
     let inside = format!("{major:02x}:{minor:02x}");
     let maps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     for line in maps.lines() {
