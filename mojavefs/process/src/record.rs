@@ -47,6 +47,8 @@ pub(crate) enum LockKind {
 #[repr(C)]
 pub(crate) struct Record {
     pub(crate) mask: Mask,
+    /// Signals that were on their way.
+    pub(crate) pending: Mask,
     pub(crate) brk: usize,
     pub(crate) umask: u32,
     pub(crate) timers: [libc::itimerval; 3],
@@ -94,6 +96,7 @@ impl Record {
         }
         self.signal_stack = sys::filled(libc::SYS_sigaltstack, &[0], 1, sys::zeroed()).unwrap_or(self.signal_stack);
         self.ids = ids();
+        self.pending = sys::pending();
     }
 }
 

@@ -402,6 +402,11 @@ pub(crate) fn set_mask(mask: Mask) -> Mask {
     before
 }
 
+/// Signals that are on their way.
+pub(crate) fn pending() -> Mask {
+    filled(libc::SYS_rt_sigpending, &[0, size_of::<Mask>()], 0, 0).unwrap_or(0)
+}
+
 /// What a signal does, as the kernel has it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

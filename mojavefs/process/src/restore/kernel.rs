@@ -42,7 +42,13 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     sys::given(libc::SYS_sigaltstack, &[0, 0], 0, &record.signal_stack).what("the signal stack")?;
     delete_timers(&mut arena.scratch.text_a);
     let record = &arena.levels[arena.jump.level].record;
-    for (which, timer) in record.timers.iter().enumerate() {
+    set_timers(&[sys::zeroed(); 3])?;
+    super::signals::take_own_away(arena.owner, record.pending);
+    set_timers(&record.timers)
+}
+
+fn set_timers(timers: &[libc::itimerval; 3]) -> Result<(), Failure> {
+    for (which, timer) in timers.iter().enumerate() {
         sys::given(libc::SYS_setitimer, &[which, 0, 0], 1, timer).what("a timer")?;
     }
     Ok(())

@@ -9,6 +9,7 @@ mod children;
 mod descriptors;
 mod kernel;
 mod memory;
+mod signals;
 
 use crate::arena::{Arena, Jump};
 use crate::limits::{BESIDE_BYTES, MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX, WORDS_BYTES_MAX, ZEROS_STEP};

@@ -132,6 +132,65 @@ fn signals_directory_umask_and_timers_are_as_they_were() {
 }
 
 #[test]
+fn signals_that_were_raised_since_do_not_come_and_those_of_others_do() {
+    alone(|| unsafe {
+        let block = |signals: &[i32]| {
+            let mut mask: libc::sigset_t = std::mem::zeroed();
+            signals.iter().for_each(|signal| assert_eq!(libc::sigaddset(&raw mut mask, *signal), 0));
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+        };
+        let is_pending = |signal: i32| {
+            let mut now: libc::sigset_t = std::mem::zeroed();
+            libc::sigpending(&raw mut now);
+            libc::sigismember(&raw const now, signal) == 1
+        };
+        let (before, others) = (libc::SIGUSR2, [libc::SIGTERM, libc::SIGRTMIN() + 1]);
+        block(&[before, others[0], others[1]]);
+        libc::raise(before);
+        if enter().is_none() {
+            block(&[before, others[0], others[1], libc::SIGUSR1, libc::SIGALRM]);
+            libc::raise(libc::SIGUSR1);
+            libc::raise(others[1]);
+            let (me, [ordinary, queued]) = (libc::getpid(), others);
+            let sent = crate::alone::exit_code(|| libc::kill(me, ordinary) + libc::kill(me, queued));
+            assert_eq!(sent, 0);
+            libc::raise(others[1]);
+            let soon = libc::timeval { tv_sec: 0, tv_usec: 100 };
+            let timer = libc::itimerval { it_interval: soon, it_value: soon };
+            libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
+            crate::alone::until(|| is_pending(libc::SIGALRM));
+            abort(1);
+        }
+        assert!(is_pending(before) && others.iter().all(|signal| is_pending(*signal)));
+        assert!(!is_pending(libc::SIGUSR1) && !is_pending(libc::SIGALRM));
+        let mut queued: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut queued, others[1]);
+        let none: libc::timespec = std::mem::zeroed();
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        assert_eq!(libc::sigtimedwait(&raw const queued, &raw mut info, &raw const none), others[1]);
+        assert!(info.si_pid() != libc::getpid() && info.si_code == libc::SI_USER);
+        assert_eq!(libc::sigtimedwait(&raw const queued, &raw mut info, &raw const none), -1);
+    });
+}
+
+#[test]
+fn a_timer_that_expires_during_the_abort_does_not_ring() {
+    alone(|| unsafe {
+        for tries in 0..200 {
+            if enter().is_none() {
+                libc::signal(libc::SIGALRM, nothing as *const () as usize);
+                let timer = libc::itimerval {
+                    it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+                    it_value: libc::timeval { tv_sec: 0, tv_usec: 10 * (1 + tries) },
+                };
+                libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
+                abort(1);
+            }
+        }
+    });
+}
+
+#[test]
 fn children_started_since_are_ended_and_earlier_ones_are_not() {
     alone(|| {
         let sleeper = || match unsafe { libc::fork() } {
