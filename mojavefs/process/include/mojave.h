@@ -13,7 +13,8 @@ extern "C" {
 
 /* Enters a speculation. Returns
  *    0  on the commit branch: the speculation is open (its number: spec_current());
- *   >0  on the abort branch: the code it was aborted with; everything is as it was at the call;
+ *   >0  on the abort branch: the code it was aborted with; everything is as it was at the call
+ *       (docs/libmojave.md lists what is put back, and what can't be);
  *   -1  if it can't be entered: errno, and spec_error() names what can't be put back (ENOTSUP: a second thread, a
  *       connected socket, shared memory ...), or EAGAIN, ENOMEM: no process for the checkpoint; EIO: the daemon refuses or
  *       is gone. One that hangs is waited for, here and in decisions, as in every call on the filesystem.

@@ -10,6 +10,7 @@ mod descriptors;
 mod kernel;
 mod memory;
 mod signals;
+mod standing;
 
 use crate::arena::{Arena, Jump};
 use crate::limits::{BESIDE_BYTES, MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX, WORDS_BYTES_MAX, ZEROS_STEP};
@@ -91,6 +92,8 @@ fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     arena.reap_dying(|later| later > taken);
     children::end_new(arena)?;
     kernel::end_new_threads(arena)?;
+    // First of all: its limits could stand in the way of the rest.
+    standing::put_back(arena.levels[target].checkpoint)?;
     memory::put_back(arena)?;
     descriptors::put_back(arena)?;
     kernel::put_back(arena)

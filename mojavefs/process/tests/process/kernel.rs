@@ -191,6 +191,53 @@ fn a_timer_that_expires_during_the_abort_does_not_ring() {
 }
 
 #[test]
+fn limits_priority_name_and_group_are_as_they_were() {
+    alone(|| unsafe {
+        let name = || {
+            let mut name = [0u8; 16];
+            libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr());
+            name
+        };
+        let limit = |which| {
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            assert_eq!(libc::getrlimit(which, &raw mut limit), 0);
+            (limit.rlim_cur, limit.rlim_max)
+        };
+        let state = || {
+            let limits = [limit(libc::RLIMIT_NOFILE), limit(libc::RLIMIT_STACK)];
+            (limits, libc::getpriority(libc::PRIO_PROCESS, 0), name(), libc::getpgid(0))
+        };
+        libc::prctl(libc::PR_SET_NAME, c"fifteen letters".as_ptr());
+        let before = state();
+        if enter().is_none() {
+            let few = libc::rlimit { rlim_cur: 64, rlim_max: before.0[0].1 };
+            assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const few), 0);
+            let few = libc::rlimit { rlim_cur: 1 << 20, rlim_max: before.0[1].1 };
+            assert_eq!(libc::setrlimit(libc::RLIMIT_STACK, &raw const few), 0);
+            if libc::geteuid() == 0 {
+                assert_eq!(libc::setpriority(libc::PRIO_PROCESS, 0, before.1 + 3), 0);
+            }
+            libc::prctl(libc::PR_SET_NAME, c"another".as_ptr());
+            assert_eq!(libc::setpgid(0, 0), 0);
+            abort(1);
+        }
+        assert_eq!(state(), before);
+    });
+}
+
+#[test]
+fn a_session_of_its_own_ends_the_process_at_the_abort() {
+    let code = crate::alone::exit_code(|| {
+        if enter().is_none() {
+            assert!(unsafe { libc::setsid() } > 0);
+            abort(1);
+        }
+        0
+    });
+    assert_eq!(code, -libc::SIGABRT);
+}
+
+#[test]
 fn children_started_since_are_ended_and_earlier_ones_are_not() {
     alone(|| {
         let sleeper = || match unsafe { libc::fork() } {
