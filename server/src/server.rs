@@ -181,8 +181,11 @@ impl Shared {
     }
 
     fn reclaim_step(&self) -> Result<Reclaimed, StoreError> {
+        // This waits for the disk, and no decision waits for it.
+        let given_back = self.store.give_back()?;
         let _nobody_is_told = self.telling.write();
-        self.store.reclaim(&|ino| self.views.holds(ino))
+        let step = self.store.reclaim(&|ino| self.views.holds(ino))?;
+        Ok(Reclaimed { removed: step.removed + given_back, more: step.more || given_back > 0 })
     }
 
     pub(crate) fn reclaim(&self) -> Result<Reply, Fault> {

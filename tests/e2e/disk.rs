@@ -3,6 +3,7 @@
 use crate::harness::digest::exact;
 use crate::harness::{MOJAVEFS, Mount, SPECRUN, run, sh, text, until};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -202,6 +203,63 @@ fn power_cut(kind: &str) {
         assert!(mount.mojavefs(&["abort", &id]).status.success());
     }
     mount.check();
+}
+
+impl OnDisk {
+    /// Whatever the disk's file system knows of names, lengths and holes is on disk, and then the power is cut: what was not
+    /// synced otherwise is lost. The store is checked and mounted again.
+    fn cut_power(&self) {
+        fs::write(self.disk.point.join("other"), "x").expect("write");
+        fs::File::open(self.disk.point.join("other")).and_then(|file| file.sync_all()).expect("sync");
+        run(Path::new("/"), "xfs_io", &["-x", "-c", "shutdown", &self.disk.point.to_string_lossy()]);
+        self.mount.crash();
+        until("the disk can be taken off", || self.disk.detach());
+        self.disk.attach();
+        self.mount.fsck();
+        self.mount.mount();
+    }
+}
+
+#[test]
+fn what_a_lost_change_took_away_is_there_after_a_power_cut() {
+    require_root!();
+    for (kind, change) in [
+        ("ext4", "mv f.tmp f"),
+        ("xfs", "rm f"),
+        ("ext4", ": > f"),
+        ("xfs", "specrun sh -c 'seq 70000 | tail -n 20000 | dd of=f conv=notrunc'"),
+    ] {
+        taken_away(kind, change);
+    }
+}
+
+/// What the change of a synced file replaces is given back only once the change is on disk.
+fn taken_away(kind: &str, change: &str) {
+    let on = OnDisk::new(kind, 400);
+    let mount = &on.mount;
+    sh(&mount.path(), "seq 50000 > f; seq 50001 100000 > f.tmp; sync f f.tmp; sync .");
+    let (before, other) = (mount.read("f"), mount.read("f.tmp"));
+    let used = || fs_bytes(&mount.store().join("content"));
+    let all = used();
+    let change = change.replace("specrun", SPECRUN);
+    sh(&mount.path(), &change);
+    let after = fs::read_to_string(mount.at("f")).ok();
+    until("the space is given back", || mount.mojavefs(&["gc"]).status.success() && used() < all);
+    on.cut_power();
+    let there = fs::read_to_string(mount.at("f")).map_err(|error| error.raw_os_error());
+    let there = there.or_else(|why| if why == Some(nix::libc::ENOENT) { Ok(String::new()) } else { Err(why) });
+    let there = there.unwrap_or_else(|why| panic!("{kind}, {change}: f can't be read: {why:?}"));
+    assert!(there == before || there == after.unwrap_or_default(), "{kind}, {change}: f is neither old nor new");
+    if change != "mv f.tmp f" {
+        assert_eq!(mount.read("f.tmp"), other);
+    }
+}
+
+/// The space that the files in a directory take, in bytes.
+fn fs_bytes(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).expect("list").map(|entry| entry.expect("an entry").path());
+    // One that goes while it is looked at takes none.
+    entries.filter_map(|path| fs::metadata(path).ok()).map(|found| found.blocks() * 512).sum()
 }
 
 /// The k-th sync of the daemon fails: whatever `specrun` says of its commit is what is there, and the next one works.

@@ -2,7 +2,8 @@
 //!
 //! Everything is a record with a key and versions (`keys`, `record`); a [`Sight`] says which version is visible. Content
 //! of larger files lies in content files (`content`). A decision is one synced record (`decide`); what follows from it,
-//! removing dead versions and merging committed ones, is background work (`reclaim`).
+//! removing dead versions and merging committed ones, is background work (`reclaim`), and so is giving back the space of what
+//! nothing refers to any more (`give_back`).
 
 mod batch;
 mod content;
@@ -10,6 +11,7 @@ mod db;
 mod decide;
 mod error;
 mod fsck;
+mod give_back;
 mod ids;
 mod keys;
 mod meta;
@@ -88,6 +90,8 @@ pub struct Store {
     garbage_at: Mutex<Vec<u8>>,
     /// The decided interval that is being reclaimed, and the last of its changes that is done.
     reclaimed_to: Mutex<Option<(IntervalId, Key)>>,
+    /// Held while space is given back. Taken before `final_writes`.
+    giving_back: Mutex<()>,
     content: Content,
     room: room::Room,
     /// Keeps other processes out.

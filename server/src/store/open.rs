@@ -141,6 +141,7 @@ impl Store {
             garbage_seen: Mutex::default(),
             garbage_at: Mutex::new(vec![meta::GARBAGE]),
             reclaimed_to: Mutex::default(),
+            giving_back: Mutex::default(),
             content,
             room: Room::at(dir),
             lock,

@@ -1,5 +1,5 @@
 //! Background work: removing what dead intervals wrote, merging what committed ones did, dropping what no snapshot sees
-//! any more. In bounded steps; each leaves the store sound.
+//! any more. In bounded steps; each leaves the store sound. The space of it is given back afterwards (`give_back`).
 
 use super::db::{Db, Family, Writes};
 use super::keys::{self, Key, Order};
@@ -7,7 +7,7 @@ use super::record::{self, Inode};
 use super::versions::{self, Version};
 use super::{Sight, Store, StoreError, meta};
 use crate::limits::RECLAIM_STEP;
-use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
+use mojavefs::id::{ContentId, Ino, IntervalId, LayerId, Seq};
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Reclaimed {
 impl Store {
     /// One bounded step. `in_use` says whether a kernel still knows an inode that has no name.
     pub fn reclaim(&self, in_use: &dyn Fn(Ino) -> bool) -> Result<Reclaimed, StoreError> {
-        for step in [Self::reclaim_dead, Self::merge_committed, Self::reclaim_contents, Self::reclaim_blocks] {
+        for step in [Self::reclaim_dead, Self::merge_committed] {
             let removed = self.with_room(|| step(self))?;
             if removed > 0 {
                 return Ok(Reclaimed { removed, more: true });
@@ -275,58 +275,6 @@ impl Store {
         Ok(removed)
     }
 
-    /// Contents that a version of an inode referred to which is gone: if no other version does, they go.
-    fn reclaim_contents(&self) -> Result<u64, StoreError> {
-        let found = self.db()?.waiting(meta::DISCARDED, RECLAIM_STEP / 16)?;
-        for [content, ino] in found.iter().filter_map(|key| meta::numbers(key)) {
-            // The lock before the database: whoever opens it again holds the lock and waits for all others to let go.
-            let _writers = self.final_writes.lock();
-            let db = self.db()?;
-            let mut writes = db.writes();
-            if !refers(&db, Ino(ino), ContentId(content))? {
-                self.drop_content(&db, &mut writes, ContentId(content))?;
-            }
-            writes.delete(Family::Meta, &meta::discarded(ContentId(content), Ino(ino)));
-            writes.apply(false)?;
-        }
-        Ok(found.len() as u64)
-    }
-
-    fn drop_content(&self, db: &Db, writes: &mut Writes<'_>, content: ContentId) -> Result<(), StoreError> {
-        for prefix in [Key::Inline(content).prefix(), Key::blocks_of(content)] {
-            let mut scan = db.scan(Family::Data, &prefix, &prefix);
-            while let Some((key, _)) = scan.item()? {
-                writes.delete(Family::Data, key);
-                scan.next();
-            }
-        }
-        let prefix = meta::key(meta::LAYER, [content.0]);
-        let mut scan = db.scan(Family::Meta, &prefix, &prefix);
-        while let Some((key, value)) = scan.item()? {
-            if let (Some([_, layer]), Ok(writer)) = (meta::numbers(key), value.try_into()) {
-                self.content.remove_layer(LayerId(layer))?;
-                writes.delete(Family::Meta, key);
-                writes.delete(Family::Meta, &meta::key(meta::INTERVAL_LAYER, [u64::from_be_bytes(writer), layer]));
-            }
-            scan.next();
-        }
-        self.content.forget_content(content);
-        Ok(())
-    }
-
-    /// Blocks of content files that no record refers to: their space is given back.
-    fn reclaim_blocks(&self) -> Result<u64, StoreError> {
-        let db = self.db()?;
-        let found = db.waiting(meta::UNUSED_BLOCK, RECLAIM_STEP)?;
-        let mut writes = db.writes();
-        for [layer, block] in found.iter().filter_map(|key| meta::numbers(key)) {
-            self.content.punch(LayerId(layer), BlockNo(block))?;
-            writes.delete(Family::Meta, &meta::unused_block(LayerId(layer), BlockNo(block)));
-        }
-        writes.apply(false)?;
-        Ok(found.len() as u64)
-    }
-
     /// Final inodes without a name that no kernel knows.
     fn reclaim_orphans(&self, in_use: &dyn Fn(Ino) -> bool) -> Result<u64, StoreError> {
         let found = self.db()?.waiting(meta::ORPHAN, RECLAIM_STEP)?;
@@ -356,17 +304,4 @@ impl Store {
         writes.delete(Family::Meta, &meta::orphan(ino));
         writes.apply(false)
     }
-}
-
-/// Whether any version of the inode refers to the content.
-fn refers(db: &Db, ino: Ino, content: ContentId) -> Result<bool, StoreError> {
-    for version in versions::all(db, &Key::Inode(ino).prefix())? {
-        if let Some(payload) = record::payload(&version.stored)? {
-            let inode: Inode = record::decode(payload)?;
-            if inode.content == Some(content) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
 }
