@@ -1,10 +1,10 @@
 //! Committed is there, undecided is gone, held is there: whatever is killed, and when.
 
 use crate::harness::digest::exact;
-use crate::harness::{Mount, text};
+use crate::harness::{Mount, sh, text};
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -120,5 +120,28 @@ fn an_abort_after_a_crash_leaves_no_trace() {
     assert!(mount.status().is_empty());
     for (name, content) in model {
         assert_eq!(mount.read(&name), content);
+    }
+}
+
+/// The daemon dies when it gives back the fourth block of a file: by then the change that freed it is there.
+#[test]
+fn a_file_that_is_cut_down_keeps_what_stays() {
+    for change in
+        ["truncate -s 10000 f", "truncate -s 131072 f", "fallocate -p -o 65536 -l 393216 f", "fallocate -z -l 393216 f"]
+    {
+        let mount = Mount::new();
+        sh(&mount.path(), "seq 200000 | head -c 1000000 > f; sync f; cp f ../model");
+        sh(mount.beside("").as_path(), &change.replace(" f", " model"));
+        let daemon = mount.daemon();
+        let mut strace = mount.strace(&["-e", "trace=fallocate", "-e", "inject=fallocate:signal=SIGKILL:when=4"]);
+        // It may die while it answers, or only in the background.
+        let _ = Command::new("sh").args(["-c", change]).current_dir(mount.path()).output();
+        let _ = mount.mojavefs(&["gc"]);
+        strace.wait().expect("strace ends with the daemon");
+        mount.clear(daemon);
+        mount.fsck();
+        mount.mount();
+        let model = fs::read(mount.beside("model")).expect("the model");
+        assert!(fs::read(mount.at("f")).expect("read") == model, "{change}");
     }
 }

@@ -227,7 +227,9 @@ fn what_a_lost_change_took_away_is_there_after_a_power_cut() {
         ("ext4", "mv f.tmp f"),
         ("xfs", "rm f"),
         ("ext4", ": > f"),
-        ("xfs", "specrun sh -c 'seq 70000 | tail -n 20000 | dd of=f conv=notrunc'"),
+        ("xfs", "fallocate -p -o 65536 -l 131072 f"),
+        ("ext4", "truncate -s 10000 f"),
+        ("xfs", "specrun truncate -s 70000 f"),
     ] {
         taken_away(kind, change);
     }
@@ -297,15 +299,8 @@ fn failing(calls: &str, log_only: bool, error: &str, k: usize) {
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|e| e == "log"));
     let logs: Vec<_> = logs.filter(|_| log_only).flat_map(|path| ["-P".into(), path.into_os_string()]).collect();
-    let mut strace = Command::new("strace")
-        .args(["-f", "-q", "-o", "/dev/null", "-e", &trace, "-e", &inject])
-        .args(logs)
-        .args(["-p", &mount.daemon().to_string()])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("strace runs");
-    let traced = format!("/proc/{}/status", mount.daemon());
-    until("the daemon is traced", || fs::read_to_string(&traced).is_ok_and(|status| !status.contains("TracerPid:\t0")));
+    let words = [&["-e".into(), trace.into(), "-e".into(), inject.into()], &logs[..]].concat();
+    let mut strace = mount.strace(&words);
     let mut there = "old\n".to_owned();
     for number in 0..4 {
         let script = format!("set -e; echo {number} > a; seq 20000 > large; mkdir d{number}; touch d{number}/f");

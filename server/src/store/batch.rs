@@ -7,7 +7,7 @@ use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::versions;
 use super::{Sight, Store, StoreError};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Changes to be made together by one writer.
 pub struct Batch {
@@ -17,8 +17,6 @@ pub struct Batch {
     orphans: Vec<Ino>,
     layers: Vec<(ContentId, LayerId)>,
     discarded: Vec<(ContentId, Ino)>,
-    /// Blocks whose bytes were given back already.
-    cleared: HashSet<(ContentId, BlockNo)>,
     /// Blocks that this batch places.
     placed: HashMap<(ContentId, BlockNo), LayerId>,
 }
@@ -33,7 +31,6 @@ impl Batch {
             orphans: Vec::new(),
             layers: Vec::new(),
             discarded: Vec::new(),
-            cleared: HashSet::new(),
             placed: HashMap::new(),
         }
     }
@@ -104,12 +101,9 @@ impl Batch {
         Ok(())
     }
 
-    /// Makes a block a hole. `cleared`: its bytes were given back already, in place.
-    pub(super) fn remove_block(&mut self, content: ContentId, block: BlockNo, cleared: bool) {
+    /// Makes a block a hole. Its bytes stay until that is on disk.
+    pub(super) fn remove_block(&mut self, content: ContentId, block: BlockNo) {
         self.put(Key::Block(content, block), record::tombstone());
-        if cleared {
-            self.cleared.insert((content, block));
-        }
     }
 
     /// Removes a file's record.
@@ -198,7 +192,14 @@ impl Store {
             if matches!(key, Key::Inode(_)) && !db.contains(Family::Changes, &change)? {
                 new_inodes += 1;
             }
-            writes.put(Family::Data, &keys::version(&prefix, order), stored);
+            let version = keys::version(&prefix, order);
+            if matches!(key, Key::Block(..))
+                && record::payload(stored)?.is_none()
+                && let Some(before) = db.get(Family::Data, &version)?
+            {
+                self.content_goes(&mut writes, key, &before, stored)?;
+            }
+            writes.put(Family::Data, &version, stored);
             writes.put(Family::Changes, &change, &[]);
         }
         for (ino, stat) in &batch.dir_stats {
@@ -225,8 +226,7 @@ impl Store {
         for (key, stored) in &batch.records {
             let prefix = key.prefix();
             writes.put(Family::Data, &keys::version(&prefix, order), stored);
-            let cleared = matches!(key, Key::Block(content, block) if batch.cleared.contains(&(*content, *block)));
-            self.drop_superseded(db, &mut writes, key, &prefix, (order, stored), cleared)?;
+            self.drop_superseded(db, &mut writes, key, &prefix, (order, stored))?;
         }
         for (ino, stat) in &batch.dir_stats {
             let key = Key::DirStat(*ino);
@@ -234,7 +234,7 @@ impl Store {
             let before = versions::sum(&versions::all(db, &prefix)?, &Sight::trunk(), &self.decided.read())?;
             let stored = record::encode(&before.then(*stat))?;
             writes.put(Family::Data, &keys::version(&prefix, order), &stored);
-            self.drop_superseded(db, &mut writes, &key, &prefix, (order, &stored), false)?;
+            self.drop_superseded(db, &mut writes, &key, &prefix, (order, &stored))?;
         }
         for ino in &batch.orphans {
             writes.wait(meta::orphan(*ino));
@@ -251,10 +251,9 @@ impl Store {
         key: &Key,
         prefix: &[u8],
         (order, stored): (Order, &[u8]),
-        cleared: bool,
     ) -> Result<(), StoreError> {
         let versions = versions::all(db, prefix)?;
-        if let Some(rewritten) = versions.iter().find(|v| v.order == order).filter(|_| !cleared) {
+        if let Some(rewritten) = versions.iter().find(|v| v.order == order) {
             self.content_goes(writes, key, &rewritten.stored, stored)?;
         }
         let mut newer = order;
@@ -265,9 +264,7 @@ impl Store {
                 kept = true;
             } else {
                 writes.delete(Family::Data, &keys::version(prefix, version.order));
-                if !cleared {
-                    self.content_goes(writes, key, &version.stored, stored)?;
-                }
+                self.content_goes(writes, key, &version.stored, stored)?;
             }
             newer = version.order;
         }
@@ -308,7 +305,6 @@ impl Store {
                 };
                 let gone = place(dropped)?;
                 if let Some(gone) = gone.filter(|gone| place(staying).ok().flatten() != Some(*gone)) {
-                    self.content.retire(gone.layer);
                     writes.wait(meta::unused_block(gone.layer, *block));
                 }
             }

@@ -3,7 +3,7 @@
 use super::db::{Db, Family, Scan};
 use super::keys::{self, Key, ORDER_BYTES, Order};
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
-use super::{Decided, Listed, Reading, Sight, Store, StoreError};
+use super::{Decided, Listed, Reading, Sight, Store, StoreError, meta};
 use mojavefs::file::Name;
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
 use serde::de::DeserializeOwned;
@@ -253,16 +253,18 @@ impl Store {
         Ok(blocks)
     }
 
-    /// Whether a version of the block lies in the layer, whoever sees it.
+    /// Whether a version of the block lies in the layer, whoever sees it, or one did whose bytes are still to be given back.
     pub(super) fn occupies(&self, content: ContentId, block: BlockNo, layer: LayerId) -> Result<bool, StoreError> {
-        for version in all(&*self.db()?, &Key::Block(content, block).prefix())? {
+        let db = self.db()?;
+        for version in all(&db, &Key::Block(content, block).prefix())? {
             if let Some(payload) = record::payload(&version.stored)?
                 && record::decode::<BlockRecord>(payload)?.layer == layer
             {
                 return Ok(true);
             }
         }
-        Ok(false)
+        // After the versions: one that goes leaves this record behind in the same moment.
+        db.contains(Family::Meta, &meta::unused_block(layer, block))
     }
 
     /// The first block from `first` on that exists in the sight.

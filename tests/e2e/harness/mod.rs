@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -204,6 +204,18 @@ impl Mount {
         Pid::from_raw(pid.expect("the socket is called after the daemon"))
     }
 
+    /// `strace` with these words, which has taken hold of the daemon.
+    pub(crate) fn strace<S: AsRef<OsStr>>(&self, words: &[S]) -> Child {
+        let daemon = self.daemon().to_string();
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-q", "-o", "/dev/null"]).args(words).args(["-p", &daemon]).stderr(Stdio::null());
+        let strace = strace.spawn().expect("strace runs");
+        let traced = format!("/proc/{daemon}/status");
+        let is_traced = |status: String| !status.contains("TracerPid:\t0");
+        until("the daemon is traced", || fs::read_to_string(&traced).is_ok_and(is_traced));
+        strace
+    }
+
     /// The end of the daemon is no surprise: the test has brought it about.
     pub(crate) fn may_be_dead(&self) {
         self.mortal.store(true, Ordering::SeqCst);
@@ -213,6 +225,11 @@ impl Mount {
     pub(crate) fn crash(&self) {
         let daemon = self.daemon();
         kill(daemon, Signal::SIGKILL).expect("kill the daemon");
+        self.clear(daemon);
+    }
+
+    /// Clears the mount of a daemon that dies.
+    pub(crate) fn clear(&self, daemon: Pid) {
         until("the daemon is gone", || !is_running(daemon));
         let output = Command::new(MOJAVEFS).args(["umount", "--force"]).arg(self.path()).output().expect("runs");
         assert!(output.status.success(), "umount --force: {}", text(&output.stderr));

@@ -222,7 +222,8 @@ impl Store {
     }
 
     /// The layer for a block that can't be changed in place: one where no version of the block lies, not even one that
-    /// the writer does not see. A snapshot may, and what is cut off there must not come up again.
+    /// the writer does not see. A snapshot may, and what is cut off there must not come up again; nor one whose bytes are
+    /// still to be given back.
     fn layer(
         &self,
         sight: &Sight,
@@ -313,24 +314,6 @@ impl Store {
         Ok(())
     }
 
-    fn drop_block(
-        &self,
-        sight: &Sight,
-        batch: &mut Batch,
-        content: ContentId,
-        number: BlockNo,
-        (place, order): (BlockRecord, Order),
-    ) -> Result<(), StoreError> {
-        let in_place = self.in_place(sight, order);
-        if in_place {
-            self.content().punch(place.layer, number)?;
-        } else if sight.writer == IntervalId::FINAL {
-            self.content().retire(place.layer);
-        }
-        batch.remove_block(content, number, in_place);
-        Ok(())
-    }
-
     /// Makes a range read as zeros, without storing any; the size stays.
     pub fn zero_content(
         &self,
@@ -350,12 +333,12 @@ impl Store {
         }
         let last = BlockNo((offset + len - 1) / BLOCK_BYTES);
         let known = self.blocks(sight, content, BlockNo(offset / BLOCK_BYTES), last)?;
-        for (number, (place, order)) in known {
+        for number in known.into_keys() {
             let start = number.0 * BLOCK_BYTES;
             let from = offset.max(start) - start;
             let to = (offset + len).min(start + BLOCK_BYTES) - start;
             if from == 0 && (to == BLOCK_BYTES || start + to >= inode.size) {
-                self.drop_block(sight, batch, content, number, (place, order))?;
+                batch.remove_block(content, number);
                 inode.blocks = inode.blocks.saturating_sub(BLOCK_BYTES / SECTOR_BYTES);
             } else {
                 let zeros = vec![0; (to - from) as usize];
