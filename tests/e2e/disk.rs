@@ -139,6 +139,35 @@ fn what_is_on_a_full_disk_can_be_removed() {
 }
 
 #[test]
+fn a_write_that_failed_leaves_nothing_behind() {
+    require_root!();
+    let on = in_memory(48);
+    let mount = &on.mount;
+    sh(&mount.path(), "seq 9000 | head -c 10000 > grows; seq 90000 | head -c 200000 > sparse; sync");
+    let (grows, sparse) = (mount.read("grows"), mount.read("sparse"));
+    let append = || fs::OpenOptions::new().append(true).open(mount.at("grows")).expect("open");
+    let write = |at: u64, bytes: &[u8]| {
+        let file = fs::OpenOptions::new().write(true).open(mount.at("sparse")).expect("open");
+        std::os::unix::fs::FileExt::write_all_at(&file, bytes, at)
+    };
+    // Two pages are left, so that a part of what does not fit is written.
+    sh(&on.disk.point, "dd if=/dev/zero of=taken bs=4k 2>&1 || true; truncate -s -8192 taken");
+    let failed = [std::io::Write::write_all(&mut append(), &[b'x'; 20_000]), write(655_360, &[b'x'; 40_000])];
+    for error in failed.map(|result| result.expect_err("there is no space").raw_os_error()) {
+        assert_eq!(error, Some(nix::libc::ENOSPC));
+    }
+    fs::remove_file(on.disk.point.join("taken")).expect("remove");
+    let again = || std::io::Write::write_all(&mut append(), &[b'y'; 20_000]);
+    until("there is space again", || again().is_ok());
+    write(700_000, b"z").expect("write");
+    sh(&mount.path(), "sync grows sparse");
+    mount.check();
+    assert!(mount.read("grows") == grows + &"y".repeat(20_000), "what was there before, and what was written since");
+    let zeros = |count| "\0".repeat(count);
+    assert!(mount.read("sparse") == sparse + &zeros(500_000) + "z", "nothing of what failed");
+}
+
+#[test]
 fn a_small_disk_is_enough_and_a_smaller_one_is_left_as_it_was() {
     require_root!();
     let on = OnDisk::new("ext4", 64);

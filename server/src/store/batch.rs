@@ -5,9 +5,10 @@ use super::keys::{self, Key, Order};
 use super::meta;
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::versions;
-use super::{Sight, Store, StoreError};
+use super::{Content, Sight, Store, StoreError};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Changes to be made together by one writer.
 pub struct Batch {
@@ -15,6 +16,9 @@ pub struct Batch {
     records: HashMap<Key, Vec<u8>>,
     dir_stats: Vec<(Ino, DirStat)>,
     orphans: Vec<Ino>,
+    /// Where the bytes of the blocks go that this batch places.
+    content: Arc<Content>,
+    /// New content files. They are this batch's alone until it is applied.
     layers: Vec<(ContentId, LayerId)>,
     discarded: Vec<(ContentId, Ino)>,
     /// Blocks that this batch places.
@@ -23,8 +27,9 @@ pub struct Batch {
 
 impl Batch {
     /// An empty batch of the sight's writer.
-    pub fn new(_store: &Store, sight: &Sight) -> Self {
+    pub fn new(store: &Store, sight: &Sight) -> Self {
         Batch {
+            content: store.content.clone(),
             sight: sight.clone(),
             records: HashMap::new(),
             dir_stats: Vec::new(),
@@ -126,6 +131,26 @@ impl Batch {
         self.layers.push((content, layer));
     }
 
+    /// The content file of this content that this batch has made last.
+    pub(super) fn new_layer(&self, content: ContentId) -> Option<LayerId> {
+        self.layers.iter().rev().find(|(of, _)| *of == content).map(|(_, layer)| *layer)
+    }
+
+    /// What it has written belongs to its records now.
+    fn is_applied(mut self) {
+        for (content, layer) in self.layers.drain(..) {
+            self.content.set_current(content, self.sight.writer, layer);
+        }
+        self.placed.clear();
+    }
+
+    /// It failed, and its records may be there all the same when the log is next read: what it has written stays, and nothing
+    /// else is put there.
+    fn is_in_doubt(mut self) {
+        self.layers.clear();
+        self.placed.drain().for_each(|(_, layer)| self.content.retire(layer));
+    }
+
     /// An inode no longer refers to this content in this sight.
     pub fn discard_content(&mut self, content: ContentId, ino: Ino) {
         self.discarded.push((content, ino));
@@ -151,17 +176,43 @@ impl Batch {
     }
 }
 
+impl Drop for Batch {
+    /// What a batch has written that came to nothing is nobody's, and must not show in what is written there next.
+    fn drop(&mut self) {
+        for (_, layer) in &self.layers {
+            if let Err(error) = self.content.remove_layer(*layer) {
+                tracing::error!("a content file that is not used: {error}");
+            }
+        }
+        let old = |layer: &LayerId| !self.layers.iter().any(|(_, new)| new == layer);
+        for ((_, block), layer) in self.placed.iter().filter(|(_, layer)| old(layer)) {
+            if let Err(error) = self.content.punch(*layer, *block) {
+                tracing::error!("a block that is not used: {error}");
+                self.content.retire(*layer);
+            }
+        }
+    }
+}
+
 impl Store {
     /// Makes all changes of a batch at once. They survive the death of the process; [`Store::sync`] makes them survive
     /// that of the machine. One that removes works on a full disk, too.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        let frees = batch.frees();
-        if !frees {
+        if !batch.frees() {
             self.require_room()?;
         }
+        let result = self.try_apply(&batch);
+        match result {
+            Ok(()) => batch.is_applied(),
+            Err(_) => batch.is_in_doubt(),
+        }
+        result
+    }
+
+    fn try_apply(&self, batch: &Batch) -> Result<(), StoreError> {
         let apply = || match (self.db()?, batch.sight.writer) {
-            (db, IntervalId::FINAL) => self.apply_final(&db, &batch),
-            (db, writer) => self.apply_undecided(&db, writer, &batch),
+            (db, IntervalId::FINAL) => self.apply_final(&db, batch),
+            (db, writer) => self.apply_undecided(&db, writer, batch),
         };
         let mut result = apply();
         if let Err(error @ StoreError::Records(why)) = &result
@@ -172,7 +223,7 @@ impl Store {
         }
         match &result {
             Err(StoreError::Records(why)) => self.mend(why)?,
-            Err(StoreError::NoSpace(why)) if frees => {
+            Err(StoreError::NoSpace(why)) if batch.frees() => {
                 self.make_room(why)?;
                 return apply();
             }

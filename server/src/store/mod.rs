@@ -92,7 +92,7 @@ pub struct Store {
     reclaimed_to: Mutex<Option<(IntervalId, Key)>>,
     /// Held while space is given back. Taken before `final_writes`.
     giving_back: Mutex<()>,
-    content: Content,
+    content: Arc<Content>,
     room: room::Room,
     /// Keeps other processes out.
     lock: Option<Flock<File>>,

@@ -142,7 +142,7 @@ impl Store {
             garbage_at: Mutex::new(vec![meta::GARBAGE]),
             reclaimed_to: Mutex::default(),
             giving_back: Mutex::default(),
-            content,
+            content: Arc::new(content),
             room: Room::at(dir),
             lock,
             read_only,

@@ -144,11 +144,11 @@ impl Content {
         self.current.lock().get(&(content, writer)).copied()
     }
 
-    pub(super) fn set_current(&self, content: ContentId, writer: IntervalId, layer: LayerId) {
+    pub(in crate::store) fn set_current(&self, content: ContentId, writer: IntervalId, layer: LayerId) {
         self.current.lock().insert((content, writer), layer);
     }
 
-    /// The layer has a block whose bytes may go at any time: no new block is put there any more.
+    /// No new block is put there any more.
     pub(in crate::store) fn retire(&self, layer: LayerId) {
         self.current.lock().retain(|_, current| *current != layer);
     }

@@ -231,14 +231,14 @@ impl Store {
         content: ContentId,
         number: BlockNo,
     ) -> Result<LayerId, StoreError> {
-        if let Some(layer) = self.content().current(content, sight.writer)
+        let current = batch.new_layer(content).or_else(|| self.content().current(content, sight.writer));
+        if let Some(layer) = current
             && !self.occupies(content, number, layer)?
         {
             return Ok(layer);
         }
         let layer = LayerId(self.next_id()?);
         self.content().create(layer)?;
-        self.content().set_current(content, sight.writer, layer);
         batch.add_layer(content, layer);
         Ok(layer)
     }
