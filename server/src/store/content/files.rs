@@ -40,8 +40,6 @@ struct Dirty {
     layers: HashMap<LayerId, DirtyLayer>,
     /// Files were created or removed since the directory was synced.
     names: bool,
-    /// A write-out in the background failed: what is waiting for it must be told.
-    failed: HashMap<LayerId, String>,
 }
 
 struct DirtyLayer {
@@ -51,6 +49,8 @@ struct DirtyLayer {
     bytes: u64,
     /// Counts the writes, so that a sync knows whether it covered the last one.
     writes: u64,
+    /// A sync of it failed, and what was lost by that can't be known: whoever asks for it is told.
+    failed: Option<String>,
 }
 
 impl Content {
@@ -223,7 +223,8 @@ impl Content {
         self.whole(layer, &file, offset + data.len() as u64)?;
         file.write_all_at(data, offset).map_err(|e| self.error("write", &self.path(layer), e))?;
         let mut dirty = self.dirty.lock();
-        let entry = dirty.layers.entry(layer).or_insert(DirtyLayer { content, writer, bytes: 0, writes: 0 });
+        let entry =
+            dirty.layers.entry(layer).or_insert(DirtyLayer { content, writer, bytes: 0, writes: 0, failed: None });
         entry.bytes += data.len() as u64;
         entry.writes += 1;
         if entry.bytes < DIRTY_LAYER_BYTES {
@@ -271,7 +272,6 @@ impl Content {
         {
             let mut dirty = self.dirty.lock();
             dirty.layers.remove(&layer);
-            dirty.failed.remove(&layer);
             dirty.names = true;
         }
         match fs::remove_file(self.path(layer)) {
@@ -303,53 +303,61 @@ impl Content {
         self.sync_those(|_| true)
     }
 
+    /// Syncs all of them that can be; an error if one can't.
     fn sync_those(&self, wanted: impl Fn(&DirtyLayer) -> bool) -> Result<(), StoreError> {
         let _one_at_a_time = self.syncing.lock();
-        let (layers, names) = {
+        let (layers, names, mut failure) = {
             let mut dirty = self.dirty.lock();
-            let layers: Vec<LayerId> = dirty.layers.iter().filter(|(_, l)| wanted(l)).map(|(id, _)| *id).collect();
-            if let Some(failure) = layers.iter().find_map(|layer| dirty.failed.get(layer)) {
-                let error = io::Error::other(failure.clone());
-                return Err(self.error("write out", &self.dir, error));
-            }
-            let names = std::mem::take(&mut dirty.names);
-            (layers, names)
+            let wanted = || dirty.layers.iter().filter(|(_, layer)| wanted(layer));
+            let failed = wanted().find_map(|(layer, dirty)| Some((*layer, dirty.failed.clone()?)));
+            let failure = failed.map(|(layer, why)| self.error("sync", &self.path(layer), io::Error::other(why)));
+            let whole = wanted().filter(|(_, layer)| layer.failed.is_none());
+            let layers: Vec<(LayerId, u64)> = whole.map(|(id, layer)| (*id, layer.writes)).collect();
+            (layers, std::mem::take(&mut dirty.names), failure)
         };
-        let result = self.sync_files(&layers, names);
-        let mut dirty = self.dirty.lock();
-        match &result {
-            Ok(cleaned) => cleaned.iter().for_each(|(layer, taken)| {
-                if dirty.layers.get(layer).is_some_and(|l| l.writes == *taken) {
-                    dirty.layers.remove(layer);
-                }
-            }),
-            Err(error) => {
-                dirty.names |= names;
-                layers.iter().for_each(|layer| drop(dirty.failed.insert(*layer, error.to_string())));
+        let all_at_once = layers.len() > SYNC_ALL_LAYERS && self.sync_disk();
+        for (layer, writes) in layers {
+            let synced = if all_at_once { Ok(()) } else { self.sync_layer(layer) };
+            if let Err(error) = self.note_sync(layer, writes, synced) {
+                failure.get_or_insert(error);
             }
         }
-        result.map(drop)
+        if names && !all_at_once {
+            let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
+            if let Err(error) = synced {
+                self.dirty.lock().names = true;
+                failure.get_or_insert(self.error("sync", &self.dir, error));
+            }
+        }
+        failure.map_or(Ok(()), Err)
     }
 
-    /// Returns the layers synced, with how often each had been written before.
-    fn sync_files(&self, layers: &[LayerId], names: bool) -> Result<Vec<(LayerId, u64)>, StoreError> {
-        let before: Vec<(LayerId, u64)> = {
-            let dirty = self.dirty.lock();
-            layers.iter().filter_map(|layer| Some((*layer, dirty.layers.get(layer)?.writes))).collect()
-        };
-        let dir = || File::open(&self.dir).map_err(|e| self.error("open", &self.dir, e));
-        if layers.len() > SYNC_ALL_LAYERS {
-            nix::unistd::syncfs(dir()?).map_err(|errno| self.error("sync", &self.dir, errno.into()))?;
-            return Ok(before);
+    /// Syncs everything on the disk; false if that failed, which does not say what.
+    fn sync_disk(&self) -> bool {
+        let synced = File::open(&self.dir).map_err(|e| e.to_string());
+        let synced = synced.and_then(|dir| nix::unistd::syncfs(dir).map_err(|e| e.to_string()));
+        synced.inspect_err(|why| tracing::error!("sync the disk under {}: {why}", self.dir.display())).is_ok()
+    }
+
+    fn sync_layer(&self, layer: LayerId) -> Result<(), StoreError> {
+        let file = self.file(layer, false)?;
+        file.sync_data().map_err(|e| self.error("sync", &self.path(layer), e))
+    }
+
+    /// Notes how the sync of a layer ended that had been written to so often before.
+    fn note_sync(&self, layer: LayerId, writes: u64, synced: Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut dirty = self.dirty.lock();
+        // One that was removed meanwhile need not be on disk.
+        let Some(entry) = dirty.layers.get_mut(&layer) else { return Ok(()) };
+        match synced {
+            Ok(()) if entry.writes == writes => drop(dirty.layers.remove(&layer)),
+            Ok(()) => {}
+            Err(error) => {
+                entry.failed = Some(error.to_string());
+                return Err(error);
+            }
         }
-        for layer in layers {
-            let file = self.file(*layer, false)?;
-            file.sync_data().map_err(|e| self.error("sync", &self.path(*layer), e))?;
-        }
-        if names {
-            dir()?.sync_all().map_err(|e| self.error("sync", &self.dir, e))?;
-        }
-        Ok(before)
+        Ok(())
     }
 }
 
@@ -371,5 +379,31 @@ impl OpenFiles {
         used.sort_unstable();
         let median = used[used.len() / 2];
         self.files.retain(|_, (_, used)| *used > median);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_that_fails_is_told_to_those_who_ask_for_that_file_and_to_nobody_else() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let content = Content::look_at(dir.path());
+        for number in 1..=3 {
+            let (layer, whose) = (LayerId(number), (ContentId(number), IntervalId::FINAL));
+            content.create(layer).expect("a file");
+            content.cover(layer, BlockNo(0)).expect("a block");
+            content.write(whose, layer, 0, b"bytes").expect("a write");
+        }
+        // What can't be opened can't be synced.
+        content.open.lock().files.clear();
+        fs::remove_file(content.path(LayerId(2))).expect("remove");
+        content.sync_all().expect_err("a file is missing");
+        assert_eq!(content.dirty.lock().layers.keys().collect::<Vec<_>>(), [&LayerId(2)]);
+        content.sync_content(ContentId(1)).expect("it is there");
+        content.sync_content(ContentId(2)).expect_err("it is missing");
+        content.remove_layer(LayerId(2)).expect("it goes");
+        content.sync_all().expect("what is gone need not be on disk");
     }
 }
