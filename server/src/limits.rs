@@ -38,6 +38,8 @@ pub const COPY_PIECE_BYTES: u64 = 1 << 20;
 pub const KEEPER_IDLE: Duration = Duration::from_secs(5);
 /// How often the log is written to disk while something is undecided.
 pub const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);
+/// How often what was written outside jobs is written to disk while nothing is undecided.
+pub const WRITE_OUT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long opening the records again waits for those who still read them.
 pub const REOPEN_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often opening the records again is tried at once.

@@ -1,7 +1,7 @@
 //! A server: one store, any number of sessions, and the work in the background.
 
 use crate::coordinator::{Aftermath, Coordinator};
-use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX};
+use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX, WRITE_OUT_INTERVAL};
 use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
 use crate::store::{Key, Reclaimed, Store, StoreError, StoreOptions};
@@ -168,14 +168,18 @@ impl Shared {
         }
     }
 
-    /// Writes the log to disk as jobs go, so that a commit has little left to write.
+    /// Writes to disk what is written outside jobs, and the log as jobs go, so that a commit has little left to write.
     fn sync_log(&self) {
+        let mut next_write_out = Instant::now() + WRITE_OUT_INTERVAL;
         while !self.is_stopping() {
             std::thread::sleep(LOG_SYNC_INTERVAL);
-            if !self.coordinator.is_idle()
-                && let Err(error) = self.store.sync_log()
-            {
-                tracing::error!("writing the log: {error}");
+            if !self.coordinator.is_idle() {
+                if let Err(error) = self.store.sync_log() {
+                    tracing::error!("writing the log: {error}");
+                }
+            } else if Instant::now() >= next_write_out {
+                self.store.write_out();
+                next_write_out = Instant::now() + WRITE_OUT_INTERVAL;
             }
         }
     }

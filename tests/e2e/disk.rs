@@ -286,6 +286,26 @@ fn taken_away(kind: &str, change: &str) {
     }
 }
 
+/// A commit makes the log durable, with the records of what was written outside jobs: their bytes are there, too.
+#[test]
+fn a_commit_leaves_no_zeros_of_what_was_written_outside_jobs() {
+    require_root!();
+    for kind in ["ext4", "xfs"] {
+        let on = OnDisk::new(kind, 400);
+        let mount = &on.mount;
+        sh(&mount.path(), "seq 1000 > grown; sync grown; seq 200000 > changed; seq 300000 > other; seq 9000 >> grown");
+        let job = "printf x | dd of=changed bs=1 seek=500000 conv=notrunc status=none";
+        assert!(mount.specrun(&["--quiet"], job).status.success());
+        let names = ["grown", "changed", "other"];
+        let before = names.map(|name| mount.read(name));
+        on.cut_power();
+        let after = names.map(|name| mount.read(name));
+        for (name, (before, after)) in names.iter().zip(before.iter().zip(after)) {
+            assert!(*before == after, "{kind}: {name} is not what it was");
+        }
+    }
+}
+
 /// The space that the files in a directory take, in bytes.
 fn fs_bytes(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).expect("list").map(|entry| entry.expect("an entry").path());

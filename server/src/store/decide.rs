@@ -94,6 +94,7 @@ impl Store {
     /// Undoes everything of these intervals. Waits for no disk unless they were held.
     pub fn abort(&self, intervals: &[IntervalId], held: &[SpecId]) -> Result<(), StoreError> {
         if !held.is_empty() {
+            self.write_out();
             self.with_room(|| {
                 let db = self.db()?;
                 let mut writes = db.writes();

@@ -25,6 +25,8 @@ impl Store {
         self.with_room(|| {
             let found = self.unused()?;
             if !found.blocks.is_empty() || found.contents.iter().any(|(.., referred)| !referred) {
+                // What has taken its place, too.
+                self.content.sync_grown()?;
                 self.sync_records()?;
             }
             self.drop_contents(&found.contents)?;

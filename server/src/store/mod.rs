@@ -165,9 +165,18 @@ impl Store {
         }
     }
 
+    /// Writes to disk what the records of trunk refer to, so that they are not there without it. Whoever makes the log durable
+    /// does this before. Blocks for the disk.
+    pub fn write_out(&self) {
+        if let Err(error) = self.content.sync_grown() {
+            tracing::error!("writing out what was written outside jobs: {error}");
+        }
+    }
+
     /// Writes the log to disk. After a failure the record store stays in error until it is opened again; so it is, which
     /// writes everything that was in the log to tables, and what is left is tried once more.
     pub(in crate::store) fn sync_records(&self) -> Result<(), StoreError> {
+        self.write_out();
         let Err(error) = self.db()?.sync() else { return Ok(()) };
         self.mend(&error.to_string())?;
         self.db()?.sync()

@@ -49,8 +49,37 @@ struct DirtyLayer {
     bytes: u64,
     /// Counts the writes, so that a sync knows whether it covered the last one.
     writes: u64,
+    /// It has bytes where nothing was when it was last synced. If what is recorded of them is on disk and they are not, zeros
+    /// are read there.
+    grown: bool,
     /// A sync of it failed, and what was lost by that can't be known: whoever asks for it is told.
     failed: Option<String>,
+}
+
+impl DirtyLayer {
+    /// What trunk writes is final at once, and no commit waits for the bytes. One that failed is told to those who ask for it.
+    fn has_grown_on_trunk(&self) -> bool {
+        self.grown && self.writer == IntervalId::FINAL && self.failed.is_none()
+    }
+}
+
+/// What a write is for.
+#[derive(Clone, Copy)]
+pub(super) struct Purpose {
+    pub(super) content: ContentId,
+    pub(super) writer: IntervalId,
+    /// It puts bytes where nothing was.
+    pub(super) grows: bool,
+}
+
+impl Dirty {
+    fn wrote(&mut self, Purpose { content, writer, grows }: Purpose, layer: LayerId) -> &mut DirtyLayer {
+        let new = DirtyLayer { content, writer, bytes: 0, writes: 0, grown: false, failed: None };
+        let entry = self.layers.entry(layer).or_insert(new);
+        entry.writes += 1;
+        entry.grown |= grows;
+        entry
+    }
 }
 
 impl Content {
@@ -211,22 +240,14 @@ impl Content {
     }
 
     /// Writes all of `data` and notes that it is not on disk. Starts writing out early once much has gathered.
-    pub(super) fn write(
-        &self,
-        (content, writer): (ContentId, IntervalId),
-        layer: LayerId,
-        offset: u64,
-        data: &[u8],
-    ) -> Result<(), StoreError> {
+    pub(super) fn write(&self, purpose: Purpose, layer: LayerId, offset: u64, data: &[u8]) -> Result<(), StoreError> {
         let file = self.file(layer, false)?;
         // To write behind what is lost would make zeros of it.
         self.whole(layer, &file, offset + data.len() as u64)?;
         file.write_all_at(data, offset).map_err(|e| self.error("write", &self.path(layer), e))?;
         let mut dirty = self.dirty.lock();
-        let entry =
-            dirty.layers.entry(layer).or_insert(DirtyLayer { content, writer, bytes: 0, writes: 0, failed: None });
+        let entry = dirty.wrote(purpose, layer);
         entry.bytes += data.len() as u64;
-        entry.writes += 1;
         if entry.bytes < DIRTY_LAYER_BYTES {
             return Ok(());
         }
@@ -288,9 +309,15 @@ impl Content {
         self.current.lock().retain(|(known, _), _| *known != content);
     }
 
-    /// Makes what these intervals wrote durable. Blocks for the disk.
+    /// Makes what these intervals wrote durable, and what they may have built on. Blocks for the disk.
     pub(in crate::store) fn sync_intervals(&self, intervals: &[IntervalId]) -> Result<(), StoreError> {
-        self.sync_those(|layer| intervals.contains(&layer.writer))
+        self.sync_those(|layer| intervals.contains(&layer.writer) || layer.has_grown_on_trunk())
+    }
+
+    /// Makes durable what the records of trunk refer to, before these are. Blocks for the disk.
+    pub(in crate::store) fn sync_grown(&self) -> Result<(), StoreError> {
+        let any = self.dirty.lock().layers.values().any(DirtyLayer::has_grown_on_trunk);
+        if any { self.sync_those(DirtyLayer::has_grown_on_trunk) } else { Ok(()) }
     }
 
     /// Makes what was written to one content durable. Blocks for the disk.
@@ -391,15 +418,17 @@ mod tests {
         let dir = tempfile::TempDir::new().expect("a directory");
         let content = Content::look_at(dir.path());
         for number in 1..=3 {
-            let (layer, whose) = (LayerId(number), (ContentId(number), IntervalId::FINAL));
+            let layer = LayerId(number);
+            let purpose = Purpose { content: ContentId(number), writer: IntervalId::FINAL, grows: true };
             content.create(layer).expect("a file");
             content.cover(layer, BlockNo(0)).expect("a block");
-            content.write(whose, layer, 0, b"bytes").expect("a write");
+            content.write(purpose, layer, 0, b"bytes").expect("a write");
         }
         // What can't be opened can't be synced.
         content.open.lock().files.clear();
         fs::remove_file(content.path(LayerId(2))).expect("remove");
         content.sync_all().expect_err("a file is missing");
+        content.sync_grown().expect("it has been told");
         assert_eq!(content.dirty.lock().layers.keys().collect::<Vec<_>>(), [&LayerId(2)]);
         content.sync_content(ContentId(1)).expect("it is there");
         content.sync_content(ContentId(2)).expect_err("it is missing");

@@ -1,5 +1,6 @@
 //! Reading and writing a file's bytes as one view sees them.
 
+use super::files::Purpose;
 use crate::limits::INLINE_BYTES_MAX;
 use crate::store::keys::Order;
 use crate::store::{Batch, BlockRecord, Inode, Sight, Store, StoreError};
@@ -112,7 +113,7 @@ impl Store {
             return Ok(());
         }
         let layer = self.place(sight, batch, content, (BlockNo(0), BlockNo(0)))?;
-        self.content().write((content, sight.writer), layer, 0, &bytes)?;
+        self.content().write(Purpose { content, writer: sight.writer, grows: true }, layer, 0, &bytes)?;
         inode.blocks = BLOCK_BYTES / SECTOR_BYTES;
         Ok(())
     }
@@ -126,7 +127,9 @@ impl Store {
         offset: u64,
         data: &[u8],
     ) -> Result<(), StoreError> {
-        let last = BlockNo((offset + data.len() as u64 - 1) / BLOCK_BYTES);
+        let end = offset + data.len() as u64;
+        let last = BlockNo((end - 1) / BLOCK_BYTES);
+        let mut purpose = Purpose { content, writer: sight.writer, grows: end > inode.size };
         let mut known = self.blocks(sight, content, BlockNo(offset / BLOCK_BYTES), last)?;
         known.extend(batch.places(content).map(|(number, layer)| (number, (BlockRecord { layer }, own_order(sight)))));
         let mut pending: Option<(LayerId, u64, Range<usize>)> = None;
@@ -139,43 +142,44 @@ impl Store {
                 Some((place, order)) if self.in_place(sight, *order) => (place.layer, None),
                 Some((place, _)) => {
                     let layer = self.place(sight, batch, content, (number, last))?;
+                    purpose.grows = true;
                     let composed = (!whole).then(|| self.compose(place.layer, number, &range, &data[piece.clone()]));
                     (layer, composed.transpose()?)
                 }
                 None if data[piece.clone()].iter().all(|byte| *byte == 0) => {
-                    self.write_run(sight, content, &mut pending, data)?;
+                    self.write_run(purpose, &mut pending, data)?;
                     continue;
                 }
                 None => {
                     let layer = self.place(sight, batch, content, (number, last))?;
+                    purpose.grows = true;
                     inode.blocks += BLOCK_BYTES / SECTOR_BYTES;
                     (layer, None)
                 }
             };
             if let Some(block) = composed {
-                self.content().write((content, sight.writer), layer, number.0 * BLOCK_BYTES, &block)?;
+                self.content().write(purpose, layer, number.0 * BLOCK_BYTES, &block)?;
                 continue;
             }
             match &mut pending {
                 Some((same, _, run)) if *same == layer && run.end == piece.start => run.end = piece.end,
                 _ => {
-                    self.write_run(sight, content, &mut pending, data)?;
+                    self.write_run(purpose, &mut pending, data)?;
                     pending = Some((layer, at, piece));
                 }
             }
         }
-        self.write_run(sight, content, &mut pending, data)
+        self.write_run(purpose, &mut pending, data)
     }
 
     fn write_run(
         &self,
-        sight: &Sight,
-        content: ContentId,
+        purpose: Purpose,
         pending: &mut Option<(LayerId, u64, Range<usize>)>,
         data: &[u8],
     ) -> Result<(), StoreError> {
         match pending.take() {
-            Some((layer, at, run)) => self.content().write((content, sight.writer), layer, at, &data[run]),
+            Some((layer, at, run)) => self.content().write(purpose, layer, at, &data[run]),
             None => Ok(()),
         }
     }
