@@ -40,6 +40,8 @@ pub const KEEPER_IDLE: Duration = Duration::from_secs(5);
 pub const LOG_SYNC_INTERVAL: Duration = Duration::from_millis(100);
 /// How often what was written outside jobs is written to disk while nothing is undecided.
 pub const WRITE_OUT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a change is tried again because of what has gone wrong for others, or for want of space.
+pub const APPLY_TRIES_MAX: usize = 10;
 /// How long opening the records again waits for those who still read them.
 pub const REOPEN_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often opening the records again is tried at once.

@@ -26,6 +26,9 @@ impl Disk {
     }
 
     fn attach(&self) {
+        // Whoever has it still, in a mount namespace that is going, has it as it was.
+        let used = || Command::new("losetup").arg("-j").arg(&self.image).output().expect("losetup runs").stdout;
+        until("nobody has the disk any more", || used().is_empty());
         run(Path::new("/"), "mount", &["-o", "loop", &self.image.to_string_lossy(), &self.point.to_string_lossy()]);
     }
 
@@ -136,6 +139,38 @@ fn what_is_on_a_full_disk_can_be_removed() {
     until("there is space again", || mount.specrun(&[], "seq 20000 > new").status.success());
     mount.check();
     assert_eq!(mount.read("new").lines().count(), 20_000);
+}
+
+#[test]
+fn many_writers_on_a_full_disk_do_not_stop_each_other() {
+    require_root!();
+    let on = in_memory(48);
+    let mount = &on.mount;
+    let script = |number| {
+        format!(
+            "i=0; while [ ! -e ../stop ]; do i=$((i+1)); : > w{number}.$((i % 50)); rm -f w{number}.$(((i + 25) % 50)); done 2>&1 \
+             | sed 's/.*: //' | sort -u"
+        )
+    };
+    let writer = |number| {
+        let mut writer = Command::new("sh");
+        writer.args(["-c", &script(number)]).current_dir(mount.path()).stdout(Stdio::piped());
+        writer.spawn().expect("sh runs")
+    };
+    let writers: Vec<_> = (0..10).map(writer).collect();
+    let taken = on.disk.point.join("taken");
+    for _ in 0..4 {
+        run(&on.disk.point, "sh", &["-c", "dd if=/dev/zero of=taken bs=64k 2>&1 || true"]);
+        until("there is no space left", || fs::write(mount.at("mine"), vec![7; 100_000]).is_err());
+        fs::remove_file(&taken).expect("remove");
+        until("there is space again", || fs::write(mount.at("mine"), vec![7; 100_000]).is_ok());
+    }
+    fs::write(mount.beside("stop"), "").expect("write");
+    for writer in writers {
+        let said = text(&writer.wait_with_output().expect("it ends").stdout);
+        assert!(!said.contains("Input/output"), "{said}");
+    }
+    mount.check();
 }
 
 #[test]

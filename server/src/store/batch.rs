@@ -6,6 +6,7 @@ use super::meta;
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::versions;
 use super::{Content, Sight, Store, StoreError};
+use crate::limits::APPLY_TRIES_MAX;
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -210,30 +211,29 @@ impl Store {
     }
 
     fn try_apply(&self, batch: &Batch) -> Result<(), StoreError> {
-        let apply = || match (self.db()?, batch.sight.writer) {
-            (db, IntervalId::FINAL) => self.apply_final(&db, batch),
-            (db, writer) => self.apply_undecided(&db, writer, batch),
+        let apply = || match batch.sight.writer {
+            IntervalId::FINAL => self.apply_final(batch),
+            writer => self.apply_undecided(writer, batch),
         };
         let mut result = apply();
-        if let Err(error @ StoreError::Records(why)) = &result
-            && error.follows_another()
-        {
-            self.mend(why)?;
-            result = apply();
-        }
-        match &result {
-            Err(StoreError::Records(why)) => self.mend(why)?,
-            Err(StoreError::NoSpace(why)) if batch.frees() => {
-                self.make_room(why)?;
-                return apply();
+        for _ in 0..APPLY_TRIES_MAX {
+            match &result {
+                Err(error @ StoreError::Records(why)) if error.follows_another() => self.mend(why)?,
+                Err(StoreError::Records(why)) => {
+                    self.mend(why)?;
+                    break;
+                }
+                Err(StoreError::NoSpace(why)) if batch.frees() => self.make_room(why)?,
+                Err(StoreError::NoSpace(why)) if self.mend_with_space(why)? => {}
+                _ => break,
             }
-            Err(StoreError::NoSpace(why)) if self.mend_with_space(why)? => return apply(),
-            _ => {}
+            result = apply();
         }
         result
     }
 
-    fn apply_undecided(&self, db: &Db, writer: IntervalId, batch: &Batch) -> Result<(), StoreError> {
+    fn apply_undecided(&self, writer: IntervalId, batch: &Batch) -> Result<(), StoreError> {
+        let db = self.db()?;
         let order = Order::undecided(writer);
         let mut writes = db.writes();
         let mut new_inodes = 0;
@@ -269,23 +269,25 @@ impl Store {
         Ok(())
     }
 
-    fn apply_final(&self, db: &Db, batch: &Batch) -> Result<(), StoreError> {
+    fn apply_final(&self, batch: &Batch) -> Result<(), StoreError> {
+        // The lock before the database: whoever opens it again holds the lock and waits for all others to let go.
         let _merging = self.final_writes.lock();
+        let db = self.db()?;
         let epoch = self.epoch();
         let order = Order::is_final(epoch);
         let mut writes = db.writes();
         for (key, stored) in &batch.records {
             let prefix = key.prefix();
             writes.put(Family::Data, &keys::version(&prefix, order), stored);
-            self.drop_superseded(db, &mut writes, key, &prefix, (order, stored))?;
+            self.drop_superseded(&db, &mut writes, key, &prefix, (order, stored))?;
         }
         for (ino, stat) in &batch.dir_stats {
             let key = Key::DirStat(*ino);
             let prefix = key.prefix();
-            let before = versions::sum(&versions::all(db, &prefix)?, &Sight::trunk(), &self.decided.read())?;
+            let before = versions::sum(&versions::all(&db, &prefix)?, &Sight::trunk(), &self.decided.read())?;
             let stored = record::encode(&before.then(*stat))?;
             writes.put(Family::Data, &keys::version(&prefix, order), &stored);
-            self.drop_superseded(db, &mut writes, &key, &prefix, (order, &stored))?;
+            self.drop_superseded(&db, &mut writes, &key, &prefix, (order, &stored))?;
         }
         for ino in &batch.orphans {
             writes.wait(meta::orphan(*ino));

@@ -170,6 +170,12 @@ impl Store {
 
     /// What is decided, held or dead: everything with versions that is neither committed nor held is dead.
     pub(super) fn read_decisions(&self) -> Result<(), StoreError> {
+        let undecided = self.sort_intervals(&self.kept()?)?;
+        undecided.into_iter().try_for_each(|interval| self.count_changes(interval))
+    }
+
+    /// Says of every interval with changes what it is. Returns those of them that are held.
+    fn sort_intervals(&self, kept: &[IntervalId]) -> Result<Vec<IntervalId>, StoreError> {
         let db = self.db()?;
         let mut decided = self.decided.write();
         let mut scan = db.scan(Family::Meta, &[meta::DECISION], &[meta::DECISION]);
@@ -180,7 +186,7 @@ impl Store {
             decided.committed.insert(IntervalId(interval), Seq(u64::from_be_bytes(seq)));
             scan.next();
         }
-        let kept = self.kept()?;
+        let mut held = Vec::new();
         let mut scan = db.scan(Family::Changes, &[], &[]);
         while let Some((key, _)) = scan.item()? {
             let Some(number) = key.first_chunk::<8>() else {
@@ -190,11 +196,11 @@ impl Store {
             if !decided.committed.contains_key(&interval) && !kept.contains(&interval) {
                 decided.dead.push(interval);
             } else if kept.contains(&interval) {
-                self.count_changes(interval)?;
+                held.push(interval);
             }
             scan.seek(&(interval.0 + 1).to_be_bytes());
         }
-        Ok(())
+        Ok(held)
     }
 
     fn is_known(&self, interval: IntervalId, kept: &[IntervalId]) -> bool {

@@ -115,7 +115,8 @@ pub(super) struct Decided {
 
 impl Store {
     /// The records. After an error that could not be mended it is tried again, unless a commit is in doubt: then nothing
-    /// goes on before the next start has read what is there.
+    /// goes on before the next start has read what is there. Whoever opens them again waits until all have let go of them: so
+    /// who has them takes no lock that is held meanwhile (`final_writes`), and does not ask for them once more.
     pub(in crate::store) fn db(&self) -> Result<Arc<Db>, StoreError> {
         if let Ok(db) = &*self.db.read() {
             return Ok(db.clone());
@@ -307,8 +308,7 @@ impl Drop for Store {
         if self.unwanted.load(Ordering::SeqCst) {
             self.discard();
         } else if !self.read_only
-            && let Ok(db) = self.db()
-            && let Err(error) = self.sync().and_then(|()| db.flush())
+            && let Err(error) = self.sync().and_then(|()| self.db()?.flush())
         {
             tracing::error!("closing {}: {error}", self.dir.display());
         }

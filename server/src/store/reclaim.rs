@@ -36,9 +36,9 @@ impl Store {
 
     fn reclaim_dead(&self) -> Result<u64, StoreError> {
         let Some(interval) = self.decided.read().dead.first().copied() else { return Ok(0) };
+        let keys = self.changes_left(interval)?;
         let db = self.db()?;
         let mut writes = db.writes();
-        let keys = self.changes_left(interval)?;
         for key in &keys {
             let prefix = key.prefix();
             writes.delete(Family::Data, &keys::version(&prefix, Order::undecided(interval)));
