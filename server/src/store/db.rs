@@ -96,14 +96,24 @@ impl Db {
             Some(Some(first)) => first.clone(),
             Some(None) => return Ok(Vec::new()),
         };
+        let found = self.keys(kind, &from, limit)?;
+        waiting.insert(kind, found.first().cloned());
+        Ok(found)
+    }
+
+    /// The same for those behind the key `after`.
+    pub(super) fn waiting_after(&self, after: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.keys(after[0], &[after, &[0]].concat(), limit)
+    }
+
+    fn keys(&self, kind: u8, from: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut found = Vec::new();
         let prefix = [kind];
-        let mut scan = self.scan(Family::Meta, &prefix, &from);
+        let mut scan = self.scan(Family::Meta, &prefix, from);
         while let (Some((key, _)), true) = (scan.item()?, found.len() < limit) {
             found.push(key.to_vec());
             scan.next();
         }
-        waiting.insert(kind, found.first().cloned());
         Ok(found)
     }
 

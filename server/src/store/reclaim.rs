@@ -275,14 +275,17 @@ impl Store {
         Ok(removed)
     }
 
-    /// Final inodes without a name that no kernel knows.
+    /// Final inodes without a name that no kernel knows, wherever they are among those that one does.
     fn reclaim_orphans(&self, in_use: &dyn Fn(Ino) -> bool) -> Result<u64, StoreError> {
-        let found = self.db()?.waiting(meta::ORPHAN, RECLAIM_STEP)?;
         let mut removed = 0;
-        let orphans = found.iter().filter_map(|key| meta::numbers(key)).map(|[ino]| Ino(ino));
-        for ino in orphans.filter(|ino| !in_use(*ino)) {
-            self.with_room(|| self.remove_orphan(ino))?;
-            removed += 1;
+        let mut found = self.db()?.waiting(meta::ORPHAN, RECLAIM_STEP)?;
+        while let (Some(last), 0) = (found.last(), removed) {
+            let orphans = found.iter().filter_map(|key| meta::numbers(key)).map(|[ino]| Ino(ino));
+            for ino in orphans.filter(|ino| !in_use(*ino)) {
+                self.with_room(|| self.remove_orphan(ino))?;
+                removed += 1;
+            }
+            found = self.db()?.waiting_after(last, RECLAIM_STEP)?;
         }
         Ok(removed)
     }
@@ -303,5 +306,31 @@ impl Store {
         let mut writes = db.writes();
         writes.delete(Family::Meta, &meta::orphan(ino));
         writes.apply(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Batch, StoreOptions};
+
+    #[test]
+    fn what_nobody_uses_goes_however_much_is_in_use_before_it() {
+        let dir = tempfile::TempDir::new().expect("a directory for the store");
+        let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+        let store = Store::open(dir.path(), options).expect("the store opens");
+        let trunk = Sight::trunk();
+        let root = store.inode(&trunk, Ino::ROOT).expect("a read").found.expect("the root");
+        let unlinked = Inode { nlink: 0, ..root };
+        let in_use = Ino(1000 + 2 * RECLAIM_STEP as u64);
+        let mut batch = Batch::new(&store, &trunk);
+        for ino in (1000..=in_use.0 + 1).map(Ino) {
+            batch.put_inode(ino, &unlinked).expect("a record");
+            batch.add_orphan(ino).expect("a record");
+        }
+        store.apply(batch).expect("a batch");
+        while store.reclaim(&|ino| ino <= in_use).expect("a step").more {}
+        let there = |ino| store.inode(&trunk, ino).expect("a read").found.is_some();
+        assert!(there(in_use) && !there(Ino(in_use.0 + 1)));
     }
 }
