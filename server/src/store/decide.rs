@@ -1,7 +1,7 @@
 //! Commit, abort, hold: each one record, whatever was changed.
 
 use super::db::Family;
-use super::{Snapshot, Store, StoreError, meta};
+use super::{Store, StoreError, meta};
 use crate::store::Key;
 use mojavefs::codec;
 use mojavefs::id::{IntervalId, Seq, SpecId};
@@ -218,10 +218,5 @@ impl Store {
                 None => return Ok(()),
             }
         }
-    }
-
-    /// Drops a snapshot and lets what it kept be reclaimed.
-    pub fn end_snapshot(&self, snapshot: Snapshot) {
-        drop(snapshot);
     }
 }
