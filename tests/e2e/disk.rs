@@ -178,27 +178,35 @@ fn a_write_that_failed_leaves_nothing_behind() {
     require_root!();
     let on = in_memory(48);
     let mount = &on.mount;
-    sh(&mount.path(), "seq 9000 | head -c 10000 > grows; seq 90000 | head -c 200000 > sparse; sync");
+    sh(&mount.path(), "seq 9000 | head -c 10000 > grows; seq 90000 | head -c 200000 > sparse; cp sparse ends; sync");
     let (grows, sparse) = (mount.read("grows"), mount.read("sparse"));
     let append = || fs::OpenOptions::new().append(true).open(mount.at("grows")).expect("open");
-    let write = |at: u64, bytes: &[u8]| {
-        let file = fs::OpenOptions::new().write(true).open(mount.at("sparse")).expect("open");
+    let write = |name: &str, at: u64, bytes: &[u8]| {
+        let file = fs::OpenOptions::new().write(true).open(mount.at(name)).expect("open");
         std::os::unix::fs::FileExt::write_all_at(&file, bytes, at)
     };
     // Two pages are left, so that a part of what does not fit is written.
     sh(&on.disk.point, "dd if=/dev/zero of=taken bs=4k 2>&1 || true; truncate -s -8192 taken");
-    let failed = [std::io::Write::write_all(&mut append(), &[b'x'; 20_000]), write(655_360, &[b'x'; 40_000])];
+    let appended = std::io::Write::write_all(&mut append(), &[b'x'; 20_000]);
+    let failed = [appended, write("sparse", 655_360, &[b'x'; 40_000]), write("ends", 210_000, &[b'x'; 40_000])];
     for error in failed.map(|result| result.expect_err("there is no space").raw_os_error()) {
         assert_eq!(error, Some(nix::libc::ENOSPC));
     }
+    // The kernel may have written a part of it by itself.
+    let said = fs::metadata(mount.at("ends")).expect("stat").len();
     fs::remove_file(on.disk.point.join("taken")).expect("remove");
     let again = || std::io::Write::write_all(&mut append(), &[b'y'; 20_000]);
     until("there is space again", || again().is_ok());
-    write(700_000, b"z").expect("write");
-    sh(&mount.path(), "sync grows sparse");
+    write("sparse", 700_000, b"z").expect("write");
+    sh(&mount.path(), "truncate -s 250000 ends; sync grows sparse ends");
     mount.check();
     assert!(mount.read("grows") == grows + &"y".repeat(20_000), "what was there before, and what was written since");
     let zeros = |count| "\0".repeat(count);
+    let ends = mount.read("ends");
+    assert!(
+        ends.starts_with(&sparse) && ends[said as usize..] == zeros(250_000 - said as usize),
+        "nothing behind the end"
+    );
     assert!(mount.read("sparse") == sparse + &zeros(500_000) + "z", "nothing of what failed");
 }
 

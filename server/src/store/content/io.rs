@@ -83,10 +83,33 @@ impl Store {
             batch.put_inline(content, &bytes);
             inode.blocks = size.div_ceil(SECTOR_BYTES);
         } else {
+            self.clear_behind_end(sight, batch, inode, content, offset)?;
             self.spill(sight, batch, inode, content)?;
             self.write_blocks(sight, batch, inode, content, offset, data)?;
         }
         inode.size = size;
+        Ok(())
+    }
+
+    /// A write that failed, or died with the daemon, may have left bytes behind the end in the last block. Before the file
+    /// grows over them, up to `until`, they go.
+    fn clear_behind_end(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        inode: &mut Inode,
+        content: ContentId,
+        until: u64,
+    ) -> Result<(), StoreError> {
+        let (end, until) = (inode.size, until.min(inode.size.next_multiple_of(BLOCK_BYTES)));
+        if end <= INLINE_BYTES_MAX || until <= end {
+            return Ok(());
+        }
+        let mut grown = Inode { size: until, ..inode.clone() };
+        let behind = self.read_content(sight, &grown, end, (until - end) as usize)?;
+        if behind.iter().any(|byte| *byte != 0) {
+            self.write_blocks(sight, batch, &mut grown, content, end, &vec![0; behind.len()])?;
+        }
         Ok(())
     }
 
@@ -275,6 +298,8 @@ impl Store {
             self.shrink_to_inline(sight, batch, inode, content, size)?;
         } else if size < inode.size {
             self.zero_content(sight, batch, inode, size, inode.size - size)?;
+        } else {
+            self.clear_behind_end(sight, batch, inode, content, size)?;
         }
         inode.size = size;
         Ok(())
