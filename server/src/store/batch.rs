@@ -138,7 +138,7 @@ impl Batch {
     }
 
     /// What it has written belongs to its records now.
-    fn is_applied(mut self) {
+    fn settle(mut self) {
         for (content, layer) in self.layers.drain(..) {
             self.content.set_current(content, self.sight.writer, layer);
         }
@@ -147,7 +147,7 @@ impl Batch {
 
     /// It failed, and its records may be there all the same when the log is next read: what it has written stays, and nothing
     /// else is put there.
-    fn is_in_doubt(mut self) {
+    fn doubt(mut self) {
         self.layers.clear();
         self.placed.drain().for_each(|(_, layer)| self.content.retire(layer));
     }
@@ -204,8 +204,8 @@ impl Store {
         }
         let result = self.try_apply(&batch);
         match result {
-            Ok(()) => batch.is_applied(),
-            Err(_) => batch.is_in_doubt(),
+            Ok(()) => batch.settle(),
+            Err(_) => batch.doubt(),
         }
         result
     }
