@@ -213,12 +213,15 @@ impl Session {
                 self.shared.let_it_be_told();
                 view.wait_back(GO_BACK_TIME_MAX);
             }
-            match (result, view.context()) {
-                (Err(fault), Some(context)) if fault.kind == FaultKind::Again => {
+            match (result, view.context(), view.whose.unsupervised()) {
+                (Err(fault), Some(context), _) if fault.kind == FaultKind::Again => {
                     self.shared.probe();
                     view.set_scope(Arc::new(self.shared.coordinator.scope_of(context)?));
                 }
-                (result, _) => return result,
+                (Err(fault), Some(context), Some(why)) if fault.kind == FaultKind::Checkpoint => {
+                    self.shared.coordinator.excuse(context, why.to_owned())?;
+                }
+                (result, ..) => return result,
             }
         }
         Err(Fault::new(FaultKind::Busy, "others change this all the time; try again later"))

@@ -40,6 +40,17 @@ pub(crate) enum Whose {
     Guest,
 }
 
+impl Whose {
+    /// Why nobody makes checkpoints of who reads through such a view, for people; nothing where somebody may.
+    pub(crate) fn unsupervised(self) -> Option<&'static str> {
+        match self {
+            Whose::Process => Some("a process that speculates by itself (libmojave), or what it started, read it"),
+            Whose::Guest => Some("it was read from outside of the job, by `mojavefs shell` or `diff`"),
+            Whose::Trunk | Whose::Job => None,
+        }
+    }
+}
+
 /// What a view shows, or has come from.
 #[derive(Clone, Copy)]
 struct Shown {

@@ -1,6 +1,6 @@
 //! Processes that own a speculation together, in Rust and in Python.
 
-use crate::harness::programs::{EXAMPLES, with_python_package};
+use crate::harness::programs::{EXAMPLES, SUBJECTS, compiled, with_python_package};
 use crate::harness::{Mount, SPECRUN, project, text};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -108,5 +108,25 @@ fn sharing_and_barriers_are_refused_where_they_mean_nothing() {
         let why = if command.is_empty() { "only a process in a job of specrun" } else { "999999" };
         assert!(text(&output.stdout).contains(why), "{command:?}: {}", text(&output.stdout));
     }
+    mount.check();
+}
+
+#[test]
+fn a_process_of_a_job_reads_what_another_job_has_undecided_after_its_levels() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    let first = mount.start("first", &[], "printf undecided > shared");
+    let script = format!("{} look", program.display());
+    let second = mount.start("second", &[], &script);
+    let status = mount.status();
+    let joined = status.iter().find(|s| s["id"] == second.spec()).expect("it is undecided")["depends_on"][0].clone();
+    assert_eq!((&joined["id"], &joined["back_to"]), (&first.spec().into(), &"start".into()), "{joined}");
+    let why_not = joined["why_not_to_the_read"].as_str().unwrap_or_default();
+    assert!(why_not.contains("speculates by itself"), "{joined}");
+    second.let_exit(0);
+    assert!(first.exit(0).status.success());
+    let output = second.wait();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(mount.read("seen"), "undecided");
     mount.check();
 }

@@ -1,7 +1,7 @@
 //! Every way in which state is observed counts, and nothing else does.
 
 use crate::harness::jobs::depends_on;
-use crate::harness::{Mount, sh};
+use crate::harness::{Mount, sh, text};
 use std::fs;
 
 const TRUNK: &str = "mkdir d full moved; echo f > f; echo gone > gone; echo d > d/f; echo m > moved/f; ln f hard; ln -s f soft; \
@@ -223,4 +223,22 @@ open('../names', 'w').write('\\n'.join(names))";
         assert!(files == FILES || names.ends_with("refused"), "{options:?}: {files} files of {FILES}");
         assert!(writer.exit(0).status.success());
     }
+}
+
+#[test]
+fn a_shell_in_a_job_that_could_make_checkpoints_reads_what_is_undecided() {
+    let mount = Mount::new();
+    let first = mount.start("first", &[], "echo new > data");
+    let running = mount.start("running", &[], "echo 1 > mine");
+    let held = mount.held("echo 1 > held");
+    for id in [running.spec().to_string(), held.clone()] {
+        let shell = mount.mojavefs(&["shell", &id, "--", "cat", "data"]);
+        assert_eq!(text(&shell.stdout), "new\n", "{}", text(&shell.stderr));
+        let why = text(&mount.mojavefs(&["why", &id]).stdout);
+        assert!(why.contains("go back to its start (it was read from outside of the job"), "{why}");
+    }
+    assert!(first.exit(0).status.success());
+    assert!(running.exit(0).status.success());
+    assert!(mount.mojavefs(&["commit", &held]).status.success());
+    mount.check();
 }

@@ -308,6 +308,12 @@ int main(int argc, char **argv) {
         of_orphans();
         return 0;
     }
+    if (strcmp(what, "look") == 0) {
+        /* Has a view of its own by then. */
+        kept();
+        put("seen", is("shared", "undecided") ? "undecided" : strerror(errno));
+        return 0;
+    }
     if (strcmp(what, "count") == 0) {
         /* Counts in levels, some of them inside others and half of them undone, while others do the same; says how often. */
         int kept = 0;
