@@ -167,6 +167,7 @@ impl Coordinator {
         }
         self.conflicts.fold(context, parent);
         self.conflicts.outdated(parent);
+        state.inherit(spec).into_iter().for_each(|other| self.conflicts.outdated(other));
         let outer = state.contexts.get(&parent).copied();
         let rescoped = outer.map(|outer| state.inside(outer)).unwrap_or_default();
         Ok(Aftermath { folded: Some((context, parent, intervals)), rescoped, ..Aftermath::default() })

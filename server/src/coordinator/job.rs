@@ -77,7 +77,8 @@ pub(crate) struct Job {
     pub(crate) writer: IntervalId,
     /// Undecided intervals around it that it sees.
     pub(crate) outer: Vec<IntervalId>,
-    /// The speculations it depends on by its own reads, with the first object of each. In the place of a leg stands its job.
+    /// The speculations it depends on by its own reads, with the first object of each. In the place of a leg, or of
+    /// one that is committed into another, stands what it is part of.
     pub(crate) joined: BTreeMap<SpecId, Met>,
     /// The speculations that it owns beside its own.
     pub(crate) owns: Vec<SpecId>,

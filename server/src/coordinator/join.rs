@@ -89,7 +89,7 @@ impl Joins {
         // A context goes back to its start; one that could go back to this read has just begun.
         let read = Event::Read { context, of, interval, resume: Resume::Start };
         state.apply(&read).map_err(graph_fault)?;
-        let other = state.whole(other);
+        let other = state.part_of(other);
         if let Some(me) = state.jobs.get_mut(&spec) {
             me.joined.entry(other).or_insert_with(|| Met { key: key.clone(), back });
         }
@@ -137,7 +137,7 @@ impl State {
     /// The undecided speculations that a vote waits for, other than its own.
     pub(super) fn open_under(&self, job: &Job) -> Vec<SpecId> {
         let Some(current) = self.graph.current(job.context) else { return Vec::new() };
-        let open = self.graph.open_under(current).into_iter().map(|spec| self.whole(spec)).collect::<BTreeSet<_>>();
+        let open = self.graph.open_under(current).into_iter().map(|spec| self.part_of(spec)).collect::<BTreeSet<_>>();
         // Its own is open still if another owner has not voted.
         let owners = |spec| match spec == job.spec {
             true => self.graph.owners(spec).into_iter().filter(|(_, voted)| !voted).collect(),
@@ -224,7 +224,7 @@ impl Coordinator {
                 let (Some(job), Some(first)) = (state.jobs.get(spec), state.jobs.get(&root)) else { continue };
                 let (chain, under) = self.chain(state, &sight, job, root);
                 let running = |met: &SpecId| state.jobs.get(met).is_some_and(|job| !job.is_held());
-                let met = under.into_iter().map(|met| state.whole(met));
+                let met = under.into_iter().map(|met| state.part_of(met));
                 let met = met.filter(|met| !specs.contains(met) && running(met)).collect();
                 falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met });
             }

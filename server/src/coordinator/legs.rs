@@ -3,12 +3,12 @@
 //! A leg is a context inside the job's, and the next one is inside of it. It falls without the job; when the job is decided its
 //! legs become part of it. For everybody else a job and its legs are one.
 
-use super::job::{Kind, Met, Stage};
+use super::job::{Kind, Stage};
 use super::{Aftermath, Beginning, Coordinator, Job, State};
 use crate::ops::Scope;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, SpecId};
-use mojavefs::wire::{Back, SpecState};
+use mojavefs::wire::SpecState;
 use std::collections::BTreeSet;
 
 impl Coordinator {
@@ -47,9 +47,7 @@ impl Coordinator {
                     Some(aftermath) => aftermath,
                     None => {
                         let votes = state.jobs[&leg].votes();
-                        let aftermath = self.vote(&mut state, leg, &votes)?;
-                        state.inherit(leg);
-                        aftermath
+                        self.vote(&mut state, leg, &votes)?
                     }
                 }
             };
@@ -121,17 +119,6 @@ impl State {
     pub(super) fn goes_back(&mut self, part: Option<SpecId>) {
         if let Some(spec) = part.map(|part| self.whole(part)) {
             self.jobs.entry(spec).and_modify(|job| job.stage = Stage::GoesBack);
-        }
-    }
-
-    /// What a leg depends on is what its job depends on from now on.
-    fn inherit(&mut self, leg: SpecId) {
-        let Some((joined, parent)) = self.jobs.get(&leg).map(|leg| (leg.joined.clone(), leg.parent)) else { return };
-        if let Some(outer) = parent.and_then(|parent| self.jobs.get_mut(&parent)) {
-            for (spec, met) in joined {
-                let back = Back::Start("its command has ended".to_owned());
-                outer.joined.entry(spec).or_insert(Met { back, ..met });
-            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod conflicts;
 mod decide;
 mod diff;
 mod held;
+mod inherit;
 mod job;
 mod join;
 mod legs;

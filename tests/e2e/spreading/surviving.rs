@@ -1,7 +1,7 @@
 //! What depends on each other survives a crash together, or falls together.
 
-use crate::harness::Mount;
 use crate::harness::jobs::depends_on;
+use crate::harness::{Mount, SPECRUN, text, until};
 
 #[test]
 fn what_depends_on_a_held_one_survives_with_it() {
@@ -60,5 +60,62 @@ fn a_held_one_is_rid_of_what_became_final() {
     mount.mount();
     assert!(mount.mojavefs(&["commit", &held]).status.success());
     assert_eq!(mount.read("b"), "1\n");
+    mount.check();
+}
+
+/// What a job within a job read is read by both.
+#[test]
+fn what_an_inner_job_depended_on_takes_the_outer_one_along() {
+    let mount = Mount::new();
+    let first = mount.start("first", &[], "mkdir d; echo hi > d/a");
+    let inner = format!("{SPECRUN} --from-start -- sh -c 'echo more > d/b; cp d/a copy' 2>../said");
+    let held = mount.held(&inner);
+    let why = text(&mount.mojavefs(&["why", &held]).stdout);
+    assert!(why.contains(&format!("{held} depends on {}", first.spec())), "{why}");
+    mount.crash();
+    assert_eq!(first.wait().status.code(), Some(75));
+    mount.mount();
+    assert!(mount.status().is_empty(), "{:?}", mount.status());
+    mount.check();
+}
+
+#[test]
+fn what_read_an_inner_job_s_work_is_kept_with_the_outer_one() {
+    let mount = Mount::new();
+    let outer: u64 =
+        mount.held(&format!("{SPECRUN} --from-start -- sh -c 'echo hi > p' 2>../said")).parse().expect("a number");
+    let reader: u64 = mount.held("cat p > q").parse().expect("a number");
+    let depends = |what: &str| {
+        let status = mount.status();
+        let reader = status.iter().find(|s| s["id"] == reader);
+        let reader = reader.unwrap_or_else(|| panic!("{what}: {status:?}"));
+        assert_eq!((&reader["state"], &reader["depends_on"][0]["id"]), (&"held".into(), &outer.into()), "{what}");
+    };
+    depends("at first");
+    mount.check();
+    depends("after a restart");
+    for id in [outer, reader] {
+        assert!(mount.mojavefs(&["commit", &id.to_string()]).status.success());
+    }
+    assert_eq!(mount.read("q"), "hi\n");
+    mount.check();
+}
+
+/// It was read before the inner job became part of the outer one.
+#[test]
+fn what_has_read_a_running_inner_job_s_work_is_kept_with_the_outer_one() {
+    let mount = Mount::new();
+    let inner = "echo hi > p; touch ../written; until [ -e ../go ]; do sleep 0.01; done";
+    let outer = format!("{SPECRUN} --from-start -- sh -c '{inner}'");
+    let outer = mount.specrun_command(&["--hold"], &outer).spawn().expect("specrun runs");
+    until("the inner one has written", || mount.beside("written").exists());
+    let reader: u64 = mount.held("cat p > q").parse().expect("a number");
+    std::fs::write(mount.beside("go"), "").expect("go");
+    assert!(outer.wait_with_output().expect("it ends").status.success());
+    mount.crash();
+    mount.mount();
+    let status = mount.status();
+    assert_eq!(status.len(), 2, "{status:?}");
+    assert_eq!(status.iter().filter(|s| s["id"] == reader).count(), 1);
     mount.check();
 }
