@@ -53,7 +53,8 @@ pub enum TouchKey {
     Place(Ino),
 }
 
-/// Where operations report to; one per view. Must not block.
+/// Where operations report to; one per view. Must not block, but for the disk where what is written down of a held speculation has
+/// to change first.
 pub trait Touches: Send + Sync {
     /// `key` was used. `newer_final`: a version that became final after this view's snapshot exists.
     fn touch(&self, key: TouchKey, how: Touch, newer_final: bool);

@@ -74,6 +74,16 @@ fn record(job: &Job, settled: &Settled<'_>, voted: bool, conflicts: &Conflicts) 
     Ok(Held { spec: job.spec, intervals: job.intervals.clone(), snapshot, payload })
 }
 
+/// A recorded job is about to depend on more, or to change something in an interval of which its record knows nothing: that is
+/// written down before. Blocks for the disk.
+pub(super) fn write_down(job: &Job, store: &Store, conflicts: &Conflicts) -> Result<(), Fault> {
+    if !job.recorded {
+        return Ok(());
+    }
+    let held = record(job, &Settled::default(), job.state == SpecState::Voted, conflicts).map_err(fault::store)?;
+    store.hold(&held).map_err(fault::store)
+}
+
 impl Coordinator {
     /// The store takes over as the owner of a speculation.
     pub(crate) fn hold(&self, spec: SpecId, uid: u32) -> Result<Outcome, Fault> {

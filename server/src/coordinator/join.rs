@@ -1,6 +1,8 @@
 //! Joining: what a context sees of others' undecided work, how it becomes part of it, and why it fell with it (rules 2, 5
 //! and 9 of the interval graph).
 
+use super::conflicts::Conflicts;
+use super::held::write_down;
 use super::job::{Kind, Met};
 use super::paths::{describe, join, path_of};
 use super::{Coordinator, Job, State, graph_fault};
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 /// The way from an operation to the graph.
 pub(super) struct Joins {
     pub(super) store: Arc<Store>,
+    pub(super) conflicts: Arc<Conflicts>,
     pub(super) state: Arc<Mutex<State>>,
 }
 
@@ -66,7 +69,12 @@ impl Joins {
             let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
             if let Some(me) = state.jobs.get_mut(&spec) {
                 me.intervals.push(interval);
-                me.writer = interval;
+                let before = std::mem::replace(&mut me.writer, interval);
+                if let Err(fault) = write_down(me, &self.store, &self.conflicts) {
+                    me.intervals.pop();
+                    me.writer = before;
+                    return Err(fault);
+                }
             }
         }
         Ok(())
@@ -86,14 +94,17 @@ impl Joins {
                 format!("this is undecided work of speculation {other}: where to go back?"),
             )
         })?;
+        let other = state.part_of(other);
+        if let Some(me) = state.jobs.get_mut(&spec).filter(|me| !me.joined.contains_key(&other)) {
+            me.joined.insert(other, Met { key: key.clone(), back });
+            if let Err(fault) = write_down(me, &self.store, &self.conflicts) {
+                me.joined.remove(&other);
+                return Err(fault);
+            }
+        }
         // A context goes back to its start; one that could go back to this read has just begun.
         let read = Event::Read { context, of, interval, resume: Resume::Start };
-        state.apply(&read).map_err(graph_fault)?;
-        let other = state.part_of(other);
-        if let Some(me) = state.jobs.get_mut(&spec) {
-            me.joined.entry(other).or_insert_with(|| Met { key: key.clone(), back });
-        }
-        Ok(())
+        state.apply(&read).map(drop).map_err(graph_fault)
     }
 }
 

@@ -193,7 +193,8 @@ impl Coordinator {
     }
 
     fn scope(&self, state: &State, job: &Job) -> Scope {
-        let joins = Joins { store: self.store.clone(), state: self.state.clone() };
+        let (store, conflicts) = (self.store.clone(), self.conflicts.clone());
+        let joins = Joins { store, conflicts, state: self.state.clone() };
         let touches = ContextTouches { conflicts: self.conflicts.clone(), joins, context: job.context };
         Scope { sight: state.sight(job), touches: Some(Arc::new(touches)), over: job.over.clone() }
     }

@@ -180,6 +180,11 @@ impl Mount {
         self.held_with(&["--hold", "--json", "--isolate"], script)
     }
 
+    /// The same, of a run that makes no checkpoints.
+    pub(crate) fn held_from_start(&self, script: &str) -> String {
+        self.held_with(&["--hold", "--json", "--from-start"], script)
+    }
+
     fn held_with(&self, options: &[&str], script: &str) -> String {
         let output = self.specrun(options, script);
         assert!(output.status.success(), "{}", text(&output.stderr));

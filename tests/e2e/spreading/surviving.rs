@@ -1,7 +1,8 @@
 //! What depends on each other survives a crash together, or falls together.
 
 use crate::harness::jobs::depends_on;
-use crate::harness::{Mount, SPECRUN, text, until};
+use crate::harness::{MOJAVEFS, Mount, SPECRUN, text, until};
+use std::process::{Command, Stdio};
 
 #[test]
 fn what_depends_on_a_held_one_survives_with_it() {
@@ -117,5 +118,47 @@ fn what_has_read_a_running_inner_job_s_work_is_kept_with_the_outer_one() {
     let status = mount.status();
     assert_eq!(status.len(), 2, "{status:?}");
     assert_eq!(status.iter().filter(|s| s["id"] == reader).count(), 1);
+    mount.check();
+}
+
+/// Runs a script in a shell in a held speculation, and kills the daemon before the shell ends.
+fn crash_in_a_shell(mount: &Mount, held: &str, script: &str) {
+    let script = format!("{script}; touch {}; read _", mount.beside("done").display());
+    let mut shell = Command::new(MOJAVEFS);
+    shell.args(["shell", held, "--", "sh", "-c", &script]).current_dir(mount.path());
+    let mut shell =
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("mojavefs runs");
+    until("the shell is through", || mount.beside("done").exists());
+    mount.crash();
+    drop(shell.stdin.take());
+    shell.wait().expect("the shell ends");
+}
+
+#[test]
+fn a_held_one_falls_with_what_a_shell_in_it_had_read() {
+    let mount = Mount::new();
+    let first = mount.start("first", &[], "echo undecided > data");
+    let held = mount.held_from_start("echo mine > mine");
+    crash_in_a_shell(&mount, &held, "cat data > copy");
+    assert_eq!(first.wait().status.code(), Some(75));
+    mount.mount();
+    assert!(mount.status().is_empty(), "{:?}", mount.status());
+    mount.check();
+}
+
+/// What lies below the shell's change is decided later than the held one began, so its change carries an interval of its own.
+#[test]
+fn what_a_shell_changes_over_later_work_survives_a_crash() {
+    let mount = Mount::new();
+    mount.write("data", "old\n");
+    let held = mount.held_from_start("echo mine > mine");
+    let later = mount.held("echo later > data");
+    crash_in_a_shell(&mount, &held, "echo more >> data; sync data");
+    mount.mount();
+    for id in [later, held] {
+        let output = mount.mojavefs(&["commit", &id]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert_eq!((mount.read("data"), mount.read("mine")), ("later\nmore\n".into(), "mine\n".into()));
     mount.check();
 }
