@@ -56,14 +56,19 @@ impl Session {
 
     fn open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
         let coordinator = &self.shared.coordinator;
+        let uid = match &kind {
+            ViewKind::Trunk => None,
+            ViewKind::Job { info, .. } => Some(info.uid),
+            ViewKind::Process { uid, .. } | ViewKind::Before { uid, .. } | ViewKind::Inside { uid, .. } => Some(*uid),
+        };
         let (spec, context, scope, whose) = match kind {
             ViewKind::Trunk => (None, None, coordinator.trunk(), Whose::Trunk),
-            ViewKind::Process { parent } => {
-                let context = self.open_view(parent)?.view.context();
+            ViewKind::Process { parent, uid } => {
+                let context = self.around(parent, uid)?;
                 (None, context, coordinator.shown_by(context)?, Whose::Process)
             }
             ViewKind::Job { parent, info, on_read, own, restarts } => {
-                let parent = self.open_view(parent)?.view.context();
+                let parent = self.around(parent, info.uid)?;
                 let start = Beginning { own, restarts, ..Beginning::job(info, on_read) };
                 let (spec, context, scope) = coordinator.begin(parent, start)?;
                 (Some(spec), Some(context), scope, Whose::Job)
@@ -75,11 +80,25 @@ impl Session {
             }
         };
         let id = self.shared.next_view();
-        let view = Arc::new(View::new(id, context, whose, Arc::new(scope), self.sink.clone(), self.embedded));
+        let view = View::new(id, context, (whose, uid), Arc::new(scope), self.sink.clone(), self.embedded);
+        let view = Arc::new(view);
         let bytes = context.and_then(|context| coordinator.bytes_counter(context));
         self.shared.views.insert(view.clone());
         self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
         Ok(OpenedView { view: id, spec })
+    }
+
+    /// The context in which a user starts something, by the view that it is started in.
+    fn around(&self, parent: ViewId, uid: u32) -> Result<Option<ContextId>, Fault> {
+        let view = self.open_view(parent)?.view.clone();
+        match view.uid.filter(|owner| uid != 0 && *owner != uid) {
+            None => Ok(view.context()),
+            Some(owner) => {
+                let text =
+                    format!("this is in a job of user {owner}: only that user and root start something inside of it");
+                Err(Fault::new(FaultKind::AccessDenied, text))
+            }
+        }
     }
 
     /// A process enters a speculation.
@@ -439,16 +458,16 @@ impl Connection for Session {
                 self.job_view(view)?.0.answer_at_once();
                 Ok(Reply::Done)
             }
-            Request::Unsettled { spec } => Ok(Reply::Specs(self.shared.coordinator.unsettled(spec)?)),
+            Request::Unsettled { spec, uid } => Ok(Reply::Specs(self.shared.coordinator.unsettled(spec, uid)?)),
             Request::CloseView(view) => self.close(view).map(|()| Reply::Done),
             Request::Status { uid } => Ok(Reply::Status(self.shared.coordinator.status(uid))),
             Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. } => self.decide(request),
             Request::Diff { spec, uid, from } => {
                 Ok(Reply::Diff(self.shared.coordinator.diff(spec, uid, from.as_deref())?))
             }
-            Request::Await { specs, millis, behind } => {
+            Request::Await { specs, millis, behind, uid } => {
                 let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
-                Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, behind, limit)?))
+                Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?))
             }
             Request::Outcome { spec } => {
                 let outcome = self.shared.coordinator.outcome(spec)?;

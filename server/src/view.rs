@@ -67,6 +67,8 @@ pub(crate) struct View {
     /// from.
     shows: RwLock<Vec<Shown>>,
     pub(crate) whose: Whose,
+    /// Who opened it; everybody's if nobody is named.
+    pub(crate) uid: Option<u32>,
     /// Its client lives in this process.
     pub(crate) embedded: bool,
     /// What is visible, what new versions carry; replaced when the context's interval changes.
@@ -98,7 +100,7 @@ impl View {
     pub(crate) fn new(
         id: ViewId,
         context: Option<ContextId>,
-        whose: Whose,
+        (whose, uid): (Whose, Option<u32>),
         scope: Arc<Scope>,
         sink: Arc<SinkSlot>,
         embedded: bool,
@@ -107,6 +109,7 @@ impl View {
             id,
             shows: RwLock::new(vec![Shown { context, spec: None }]),
             whose,
+            uid,
             embedded,
             scope: RwLock::new(scope),
             held: Mutex::default(),
@@ -396,7 +399,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_view_that_is_closed() {
         let scope = Scope { sight: Sight::trunk(), touches: None, over: Arc::default() };
-        let view = View::new(ViewId(1), None, Whose::Trunk, Arc::new(scope), Arc::default(), true);
+        let view = View::new(ViewId(1), None, (Whose::Trunk, None), Arc::new(scope), Arc::default(), true);
         view.owe([Invalidation::Inode(Ino::ROOT)]);
         assert!(!view.wait_settled(Instant::now()));
         view.close();

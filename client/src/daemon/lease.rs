@@ -55,12 +55,12 @@ impl Lease {
                 let info = JobInfo { uid: caller.uid, pid: caller.pid, command };
                 ViewKind::Job { parent, info, on_read, own, restarts }
             }
-            Start::Process { parent } => ViewKind::Process { parent },
+            Start::Process { parent } => ViewKind::Process { parent, uid: caller.uid },
             Start::Inside { spec } => ViewKind::Inside { spec, uid: caller.uid },
         };
         let opened = daemon.connection.view(Request::OpenView(kind))?;
         let spec = opened.spec.unwrap_or(SpecId(0));
-        let manners = Manners { asks, waits: waits.then_some(spec) };
+        let manners = Manners { asks, waits: waits.then_some((spec, caller.uid)) };
         let role = if is_process { Role::Process } else { Role::Job };
         let view = View::new(daemon.connection.clone(), opened.view, role, manners, &daemon.control());
         let view = Arc::new(view);

@@ -209,7 +209,7 @@ fn respond(
             server.done(Request::Unheard { view: viewed(lease)?.view() })?;
             Answer::Done
         }
-        Ask::Unsettled { spec } => Answer::Specs(server.specs(Request::Unsettled { spec })?),
+        Ask::Unsettled { spec } => Answer::Specs(server.specs(Request::Unsettled { spec, uid })?),
         Ask::Hold { spec } => Answer::Outcome(server.outcome(Request::Hold { spec, uid })?),
         Ask::Leave => {
             if let Some(lease) = lease {
@@ -228,7 +228,7 @@ fn respond(
         Ask::Content { spec, side, path, bytes_max } => content(daemon, caller, (spec, side), &path, bytes_max)?,
         Ask::Await { specs, behind } => {
             let millis = AWAIT_STEP.as_millis() as u32;
-            Answer::Specs(server.specs(Request::Await { specs, millis, behind })?)
+            Answer::Specs(server.specs(Request::Await { specs, millis, behind, uid })?)
         }
         Ask::Outcome { spec } => Answer::Outcome(server.outcome(Request::Outcome { spec })?),
         Ask::Writers { path } => Answer::Specs(server.specs(Request::Writers { path })?),

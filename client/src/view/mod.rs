@@ -39,8 +39,8 @@ pub(crate) enum Role {
 pub(crate) struct Manners {
     /// Has the process stopped for a checkpoint before it joins.
     pub(crate) asks: bool,
-    /// Waits until that is decided, on behalf of this speculation.
-    pub(crate) waits: Option<SpecId>,
+    /// Waits until that is decided, on behalf of this speculation, which is this user's.
+    pub(crate) waits: Option<(SpecId, u32)>,
 }
 
 /// One view.

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) struct Patient {
     server: Arc<dyn Connection>,
     spec: SpecId,
+    /// Whose it is.
+    uid: u32,
     /// How often those that wait were told to stop.
     interrupts: AtomicU64,
     /// How many requests wait.
@@ -20,10 +22,10 @@ pub(crate) struct Patient {
 }
 
 impl Patient {
-    /// For the view of `spec`.
-    pub(crate) fn new(server: Arc<dyn Connection>, spec: SpecId) -> Self {
+    /// For the view of a speculation of this user.
+    pub(crate) fn new(server: Arc<dyn Connection>, (spec, uid): (SpecId, u32)) -> Self {
         let (interrupts, waiting) = Default::default();
-        Patient { server, spec, interrupts, waiting, over: AtomicBool::new(false) }
+        Patient { server, spec, uid, interrupts, waiting, over: AtomicBool::new(false) }
     }
 
     /// Whatever waits is answered with `EINTR`; with `for_good` whatever would wait later, too.
@@ -39,9 +41,9 @@ impl Patient {
 
     /// Waits until something is decided, or for a while.
     fn wait(&self) -> Result<(), Fault> {
-        let millis = AWAIT_STEP.as_millis() as u32;
+        let (millis, behind) = (AWAIT_STEP.as_millis() as u32, Some(self.spec));
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let decided = self.server.specs(Request::Await { specs: Vec::new(), millis, behind: Some(self.spec) });
+        let decided = self.server.specs(Request::Await { specs: Vec::new(), millis, behind, uid: self.uid });
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         decided.map(drop)
     }

@@ -103,6 +103,8 @@ pub enum Request<'a> {
     Unsettled {
         /// The job's speculation.
         spec: SpecId,
+        /// Who asks: its owner or root.
+        uid: u32,
     },
     /// An abort. Answer: [`Reply::Outcome`].
     Abort {
@@ -127,8 +129,10 @@ pub enum Request<'a> {
         specs: Vec<SpecId>,
         /// How long at most, in milliseconds.
         millis: u32,
-        /// The one that waits, if it is a speculation: a wait for itself is refused.
+        /// The one that waits, if it is a speculation: a wait for itself is refused. Of another user's nothing is noted.
         behind: Option<SpecId>,
+        /// Who waits.
+        uid: u32,
     },
     /// Where a speculation stands or how it was decided, lately. Answer: [`Reply::Outcome`].
     Outcome {

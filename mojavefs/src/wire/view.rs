@@ -39,7 +39,8 @@ pub enum ViewKind {
     Trunk,
     /// A new job: a new context with a speculation of its own, on top of what `parent` shows.
     Job {
-        /// The view in which the job was started: trunk, or the view of an outer job.
+        /// The view in which the job was started: trunk, or the view of an outer job of the same user. Root starts jobs in
+        /// everybody's.
         parent: ViewId,
         /// Who runs it, for people and for permission checks.
         info: JobInfo,
@@ -54,8 +55,10 @@ pub enum ViewKind {
     /// A view of its own for one process of what `parent` shows: it goes into the speculations that the process enters
     /// ([`super::Request::Enter`]) and out of them.
     Process {
-        /// The view in which the process was started.
+        /// The view in which the process was started: trunk, or a view of the same user.
         parent: ViewId,
+        /// Whose process it is.
+        uid: u32,
     },
     /// What an undecided speculation would show without its own changes; only to be read.
     Before {

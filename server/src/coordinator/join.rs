@@ -310,11 +310,13 @@ impl Coordinator {
     pub(crate) fn wait_for(
         &self,
         specs: &[SpecId],
-        behind: Option<SpecId>,
+        (behind, uid): (Option<SpecId>, u32),
         limit: Duration,
     ) -> Result<Vec<SpecId>, Fault> {
         let deadline = Instant::now() + limit;
         let mut state = self.state.lock();
+        // Nobody says for another user's job that it waits.
+        let behind = behind.filter(|behind| state.job(*behind, uid).is_ok());
         let job = behind.and_then(|behind| state.jobs.get(&behind));
         if job.is_some_and(|job| specs.iter().any(|spec| state.waits_for_itself(job, *spec))) {
             let text = "this would wait for a speculation that waits for this job's own end; commit or abort it first";

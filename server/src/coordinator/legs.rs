@@ -57,8 +57,9 @@ impl Coordinator {
 
     /// The command of a job has ended: what its legs depend on that is undecided and does not wait for the job itself. An
     /// error, `Again`, if its process is to be taken back.
-    pub(crate) fn unsettled(&self, spec: SpecId) -> Result<Vec<SpecId>, Fault> {
+    pub(crate) fn unsettled(&self, spec: SpecId, uid: u32) -> Result<Vec<SpecId>, Fault> {
         let mut state = self.state.lock();
+        state.job(spec, uid)?;
         let gone = || Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {spec}"));
         let job = state.jobs.get_mut(&spec).ok_or_else(gone)?;
         if job.stage == Stage::GoesBack {
