@@ -392,6 +392,12 @@ impl Replay<'_> {
 
     fn attributes(&self, ino: Ino, change: &Change) -> Result<(), Fault> {
         let Some(after) = &change.after else { return Ok(()) };
+        let owner = SetAttr { uid: Some(after.uid), gid: Some(after.gid), ..SetAttr::default() };
+        self.ops.set_attr(self.to, ino, &owner)?;
+        if after.kind != FileKind::Symlink {
+            self.ops.set_attr(self.to, ino, &SetAttr { mode: Some(after.mode), ..SetAttr::default() })?;
+        }
+        // Last: a new owner takes away what the file was capable of.
         let source = self.source();
         let wanted = self.ops.list_xattr(&source, after.ino)?;
         for name in self.ops.list_xattr(self.to, ino)? {
@@ -402,11 +408,6 @@ impl Replay<'_> {
         for name in wanted {
             let value = self.ops.get_xattr(&source, after.ino, &name)?;
             self.ops.set_xattr(self.to, ino, &name, &value, XattrMode::Set)?;
-        }
-        let owner = SetAttr { uid: Some(after.uid), gid: Some(after.gid), ..SetAttr::default() };
-        self.ops.set_attr(self.to, ino, &owner)?;
-        if after.kind != FileKind::Symlink {
-            self.ops.set_attr(self.to, ino, &SetAttr { mode: Some(after.mode), ..SetAttr::default() })?;
         }
         self.times(ino, after)
     }
