@@ -65,6 +65,9 @@ pub(crate) struct Standing {
     pub(crate) clashes: BTreeMap<TouchKey, bool>,
     /// How many more there are than are named.
     pub(crate) more: u64,
+    /// The hashes of those, as far as they are known since the store was opened.
+    #[serde(skip)]
+    unnamed: HashSet<u64>,
 }
 
 impl Standing {
@@ -79,20 +82,21 @@ impl Standing {
             self.add(Clash { key, changed });
         }
         self.more += other.more;
+        self.unnamed.extend(other.unnamed);
     }
 
-    /// Whether it is a new one.
+    /// Whether more is to be written down: of those that are not named only that there are some.
     fn add(&mut self, clash: Clash) -> bool {
         if let Some(changed) = self.clashes.get_mut(&clash.key) {
-            *changed |= clash.changed;
-            return false;
+            return !std::mem::replace(changed, *changed || clash.changed) && clash.changed;
         }
         if self.clashes.len() < CONFLICTS_MAX {
             self.clashes.insert(clash.key, clash.changed);
-        } else {
-            self.more += 1;
+            return true;
         }
-        true
+        let is_new = self.unnamed.insert(hash_key(&clash.key));
+        self.more += u64::from(is_new);
+        is_new && self.more == 1
     }
 }
 
@@ -426,5 +430,19 @@ mod tests {
         conflicts.decided(A, true);
         conflicts.sweep();
         assert!(conflicts.family.read().folded.is_empty());
+    }
+
+    #[test]
+    fn what_is_in_conflict_already_is_no_news() {
+        let conflicts = two();
+        let objects = CONFLICTS_MAX as u64 + 20;
+        (0..objects).for_each(|ino| conflicts.touched(A, file(ino), Touch::Read, false));
+        let mut written_down = 0;
+        for ino in (0..objects).chain(0..objects) {
+            conflicts.touched_on_trunk(file(ino), Touch::Write);
+            written_down += conflicts.take_news().len();
+        }
+        assert_eq!(written_down, CONFLICTS_MAX + 1, "that there are more than are named is one piece of news");
+        assert_eq!(conflicts.of(A).more, 20);
     }
 }
