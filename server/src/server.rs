@@ -269,6 +269,11 @@ impl Shared {
         self.nudge_keeper();
     }
 
+    /// The same for what came of decisions whose callers got an error instead.
+    pub(crate) fn follow_owed(&self) {
+        self.coordinator.owed().into_iter().for_each(|aftermath| self.follow(aftermath));
+    }
+
     /// Views of processes leave the contexts that are no more, for the ones that they came from. Returns those that now show
     /// by themselves what they showed from inside.
     fn lead_out(&self, aftermath: &Aftermath) -> Vec<ViewId> {

@@ -161,7 +161,9 @@ impl Session {
     /// An owner that is gone without deciding has aborted.
     fn abandon(&self, spec: SpecId) -> Result<(), Fault> {
         let _telling = self.shared.telling.read();
-        match self.shared.coordinator.abort(spec, None) {
+        let aborted = self.shared.coordinator.abort(spec, None);
+        self.shared.follow_owed();
+        match aborted {
             Ok((_, aftermath)) => {
                 self.follow(aftermath);
                 Ok(())
@@ -177,8 +179,14 @@ impl Session {
     }
 
     fn decide(&self, request: Request<'_>) -> Result<Reply, Fault> {
-        let coordinator = &self.shared.coordinator;
         let _telling = self.shared.telling.read();
+        let reply = self.decide_and_follow(request);
+        self.shared.follow_owed();
+        reply
+    }
+
+    fn decide_and_follow(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        let coordinator = &self.shared.coordinator;
         if let Request::Commit { spec, uid, .. } | Request::Hold { spec, uid } = request {
             coordinator
                 .context_for(spec, uid)

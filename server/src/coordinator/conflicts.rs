@@ -34,7 +34,7 @@ struct Family {
 #[derive(Default)]
 struct Noticed {
     /// What turns into a conflict of the second once the first becomes final.
-    pending: HashMap<ContextId, Vec<(ContextId, Clash)>>,
+    pending: HashMap<ContextId, BTreeSet<(ContextId, Clash)>>,
     /// What keeps a context from committing.
     standing: HashMap<ContextId, Standing>,
     /// Contexts with conflicts that are not written down yet; what is not held needs no such record.
@@ -231,11 +231,7 @@ impl Conflicts {
     }
 
     fn pend(&self, winner: ContextId, loser: ContextId, clash: Clash) {
-        let mut noticed = self.noticed.lock();
-        let pending = noticed.pending.entry(winner).or_default();
-        if !pending.iter().rev().take(64).any(|(l, c)| *l == loser && *c == clash) {
-            pending.push((loser, clash));
-        }
+        self.noticed.lock().pending.entry(winner).or_default().insert((loser, clash));
     }
 
     /// What is written down of a held context is not all of it any more.
@@ -295,7 +291,7 @@ impl Conflicts {
                 self.has_news.store(true, Ordering::SeqCst);
                 losers.push(loser);
             } else if loser != outer {
-                noticed.pending.entry(outer).or_default().push((loser, clash));
+                noticed.pending.entry(outer).or_default().insert((loser, clash));
             }
         }
         if let Some(standing) = noticed.standing.remove(&inner).filter(|standing| !standing.is_empty()) {
@@ -333,14 +329,17 @@ impl Conflicts {
         losers
     }
 
-    /// Forgets what decided contexts touched, and what each of many inner ones did. Cost: the whole index; called in the
-    /// background.
+    /// Forgets what decided contexts touched or would have lost by, and what each of many inner ones did. Cost: the whole
+    /// index; called in the background.
     pub(crate) fn sweep(&self) {
         self.index.settle(|| {
             let family = self.family.read();
             move |context| family.effective(context)
         });
         let mut family = self.family.write();
+        for pending in self.noticed.lock().pending.values_mut() {
+            pending.retain(|(loser, _)| family.effective(*loser).is_some());
+        }
         let dead = |inner: &&ContextId| family.effective(**inner).is_none();
         let dead: HashSet<ContextId> = family.folded.keys().filter(dead).copied().collect();
         family.folded.retain(|inner, _| !dead.contains(inner));
@@ -430,6 +429,22 @@ mod tests {
         conflicts.decided(A, true);
         conflicts.sweep();
         assert!(conflicts.family.read().folded.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_losers_that_are_decided() {
+        let conflicts = two();
+        conflicts.touched(A, file(1), Touch::Write, false);
+        for round in 0..3 {
+            let loser = ContextId(10 + round);
+            conflicts.open(loser, None, false);
+            conflicts.touched(loser, file(1), Touch::Read, false);
+            conflicts.decided(loser, true);
+        }
+        conflicts.touched(B, file(1), Touch::Read, false);
+        conflicts.sweep();
+        assert_eq!(conflicts.noticed.lock().pending[&A].len(), 1);
+        assert_eq!(conflicts.decided(A, false), [B]);
     }
 
     #[test]

@@ -142,10 +142,17 @@ impl Coordinator {
         for (spec, owner) in failed {
             // One that fell with another before it is aborted already, which is no error.
             let abort = Event::Abort { owner: *owner, spec: *spec, code: 1, retry: false };
-            if let Err(fault) = self.carry_out_abort(state, &abort) {
-                tracing::error!("undoing a commit of speculation {spec} that failed: {fault}");
+            match self.carry_out_abort(state, &abort) {
+                // The caller gets an error, not this.
+                Ok(aftermath) => state.owed.push(aftermath),
+                Err(fault) => tracing::error!("undoing a commit of speculation {spec} that failed: {fault}"),
             }
         }
+    }
+
+    /// What whoever owns the views has to carry out of decisions that ended in an error.
+    pub(crate) fn owed(&self) -> Vec<Aftermath> {
+        std::mem::take(&mut self.state.lock().owed)
     }
 
     /// An inner job's commit becomes part of the outer one: that one joins it.
@@ -196,11 +203,22 @@ impl Coordinator {
         Ok((Outcome { undone: aftermath.fallen_with(spec), ..outcome }, aftermath))
     }
 
-    /// Undoes a speculation and everything on top of it.
+    /// Undoes a speculation and everything on top of it. After an error whoever owns the views is owed what it led to.
     pub(super) fn carry_out_abort(&self, state: &mut State, abort: &Event) -> Result<Aftermath, Fault> {
+        let mut aftermath = Aftermath::default();
+        match self.undo(state, abort, &mut aftermath) {
+            Ok(()) => Ok(aftermath),
+            Err(fault) => {
+                state.owed.push(aftermath);
+                Err(fault)
+            }
+        }
+    }
+
+    fn undo(&self, state: &mut State, abort: &Event, aftermath: &mut Aftermath) -> Result<(), Fault> {
         let effects = state.apply(abort).map_err(graph_fault)?;
         let falls = self.falls(state, &effects);
-        let mut aftermath = Aftermath::default();
+        let mut failed = None;
         self.decided.notify_all();
         for effect in effects {
             let Effect::Dead { intervals, specs, .. } = effect else { continue };
@@ -211,7 +229,9 @@ impl Coordinator {
             all.dedup();
             let held: Vec<SpecId> = jobs.iter().filter(|job| job.recorded).map(|job| job.spec).collect();
             state.end_contexts(&jobs);
-            self.store.abort(&all, &held).map_err(fault::store)?;
+            if let Err(error) = self.store.abort(&all, &held) {
+                failed = Some(fault::store(error));
+            }
             for job in jobs {
                 if job.is_leg() {
                     state.goes_back(job.parent);
@@ -229,12 +249,12 @@ impl Coordinator {
         for (spec, owner) in owners {
             if state.jobs.contains_key(&spec) {
                 let abort = Event::Abort { owner, spec, code: 1, retry: false };
-                let more = self.carry_out_abort(state, &abort)?;
-                aftermath.undone.extend(more.undone);
-                aftermath.jobs.extend(more.jobs);
+                if let Err(fault) = self.undo(state, &abort, aftermath) {
+                    failed = Some(fault);
+                }
             }
         }
-        Ok(aftermath)
+        failed.map_or(Ok(()), Err)
     }
 }
 

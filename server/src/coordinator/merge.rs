@@ -141,13 +141,10 @@ impl Coordinator {
         let (again, _, scope) = self.begin(parent, Beginning::job(info, OnRead::Isolate))?;
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
         let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };
-        if let Err(fault) = replay.run(all) {
-            self.abort(again, None)?;
-            return Err(fault);
-        }
-        let (outcome, mut aftermath) = self.commit(again, 0, &[])?;
+        let committed = replay.run(all).and_then(|()| self.commit(again, 0, &[]));
+        let (outcome, mut aftermath) = committed.inspect_err(|_| self.give_up(again))?;
         if !matches!(outcome.state, SpecState::Committed | SpecState::Voted) {
-            self.abort(again, None)?;
+            self.give_up(again);
             return Ok((Outcome { spec, state, ..outcome }, Aftermath::default()));
         }
         let undone = self.replace(spec, again)?;
@@ -159,6 +156,14 @@ impl Coordinator {
 }
 
 impl Coordinator {
+    /// Undoes what was to be committed in the place of another. Somebody may have joined it meanwhile.
+    fn give_up(&self, again: SpecId) {
+        match self.abort(again, None) {
+            Ok((_, aftermath)) => self.state.lock().owed.push(aftermath),
+            Err(fault) => tracing::error!("undoing what was to settle conflicts, speculation {again}: {fault}"),
+        }
+    }
+
     /// Undoes a speculation in whose place another is committed.
     fn replace(&self, spec: SpecId, again: SpecId) -> Result<Aftermath, Fault> {
         let _exclusive = self.decisions.write();

@@ -272,8 +272,12 @@ impl Coordinator {
         state.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
         self.conflicts.open(context, inside, on_read == OnRead::Join);
         state.insert(job);
-        if let Some(own) = own {
-            self.own(&mut state, spec, own)?;
+        if let Some(own) = own
+            && let Err(fault) = self.own(&mut state, spec, own)
+        {
+            let abort = Event::Abort { owner: state.jobs[&spec].owner(), spec, code: 1, retry: false };
+            self.carry_out_abort(&mut state, &abort)?;
+            return Err(fault);
         }
         let scope = self.scope(&state, &state.jobs[&spec]);
         Ok((spec, context, scope))

@@ -1,7 +1,7 @@
 //! Everything undecided, and how its parts are found.
 
-use super::Job;
 use super::conflicts::Conflicts;
+use super::{Aftermath, Job};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, Outcome, Owner, Witness};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) settled: VecDeque<(SpecId, SpecId)>,
     /// Voted ones found in conflict, of which nobody was told yet.
     pub(super) clashing: Vec<(ContextId, SpecId)>,
+    /// What came of decisions whose callers got an error instead.
+    pub(super) owed: Vec<Aftermath>,
 }
 
 /// With this in its environment a server holds the graph against its naive model after every event, as debug builds do.
