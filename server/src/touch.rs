@@ -56,6 +56,12 @@ pub enum TouchKey {
 /// Where operations report to; one per view. Must not block, but for the disk where what is written down of a held speculation has
 /// to change first.
 pub trait Touches: Send + Sync {
+    /// These are about to be changed. What has to be on disk before that is there when this returns; after an error nothing is
+    /// changed.
+    fn foresee(&self, _changes: &[(TouchKey, Touch)]) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// `key` was used. `newer_final`: a version that became final after this view's snapshot exists.
     fn touch(&self, key: TouchKey, how: Touch, newer_final: bool);
 

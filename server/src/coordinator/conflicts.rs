@@ -164,19 +164,39 @@ impl Conflicts {
         self.undecided.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A process outside every context changed an object. Returns who conflicts by it now.
-    pub(crate) fn touched_on_trunk(&self, key: TouchKey, how: Touch) -> Vec<ContextId> {
+    /// Who loses by it if a process outside every context changes an object.
+    pub(crate) fn losers_to_trunk(&self, key: &TouchKey, how: Touch) -> Vec<(ContextId, Clash)> {
         if self.undecided.load(Ordering::SeqCst) == 0 || !how.changes() {
             return Vec::new();
         }
-        let touchers = self.index.touchers(hash_key(&key));
+        let touchers = self.index.touchers(hash_key(key));
         let family = self.family.read();
-        let mut losers = Vec::new();
-        for other in touchers.into_iter().filter(|t| t.how.conflicts_with(how)) {
-            if let Some(loser) = family.effective(other.context) {
-                self.stand(loser, Clash { key: key.clone(), changed: other.how.changes() });
-                losers.push(loser);
-            }
+        let losers = touchers.into_iter().filter(|t| t.how.conflicts_with(how));
+        let clash = |by: Toucher| Clash { key: key.clone(), changed: by.how.changes() };
+        losers.filter_map(|by| Some((family.effective(by.context)?, clash(by)))).collect()
+    }
+
+    /// A process outside every context changed an object.
+    pub(crate) fn touched_on_trunk(&self, key: &TouchKey, how: Touch) {
+        for (loser, clash) in self.losers_to_trunk(key, how) {
+            self.stand(loser, clash);
+        }
+    }
+
+    /// A conflict that the caller writes down at once. Whether it has to be.
+    pub(crate) fn foresee(&self, context: ContextId, clash: Clash) -> bool {
+        self.noticed.lock().standing.entry(context).or_default().add(clash)
+    }
+
+    /// What will keep contexts from committing once these others are final, for those that lose by it.
+    pub(crate) fn of_losers(&self, winners: &[ContextId]) -> HashMap<ContextId, Standing> {
+        let family = self.family.read();
+        let noticed = self.noticed.lock();
+        let mut losers: HashMap<ContextId, Standing> = HashMap::new();
+        for (loser, clash) in winners.iter().filter_map(|winner| noticed.pending.get(winner)).flatten() {
+            let Some(loser) = family.effective(*loser) else { continue };
+            let known = || noticed.standing.get(&loser).cloned().unwrap_or_default();
+            losers.entry(loser).or_insert_with(known).add(clash.clone());
         }
         losers
     }
@@ -279,17 +299,15 @@ impl Conflicts {
     }
 
     /// An inner context's commit folded into `outer`: what it touched counts as the outer one's, and its siblings that
-    /// touched the same conflict now. Returns who conflicts by it.
-    pub(crate) fn fold(&self, inner: ContextId, outer: ContextId) -> Vec<ContextId> {
+    /// touched the same conflict now.
+    pub(crate) fn fold(&self, inner: ContextId, outer: ContextId) {
         let mut family = self.family.write();
-        let mut losers = Vec::new();
         let mut noticed = self.noticed.lock();
         for (loser, clash) in noticed.pending.remove(&inner).unwrap_or_default() {
             let Some(loser) = family.effective(loser) else { continue };
             if family.is_outer(outer, loser) {
                 noticed.stand(loser, clash);
                 self.has_news.store(true, Ordering::SeqCst);
-                losers.push(loser);
             } else if loser != outer {
                 noticed.pending.entry(outer).or_default().insert((loser, clash));
             }
@@ -301,12 +319,10 @@ impl Conflicts {
         family.joiners.remove(&inner);
         family.folded.insert(inner, outer);
         self.undecided.fetch_sub(1, Ordering::SeqCst);
-        losers
     }
 
-    /// `context` became final (or, with `dead`, was undone): what it changed stands, or never was. Returns who conflicts
-    /// by it.
-    pub(crate) fn decided(&self, context: ContextId, dead: bool) -> Vec<ContextId> {
+    /// `context` became final (or, with `dead`, was undone): what it changed stands, or never was.
+    pub(crate) fn decided(&self, context: ContextId, dead: bool) {
         let mut family = self.family.write();
         let mut noticed = self.noticed.lock();
         family.joiners.remove(&context);
@@ -315,18 +331,12 @@ impl Conflicts {
         }
         noticed.standing.remove(&context);
         let pending = noticed.pending.remove(&context).unwrap_or_default();
-        if dead {
-            return Vec::new();
-        }
-        let mut losers = Vec::new();
-        for (loser, clash) in pending {
+        for (loser, clash) in pending.into_iter().filter(|_| !dead) {
             if let Some(loser) = family.effective(loser) {
                 noticed.stand(loser, clash);
                 self.has_news.store(true, Ordering::SeqCst);
-                losers.push(loser);
             }
         }
-        losers
     }
 
     /// Forgets what decided contexts touched or would have lost by, and what each of many inner ones did. Cost: the whole
@@ -372,7 +382,7 @@ mod tests {
         conflicts.touched(A, file(1), Touch::Write, false);
         conflicts.touched(B, file(1), Touch::Write, false);
         assert!(conflicts.of(A).is_empty() && conflicts.of(B).is_empty());
-        assert_eq!(conflicts.decided(A, false), [B]);
+        conflicts.decided(A, false);
         assert!(!conflicts.of(B).is_empty());
     }
 
@@ -400,8 +410,9 @@ mod tests {
     fn trunk_wins_at_once() {
         let conflicts = two();
         conflicts.touched(A, file(1), Touch::Read, false);
-        assert_eq!(conflicts.touched_on_trunk(file(1), Touch::Write), [A]);
-        assert!(conflicts.touched_on_trunk(file(2), Touch::Write).is_empty());
+        for ino in [1, 2] {
+            conflicts.touched_on_trunk(&file(ino), Touch::Write);
+        }
         assert_eq!(conflicts.of(A).clashes.into_iter().collect::<Vec<_>>(), [(file(1), false)]);
     }
 
@@ -424,7 +435,7 @@ mod tests {
         conflicts.touched(B, file(1), Touch::Write, false);
         conflicts.fold(INNER, A);
         assert!(conflicts.of(B).is_empty());
-        assert_eq!(conflicts.decided(B, false), [A]);
+        conflicts.decided(B, false);
         assert!(!conflicts.of(A).is_empty());
         conflicts.decided(A, true);
         conflicts.sweep();
@@ -444,7 +455,8 @@ mod tests {
         conflicts.touched(B, file(1), Touch::Read, false);
         conflicts.sweep();
         assert_eq!(conflicts.noticed.lock().pending[&A].len(), 1);
-        assert_eq!(conflicts.decided(A, false), [B]);
+        conflicts.decided(A, false);
+        assert!(!conflicts.of(B).is_empty());
     }
 
     #[test]
@@ -454,7 +466,7 @@ mod tests {
         (0..objects).for_each(|ino| conflicts.touched(A, file(ino), Touch::Read, false));
         let mut written_down = 0;
         for ino in (0..objects).chain(0..objects) {
-            conflicts.touched_on_trunk(file(ino), Touch::Write);
+            conflicts.touched_on_trunk(&file(ino), Touch::Write);
             written_down += conflicts.take_news().len();
         }
         assert_eq!(written_down, CONFLICTS_MAX + 1, "that there are more than are named is one piece of news");

@@ -5,7 +5,7 @@ use super::{Aftermath, Coordinator, Job, State, graph_fault};
 use crate::ops::fault;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Effect, Event, Owner, Resume};
-use mojavefs::id::{IntervalId, SpecId};
+use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::wire::{Outcome, Resolution, SpecState};
 use std::sync::atomic::Ordering;
 
@@ -116,7 +116,9 @@ impl Coordinator {
         all.sort_unstable();
         all.dedup();
         let held: Vec<SpecId> = jobs.iter().filter(|job| job.recorded).map(|job| job.spec).collect();
-        let rebased = |seq| state.rebased_records(&all, specs, seq, &self.conflicts);
+        let winners: Vec<ContextId> = jobs.iter().map(|job| job.context).collect();
+        let losers = || self.conflicts.of_losers(&winners);
+        let rebased = |seq| state.rebased_records(&all, specs, seq, (&self.conflicts, losers()));
         let seq = match self.store.commit(&all, &held, &rebased) {
             Ok(seq) => seq,
             Err(error) => {
@@ -129,7 +131,7 @@ impl Coordinator {
         };
         state.apply(vote).map_err(graph_fault)?;
         let mut aftermath = Aftermath { rescoped: state.rebase(&all, specs, &self.store, seq), ..Aftermath::default() };
-        jobs.iter().for_each(|job| drop(self.conflicts.decided(job.context, false)));
+        jobs.iter().for_each(|job| self.conflicts.decided(job.context, false));
         state.end_contexts(&jobs);
         aftermath.on_trunk.extend(all);
         aftermath.committed.extend(jobs.iter().map(|job| (job.context, job.spec)));

@@ -1,6 +1,6 @@
 //! Held speculations: owned by the store, they survive every process and every restart.
 
-use super::conflicts::{Conflicts, Standing};
+use super::conflicts::{Clash, Conflicts, Standing};
 use super::job::{Kind, Met, Stage};
 use super::{Coordinator, Job, State, graph_fault};
 use crate::limits::PARENTS_MAX;
@@ -13,8 +13,9 @@ use mojavefs::file::FileKind;
 use mojavefs::graph::{Event, Resume};
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
 use mojavefs::wire::{Back, JobInfo, OnRead, Outcome, SpecState};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -49,6 +50,16 @@ struct Settled<'a> {
 }
 
 fn record(job: &Job, settled: &Settled<'_>, voted: bool, conflicts: &Conflicts) -> Result<Held, StoreError> {
+    record_with(job, settled, voted, conflicts, conflicts.of(job.context))
+}
+
+fn record_with(
+    job: &Job,
+    settled: &Settled<'_>,
+    voted: bool,
+    conflicts: &Conflicts,
+    standing: Standing,
+) -> Result<Held, StoreError> {
     let outer = job.outer.iter().copied().filter(|outer| !settled.intervals.contains(outer));
     let joined = job.joined.iter().filter(|(spec, _)| !settled.specs.contains(spec));
     let snapshot = match settled.seq {
@@ -62,7 +73,7 @@ fn record(job: &Job, settled: &Settled<'_>, voted: bool, conflicts: &Conflicts) 
         since: job.since,
         bytes: job.bytes.load(Ordering::Relaxed),
         outer: outer.collect(),
-        standing: conflicts.of(job.context),
+        standing,
         reads: conflicts.reads_of(job.context),
         on_read: job.on_read,
         writer: job.writer,
@@ -72,6 +83,30 @@ fn record(job: &Job, settled: &Settled<'_>, voted: bool, conflicts: &Conflicts) 
     };
     let payload = codec::encode(&payload).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
     Ok(Held { spec: job.spec, intervals: job.intervals.clone(), snapshot, payload })
+}
+
+/// These will have conflicts. No other record than those of recorded ones is needed: they are written. Blocks for the disk if
+/// there are such.
+pub(super) fn foresee(
+    store: &Store,
+    conflicts: &Conflicts,
+    state: &Mutex<State>,
+    losers: Vec<(ContextId, Clash)>,
+) -> Result<(), Fault> {
+    if losers.is_empty() {
+        return Ok(());
+    }
+    let state = state.lock();
+    let mut news = BTreeSet::new();
+    for (loser, clash) in losers {
+        if state.of(loser).is_some_and(|job| job.recorded) && conflicts.foresee(loser, clash) {
+            news.insert(loser);
+        }
+    }
+    for job in news.iter().filter_map(|loser| state.of(*loser)) {
+        write_down(job, store, conflicts).inspect_err(|_| conflicts.outdated(job.context))?;
+    }
+    Ok(())
 }
 
 /// A recorded job is about to depend on more, or to change something in an interval of which its record knows nothing: that is
@@ -317,17 +352,23 @@ fn touched(store: &Store, seen: &Sight, key: &Key) -> Result<Vec<(TouchKey, Touc
 }
 
 impl State {
-    /// The records of held jobs that see these intervals, as they will be once those are final at `seq`.
+    /// The records of held jobs that see these intervals, or lose by their becoming final, as they will be once those are
+    /// final at `seq`.
     pub(super) fn rebased_records(
         &self,
         intervals: &[IntervalId],
         specs: &[SpecId],
         seq: Seq,
-        conflicts: &Conflicts,
+        (conflicts, mut losers): (&Conflicts, HashMap<ContextId, Standing>),
     ) -> Result<Vec<Held>, StoreError> {
         let settled = Settled { intervals, specs, seq: Some(seq) };
-        let concerned = self.jobs.values().filter(|job| job.recorded && job.builds_on(intervals, specs));
-        concerned.map(|job| record(job, &settled, job.state == SpecState::Voted, conflicts)).collect()
+        let is_concerned = |job: &&Job| job.builds_on(intervals, specs) || losers.contains_key(&job.context);
+        let concerned: Vec<&Job> = self.jobs.values().filter(|job| job.recorded).filter(is_concerned).collect();
+        let record = |job: &Job| {
+            let standing = losers.remove(&job.context).unwrap_or_else(|| conflicts.of(job.context));
+            record_with(job, &settled, job.state == SpecState::Voted, conflicts, standing)
+        };
+        concerned.into_iter().map(record).collect()
     }
 
     /// Jobs that were started inside these intervals, which are final at `seq` now, are based on what is final then.
@@ -353,5 +394,64 @@ impl State {
             rebased.push(job.context);
         }
         rebased
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Beginning;
+    use super::*;
+    use crate::ops::{Ops, Scope, SystemClock};
+    use crate::store::StoreOptions;
+    use tempfile::TempDir;
+
+    const FILE: TouchKey = TouchKey::Inode(Ino(1000));
+
+    fn coordinator() -> (Coordinator, TempDir) {
+        let dir = TempDir::new().expect("a directory for the store");
+        let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+        let store = Arc::new(Store::open(dir.path(), options).expect("the store opens"));
+        let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
+        (Coordinator::open(store, ops).expect("nothing is held"), dir)
+    }
+
+    /// A job that has used the file.
+    fn job(coordinator: &Coordinator, how: Touch) -> SpecId {
+        let beginning = Beginning::job(JobInfo::default(), OnRead::Isolate);
+        let (spec, _, scope) = coordinator.begin(None, beginning).expect("a job");
+        touches(&scope, |touches| touches.touch(FILE, how, false));
+        spec
+    }
+
+    fn touches(scope: &Scope, call: impl FnOnce(&dyn crate::touch::Touches)) {
+        call(scope.touches.as_deref().expect("uses are reported"));
+    }
+
+    /// What a restart would find of the conflicts of what is held.
+    fn written_down(coordinator: &Coordinator) -> Vec<TouchKey> {
+        let held = coordinator.store.held().expect("the records").pop().expect("one is held");
+        let payload: Payload = codec::decode(&held.payload).expect("a record");
+        payload.standing.clashes.into_keys().collect()
+    }
+
+    #[test]
+    fn a_conflict_with_trunk_is_on_disk_before_the_change() {
+        let (coordinator, _dir) = coordinator();
+        let held = job(&coordinator, Touch::Read);
+        coordinator.hold(held, 0).expect("a hold");
+        assert_eq!(written_down(&coordinator), []);
+        touches(&coordinator.trunk(), |trunk| trunk.foresee(&[(FILE, Touch::Write)]).expect("a write"));
+        assert_eq!(written_down(&coordinator), [FILE]);
+    }
+
+    #[test]
+    fn a_conflict_with_a_commit_is_on_disk_with_it() {
+        let (coordinator, _dir) = coordinator();
+        let held = job(&coordinator, Touch::Read);
+        coordinator.hold(held, 0).expect("a hold");
+        let winner = job(&coordinator, Touch::Write);
+        assert_eq!(written_down(&coordinator), []);
+        coordinator.commit(winner, 0, &[]).expect("a commit");
+        assert_eq!(written_down(&coordinator), [FILE]);
     }
 }

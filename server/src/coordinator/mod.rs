@@ -121,11 +121,21 @@ impl Touches for ContextTouches {
 }
 
 /// Reports what processes outside every context change.
-struct TrunkTouches(Arc<Conflicts>);
+struct TrunkTouches {
+    store: Arc<Store>,
+    conflicts: Arc<Conflicts>,
+    state: Arc<Mutex<State>>,
+}
 
 impl Touches for TrunkTouches {
+    /// What is kept on disk has its conflicts there before what they are with.
+    fn foresee(&self, changes: &[(TouchKey, Touch)]) -> Result<(), Fault> {
+        let losers = changes.iter().flat_map(|(key, how)| self.conflicts.losers_to_trunk(key, *how));
+        held::foresee(&self.store, &self.conflicts, &self.state, losers.collect())
+    }
+
     fn touch(&self, key: TouchKey, how: Touch, _newer_final: bool) {
-        self.0.touched_on_trunk(key, how);
+        self.conflicts.touched_on_trunk(&key, how);
     }
 
     fn meet(&self, _key: &TouchKey, _of: &[IntervalId]) -> Fault {
@@ -169,11 +179,9 @@ impl Coordinator {
 
     /// What trunk sees.
     pub(crate) fn trunk(&self) -> Scope {
-        Scope {
-            sight: Sight::trunk(),
-            touches: Some(Arc::new(TrunkTouches(self.conflicts.clone()))),
-            over: Arc::default(),
-        }
+        let (store, conflicts, state) = (self.store.clone(), self.conflicts.clone(), self.state.clone());
+        let touches = Arc::new(TrunkTouches { store, conflicts, state });
+        Scope { sight: Sight::trunk(), touches: Some(touches), over: Arc::default() }
     }
 
     /// What a context sees, or trunk.

@@ -320,6 +320,9 @@ impl<'a> Op<'a> {
         if let Some((latest, key)) = self.latest.filter(|(latest, _)| *latest > self.scope.sight.writer) {
             return Err(self.scope.meet(&key, &[latest]));
         }
+        if let Some(touches) = self.scope.touches.as_deref() {
+            touches.foresee(&self.changed)?;
+        }
         self.ops.store.apply(self.batch).map_err(fault::store)?;
         if let Some(touches) = self.scope.touches.as_deref() {
             for (key, how) in self.changed {
