@@ -3,11 +3,11 @@
 use super::paths::{join, last_path_of, path_of};
 use super::{Coordinator, fault};
 use crate::ops::Scope;
-use crate::store::{Inode, Key, Sight, Store, StoreError};
+use crate::store::{Inode, Key, Order, Sight, Store, StoreError};
 use mojavefs::codec;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{FileKind, Name};
-use mojavefs::id::{Ino, IntervalId, SpecId};
+use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
 use mojavefs::limits::DIFF_PAGE_MAX;
 use mojavefs::wire::{Change, ChangeKind, DiffPage};
 use std::collections::BTreeSet;
@@ -18,6 +18,8 @@ pub(super) struct Changes {
     pub(super) after: Sight,
     pub(super) before: Sight,
     intervals: Vec<IntervalId>,
+    /// Nothing but these.
+    own: Sight,
 }
 
 /// Where a page begins: after this object among the changes of this interval.
@@ -32,7 +34,10 @@ impl Coordinator {
         let after = Sight { meets: false, ..state.sight(state.tip(spec)) };
         let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !intervals.contains(i)).collect();
         let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, ..after.clone() };
-        Ok(Changes { after, before, intervals })
+        let mut own = intervals.clone();
+        own.sort_unstable();
+        let own = Sight { snapshot: Seq(0), live: own.into(), ..Sight::trunk() };
+        Ok(Changes { after, before, intervals, own })
     }
 
     /// What a speculation would see without its own changes, to be read.
@@ -61,7 +66,7 @@ impl Changes {
         let keys = store.changes(*interval, after.as_ref(), DIFF_PAGE_MAX)?;
         let mut changes = Vec::new();
         for key in &keys {
-            if !self.comes_again(store, index, key)? {
+            if self.last_of(store, key)? == Some(*interval) {
                 changes.extend(self.change(store, key)?);
             }
         }
@@ -84,32 +89,24 @@ impl Changes {
         Ok(all)
     }
 
-    /// A later interval changed the same object: it is shown there.
-    fn comes_again(&self, store: &Store, index: usize, key: &Key) -> Result<bool, StoreError> {
-        for later in &self.intervals[index + 1..] {
-            if store.has_changed(*later, key)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// The last of its intervals that changed an object: it is shown there.
+    fn last_of(&self, store: &Store, key: &Key) -> Result<Option<IntervalId>, StoreError> {
+        let order = match key {
+            Key::Inode(ino) => store.inode(&self.own, *ino)?.order,
+            Key::Entry(parent, name) => store.entry(&self.own, *parent, name)?.order,
+            Key::Xattr(ino, name) => store.xattr(&self.own, *ino, name)?.order,
+            Key::DirStat(_) | Key::Inline(_) | Key::Block(..) => None,
+        };
+        Ok(order.and_then(Order::interval))
     }
 
     fn change(&self, store: &Store, key: &Key) -> Result<Option<Change>, StoreError> {
         match key {
             Key::Entry(parent, name) => self.name_change(store, *parent, name),
             Key::Inode(ino) => self.file_change(store, *ino),
-            Key::Xattr(ino, _) if !self.inode_changed(store, *ino)? => self.file_change(store, *ino),
+            Key::Xattr(ino, _) if self.last_of(store, &Key::Inode(*ino))?.is_none() => self.file_change(store, *ino),
             _ => Ok(None),
         }
-    }
-
-    fn inode_changed(&self, store: &Store, ino: Ino) -> Result<bool, StoreError> {
-        for interval in &self.intervals {
-            if store.has_changed(*interval, &Key::Inode(ino))? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     fn name_change(&self, store: &Store, parent: Ino, name: &[u8]) -> Result<Option<Change>, StoreError> {
