@@ -1,4 +1,5 @@
-//! Newtype ids. All of them are drawn from one allocator per store and never reused.
+//! Newtype ids. Inodes, speculations, and what else a store remembers are numbered there, each from its own row, and no number is
+//! used again; views are numbered by their server while it runs.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -92,7 +92,7 @@ pub struct Fall {
 pub struct Conflict {
     /// The path, from the root of the filesystem, without a leading slash.
     pub path: Vec<u8>,
-    /// What of it: `content`, `entry`, `listing`, `xattr` …
+    /// What of it, for people: `content or attributes`, `name`, `listing`, `place in the tree`, `extended attributes`.
     pub what: String,
     /// The speculation had changed it (else only read it).
     pub changed: bool,

@@ -57,7 +57,7 @@ pub enum XattrMode {
     Replace,
 }
 
-/// One request. All but the first four act in a view.
+/// One request. It names the view in which it acts, or the speculations that it is about.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request<'a> {
     /// Opens a view. Answer: [`Reply::View`].
