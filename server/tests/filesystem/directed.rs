@@ -57,3 +57,12 @@ fn what_an_inner_job_commits_into_a_held_one_survives_a_restart() {
     let [hold, reopen] = HELD_THROUGH_A_RESTART;
     play(&[BEGIN, Step::Begin { parent: 1 }, hold, act(2, CREATE, 0), Step::Commit { who: 1 }, reopen]);
 }
+
+#[test]
+fn whoever_saw_an_attribute_of_a_file_that_is_removed_is_in_conflict() {
+    let act = |who, what, dir, name, to, new| Step::Do { who, what, dir, name, to, new };
+    let made = [77, 2, 83, 17].map(|name| act(0, 0, 0, name, 0, 0));
+    let jobs = [Step::Begin { parent: 55 }, Step::Begin { parent: 32 }];
+    let removed = [act(144, 10, 167, 142, 69, 131), Step::Abort { who: 211 }, act(235, 21, 244, 112, 212, 90)];
+    play(&[&made[..], &jobs, &removed, &[Step::Commit { who: 21 }]].concat());
+}

@@ -171,6 +171,14 @@ impl World {
             return;
         }
         let op = choose(self.tree(who), what, numbers);
+        if let Op::GetXattr { ino, .. } | Op::ListXattr { ino } = op {
+            // A kernel asks for them where it has looked at the file.
+            self.ask(who, Op::Stat { ino });
+        }
+        self.ask(who, op);
+    }
+
+    fn ask(&mut self, who: Option<usize>, op: Op) {
         let view = self.view(who);
         let answer = op.ask(&self.client, view);
         let expected = self.tree(who).play(&op, &answer);
