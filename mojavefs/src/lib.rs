@@ -4,6 +4,7 @@
 //! Nothing here opens a file or a socket, or starts a thread. The client and the server depend on this
 //! crate and never on each other, so the messages in [`wire`] are the only door between them.
 
+pub mod acl;
 pub mod codec;
 pub mod error;
 pub mod file;

@@ -5,6 +5,7 @@ use super::Daemon;
 use super::caller::Caller;
 use super::rights::{self, READ, SEARCH};
 use crate::limits::PATCH_BYTES_MAX;
+use mojavefs::acl;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind};
 use mojavefs::id::{Ino, SpecId, ViewId};
@@ -72,7 +73,7 @@ impl Reader<'_> {
 
     /// Whether the caller may do this with a file on the way, or the last one.
     fn check(&self, attr: &Attr, wanted: u16) -> Result<(), Fault> {
-        let acl = || match self.server.data(Request::GetXattr { view: self.view, ino: attr.ino, name: rights::ACL }) {
+        let acl = || match self.server.data(Request::GetXattr { view: self.view, ino: attr.ino, name: acl::ACCESS }) {
             Ok(list) => Ok(Some(list)),
             Err(fault) if fault.kind == FaultKind::NoAttribute => Ok(None),
             Err(fault) => Err(fault),

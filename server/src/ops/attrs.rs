@@ -1,9 +1,9 @@
 //! Attributes: reading and changing them.
 
 use super::op::Op;
-use super::{Ops, Scope, acl, fault};
-use crate::ops::acl::Acl;
+use super::{Ops, Scope, fault};
 use crate::store::{DirStat, Inode};
+use mojavefs::acl::{self, Acl};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind, SetAttr, SetTime, Time};
 use mojavefs::id::Ino;

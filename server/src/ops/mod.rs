@@ -5,7 +5,6 @@
 //! The caller keeps decisions (commit, abort) from happening while an operation runs. Operations block on the disk
 //! where they miss its cache and, for [`Ops::fsync`] on trunk, until it has written.
 
-mod acl;
 mod attrs;
 mod clock;
 mod content;

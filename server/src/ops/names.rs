@@ -1,8 +1,9 @@
 //! Finding, making and removing names.
 
 use super::op::Op;
-use super::{Ops, Scope, acl, fault};
+use super::{Ops, Scope, fault};
 use crate::store::{Entry, Inode, Sight};
+use mojavefs::acl;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind};
 use mojavefs::id::Ino;

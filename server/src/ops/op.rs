@@ -4,11 +4,11 @@
 //! *after* it was applied, with the objects' locks still held. So of a reader and a writer that meet, either the writer
 //! finds the reader's report, or the reader finds the writer's version.
 
-use super::acl::{self, Acl};
 use super::{Ops, Scope, fault};
 use crate::limits::{NAME_TRIES_MAX, PARENTS_MAX};
 use crate::store::{Batch, DirStat, Entry, Inode, Order, Reading, Store};
 use crate::touch::{Touch, TouchKey};
+use mojavefs::acl::{self, Acl};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind, Time};
 use mojavefs::id::{Ino, IntervalId};

@@ -1,10 +1,10 @@
 //! Extended attributes, with access control lists among them.
 
 use super::op::Op;
-use super::{Ops, Scope, acl, fault};
-use crate::ops::acl::Acl;
+use super::{Ops, Scope, fault};
 use crate::store::Inode;
 use crate::touch::TouchKey;
+use mojavefs::acl::{self, Acl};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{FileKind, Name};
 use mojavefs::id::Ino;

@@ -2,9 +2,9 @@
 //! version 2): pure functions on their bytes.
 
 /// The attribute that holds a file's access ACL.
-pub(crate) const ACCESS: &[u8] = b"system.posix_acl_access";
+pub const ACCESS: &[u8] = b"system.posix_acl_access";
 /// The attribute that holds the ACL a directory gives to what is created in it.
-pub(crate) const DEFAULT: &[u8] = b"system.posix_acl_default";
+pub const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 4;
@@ -21,7 +21,7 @@ const OTHER: u16 = 0x20;
 
 /// An access control list, valid and in the kernel's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Acl(Vec<Entry>);
+pub struct Acl(Vec<Entry>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
@@ -32,7 +32,7 @@ struct Entry {
 
 impl Acl {
     /// Reads a list; `None` inside for an empty one, which stands for "no list". The error is for people.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Acl>, &'static str> {
+    pub fn parse(bytes: &[u8]) -> Result<Option<Acl>, &'static str> {
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -77,7 +77,7 @@ impl Acl {
     }
 
     /// The bytes of the list.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = VERSION.to_le_bytes().to_vec();
         for entry in &self.0 {
             bytes.extend(entry.tag.to_le_bytes());
@@ -88,15 +88,38 @@ impl Acl {
     }
 
     /// The permission bits that go with the list, and whether they say all that the list says.
-    pub(crate) fn mode(&self) -> (u32, bool) {
+    pub fn mode(&self) -> (u32, bool) {
         let perm = |tag| self.0.iter().find(|e| e.tag == tag).map(|e| u32::from(e.perm));
         let group = perm(MASK).or(perm(GROUP_OBJ)).unwrap_or(0);
         let bits = perm(USER_OBJ).unwrap_or(0) << 6 | group << 3 | perm(OTHER).unwrap_or(0);
         (bits, self.0.iter().all(|e| matches!(e.tag, USER_OBJ | GROUP_OBJ | OTHER)))
     }
 
+    /// Whether the list gives all of `wanted` (bits of a mode, 0 to 7) to `user`, who is in the groups of which `is_in` says so, of a
+    /// file of this owner and group: as the kernel goes through it (`posix_acl_permission`).
+    pub fn allows(&self, user: u32, is_in: impl Fn(u32) -> bool, (owner, group): (u32, u32), wanted: u16) -> bool {
+        let mask = self.0.iter().find(|e| e.tag == MASK).map_or(!0, |e| e.perm);
+        let mut in_a_group = false;
+        for Entry { tag, perm, id } in &self.0 {
+            let gives = perm & wanted == wanted;
+            match *tag {
+                USER_OBJ if user == owner => return gives,
+                USER if user == *id => return gives && mask & wanted == wanted,
+                GROUP_OBJ | GROUP if is_in(if *tag == GROUP { *id } else { group }) => {
+                    in_a_group = true;
+                    if gives {
+                        return mask & wanted == wanted;
+                    }
+                }
+                OTHER => return gives && !in_a_group,
+                _ => {}
+            }
+        }
+        false
+    }
+
     /// What `chmod` to `mode` makes of an access list.
-    pub(crate) fn set_mode(&mut self, mode: u32) {
+    pub fn set_mode(&mut self, mode: u32) {
         let group = self.group_tag();
         for entry in &mut self.0 {
             match entry.tag {
@@ -109,7 +132,7 @@ impl Acl {
     }
 
     /// Turns a directory's default list into the access list of a file created in it with `mode`; returns the file's mode.
-    pub(crate) fn inherit(&mut self, mode: u32) -> u32 {
+    pub fn inherit(&mut self, mode: u32) -> u32 {
         let group = self.group_tag();
         let mut allowed = 0;
         for entry in &mut self.0 {
@@ -194,6 +217,28 @@ mod tests {
     fn a_list_that_says_no_more_than_a_mode_is_known_as_such() {
         assert_eq!(parsed(&SHORT).mode(), (0o640, true));
         assert_eq!(parsed(&LONG).mode(), (0o775, false));
+    }
+
+    #[test]
+    fn a_list_counts_as_in_the_kernel() {
+        let named = [
+            (USER_OBJ, 6, NO_ID),
+            (USER, 4, 30),
+            (GROUP_OBJ, 0, NO_ID),
+            (GROUP, 4, 40),
+            (MASK, 4, NO_ID),
+            (OTHER, 4, NO_ID),
+        ];
+        let reads = |list: &[(u16, u16, u32)], user, group| parsed(list).allows(user, |id| id == group, (10, 20), 4);
+        assert!(reads(&named, 30, 1));
+        assert!(reads(&named, 31, 40));
+        assert!(reads(&named, 31, 1), "everybody else");
+        assert!(!reads(&named, 31, 20), "the file's group");
+        assert!(reads(&named, 10, 1), "the owner");
+        let masked = named.map(|(tag, perm, id)| (tag, if tag == MASK { 1 } else { perm }, id));
+        assert!(!reads(&masked, 30, 1));
+        assert!(!reads(&masked, 31, 40));
+        assert!(reads(&masked, 10, 1), "no mask is before the owner");
     }
 
     #[test]
