@@ -44,7 +44,10 @@ fn mistakes_are_told() {
     says(&["serve", "--listen", &address, &dir("no/such/store")], "there is no directory");
     says(&["keygen", &dir("no/such/key")], "there is no directory");
     says(&["keygen", &dir("file")], "is there already; remove it or name another file");
-    mount_fails(&["--key", &dir("file"), &dir("other"), &dir("elsewhere")], "--key is for tcp: only");
+    let (key, other, elsewhere) = (dir("file"), dir("other"), dir("elsewhere"));
+    for how in [&[][..], &["--foreground"]] {
+        mount_fails(&[how, &["--key", &key, &other, &elsewhere]].concat(), "--key is for tcp: only");
+    }
     assert!(!mount.beside("no").exists() && !mount.beside("other").exists(), "nothing is made by mistake");
     says(&["fsck", &dir("elsewhere")], "is an empty directory");
     says(&["fsck", &dir("no")], "does not exist");

@@ -83,6 +83,10 @@ impl Mount {
             return self.become_daemon(embedded);
         }
         let source = Source::parse(&self.source)?;
+        if self.key.is_some() && !matches!(source, Source::Server(Address::Tcp(_))) {
+            let text = format!("--key is for tcp: only, and {} is none; leave it out", self.source.display());
+            return Err(Fault::new(FaultKind::Invalid, text));
+        }
         let point = self.check_mountpoint(&source)?;
         let new = match source {
             Source::Store(store) => place::look(&store)?.becomes_new(),
@@ -141,10 +145,6 @@ impl Mount {
 
     /// Starts this program again as a daemon and waits until it is ready or has said why not.
     fn start_daemon(&self, point: &Path) -> Result<ExitCode, Fault> {
-        if self.key.is_some() && !self.source.as_encoded_bytes().starts_with(b"tcp:") {
-            let text = format!("--key is for tcp: only, and {} is none; leave it out", self.source.display());
-            return Err(Fault::new(FaultKind::Invalid, text));
-        }
         let me = std::env::current_exe().map_err(host_fault("find this program"))?;
         let log = daemon::runtime_dir().map_err(host_fault("the directory for logs"))?.join("daemon.log");
         let log = OpenOptions::new().create(true).append(true).open(&log).map_err(host_fault(log.display()))?;

@@ -106,8 +106,7 @@ pub(crate) fn raise_descriptors() {
 }
 
 /// Serves until the mount is gone. `ready` is called once the filesystem can be used; if whoever waits for that has gone, it is
-/// taken away again. The [signals](ending_signals) that end
-/// it are blocked in every thread.
+/// taken away again. The [signals](ending_signals) that end it are blocked in every thread.
 pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Result<(), Fault> {
     let fault = |what: &str| {
         let what = what.to_owned();
