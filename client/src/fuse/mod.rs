@@ -1,5 +1,6 @@
 //! Kernel requests <-> operations on a view, and nothing else: the only place that knows fuser.
 
+mod answers;
 mod convert;
 mod serve;
 mod slow;
@@ -9,6 +10,7 @@ pub(crate) use serve::{Kernel, serve};
 
 use crate::limits::{BACKGROUND_REQUESTS_MAX, CACHE_TIME};
 use crate::view::{CONTROL_XATTR, Caller, View};
+use answers::{New, absent};
 use convert::{attr, error, kind_of_mode, set_time};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -16,7 +18,7 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow,
     WriteFlags,
 };
-use mojavefs::error::{Fault, FaultKind};
+use mojavefs::error::FaultKind;
 use mojavefs::file::{Attr, FileKind, SetAttr};
 use mojavefs::id::Ino;
 use mojavefs::limits::{IO_BYTES_MAX, NAME_BYTES_MAX};
@@ -38,84 +40,6 @@ const NO_HANDLE: FileHandle = FileHandle(0);
 struct Fuse {
     view: Arc<View>,
     slow: Slow,
-}
-
-/// What a new file is made from.
-struct New<'a> {
-    kind: FileKind,
-    mode: u32,
-    umask: u32,
-    rdev: u32,
-    target: &'a [u8],
-}
-
-impl Fuse {
-    fn create_file(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, new: New<'_>) -> Result<Attr, Fault> {
-        self.view.give(Request::Create {
-            view: self.view.id(),
-            parent: Ino(parent.0),
-            name: name.as_bytes(),
-            kind: new.kind,
-            mode: new.mode & 0o7777,
-            umask: new.umask,
-            uid: req.uid(),
-            gid: req.gid(),
-            rdev: new.rdev,
-            target: new.target,
-        })
-    }
-
-    /// Something about no file that is the kernel's to cache.
-    fn done(&self, request: Request<'_>, reply: ReplyEmpty) {
-        match self.view.server().done(request) {
-            Ok(()) => reply.ok(),
-            Err(fault) => reply.error(error(&fault)),
-        }
-    }
-
-    /// The same on a thread that may wait for the disk.
-    fn done_slowly(&self, reply: ReplyEmpty, request: impl FnOnce(&View) -> Request<'static> + Send + 'static) {
-        let view = self.view.clone();
-        self.slow.run(move || match view.server().done(request(&view)) {
-            Ok(()) => reply.ok(),
-            Err(fault) => reply.error(error(&fault)),
-        });
-    }
-
-    fn entry(&self, result: Result<Attr, Fault>, reply: ReplyEntry) {
-        match result {
-            Ok(found) => reply.entry(&CACHE_TIME, &attr(&found), GENERATION),
-            Err(fault) => reply.error(error(&fault)),
-        }
-    }
-
-    fn xattr(&self, result: Result<Vec<u8>, Fault>, size: u32, reply: ReplyXattr) {
-        match result {
-            Ok(value) if size == 0 => reply.size(value.len() as u32),
-            Ok(value) if value.len() <= size as usize => reply.data(&value),
-            Ok(_) => reply.error(Errno::ERANGE),
-            Err(fault) => reply.error(error(&fault)),
-        }
-    }
-}
-
-/// A name that is not there, for the kernel to remember.
-fn absent() -> Attr {
-    let time = mojavefs::file::Time::default();
-    Attr {
-        ino: Ino(0),
-        kind: FileKind::Regular,
-        mode: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-    }
 }
 
 impl Filesystem for Fuse {
