@@ -282,6 +282,38 @@ fn a_search_finds_its_way_by_failing() {
     mount.check();
 }
 
+const RULES: &str = "\
+app 1: main lib
+    cat main lib > app
+main 4:
+    echo dear >> tried; echo main from source > main
+main 2: cache
+    cat cache/main > main
+cache 1:
+    mkdir cache; echo main from the cache > cache/main
+lib 1: app
+    echo a ring > lib
+lib 1: cache
+    echo started > lib; cp cache/lib lib
+lib 3:
+    echo lib from source > lib
+";
+
+#[test]
+fn a_search_for_the_cheapest_way_leaves_only_that() {
+    let mount = Mount::new();
+    let program = Path::new(SPECRUN).with_file_name("examples").join("cheapest");
+    mount.write("rules", RULES);
+    let output = specrun(&mount, &[], &program, &["rules", "app"]);
+    assert_eq!(text(&output.stdout), "made app for 7\n", "{}", text(&output.stderr));
+    assert_eq!(mount.read("app"), "main from the cache\nlib from source\n");
+    assert_eq!(mount.read("cache/main"), "main from the cache\n");
+    assert!(!mount.exists("tried"), "a dearer way has left something");
+    let output = specrun(&mount, &[], &program, &["rules", "nothing"]);
+    assert_eq!(text(&output.stderr).lines().next(), Some("cheapest: there is no way to make nothing"));
+    mount.check();
+}
+
 #[test]
 fn a_grid_computation_survives_the_death_of_one_of_its_processes_to_the_last_bit() {
     let mount = Mount::new();
