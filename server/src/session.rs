@@ -140,8 +140,8 @@ impl Session {
         self.shared.close_view(&open.view);
         if let Some(outermost) = open.view.entered().first().filter(|_| open.view.whose == Whose::Process) {
             return match self.shared.coordinator.spec_of(*outermost) {
-                Some(spec) => self.abandon(spec),
-                None => Ok(()),
+                Some(spec) if !self.shared.coordinator.has_voted(spec) => self.abandon(spec),
+                _ => Ok(()),
             };
         }
         let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
@@ -227,6 +227,7 @@ impl Session {
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         for _ in 0..OPERATION_TRIES_MAX {
+            let entered = view.spec();
             let result = self.shared.coordinator.undisturbed(|| {
                 let scope = view.scope();
                 match scope.is_over() {
@@ -239,6 +240,12 @@ impl Session {
             if view.moves() && view.scope().is_over() {
                 self.shared.let_it_be_told();
                 view.wait_back(GO_BACK_TIME_MAX);
+            }
+            let is_stale = result.as_ref().is_err_and(|fault| fault.kind == FaultKind::Stale);
+            if is_stale && entered.is_some_and(|spec| self.shared.coordinator.is_kept(spec)) && !view.scope().is_over()
+            {
+                // It was committed meanwhile, and the view was led out of it.
+                continue;
             }
             match (result, view.context(), view.whose.unsupervised()) {
                 (Err(fault), Some(context), _) if fault.kind == FaultKind::Again => {

@@ -128,6 +128,11 @@ impl View {
         self.shows.read().last().and_then(|shown| shown.context)
     }
 
+    /// The speculation with which it was entered; none where it shows what it was opened for.
+    pub(crate) fn spec(&self) -> Option<SpecId> {
+        self.shows.read().last().and_then(|shown| shown.spec)
+    }
+
     /// The context that it was opened for: a job's view shows the job's last leg.
     pub(crate) fn base(&self) -> Option<ContextId> {
         self.shows.read().first().and_then(|shown| shown.context)

@@ -11,7 +11,7 @@ use crate::view::{Manners, Role, View};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::wire::control::Start;
-use mojavefs::wire::{ConnectionExt, JobInfo, OnRead, Request, ViewKind};
+use mojavefs::wire::{ConnectionExt, JobInfo, Notice, NoticeSink, OnRead, Outcome, Request, SpecState, ViewKind};
 use nix::unistd::geteuid;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -135,6 +135,18 @@ impl Lease {
             && let Some(at) = entered.iter().position(|known| *known == spec)
         {
             entered.truncate(at);
+        }
+    }
+
+    /// The process has voted, and may have gone on meanwhile: if the vote can't stand, it is told like what others undo.
+    pub(super) fn voted(&mut self, daemon: &Daemon, spec: SpecId, vote: &Result<Outcome, Fault>) {
+        let state = match vote {
+            Ok(outcome) if outcome.conflicts.is_empty() => return self.decided(spec),
+            Ok(_) => SpecState::Held,
+            Err(_) => SpecState::Aborted,
+        };
+        if self.is_process() {
+            daemon.notices.deliver(Notice::Decided { view: self.view(), spec, state, why: None });
         }
     }
 

@@ -12,7 +12,7 @@ use crate::notify::News;
 use crate::speech::{Repeated, shortened};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
-use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::wire::control::{Answer, Ask, WATCHED_CONFLICT};
 use mojavefs::wire::{Connection, ConnectionExt, Reply, Request, SpecState};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -164,11 +164,11 @@ fn respond(
             if !lease.as_ref().is_some_and(|lease| lease.owns(spec)) {
                 refuse_running(&**server, uid, spec)?;
             }
-            let outcome = server.outcome(Request::Commit { spec, uid, resolutions })?;
-            if let Some(lease) = lease.as_mut().filter(|_| outcome.conflicts.is_empty()) {
-                lease.decided(spec);
+            let voted = server.outcome(Request::Commit { spec, uid, resolutions });
+            if let Some(lease) = lease {
+                lease.voted(daemon, spec, &voted);
             }
-            Answer::Outcome(outcome)
+            Answer::Outcome(voted?)
         }
         Ask::Abort { spec } => {
             let outcome = server.outcome(Request::Abort { spec, uid, back: None })?;
@@ -288,15 +288,18 @@ fn probe_on_demand(daemon: &Arc<Daemon>, caller: &Caller, view: ViewId, voice: &
     Ok(())
 }
 
-/// What others undo of a process's is told on this connection: the speculations' numbers, 8 bytes each, which a signal
-/// handler can read.
+/// What others undo of a process's, and what of its votes can't stand, is told on this connection: the speculations' numbers,
+/// 8 bytes each, which a signal handler can read.
 fn watch(daemon: &Daemon, caller: &Caller, view: ViewId, voice: &Arc<Voice>) -> Result<(), Fault> {
     if daemon.processes.lock().get(&view).is_none_or(|uid| caller.uid != 0 && *uid != caller.uid) {
         return Err(Fault::new(FaultKind::AccessDenied, format!("view {view} is no process's of this user")));
     }
     let voice = voice.clone();
     let tell = move |news| match news {
-        News::Decided(spec, SpecState::Aborted, _) => drop(voice.say(spec.0.to_le_bytes().to_vec())),
+        News::Decided(spec, state @ (SpecState::Aborted | SpecState::Held), _) => {
+            let conflict = if state == SpecState::Held { WATCHED_CONFLICT } else { 0 };
+            let _ = voice.say((spec.0 | conflict).to_le_bytes().to_vec());
+        }
         News::Decided(..) => {}
         // As if this process had gone with the server.
         News::Lost(_) => voice.hang_up(),

@@ -31,7 +31,7 @@ fn run(file: &str, text: &str, token: Option<&String>) -> io::Result<ExitCode> {
         return Err(io::Error::other(mojave::abort(id, Code::FAILED)));
     }
     mojave::commit(id).map_err(io::Error::other)?;
-    mojave::barrier()?;
+    mojave::barrier(None)?;
     println!("final");
     Ok(ExitCode::SUCCESS)
 }

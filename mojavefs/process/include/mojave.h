@@ -23,6 +23,8 @@ int speculate(void);
 
 /* Votes to commit. What was done becomes part of the speculation around it, or of the process. Any order: one inside of
  * which others are open is committed when these are, and open again if one of them is aborted.
+ * The vote is not waited for: spec_barrier() says when what was done is final. If it can't be, the process goes back to the
+ * entry, from wherever it is by then. The next speculate(), exec() and exit() wait for it.
  * 0, or -1 and errno: ENOENT (no such speculation), EALREADY (it is aborted). Committing twice is harmless. */
 int spec_commit(int id);
 
@@ -63,8 +65,9 @@ int spec_share(char *token, size_t size);
 /* Enters a speculation that owns the other's beside itself. Returns as speculate() does. */
 int spec_own(const char *token);
 
-/* Returns 0 when nothing that this process did can be undone any more; output to the world belongs behind it. -1 and EDEADLK
- * inside a speculation of its own or its job's: that is decided later. timeout_ms is not needed yet: nothing else waits. */
+/* Returns 0 when nothing that this process did can be undone any more; output to the world belongs behind it. -1 and errno:
+ * EDEADLK inside a speculation of its own or its job's, which is decided later; ETIMEDOUT after timeout_ms (negative: it waits
+ * as long as it takes). */
 int spec_barrier(int timeout_ms);
 
 /* Why the last speculate() failed or, on the abort branch, why it was aborted, for people; "" if there is nothing to say. */

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::files;
+use crate::level;
 use crate::limits::{
     CHECKPOINT_STACK_BYTES, DECIDED_KEPT_MAX, LEVELS_MAX, LIBRARY_STACK_BYTES, OWN_DESCRIPTORS_FROM,
     OWN_DESCRIPTORS_MAX, WORDS_BYTES_MAX,
@@ -12,6 +13,7 @@ use crate::record::Record;
 use crate::restore::Scratch;
 use crate::sys::{self, Action, Mask, Registers};
 use crate::text::Text;
+use crate::vote::Asked;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -107,6 +109,11 @@ pub(crate) struct Arena {
     pub(crate) owner: i32,
     /// How many levels are open.
     pub(crate) depth: usize,
+    /// The outermost level was voted for, and what comes of it is not known yet: it is no open level any more, but its
+    /// checkpoint is there.
+    pub(crate) awaits: bool,
+    /// What the daemon was asked about it and has not answered yet.
+    pub(crate) asked: Asked,
     pub(crate) last_id: i32,
     /// Where descriptors of the library's are put, out of the way of programs that count on the lowest numbers.
     pub(crate) own_from: usize,
@@ -175,8 +182,11 @@ pub(crate) fn ensure() -> sys::Result<&'static mut Arena> {
     }
     static HANDLERS: std::sync::Once = std::sync::Once::new();
     HANDLERS.call_once(|| {
-        // SAFETY: the handlers may run around any fork.
-        unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
+        // SAFETY: the handlers may run around any fork, and when the program is done.
+        unsafe {
+            libc::pthread_atfork(Some(before_fork), None, Some(in_child));
+            libc::atexit(at_end);
+        }
     });
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let at = sys::map(0, size_of::<Arena>(), libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)?;
@@ -215,10 +225,15 @@ pub(crate) fn of_checkpoint() -> Option<Life> {
     Some(Life { owner: arena.owner, ends: arena.life, own: arena.own, own_count: arena.own_count })
 }
 
+/// A program that has voted and is done learns whether its vote counts: if it does not, it is not done.
+extern "C" fn at_end() {
+    level::finish(None);
+}
+
 extern "C" fn before_fork() {
     if let Some(arena) = existing() {
-        let depth = arena.depth;
-        arena.levels[..depth].iter_mut().for_each(|level| level.forked = true);
+        let count = arena.undecided().len();
+        arena.levels[..count].iter_mut().for_each(|level| level.forked = true);
     }
 }
 
@@ -260,6 +275,17 @@ impl Arena {
         &self.levels[..self.depth]
     }
 
+    /// These, and the one whose vote is not known to count.
+    pub(crate) fn undecided(&self) -> &[Level] {
+        &self.levels[..self.depth.max(usize::from(self.awaits))]
+    }
+
+    /// The level whose vote is not known to count is one to go back to again.
+    pub(crate) fn reopen(&mut self) {
+        self.depth = self.undecided().len();
+        self.awaits = false;
+    }
+
     pub(crate) fn is_own(&self, fd: i32) -> bool {
         self.life.contains(&fd) || self.own[..self.own_count].contains(&fd)
     }
@@ -294,7 +320,7 @@ impl Arena {
 
     /// How a speculation stands; nothing if it is not known (any more).
     pub(crate) fn outcome(&self, id: i32) -> Option<Outcome> {
-        if self.open().iter().any(|level| level.id == id) {
+        if self.undecided().iter().any(|level| level.id == id) {
             return Some(Outcome::Undecided);
         }
         let known = &self.decided[..self.decided_count.min(DECIDED_KEPT_MAX)];

@@ -8,6 +8,7 @@ use crate::arena::{self, Outcome};
 use crate::level::{self, Entered, Refusal};
 use crate::share::{self, NoToken, Token};
 use crate::sys::{self, Errno};
+use std::time::Duration;
 
 fn set_errno(errno: i32) {
     // SAFETY: the address of this thread's errno.
@@ -98,7 +99,7 @@ pub extern "C" fn spec_code() -> i32 {
 /// `int spec_outcome(int id)`
 #[unsafe(no_mangle)]
 pub extern "C" fn spec_outcome(id: i32) -> i32 {
-    match arena::existing().and_then(|arena| arena.outcome(id)) {
+    match level::outcome(id) {
         Some(Outcome::Undecided) => 0,
         Some(Outcome::Committed) => 1,
         Some(Outcome::Aborted) => 2,
@@ -149,9 +150,8 @@ pub unsafe extern "C" fn spec_own(token: *const libc::c_char) -> i32 {
 
 /// `int spec_barrier(int timeout_ms)`
 #[unsafe(no_mangle)]
-pub extern "C" fn spec_barrier(_timeout_ms: i32) -> i32 {
-    // Where a wait is no error nothing is left to wait for: a vote returns when it is final.
-    match level::barrier() {
+pub extern "C" fn spec_barrier(timeout_ms: i32) -> i32 {
+    match level::barrier(u64::try_from(timeout_ms).ok().map(Duration::from_millis)) {
         Ok(()) => 0,
         Err(Errno(errno)) => {
             set_errno(errno);

@@ -18,6 +18,7 @@ static PROGRAM: AtomicI32 = AtomicI32::new(0);
 /// Runs a program instead of this one, by `exec`, which returns only if that fails. In an open level it does so in a child,
 /// and this process ends as the child does.
 pub(crate) fn instead(exec: impl Fn() -> Errno) -> Errno {
+    level::finish(None);
     match arena::existing().is_some_and(|arena| arena.depth > 0) && files::attached() {
         true => in_a_level_of_its_own(exec),
         false => exec(),

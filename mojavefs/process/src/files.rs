@@ -8,9 +8,10 @@
 use crate::arena::{self, Arena};
 use crate::level;
 use crate::sys::{self, Mask};
+use crate::vote;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::{Answer, Ask, Start};
+use mojavefs::wire::control::{Answer, Ask, Start, WATCHED_CONFLICT};
 use mojavefs::wire::{Outcome, SpecState};
 use mojavefs_place::control::{ask, unexpected};
 use mojavefs_place::find::Filesystem;
@@ -32,8 +33,8 @@ pub(crate) const CONFLICT: i32 = 254;
 pub(crate) const SIGNAL: i32 = libc::SIGURG;
 
 /// The connection to the daemon, once there is a view.
-struct Files {
-    stream: UnixStream,
+pub(crate) struct Files {
+    pub(crate) stream: UnixStream,
 }
 
 static FILES: Mutex<Option<Files>> = Mutex::new(None);
@@ -56,7 +57,7 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> Refused {
     move |error| Refused(format!("{what}: {error}"))
 }
 
-fn with<T>(then: impl FnOnce(&Files) -> T) -> Option<T> {
+pub(crate) fn with<T>(then: impl FnOnce(&Files) -> T) -> Option<T> {
     let files = FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     files.as_ref().map(then)
 }
@@ -156,19 +157,20 @@ const F_SETSIG: i32 = 10;
 /// Others have undone something: if it was a level of this process, it goes back to where it entered that.
 extern "C" fn hear(_signal: i32) {
     let Some(arena) = arena::existing() else { return };
-    let mut outermost: Option<usize> = None;
+    let mut outermost: Option<(usize, i32)> = None;
     let mut number = [0u8; 8];
     while let Ok(8) = sys::read(arena.watch, &mut number) {
-        let spec = u64::from_le_bytes(number);
-        let found = arena.open().iter().position(|level| level.spec == spec);
-        outermost = match (outermost, found) {
+        let number = u64::from_le_bytes(number);
+        let code = if number & WATCHED_CONFLICT == 0 { FELL } else { CONFLICT };
+        let found = arena.undecided().iter().position(|level| level.spec == number & !WATCHED_CONFLICT);
+        outermost = match (outermost, found.map(|at| (at, code))) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
     }
-    if let Some(at) = outermost {
+    if let Some((at, code)) = outermost {
         // The program was interrupted anywhere: nothing is said to the daemon before memory is put back.
-        level::fall(arena, at)
+        level::fall(arena, at, code)
     }
 }
 
@@ -180,8 +182,11 @@ pub(crate) fn forget() {
 }
 
 /// Asks the daemon, if there is a view.
-fn said(question: &Ask) -> Option<Result<Answer, Fault>> {
-    with(|files| ask(&files.stream, question, None).map(|(answer, _)| answer))
+pub(crate) fn said(question: &Ask) -> Option<Result<Answer, Fault>> {
+    with(|files| {
+        vote::forget_asked(&files.stream)?;
+        ask(&files.stream, question, None).map(|(answer, _)| answer)
+    })
 }
 
 /// Tells the server that a level is entered; the number that the speculation has there, if there is a view.
@@ -266,18 +271,14 @@ pub(crate) fn undo(mask: Mask, spec: u64) {
 /// Where `specrun` says which speculation its command runs in.
 const SPEC_VARIABLE: &str = "MOJAVEFS_SPEC";
 
-/// Waits until the job that the process is part of, if it is, can't be undone any more. Its own job's decision comes after
-/// its end: to wait for that is an error, unless it is decided already.
-pub(crate) fn barrier() -> sys::Result<()> {
-    match std::env::var_os(SPEC_VARIABLE) {
-        // What a process without a job did outside of its levels is final, and a vote returns when it is.
-        None => Ok(()),
-        Some(_) => Err(sys::Errno(libc::EDEADLK)),
-    }
+/// Whether the process's outermost levels are decided by themselves: those of a job's processes are with the job, after their
+/// end.
+pub(crate) fn decides_alone() -> bool {
+    std::env::var_os(SPEC_VARIABLE).is_none()
 }
 
 /// Files that are mapped belong to the level in which they are written: what the kernel holds is written out before it ends.
-fn drain() -> Result<(), Refused> {
+pub(crate) fn drain() -> Result<(), Refused> {
     let unwritten = |arena: &mut Arena| attached() && arena.look_at_shared().map_or(true, |shared| shared.unwritten);
     match arena::existing().is_some_and(unwritten) {
         true => Err(Refused("what was written to mapped files can't be written out".to_owned())),

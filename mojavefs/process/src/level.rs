@@ -8,10 +8,14 @@ use crate::limits::{DYING_MAX, LEVELS_MAX};
 use crate::record::{self, Descriptor};
 use crate::restore;
 use crate::sys::{self, Errno, Mask};
+use crate::vote;
 use mojavefs::id::SpecId;
+use std::time::{Duration, Instant};
 
 /// Said of a speculation that others have undone.
 const FELL_WITH: &str = "somebody else has undone it, or what it depended on";
+/// Said of one that can't be committed.
+const IN_CONFLICT: &str = "somebody else has changed what it changed";
 
 /// Every signal.
 const ALL: Mask = !0;
@@ -45,6 +49,7 @@ pub(crate) enum Refusal {
 /// another's that it becomes a further owner of.
 pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
     let arena = arena::ensure()?;
+    settle(arena, None);
     arena.say(format_args!(""));
     arena.reap_dying(|_| false);
     if arena.dying_count > DYING_MAX {
@@ -175,11 +180,52 @@ extern "C" fn sleep(level: *mut u8) -> ! {
     sys::exit(0)
 }
 
+/// Waits until it is known what comes of the last vote, until the deadline. False: it is not known yet. If the vote can't
+/// stand, the process goes back to where it entered the level.
+pub(crate) fn settle(arena: &mut Arena, deadline: Option<Instant>) -> bool {
+    while arena.awaits {
+        block_signals(arena);
+        let vote = vote::verdict(arena, deadline);
+        let Some(vote) = vote else {
+            sys::set_mask(arena.mask);
+            return false;
+        };
+        if !matches!(vote, Vote::Cast) {
+            arena.reopen();
+        }
+        counted(arena, 0, vote);
+        arena.awaits = false;
+        sys::set_mask(arena.mask);
+    }
+    true
+}
+
+/// The vote for a level counts: it is no more. Or it does not: the process goes back to its entry.
+fn counted(arena: &mut Arena, level: usize, vote: Vote) {
+    match vote {
+        Vote::Cast => {
+            arena.end_checkpoint(level);
+            arena.decide(arena.levels[level].id, true);
+        }
+        Vote::Conflict => {
+            arena.say(format_args!("{IN_CONFLICT}"));
+            roll_back(arena, level, files::CONFLICT, false)
+        }
+        Vote::Fell => {
+            arena.say(format_args!("{FELL_WITH}"));
+            roll_back(arena, level, files::FELL, false)
+        }
+    }
+}
+
 fn find(arena: &Arena, id: i32, committed: bool) -> Result<Option<usize>, Refusal> {
     if let Some(at) = arena.open().iter().position(|level| level.id == id) {
         return Ok(Some(at));
     }
     match arena.outcome(id) {
+        // Voted for, which is not taken back.
+        Some(Outcome::Undecided) if committed => Ok(None),
+        Some(Outcome::Undecided) => Err(Refusal::Decided(Outcome::Committed)),
         Some(outcome) if (outcome == Outcome::Committed) == committed => Ok(None),
         Some(outcome) => Err(Refusal::Decided(outcome)),
         None => Err(Refusal::Unknown),
@@ -198,33 +244,32 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
     block_signals(arena);
     while arena.depth > 0 && arena.levels[arena.depth - 1].voted_at != 0 {
         let top = arena.depth - 1;
-        let (id, spec) = (arena.levels[top].id, arena.levels[top].spec);
-        if spec != 0 {
-            match files::vote(arena.mask, spec) {
-                Vote::Cast => {}
-                Vote::Conflict => {
-                    arena.say(format_args!("somebody else has changed what it changed"));
-                    roll_back(arena, top, files::CONFLICT, false)
-                }
-                Vote::Fell => {
-                    arena.say(format_args!("{FELL_WITH}"));
-                    roll_back(arena, top, files::FELL, false)
-                }
+        match arena.levels[top].spec {
+            0 => counted(arena, top, Vote::Cast),
+            spec if top == 0 && files::decides_alone() => match vote::cast(arena, spec) {
+                Ok(()) => arena.awaits = true,
+                Err(vote) => counted(arena, top, vote),
+            },
+            spec => {
+                let vote = files::vote(arena.mask, spec);
+                counted(arena, top, vote);
             }
         }
-        arena.end_checkpoint(top);
         arena.depth = top;
-        arena.decide(id, true);
     }
     sys::set_mask(arena.mask);
     Ok(())
 }
 
-/// Goes back to a level that others have undone, from wherever the program is.
-pub(crate) fn fall(arena: &mut Arena, level: usize) -> ! {
+/// Goes back to a level that others have undone, or that is in conflict, from wherever the program is.
+pub(crate) fn fall(arena: &mut Arena, level: usize, code: i32) -> ! {
     sys::set_mask(ALL);
-    arena.say(format_args!("{FELL_WITH}"));
-    restore::go_back(arena, Jump { level, code: files::FELL, retry: false, fell: true })
+    arena.reopen();
+    match code {
+        files::CONFLICT => arena.say(format_args!("{IN_CONFLICT}")),
+        _ => arena.say(format_args!("{FELL_WITH}")),
+    }
+    restore::go_back(arena, Jump { level, code, retry: false, fell: true })
 }
 
 /// Undoes a level and goes back to it. Signals are blocked.
@@ -269,12 +314,28 @@ pub(crate) fn shared() -> Option<u64> {
     arena::existing()?.open().last().map(|level| level.spec).filter(|spec| *spec != 0)
 }
 
-/// Waits until nothing that the process has done can be undone any more.
-pub(crate) fn barrier() -> sys::Result<()> {
-    if current().is_some() {
+/// Waits until nothing that the process has done can be undone any more, no longer than that if it is said.
+pub(crate) fn barrier(limit: Option<Duration>) -> sys::Result<()> {
+    if current().is_some() || !files::decides_alone() {
         return Err(Errno(libc::EDEADLK));
     }
-    files::barrier()
+    match finish(limit) {
+        true => Ok(()),
+        false => Err(Errno(libc::ETIMEDOUT)),
+    }
+}
+
+/// Waits until it is known what comes of the last vote.
+pub(crate) fn finish(limit: Option<Duration>) -> bool {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    arena::existing().is_none_or(|arena| settle(arena, deadline))
+}
+
+/// How a speculation of this process stands, as far as that is known.
+pub(crate) fn outcome(id: i32) -> Option<Outcome> {
+    let arena = arena::existing()?;
+    settle(arena, Some(Instant::now()));
+    arena.outcome(id)
 }
 
 /// The code of the retry by which the innermost speculation was entered; 0 at first.

@@ -33,6 +33,7 @@ mod restore;
 mod share;
 mod sys;
 mod text;
+mod vote;
 
 pub use arena::Outcome;
 use level::{Entered, Refusal};
@@ -150,6 +151,9 @@ fn entered(returned: sys::Result<Entered>) -> io::Result<Branch> {
 /// Votes to commit: what was done becomes part of the speculation around it, or of the process. Speculations may be committed
 /// in any order; one inside of which others are open is committed when these are, and open again if one of them is aborted.
 ///
+/// The vote is not waited for: [`barrier`] says when what it was cast for is final. If that can't be, the process goes back to
+/// the entry from wherever it is by then. The next entry, and the process's end, wait for it.
+///
 /// # Errors
 /// If it is aborted, or not known. Committing twice is harmless.
 pub fn commit(id: Id) -> Result<(), DecisionError> {
@@ -187,7 +191,7 @@ pub fn retried() -> Option<Code> {
 
 /// How a speculation of this process stands; nothing if it is not known, or was decided long ago.
 pub fn outcome(id: Id) -> Option<Outcome> {
-    arena::existing().and_then(|arena| arena.outcome(id.0))
+    level::outcome(id.0)
 }
 
 /// A speculation, for the closure that runs in it.
@@ -213,7 +217,8 @@ impl Speculation {
     }
 }
 
-/// Runs a closure in a speculation: what it did is kept if it succeeds, and never happened if it fails or panics.
+/// Runs a closure in a speculation: what it did is kept if it succeeds, and never happened if it fails or panics. Where nothing
+/// is around it, it is final when this returns.
 ///
 /// # Errors
 /// [`Aborted::Code`] if it failed, [`Aborted::Refused`] if it was never run (see [`enter`]).
@@ -227,7 +232,12 @@ pub fn speculate<T>(run: impl FnOnce(&Speculation) -> Result<T, Code>) -> Result
     let code = match catch_unwind(AssertUnwindSafe(|| run(&speculation))) {
         Ok(Ok(done)) => {
             return match commit(id) {
-                Ok(()) => Ok(done),
+                Ok(()) => {
+                    if depth() == 0 {
+                        level::finish(None);
+                    }
+                    Ok(done)
+                }
                 Err(error) => Err(Aborted::Refused(io::Error::other(error))),
             };
         }

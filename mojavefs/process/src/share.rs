@@ -5,6 +5,7 @@ use mojavefs::id::SpecId;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Names a speculation to other processes: as text, it goes wherever text goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,13 +54,13 @@ pub fn own(token: Token) -> io::Result<Branch> {
     entered(level::speculate(Some(token.0)))
 }
 
-/// Returns when nothing that this process did can be undone any more: output to the world belongs behind it. That is so as
-/// soon as it is in no speculation, because a [`commit`](crate::commit) returns when it is final.
+/// Returns when nothing that this process did can be undone any more: output to the world belongs behind it. Waits no longer
+/// than `limit`, if there is one.
 ///
 /// # Errors
-/// `Deadlock` inside a speculation of its own or its job's: that is decided later.
-pub fn barrier() -> io::Result<()> {
-    level::barrier().map_err(|crate::sys::Errno(errno)| io::Error::from_raw_os_error(errno))
+/// `Deadlock` inside a speculation of its own or its job's: that is decided later. `TimedOut` at the limit.
+pub fn barrier(limit: Option<Duration>) -> io::Result<()> {
+    level::barrier(limit).map_err(|crate::sys::Errno(errno)| io::Error::from_raw_os_error(errno))
 }
 
 #[cfg(test)]

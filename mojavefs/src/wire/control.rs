@@ -6,6 +6,10 @@ use crate::error::Fault;
 use crate::id::{SpecId, ViewId};
 use serde::{Deserialize, Serialize};
 
+/// The bit that says of a number on a watch (see [`Ask::Watch`]) that the speculation can't be committed as it is: somebody
+/// else changed what it changed.
+pub const WATCHED_CONFLICT: u64 = 1 << 63;
+
 /// What a new view of a job or shell shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
@@ -159,7 +163,8 @@ pub enum Ask {
         /// The job's speculation.
         spec: SpecId,
     },
-    /// From now on this connection, which is another one, is told what others decide about a process's view.
+    /// From now on this connection, which is another one, is told what others undo of a process's view, and which of its votes
+    /// can't stand: the speculation's number, 8 bytes, little-endian, in the latter case with [`WATCHED_CONFLICT`].
     Watch {
         /// The view.
         view: ViewId,

@@ -1,61 +1,10 @@
 //! The daemon hangs, or is gone, while a process speculates.
 
-use crate::harness::programs::{SUBJECTS, compiled};
-use crate::harness::{Mount, SPECRUN, until};
+use super::waiter::Waiter;
+use crate::harness::{Mount, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
-/// A process that speculates when it is told to.
-struct Waiter {
-    specrun: Child,
-    pid: Pid,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Waiter {
-    fn start(mount: &Mount) -> Self {
-        let program = compiled(mount, SUBJECTS, "waiter");
-        let mut specrun = Command::new(SPECRUN);
-        specrun.args(["--no-speculation", "--"]).arg(&program).current_dir(mount.path());
-        let mut specrun = specrun.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("specrun runs");
-        let children = format!("/proc/{0}/task/{0}/children", specrun.id());
-        let orders = specrun.stdin.take().expect("its input");
-        let mut answers = BufReader::new(specrun.stdout.take().expect("its output"));
-        assert_eq!(line(&mut answers), "ready");
-        let pid = fs::read_to_string(children).expect("its children").trim().parse().expect("one child");
-        Waiter { specrun, pid: Pid::from_raw(pid), orders, answers }
-    }
-
-    fn order(&mut self, order: &str) {
-        self.orders.write_all(order.as_bytes()).expect("it takes orders");
-    }
-
-    fn answer(&mut self) -> String {
-        line(&mut self.answers)
-    }
-
-    /// Until it waits for a message on a socket.
-    fn waits(&self) {
-        let call = format!("{} ", nix::libc::SYS_recvmsg);
-        let path = format!("/proc/{}/syscall", self.pid);
-        until("it waits for the daemon", || fs::read_to_string(&path).is_ok_and(|now| now.starts_with(&call)));
-    }
-
-    fn code(mut self) -> Option<i32> {
-        drop(self.orders);
-        self.specrun.wait().expect("it ends").code()
-    }
-}
-
-fn line(from: &mut impl BufRead) -> String {
-    let mut text = String::new();
-    from.read_line(&mut text).expect("text");
-    text.trim_end().to_owned()
-}
 
 /// A daemon that is stopped; it goes on when this is dropped.
 struct Stopped(Pid);
@@ -85,16 +34,26 @@ fn a_daemon_that_hangs_is_waited_for() {
     require_root!();
     let mount = Mount::new();
     let mut waiter = Waiter::start(&mount);
-    for (order, answer) in [("s", "s 0"), ("c", "c 0")] {
-        let stopped = Stopped::new(mount.daemon());
-        // Nothing is asked, nothing is waited for.
-        waiter.order("b");
-        assert_eq!(waiter.answer(), if order == "s" { "b 0" } else { "b -1" });
-        waiter.order(order);
-        waiter.waits();
-        drop(stopped);
-        assert_eq!(waiter.answer(), answer);
-    }
+    let stopped = Stopped::new(mount.daemon());
+    // Nothing is asked, nothing is waited for.
+    assert_eq!(waiter.does("b"), "b 0");
+    waiter.order("s");
+    waiter.waits();
+    drop(stopped);
+    assert_eq!(waiter.answer(), "s 0");
+    let stopped = Stopped::new(mount.daemon());
+    assert_eq!(waiter.does("c"), "c 0");
+    assert_eq!(waiter.does("b"), "b -1 Connection timed out");
+    waiter.order("s");
+    waiter.waits();
+    drop(stopped);
+    assert_eq!(waiter.answer(), "s 0");
+    let stopped = Stopped::new(mount.daemon());
+    assert_eq!(waiter.does("c"), "c 0");
+    waiter.order("B");
+    waiter.waits();
+    drop(stopped);
+    assert_eq!(waiter.answer(), "B 0");
     assert_eq!(waiter.code(), Some(0));
     mount.check();
 }
@@ -127,8 +86,8 @@ fn without_its_daemon_no_process_speculates_and_what_is_open_can_not_be_committe
     let said = outside.answer();
     assert!(said.starts_with("s -1 ") && said.contains("daemon"), "{said}");
     assert_eq!(outside.code(), Some(0));
-    inside.order("c");
-    assert_eq!(inside.answer(), "");
+    inside.order("cB");
+    while inside.answer().starts_with("c 0") {}
     assert_eq!(inside.code(), Some(128 + Signal::SIGABRT as i32));
     mount.fsck();
     mount.mount();

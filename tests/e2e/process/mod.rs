@@ -5,6 +5,8 @@ mod exec;
 mod leaks;
 mod random;
 mod together;
+mod votes;
+mod waiter;
 
 use crate::harness::programs::{EXAMPLES, SUBJECTS, compiled, compiled_with_it_inside, with_python_package};
 use crate::harness::{Mount, SPECRUN, text, until};

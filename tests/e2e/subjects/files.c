@@ -62,7 +62,25 @@ static void kept(void) {
     int id = spec_current();
     put("a", "kept");
     spec_commit(id);
-    REQUIRE(spec_outcome(id) == SPEC_COMMITTED && spec_depth() == 0 && is("a", "kept"));
+    REQUIRE(spec_depth() == 0 && is("a", "kept"));
+    /* A job is decided later. */
+    REQUIRE(spec_barrier(-1) == 0 || errno == EDEADLK);
+    REQUIRE(spec_outcome(id) == SPEC_COMMITTED && spec_commit(id) == 0 && is("a", "kept"));
+}
+
+/* Goes on while a vote is on its way, and is refused nothing. */
+static void gone_on(void) {
+    char text[16];
+    for (int round = 0; round < 200; round++) {
+        snprintf(text, sizeof text, "%d", round);
+        REQUIRE(enter() == 0);
+        put("voted", text);
+        spec_commit(spec_current());
+        REQUIRE(is("voted", text));
+        put("later", text);
+        REQUIRE(mkdir("dir", 0755) == 0 && rename("later", "dir/later") == 0 && is("dir/later", text));
+        REQUIRE(unlink("dir/later") == 0 && rmdir("dir") == 0);
+    }
 }
 
 static void nested(void) {
@@ -289,6 +307,7 @@ int main(int argc, char **argv) {
         offsets();
         of_children();
         many(300);
+        gone_on();
         return 0;
     }
     if (strcmp(what, "deep") == 0) {
@@ -347,6 +366,14 @@ int main(int argc, char **argv) {
         if (enter() == 0) {
             put("before", "2");
             put("inside", "1");
+            raise(9);
+        }
+    }
+    if (strcmp(what, "vote") == 0) {
+        /* Votes, and dies before it can know what came of it. */
+        if (enter() == 0) {
+            put("inside", "1");
+            spec_commit(spec_current());
             raise(9);
         }
     }

@@ -88,10 +88,11 @@ def own(token):
     return _entered(_library.spec_own(token.encode()))
 
 
-def barrier():
+def barrier(timeout=None):
     """Returns when nothing that this process did can be undone any more: output to the world belongs behind it. Raises
-    `OSError` (`EDEADLK`) inside a speculation of its own or its job's: that is decided later."""
-    if _library.spec_barrier(-1) != 0:
+    `OSError` (`EDEADLK`) inside a speculation of its own or its job's: that is decided later; and `TimeoutError` after so many
+    seconds."""
+    if _library.spec_barrier(-1 if timeout is None else max(0, int(timeout * 1000))) != 0:
         errno = ctypes.get_errno()
         raise OSError(errno, f"barrier: {os.strerror(errno)}")
 
@@ -106,7 +107,7 @@ def execvp(file, args):
 
 
 def commit(number=None):
-    """Commits a speculation, the innermost one if none is named."""
+    """Votes to commit a speculation, the innermost one if none is named. `barrier()` says when it is final."""
     number = current() if number is None else number
     if _library.spec_commit(number) != 0:
         _decided("commit", number)
@@ -166,6 +167,9 @@ class speculation:
     def __exit__(self, kind, value, trace):
         if kind is None:
             commit(self.number)
+            if depth() == 0:
+                # What follows the block follows what it did.
+                _library.spec_barrier(-1)
         else:
             abort(RAISED, self.number, "".join(traceback.format_exception_only(kind, value)).strip())
         return False

@@ -1,0 +1,114 @@
+//! A vote for a level that nothing is around: cast without waiting for what comes of it.
+//!
+//! Until that is known the level's checkpoint is kept. It is asked for when the process enters the next level, waits at a
+//! barrier, runs another program or ends; that the vote can't stand the daemon says by itself, and the process goes back.
+
+use crate::arena::{self, Arena};
+use crate::files::{self, Vote};
+use crate::sys;
+use mojavefs::error::Fault;
+use mojavefs::id::SpecId;
+use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::wire::{Outcome, SpecState};
+use mojavefs_place::control::{answer, put};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+/// A question of which the answer is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) enum Asked {
+    Nothing,
+    /// To count the vote.
+    Vote,
+    /// To say when what it waits for is decided.
+    Wait,
+    /// What has become of it.
+    Outcome,
+}
+
+/// Sends the vote for a level.
+pub(crate) fn cast(arena: &mut Arena, spec: u64) -> Result<(), Vote> {
+    files::mortally(arena.mask, || {
+        files::drain().map_err(|_| Vote::Fell)?;
+        match ask(arena, Asked::Vote, spec) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Vote::Fell),
+        }
+    })
+}
+
+fn ask(arena: &mut Arena, what: Asked, spec: u64) -> Option<Result<(), Fault>> {
+    let spec = SpecId(spec);
+    let question = match what {
+        Asked::Nothing => return None,
+        Asked::Vote => Ask::Commit { spec, resolutions: Vec::new() },
+        Asked::Wait => Ask::Await { specs: vec![spec], behind: None },
+        Asked::Outcome => Ask::Outcome { spec },
+    };
+    arena.asked = what;
+    files::with(|files| put(&files.stream, &question))
+}
+
+/// What has come of the vote for the outermost level; nothing if that is not known at the deadline.
+pub(crate) fn verdict(arena: &mut Arena, deadline: Option<Instant>) -> Option<Vote> {
+    files::mortally(arena.mask, || {
+        let spec = arena.levels[0].spec;
+        loop {
+            if !files::with(|files| is_there(&files.stream, deadline)).unwrap_or(true) {
+                return None;
+            }
+            let asked = core::mem::replace(&mut arena.asked, Asked::Nothing);
+            let said = files::with(|files| answer(&files.stream).map(|(answer, _)| answer));
+            match next(asked, said) {
+                Ok(vote) => return Some(vote),
+                Err(question) if matches!(ask(arena, question, spec), Some(Ok(()))) => {}
+                Err(_) => return Some(Vote::Fell),
+            }
+        }
+    })
+}
+
+/// What follows from an answer: what has become of the vote, or a further question.
+fn next(asked: Asked, said: Option<Result<Answer, Fault>>) -> Result<Vote, Asked> {
+    match (asked, said) {
+        (Asked::Vote, Some(Ok(Answer::Outcome(outcome)))) if !outcome.conflicts.is_empty() => Ok(Vote::Conflict),
+        (Asked::Vote, Some(Ok(Answer::Outcome(outcome)))) if outcome.waits_for.is_empty() => Ok(Vote::Cast),
+        (Asked::Vote, Some(Ok(Answer::Outcome(_)))) => Err(Asked::Wait),
+        (Asked::Wait, Some(Ok(Answer::Specs(_)))) => Err(Asked::Outcome),
+        (Asked::Outcome, Some(Ok(Answer::Outcome(Outcome { state, .. })))) => match state {
+            SpecState::Committed => Ok(Vote::Cast),
+            SpecState::Held => Ok(Vote::Conflict),
+            SpecState::Aborted => Ok(Vote::Fell),
+            SpecState::Voted | SpecState::Running => Err(Asked::Wait),
+        },
+        _ => Ok(Vote::Fell),
+    }
+}
+
+/// Whether an answer comes until the deadline; with none it is waited for.
+fn is_there(stream: &UnixStream, deadline: Option<Instant>) -> bool {
+    let Some(deadline) = deadline else { return true };
+    let mut waits = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        let left = i32::try_from(left).unwrap_or(i32::MAX);
+        match sys::filled(libc::SYS_poll, &[0, 1, left as usize], 0, waits) {
+            Ok(seen) if seen.revents != 0 => return true,
+            Ok(_) if left == 0 => return false,
+            Ok(_) | Err(_) => waits.revents = 0,
+        }
+    }
+}
+
+/// Takes the answer to a question that nobody waits for any more.
+pub(crate) fn forget_asked(stream: &UnixStream) -> Result<(), Fault> {
+    match arena::existing() {
+        Some(arena) if arena.asked != Asked::Nothing => {
+            arena.asked = Asked::Nothing;
+            answer(stream).map(drop)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,100 @@
+//! What comes of a vote is not waited for, and when it is known.
+
+use super::waiter::Waiter;
+use super::{specrun, succeeds};
+use crate::harness::programs::{SUBJECTS, compiled};
+use crate::harness::{Mount, until};
+
+/// A process that has read what a job has undecided, written, voted and gone on.
+fn voted(mount: &Mount) -> Waiter {
+    let mut waiter = Waiter::start(mount);
+    for (order, answer) in [
+        ("s", "s 0"),
+        ("r", "r 0"),
+        ("c", "c 0"),
+        ("o", "o 0"),
+        ("b", "b -1 Connection timed out"),
+        // What it does meanwhile is with the vote.
+        ("w", "w 0"),
+        ("o", "o 0"),
+    ] {
+        assert_eq!(waiter.does(order), answer);
+    }
+    assert!(!mount.exists("copy") && !mount.exists("after"));
+    waiter
+}
+
+#[test]
+fn a_vote_that_waits_for_others_keeps_nobody_waiting() {
+    let mount = Mount::new();
+    mount.write("data", "old");
+    let job = mount.start("job", &[], "echo new > data");
+    let mut waiter = voted(&mount);
+    succeeds(&job.exit(0));
+    assert_eq!(waiter.does("B"), "B 0");
+    assert_eq!(waiter.does("o"), "o 1");
+    assert_eq!(waiter.code(), Some(0));
+    assert_eq!((mount.read("copy"), mount.read("after")), ("new\n".into(), String::new()));
+    mount.check();
+}
+
+#[test]
+fn a_process_goes_back_from_wherever_it_is_when_its_vote_falls() {
+    let mount = Mount::new();
+    mount.write("data", "old");
+    let job = mount.start("job", &[], "echo new > data");
+    let mut waiter = voted(&mount);
+    assert_eq!(job.exit(1).status.code(), Some(1));
+    let said = waiter.answer();
+    assert!(said.starts_with("s 255 somebody else has undone it"), "{said}");
+    assert!(!mount.exists("copy") && !mount.exists("after"));
+    for (order, answer) in [("s", "s 0"), ("r", "r 0"), ("c", "c 0"), ("B", "B 0")] {
+        assert_eq!(waiter.does(order), answer);
+    }
+    assert_eq!((waiter.code(), mount.read("copy")), (Some(0), "old".into()));
+    mount.check();
+}
+
+#[test]
+fn a_process_goes_back_from_wherever_it_is_when_its_vote_is_in_conflict() {
+    let mount = Mount::new();
+    mount.write("data", "old");
+    let mut waiter = Waiter::start(&mount);
+    assert_eq!([waiter.does("s"), waiter.does("r")], ["s 0", "r 0"]);
+    mount.write("copy", "mine");
+    waiter.order("c");
+    // It may be told before it can say that it has voted.
+    let said = Some(waiter.answer()).filter(|said| said != "c 0").unwrap_or_else(|| waiter.answer());
+    assert!(said.starts_with("s 254 somebody else has changed"), "{said}");
+    assert_eq!(mount.read("copy"), "mine");
+    assert_eq!(waiter.code(), Some(0));
+    until("nothing is undecided", || mount.status().is_empty());
+    mount.check();
+}
+
+#[test]
+fn a_vote_that_meets_a_conflict_while_it_waits_takes_its_process_back() {
+    let mount = Mount::new();
+    mount.write("data", "old");
+    let job = mount.start("job", &[], "echo new > data");
+    let mut waiter = voted(&mount);
+    mount.write("copy", "mine");
+    succeeds(&job.exit(0));
+    let said = waiter.answer();
+    assert!(said.starts_with("s 254 somebody else has changed"), "{said}");
+    assert_eq!((mount.read("copy"), mount.exists("after")), ("mine".into(), false));
+    assert_eq!(waiter.code(), Some(0));
+    until("nothing is undecided", || mount.status().is_empty());
+    mount.check();
+}
+
+#[test]
+fn a_process_that_has_voted_and_dies_has_voted() {
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "files");
+    assert_eq!(specrun(&mount, &["--no-speculation"], &program, &["vote"]).status.code(), Some(128 + 9));
+    until("it is final", || mount.exists("inside"));
+    assert_eq!(mount.read("inside"), "1");
+    until("nothing is undecided", || mount.status().is_empty());
+    mount.check();
+}
