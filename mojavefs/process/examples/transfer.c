@@ -49,6 +49,7 @@ int main(int argc, char **argv) {
         long theirs = balance_of(to);
         if (theirs < 0 || !set_balance(to, theirs + amount)) spec_abort(id, 3);
         spec_commit(id);
+        spec_barrier(-1); /* Until it is final, before anybody is told. In a job that is when the job is, and this does not wait. */
         printf("transferred %ld\n", amount);
         return 0;
     }
