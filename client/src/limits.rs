@@ -22,6 +22,8 @@ pub const NOTICES_MAX: usize = 1024;
 pub const NOTICES_UNREAD_MAX: usize = 4096;
 /// How long a daemon may take to start.
 pub const START_TIME_MAX: Duration = Duration::from_secs(120);
+/// After how long somebody who waits for a daemon is told that it does not answer.
+pub const SILENCE_TIME: Duration = Duration::from_secs(3);
 /// How long a daemon may take to end after its mount is gone.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long after an unmount copies of the mount in other namespaces may keep it alive.

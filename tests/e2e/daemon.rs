@@ -1,5 +1,6 @@
 //! What a daemon goes through and goes on.
 
+use crate::harness::stopped::Stopped;
 use crate::harness::{MOJAVEFS, Mount, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -209,4 +210,20 @@ fn one_who_does_not_read_holds_up_nobody_s_decisions() {
     assert!(deaf.wait().expect("wait").success());
     assert!(took < std::time::Duration::from_secs(5), "deciding took {took:?}");
     assert_eq!(mount.read("a"), "x\n");
+}
+
+#[test]
+fn whoever_asks_a_daemon_that_hangs_is_told_so_and_answered_when_it_goes_on() {
+    require_root!();
+    let mount = Mount::new();
+    let stopped = Stopped::new(mount.daemon());
+    let mut status = Command::new(MOJAVEFS);
+    status.args(["status", "-m"]).arg(mount.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut status = status.spawn().expect("it runs");
+    let mut said = String::new();
+    BufReader::new(status.stderr.take().expect("piped")).read_line(&mut said).expect("text");
+    assert_eq!(said, "mojavefs: the daemon does not answer yet; waiting for it\n");
+    drop(stopped);
+    let output = status.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "nothing is undecided\n".to_owned()));
 }

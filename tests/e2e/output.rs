@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Runs a job whose standard error is a file of the filesystem.
 fn with_stderr(mount: &Mount, file: File, options: &[&str], script: &str) -> Option<i32> {
@@ -276,4 +276,22 @@ fn a_job_whose_held_output_is_lost_says_what_became_of_it() {
     let said = lost("echo x > b; echo said; exit 3");
     assert!(said.contains("cannot pass on the output") && said.contains("is undone"), "{said}");
     assert_eq!((mount.exists("a"), mount.exists("b")), (true, false));
+}
+
+#[test]
+fn json_tells_the_end_of_a_job_that_did_not_start_and_of_one_that_others_have_undone() {
+    let mount = Mount::new();
+    let end = |output: &Output, code: i32| {
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        let said = text(&output.stderr);
+        let said: serde_json::Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
+        assert_eq!((&said["state"], &said["exit"]), (&"aborted".into(), &code.into()), "{said}");
+    };
+    let mut missing = Command::new(SPECRUN);
+    missing.args(["--json", "--", "/no/such/program"]).current_dir(mount.path());
+    end(&missing.output().expect("specrun runs"), 127);
+    let job = mount.start("job", &["--json"], "echo x > a");
+    run(&mount.path(), crate::harness::MOJAVEFS, &["abort", &job.spec().to_string()]);
+    end(&job.wait(), 75);
+    assert!(!mount.exists("a"));
 }

@@ -17,6 +17,7 @@ mod place;
 mod progress;
 mod serve;
 mod shell;
+mod silence;
 mod specrun;
 mod status;
 mod tree;
@@ -36,6 +37,7 @@ use mojavefs::id::SpecId;
 use mojavefs::net::{Address, Key};
 use mojavefs::wire::control::{Answer, Ask};
 use mojavefs::wire::{Conflict, Outcome, SpecState};
+use silence::Silence;
 use std::any::Any;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -140,6 +142,7 @@ impl Where {
     }
 
     fn ask(&self, ask: &Ask) -> Result<Answer, Fault> {
+        let _silence = Silence::begin();
         Ok(control::ask(&self.connect()?, ask, None)?.0)
     }
 }

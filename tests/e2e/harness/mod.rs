@@ -4,6 +4,7 @@ pub(crate) mod digest;
 pub(crate) mod jobs;
 pub(crate) mod programs;
 pub(crate) mod served;
+pub(crate) mod stopped;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -1,33 +1,9 @@
 //! The daemon hangs, or is gone, while a process speculates.
 
 use super::waiter::Waiter;
+use crate::harness::stopped::Stopped;
 use crate::harness::{Mount, until};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::fs;
-
-/// A daemon that is stopped; it goes on when this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new(daemon: Pid) -> Self {
-        kill(daemon, Signal::SIGSTOP).expect("stop the daemon");
-        // One thread is told, and tells the others: until then they go on.
-        let stopped = |thread: fs::DirEntry| {
-            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-        };
-        let threads = || fs::read_dir(format!("/proc/{daemon}/task")).expect("its threads").flatten();
-        until("the daemon is stopped", || threads().all(stopped));
-        Stopped(daemon)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = kill(self.0, Signal::SIGCONT);
-    }
-}
 
 #[test]
 fn a_daemon_that_hangs_is_waited_for() {

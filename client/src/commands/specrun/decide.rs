@@ -7,7 +7,6 @@ use super::{Attempt, Scene};
 use crate::job::JobView;
 use crate::job::supervise::{Ending, Supervisor};
 use crate::limits::QUIET_WAIT;
-use crate::speech::err;
 use mojavefs::error::Fault;
 use mojavefs::wire::control::Ask;
 use mojavefs::wire::{Outcome, SpecState};
@@ -116,12 +115,13 @@ impl Cli {
     /// Someone else undid the speculation.
     pub(super) fn fell(&self, view: &JobView) -> Attempt {
         if let Some(fall) = view.why_fallen() {
-            return Attempt::Undone { why: because(&fall), after: fall.met, refusal: None };
+            return Attempt::Undone { why: because(&fall), after: fall.met, outcome: undone(view) };
         }
-        match view.why_gone() {
-            Some(why) => err!("specrun: {why}: speculation {} was undone", view.spec),
-            None => err!("specrun: speculation {} was undone by somebody else", view.spec),
-        }
+        let why = match view.why_gone() {
+            Some(why) => format!("{why}: speculation {} was undone", view.spec),
+            None => format!("speculation {} was undone by somebody else", view.spec),
+        };
+        self.voice().undone(&undone(view), &why);
         Attempt::Over(EXIT_TRY_AGAIN)
     }
 
@@ -137,6 +137,11 @@ impl Cli {
         }
         let first = outcome.conflicts.first().map(|conflict| shown(&conflict.path)).unwrap_or_default();
         let why = format!("rolled back: `{first}` was changed by someone else meanwhile");
-        Ok(Attempt::Undone { why, after: Vec::new(), refusal: Some(outcome) })
+        Ok(Attempt::Undone { why, after: Vec::new(), outcome })
     }
+}
+
+/// A job of which nothing is left to count.
+pub(super) fn undone(view: &JobView) -> Outcome {
+    Outcome::of(view.spec, SpecState::Aborted, 0)
 }

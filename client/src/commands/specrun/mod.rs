@@ -13,7 +13,7 @@ use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
 use crate::job::{JobView, Place};
 use crate::speech::{err, shortened};
-use decide::Verdict;
+use decide::{Verdict, undone};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Ask, Start};
@@ -59,8 +59,8 @@ enum Attempt {
     Undone {
         why: String,
         after: Vec<SpecId>,
-        /// What is said if it is not run again.
-        refusal: Option<Outcome>,
+        /// How it ended, if it is not run again.
+        outcome: Outcome,
     },
 }
 
@@ -89,18 +89,20 @@ impl Cli {
             if let Some(signal) = self.wait_for(&scene, &after)? {
                 return Ok(ExitCode::from(128 + signal as u8));
             }
-            let (why, refusal) = match self.attempt(&scene)? {
+            let (why, outcome) = match self.attempt(&scene)? {
                 Attempt::Over(code) => return Ok(ExitCode::from(code)),
-                Attempt::Undone { why, after: met, refusal } => {
+                Attempt::Undone { why, after: met, outcome } => {
                     after = met;
-                    (why, refusal)
+                    (why, outcome)
                 }
             };
             let again = scene.again.get();
             if again == self.retries {
-                match refusal {
-                    Some(outcome) => self.voice().refused(&outcome, false, EXIT_TRY_AGAIN),
-                    None => err!("specrun: {why}; it was run {} in all", count(again + 1, "time")),
+                match outcome.conflicts.is_empty() {
+                    true => {
+                        self.voice().undone(&outcome, &format!("{why}; it was run {} in all", count(again + 1, "time")))
+                    }
+                    false => self.voice().refused(&outcome, false, EXIT_TRY_AGAIN),
                 }
                 return Ok(ExitCode::from(EXIT_TRY_AGAIN));
             }
@@ -174,7 +176,7 @@ impl Cli {
                     Err(fault) => return Err(fault),
                     Ok(_) => {
                         let why = "rolled back: what it had read was undone as it ended".to_owned();
-                        Attempt::Undone { why, after: Vec::new(), refusal: None }
+                        Attempt::Undone { why, after: Vec::new(), outcome: undone(&view) }
                     }
                 }
             }
@@ -222,8 +224,12 @@ impl Cli {
     }
 
     fn not_started(&self, view: &JobView, error: std::io::Error) -> Result<Attempt, Fault> {
-        view.ask(&Ask::Abort { spec: view.spec })?;
-        Ok(Attempt::Over(self.refuse(&error)))
+        let outcome = view.outcome(&Ask::Abort { spec: view.spec })?;
+        let code = self.refuse(&error);
+        if self.json {
+            self.voice().outcome(&outcome, Duration::ZERO, code);
+        }
+        Ok(Attempt::Over(code))
     }
 
     /// What waits for others' decisions is to stop waiting. A daemon that is gone has ended the waits itself.

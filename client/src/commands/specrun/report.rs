@@ -1,7 +1,7 @@
 //! What `specrun` says.
 
 use super::super::json::with_paths;
-use super::super::{also_undone, conflict_lines, count, escaped, shown};
+use super::super::{EXIT_TRY_AGAIN, also_undone, conflict_lines, count, escaped, shown};
 use crate::job::JobView;
 use crate::speech::{complain_inside, err};
 use mojavefs::id::SpecId;
@@ -59,6 +59,14 @@ impl Voice {
                     outcome.spec, outcome.spec
                 )),
             }
+        }
+    }
+
+    /// A job that others have undone and that is not run again.
+    pub(super) fn undone(self, outcome: &Outcome, why: &str) {
+        match self.json {
+            true => self.outcome(outcome, Duration::ZERO, EXIT_TRY_AGAIN),
+            false => err!("specrun: {why}"),
         }
     }
 

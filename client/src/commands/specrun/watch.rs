@@ -1,5 +1,6 @@
 //! A job while it runs: its process is checkpointed before it depends on others, and taken back when one of these is undone.
 
+use super::decide::undone;
 use super::options::Cli;
 use super::report::{Voice, because, waits_for};
 use super::waiting::Awaited;
@@ -68,7 +69,7 @@ impl<'a> Watch<'a> {
     /// Why the whole job was undone from here, if it was.
     pub(super) fn lost(&self) -> Option<Attempt> {
         let (why, after) = self.lost.take()?;
-        Some(Attempt::Undone { why, after, refusal: None })
+        Some(Attempt::Undone { why, after, outcome: undone(self.view) })
     }
 
     /// The command has ended: says whether it went back to a checkpoint since. If it `waits`, it is kept until nothing can take
