@@ -71,8 +71,25 @@ impl Graph {
         let mut entered = self.contexts[&context].stack.iter().filter_map(|id| self.intervals[id].assumption);
         let first = entered.find(abandoned);
         let effects = first.map(|spec| self.fall(spec, Cause::OwnerGone { spec })).unwrap_or_default();
+        self.forget_unneeded(context);
         self.forget_if_done(context);
         Ok(effects)
+    }
+
+    /// Of a context that is gone and owns nothing undecided, what nothing builds on: nothing can any more, and whatever
+    /// becomes of it makes no difference. Else each that was ever inside another would be kept until that is decided.
+    fn forget_unneeded(&mut self, context: ContextId) {
+        let Some(state) = self.contexts.get_mut(&context) else { return };
+        if state.stack.iter().any(|id| self.intervals[id].assumption.is_some()) {
+            return;
+        }
+        let mut stack = std::mem::take(&mut state.stack);
+        while let Some(top) = stack.pop_if(|top| self.intervals[top].dependents.is_empty()) {
+            self.detach(top);
+        }
+        if let Some(state) = self.contexts.get_mut(&context) {
+            state.stack = stack;
+        }
     }
 
     pub(super) fn conflict(&mut self, spec: SpecId) -> Result<Vec<Effect>, GraphError> {

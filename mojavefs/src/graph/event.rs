@@ -101,7 +101,8 @@ pub enum Event {
         spec: SpecId,
     },
     /// A context is gone (rule 7): what it owns, has not voted for and the store does not hold is aborted. Its intervals are
-    /// judged as before; votes of its own that are taken back later are aborts.
+    /// judged as before; votes of its own that are taken back later are aborts. If it owns nothing undecided, its last
+    /// intervals that nothing builds on are forgotten, and never said to be final or dead.
     Close {
         /// The context.
         context: ContextId,

@@ -242,11 +242,29 @@ impl Model {
         self.record(event)?;
         let now = self.judge();
         let before = std::mem::replace(&mut self.verdict, now);
+        if let Event::Close { context } = event {
+            self.forget_unneeded(*context);
+        }
         let committed = self.verdict.committed.difference(&before.committed).map(|spec| (*spec, Outcome::Committed));
         let aborted = self.verdict.aborted.difference(&before.aborted).map(|spec| (*spec, Outcome::Aborted));
         self.decided.extend(committed.chain(aborted));
         self.decided.drain(..self.decided.len().saturating_sub(OUTCOMES_KEPT_MAX));
         Ok(before)
+    }
+
+    /// A context is gone: if it owns nothing undecided, its last intervals go that nothing live builds on.
+    fn forget_unneeded(&mut self, context: ContextId) {
+        if self.undecided().any(|spec| self.places_of(spec).any(|place| place.context == context)) {
+            return;
+        }
+        while let Some(last) = self.stack(context).last() {
+            let live = self.intervals.iter().filter(|interval| self.verdict.is_open(interval.id));
+            if live.flat_map(|interval| interval.base.iter().chain(&interval.deps)).any(|needed| needed == last) {
+                break;
+            }
+            self.intervals.retain(|interval| interval.id != *last);
+        }
+        self.verdict = self.judge();
     }
 
     /// Cuts the history: what is dead goes, and so does what is final, which is taken for granted from then on; of each

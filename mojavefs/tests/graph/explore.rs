@@ -210,10 +210,10 @@ fn every_interleaving_of_two_contexts_agrees_with_the_model_further_down() {
 
 #[test]
 fn every_interleaving_with_nested_contexts_agrees_with_the_model() {
-    explored("nested contexts", &Bounds { contexts: 3, begun: 1, specs: 3, live: 5, depth: 7, rare: false }, 15_000);
+    explored("nested contexts", &Bounds { contexts: 3, begun: 1, specs: 3, live: 5, depth: 7, rare: false }, 14_000);
 }
 
 #[test]
 fn every_interleaving_of_plain_events_agrees_with_the_model_further_down() {
-    explored("plain events", &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 7, rare: false }, 20_000);
+    explored("plain events", &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 7, rare: false }, 18_000);
 }

@@ -49,6 +49,29 @@ fn an_owner_that_has_ended_and_loses_its_vote_has_aborted() {
 }
 
 #[test]
+fn of_a_context_that_is_gone_nothing_is_kept_that_nothing_builds_on() {
+    let mut w = World::new();
+    let (mut outer, _) = w.speculate(A);
+    let outermost = outer;
+    let mut entered = Vec::new();
+    for context in (10..40).map(ContextId) {
+        let interval = w.new_interval();
+        assert_eq!(w.apply(Event::Open { context, interval, from: Some(outer) }), []);
+        let (entry, spec) = w.speculate(context);
+        entered.push((context, spec));
+        outer = entry;
+    }
+    for (context, spec) in entered.into_iter().rev() {
+        assert!(!w.graph.is_needed_by_others(context), "{context}");
+        w.abort(context, spec);
+        assert_eq!(w.apply(Event::Close { context }), []);
+        assert!(w.graph.stack(context).is_empty(), "{context}");
+    }
+    assert_eq!(w.graph.stack(A), [outermost]);
+    assert_eq!(w.graph.size(), (1, 1, 3));
+}
+
+#[test]
 fn a_member_that_ends_changes_nothing_for_the_others() {
     let mut w = World::new();
     let (a, s) = w.speculate(A);
