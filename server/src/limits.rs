@@ -24,6 +24,10 @@ pub const DIRTY_LAYER_BYTES: u64 = 16 << 20;
 pub const SYNC_ALL_LAYERS: usize = 64;
 /// The most records that one step of background work handles.
 pub const RECLAIM_STEP: usize = 1024;
+/// The most records that are handed over at once from a level to what is around it.
+pub const HANDED_OVER_MAX: usize = 1024;
+/// So many are handed over even to an interval that has fewer.
+pub const HANDED_OVER_ALWAYS: usize = 64;
 /// How often an operation tries again to lock names that change under it.
 pub const NAME_TRIES_MAX: usize = 1000;
 /// How deep directories may nest.

@@ -259,11 +259,11 @@ impl Shared {
             };
             let shows = |view: &Arc<View>| shows(view) && !led_out.contains(&view.id);
             let views: Vec<Arc<View>> = self.views.all().into_iter().filter(shows).collect();
-            self.invalidate(&views, &aftermath.on_trunk);
+            self.invalidate(&views, &aftermath.on_trunk, &[]);
         }
         if let Some((_, context, intervals)) = &aftermath.folded {
             let views = self.views.of(Some(*context)).into_iter().filter(|view| !led_out.contains(&view.id));
-            self.invalidate(&views.collect::<Vec<_>>(), intervals);
+            self.invalidate(&views.collect::<Vec<_>>(), intervals, &aftermath.handed_over);
         }
         drop(aftermath);
         self.nudge_keeper();
@@ -376,7 +376,7 @@ impl Shared {
             return;
         }
         match intervals {
-            Some(intervals) => self.invalidate(std::slice::from_ref(view), intervals),
+            Some(intervals) => self.invalidate(std::slice::from_ref(view), intervals, &[]),
             None => {
                 // Any file may be mapped and written to, and the server not know it.
                 self.note_change();
@@ -391,15 +391,16 @@ impl Shared {
         }
     }
 
-    /// Makes views look up again what these intervals changed, as far as their kernels know it.
-    fn invalidate(&self, views: &[Arc<View>], intervals: &[IntervalId]) {
+    /// Makes views look up again what these intervals changed, and these records, as far as their kernels know it.
+    fn invalidate(&self, views: &[Arc<View>], intervals: &[IntervalId], keys: &[Key]) {
         self.note_change();
         let changes: u64 = intervals.iter().map(|interval| self.store.changes_count(*interval)).sum();
         side_by_side(views, |view| {
-            let what = match changes as usize > INVALIDATIONS_MAX / 4 {
+            let mut what = match changes as usize > INVALIDATIONS_MAX / 4 {
                 true => self.held_and_changed(view, intervals),
                 false => self.all_changed(intervals),
             };
+            what.extend(keys.iter().cloned().filter_map(invalidation));
             // What an answer under way tells the kernel can't be invalidated; but the kernel looks every name up again that
             // it asked for before this.
             view.deliver(Notice::Invalidate { view: view.id, what, all_names: true });

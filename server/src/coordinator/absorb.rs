@@ -2,11 +2,13 @@
 //!
 //! A process may enter and commit a hundred thousand speculations in one job. Each as a context of its own to the job's end
 //! would make every later look-up slower; so those that nothing depends on, and that depend on nothing but what is around
-//! them, leave the graph, and their changes are the outer job's.
+//! them, leave the graph, and their changes are the outer job's. They are handed over to an interval that it has already, as
+//! long as that costs no more than the level itself did: a level that changed much keeps an interval of its own.
 
 use super::job::Kind;
-use super::{Aftermath, Coordinator, State, graph_fault};
-use crate::store::Store;
+use super::{Aftermath, Coordinator, Job, State, graph_fault};
+use crate::limits::{HANDED_OVER_ALWAYS, HANDED_OVER_MAX};
+use crate::store::{Key, Store, StoreError};
 use mojavefs::error::Fault;
 use mojavefs::graph::Event;
 use mojavefs::id::{IntervalId, SpecId};
@@ -18,7 +20,7 @@ impl Coordinator {
     pub(super) fn absorb(&self, state: &mut State, spec: SpecId) -> Result<Option<Aftermath>, Fault> {
         let Some(parent) = state.absorbs(spec) else { return Ok(None) };
         let job = &state.jobs[&spec];
-        let (owner, changed) = (job.owner(), job.changed_intervals(&self.store));
+        let (owner, mut changed) = (job.owner(), job.changed_intervals(&self.store));
         // As far as the graph goes it never was: nothing in it refers to it.
         state.apply(&Event::Abort { owner, spec, code: 1, retry: false }).map_err(graph_fault)?;
         let jobs: Vec<_> = state.remove(spec).into_iter().collect();
@@ -40,9 +42,60 @@ impl Coordinator {
         }
         self.conflicts.fold(context, outer);
         self.conflicts.outdated(outer);
+        (changed, aftermath.handed_over) = self.hand_over(state, parent, changed);
         aftermath.rescoped = state.inside(parent);
         aftermath.folded = Some((context, outer, changed));
         Ok(Some(aftermath))
+    }
+
+    /// Hands what an absorbed level has changed in these intervals over to those that the outer job had before, as far as
+    /// that is simple. Returns the intervals that stay, and the records that were handed over.
+    fn hand_over(&self, state: &mut State, outer: SpecId, mut new: Vec<IntervalId>) -> (Vec<IntervalId>, Vec<Key>) {
+        let mut live = state.sight(&state.jobs[&outer]).live.to_vec();
+        let mut all = Vec::new();
+        new.sort_unstable();
+        new.retain(|from| {
+            let Some(to) = state.takes(outer, &live, *from) else { return true };
+            let handed = self.records_to_hand_over(*from, to, HANDED_OVER_MAX - all.len()).and_then(|keys| {
+                if let Some(keys) = &keys {
+                    self.store.hand_over(*from, to, keys)?;
+                }
+                Ok(keys)
+            });
+            match handed {
+                Ok(Some(keys)) => all.extend(keys),
+                Ok(None) => return true,
+                // On a full disk for one. The outer job has both intervals: nothing is wrong.
+                Err(error) => {
+                    tracing::warn!("interval {from} stays apart from {to}: {error}");
+                    return true;
+                }
+            }
+            live.retain(|interval| interval != from);
+            if let Some(outer) = state.jobs.get_mut(&outer) {
+                outer.intervals.retain(|interval| interval != from);
+            }
+            false
+        });
+        (new, all)
+    }
+
+    /// What an interval has changed; nothing if it is more than `most`, or so much more than what the other interval has that
+    /// it would be handed on and on.
+    fn records_to_hand_over(
+        &self,
+        from: IntervalId,
+        to: IntervalId,
+        most: usize,
+    ) -> Result<Option<Vec<Key>>, StoreError> {
+        let files = |interval| self.store.changes_count(interval);
+        if files(from) > most as u64 || files(from) > HANDED_OVER_ALWAYS as u64 && files(from) > files(to) {
+            return Ok(None);
+        }
+        let keys = self.store.changes(from, None, most + 1)?;
+        let few = keys.len() <= HANDED_OVER_ALWAYS;
+        let fits = keys.len() <= most && (few || self.store.changes(to, None, keys.len())?.len() == keys.len());
+        Ok(fits.then_some(keys))
     }
 }
 
@@ -54,15 +107,165 @@ impl State {
         job.parent.filter(|_| lonely && !self.graph.is_needed_by_others(job.context))
     }
 
+    /// The interval of a job that can take what a later one has changed, which nobody writes in any more; `live` is what the
+    /// job sees. Between the two nobody else's version may be seen, which would come before the one and after the other. And
+    /// what an isolated job inside sees must not change.
+    fn takes(&self, outer: SpecId, live: &[IntervalId], from: IntervalId) -> Option<IntervalId> {
+        let before = live.partition_point(|interval| *interval < from).checked_sub(1)?;
+        let to = live[before];
+        let is_seen = |job: &Job| !job.on_read.follows() && job.outer.contains(&to);
+        let takes = self.jobs[&outer].intervals.contains(&to) && !self.jobs.values().any(is_seen);
+        takes.then_some(to)
+    }
+
     /// Where a level stands that is part of another by now.
     pub(super) fn absorbed_outcome(&self, spec: SpecId) -> Option<Outcome> {
         self.absorbed.contains(&spec).then(|| Outcome::of(spec, SpecState::Voted, 0))
     }
 }
 
-impl super::Job {
+impl Job {
     /// Those of its intervals in which something was changed.
     fn changed_intervals(&self, store: &Store) -> Vec<IntervalId> {
         self.intervals.iter().copied().filter(|interval| store.changes_count(*interval) > 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::Beginning;
+    use crate::ops::{NewFile, Ops, Scope, SystemClock};
+    use crate::store::StoreOptions;
+    use mojavefs::file::FileKind;
+    use mojavefs::id::{ContextId, Ino};
+    use mojavefs::wire::{JobInfo, OnRead};
+    use std::sync::Arc;
+    use tempfile::TempDir;
+
+    const KNOWN: usize = 4;
+
+    struct World {
+        coordinator: Coordinator,
+        job: SpecId,
+        context: ContextId,
+        file: Ino,
+        _dir: TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = TempDir::new().expect("a directory for the store");
+            let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+            let store = Arc::new(Store::open(dir.path(), options).expect("the store opens"));
+            let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
+            let coordinator = Coordinator::open(store, ops).expect("nothing is held");
+            let file = create(&coordinator, &coordinator.trunk(), b"file");
+            let beginning = Beginning::job(JobInfo::default(), OnRead::Join);
+            let (job, context, _) = coordinator.begin(None, beginning).expect("a job");
+            World { coordinator, job, context, file, _dir: dir }
+        }
+
+        fn enter(&self, inside: ContextId) -> (SpecId, ContextId, Scope) {
+            let beginning = Beginning::part(JobInfo::default(), Kind::Level, None);
+            self.coordinator.begin(Some(inside), beginning).expect("a level")
+        }
+
+        fn write(&self, scope: &Scope, text: &str) {
+            let ops = &self.coordinator.ops;
+            ops.write(scope, self.file, (0, false), text.as_bytes(), false).expect("a write");
+        }
+
+        fn read(&self, context: ContextId, ino: Ino) -> String {
+            let scope = self.coordinator.scope_of(context).expect("it is undecided");
+            let bytes = self.coordinator.ops.read(&scope, ino, 0, 100).expect("bytes");
+            String::from_utf8(bytes).expect("text")
+        }
+
+        fn commit(&self, spec: SpecId) -> Aftermath {
+            self.coordinator.commit(spec, 0, &[]).expect("a commit").1
+        }
+
+        fn intervals(&self, spec: SpecId) -> usize {
+            self.coordinator.state.lock().jobs[&spec].intervals.len()
+        }
+    }
+
+    fn create(coordinator: &Coordinator, scope: &Scope, name: &[u8]) -> Ino {
+        let (kind, target) = (FileKind::Regular, &b""[..]);
+        let new = NewFile { kind, mode: 0o644, umask: 0, uid: 0, gid: 0, rdev: 0, target };
+        coordinator.ops.create(scope, Ino::ROOT, name, new).expect("a file").ino
+    }
+
+    #[test]
+    fn however_many_levels_change_something_few_intervals_are_left_of_them() {
+        let world = World::new();
+        for number in 0..1000 {
+            let (level, _, scope) = world.enter(world.context);
+            world.write(&scope, &format!("{number:4}"));
+            create(&world.coordinator, &scope, format!("new {number}").as_bytes());
+            let aftermath = world.commit(level);
+            assert!(aftermath.handed_over.contains(&Key::Inode(world.file)), "views of the job are told");
+            assert!(world.intervals(world.job) <= KNOWN, "after {number} levels: {}", world.intervals(world.job));
+            let size = world.coordinator.state.lock().graph.size();
+            assert!(size.0 <= KNOWN && size.2 == 1, "after {number} levels: {size:?}");
+            // Between levels others of the job write it, too.
+            world.write(&world.coordinator.scope_of(world.context).expect("it is undecided"), "job ");
+        }
+        let changes = world.coordinator.state.lock().jobs[&world.job].changes(&world.coordinator.store);
+        assert_eq!((changes, world.read(world.context, world.file)), (1001, "job ".to_owned()));
+    }
+
+    #[test]
+    fn of_levels_inside_one_another_a_few_intervals_are_left() {
+        const NESTED: usize = 500;
+        let world = World::new();
+        let mut entered = vec![(world.job, world.context)];
+        for number in 0..NESTED {
+            let (level, context, scope) = world.enter(entered[number].1);
+            create(&world.coordinator, &scope, format!("new {number}").as_bytes());
+            world.write(&scope, &format!("{number:4}"));
+            entered.push((level, context));
+        }
+        for number in (1..entered.len()).rev() {
+            world.commit(entered[number].0);
+            let (outer, context) = entered[number - 1];
+            assert!(world.intervals(outer) <= KNOWN + NESTED / 8, "{number}: {}", world.intervals(outer));
+            assert_eq!(world.read(context, world.file), format!("{:4}", NESTED - 1));
+        }
+        let changes = world.coordinator.state.lock().jobs[&world.job].changes(&world.coordinator.store);
+        assert!(changes as usize >= NESTED + 1);
+    }
+
+    #[test]
+    fn a_level_that_changed_much_keeps_its_interval_until_as_much_is_around_it() {
+        let world = World::new();
+        let mut intervals = Vec::new();
+        for level in 0..20 {
+            let (spec, _, scope) = world.enter(world.context);
+            for file in 0..100 {
+                create(&world.coordinator, &scope, format!("{level} {file}").as_bytes());
+            }
+            world.commit(spec);
+            intervals.push(world.intervals(world.job));
+        }
+        assert!(intervals[0] > 2 && intervals[19] <= KNOWN, "{intervals:?}");
+    }
+
+    #[test]
+    fn what_an_isolated_job_inside_sees_stays_as_it_was() {
+        let world = World::new();
+        let (level, _, scope) = world.enter(world.context);
+        world.write(&scope, "one");
+        world.commit(level);
+        let beginning = Beginning::job(JobInfo::default(), OnRead::Isolate);
+        let (isolated, inside, _) = world.coordinator.begin(Some(world.context), beginning).expect("a job");
+        let before = world.intervals(world.job);
+        let (level, _, scope) = world.enter(world.context);
+        world.write(&scope, "two");
+        world.commit(level);
+        assert_eq!(world.intervals(world.job), before + 1);
+        assert_eq!([inside, world.context].map(|context| world.read(context, world.file)), ["one", "two"]);
+        world.coordinator.abort(isolated, None).expect("an abort");
     }
 }

@@ -18,7 +18,7 @@ mod touches;
 pub(crate) use job::{Job, Kind, Stage};
 
 use crate::ops::{Ops, Scope, fault};
-use crate::store::{Sight, Store, StoreError};
+use crate::store::{Key, Sight, Store, StoreError};
 use crate::touch::{Touch, TouchKey, Touches};
 use conflicts::Conflicts;
 use join::Joins;
@@ -64,6 +64,8 @@ pub(crate) struct Aftermath {
     pub(crate) on_trunk: Vec<IntervalId>,
     /// What the first context changed, in these intervals, is seen by the second now.
     pub(crate) folded: Option<(ContextId, ContextId, Vec<IntervalId>)>,
+    /// The same, as far as it carries the numbers of intervals of the second's own by now.
+    pub(crate) handed_over: Vec<Key>,
     /// The first context, which changed nothing, is no more; it was inside the second.
     pub(crate) dropped: Option<(ContextId, ContextId)>,
     /// What these contexts see is reached in another way now.

@@ -12,6 +12,7 @@ mod decide;
 mod error;
 mod fsck;
 mod give_back;
+mod hand_over;
 mod ids;
 mod keys;
 mod meta;

@@ -76,7 +76,7 @@ impl Store {
         *self.reclaimed_to.lock() = keys.last().map(|last| (interval, last.clone()));
     }
 
-    fn layers_of(&self, db: &Db, interval: IntervalId) -> Result<Vec<(LayerId, ContentId)>, StoreError> {
+    pub(super) fn layers_of(&self, db: &Db, interval: IntervalId) -> Result<Vec<(LayerId, ContentId)>, StoreError> {
         let prefix = meta::key(meta::INTERVAL_LAYER, [interval.0]);
         let mut layers = Vec::new();
         let mut scan = db.scan(Family::Meta, &prefix, &prefix);

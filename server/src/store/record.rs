@@ -81,6 +81,12 @@ pub struct BlockRecord {
     pub layer: LayerId,
 }
 
+/// What two stored versions of a directory's record say of it, one after the other.
+pub(super) fn sum(stored: &[u8], later: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let stat = |stored| payload(stored)?.map_or(Ok(DirStat::default()), decode);
+    encode(&stat(stored)?.then(stat(later)?))
+}
+
 const TOMBSTONE: u8 = 0;
 const PRESENT: u8 = 1;
 

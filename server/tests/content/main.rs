@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod directed;
+mod levels;
 mod model;
 mod steps;
 mod world;

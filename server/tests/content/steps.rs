@@ -90,7 +90,7 @@ fn fallocate_mode() -> impl Strategy<Value = FallocateMode> {
     ]
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(crate) fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         6 => (offset(), length(), 0..8_u8).prop_map(|(at, len, seed)| Change::Write { at, len, seed }),
         3 => offset().prop_map(|size| Change::Resize { size }),

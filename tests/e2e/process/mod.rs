@@ -3,6 +3,7 @@
 mod daemon;
 mod exec;
 mod leaks;
+mod levels;
 mod random;
 mod together;
 mod votes;

@@ -305,6 +305,18 @@ impl Content {
         self.current.lock().retain(|(_, writer), _| *writer != interval);
     }
 
+    /// What one interval wrote is another's now.
+    pub(in crate::store) fn hand_over(&self, from: IntervalId, to: IntervalId) {
+        let mut current = self.current.lock();
+        let moved: Vec<_> = current.extract_if(|(_, writer), _| *writer == from).collect();
+        for ((content, _), layer) in moved {
+            current.entry((content, to)).or_insert(layer);
+        }
+        drop(current);
+        let mut dirty = self.dirty.lock();
+        dirty.layers.values_mut().filter(|layer| layer.writer == from).for_each(|layer| layer.writer = to);
+    }
+
     pub(in crate::store) fn forget_content(&self, content: ContentId) {
         self.current.lock().retain(|(known, _), _| *known != content);
     }
