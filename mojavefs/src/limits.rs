@@ -26,7 +26,7 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const LISTING_ENTRIES_MAX: usize = 1024;
 /// The most changes in one page of a diff.
 pub const DIFF_PAGE_MAX: usize = 512;
-/// The most invalidations in one notice; a larger change invalidates all names of a view instead.
+/// The most invalidations in one notice: more of them take several.
 pub const INVALIDATIONS_MAX: usize = 4096;
 /// The most conflicting paths kept and named for one speculation; further ones are only counted.
 pub const CONFLICTS_MAX: usize = 1000;

@@ -78,6 +78,14 @@ pub const DOOM_TIME_MAX: Duration = Duration::from_secs(5);
 pub const TELL_TIME_MAX: Duration = Duration::from_millis(500);
 /// How long a job's request waits for its process to be taken back, once what it is in was undone.
 pub const GO_BACK_TIME_MAX: Duration = Duration::from_millis(500);
+/// How many names of one directory are noted for each kernel that has asked for them: beyond it any name counts as asked for.
+pub const NAMES_PER_DIRECTORY_MAX: usize = 1 << 14;
+/// The same for all directories of a view.
+pub const NAMES_MAX: usize = 1 << 18;
+/// How long a call that changes a name waits until other jobs' kernels were told of it.
+pub const NAMES_TOLD_TIME_MAX: Duration = Duration::from_millis(100);
+/// The most changed names kept for a kernel that does not take them: beyond it, it looks all names up again.
+pub const PILED_NAMES_MAX: usize = 1 << 16;
 
 /// How many removed records a reading walks through before they are cleared away.
 pub(crate) const WALKED_MAX: usize = 512;

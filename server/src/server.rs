@@ -4,12 +4,12 @@ use crate::coordinator::{Aftermath, Coordinator};
 use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX, WRITE_OUT_INTERVAL};
 use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
-use crate::store::{Key, Reclaimed, Store, StoreError, StoreOptions};
+use crate::store::{Reclaimed, Store, StoreError, StoreOptions};
+use crate::urgent::Waiters;
 use crate::view::{View, Views, Whose};
 use mojavefs::error::Fault;
-use mojavefs::id::{ContextId, IntervalId, SpecId, ViewId};
-use mojavefs::limits::INVALIDATIONS_MAX;
-use mojavefs::wire::{Connection, Invalidation, Notice, Reply, SpecState};
+use mojavefs::id::{ContextId, ViewId};
+use mojavefs::wire::{Connection, Notice, Reply, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) ops: Arc<Ops>,
     pub(crate) coordinator: Coordinator,
     pub(crate) views: Views,
+    /// Who waits until others were told of names.
+    pub(crate) waiters: Waiters,
     next_view: AtomicU64,
     /// How often something changed for views other than the one that changed it.
     changes: AtomicU64,
@@ -75,6 +77,7 @@ impl Server {
             ops,
             coordinator,
             views: Views::default(),
+            waiters: Waiters::default(),
             next_view: AtomicU64::new(1),
             changes: AtomicU64::new(0),
             keeper: Bell::default(),
@@ -226,6 +229,7 @@ impl Shared {
 
     /// Carries out what a decision asks of views. No lock is held.
     pub(crate) fn follow(&self, aftermath: Aftermath) {
+        let seen = self.seen(&aftermath);
         for (context, spec, why) in &aftermath.undone {
             // The view of a process waits for it to come back from what it has entered.
             let lost = |view: &Arc<View>| view.whose == Whose::Job || view.entered().is_empty();
@@ -259,11 +263,11 @@ impl Shared {
             };
             let shows = |view: &Arc<View>| shows(view) && !led_out.contains(&view.id);
             let views: Vec<Arc<View>> = self.views.all().into_iter().filter(shows).collect();
-            self.invalidate(&views, &aftermath.on_trunk, &[]);
+            self.invalidate(&views, (&aftermath.on_trunk, &[]), &seen);
         }
         if let Some((_, context, intervals)) = &aftermath.folded {
             let views = self.views.of(Some(*context)).into_iter().filter(|view| !led_out.contains(&view.id));
-            self.invalidate(&views.collect::<Vec<_>>(), intervals, &aftermath.handed_over);
+            self.invalidate(&views.collect::<Vec<_>>(), (intervals, &aftermath.handed_over), &seen);
         }
         drop(aftermath);
         self.nudge_keeper();
@@ -300,10 +304,10 @@ impl Shared {
                 led_out.push(view.id);
                 continue;
             }
+            view.note_fallen(self.changed_for(&view, &aftermath.dead));
             let back = match aftermath.back.filter(|(id, ..)| *id == view.id) {
                 Some((_, spec, true)) => {
-                    let gone = aftermath.jobs.iter().flat_map(|job| job.intervals.iter().copied());
-                    self.come_out(&view, spec, Some(&gone.collect::<Vec<IntervalId>>()));
+                    self.come_out(&view, spec, true);
                     true
                 }
                 _ => false,
@@ -356,74 +360,13 @@ impl Shared {
         drop(self.telling.try_write_for(TELL_TIME_MAX));
     }
 
-    fn refresh_scope(&self, view: &View) {
+    pub(crate) fn refresh_scope(&self, view: &View) {
         match self.coordinator.shown_by(view.context()) {
             Ok(scope) => view.set_scope(Arc::new(scope)),
             // What is around it was undone, too: it is told of that and goes back further. Until then its scope is over.
             Err(_) if view.whose == Whose::Process && !view.entered().is_empty() => {}
             Err(_) => view.kill(),
         }
-    }
-
-    /// The process of a view is back from what was undone, and nothing more comes from there: the view leaves it, and its
-    /// kernel forgets what was changed, in `intervals` if that is known. While it forgets, the view's scope is still the old
-    /// one, so that what is written out by it comes too late. The process is back from `spec` only, and may have to go back
-    /// further.
-    pub(crate) fn come_out(&self, view: &Arc<View>, spec: SpecId, intervals: Option<&[IntervalId]>) {
-        let is_undone = |context: &ContextId| self.coordinator.spec_of(*context).is_none();
-        let undone: HashSet<ContextId> = view.entered_since(spec).into_iter().filter(is_undone).collect();
-        if undone.is_empty() {
-            return;
-        }
-        match intervals {
-            Some(intervals) => self.invalidate(std::slice::from_ref(view), intervals, &[]),
-            None => {
-                // Any file may be mapped and written to, and the server not know it.
-                self.note_change();
-                let what = view.held().into_iter().map(Invalidation::Inode).collect();
-                view.deliver(Notice::Invalidate { view: view.id, what, all_names: true });
-            }
-        }
-        view.leave_undone(&undone);
-        match view.base().filter(|_| view.whose == Whose::Job) {
-            Some(job) if !self.coordinator.is_back(job, &view.entered()) => {}
-            _ => self.refresh_scope(view),
-        }
-    }
-
-    /// Makes views look up again what these intervals changed, and these records, as far as their kernels know it.
-    fn invalidate(&self, views: &[Arc<View>], intervals: &[IntervalId], keys: &[Key]) {
-        self.note_change();
-        let changes: u64 = intervals.iter().map(|interval| self.store.changes_count(*interval)).sum();
-        side_by_side(views, |view| {
-            let mut what = match changes as usize > INVALIDATIONS_MAX / 4 {
-                true => self.held_and_changed(view, intervals),
-                false => self.all_changed(intervals),
-            };
-            what.extend(keys.iter().cloned().filter_map(invalidation));
-            // What an answer under way tells the kernel can't be invalidated; but the kernel looks every name up again that
-            // it asked for before this.
-            view.deliver(Notice::Invalidate { view: view.id, what, all_names: true });
-        });
-    }
-
-    fn all_changed(&self, intervals: &[IntervalId]) -> Vec<Invalidation> {
-        let mut what = Vec::new();
-        for interval in intervals {
-            match self.store.changes(*interval, None, usize::MAX) {
-                Ok(keys) => what.extend(keys.into_iter().filter_map(invalidation)),
-                Err(error) => tracing::error!("what interval {interval} changed: {error}"),
-            }
-        }
-        what
-    }
-
-    /// The inodes a kernel knows among those changed: many changed, so each known one is looked for.
-    fn held_and_changed(&self, view: &View, intervals: &[IntervalId]) -> Vec<Invalidation> {
-        let changed = |key: &Key| intervals.iter().any(|i| self.store.has_changed(*i, key).unwrap_or(true));
-        let held = view.held().into_iter();
-        let known = held.filter(|ino| changed(&Key::Inode(*ino)) || changed(&Key::DirStat(*ino)));
-        known.map(Invalidation::Inode).collect()
     }
 }
 
@@ -434,18 +377,10 @@ fn has_fallen(view: &View, aftermath: &Aftermath) -> bool {
 }
 
 /// One client that is slow to take its notices holds up no other.
-fn side_by_side(views: &[Arc<View>], tell: impl Fn(&View) + Sync) {
+pub(crate) fn side_by_side(views: &[Arc<View>], tell: impl Fn(&View) + Sync) {
     match views {
         [] => {}
         [view] => tell(view),
         views => std::thread::scope(|scope| views.iter().for_each(|view| drop(scope.spawn(|| tell(view))))),
-    }
-}
-
-fn invalidation(key: Key) -> Option<Invalidation> {
-    match key {
-        Key::Inode(ino) | Key::DirStat(ino) | Key::Xattr(ino, _) => Some(Invalidation::Inode(ino)),
-        Key::Entry(parent, name) => Some(Invalidation::Entry { parent, name }),
-        Key::Inline(_) | Key::Block(..) => None,
     }
 }

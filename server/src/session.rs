@@ -4,12 +4,15 @@ use crate::coordinator::{Aftermath, Beginning, Kind};
 use crate::limits::{AWAIT_TIME_MAX, GIVE_TRIES_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX};
 use crate::ops::NewFile;
 use crate::server::Shared;
+use crate::urgent::{self, Ticket};
 use crate::view::{SinkSlot, View, Whose};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::Attr;
 use mojavefs::id::{ContextId, Ino, SpecId, ViewId};
 use mojavefs::limits::NOTICE_TIME_MAX;
-use mojavefs::wire::{Connection, DirEntry, Invalidation, JobInfo, NoticeSink, OpenedView, Reply, Request, ViewKind};
+use mojavefs::wire::{
+    Connection, DirEntry, Invalidation, JobInfo, NoticeSink, OpenedView, RenameMode, Reply, Request, ViewKind,
+};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -206,7 +209,7 @@ impl Session {
         self.follow(aftermath);
         if let Some((id, spec, _)) = back {
             // Nothing is left to do if it fell by this very abort.
-            self.shared.come_out(&self.open_view(id)?.view, spec, None);
+            self.shared.come_out(&self.open_view(id)?.view, spec, false);
         }
         Ok(Reply::Outcome(outcome))
     }
@@ -276,8 +279,11 @@ impl Session {
             self.shared.note_change();
             let what = what();
             audience.iter().for_each(|other| other.owe(what.iter().cloned()));
-            followers.iter().for_each(|other| other.startle(&what));
+            let told: Vec<Ticket> = followers.iter().filter_map(|other| other.startle(&what)).collect();
             self.shared.nudge_announcer();
+            if !told.is_empty() {
+                self.shared.waiters.wait(view, urgent::directories(&what), told);
+            }
         }
         Ok(result)
     }
@@ -307,38 +313,48 @@ impl Session {
         let since = self.shared.changes();
         match request {
             Request::Lookup { view, parent, name } => {
-                let attr = self.on(view, |ops, scope| ops.lookup(scope, parent, name))?;
+                let attr = self.asks(view, (parent, name), |ops, scope| ops.lookup(scope, parent, name))?;
                 self.given(view, attr, since)
             }
             Request::Glance { view, parent, name } => {
-                let (attr, current) = self.on(view, |ops, scope| ops.glance(scope, parent, name))?;
+                let (attr, current) = self.asks(view, (parent, name), |ops, scope| ops.glance(scope, parent, name))?;
                 self.open_view(view)?.view.hold(attr.ino);
                 Ok(Reply::Glance { attr, current: current && self.shared.changes() == since })
             }
             Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target } => {
                 let new = NewFile { kind, mode, umask, uid, gid, rdev, target };
+                self.open_view(view)?.view.asks_for(parent, name);
                 let attr =
                     self.change(view, || named(parent, name), |ops, scope| ops.create(scope, parent, name, new))?;
                 self.given(view, attr, since)
             }
             Request::Link { view, ino, parent, name } => {
                 let what = || [named(parent, name), vec![Invalidation::Inode(ino)]].concat();
+                self.open_view(view)?.view.asks_for(parent, name);
                 let attr = self.change(view, what, |ops, scope| ops.link(scope, ino, parent, name))?;
                 self.given(view, attr, since)
             }
             Request::Unlink { view, parent, name } => {
                 let gone = self.change(view, || named(parent, name), |ops, scope| ops.unlink(scope, parent, name))?;
+                self.open_view(view)?.view.took_away(parent, name);
                 self.orphaned(gone)
             }
             Request::RemoveDir { view, parent, name } => {
                 let gone =
                     self.change(view, || named(parent, name), |ops, scope| ops.remove_dir(scope, parent, name))?;
+                self.open_view(view)?.view.took_away(parent, name);
                 self.orphaned(gone)
             }
             Request::Rename { view, parent, name, new_parent, new_name, mode } => {
                 let what = || [named(parent, name), named(new_parent, new_name)].concat();
+                let open = self.open_view(view)?;
+                open.view.asks_for(parent, name);
+                open.view.asks_for(new_parent, new_name);
                 let gone = self
                     .change(view, what, |ops, scope| ops.rename(scope, (parent, name), (new_parent, new_name), mode))?;
+                if mode != RenameMode::Exchange && (parent, name) != (new_parent, new_name) {
+                    open.view.took_away(parent, name);
+                }
                 self.orphaned(gone)
             }
             Request::ReadDir { view, ino, after, limit, attrs } => {
@@ -348,6 +364,18 @@ impl Session {
             }
             _ => Err(Fault::new(FaultKind::Protocol, "this is no request about names")),
         }
+    }
+
+    /// Looks at a name that the kernel of a view is about to know.
+    fn asks<T>(
+        &self,
+        view: ViewId,
+        (parent, name): (Ino, &[u8]),
+        operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let open = self.open_view(view)?;
+        open.view.asks_for(parent, name);
+        self.operate(&open.view, operation)
     }
 
     fn hold_listed(&self, view: ViewId, entries: &[DirEntry], since: u64) -> Result<(), Fault> {

@@ -1,6 +1,9 @@
 //! What one mount sees, as the server knows it, and what it must be told.
 
+use crate::names::{Asked, Names};
 use crate::ops::Scope;
+use crate::pile::Pile;
+use crate::urgent::{Ticket, Urgent};
 use mojavefs::id::{ContextId, Ino, Seq, SpecId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::wire::{Invalidation, Notice, NoticeSink};
@@ -75,11 +78,16 @@ pub(crate) struct View {
     scope: RwLock<Arc<Scope>>,
     /// The inodes its kernel knows.
     held: Mutex<HashSet<Ino>>,
+    /// The names that it has asked for.
+    names: Mutex<Names>,
     /// Its speculation was undone: nothing it asks for has a meaning any more.
     dead: AtomicBool,
     sink: Arc<SinkSlot>,
     owed: Mutex<Owed>,
     settled: Condvar,
+    pub(crate) urgent: Urgent,
+    /// What was undone under a process, until it is back.
+    fallen: Mutex<Pile>,
     /// Rung when what it shows changes.
     turned: Condvar,
     turning: Mutex<()>,
@@ -90,8 +98,7 @@ pub(crate) struct View {
 /// Invalidations that another view's changes call for.
 #[derive(Default)]
 struct Owed {
-    what: Vec<Invalidation>,
-    all_names: bool,
+    what: Pile,
     queued: u64,
     delivered: u64,
 }
@@ -113,10 +120,13 @@ impl View {
             embedded,
             scope: RwLock::new(scope),
             held: Mutex::default(),
+            names: Mutex::default(),
             dead: AtomicBool::new(false),
             sink,
             owed: Mutex::default(),
             settled: Condvar::new(),
+            urgent: Urgent::default(),
+            fallen: Mutex::default(),
             turned: Condvar::new(),
             turning: Mutex::default(),
             unheard: AtomicBool::new(false),
@@ -237,6 +247,36 @@ impl View {
 
     pub(crate) fn release(&self, ino: Ino) {
         self.held.lock().remove(&ino);
+        self.names.lock().drop_all(ino);
+    }
+
+    /// Its kernel is about to be told of a name, there or not. Said before that is looked at, so that a change is seen then,
+    /// or told later.
+    pub(crate) fn asks_for(&self, parent: Ino, name: &[u8]) {
+        self.names.lock().note(parent, name);
+    }
+
+    /// Its kernel has taken a name away.
+    pub(crate) fn took_away(&self, parent: Ino, name: &[u8]) {
+        self.names.lock().drop_one(parent, name);
+    }
+
+    /// The directories in which its kernel has asked for names.
+    pub(crate) fn asked_directories(&self) -> Vec<Ino> {
+        self.names.lock().directories()
+    }
+
+    /// The names for which its kernel has asked in a directory.
+    pub(crate) fn asked_in(&self, parent: Ino) -> Option<Asked> {
+        self.names.lock().asked_in(parent)
+    }
+
+    /// Whether its kernel may believe anything about this.
+    pub(crate) fn believes(&self, what: &Invalidation) -> bool {
+        match what {
+            Invalidation::Inode(ino) | Invalidation::Attributes(ino) => *ino == Ino::ROOT || self.holds(*ino),
+            Invalidation::Entry { parent, name } => self.names.lock().has(*parent, name),
+        }
     }
 
     pub(crate) fn holds(&self, ino: Ino) -> bool {
@@ -258,36 +298,56 @@ impl View {
         self.sink.deliver(notice);
     }
 
-    /// Something that its kernel may believe was changed in another context. Names and attributes are looked up again from
-    /// now on; content once [`View::pay`] was called, since that waits for requests under way.
-    pub(crate) fn startle(&self, what: &[Invalidation]) {
-        let knows = |ino: &Ino| *ino == Ino::ROOT || self.holds(*ino);
-        let known: Vec<Invalidation> = what.iter().filter(|what| knows(&inode_of(what))).cloned().collect();
-        if known.is_empty() || self.is_dead() {
-            return;
+    /// Tells the view what its kernel must look up again, and returns when it has.
+    pub(crate) fn tell(&self, pile: Pile) {
+        let mut rest = pile.what;
+        while rest.len() > INVALIDATIONS_MAX {
+            let later = rest.split_off(INVALIDATIONS_MAX);
+            self.deliver(Notice::Invalidate { view: self.id, what: rest, all_names: false });
+            rest = later;
         }
-        if self.embedded {
-            let attributes = known.iter().map(|what| Invalidation::Attributes(inode_of(what))).collect();
-            self.deliver(Notice::Invalidate { view: self.id, what: attributes, all_names: true });
-            let content = known.into_iter().filter(|what| matches!(what, Invalidation::Inode(_)));
-            return self.owe(content);
+        if !rest.is_empty() || pile.all_names {
+            self.deliver(Notice::Invalidate { view: self.id, what: rest, all_names: pile.all_names });
         }
-        self.owe(known);
+    }
+
+    /// Something that its kernel may believe was changed in another context. Attributes are looked up again from now on;
+    /// names once what is returned was waited for, content once [`View::pay`] was called, since these wait for requests under
+    /// way.
+    pub(crate) fn startle(self: &Arc<Self>, what: &[Invalidation]) -> Option<Ticket> {
+        let believed: Vec<Invalidation> = what.iter().filter(|what| self.believes(what)).cloned().collect();
+        if believed.is_empty() || self.is_dead() {
+            return None;
+        }
+        if !self.embedded {
+            self.owe(believed);
+            return None;
+        }
+        let (names, content): (Vec<_>, Vec<_>) =
+            believed.into_iter().partition(|what| matches!(what, Invalidation::Entry { .. }));
+        if !content.is_empty() {
+            let attributes = content.iter().map(|what| Invalidation::Attributes(inode_of(what))).collect();
+            self.deliver(Notice::Invalidate { view: self.id, what: attributes, all_names: false });
+            self.owe(content);
+        }
+        (!names.is_empty()).then(|| self.tell_names(names))
     }
 
     /// Notes what its kernel must look up again; [`View::pay`] tells it.
     pub(crate) fn owe(&self, what: impl IntoIterator<Item = Invalidation>) {
         let mut owed = self.owed.lock();
-        owed.what.extend(what);
+        owed.what.add(what.into_iter().filter(|what| self.believes(what)));
         owed.queued += 1;
-        // What an answer under way tells the kernel can't be invalidated; but the kernel looks every name up again that it
-        // asked for before this.
-        owed.all_names = true;
-        if owed.what.len() > INVALIDATIONS_MAX {
-            owed.what.retain(|what| matches!(what, Invalidation::Inode(ino) if self.held.lock().contains(ino)));
-            owed.what.sort_by_key(inode_of);
-            owed.what.dedup();
-        }
+    }
+
+    /// Notes what was undone under its process, which is told when that is back.
+    pub(crate) fn note_fallen(&self, what: Vec<Invalidation>) {
+        self.fallen.lock().add(what);
+    }
+
+    /// What was undone under its process, once.
+    pub(crate) fn take_fallen(&self) -> Pile {
+        std::mem::take(&mut *self.fallen.lock())
     }
 
     pub(crate) fn is_owed(&self) -> bool {
@@ -297,13 +357,11 @@ impl View {
 
     /// Tells the view all that it is owed. Called by one thread only.
     pub(crate) fn pay(&self) {
-        let (what, all_names, queued) = {
+        let (what, queued) = {
             let mut owed = self.owed.lock();
-            (std::mem::take(&mut owed.what), std::mem::take(&mut owed.all_names), owed.queued)
+            (std::mem::take(&mut owed.what), owed.queued)
         };
-        if !what.is_empty() || all_names {
-            self.deliver(Notice::Invalidate { view: self.id, what, all_names });
-        }
+        self.tell(what);
         let mut owed = self.owed.lock();
         owed.delivered = owed.delivered.max(queued);
         drop(owed);

@@ -13,6 +13,7 @@ mod filesystem;
 mod inherited;
 mod jobs;
 mod mounting;
+mod mounts;
 mod output;
 mod posix;
 mod process;

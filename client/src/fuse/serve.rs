@@ -7,6 +7,7 @@ use crate::view::{Patient, View};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use mojavefs::wire::Invalidation;
 use nix::libc;
+use nix::sys::utsname::uname;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -15,11 +16,15 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, LazyLock};
 
-/// `FUSE_NOTIFY_INC_EPOCH`: all names the kernel knows are looked up again (Linux 6.16).
+/// `FUSE_NOTIFY_INC_EPOCH`: all names the kernel knows are looked up again (Linux 6.16). It takes away what is mounted on
+/// or below them.
 const NOTIFY_INC_EPOCH: i32 = 8;
+/// From here on a kernel that is told of one name neither waits for who is looking it up at that moment, nor drops one that
+/// was not there.
+const NAMES_GET_LOST_SINCE: (u32, u32) = (6, 19);
 /// The length of `struct fuse_out_header`, in bytes.
 const OUT_HEADER_BYTES: u32 = 16;
 
@@ -80,8 +85,16 @@ impl Kernel {
     }
 
     /// Makes the kernel look these up again, as far as it knows them. Must not be called by a thread that answers it,
-    /// nor with a lock held that such a thread takes.
-    pub(crate) fn invalidate(self: &Arc<Self>, what: Vec<Invalidation>, all_names: bool) {
+    /// nor with a lock held that such a thread takes, unless only attributes are told.
+    ///
+    /// To be told of a name the kernel locks its directory. It holds that lock, too, from when it asks for a name until it
+    /// remembers the answer, so an answer under way is not believed afterwards.
+    pub(crate) fn invalidate(self: &Arc<Self>, mut what: Vec<Invalidation>, mut all_names: bool) {
+        if !*NAMES_ARE_TOLD {
+            let others = what.len();
+            what.retain(|what| !matches!(what, Invalidation::Entry { .. }));
+            all_names |= what.len() < others;
+        }
         match self.view.patient() {
             Some(patient) => self.invalidate_aside(what, patient),
             None => what.iter().for_each(|what| self.invalidate_one(what)),
@@ -143,10 +156,37 @@ impl Kernel {
     }
 }
 
+/// Whether this kernel can be told of one name after another, and nothing is lost.
+static NAMES_ARE_TOLD: LazyLock<bool> = LazyLock::new(|| {
+    let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
+    version(&release).is_some_and(|version| version < NAMES_GET_LOST_SINCE)
+});
+
+/// Major and minor number of a kernel, by what it says of itself.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// The kernel dropped it on its own, or the mount is gone.
 fn harmless(error: io::Error) -> io::Result<()> {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENOTCONN | libc::ENOTDIR | libc::ENOTEMPTY) => Ok(()),
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn a_kernel_is_known_by_what_it_says() {
+        assert_eq!(version("6.18.44-fc-v669"), Some((6, 18)));
+        assert_eq!(version("6.19"), Some((6, 19)));
+        assert_eq!(version("7.0-rc3+"), Some((7, 0)));
+        assert_eq!(version("7-something"), None);
+        assert_eq!(version(""), None);
+        assert!(version("6.9.1") < version("6.16.0") && version("6.19.0") >= Some(super::NAMES_GET_LOST_SINCE));
     }
 }

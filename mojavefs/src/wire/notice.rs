@@ -31,7 +31,7 @@ pub enum Notice {
         view: ViewId,
         /// What.
         what: Vec<Invalidation>,
-        /// All names of the view as well: too many changed to list them.
+        /// All names of the view as well: too many changed to list them. Takes away what is mounted inside.
         all_names: bool,
     },
     /// Somebody is about to depend on what the process of this view has undecided: if it is dead by now, say so

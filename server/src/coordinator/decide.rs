@@ -234,6 +234,7 @@ impl Coordinator {
             if let Err(error) = self.store.abort(&all, &held) {
                 failed = Some(fault::store(error));
             }
+            aftermath.dead.extend(all);
             for job in jobs {
                 if job.is_leg() {
                     state.goes_back(job.parent);

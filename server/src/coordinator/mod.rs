@@ -72,6 +72,8 @@ pub(crate) struct Aftermath {
     pub(crate) rescoped: Vec<ContextId>,
     /// These contexts' speculations were undone; why, if by another's end.
     pub(crate) undone: Vec<(ContextId, SpecId, Option<Fall>)>,
+    /// What was changed in these intervals is undone.
+    pub(crate) dead: Vec<IntervalId>,
     /// These contexts' speculations are permanent.
     pub(crate) committed: Vec<(ContextId, SpecId)>,
     /// These contexts' votes can't stand: something became final meanwhile that is in their way.

@@ -4,7 +4,8 @@ use super::db::Family;
 use super::{Store, StoreError, meta};
 use crate::store::Key;
 use mojavefs::codec;
-use mojavefs::id::{IntervalId, Seq, SpecId};
+use mojavefs::file::Name;
+use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
 use serde::{Deserialize, Serialize};
 
 /// A speculation that survives restarts.
@@ -148,6 +149,22 @@ impl Store {
             scan.next();
         }
         Ok(keys)
+    }
+
+    /// The names in a directory that an undecided interval changed.
+    pub fn names_changed(&self, interval: IntervalId, parent: Ino) -> Result<Vec<Name>, StoreError> {
+        let db = self.db()?;
+        let prefix = meta::change(interval, &Key::entries_of(parent));
+        let mut names = Vec::new();
+        let mut scan = db.scan(Family::Changes, &prefix, &prefix);
+        while let Some((key, _)) = scan.item()? {
+            match Key::parse(&key[size_of::<u64>()..]) {
+                Some(Key::Entry(_, name)) => names.push(name),
+                _ => return Err(StoreError::corrupt("the index of changes has an unknown key")),
+            }
+            scan.next();
+        }
+        Ok(names)
     }
 
     /// Whether an undecided interval changed the object.
