@@ -1,0 +1,85 @@
+//! Descriptors, and files of `/proc`.
+
+use super::{Errno, Result, fd_arg, filled, plain, zeroed};
+
+/// Opens a path that ends with a NUL, close-on-exec.
+pub(crate) fn open(path: &[u8], flags: i32) -> Result<i32> {
+    debug_assert_eq!(path.last(), Some(&0));
+    let flags = flags | libc::O_CLOEXEC;
+    plain(libc::SYS_openat, &[fd_arg(libc::AT_FDCWD), path.as_ptr() as usize, flags as usize]).map(|fd| fd as i32)
+}
+
+pub(crate) fn close(fd: i32) {
+    // A descriptor is gone after close, whatever that says.
+    let _ = plain(libc::SYS_close, &[fd_arg(fd)]);
+}
+
+pub(crate) fn read(fd: i32, into: &mut [u8]) -> Result<usize> {
+    plain(libc::SYS_read, &[fd_arg(fd), into.as_mut_ptr() as usize, into.len()])
+}
+
+/// Reads a file of `/proc` to its end; what does not fit is an error.
+pub(crate) fn read_all<'a>(path: &[u8], into: &'a mut [u8]) -> Result<&'a [u8]> {
+    let fd = open(path, libc::O_RDONLY)?;
+    let mut filled = 0;
+    let result = loop {
+        match read(fd, &mut into[filled..]) {
+            Ok(0) if filled == into.len() => break Err(Errno(libc::ENOMEM)),
+            Ok(0) => break Ok(()),
+            Ok(more) => filled += more,
+            Err(Errno(libc::EINTR)) => {}
+            Err(error) => break Err(error),
+        }
+    };
+    close(fd);
+    result.map(|()| &into[..filled])
+}
+
+/// Reads a file of `/proc` that the kernel writes in one piece.
+pub(crate) fn read_once<'a>(path: &[u8], into: &'a mut [u8]) -> Result<&'a [u8]> {
+    let fd = open(path, libc::O_RDONLY)?;
+    let got = read(fd, into);
+    close(fd);
+    got.map(|bytes| &into[..bytes])
+}
+
+/// Device and inode, as far as the kernel knows by itself: it asks no filesystem. An empty path is the working directory.
+pub(crate) fn identity(path: &[u8]) -> Result<(u32, u32, u64)> {
+    // Device and inode are told without being asked for; asking could reach the filesystem.
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH;
+    let args = [fd_arg(libc::AT_FDCWD), path.as_ptr() as usize, flags as usize, 0];
+    let found: libc::statx = filled(libc::SYS_statx, &args, 4, zeroed())?;
+    Ok((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
+}
+
+/// Which kind of file a descriptor is of (`S_IFREG` and so on; 0: none), as far as the kernel knows by itself.
+pub(crate) fn kind(fd: i32) -> Result<u32> {
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH;
+    let args = [fd_arg(fd), c"".as_ptr() as usize, flags as usize, libc::STATX_TYPE as usize];
+    let found: libc::statx = filled(libc::SYS_statx, &args, 4, zeroed())?;
+    Ok(u32::from(found.stx_mode) & libc::S_IFMT)
+}
+
+/// Has the kernel ask the filesystem for a file's attributes.
+pub(crate) fn refresh(fd: i32) {
+    let flags = libc::AT_STATX_FORCE_SYNC | libc::AT_EMPTY_PATH;
+    let args = [fd_arg(fd), c"".as_ptr() as usize, flags as usize, libc::STATX_SIZE as usize];
+    // If that fails, so will whatever is done to the file.
+    let _ = filled::<libc::statx>(libc::SYS_statx, &args, 4, zeroed());
+}
+
+pub(crate) fn stat(path: &[u8]) -> Result<libc::stat> {
+    filled(libc::SYS_newfstatat, &[fd_arg(libc::AT_FDCWD), path.as_ptr() as usize, 0, 0], 2, zeroed())
+}
+
+pub(crate) fn fstat(fd: i32) -> Result<libc::stat> {
+    filled(libc::SYS_fstat, &[fd_arg(fd)], 1, zeroed())
+}
+
+pub(crate) fn seek(fd: i32, offset: i64, whence: i32) -> Result<i64> {
+    plain(libc::SYS_lseek, &[fd_arg(fd), offset as usize, whence as usize]).map(|at| at as i64)
+}
+
+pub(crate) fn fcntl(fd: i32, command: i32, argument: usize) -> Result<i32> {
+    plain(libc::SYS_fcntl, &[fd_arg(fd), command as usize, argument]).map(|value| value as i32)
+}
