@@ -2,20 +2,20 @@
 
 #![allow(unsafe_code)]
 
-use crate::files;
+use crate::kept::{About, Kept};
 use crate::level;
 use crate::limits::{
     CHECKPOINT_STACK_BYTES, DECIDED_KEPT_MAX, LEVELS_MAX, LIBRARY_STACK_BYTES, OWN_DESCRIPTORS_FROM,
     OWN_DESCRIPTORS_MAX, WORDS_BYTES_MAX,
 };
 use crate::maps::{self, Shared};
-use crate::record::Record;
+use crate::record::{self, Ids, Record};
 use crate::restore::Scratch;
-use crate::sys::{self, Action, Mask, Registers};
+use crate::sys::{self, Mask, Registers};
 use crate::text::Text;
 use crate::vote::Asked;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// How one speculation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,43 +50,17 @@ pub(crate) struct Level {
     pub(crate) faults_before: u64,
     pub(crate) registers: Registers,
     pub(crate) record: Record,
-    pub(crate) asleep: Asleep,
+    pub(crate) stack: Stack,
 }
 
-/// What a checkpoint writes, at its leisure.
+/// The stack of a sleeping checkpoint, which alone writes there.
 #[repr(C)]
-pub(crate) struct Asleep {
-    /// 1 when the actions are there.
-    ready: AtomicU32,
-    actions: UnsafeCell<[Action; SIGNALS]>,
-    stack: UnsafeCell<[u8; CHECKPOINT_STACK_BYTES]>,
-}
+pub(crate) struct Stack(UnsafeCell<[u8; CHECKPOINT_STACK_BYTES]>);
 
-const SIGNALS: usize = 65;
-
-impl Asleep {
-    pub(crate) fn reset(&self) {
-        self.ready.store(0, Ordering::Relaxed);
-    }
-
-    /// In the checkpoint: what signals do.
-    pub(crate) fn note_actions(&self) {
-        for signal in 1..SIGNALS {
-            // SAFETY: nobody reads them before they are ready.
-            unsafe { (*self.actions.get())[signal] = sys::action(signal as i32).unwrap_or_default() };
-        }
-        self.ready.store(1, Ordering::Release);
-    }
-
-    /// What a signal did at the checkpoint; nothing if that has not been noted yet.
-    pub(crate) fn actions(&self) -> Option<&[Action; SIGNALS]> {
-        // SAFETY: once ready they are not written any more.
-        (self.ready.load(Ordering::Acquire) == 1).then(|| unsafe { &*self.actions.get() })
-    }
-
-    pub(crate) fn stack_top(&self) -> *mut u8 {
+impl Stack {
+    pub(crate) fn top(&self) -> *mut u8 {
         // 16 bytes aligned, as a call expects it.
-        let end = self.stack.get() as usize + CHECKPOINT_STACK_BYTES;
+        let end = self.0.get() as usize + CHECKPOINT_STACK_BYTES;
         (end & !15) as *mut u8
     }
 }
@@ -100,6 +74,8 @@ pub(crate) struct Jump {
     pub(crate) retry: bool,
     /// Others have undone it: the filesystem waits to hear that the process is back.
     pub(crate) fell: bool,
+    /// The filesystem was asked to undo it, and has not been heard yet.
+    pub(crate) asked: bool,
 }
 
 /// Everything. It begins as zeros.
@@ -122,8 +98,11 @@ pub(crate) struct Arena {
     /// Further descriptors of the library's: those of its connection to the daemon.
     own: [i32; 4],
     own_count: usize,
+    /// The connection to the daemon; 0 before there is a view.
+    pub(crate) daemon: i32,
     /// Where others' decisions are heard of.
     pub(crate) watch: i32,
+    pub(crate) kept: Kept,
     /// How many checkpoints the process has taken.
     pub(crate) taken: u64,
     /// Checkpoints that were told to end and are not reaped yet.
@@ -244,7 +223,7 @@ extern "C" fn in_child() {
     if let Some(inherited) = unsafe { arena.as_mut() } {
         inherited.life.into_iter().for_each(sys::close);
         inherited.own[..inherited.own_count].iter().copied().for_each(sys::close);
-        files::forget();
+        inherited.kept.close();
         // A few pages of address space are lost if that fails.
         let _ = sys::unmap(arena as usize, size_of::<Arena>());
     }
@@ -287,7 +266,7 @@ impl Arena {
     }
 
     pub(crate) fn is_own(&self, fd: i32) -> bool {
-        self.life.contains(&fd) || self.own[..self.own_count].contains(&fd)
+        self.life.contains(&fd) || self.own[..self.own_count].contains(&fd) || self.kept.has(fd)
     }
 
     /// Notes a further descriptor of the library's.
@@ -296,10 +275,22 @@ impl Arena {
         self.own_count += 1;
     }
 
+    /// An open file of `/proc` about this process.
+    pub(crate) fn kept(&mut self, what: About) -> sys::Result<i32> {
+        self.kept.about(what, self.own_from, self.owner)
+    }
+
+    /// Looks whether the program has closed what is kept open; returns the user and group ids.
+    pub(crate) fn look_at_kept(&mut self) -> Ids {
+        let ids = record::ids();
+        self.kept.look(ids);
+        ids
+    }
+
     /// Looks at what the process has mapped shared and writable, and writes out what is of its view.
     pub(crate) fn look_at_shared(&mut self) -> sys::Result<Shared> {
-        let (own, view) = (self.range(), self.view_device);
-        maps::look_at_shared(&own, view, &mut self.scratch)
+        let (own, view, list) = (self.range(), self.view_device, self.kept(About::Mappings)?);
+        maps::look_at_shared(list, &own, view, &mut self.scratch)
     }
 
     pub(crate) fn range(&self) -> core::ops::Range<usize> {

@@ -7,21 +7,26 @@
 
 use crate::arena::{self, Arena};
 use crate::level;
-use crate::sys::{self, Mask};
+use crate::sys::{self, Errno, Mask};
 use crate::vote;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask, Start, WATCHED_CONFLICT};
 use mojavefs::wire::{Outcome, SpecState};
-use mojavefs_place::control::{ask, unexpected};
+use mojavefs_place::control::{answer, ask, put, unexpected};
 use mojavefs_place::find::Filesystem;
-use mojavefs_place::{MOUNTPOINT_VARIABLE, Opened, descriptors, mount, namespace};
+use mojavefs_place::{Opened, descriptors, mount, namespace};
+use std::ffi::{CStr, OsStr};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Mutex;
+
+/// [`mojavefs_place::MOUNTPOINT_VARIABLE`], for C.
+const MOUNTPOINT_NAME: &CStr = c"MOJAVEFS_MOUNTPOINT";
 
 /// The code of a speculation that was undone because it depended on another's that was.
 pub(crate) const FELL: i32 = 255;
@@ -31,13 +36,6 @@ pub(crate) const CONFLICT: i32 = 254;
 /// Sent by the kernel when others have undone something. It must be one that does nothing by default: it may come when the
 /// process has just begun to run another program. Its own use is with connections, which a speculating process has none of.
 pub(crate) const SIGNAL: i32 = libc::SIGURG;
-
-/// The connection to the daemon, once there is a view.
-pub(crate) struct Files {
-    pub(crate) stream: UnixStream,
-}
-
-static FILES: Mutex<Option<Files>> = Mutex::new(None);
 
 /// What keeps a process from having its files undone.
 #[derive(Debug)]
@@ -57,14 +55,28 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> Refused {
     move |error| Refused(format!("{what}: {error}"))
 }
 
-pub(crate) fn with<T>(then: impl FnOnce(&Files) -> T) -> Option<T> {
-    let files = FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    files.as_ref().map(then)
+/// The connection to the daemon, once there is a view. It is noted where no abort takes it back, and no `fork` has it copied.
+pub(crate) fn daemon() -> Option<ManuallyDrop<UnixStream>> {
+    let fd = arena::existing()?.daemon;
+    // SAFETY: one of the library's descriptors, which is never closed while it is noted there.
+    (fd != 0).then(|| ManuallyDrop::new(unsafe { UnixStream::from_raw_fd(fd) }))
 }
 
 /// Whether the process has a view of its own.
 pub(crate) fn attached() -> bool {
-    with(|_| ()).is_some()
+    daemon().is_some()
+}
+
+/// Where the filesystem is mounted, in a process that is to have a view of it and has none yet.
+fn mountpoint() -> Option<&'static Path> {
+    if attached() {
+        return None;
+    }
+    // SAFETY: the process has one thread, which changes no environment meanwhile. Rust's own way takes a lock, in memory of
+    // which each `fork` would have a copy made.
+    let value = unsafe { libc::getenv(MOUNTPOINT_NAME.as_ptr()) };
+    // SAFETY: it ends with a NUL, and stays until the environment is changed.
+    (!value.is_null()).then(|| Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(value) }.to_bytes())))
 }
 
 /// Signals by which a program is ended that does not handle them.
@@ -82,17 +94,21 @@ pub(crate) fn mortally<T>(mask: Mask, wait: impl FnOnce() -> T) -> T {
 
 /// Gives the process a view of its own, if `specrun` started it and it has none yet.
 pub(crate) fn attach(arena: &mut Arena) -> Result<(), Refused> {
-    match std::env::var_os(MOUNTPOINT_VARIABLE).filter(|_| !attached()) {
-        Some(mountpoint) => mortally(arena.mask, || attach_to(Path::new(&mountpoint), arena)),
+    match mountpoint() {
+        Some(mountpoint) => mortally(arena.mask, || attach_to(mountpoint, arena)),
         None => Ok(()),
     }
 }
 
 /// The descriptors that a process without a view has on the filesystem, which are opened again when it gets one.
 pub(crate) fn on_the_filesystem() -> Vec<i32> {
-    let Some(mountpoint) = std::env::var_os(MOUNTPOINT_VARIABLE).filter(|_| !attached()) else { return Vec::new() };
-    let there =
-        |entry: &std::fs::DirEntry| std::fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(&mountpoint));
+    mountpoint().map_or_else(Vec::new, opened_below)
+}
+
+/// Apart from the above for its room on the stack, of which each `fork` would have a copy made.
+#[inline(never)]
+fn opened_below(mountpoint: &Path) -> Vec<i32> {
+    let there = |entry: &std::fs::DirEntry| std::fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(mountpoint));
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().filter(there);
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
@@ -118,17 +134,17 @@ fn attach_to(mountpoint: &Path, arena: &mut Arena) -> Result<(), Refused> {
         Answer::Done => {}
         other => return Err(fault("the daemon")(unexpected(&other))),
     }
-    let stream = UnixStream::from(keep(arena, stream)?);
-    arena.watch = std::os::fd::IntoRawFd::into_raw_fd(keep(arena, watch)?);
+    let stream = keep(arena, stream)?;
+    arena.watch = keep(arena, watch)?.into_raw_fd();
     listen(arena.watch).map_err(failed("listen to the daemon"))?;
-    *FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Files { stream });
+    arena.daemon = stream.into_raw_fd();
     Ok(())
 }
 
 /// Moves a descriptor out of the program's way, and notes it as the library's.
 fn keep(arena: &mut Arena, fd: impl Into<OwnedFd>) -> Result<OwnedFd, Refused> {
     let fd = fd.into();
-    let moved = arena.out_of_the_way(std::os::fd::IntoRawFd::into_raw_fd(fd));
+    let moved = arena.out_of_the_way(fd.into_raw_fd());
     let moved = moved.map_err(|sys::Errno(errno)| failed("a descriptor")(io::Error::from_raw_os_error(errno)))?;
     arena.note_own(moved);
     // SAFETY: the kernel has just given us this number.
@@ -174,36 +190,32 @@ extern "C" fn hear(_signal: i32) {
     }
 }
 
-/// A child of the program's own: the connection is its parent's.
-pub(crate) fn forget() {
-    let mut files = FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // Its descriptors are closed with the rest of the library's.
-    std::mem::forget(files.take());
-}
-
 /// Asks the daemon, if there is a view.
-pub(crate) fn said(question: &Ask) -> Option<Result<Answer, Fault>> {
-    with(|files| {
-        vote::forget_asked(&files.stream)?;
-        ask(&files.stream, question, None).map(|(answer, _)| answer)
-    })
+fn said(question: &Ask) -> Option<Result<Answer, Fault>> {
+    daemon().map(|daemon| ask(&daemon, question, None).map(|(answer, _)| answer))
 }
 
-/// Tells the server that a level is entered; the number that the speculation has there, if there is a view.
-pub(crate) fn enter(mask: Mask, own: Option<SpecId>) -> Result<Option<SpecId>, Refused> {
-    if !attached() {
-        return Ok(None);
+/// Tells the server that a level is entered, if there is a view. [`entered`] waits for what it says to that: what has to be
+/// done here goes on meanwhile.
+pub(crate) fn announce(own: Option<SpecId>) -> Result<(), Refused> {
+    daemon().map_or(Ok(()), |daemon| put(&daemon, &Ask::Enter { own }).map_err(|why| Refused(why.to_string())))
+}
+
+/// The number that the speculation has there which was announced, if there is a view.
+pub(crate) fn entered(mask: Mask) -> Result<Option<SpecId>, Refused> {
+    let Some(daemon) = daemon() else { return Ok(None) };
+    match mortally(mask, || answer(&daemon)) {
+        Ok((Answer::Started { spec, .. }, _)) => Ok(Some(spec)),
+        Ok((other, _)) => Err(fault("the daemon")(unexpected(&other))),
+        Err(why) => Err(Refused(why.to_string())),
     }
-    let answer = mortally(mask, || {
-        drain()?;
-        Ok(said(&Ask::Enter { own }))
-    });
-    match answer? {
-        None => Ok(None),
-        Some(Ok(Answer::Started { spec, .. })) => Ok(Some(spec)),
-        Some(Ok(other)) => Err(fault("the daemon")(unexpected(&other))),
-        Some(Err(why)) => Err(Refused(why.to_string())),
-    }
+}
+
+/// Both in one.
+pub(crate) fn enter(mask: Mask) -> Result<Option<SpecId>, Refused> {
+    mortally(mask, drain)?;
+    announce(None)?;
+    entered(mask)
 }
 
 /// How a vote ended.
@@ -256,16 +268,46 @@ fn await_decision(spec: SpecId) -> Vote {
 /// Has a level undone, or says that the process has left one that was. None of the children started in it is left, so
 /// nothing more comes from it.
 pub(crate) fn undo(mask: Mask, spec: u64) {
-    let answer = mortally(mask, || {
+    ask_to_undo(mask, spec);
+    undone(mask);
+}
+
+/// Has a level undone. [`undone`] takes the answer: what has to be put back here, other than files, is meanwhile.
+pub(crate) fn ask_to_undo(mask: Mask, spec: u64) {
+    let asked = mortally(mask, || {
         let drained = drain().is_ok();
-        said(&Ask::Undo { spec: SpecId(spec), drained })
+        let daemon = daemon()?;
+        Some(vote::forget_asked(&daemon).and_then(|()| put(&daemon, &Ask::Undo { spec: SpecId(spec), drained })))
     });
-    if let Some(Err(fault)) = answer {
-        // Whatever it did from here on would be on top of what is undone.
-        let why = fault.to_string();
-        let what = b"libmojave: the filesystem does not take the process back from what is undone; it ends: ";
-        sys::die(&[what, why.as_bytes()]);
+    if let Some(Err(fault)) = asked {
+        not_taken_back(&fault.to_string());
     }
+}
+
+/// Waits until the level is undone, without any memory of the program's.
+pub(crate) fn await_undone(daemon: i32, mask: Mask) {
+    let begins = || loop {
+        match sys::peek(daemon) {
+            Err(Errno(libc::EINTR)) => {}
+            other => break other == Ok(1),
+        }
+    };
+    if !mortally(mask, begins) {
+        not_taken_back("the daemon has gone");
+    }
+}
+
+/// The answer to [`ask_to_undo`].
+pub(crate) fn undone(mask: Mask) {
+    if let Some(Err(fault)) = daemon().map(|daemon| mortally(mask, || answer(&daemon))) {
+        not_taken_back(&fault.to_string());
+    }
+}
+
+/// Whatever the process did from here on would be on top of what is undone.
+fn not_taken_back(why: &str) -> ! {
+    let what = b"libmojave: the filesystem does not take the process back from what is undone; it ends: ";
+    sys::die(&[what, why.as_bytes()])
 }
 
 /// Where `specrun` says which speculation its command runs in.
@@ -277,11 +319,27 @@ pub(crate) fn decides_alone() -> bool {
     std::env::var_os(SPEC_VARIABLE).is_none()
 }
 
+/// Said where that is not so.
+pub(crate) const UNWRITTEN: &str = "what was written to mapped files can't be written out";
+
 /// Files that are mapped belong to the level in which they are written: what the kernel holds is written out before it ends.
 pub(crate) fn drain() -> Result<(), Refused> {
-    let unwritten = |arena: &mut Arena| attached() && arena.look_at_shared().map_or(true, |shared| shared.unwritten);
+    let unwritten = |arena: &mut Arena| {
+        arena.look_at_kept();
+        attached() && arena.look_at_shared().map_or(true, |shared| shared.unwritten)
+    };
     match arena::existing().is_some_and(unwritten) {
-        true => Err(Refused("what was written to mapped files can't be written out".to_owned())),
+        true => Err(Refused(UNWRITTEN.to_owned())),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_is_called_alike_everywhere() {
+        assert_eq!(MOUNTPOINT_NAME.to_str(), Ok(mojavefs_place::MOUNTPOINT_VARIABLE));
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::arena::{self, Arena, Jump, Level, Outcome};
+use crate::arena::{self, Arena, Jump, Outcome};
 use crate::files::{self, Vote};
 use crate::limits::{DYING_MAX, LEVELS_MAX};
 use crate::record::{self, Descriptor};
@@ -61,37 +61,31 @@ pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
         return Err(Errno(libc::EAGAIN));
     }
     block_signals(arena);
-    let prepared = prepare(arena, own);
-    let (id, spec) = match prepared {
-        Ok(names) => names,
-        Err(error) => {
-            sys::set_mask(arena.mask);
-            return Err(error);
-        }
-    };
+    if let Err(error) = prepare(arena, own) {
+        sys::set_mask(arena.mask);
+        return Err(error);
+    }
     arena.taken += 1;
     let faults = arena.faults_of_children();
     let level = &mut arena.levels[depth];
-    (level.id, level.spec, level.voted_at, level.code, level.forked) = (id, spec, 0, 0, false);
+    (level.voted_at, level.code, level.forked) = (0, 0, false);
     (level.taken, level.faults_before) = (arena.taken, faults);
-    level.asleep.reset();
     level.record.mask = arena.mask;
-    let (argument, stack) = (core::ptr::from_mut(level).cast(), level.asleep.stack_top());
-    let returned = sys::checkpoint(&raw mut level.registers, stack, sleep, argument);
+    let returned = sys::checkpoint(&raw mut level.registers, level.stack.top(), sleep);
     // From here on this runs once more for every abort; what it needs is in the arena.
     match returned {
         Ok(0) => Ok(came_back()),
         Ok(checkpoint) => {
-            arena.last_id = id;
             arena.levels[depth].checkpoint = checkpoint as i32;
-            arena.depth = depth + 1;
+            let entered = named(arena);
+            if entered.is_err() {
+                arena.end_checkpoint(depth);
+            }
             sys::set_mask(arena.levels[depth].record.mask);
-            Ok(Entered::Commit)
+            entered.map(|()| Entered::Commit)
         }
         Err(error) => {
-            if spec != 0 {
-                files::undo(arena.mask, spec);
-            }
+            take_back(arena);
             sys::set_mask(arena.levels[depth].record.mask);
             arena.say(format_args!("the checkpoint, a process of its own, can't be started"));
             Err(error)
@@ -99,32 +93,53 @@ pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
     }
 }
 
-/// Notes what has to be put back, and tells the filesystem. Returns the speculation's number, here and there.
-fn prepare(arena: &mut Arena, own: Option<SpecId>) -> sys::Result<(i32, u64)> {
+fn refused(arena: &mut Arena, why: files::Refused) -> Errno {
+    arena.say(format_args!("{why}"));
+    Errno(libc::EIO)
+}
+
+/// The level that was announced is entered, with the number that it has in the filesystem.
+fn named(arena: &mut Arena) -> sys::Result<()> {
+    let spec = files::entered(arena.mask).map_err(|why| refused(arena, why))?.map_or(0, |spec| spec.0);
+    let id = i32::try_from(spec).ok().filter(|id| *id > arena.last_id).unwrap_or(arena.last_id + 1);
+    let level = &mut arena.levels[arena.depth];
+    (level.id, level.spec) = (id, spec);
+    arena.last_id = id;
+    arena.depth += 1;
+    Ok(())
+}
+
+/// The level that was announced is not entered.
+fn take_back(arena: &Arena) {
+    if let Ok(Some(spec)) = files::entered(arena.mask) {
+        files::undo(arena.mask, spec.0);
+    }
+}
+
+/// Notes what has to be put back, and announces the level to the filesystem.
+fn prepare(arena: &mut Arena, own: Option<SpecId>) -> sys::Result<()> {
     record::refuse_threads(arena)?;
-    let refused = |arena: &mut Arena, why: files::Refused| {
-        arena.say(format_args!("{why}"));
-        Errno(libc::EIO)
-    };
     record::refuse_locks(arena)?;
     files::attach(arena).map_err(|why| refused(arena, why))?;
     if own.is_some() && !files::attached() {
         arena.say(format_args!("only a process in a job of specrun can own another's speculation"));
         return Err(Errno(libc::ENOTSUP));
     }
-    record::take(arena)?;
-    let spec = files::enter(arena.mask, own).map_err(|why| refused(arena, why))?.map_or(0, |spec| spec.0);
-    let id = i32::try_from(spec).ok().filter(|id| *id > arena.last_id).unwrap_or(arena.last_id + 1);
-    Ok((id, spec))
+    record::begin(arena)?;
+    files::announce(own).map_err(|why| refused(arena, why))?;
+    record::take(arena).inspect_err(|_| take_back(arena))
 }
 
 /// After everything was put back.
 fn came_back() -> Entered {
     let Some(arena) = arena::existing() else { sys::die(&[b"libmojave: lost its own memory"]) };
-    let Jump { level: at, code, retry, fell } = arena.jump;
+    let Jump { level: at, code, retry, fell, asked } = arena.jump;
     arena.mask = arena.levels[at].record.mask;
     if fell {
         files::undo(arena.mask, arena.levels[at].spec);
+    }
+    if asked {
+        files::undone(arena.mask);
     }
     for level in at..arena.depth {
         if level > at || !retry {
@@ -148,7 +163,7 @@ fn came_back() -> Entered {
         let level = &mut arena.levels[at];
         (level.code, level.voted_at) = (code, 0);
         if level.spec != 0 {
-            match files::enter(arena.mask, None) {
+            match files::enter(arena.mask) {
                 Ok(spec) => level.spec = spec.map_or(0, |spec| spec.0),
                 Err(_) => sys::die(&[b"libmojave: cannot enter a speculation again: the daemon does not answer"]),
             }
@@ -164,16 +179,13 @@ fn came_back() -> Entered {
 }
 
 /// The life of a checkpoint: it sleeps until the process that it belongs to is gone.
-extern "C" fn sleep(level: *mut u8) -> ! {
-    // SAFETY: the level that was passed to `checkpoint`; this process writes only what is its own of it.
-    let level: &Level = unsafe { &*level.cast::<Level>() };
+extern "C" fn sleep() -> ! {
     let Some(life) = arena::of_checkpoint() else { sys::exit(0) };
     let _ = sys::plain(libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize]);
     if sys::parent() != life.owner {
         sys::exit(0);
     }
     life.close_others();
-    level.asleep.note_actions();
     // Hung up when the process runs another program.
     let waited = libc::pollfd { fd: life.ends[0], events: 0, revents: 0 };
     while let Err(Errno(libc::EINTR)) | Ok(0) = sys::given(libc::SYS_poll, &[0, 1, usize::MAX], 0, &waited) {}
@@ -269,17 +281,17 @@ pub(crate) fn fall(arena: &mut Arena, level: usize, code: i32) -> ! {
         files::CONFLICT => arena.say(format_args!("{IN_CONFLICT}")),
         _ => arena.say(format_args!("{FELL_WITH}")),
     }
-    restore::go_back(arena, Jump { level, code, retry: false, fell: true })
+    restore::go_back(arena, Jump { level, code, retry: false, fell: true, asked: false })
 }
 
 /// Undoes a level and goes back to it. Signals are blocked.
 fn roll_back(arena: &mut Arena, level: usize, code: i32, retry: bool) -> ! {
     let spec = arena.levels[level].spec;
-    arena.jump = Jump { level, code, retry, fell: false };
+    arena.jump = Jump { level, code, retry, fell: false, asked: spec != 0 };
     if spec != 0 {
         // Nothing that they do may come after it is undone.
         restore::end_children(arena);
-        files::undo(arena.mask, spec);
+        files::ask_to_undo(arena.mask, spec);
     }
     let jump = arena.jump;
     restore::go_back(arena, jump)

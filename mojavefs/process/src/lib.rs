@@ -23,6 +23,7 @@ mod arena;
 mod capi;
 mod exec;
 mod files;
+mod kept;
 mod level;
 mod libc_exec;
 mod limits;

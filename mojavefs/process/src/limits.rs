@@ -2,6 +2,10 @@
 
 /// Speculations inside one another. Each has a process as its checkpoint.
 pub(crate) const LEVELS_MAX: usize = 1000;
+/// Bytes of what `/proc` says of a process in one piece, up to its signals and beyond.
+pub(crate) const STATUS_BYTES: usize = 4096;
+/// Bytes of a process's name, its end included.
+pub(crate) const NAME_BYTES: usize = 16;
 /// Descriptors that a speculating process may have open.
 pub(crate) const DESCRIPTORS_MAX: usize = 1024;
 /// Locks that it may hold at the entry of a speculation.

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::arena::Arena;
-use crate::proc::{ProcPath, leading};
+use crate::proc::leading;
 use crate::restore::Scratch;
 use crate::sys::{self, Errno};
 use core::ops::Range;
@@ -74,18 +74,17 @@ fn line(text: &[u8], from: usize, to: usize) -> Option<Mapping> {
     })
 }
 
-/// The mappings of a process (0: this one), in order. Returns the text and how many there are.
-pub(crate) fn read<'t>(pid: i32, text: &'t mut [u8], into: &mut [Mapping]) -> sys::Result<(&'t [u8], usize)> {
-    let path = ProcPath::of(pid).then(b"/maps");
-    let text = sys::read_all(path.as_bytes(), text)?;
+/// What a list of mappings says, in order.
+pub(crate) fn parse<'m>(text: &[u8], into: &'m mut [Mapping]) -> sys::Result<&'m [Mapping]> {
     let (mut count, mut from) = (0, 0);
-    for to in (0..text.len()).filter(|at| text[*at] == b'\n') {
+    while from < text.len() {
+        let to = text[from..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |length| from + length);
         let mapping = line(text, from, to).ok_or(Errno(libc::EPROTO))?;
         *into.get_mut(count).ok_or(Errno(libc::ENOMEM))? = mapping;
         count += 1;
         from = to + 1;
     }
-    Ok((text, count))
+    Ok(&into[..count])
 }
 
 static ADVICE: AtomicBool = AtomicBool::new(false);
@@ -204,39 +203,37 @@ impl Shared {
 }
 
 /// Looks through what this process has mapped shared and writable, other than `own`, and writes out what is of `view`, the
-/// device of its view.
+/// device of its view. `list`: its list of mappings.
 pub(crate) fn look_at_shared(
+    list: i32,
     own: &Range<usize>,
     view: Option<(u32, u32)>,
     scratch: &mut Scratch,
 ) -> sys::Result<Shared> {
-    let fd = sys::open(b"/proc/self/maps\0", libc::O_RDONLY)?;
     let mut query = Query { size: size_of::<Query>() as u64, flags: WRITABLE_SHARED_FROM, ..Query::default() };
     let mut shared = Shared::default();
-    let found = loop {
-        match sys::filled(libc::SYS_ioctl, &[fd as usize, QUERY], 2, query) {
+    loop {
+        match sys::filled(libc::SYS_ioctl, &[list as usize, QUERY], 2, query) {
             Ok(found) => {
                 query.address = found.end;
                 let map = found.start as usize..found.end as usize;
                 if !shared.goes_on(&map, (found.major, found.minor), own, view) {
-                    break Ok(shared);
+                    return Ok(shared);
                 }
             }
-            Err(Errno(libc::ENOENT)) => break Ok(shared),
-            Err(Errno(libc::ENOTTY)) => break by_list(own, view, scratch),
-            Err(error) => break Err(error),
+            Err(Errno(libc::ENOENT)) => return Ok(shared),
+            Err(Errno(libc::ENOTTY)) => return by_list(list, own, view, scratch),
+            Err(error) => return Err(error),
         }
-    };
-    sys::close(fd);
-    found
+    }
 }
 
 /// The same for kernels older than 6.11.
-fn by_list(own: &Range<usize>, view: Option<(u32, u32)>, scratch: &mut Scratch) -> sys::Result<Shared> {
-    let (_, count) = read(0, &mut scratch.text_a, &mut scratch.maps_a)?;
+fn by_list(list: i32, own: &Range<usize>, view: Option<(u32, u32)>, scratch: &mut Scratch) -> sys::Result<Shared> {
+    let maps = parse(sys::read_whole(list, &mut scratch.text_a)?, &mut scratch.maps_a)?;
     let mut shared = Shared::default();
     let writable = |map: &&Mapping| map.shared && map.prot & libc::PROT_WRITE != 0;
-    for map in scratch.maps_a[..count].iter().filter(writable) {
+    for map in maps.iter().filter(writable) {
         if !shared.goes_on(&(map.start..map.end), map.device, own, view) {
             break;
         }
@@ -261,7 +258,8 @@ mod tests {
     #[test]
     fn mappings_of_this_process_are_in_order() {
         let (mut text, mut maps) = (vec![0; 1 << 20], vec![line(b"1-2 rw-p 0 0:0 0", 0, 16).expect("one"); 4096]);
-        let (_, count) = read(0, &mut text, &mut maps).expect("read");
-        assert!(count > 5 && maps[..count].is_sorted_by(|a, b| a.end <= b.start));
+        let text = sys::read_all(b"/proc/self/maps\0", &mut text).expect("read");
+        let maps = parse(text, &mut maps).expect("a list");
+        assert!(maps.len() > 5 && maps.is_sorted_by(|a, b| a.end <= b.start));
     }
 }

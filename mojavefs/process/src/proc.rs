@@ -67,40 +67,42 @@ impl ProcPath {
     }
 }
 
+fn digit(byte: u8) -> Option<u64> {
+    match byte {
+        b'0'..=b'9' => Some(u64::from(byte - b'0')),
+        b'a'..=b'f' => Some(u64::from(byte - b'a') + 10),
+        _ => None,
+    }
+}
+
 /// A number at the start of a text, and what follows it.
+#[inline]
 pub(crate) fn leading(text: &[u8], radix: u64) -> (u64, &[u8]) {
     let mut value = 0u64;
     let mut at = 0;
-    while let Some(digit) = text.get(at).and_then(|byte| char::from(*byte).to_digit(radix as u32)) {
-        value = value.wrapping_mul(radix).wrapping_add(u64::from(digit));
+    while let Some(digit) = text.get(at).and_then(|byte| digit(*byte)).filter(|digit| *digit < radix) {
+        value = value.wrapping_mul(radix).wrapping_add(digit);
         at += 1;
     }
     (value, &text[at..])
 }
 
-/// Calls `each` with the numbers that a directory of descriptors lists, but for that of the listing itself.
-pub(crate) fn each_number(path: &ProcPath, buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
-    each_entry(path, buffer, |number, listing| {
-        if number != listing {
-            each(number);
-        }
-    })
-}
-
 /// Calls `each` with every process.
-pub(crate) fn each_process(buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
-    each_entry(&ProcPath::list(), buffer, |pid, _| each(pid))
+pub(crate) fn each_process(buffer: &mut [u8], each: impl FnMut(i32)) -> sys::Result<()> {
+    let dir = sys::open(ProcPath::list().as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+    let result = each_number(dir, buffer, each);
+    sys::close(dir);
+    result
 }
 
-/// Calls `each` with the numbers that a directory of `/proc` lists, and the descriptor by which it does.
-fn each_entry(path: &ProcPath, buffer: &mut [u8], mut each: impl FnMut(i32, i32)) -> sys::Result<()> {
-    let dir = sys::open(path.as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY)?;
-    let result = loop {
+/// Calls `each` with the numbers that an open directory of `/proc` lists.
+pub(crate) fn each_number(dir: i32, buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
+    sys::seek(dir, 0, libc::SEEK_SET)?;
+    loop {
         let args = [dir as usize, buffer.as_mut_ptr() as usize, buffer.len()];
-        let got = match sys::plain(libc::SYS_getdents64, &args) {
-            Ok(0) => break Ok(()),
-            Ok(got) => got,
-            Err(error) => break Err(error),
+        let got = match sys::plain(libc::SYS_getdents64, &args)? {
+            0 => return Ok(()),
+            got => got,
         };
         let mut rest = &buffer[..got];
         while rest.len() > 19 {
@@ -108,25 +110,27 @@ fn each_entry(path: &ProcPath, buffer: &mut [u8], mut each: impl FnMut(i32, i32)
             let (number, after) = leading(&rest[19..length], 10);
             let is_number = rest[19].is_ascii_digit() && after.first() == Some(&0);
             if is_number {
-                each(number as i32, dir);
+                each(number as i32);
             }
             rest = &rest[length..];
         }
-    };
-    sys::close(dir);
-    result
+    }
 }
 
 /// The children of a process's first thread.
-pub(crate) fn each_child(pid: i32, buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
+pub(crate) fn each_child(pid: i32, buffer: &mut [u8], each: impl FnMut(i32)) -> sys::Result<()> {
     let path = ProcPath::of(pid).then(b"/task/").number(pid).then(b"/children");
-    let mut rest = sys::read_all(path.as_bytes(), buffer)?;
+    each_listed(sys::read_all(path.as_bytes(), buffer)?, each);
+    Ok(())
+}
+
+/// Calls `each` with the numbers of a list.
+pub(crate) fn each_listed(mut rest: &[u8], mut each: impl FnMut(i32)) {
     while rest.first().is_some_and(u8::is_ascii_digit) {
         let (child, after) = leading(rest, 10);
         each(child as i32);
         rest = after.strip_prefix(b" ").unwrap_or(after);
     }
-    Ok(())
 }
 
 /// Who started a process, as far as that is still known, and when.

@@ -2,9 +2,12 @@
 //! is refused there.
 
 use crate::arena::{Advice, Arena};
-use crate::limits::{CHILDREN_MAX, DESCRIPTORS_MAX, LOCKS_MAX};
+use crate::files::UNWRITTEN;
+use crate::kept::About;
+use crate::limits::{CHILDREN_MAX, DESCRIPTORS_MAX, LOCKS_MAX, NAME_BYTES, STATUS_BYTES};
 use crate::proc::{ProcPath, each_child, each_number, leading};
-use crate::sys::{self, Errno, Mask};
+use crate::restore::Scratch;
+use crate::sys::{self, Action, Errno, Mask, SIGNALS};
 
 /// One descriptor.
 #[repr(C)]
@@ -43,6 +46,68 @@ pub(crate) enum LockKind {
     Described,
 }
 
+/// What signals do, as far as it is not what they do by default.
+#[repr(C)]
+pub(crate) struct Actions {
+    pub(crate) noted: Mask,
+    actions: [Action; SIGNALS],
+}
+
+impl Actions {
+    fn take(&mut self, noted: Mask) {
+        self.noted = noted;
+        for signal in sys::signals(noted) {
+            self.actions[signal as usize] = sys::action(signal).unwrap_or_default();
+        }
+    }
+
+    pub(crate) fn of(&self, signal: i32) -> Action {
+        match self.noted & sys::bit(signal) {
+            0 => Action::default(),
+            _ => self.actions[signal as usize],
+        }
+    }
+}
+
+/// The signals that the process handles or ignores, and that of its children: what comes with its default matters, too.
+pub(crate) fn acted_upon(arena: &mut Arena) -> Mask {
+    let listed = arena.kept(About::Status).and_then(|status| {
+        let text = &mut arena.scratch.text_a[..STATUS_BYTES];
+        let count = sys::read_at(status, 0, text)?;
+        let mask = |name: &[u8]| {
+            let at = text[..count].windows(name.len()).position(|part| part == name).ok_or(Errno(libc::EPROTO))?;
+            Ok(leading(&text[at + name.len()..count], 16).0)
+        };
+        Ok(mask(b"\nSigIgn:\t")? | mask(b"\nSigCgt:\t")?)
+    });
+    // Where that is not said all are looked at.
+    listed.unwrap_or(!0) | sys::bit(libc::SIGCHLD)
+}
+
+/// How a process stands among others, other than by its limits.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) session: i32,
+    pub(crate) group: i32,
+    /// As the kernel gives it: 20 less the value, so that none is negative.
+    pub(crate) priority: i32,
+    pub(crate) name: [u8; NAME_BYTES],
+}
+
+impl Standing {
+    pub(crate) fn now() -> Self {
+        let of = |number, args: &[usize]| sys::plain(number, args).map_or(0, |value| value as i32);
+        let name = sys::filled(libc::SYS_prctl, &[libc::PR_GET_NAME as usize], 1, [0u8; NAME_BYTES]);
+        Standing {
+            session: of(libc::SYS_getsid, &[0]),
+            group: of(libc::SYS_getpgid, &[0]),
+            priority: of(libc::SYS_getpriority, &[libc::PRIO_PROCESS as usize, 0]),
+            name: name.unwrap_or_default(),
+        }
+    }
+}
+
 /// The state of a process at an entry.
 #[repr(C)]
 pub(crate) struct Record {
@@ -51,10 +116,13 @@ pub(crate) struct Record {
     pub(crate) pending: Mask,
     pub(crate) brk: usize,
     pub(crate) umask: u32,
+    /// Device and inode of the working directory.
+    pub(crate) directory: (u32, u32, u64),
+    pub(crate) standing: Standing,
+    pub(crate) actions: Actions,
     pub(crate) timers: [libc::itimerval; 3],
     pub(crate) signal_stack: libc::stack_t,
-    /// User and group ids: real, effective, saved.
-    pub(crate) ids: [[u32; 3]; 2],
+    pub(crate) ids: Ids,
     descriptors: [Descriptor; DESCRIPTORS_MAX],
     descriptors_count: usize,
     locks: [Lock; LOCKS_MAX],
@@ -64,7 +132,9 @@ pub(crate) struct Record {
 }
 
 /// Real, effective and saved user and group ids.
-pub(crate) fn ids() -> [[u32; 3]; 2] {
+pub(crate) type Ids = [[u32; 3]; 2];
+
+pub(crate) fn ids() -> Ids {
     let three = |number| {
         let mut ids = [0u32; 3];
         let at = ids.as_mut_ptr() as usize;
@@ -87,23 +157,26 @@ impl Record {
         &self.children[..self.children_count]
     }
 
-    fn take_kernel_state(&mut self) {
+    fn take_kernel_state(&mut self, acted_upon: Mask) {
+        self.actions.take(acted_upon);
+        self.standing = Standing::now();
+        self.directory = sys::identity(b"\0").unwrap_or_default();
         self.brk = sys::brk(0);
         self.umask = sys::plain(libc::SYS_umask, &[0o077]).unwrap_or(0o022) as u32;
         let _ = sys::plain(libc::SYS_umask, &[self.umask as usize]);
-        for (which, timer) in self.timers.iter_mut().enumerate() {
-            *timer = sys::filled(libc::SYS_getitimer, &[which], 1, *timer).unwrap_or(*timer);
-        }
+        self.timers = timers();
         self.signal_stack = sys::filled(libc::SYS_sigaltstack, &[0], 1, sys::zeroed()).unwrap_or(self.signal_stack);
-        self.ids = ids();
         self.pending = sys::pending();
     }
 }
 
-/// The locks that a descriptor's entry in `/proc` shows, each with the process that took it (-1 if that is not said).
-pub(crate) fn each_lock(fd: i32, buffer: &mut [u8], mut each: impl FnMut(Lock, i32)) -> sys::Result<()> {
-    let path = ProcPath::of(0).then(b"/fdinfo/").number(fd);
-    let text = sys::read_once(path.as_bytes(), buffer)?;
+/// What is left of each of the process's timers.
+pub(crate) fn timers() -> [libc::itimerval; 3] {
+    [0, 1, 2].map(|which| sys::filled(libc::SYS_getitimer, &[which], 1, sys::zeroed()).unwrap_or(sys::zeroed()))
+}
+
+/// The locks that `/proc` says a descriptor has, each with the process that took it (-1 if that is not said).
+pub(crate) fn each_lock(fd: i32, text: &[u8], mut each: impl FnMut(Lock, i32)) {
     for line in text.split(|byte| *byte == b'\n') {
         let Some(line) = line.strip_prefix(b"lock:\t") else { continue };
         // `1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`
@@ -127,15 +200,21 @@ pub(crate) fn each_lock(fd: i32, buffer: &mut [u8], mut each: impl FnMut(Lock, i
         };
         each(Lock { fd, kind, write, start, last }, taken_by);
     }
-    Ok(())
 }
 
-/// Notes everything in the record of the level that is about to be entered. What can't be undone is an error, and said.
-pub(crate) fn take(arena: &mut Arena) -> sys::Result<()> {
+/// Refuses what can't be undone, other than of children and descriptors: it is an error, and said. Mapped files are written
+/// out.
+pub(crate) fn begin(arena: &mut Arena) -> sys::Result<()> {
+    let (level, ids) = (arena.depth, arena.look_at_kept());
+    arena.levels[level].record.ids = ids;
     refuse_timers(arena)?;
-    refuse_memory(arena)?;
-    let level = arena.depth;
-    arena.levels[level].record.take_kernel_state();
+    refuse_memory(arena)
+}
+
+/// Notes everything in the record of the level that is about to be entered.
+pub(crate) fn take(arena: &mut Arena) -> sys::Result<()> {
+    let (level, acted_upon) = (arena.depth, acted_upon(arena));
+    arena.levels[level].record.take_kernel_state(acted_upon);
     take_children(arena)?;
     take_descriptors(arena)
 }
@@ -150,7 +229,8 @@ pub(crate) fn refuse_locks(arena: &mut Arena) -> sys::Result<()> {
                 locked = Some(fd);
             }
         };
-        each_lock(fd, &mut arena.scratch.text_a, note)?;
+        let path = ProcPath::of(0).then(b"/fdinfo/").number(fd);
+        each_lock(fd, sys::read_once(path.as_bytes(), &mut arena.scratch.text_a)?, note);
     }
     match locked {
         Some(fd) => Err(refuse(
@@ -185,10 +265,8 @@ pub(crate) fn refuse_threads(arena: &mut Arena) -> sys::Result<()> {
 fn refuse_timers(arena: &mut Arena) -> sys::Result<()> {
     let mut first = [0u8; 64];
     // Without that file (a kernel without checkpoint support) there is no telling.
-    let Ok(fd) = sys::open(b"/proc/self/timers\0", libc::O_RDONLY) else { return Ok(()) };
-    let got = sys::read(fd, &mut first);
-    sys::close(fd);
-    match got {
+    let Ok(timers) = arena.kept(About::Timers) else { return Ok(()) };
+    match sys::read_at(timers, 0, &mut first) {
         Ok(0) | Err(_) => Ok(()),
         Ok(_) => Err(refuse(arena, format_args!("a POSIX timer (timer_create) can't be put back; delete it first"))),
     }
@@ -204,7 +282,12 @@ fn refuse_memory(arena: &mut Arena) -> sys::Result<()> {
         arena.advice = Advice::None;
         crate::maps::advice_seen();
     }
-    match arena.look_at_shared()?.foreign {
+    let shared = arena.look_at_shared()?;
+    if shared.unwritten {
+        arena.say(format_args!("{UNWRITTEN}"));
+        return Err(Errno(libc::EIO));
+    }
+    match shared.foreign {
         Some(start) => {
             let hint = match arena.view_device {
                 Some(_) => " (files of the filesystem can be mapped so after the first speculation)",
@@ -245,23 +328,30 @@ fn take_descriptors(arena: &mut Arena) -> sys::Result<()> {
     let level = arena.depth;
     arena.levels[level].record.descriptors_count = 0;
     arena.levels[level].record.locks_count = 0;
-    let mut count = 0;
-    let (mut found, scratch) = ([0i32; DESCRIPTORS_MAX], &mut arena.scratch);
-    each_number(&ProcPath::of(0).then(b"/fd"), &mut scratch.text_a, |fd| {
-        if let Some(place) = found.get_mut(count) {
-            *place = fd;
-        }
-        count += 1;
-    })?;
+    let count = list_descriptors(arena)?;
     if count > DESCRIPTORS_MAX {
         return Err(refuse(arena, format_args!("{count} descriptors are open; {DESCRIPTORS_MAX} can be put back")));
     }
-    for fd in found[..count].iter().copied() {
+    for at in 0..count {
+        let fd = arena.scratch.numbers[at];
         if !arena.is_own(fd) {
             take_descriptor(arena, fd)?;
         }
     }
     Ok(())
+}
+
+/// Lists what is open, the library's included, in the numbers of the scratch room. Returns how many there are.
+pub(crate) fn list_descriptors(arena: &mut Arena) -> sys::Result<usize> {
+    let (dir, mut count) = (arena.kept(About::Descriptors)?, 0);
+    let Scratch { text_a, numbers, .. } = &mut arena.scratch;
+    each_number(dir, text_a, |fd| {
+        if let Some(place) = numbers.get_mut(count) {
+            *place = fd;
+        }
+        count += 1;
+    })?;
+    Ok(count)
 }
 
 fn take_descriptor(arena: &mut Arena, fd: i32) -> sys::Result<()> {
@@ -280,7 +370,7 @@ fn take_descriptor(arena: &mut Arena, fd: i32) -> sys::Result<()> {
         offset: if seekable { sys::seek(fd, 0, libc::SEEK_CUR).unwrap_or(-1) } else { -1 },
         lockable: kind == libc::S_IFREG && status_flags & libc::O_PATH == 0,
     };
-    let Arena { levels, scratch, depth, .. } = arena;
+    let Arena { levels, scratch, depth, kept, own_from, .. } = arena;
     let record = &mut levels[*depth].record;
     record.descriptors[record.descriptors_count] = descriptor;
     record.descriptors_count += 1;
@@ -288,13 +378,13 @@ fn take_descriptor(arena: &mut Arena, fd: i32) -> sys::Result<()> {
         return Ok(());
     }
     let mut more = false;
-    each_lock(fd, &mut scratch.text_a, |lock, _| match record.locks_count {
+    each_lock(fd, kept.info(fd, *own_from, &mut scratch.text_a)?, |lock, _| match record.locks_count {
         LOCKS_MAX => more = true,
         count => {
             record.locks[count] = lock;
             record.locks_count += 1;
         }
-    })?;
+    });
     match more {
         true => Err(refuse(arena, format_args!("more than {LOCKS_MAX} file locks are held"))),
         false => Ok(()),

@@ -48,7 +48,7 @@ fn ask(arena: &mut Arena, what: Asked, spec: u64) -> Option<Result<(), Fault>> {
         Asked::Outcome => Ask::Outcome { spec },
     };
     arena.asked = what;
-    files::with(|files| put(&files.stream, &question))
+    files::daemon().map(|daemon| put(&daemon, &question))
 }
 
 /// What has come of the vote for the outermost level; nothing if that is not known at the deadline.
@@ -56,11 +56,11 @@ pub(crate) fn verdict(arena: &mut Arena, deadline: Option<Instant>) -> Option<Vo
     files::mortally(arena.mask, || {
         let spec = arena.levels[0].spec;
         loop {
-            if !files::with(|files| is_there(&files.stream, deadline)).unwrap_or(true) {
+            if !files::daemon().is_none_or(|daemon| is_there(&daemon, deadline)) {
                 return None;
             }
             let asked = core::mem::replace(&mut arena.asked, Asked::Nothing);
-            let said = files::with(|files| answer(&files.stream).map(|(answer, _)| answer));
+            let said = files::daemon().map(|daemon| answer(&daemon).map(|(answer, _)| answer));
             match next(asked, said) {
                 Ok(vote) => return Some(vote),
                 Err(question) if matches!(ask(arena, question, spec), Some(Ok(()))) => {}

@@ -462,3 +462,34 @@ fn a_file_that_was_removed_and_is_still_open_keeps_nobody_from_speculating() {
     assert_eq!((mount.read("a"), mount.exists("b"), mount.exists("removed")), ("x".into(), false, false));
     mount.check();
 }
+
+const REFUSED: &str = r#"
+import os, mojave
+def refused():
+    event = os.eventfd(0)
+    try:
+        mojave.speculate()
+        raise SystemExit("not refused")
+    except mojave.Refused as refused:
+        assert "eventfd" in str(refused), refused
+    os.close(event)
+refused()
+with mojave.speculation():
+    open("a", "w").write("x")
+    refused()
+    try:
+        with mojave.speculation() as level:
+            open("b", "w").write("x")
+            level.abort()
+    except mojave.Aborted: pass
+    assert mojave.depth() == 1
+"#;
+
+/// What is refused after the filesystem was told of the level.
+#[test]
+fn a_level_that_is_refused_leaves_nothing_undecided() {
+    let mount = Mount::new();
+    succeeds(&specrun_python(&mount, REFUSED));
+    assert_eq!((mount.read("a"), mount.exists("b")), ("x".into(), false));
+    mount.check();
+}

@@ -5,15 +5,17 @@
 
 use super::{Failure, What};
 use crate::arena::{Arena, Level};
+use crate::kept::About;
 use crate::limits::CHILD_ROUNDS_MAX;
-use crate::proc::{Birth, ProcPath, each_child, each_process};
+use crate::proc::{Birth, ProcPath, each_child, each_listed, each_process};
 use crate::sys::{self, Errno};
 
 /// Ends every child that was not there at the entry of the level, with all its descendants, and reaps it.
 pub(super) fn end_new(arena: &mut Arena) -> Result<(), Failure> {
     let mut had_children = has_had_children(arena);
+    let own_list = arena.kept(About::Children).what("the list of its children")?;
     for _ in 0..CHILD_ROUNDS_MAX {
-        let count = collect(arena, &mut had_children).what("the list of its children")?;
+        let count = collect(arena, own_list, &mut had_children).what("the list of its children")?;
         if count == 0 {
             return Ok(());
         }
@@ -21,7 +23,7 @@ pub(super) fn end_new(arena: &mut Arena) -> Result<(), Failure> {
         for pid in &arena.scratch.numbers[..count] {
             let _ = sys::kill(*pid, libc::SIGSTOP);
         }
-        if collect(arena, &mut had_children).what("the list of its children")? != count {
+        if collect(arena, own_list, &mut had_children).what("the list of its children")? != count {
             continue;
         }
         for pid in &arena.scratch.numbers[..count] {
@@ -49,7 +51,7 @@ fn has_had_children(arena: &Arena) -> bool {
 }
 
 /// Lists the new children, all below them and, if there have been any, those whose parents are gone; returns how many.
-fn collect(arena: &mut Arena, had_children: &mut bool) -> sys::Result<usize> {
+fn collect(arena: &mut Arena, own_list: i32, had_children: &mut bool) -> sys::Result<usize> {
     let in_a_view = arena.view_device.is_some();
     let Arena { scratch, levels, owner, depth, dying, dying_count, jump, .. } = arena;
     let super::Scratch { text_a, numbers, .. } = scratch;
@@ -64,12 +66,12 @@ fn collect(arena: &mut Arena, had_children: &mut bool) -> sys::Result<usize> {
             count += 1;
         }
     };
-    each_child(*owner, text_a, |child| {
+    each_listed(sys::read_whole(own_list, text_a)?, |child| {
         if !record.children().contains(&child) && !is_checkpoint(child) {
             *had_children = true;
             add(child);
         }
-    })?;
+    });
     if *had_children && in_a_view {
         each_orphan(*owner, *checkpoint, text_a, add)?;
     }

@@ -2,8 +2,7 @@
 
 use super::{Failure, What};
 use crate::arena::Arena;
-use crate::proc::{ProcPath, each_number};
-use crate::record::{Descriptor, Lock, LockKind, Record, each_lock};
+use crate::record::{Descriptor, Lock, LockKind, Record, each_lock, list_descriptors};
 use crate::sys;
 
 const WHAT: &str = "a descriptor";
@@ -11,33 +10,22 @@ const WHAT: &str = "a descriptor";
 /// Puts all descriptors back, from the checkpoint, which still has them.
 pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     close_new(arena)?;
-    let level = &arena.levels[arena.jump.level];
-    let its_process = sys::plain(libc::SYS_pidfd_open, &[level.checkpoint as usize, 0]).what(WHAT)?;
-    let its_process = arena.out_of_the_way(its_process as i32).what(WHAT)?;
-    for descriptor in level.record.descriptors() {
-        put_descriptor_back(arena, descriptor, its_process).what(WHAT)?;
+    for descriptor in arena.levels[arena.jump.level].record.descriptors() {
+        put_descriptor_back(arena, descriptor).what(WHAT)?;
     }
-    sys::close(its_process);
-    let Arena { levels, scratch, jump, .. } = arena;
+    let Arena { levels, scratch, jump, kept, own_from, .. } = arena;
     let level = &levels[jump.level];
     for descriptor in level.record.descriptors().iter().filter(|descriptor| descriptor.lockable) {
-        put_locks_back(descriptor.fd, &level.record, &mut scratch.text_a).what("a file lock")?;
+        let text = kept.info(descriptor.fd, *own_from, &mut scratch.text_a).what(WHAT)?;
+        put_locks_back(descriptor.fd, &level.record, text).what("a file lock")?;
     }
     Ok(())
 }
 
 fn close_new(arena: &mut Arena) -> Result<(), Failure> {
-    let mut count = 0;
-    let super::Scratch { text_a, numbers, .. } = &mut arena.scratch;
-    each_number(&ProcPath::of(0).then(b"/fd"), text_a, |fd| {
-        if let Some(place) = numbers.get_mut(count) {
-            *place = fd;
-            count += 1;
-        }
-    })
-    .what(WHAT)?;
+    let count = list_descriptors(arena).what(WHAT)?;
     let record = &arena.levels[arena.jump.level].record;
-    for fd in &arena.scratch.numbers[..count] {
+    for fd in arena.scratch.numbers.iter().take(count) {
         if !arena.is_own(*fd) && !record.descriptors().iter().any(|before| before.fd == *fd) {
             sys::close(*fd);
         }
@@ -48,13 +36,12 @@ fn close_new(arena: &mut Arena) -> Result<(), Failure> {
 /// `KCMP_FILE`
 const SAME_FILE: usize = 0;
 
-fn put_descriptor_back(arena: &Arena, before: &Descriptor, its_process: i32) -> sys::Result<()> {
+fn put_descriptor_back(arena: &Arena, before: &Descriptor) -> sys::Result<()> {
     let fd = before.fd as usize;
     let (own, its) = (arena.owner, arena.levels[arena.jump.level].checkpoint);
     let same = sys::plain(libc::SYS_kcmp, &[own as usize, its as usize, SAME_FILE, fd, fd]) == Ok(0);
     if !same {
-        let got = sys::plain(libc::SYS_pidfd_getfd, &[its_process as usize, fd, 0])?;
-        let got = arena.out_of_the_way(got as i32)?;
+        let got = from_checkpoint(arena, its, before.fd)?;
         let close_on_exec = if before.fd_flags & libc::FD_CLOEXEC != 0 { libc::O_CLOEXEC } else { 0 };
         let placed = sys::plain(libc::SYS_dup3, &[got as usize, fd, close_on_exec as usize]);
         sys::close(got);
@@ -72,13 +59,22 @@ fn put_descriptor_back(arena: &Arena, before: &Descriptor, its_process: i32) -> 
     Ok(())
 }
 
-fn put_locks_back(fd: i32, record: &Record, buffer: &mut [u8]) -> sys::Result<()> {
+/// A descriptor of the checkpoint's, out of the program's way.
+fn from_checkpoint(arena: &Arena, checkpoint: i32, fd: i32) -> sys::Result<i32> {
+    let process = sys::plain(libc::SYS_pidfd_open, &[checkpoint as usize, 0])?;
+    let process = arena.out_of_the_way(process as i32)?;
+    let got = sys::plain(libc::SYS_pidfd_getfd, &[process as usize, fd as usize, 0]);
+    sys::close(process);
+    arena.out_of_the_way(got? as i32)
+}
+
+fn put_locks_back(fd: i32, record: &Record, text: &[u8]) -> sys::Result<()> {
     let before = || record.locks().iter().filter(|lock| lock.fd == fd);
     let (mut kept, mut others) = (0, [None; 3]);
-    each_lock(fd, buffer, |lock, _| match before().any(|known| *known == lock) {
+    each_lock(fd, text, |lock, _| match before().any(|known| *known == lock) {
         true => kept += 1,
         false => others[lock.kind as usize] = Some(lock.kind),
-    })?;
+    });
     others.into_iter().flatten().try_for_each(|kind| unlock(fd, kind))?;
     if others.iter().all(Option::is_none) && kept == before().count() {
         return Ok(());

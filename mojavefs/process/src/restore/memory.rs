@@ -12,6 +12,8 @@
 
 use super::{Failure, Scratch, What};
 use crate::arena::Arena;
+use crate::files;
+use crate::kept::About;
 use crate::limits::{BESIDE_BYTES, PAGES_STEP, PIECES_STEP, ZEROS_STEP};
 use crate::maps::{self, Mapping};
 use crate::proc::ProcPath;
@@ -45,7 +47,6 @@ struct Sources {
     checkpoint: i32,
     own_pages: i32,
     its_pages: i32,
-    its_memory: i32,
     /// Pages may be shared with processes that are not known, so that being shared says nothing.
     distrust: bool,
 }
@@ -60,19 +61,26 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     if sys::brk(0) != brk && sys::brk(brk) != brk {
         return Err(Errno(libc::ENOMEM)).what("the end of the heap");
     }
-    let own = arena.range();
-    let open = |pid: i32, name: &[u8]| sys::open(ProcPath::of(pid).then(name).as_bytes(), libc::O_RDONLY);
-    let sources = Sources {
-        checkpoint,
-        own_pages: open(0, b"/pagemap").what("its memory: no page descriptors")?,
-        its_pages: open(checkpoint, b"/pagemap").what("its memory: the checkpoint is gone")?,
-        its_memory: open(checkpoint, b"/mem").what("its memory: the checkpoint is gone")?,
-        distrust,
-    };
+    let (own, own_list) = (arena.range(), arena.kept(About::Mappings).what("its memory: no list of mappings")?);
+    let own_pages = arena.kept(About::Pages).what("its memory: no page descriptors")?;
+    let its_pages = sys::open(ProcPath::of(checkpoint).then(b"/pagemap").as_bytes(), libc::O_RDONLY);
+    let its_pages = its_pages.what("its memory: the checkpoint is gone")?;
+    let sources = Sources { checkpoint, own_pages, its_pages, distrust };
+    let asked = arena.jump.asked.then_some((arena.daemon, arena.mask));
     let Scratch { text_a, text_b, maps_a, maps_b, pages_a, pages_b, pieces, zeros, beside, .. } = &mut arena.scratch;
-    let (text_a, count_a) = maps::read(0, text_a, maps_a).what("its memory: no list of mappings")?;
-    let (text_b, count_b) = maps::read(checkpoint, text_b, maps_b).what("its memory: the checkpoint is gone")?;
-    let (maps_a, maps_b) = (&maps_a[..count_a], &maps_b[..count_b]);
+    let text_a = sys::read_whole(own_list, text_a).what("its memory: no list of mappings")?;
+    let text_b = sys::read_all(ProcPath::of(checkpoint).then(b"/maps").as_bytes(), text_b);
+    let text_b = text_b.what("its memory: the checkpoint is gone")?;
+    let understood = "its memory: a list of mappings that is not understood";
+    let maps_a = maps::parse(text_a, maps_a).what(understood)?;
+    let maps_b = match text_a == text_b {
+        true => maps_a,
+        false => maps::parse(text_b, maps_b).what(understood)?,
+    };
+    if let Some((daemon, mask)) = asked {
+        // From here on files may be opened and read: they must be as they were, too.
+        files::await_undone(daemon, mask);
+    }
     let window = 0..0;
     let mut work = Work {
         sources,
@@ -108,9 +116,7 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     });
     result?;
     work.copy()?;
-    for fd in [work.sources.own_pages, work.sources.its_pages, work.sources.its_memory] {
-        sys::close(fd);
-    }
+    sys::close(its_pages);
     Ok(())
 }
 
@@ -400,12 +406,15 @@ impl Work<'_> {
 
     /// Memory that the checkpoint itself may not read.
     fn copy_unreadable(&mut self, mut piece: Piece) -> Result<(), Failure> {
+        let path = ProcPath::of(self.sources.checkpoint).then(b"/mem");
+        let memory = sys::open(path.as_bytes(), libc::O_RDONLY).what("its memory: the checkpoint is gone")?;
         while piece.bytes > 0 {
             // SAFETY: as in `copy`.
-            let copied = unsafe { sys::copy_by_file(self.sources.its_memory, piece) };
+            let copied = unsafe { sys::copy_by_file(memory, piece) };
             let copied = copied.what("memory that can't be read")?;
             piece = Piece { start: piece.start + copied, bytes: piece.bytes - copied };
         }
+        sys::close(memory);
         Ok(())
     }
 }

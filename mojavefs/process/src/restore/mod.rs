@@ -30,7 +30,7 @@ pub(crate) struct Scratch {
     pieces: [Piece; PIECES_STEP],
     zeros: [Region; ZEROS_STEP],
     beside: [u8; BESIDE_BYTES],
-    numbers: [i32; 65_536],
+    pub(crate) numbers: [i32; 65_536],
 }
 
 /// What could not be put back.
@@ -83,6 +83,9 @@ extern "C" fn run(arena: *mut u8) -> ! {
 
 fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     let target = arena.jump.level;
+    if arena.look_at_kept() != arena.levels[target].record.ids {
+        return Err(Errno(libc::EPERM)).what("its user and group ids, which were changed");
+    }
     // Checkpoints taken later share pages with this process: when they are gone, a page that it has alone is one that was
     // changed since the level was entered.
     for level in (target + 1..arena.depth).rev() {
@@ -93,7 +96,7 @@ fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     children::end_new(arena)?;
     kernel::end_new_threads(arena)?;
     // First of all: its limits could stand in the way of the rest.
-    standing::put_back(arena.levels[target].checkpoint)?;
+    standing::put_back(&arena.levels[target])?;
     memory::put_back(arena)?;
     descriptors::put_back(arena)?;
     kernel::put_back(arena)

@@ -18,21 +18,37 @@ pub(crate) fn read(fd: i32, into: &mut [u8]) -> Result<usize> {
     plain(libc::SYS_read, &[fd_arg(fd), into.as_mut_ptr() as usize, into.len()])
 }
 
+/// Reads a file from a place on, wherever its offset is.
+pub(crate) fn read_at(fd: i32, from: usize, into: &mut [u8]) -> Result<usize> {
+    plain(libc::SYS_pread64, &[fd_arg(fd), into.as_mut_ptr() as usize, into.len(), from])
+}
+
+/// Waits for what comes on a connection, and leaves it there; whether there is any: 1, or 0 at the end.
+pub(crate) fn peek(fd: i32) -> Result<usize> {
+    let mut byte = 0u8;
+    plain(libc::SYS_recvfrom, &[fd_arg(fd), &raw mut byte as usize, 1, libc::MSG_PEEK as usize, 0, 0])
+}
+
+/// Reads an open file of `/proc` from its start to its end; what does not fit is an error.
+pub(crate) fn read_whole(fd: i32, into: &mut [u8]) -> Result<&[u8]> {
+    let mut filled = 0;
+    loop {
+        match read_at(fd, filled, &mut into[filled..]) {
+            Ok(0) if filled == into.len() => return Err(Errno(libc::ENOMEM)),
+            Ok(0) => return Ok(&into[..filled]),
+            Ok(more) => filled += more,
+            Err(Errno(libc::EINTR)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Reads a file of `/proc` to its end; what does not fit is an error.
 pub(crate) fn read_all<'a>(path: &[u8], into: &'a mut [u8]) -> Result<&'a [u8]> {
     let fd = open(path, libc::O_RDONLY)?;
-    let mut filled = 0;
-    let result = loop {
-        match read(fd, &mut into[filled..]) {
-            Ok(0) if filled == into.len() => break Err(Errno(libc::ENOMEM)),
-            Ok(0) => break Ok(()),
-            Ok(more) => filled += more,
-            Err(Errno(libc::EINTR)) => {}
-            Err(error) => break Err(error),
-        }
-    };
+    let result = read_whole(fd, into);
     close(fd);
-    result.map(|()| &into[..filled])
+    result
 }
 
 /// Reads a file of `/proc` that the kernel writes in one piece.

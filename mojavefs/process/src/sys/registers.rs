@@ -15,7 +15,7 @@ pub(crate) struct Registers {
 }
 
 global_asm!(
-    // rdi: where registers are saved, rsi: top of the child's stack, rdx: what the child runs, rcx: its argument.
+    // rdi: where registers are saved, rsi: top of the child's stack, rdx: what the child runs.
     ".globl mojave_sys_checkpoint",
     ".hidden mojave_sys_checkpoint",
     ".type mojave_sys_checkpoint, @function",
@@ -34,7 +34,6 @@ global_asm!(
     "fnstcw [rdi + 68]",
     "mov r12, rsi",
     "mov r13, rdx",
-    "mov r14, rcx",
     "mov r15, rdi",
     // clone without a signal at its end: no wait of the program's finds the child.
     "xor edi, edi",
@@ -48,13 +47,11 @@ global_asm!(
     "jz 2f",
     "mov r12, [r15 + 16]",
     "mov r13, [r15 + 24]",
-    "mov r14, [r15 + 32]",
     "mov r15, [r15 + 40]",
     "ret",
     // The child leaves the stack that it holds a copy of alone.
     "2:",
     "mov rsp, r12",
-    "mov rdi, r14",
     "xor ebp, ebp",
     "call r13",
     "ud2",
@@ -90,26 +87,16 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    fn mojave_sys_checkpoint(
-        registers: *mut Registers,
-        stack_top: *mut u8,
-        child: extern "C" fn(*mut u8) -> !,
-        argument: *mut u8,
-    ) -> isize;
+    fn mojave_sys_checkpoint(registers: *mut Registers, stack_top: *mut u8, child: extern "C" fn() -> !) -> isize;
     fn mojave_sys_resume(registers: *const Registers, value: isize) -> !;
     fn mojave_sys_on_stack(stack_top: *mut u8, run: extern "C" fn(*mut u8) -> !, argument: *mut u8) -> !;
 }
 
 /// Forks. The child runs `child` on a stack of its own, so that all its memory stays as it was at the fork. Returns the
 /// child's process id, and once more for each [`resume`]: to its caller as to that of `fork`, with memory as it is then.
-pub(crate) fn checkpoint(
-    registers: *mut Registers,
-    stack_top: *mut u8,
-    child: extern "C" fn(*mut u8) -> !,
-    argument: *mut u8,
-) -> Result<isize> {
+pub(crate) fn checkpoint(registers: *mut Registers, stack_top: *mut u8, child: extern "C" fn() -> !) -> Result<isize> {
     // SAFETY: the pointers are into the arena, which is mapped for the life of the process; the stack is the level's own.
-    let returned = unsafe { mojave_sys_checkpoint(registers, stack_top, child, argument) };
+    let returned = unsafe { mojave_sys_checkpoint(registers, stack_top, child) };
     checked(returned).map(|value| value.cast_signed())
 }
 

@@ -5,6 +5,18 @@ use super::{Result, filled, plain};
 /// The signals of a mask, one bit each.
 pub(crate) type Mask = u64;
 
+/// One more than the last signal.
+pub(crate) const SIGNALS: usize = 65;
+
+pub(crate) fn bit(signal: i32) -> Mask {
+    1 << (signal - 1)
+}
+
+/// The signals of a mask.
+pub(crate) fn signals(mask: Mask) -> impl Iterator<Item = i32> {
+    (1..SIGNALS as i32).filter(move |signal| mask & bit(*signal) != 0)
+}
+
 /// Sets the signal mask; returns the one before.
 pub(crate) fn set_mask(mask: Mask) -> Mask {
     let mut before: Mask = 0;
@@ -42,7 +54,7 @@ impl Action {
 /// Those of `signals` that `mask` lets through and that do what they do by default.
 pub(crate) fn unhandled(signals: &[i32], mask: Mask) -> Mask {
     let bits = signals.iter().filter(|signal| action(**signal).is_some_and(|action| action.handler == libc::SIG_DFL));
-    bits.fold(0, |bits, signal| bits | 1 << (signal - 1)) & !mask
+    bits.fold(0, |bits, signal| bits | bit(*signal)) & !mask
 }
 
 pub(crate) fn action(signal: i32) -> Option<Action> {

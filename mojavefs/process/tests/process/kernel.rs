@@ -132,6 +132,41 @@ fn signals_directory_umask_and_timers_are_as_they_were() {
 }
 
 #[test]
+fn what_signals_do_is_as_it_was_with_flags_and_masks() {
+    alone(|| unsafe {
+        let action = |signal: i32| {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            assert_eq!(libc::sigaction(signal, std::ptr::null(), &raw mut action), 0);
+            let blocked = (1..=64).filter(|other| libc::sigismember(&raw const action.sa_mask, *other) == 1);
+            (action.sa_sigaction, action.sa_flags, blocked.collect::<Vec<i32>>())
+        };
+        let set = |signal: i32, handler: usize, flags: i32, blocks: i32| {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            (action.sa_sigaction, action.sa_flags) = (handler, flags);
+            libc::sigaddset(&raw mut action.sa_mask, blocks);
+            assert_eq!(libc::sigaction(signal, &raw const action, std::ptr::null_mut()), 0);
+        };
+        let (queued, last, handler) = (libc::SIGRTMIN() + 3, libc::SIGRTMAX(), nothing as *const () as usize);
+        set(libc::SIGHUP, handler, libc::SA_RESTART, libc::SIGUSR1);
+        set(last, handler, libc::SA_NODEFER, queued);
+        set(libc::SIGCHLD, libc::SIG_DFL, libc::SA_NOCLDWAIT, libc::SIGUSR1);
+        set(libc::SIGQUIT, libc::SIG_IGN, 0, libc::SIGUSR1);
+        let all = [libc::SIGHUP, last, libc::SIGCHLD, libc::SIGQUIT, queued, libc::SIGUSR2];
+        let before = all.map(action);
+        if enter().is_none() {
+            set(libc::SIGHUP, handler, 0, libc::SIGUSR2);
+            set(last, libc::SIG_DFL, 0, libc::SIGUSR2);
+            set(libc::SIGCHLD, libc::SIG_DFL, 0, libc::SIGUSR2);
+            set(libc::SIGQUIT, libc::SIG_DFL, 0, libc::SIGUSR2);
+            set(queued, handler, 0, libc::SIGUSR1);
+            set(libc::SIGUSR2, libc::SIG_IGN, 0, libc::SIGUSR1);
+            abort(1);
+        }
+        assert_eq!(all.map(action), before);
+    });
+}
+
+#[test]
 fn signals_that_were_raised_since_do_not_come_and_those_of_others_do() {
     alone(|| unsafe {
         let block = |signals: &[i32]| {

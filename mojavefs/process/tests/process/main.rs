@@ -4,6 +4,7 @@
 
 mod alone;
 mod deciding;
+mod kept;
 mod kernel;
 mod leaks;
 mod memory;
