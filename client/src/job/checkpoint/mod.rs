@@ -8,12 +8,12 @@
 
 mod kernel;
 mod locks;
+mod mapped;
 mod obstacles;
 mod tracee;
 
 use super::supervise;
 use crate::limits::CHECKPOINTS_MAX;
-use crate::mount;
 use kernel::Kernel;
 use mojavefs::id::SpecId;
 use nix::libc;
@@ -120,14 +120,13 @@ impl Checkpoints {
             return Err(obstacle);
         }
         let kernel = Kernel::note(tracee, point, mount).map_err(failed)?;
+        mapped::write_out(tracee, point, mount).map_err(failed)?;
         // As if the process's parent had started it: then so can one that is made from it.
         let flags = libc::CLONE_PARENT as u64;
         let copy = tracee.call_clone(point, libc::SYS_clone, &[flags]).map_err(failed)?;
         let dies_with_me = copy.die_with_me();
         let asleep = Asleep(Some(copy));
         dies_with_me.map_err(failed)?;
-        // What was written into mappings so far belongs to what comes before.
-        mount::drain(mount).map_err(failed)?;
         Ok(Checkpoint { leg: ledger.begin_leg()?, asleep, point: *point, kernel })
     }
 
