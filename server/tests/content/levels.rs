@@ -53,12 +53,12 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(on_read: OnRead) -> Self {
         let client = Client::new();
         let trunk = client.trunk;
         let create = |file| client.create(trunk, Ino::ROOT, &name(file), FileKind::Regular).expect("a file").ino;
         let inos = std::array::from_fn(create);
-        let (info, on_read, restarts) = (JobInfo::default(), OnRead::Join, Some(String::new()));
+        let (info, restarts) = (JobInfo::default(), Some(String::new()));
         let kind = ViewKind::Job { parent: trunk, info, on_read, own: None, restarts };
         let opened = client.ask().view(Request::OpenView(kind)).expect("a job begins");
         let job = opened.spec.expect("a job has a speculation");
@@ -178,8 +178,12 @@ proptest! {
     #![proptest_config(common::config(32))]
 
     #[test]
-    fn what_levels_write_is_their_jobs(history in prop::collection::vec(step(), 1..150), commit in any::<bool>()) {
-        let mut world = World::new();
+    fn what_levels_write_is_their_jobs(
+        history in prop::collection::vec(step(), 1..150),
+        commit in any::<bool>(),
+        isolated in any::<bool>(),
+    ) {
+        let mut world = World::new(if isolated { OnRead::Isolate } else { OnRead::Join });
         history.iter().for_each(|step| world.play(step));
         world.end(commit);
     }

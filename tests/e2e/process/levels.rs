@@ -73,15 +73,15 @@ fn a_held_job_keeps_one_version_of_what_its_levels_have_changed() {
 
 #[test]
 fn a_jobs_commit_is_that_of_all_its_levels_and_so_is_its_abort() {
-    for how in ["flat", "nested"] {
+    for (how, options) in [("flat", &[][..]), ("nested", &[]), ("flat", &["--isolate"]), ("nested", &["--isolate"])] {
         let (mount, program) = mounted();
         let before = exact(&mount.path());
         let levels = format!("{} {how} {COUNT}", program.display());
-        assert_eq!(mount.specrun(&[], &format!("{levels} && exit 1")).status.code(), Some(1));
+        assert_eq!(mount.specrun(options, &format!("{levels} && exit 1")).status.code(), Some(1));
         assert_eq!(exact(&mount.path()), before);
         // Other processes of the job see them, and go on from there.
         let rest = "cat same large > ../seen; echo more >> same; echo more > new/1";
-        let output = mount.specrun(&[], &format!("{levels} && {rest}"));
+        let output = mount.specrun(options, &format!("{levels} && {rest}"));
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(sh(mount.beside("").as_path(), "wc -c < seen").trim(), (7 + 2 * BLOCK).to_string());
         assert_eq!((mount.read("same"), mount.read("new/1")), (format!("{:6}\nmore\n", COUNT - 1), "more\n".into()));
