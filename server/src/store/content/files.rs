@@ -447,4 +447,25 @@ mod tests {
         content.remove_layer(LayerId(2)).expect("it goes");
         content.sync_all().expect("what is gone need not be on disk");
     }
+
+    #[test]
+    fn what_was_handed_over_is_synced_and_written_on_with_who_has_it_now() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let content = Content::look_at(dir.path());
+        let (from, to) = (IntervalId(5), IntervalId(4));
+        for (number, writer) in [(1, to), (2, from), (3, from)] {
+            let (layer, of) = (LayerId(number), ContentId(number / 2));
+            content.create(layer).expect("a file");
+            content.cover(layer, BlockNo(0)).expect("a block");
+            content.write(Purpose { content: of, writer, grows: true }, layer, 0, b"bytes").expect("a write");
+            content.set_current(of, writer, layer);
+        }
+        content.hand_over(from, to);
+        assert_eq!([0, 1].map(|of| content.current(ContentId(of), to)), [Some(LayerId(1)), Some(LayerId(3))]);
+        assert_eq!(content.current(ContentId(1), from), None);
+        content.sync_intervals(&[from]).expect("nothing is its");
+        assert_eq!(content.dirty.lock().layers.len(), 3);
+        content.sync_intervals(&[to]).expect("a sync");
+        assert!(content.dirty.lock().layers.is_empty());
+    }
 }
