@@ -328,11 +328,12 @@ fn take_descriptors(arena: &mut Arena) -> sys::Result<()> {
     let level = arena.depth;
     arena.levels[level].record.descriptors_count = 0;
     arena.levels[level].record.locks_count = 0;
-    let count = list_descriptors(arena)?;
-    if count > DESCRIPTORS_MAX {
+    let listed = list_descriptors(arena)?;
+    let count = arena.scratch.numbers.iter().take(listed).filter(|fd| !arena.is_own(**fd)).count();
+    if count > DESCRIPTORS_MAX || listed > arena.scratch.numbers.len() {
         return Err(refuse(arena, format_args!("{count} descriptors are open; {DESCRIPTORS_MAX} can be put back")));
     }
-    for at in 0..count {
+    for at in 0..listed {
         let fd = arena.scratch.numbers[at];
         if !arena.is_own(fd) {
             take_descriptor(arena, fd)?;

@@ -128,3 +128,20 @@ fn locks_of_many_files_are_as_they_were() {
         assert_eq!((30..45).filter(|number| lock(&open(*number), libc::LOCK_EX) == 0).count(), 15);
     });
 }
+
+#[test]
+fn few_descriptors_are_enough() {
+    alone(|| {
+        let at_most = |most: u64| {
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: 1024 };
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        };
+        at_most(48);
+        goes_back();
+        let file = tempfile::tempfile().unwrap();
+        at_most(32);
+        goes_back();
+        drop(file);
+        goes_back();
+    });
+}

@@ -123,3 +123,23 @@ fn what_can_not_be_put_back_ends_the_process() {
     });
     assert_eq!(ended, -libc::SIGABRT);
 }
+
+#[test]
+fn more_descriptors_than_can_be_put_back() {
+    alone(|| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        let open = || std::fs::File::open("/dev/null").unwrap();
+        let listed = || std::fs::read_dir("/proc/self/fd").unwrap().count() - 1;
+        let mut all: Vec<std::fs::File> = (listed()..1024).map(|_| open()).collect();
+        // The library's own do not count.
+        possible();
+        possible();
+        all.push(open());
+        assert!(refused().starts_with("1025 descriptors"), "{}", refused());
+        all.pop();
+        possible();
+    });
+}
