@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::kept::{About, Kept};
+use crate::kept::{About, File, Kept};
 use crate::level;
 use crate::limits::{
     CHECKPOINT_STACK_BYTES, DECIDED_KEPT_MAX, LEVELS_MAX, LIBRARY_STACK_BYTES, OWN_DESCRIPTORS_FROM,
@@ -94,9 +94,9 @@ pub(crate) struct Arena {
     /// Where descriptors of the library's are put, out of the way of programs that count on the lowest numbers.
     pub(crate) own_from: usize,
     /// A pipe: when its second end is closed everywhere, the process is gone, or another program.
-    pub(crate) life: [i32; 2],
+    life: [File; 2],
     /// Further descriptors of the library's: those of its connection to the daemon.
-    own: [i32; 4],
+    own: [File; 4],
     own_count: usize,
     /// The connection to the daemon; 0 before there is a view.
     pub(crate) daemon: i32,
@@ -201,7 +201,8 @@ impl Life {
 pub(crate) fn of_checkpoint() -> Option<Life> {
     // SAFETY: inherited mapped; the owner writes neither of these after it was made.
     let arena = unsafe { ARENA.load(Ordering::Relaxed).as_ref() }?;
-    Some(Life { owner: arena.owner, ends: arena.life, own: arena.own, own_count: arena.own_count })
+    let (ends, own) = (arena.life.map(|end| end.fd), arena.own.map(|file| file.fd));
+    Some(Life { owner: arena.owner, ends, own, own_count: arena.own_count })
 }
 
 /// A program that has voted and is done learns whether its vote counts: if it does not, it is not done.
@@ -221,8 +222,7 @@ extern "C" fn in_child() {
     let arena = ARENA.swap(core::ptr::null_mut(), Ordering::Relaxed);
     // SAFETY: it was mapped by the parent, so it is here; nothing else refers to it.
     if let Some(inherited) = unsafe { arena.as_mut() } {
-        inherited.life.into_iter().for_each(sys::close);
-        inherited.own[..inherited.own_count].iter().copied().for_each(sys::close);
+        inherited.life.iter().chain(&inherited.own[..inherited.own_count]).for_each(File::close);
         inherited.kept.close();
         // A few pages of address space are lost if that fails.
         let _ = sys::unmap(arena as usize, size_of::<Arena>());
@@ -237,7 +237,7 @@ impl Arena {
         self.own_from = OWN_DESCRIPTORS_FROM.min(room);
         let ends: [i32; 2] = sys::filled(libc::SYS_pipe2, &[0, libc::O_CLOEXEC as usize], 0, [0, 0])?;
         for (at, end) in ends.into_iter().enumerate() {
-            self.life[at] = self.out_of_the_way(end)?;
+            self.life[at] = File::of(self.out_of_the_way(end)?)?;
         }
         Ok(())
     }
@@ -266,13 +266,26 @@ impl Arena {
     }
 
     pub(crate) fn is_own(&self, fd: i32) -> bool {
-        self.life.contains(&fd) || self.own[..self.own_count].contains(&fd) || self.kept.has(fd)
+        self.life.iter().chain(&self.own[..self.own_count]).any(|file| file.fd == fd) || self.kept.has(fd)
     }
 
     /// Notes a further descriptor of the library's.
-    pub(crate) fn note_own(&mut self, fd: i32) {
-        self.own[self.own_count] = fd;
+    pub(crate) fn note_own(&mut self, fd: i32) -> sys::Result<()> {
+        self.own[self.own_count] = File::of(fd)?;
         self.own_count += 1;
+        Ok(())
+    }
+
+    /// A descriptor of the library's that the program has closed, and that can't be had anew.
+    pub(crate) fn lost(&mut self) -> sys::Result<Option<i32>> {
+        let lost = |files: &[File]| files.iter().find(|file| !file.is_itself()).map(|file| file.fd);
+        match (lost(&self.own[..self.own_count]), lost(&self.life)) {
+            (None, Some(_)) if self.undecided().is_empty() => {
+                self.life.iter().for_each(File::close);
+                self.open_life().map(|()| None)
+            }
+            (connection, life) => Ok(connection.or(life)),
+        }
     }
 
     /// An open file of `/proc` about this process.

@@ -145,8 +145,8 @@ fn attach_to(mountpoint: &Path, arena: &mut Arena) -> Result<(), Refused> {
 fn keep(arena: &mut Arena, fd: impl Into<OwnedFd>) -> Result<OwnedFd, Refused> {
     let fd = fd.into();
     let moved = arena.out_of_the_way(fd.into_raw_fd());
-    let moved = moved.map_err(|sys::Errno(errno)| failed("a descriptor")(io::Error::from_raw_os_error(errno)))?;
-    arena.note_own(moved);
+    let noted = moved.and_then(|moved| arena.note_own(moved).map(|()| moved));
+    let moved = noted.map_err(|Errno(errno)| failed("a descriptor")(io::Error::from_raw_os_error(errno)))?;
     // SAFETY: the kernel has just given us this number.
     Ok(unsafe { OwnedFd::from_raw_fd(moved) })
 }

@@ -40,8 +40,8 @@ impl About {
 /// One open file. Zeros: none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-struct File {
-    fd: i32,
+pub(crate) struct File {
+    pub(crate) fd: i32,
     device: u64,
     ino: u64,
 }
@@ -54,7 +54,11 @@ impl File {
         // Where the limit on descriptors was lowered it stays where it is.
         let moved = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, from);
         moved.is_ok().then(|| sys::close(fd));
-        let fd = moved.unwrap_or(fd);
+        File::of(moved.unwrap_or(fd))
+    }
+
+    /// What a descriptor is of by now.
+    pub(crate) fn of(fd: i32) -> sys::Result<File> {
         sys::fstat(fd).map(|stat| File { fd, device: stat.st_dev, ino: stat.st_ino })
     }
 
@@ -63,11 +67,11 @@ impl File {
     }
 
     /// Whether the descriptor is still of what it was opened for.
-    fn is_itself(&self) -> bool {
+    pub(crate) fn is_itself(&self) -> bool {
         sys::fstat(self.fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (self.device, self.ino))
     }
 
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         if self.is_itself() {
             sys::close(self.fd);
         }

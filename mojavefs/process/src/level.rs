@@ -118,6 +118,10 @@ fn take_back(arena: &Arena) {
 
 /// Notes what has to be put back, and announces the level to the filesystem.
 fn prepare(arena: &mut Arena, own: Option<SpecId>) -> sys::Result<()> {
+    if let Some(fd) = arena.lost()? {
+        arena.say(format_args!("descriptor {fd} was the library's own, and the program has closed it"));
+        return Err(Errno(libc::EBADF));
+    }
     record::refuse_threads(arena)?;
     record::refuse_locks(arena)?;
     files::attach(arena).map_err(|why| refused(arena, why))?;

@@ -207,6 +207,7 @@ pub(crate) fn each_lock(fd: i32, text: &[u8], mut each: impl FnMut(Lock, i32)) {
 pub(crate) fn begin(arena: &mut Arena) -> sys::Result<()> {
     let (level, ids) = (arena.depth, arena.look_at_kept());
     arena.levels[level].record.ids = ids;
+    refuse_hidden(arena)?;
     refuse_timers(arena)?;
     refuse_memory(arena)
 }
@@ -260,6 +261,19 @@ pub(crate) fn refuse_threads(arena: &mut Arena) -> sys::Result<()> {
         return Err(refuse(arena, words));
     }
     Ok(())
+}
+
+/// Nobody but root sees the memory of a process that has asked for that, nor of its checkpoints.
+fn refuse_hidden(arena: &mut Arena) -> sys::Result<()> {
+    let is_seen = sys::plain(libc::SYS_prctl, &[libc::PR_GET_DUMPABLE as usize]) == Ok(1);
+    match is_seen || arena.levels[arena.depth].record.ids[0][1] == 0 {
+        true => Ok(()),
+        false => {
+            let words = "nobody may look into this process since it has changed its user, or asked for that (PR_SET_DUMPABLE): \
+                         its checkpoint could not be read";
+            Err(refuse(arena, format_args!("{words}")))
+        }
+    }
 }
 
 fn refuse_timers(arena: &mut Arena) -> sys::Result<()> {

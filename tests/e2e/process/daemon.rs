@@ -68,3 +68,14 @@ fn without_its_daemon_no_process_speculates_and_what_is_open_can_not_be_committe
     mount.fsck();
     mount.mount();
 }
+
+#[test]
+fn a_program_that_closes_the_connection_to_the_daemon_is_told_so() {
+    let mount = Mount::new();
+    let mut waiter = Waiter::start(&mount);
+    assert_eq!(waiter.does("x"), "x 0");
+    let said = waiter.does("s");
+    assert!(said.starts_with("s -1 descriptor ") && said.contains("was the library's own"), "{said}");
+    assert_eq!(waiter.code(), Some(0));
+    mount.check();
+}

@@ -1,4 +1,5 @@
 /* Speculates when it is told to on its standard input, and says what came of it. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <mojave.h>
@@ -33,6 +34,7 @@ int main(void) {
         case 'B': result = spec_barrier(-1); break;
         case 'o': result = spec_outcome(last); break;
         case 'r': result = copy("data", "copy"); break;
+        case 'x': result = close_range(3, ~0U, 0); break;
         case 'w': result = copy("/dev/null", "after"); break;
         }
         dprintf(1, "%c %d %s\n", order, result, result < 0 && order != 's' ? strerror(errno) : spec_error());

@@ -146,3 +146,18 @@ fn few_descriptors_are_enough() {
         goes_back();
     });
 }
+
+#[test]
+fn a_program_that_closes_all_it_has_between_levels_goes_back_all_the_same() {
+    alone(|| {
+        for _ in 0..3 {
+            goes_back();
+            assert_eq!(unsafe { libc::close_range(3, u32::MAX, 0) }, 0);
+        }
+        if enter().is_none() {
+            assert_eq!(unsafe { libc::close_range(3, u32::MAX, 0) }, 0);
+            let why = mojave::enter().expect_err("the level could not be undone").to_string();
+            assert!(why.contains("was the library's own"), "{why}");
+        }
+    });
+}

@@ -1,6 +1,6 @@
 //! What can't be undone is refused by name.
 
-use crate::alone::{alone, commit, enter};
+use crate::alone::{alone, become_nobody, commit, enter};
 use std::net::{TcpListener, TcpStream};
 
 fn refused() -> String {
@@ -22,6 +22,18 @@ fn a_second_thread() {
         thread.join().unwrap().unwrap();
         // The kernel forgets a joined thread a moment later.
         crate::alone::until(|| std::fs::read_dir("/proc/self/task").unwrap().count() == 1);
+        possible();
+    });
+}
+
+#[test]
+fn a_process_that_nobody_may_look_into() {
+    alone(|| {
+        become_nobody();
+        possible();
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
+        assert!(refused().contains("PR_SET_DUMPABLE"), "{}", refused());
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
         possible();
     });
 }
