@@ -28,6 +28,11 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Resul
     Ok(())
 }
 
+/// Writes the bytes of `value` to the start of `out`, without an allocation; returns how many there are.
+pub fn encode_to<T: Serialize + ?Sized>(value: &T, out: &mut [u8]) -> Result<usize, CodecError> {
+    Ok(bincode::serde::encode_into_slice(value, out, bincode::config::standard())?)
+}
+
 /// The value that all of `bytes` encodes; borrows from them where the type does.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
     let (value, used) = bincode::serde::borrow_decode_from_slice(bytes, bincode::config::standard())?;

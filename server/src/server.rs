@@ -360,6 +360,12 @@ impl Shared {
         drop(self.telling.try_write_for(TELL_TIME_MAX));
     }
 
+    /// Whether a view shows something else by now, because what it showed was committed.
+    pub(crate) fn is_led_out(&self, view: &View, from: Option<ContextId>) -> bool {
+        self.let_it_be_told();
+        !view.is_dead() && view.context() != from
+    }
+
     pub(crate) fn refresh_scope(&self, view: &View) {
         match self.coordinator.shown_by(view.context()) {
             Ok(scope) => view.set_scope(Arc::new(scope)),

@@ -1,7 +1,7 @@
 //! One client's session: its requests find their view, and what follows from them reaches the views it concerns.
 
 use crate::coordinator::{Aftermath, Beginning, Kind};
-use crate::limits::{AWAIT_TIME_MAX, GIVE_TRIES_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX};
+use crate::limits::{AWAIT_TIME_MAX, GIVE_TRIES_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX, TELL_TIME_MAX};
 use crate::ops::NewFile;
 use crate::server::Shared;
 use crate::urgent::{self, Ticket};
@@ -59,6 +59,8 @@ impl Session {
 
     fn open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
         let coordinator = &self.shared.coordinator;
+        // Or what it is started in could be committed meanwhile, and the new view not be led out.
+        let _nothing_is_decided = self.shared.telling.try_write_for(TELL_TIME_MAX);
         let uid = match &kind {
             ViewKind::Trunk => None,
             ViewKind::Job { info, .. } => Some(info.uid),
@@ -110,8 +112,14 @@ impl Session {
         if open.view.whose != Whose::Process {
             return Err(Fault::new(FaultKind::Protocol, format!("view {id} is no process's")));
         }
-        let start = Beginning::part(info, Kind::Level, own);
-        let (spec, context, scope) = self.shared.coordinator.begin(open.view.context(), start)?;
+        let (spec, context, scope) = loop {
+            let around = open.view.context();
+            let entered = self.shared.coordinator.begin(around, Beginning::part(info.clone(), Kind::Level, own));
+            match entered {
+                Err(_) if self.shared.is_led_out(&open.view, around) => {}
+                entered => break entered?,
+            }
+        };
         open.view.go_into(context, spec, Arc::new(scope));
         Ok(Reply::View(OpenedView { view: id, spec: Some(spec) }))
     }
@@ -230,24 +238,21 @@ impl Session {
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         for _ in 0..OPERATION_TRIES_MAX {
-            let entered = view.spec();
-            let result = self.shared.coordinator.undisturbed(|| {
+            let falls = view.falls();
+            let stale = || Fault::new(FaultKind::Stale, format!("the speculation of view {} is decided", view.id));
+            let (was_over, result) = self.shared.coordinator.undisturbed(|| {
                 let scope = view.scope();
                 match scope.is_over() {
-                    true => {
-                        Err(Fault::new(FaultKind::Stale, format!("the speculation of view {} is decided", view.id)))
-                    }
-                    false => operation(&self.shared.ops, &scope),
+                    true => (true, Err(stale())),
+                    false => (false, operation(&self.shared.ops, &scope)),
                 }
             });
             if view.moves() && view.scope().is_over() {
                 self.shared.let_it_be_told();
                 view.wait_back(GO_BACK_TIME_MAX);
             }
-            let is_stale = result.as_ref().is_err_and(|fault| fault.kind == FaultKind::Stale);
-            if is_stale && entered.is_some_and(|spec| self.shared.coordinator.is_kept(spec)) && !view.scope().is_over()
-            {
-                // It was committed meanwhile, and the view was led out of it.
+            if was_over && view.falls() == falls && !view.scope().is_over() {
+                // What it showed was committed meanwhile, and the view was led out of it.
                 continue;
             }
             match (result, view.context(), view.whose.unsupervised()) {
@@ -268,7 +273,7 @@ impl Session {
     fn change<T>(
         &self,
         view: ViewId,
-        what: impl FnOnce() -> Vec<Invalidation>,
+        what: impl FnOnce(&T) -> Vec<Invalidation>,
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let open = self.open_view(view)?;
@@ -277,7 +282,7 @@ impl Session {
         let followers = self.shared.views.followers(&open.view);
         if !audience.is_empty() || !followers.is_empty() {
             self.shared.note_change();
-            let what = what();
+            let what = what(&result);
             audience.iter().for_each(|other| other.owe(what.iter().cloned()));
             let told: Vec<Ticket> = followers.iter().filter_map(|other| other.startle(&what)).collect();
             self.shared.nudge_announcer();
@@ -325,37 +330,38 @@ impl Session {
                 let new = NewFile { kind, mode, umask, uid, gid, rdev, target };
                 self.open_view(view)?.view.asks_for(parent, name);
                 let attr =
-                    self.change(view, || named(parent, name), |ops, scope| ops.create(scope, parent, name, new))?;
+                    self.change(view, |_| named(parent, name), |ops, scope| ops.create(scope, parent, name, new))?;
                 self.given(view, attr, since)
             }
             Request::Link { view, ino, parent, name } => {
-                let what = || [named(parent, name), vec![Invalidation::Inode(ino)]].concat();
+                let what = |_: &Attr| [named(parent, name), vec![Invalidation::Inode(ino)]].concat();
                 self.open_view(view)?.view.asks_for(parent, name);
                 let attr = self.change(view, what, |ops, scope| ops.link(scope, ino, parent, name))?;
                 self.given(view, attr, since)
             }
             Request::Unlink { view, parent, name } => {
-                let gone = self.change(view, || named(parent, name), |ops, scope| ops.unlink(scope, parent, name))?;
+                let what = |gone: &Ino| lost(named(parent, name), Some(*gone));
+                self.change(view, what, |ops, scope| ops.unlink(scope, parent, name))?;
                 self.open_view(view)?.view.took_away(parent, name);
-                self.orphaned(gone)
+                Ok(self.may_have_gone())
             }
             Request::RemoveDir { view, parent, name } => {
-                let gone =
-                    self.change(view, || named(parent, name), |ops, scope| ops.remove_dir(scope, parent, name))?;
+                let what = |gone: &Ino| lost(named(parent, name), Some(*gone));
+                self.change(view, what, |ops, scope| ops.remove_dir(scope, parent, name))?;
                 self.open_view(view)?.view.took_away(parent, name);
-                self.orphaned(gone)
+                Ok(self.may_have_gone())
             }
             Request::Rename { view, parent, name, new_parent, new_name, mode } => {
-                let what = || [named(parent, name), named(new_parent, new_name)].concat();
+                let what =
+                    |gone: &Option<Ino>| lost([named(parent, name), named(new_parent, new_name)].concat(), *gone);
                 let open = self.open_view(view)?;
                 open.view.asks_for(parent, name);
                 open.view.asks_for(new_parent, new_name);
-                let gone = self
-                    .change(view, what, |ops, scope| ops.rename(scope, (parent, name), (new_parent, new_name), mode))?;
+                self.change(view, what, |ops, scope| ops.rename(scope, (parent, name), (new_parent, new_name), mode))?;
                 if mode != RenameMode::Exchange && (parent, name) != (new_parent, new_name) {
                     open.view.took_away(parent, name);
                 }
-                self.orphaned(gone)
+                Ok(self.may_have_gone())
             }
             Request::ReadDir { view, ino, after, limit, attrs } => {
                 let (entries, end) = self.on(view, |ops, scope| ops.read_dir(scope, ino, after, limit, attrs))?;
@@ -389,18 +395,17 @@ impl Session {
         Ok(())
     }
 
-    fn orphaned(&self, gone: Option<Ino>) -> Result<Reply, Fault> {
-        if gone.is_some() {
-            self.shared.nudge_keeper();
-        }
-        Ok(Reply::Done)
+    /// Something may have lost its last name.
+    fn may_have_gone(&self) -> Reply {
+        self.shared.nudge_keeper();
+        Reply::Done
     }
 
     fn files(&self, request: Request<'_>) -> Result<Reply, Fault> {
         match request {
             Request::GetAttr { view, ino } => Ok(Reply::Attr(self.on(view, |ops, scope| ops.get_attr(scope, ino))?)),
             Request::SetAttr { view, ino, set } => {
-                Ok(Reply::Attr(self.change(view, || file(ino), |ops, scope| ops.set_attr(scope, ino, &set))?))
+                Ok(Reply::Attr(self.change(view, |_| file(ino), |ops, scope| ops.set_attr(scope, ino, &set))?))
             }
             Request::ReadLink { view, ino } => Ok(Reply::Data(self.on(view, |ops, scope| ops.read_link(scope, ino))?)),
             Request::Read { view, ino, offset, size } => {
@@ -409,7 +414,7 @@ impl Session {
             Request::Write { view, ino, offset, data, append, clear_set_id } => {
                 let at = (offset, append);
                 let written =
-                    self.change(view, || file(ino), |ops, scope| ops.write(scope, ino, at, data, clear_set_id))?;
+                    self.change(view, |_| file(ino), |ops, scope| ops.write(scope, ino, at, data, clear_set_id))?;
                 let open = self.open_view(view)?;
                 open.count_written(data.len() as u64);
                 if written != offset {
@@ -420,7 +425,7 @@ impl Session {
                 Ok(Reply::Offset(written))
             }
             Request::Fallocate { view, ino, offset, len, mode } => {
-                self.change(view, || file(ino), |ops, scope| ops.fallocate(scope, ino, offset, len, mode))?;
+                self.change(view, |_| file(ino), |ops, scope| ops.fallocate(scope, ino, offset, len, mode))?;
                 Ok(Reply::Done)
             }
             Request::Seek { view, ino, offset, whence } => {
@@ -428,7 +433,7 @@ impl Session {
             }
             Request::CopyRange { view, ino, offset, to, to_offset, len } => {
                 let (from, target) = ((ino, offset), (to, to_offset));
-                let copied = self.change(view, || file(to), |ops, scope| ops.copy_range(scope, from, target, len))?;
+                let copied = self.change(view, |_| file(to), |ops, scope| ops.copy_range(scope, from, target, len))?;
                 self.open_view(view)?.count_written(copied);
                 Ok(Reply::Offset(copied))
             }
@@ -451,11 +456,11 @@ impl Session {
                 Ok(Reply::Names(self.on(view, |ops, scope| ops.list_xattr(scope, ino))?))
             }
             Request::SetXattr { view, ino, name, value, mode } => {
-                self.change(view, || file(ino), |ops, scope| ops.set_xattr(scope, ino, name, value, mode))?;
+                self.change(view, |_| file(ino), |ops, scope| ops.set_xattr(scope, ino, name, value, mode))?;
                 Ok(Reply::Done)
             }
             Request::RemoveXattr { view, ino, name } => {
-                self.change(view, || file(ino), |ops, scope| ops.remove_xattr(scope, ino, name))?;
+                self.change(view, |_| file(ino), |ops, scope| ops.remove_xattr(scope, ino, name))?;
                 Ok(Reply::Done)
             }
             Request::StatFs { view } => Ok(Reply::Space(self.on(view, |ops, _| ops.space())?)),
@@ -567,6 +572,12 @@ fn file(ino: Ino) -> Vec<Invalidation> {
 }
 
 /// A name changed, and with it its directory.
+/// What has lost a name has other attributes by that.
+fn lost(mut what: Vec<Invalidation>, ino: Option<Ino>) -> Vec<Invalidation> {
+    what.extend(ino.map(Invalidation::Attributes));
+    what
+}
+
 fn named(parent: Ino, name: &[u8]) -> Vec<Invalidation> {
     vec![Invalidation::Entry { parent, name: name.to_vec() }, Invalidation::Inode(parent)]
 }

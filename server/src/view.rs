@@ -10,7 +10,7 @@ use mojavefs::wire::{Invalidation, Notice, NoticeSink};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where a session's notices go, once its client has said so.
@@ -93,6 +93,8 @@ pub(crate) struct View {
     turning: Mutex<()>,
     /// Nobody hears what its processes have asked for, until they are back.
     unheard: AtomicBool,
+    /// Counts what was undone of what it showed, and the ways back.
+    falls: AtomicU64,
 }
 
 /// Invalidations that another view's changes call for.
@@ -130,6 +132,7 @@ impl View {
             turned: Condvar::new(),
             turning: Mutex::default(),
             unheard: AtomicBool::new(false),
+            falls: AtomicU64::new(0),
         }
     }
 
@@ -138,9 +141,9 @@ impl View {
         self.shows.read().last().and_then(|shown| shown.context)
     }
 
-    /// The speculation with which it was entered; none where it shows what it was opened for.
-    pub(crate) fn spec(&self) -> Option<SpecId> {
-        self.shows.read().last().and_then(|shown| shown.spec)
+    /// Changes when what it showed is undone, and when its process is back from there.
+    pub(crate) fn falls(&self) -> u64 {
+        self.falls.load(Ordering::SeqCst)
     }
 
     /// The context that it was opened for: a job's view shows the job's last leg.
@@ -173,6 +176,7 @@ impl View {
 
     /// The view leaves the contexts that were undone, and what it entered inside of them; not the one that it was opened for.
     pub(crate) fn leave_undone(&self, undone: &HashSet<ContextId>) {
+        self.falls.fetch_add(1, Ordering::SeqCst);
         let mut shows = self.shows.write();
         let is_gone = |shown: &Shown| shown.context.is_some_and(|context| undone.contains(&context));
         if let Some(first) = shows.iter().position(is_gone).filter(|first| *first > 0) {
@@ -211,6 +215,7 @@ impl View {
     }
 
     pub(crate) fn kill(&self) {
+        self.falls.fetch_add(1, Ordering::SeqCst);
         self.dead.store(true, Ordering::SeqCst);
         let _waiters = self.turning.lock();
         self.turned.notify_all();
@@ -342,6 +347,7 @@ impl View {
 
     /// Notes what was undone under its process, which is told when that is back.
     pub(crate) fn note_fallen(&self, what: Vec<Invalidation>) {
+        self.falls.fetch_add(1, Ordering::SeqCst);
         self.fallen.lock().add(what);
     }
 

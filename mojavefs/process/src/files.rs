@@ -9,6 +9,7 @@ use crate::arena::{self, Arena};
 use crate::level;
 use crate::sys::{self, Errno, Mask};
 use crate::vote;
+use mojavefs::codec;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask, Start, WATCHED_CONFLICT};
@@ -36,6 +37,9 @@ pub(crate) const CONFLICT: i32 = 254;
 /// Sent by the kernel when others have undone something. It must be one that does nothing by default: it may come when the
 /// process has just begun to run another program. Its own use is with connections, which a speculating process has none of.
 pub(crate) const SIGNAL: i32 = libc::SIGURG;
+
+/// A question to undo something, with its length before it.
+const UNDO_BYTES_MAX: usize = 64;
 
 /// What keeps a process from having its files undone.
 #[derive(Debug)]
@@ -281,6 +285,24 @@ pub(crate) fn ask_to_undo(mask: Mask, spec: u64) {
     });
     if let Some(Err(fault)) = asked {
         not_taken_back(&fault.to_string());
+    }
+}
+
+/// Has a level undone, or says that the process leaves one that was, without any memory of the program's.
+pub(crate) fn ask_to_undo_in_place(arena: &mut Arena, spec: u64) {
+    let mut message = [0u8; UNDO_BYTES_MAX];
+    let (length, body) = message.split_at_mut(size_of::<u32>());
+    let Ok(bytes) = codec::encode_to(&Ask::Undo { spec: SpecId(spec), drained: false }, body) else {
+        not_taken_back("the question is too long")
+    };
+    length.copy_from_slice(&(bytes as u32).to_le_bytes());
+    let daemon = arena.daemon;
+    let asked = mortally(arena.mask, || {
+        vote::discard_asked(arena)?;
+        sys::send(daemon, &message[..size_of::<u32>() + bytes])
+    });
+    if asked.is_err() {
+        not_taken_back("the daemon has gone");
     }
 }
 

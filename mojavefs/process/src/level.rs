@@ -137,11 +137,8 @@ fn prepare(arena: &mut Arena, own: Option<SpecId>) -> sys::Result<()> {
 /// After everything was put back.
 fn came_back() -> Entered {
     let Some(arena) = arena::existing() else { sys::die(&[b"libmojave: lost its own memory"]) };
-    let Jump { level: at, code, retry, fell, asked } = arena.jump;
+    let Jump { level: at, code, retry, asked, .. } = arena.jump;
     arena.mask = arena.levels[at].record.mask;
-    if fell {
-        files::undo(arena.mask, arena.levels[at].spec);
-    }
     if asked {
         files::undone(arena.mask);
     }

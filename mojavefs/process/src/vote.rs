@@ -102,6 +102,22 @@ fn is_there(stream: &UnixStream, deadline: Option<Instant>) -> bool {
     }
 }
 
+/// The same without any memory of the program's.
+pub(crate) fn discard_asked(arena: &mut Arena) -> sys::Result<()> {
+    if core::mem::replace(&mut arena.asked, Asked::Nothing) == Asked::Nothing {
+        return Ok(());
+    }
+    let mut length = [0u8; size_of::<u32>()];
+    sys::receive(arena.daemon, &mut length)?;
+    let mut left = u32::from_le_bytes(length) as usize;
+    while left > 0 {
+        let step = left.min(arena.scratch.text_a.len());
+        sys::receive(arena.daemon, &mut arena.scratch.text_a[..step])?;
+        left -= step;
+    }
+    Ok(())
+}
+
 /// Takes the answer to a question that nobody waits for any more.
 pub(crate) fn forget_asked(stream: &UnixStream) -> Result<(), Fault> {
     match arena::existing() {

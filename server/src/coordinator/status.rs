@@ -80,11 +80,6 @@ impl Coordinator {
         self.state.lock().jobs.get(&spec).is_some_and(|job| job.state == SpecState::Voted)
     }
 
-    /// Whether what a speculation did was committed, or became part of what is around it.
-    pub(crate) fn is_kept(&self, spec: SpecId) -> bool {
-        matches!(self.outcome(spec), Ok(Outcome { state: SpecState::Committed | SpecState::Voted, .. }))
-    }
-
     /// Whether a speculation is held by the store.
     pub(crate) fn is_held(&self, spec: SpecId) -> bool {
         self.state.lock().jobs.get(&spec).is_some_and(Job::is_held)

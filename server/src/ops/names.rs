@@ -160,9 +160,9 @@ impl Ops {
         Ok(attr)
     }
 
-    /// Removes a name of a file that is no directory. Returns the inode if that was its last name: it lives on until
-    /// nobody holds it.
-    pub fn unlink(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<Option<Ino>, Fault> {
+    /// Removes a name of a file that is no directory. Returns the inode, which lives on until it has no name and nobody holds
+    /// it.
+    pub fn unlink(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<Ino, Fault> {
         check_name(name)?;
         let mut op = Op::new(self, scope);
         let (_locked, [entry]) = self.lock_names(&mut op, [(parent, name)])?;
@@ -173,13 +173,13 @@ impl Ops {
         let inode = op.inode(entry.ino)?;
         op.remove_entry(parent, name)?;
         op.names_changed(parent, 0)?;
-        let orphan = op.drop_link(entry.ino, inode)?;
+        op.drop_link(entry.ino, inode)?;
         op.finish()?;
-        Ok(orphan)
+        Ok(entry.ino)
     }
 
     /// Removes an empty directory. Returns its inode, which lives on until nobody holds it.
-    pub fn remove_dir(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<Option<Ino>, Fault> {
+    pub fn remove_dir(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<Ino, Fault> {
         check_name(name)?;
         let mut op = Op::new(self, scope);
         let (_locked, [entry]) = self.lock_names(&mut op, [(parent, name)])?;
@@ -191,9 +191,9 @@ impl Ops {
         op.require_empty(entry.ino)?;
         op.remove_entry(parent, name)?;
         op.names_changed(parent, -1)?;
-        let orphan = op.drop_link(entry.ino, inode)?;
+        op.drop_link(entry.ino, inode)?;
         op.finish()?;
-        Ok(orphan)
+        Ok(entry.ino)
     }
 }
 

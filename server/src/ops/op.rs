@@ -239,8 +239,8 @@ impl<'a> Op<'a> {
         Ok(())
     }
 
-    /// Takes one name from an inode; returns it if that was the last.
-    pub(super) fn drop_link(&mut self, ino: Ino, mut inode: Inode) -> Result<Option<Ino>, Fault> {
+    /// Takes one name from an inode.
+    pub(super) fn drop_link(&mut self, ino: Ino, mut inode: Inode) -> Result<(), Fault> {
         if inode.kind == FileKind::Directory {
             inode.nlink = 0;
             // Whoever adds a name to it meanwhile conflicts, even if it never looked the directory up.
@@ -250,13 +250,10 @@ impl<'a> Op<'a> {
         }
         self.set_ctime(ino, &mut inode)?;
         self.put_inode(ino, &inode)?;
-        if inode.nlink > 0 {
-            return Ok(None);
-        }
-        if self.scope.is_trunk() {
+        if inode.nlink == 0 && self.scope.is_trunk() {
             self.batch.add_orphan(ino).map_err(fault::store)?;
         }
-        Ok(Some(ino))
+        Ok(())
     }
 
     /// Takes away what a change of content or owner takes away: capabilities, and with `set_id` the set-id bits.

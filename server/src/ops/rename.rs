@@ -23,7 +23,7 @@ impl Place<'_> {
 }
 
 impl Ops {
-    /// Renames `from` to `to`, each a directory and a name. Returns the inode that lost its last name by it.
+    /// Renames `from` to `to`, each a directory and a name. Returns the inode that lost a name by it.
     pub fn rename(
         &self,
         scope: &Scope,
@@ -41,7 +41,7 @@ impl Ops {
         op.living_dir(to.0)?;
         let source = Place { parent: from.0, name: from.1, entry: source };
         let target = target.map(|entry| Place { parent: to.0, name: to.1, entry });
-        let orphan = match (mode, target) {
+        let lost = match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => return Err(fault::exists(to.0, to.1)),
             (RenameMode::Exchange, None) => return Err(fault::no_name(to.0, to.1)),
             (RenameMode::Exchange, Some(target)) => {
@@ -52,7 +52,7 @@ impl Ops {
             (_, target) => replace(&mut op, &source, to, target)?,
         };
         op.finish()?;
-        Ok(orphan)
+        Ok(lost)
     }
 }
 
@@ -65,7 +65,6 @@ fn replace(
     if source.is_dir() && source.parent != parent {
         op.require_outside(source.entry.ino, parent)?;
     }
-    let mut orphan = None;
     if let Some(target) = &target {
         match (source.is_dir(), target.is_dir()) {
             (true, false) => return Err(fault::not_directory(target.entry.ino)),
@@ -74,20 +73,20 @@ fn replace(
             (false, false) => {}
         }
         let inode = op.inode(target.entry.ino)?;
-        orphan = op.drop_link(target.entry.ino, inode)?;
+        op.drop_link(target.entry.ino, inode)?;
     }
     op.remove_entry(source.parent, source.name)?;
     op.put_entry(parent, name, source.entry)?;
     rehome(op, source.entry.ino, parent, name)?;
     let moved = i64::from(source.is_dir());
-    let lost = i64::from(target.is_some_and(|target| target.is_dir()));
+    let lost = i64::from(target.as_ref().is_some_and(Place::is_dir));
     if source.parent == parent {
         op.names_changed(parent, -lost)?;
     } else {
         op.names_changed(source.parent, -moved)?;
         op.names_changed(parent, moved - lost)?;
     }
-    Ok(orphan)
+    Ok(target.map(|target| target.entry.ino))
 }
 
 fn exchange(op: &mut Op<'_>, a: &Place<'_>, b: &Place<'_>) -> Result<(), Fault> {

@@ -28,12 +28,19 @@ fn encode(held: &Held) -> Result<Vec<u8>, StoreError> {
 impl Store {
     /// Writes to disk most of what a commit of these intervals must have there, while nobody is kept waiting. Blocks.
     pub fn sync_early(&self, intervals: &[IntervalId]) -> Result<(), StoreError> {
+        if !self.have_changed_anything(intervals) {
+            return Ok(());
+        }
         self.content.sync_intervals(intervals)?;
         self.sync_records()
     }
 
-    /// Makes the versions of these intervals final, together, durably. Blocks for the disk. The caller keeps every other
-    /// operation out.
+    fn have_changed_anything(&self, intervals: &[IntervalId]) -> bool {
+        intervals.iter().any(|interval| self.changes_count(*interval) > 0)
+    }
+
+    /// Makes the versions of these intervals final, together, durably. Blocks for the disk, if there are any. The caller keeps
+    /// every other operation out.
     ///
     /// # Errors
     /// [`StoreError::NotCommitted`] if it is certain that nothing was committed; any other error leaves the store stopped.
@@ -63,7 +70,8 @@ impl Store {
         for held in rebased(seq)? {
             writes.put(Family::Meta, &meta::key(meta::HELD, [held.spec.0]), &encode(&held)?);
         }
-        let result = writes.apply(true);
+        // Where nothing was changed nothing can be lost.
+        let result = writes.apply(!released.is_empty() || self.have_changed_anything(intervals));
         drop(db);
         if let Err(error) = result {
             self.settle_doubt(intervals, error)?;

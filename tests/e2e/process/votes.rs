@@ -3,7 +3,7 @@
 use super::waiter::Waiter;
 use super::{specrun, succeeds};
 use crate::harness::programs::{SUBJECTS, compiled};
-use crate::harness::{Mount, until};
+use crate::harness::{Mount, SPECRUN, until};
 
 /// A process that has read what a job has undecided, written, voted and gone on.
 fn voted(mount: &Mount) -> Waiter {
@@ -86,6 +86,35 @@ fn a_vote_that_meets_a_conflict_while_it_waits_takes_its_process_back() {
     assert_eq!(waiter.code(), Some(0));
     until("nothing is undecided", || mount.status().is_empty());
     mount.check();
+}
+
+#[test]
+fn a_process_that_falls_gets_back_what_it_had_by_way_of_files() {
+    for vote in [&[][..], &["vote"]] {
+        let mount = Mount::new();
+        mount.write("data", "old\n");
+        let program = compiled(&mount, SUBJECTS, "files");
+        let job = mount.start("job", &[], "echo new > data");
+        let told = mount.beside("told");
+        let mut process = std::process::Command::new(SPECRUN);
+        process.args(["--no-speculation", "--"]).arg(&program).arg("fall").arg(&told).args(vote);
+        let mut process = process.current_dir(mount.path()).spawn().expect("specrun runs");
+        until("it has read and changed all", || told.exists());
+        assert_eq!(job.exit(1).status.code(), Some(1));
+        assert_eq!(process.wait().expect("it ends").code(), Some(0));
+        mount.check();
+    }
+}
+
+#[test]
+fn a_child_can_speculate_while_its_parent_votes() {
+    for options in [&["--no-speculation"], &["--quiet"]] {
+        let mount = Mount::new();
+        let program = compiled(&mount, SUBJECTS, "files");
+        succeeds(&specrun(&mount, options, &program, &["family"]));
+        assert_eq!((mount.read("parent"), mount.read("child")), ("x".into(), "x".into()));
+        mount.check();
+    }
 }
 
 #[test]

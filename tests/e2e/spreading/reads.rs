@@ -130,6 +130,22 @@ fn what_was_read_before_is_read_again() {
 
 /// A mapping made before shows what it maps as it is now.
 #[test]
+fn how_many_names_a_file_has_is_seen_at_once() {
+    let mount = Mount::new();
+    sh(&mount.path(), "echo a > x; ln x z");
+    let script =
+        "stat -c %h x > ../before; touch ../looked; until [ -e ../go ]; do sleep 0.005; done; stat -c %h x > ../after";
+    let looks = mount.start_freely("looks", &[], script);
+    crate::harness::until("it has looked", || mount.beside("looked").exists());
+    let removes = mount.start("removes", &[], "rm z");
+    fs::write(mount.beside("go"), "").expect("go");
+    crate::harness::until("it has looked again", || mount.beside("looks.through").exists());
+    let seen = ["before", "after"].map(|name| fs::read_to_string(mount.beside(name)).expect("a number"));
+    assert_eq!(seen, ["2\n", "1\n"]);
+    assert!(removes.exit(0).status.success() && looks.exit(0).status.success());
+}
+
+#[test]
 fn a_mapping_made_before_is_joined_through() {
     let mount = Mount::new();
     mount.write("f", &"a".repeat(10_000));

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -368,6 +369,49 @@ int main(int argc, char **argv) {
             put("inside", "1");
             raise(9);
         }
+    }
+    if (strcmp(what, "fall") == 0) {
+        /* Falls with what it has read, after all was changed that is put back by way of files. */
+        struct rlimit files, few = {.rlim_cur = 4};
+        REQUIRE(mkdir("sub", 0755) == 0 && chdir("sub") == 0 && getrlimit(RLIMIT_NOFILE, &files) == 0);
+        REQUIRE(enter() == 0);
+        spec_commit(spec_current());
+        int file = open("m", O_CREAT | O_RDWR, 0644), pid = getpid();
+        REQUIRE(file >= 0 && ftruncate(file, 4096) == 0);
+        char *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        REQUIRE(at != MAP_FAILED && strcpy(at, "base"));
+        int code = enter();
+        if (code == 0) {
+            REQUIRE(is("../data", "new\n"));
+            put("after", "x");
+            REQUIRE(munmap(at, 4096) == 0 && chdir("/") == 0);
+            few.rlim_max = files.rlim_max;
+            int told = open(argv[2], O_CREAT | O_WRONLY, 0644);
+            REQUIRE(told >= 0 && setrlimit(RLIMIT_NOFILE, &few) == 0);
+            if (argc > 3) spec_commit(spec_current());
+            for (;;) pause();
+        }
+        REQUIRE(code == SPEC_FELL && pid == getpid() && strcmp(at, "base") == 0 && is("after", NULL) && is("../data", "old\n"));
+        REQUIRE(getrlimit(RLIMIT_NOFILE, &few) == 0 && few.rlim_cur == files.rlim_cur);
+        return 0;
+    }
+    if (strcmp(what, "family") == 0) {
+        /* Children enter their first level while their parent votes. */
+        for (int round = 0; round < 40; round++) {
+            REQUIRE(enter() == 0);
+            put("parent", "x");
+            int child = fork();
+            if (child == 0) {
+                REQUIRE(enter() == 0);
+                put("child", "x");
+                spec_commit(spec_current());
+                exit(0);
+            }
+            spec_commit(spec_current());
+            int status;
+            REQUIRE(waitpid(child, &status, 0) == child && status == 0);
+        }
+        return 0;
     }
     if (strcmp(what, "vote") == 0) {
         /* Votes, and dies before it can know what came of it. */

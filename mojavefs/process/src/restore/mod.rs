@@ -13,6 +13,7 @@ mod signals;
 mod standing;
 
 use crate::arena::{Arena, Jump};
+use crate::files;
 use crate::limits::{BESIDE_BYTES, MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX, WORDS_BYTES_MAX, ZEROS_STEP};
 use crate::maps::Mapping;
 use crate::sys::{self, Errno, Piece, Region};
@@ -93,10 +94,16 @@ fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     }
     let taken = arena.levels[target].taken;
     arena.reap_dying(|later| later > taken);
-    children::end_new(arena)?;
-    kernel::end_new_threads(arena)?;
     // First of all: its limits could stand in the way of the rest.
     standing::put_back(&arena.levels[target])?;
+    children::end_new(arena)?;
+    kernel::end_new_threads(arena)?;
+    if arena.jump.fell {
+        // None of its children does anything any more.
+        arena.mask = arena.levels[target].record.mask;
+        files::ask_to_undo_in_place(arena, arena.levels[target].spec);
+        arena.jump.asked = true;
+    }
     memory::put_back(arena)?;
     descriptors::put_back(arena)?;
     kernel::put_back(arena)

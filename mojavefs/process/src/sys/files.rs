@@ -29,6 +29,33 @@ pub(crate) fn peek(fd: i32) -> Result<usize> {
     plain(libc::SYS_recvfrom, &[fd_arg(fd), &raw mut byte as usize, 1, libc::MSG_PEEK as usize, 0, 0])
 }
 
+/// Sends all of a message on a connection.
+pub(crate) fn send(fd: i32, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        let args = [fd_arg(fd), bytes.as_ptr() as usize, bytes.len(), libc::MSG_NOSIGNAL as usize, 0, 0];
+        match plain(libc::SYS_sendto, &args) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(Errno(libc::EINTR)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Receives as much as there is room for.
+pub(crate) fn receive(fd: i32, into: &mut [u8]) -> Result<()> {
+    let mut filled = 0;
+    while filled < into.len() {
+        match read(fd, &mut into[filled..]) {
+            Ok(0) => return Err(Errno(libc::ENOTCONN)),
+            Ok(got) => filled += got,
+            Err(Errno(libc::EINTR)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Reads an open file of `/proc` from its start to its end; what does not fit is an error.
 pub(crate) fn read_whole(fd: i32, into: &mut [u8]) -> Result<&[u8]> {
     let mut filled = 0;
