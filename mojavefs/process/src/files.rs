@@ -66,6 +66,12 @@ pub(crate) fn daemon() -> Option<ManuallyDrop<UnixStream>> {
     (fd != 0).then(|| ManuallyDrop::new(unsafe { UnixStream::from_raw_fd(fd) }))
 }
 
+/// A further connection to the daemon.
+pub(crate) fn connect() -> Option<UnixStream> {
+    let mountpoint = std::env::var_os(mojavefs_place::MOUNTPOINT_VARIABLE)?;
+    Filesystem::find(Some(Path::new(&mountpoint))).ok()?.connect().ok()
+}
+
 /// Whether the process has a view of its own.
 pub(crate) fn attached() -> bool {
     daemon().is_some()
@@ -328,6 +334,8 @@ pub(crate) fn undone(mask: Mask) {
 
 /// Whatever the process did from here on would be on top of what is undone.
 fn not_taken_back(why: &str) -> ! {
+    let lost = arena::existing().and_then(|arena| arena.lost().ok().flatten());
+    let why = if lost.is_some() { "the program has closed the library's connection to the daemon" } else { why };
     let what = b"libmojave: the filesystem does not take the process back from what is undone; it ends: ";
     sys::die(&[what, why.as_bytes()])
 }

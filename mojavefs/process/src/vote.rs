@@ -6,7 +6,7 @@
 use crate::arena::{self, Arena};
 use crate::files::{self, Vote};
 use crate::sys;
-use mojavefs::error::Fault;
+use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask};
 use mojavefs::wire::{Outcome, SpecState};
@@ -61,6 +61,10 @@ pub(crate) fn verdict(arena: &mut Arena, deadline: Option<Instant>) -> Option<Vo
             }
             let asked = core::mem::replace(&mut arena.asked, Asked::Nothing);
             let said = files::daemon().map(|daemon| answer(&daemon).map(|(answer, _)| answer));
+            if said.as_ref().is_none_or(|said| said.as_ref().is_err_and(|fault| fault.kind == FaultKind::Disconnected))
+            {
+                return Some(anew(SpecId(spec)).unwrap_or(Vote::Fell));
+            }
             match next(asked, said) {
                 Ok(vote) => return Some(vote),
                 Err(question) if matches!(ask(arena, question, spec), Some(Ok(()))) => {}
@@ -68,6 +72,20 @@ pub(crate) fn verdict(arena: &mut Arena, deadline: Option<Instant>) -> Option<Vo
             }
         }
     })
+}
+
+/// The same from another connection: the program has closed the library's. Nothing if the daemon is gone.
+fn anew(spec: SpecId) -> Option<Vote> {
+    let daemon = files::connect()?;
+    loop {
+        let answer = mojavefs_place::control::ask(&daemon, &Ask::Outcome { spec }, None).ok()?.0;
+        match next(Asked::Outcome, Some(Ok(answer))) {
+            Ok(vote) => return Some(vote),
+            Err(_) => drop(
+                mojavefs_place::control::ask(&daemon, &Ask::Await { specs: vec![spec], behind: None }, None).ok()?,
+            ),
+        }
+    }
 }
 
 /// What follows from an answer: what has become of the vote, or a further question.
