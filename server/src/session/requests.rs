@@ -1,0 +1,214 @@
+//! Requests on names, files and their attributes: to operations, and to what other views are told of them.
+
+use super::Session;
+use crate::limits::GIVE_TRIES_MAX;
+use crate::ops::NewFile;
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::file::Attr;
+use mojavefs::id::{Ino, ViewId};
+use mojavefs::wire::{DirEntry, Invalidation, RenameMode, Reply, Request};
+
+impl Session {
+    /// The kernel of a view is about to know an inode, with attributes as they were after `since`. From here on it is told
+    /// of changes; if there were some in between, the attributes are read again.
+    fn given(&self, view: ViewId, mut attr: Attr, mut since: u64) -> Result<Reply, Fault> {
+        let open = self.open_view(view)?;
+        open.view.hold(attr.ino);
+        for _ in 0..GIVE_TRIES_MAX {
+            let now = self.shared.changes();
+            if now == since {
+                return Ok(Reply::Attr(attr));
+            }
+            since = now;
+            // One that is gone by now was there when it was asked for.
+            if let Ok(again) = self.on(view, |ops, scope| ops.get_attr(scope, attr.ino)) {
+                attr = again;
+            }
+        }
+        open.view.owe([Invalidation::Inode(attr.ino)]);
+        self.shared.nudge_announcer();
+        Ok(Reply::Attr(attr))
+    }
+
+    /// Looks names up, and changes them.
+    pub(super) fn names(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        let since = self.shared.changes();
+        match request {
+            Request::Lookup { view, parent, name } => {
+                let attr = self.asks(view, (parent, name), |ops, scope| ops.lookup(scope, parent, name))?;
+                self.given(view, attr, since)
+            }
+            Request::Glance { view, parent, name } => {
+                let (attr, current) = self.asks(view, (parent, name), |ops, scope| ops.glance(scope, parent, name))?;
+                self.open_view(view)?.view.hold(attr.ino);
+                Ok(Reply::Glance { attr, current: current && self.shared.changes() == since })
+            }
+            Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target } => {
+                let new = NewFile { kind, mode, umask, uid, gid, rdev, target };
+                self.open_view(view)?.view.asks_for(parent, name);
+                let attr =
+                    self.change(view, |_| named(parent, name), |ops, scope| ops.create(scope, parent, name, new))?;
+                self.given(view, attr, since)
+            }
+            Request::Link { view, ino, parent, name } => {
+                let what = |_: &Attr| [named(parent, name), vec![Invalidation::Inode(ino)]].concat();
+                self.open_view(view)?.view.asks_for(parent, name);
+                let attr = self.change(view, what, |ops, scope| ops.link(scope, ino, parent, name))?;
+                self.given(view, attr, since)
+            }
+            Request::Unlink { view, parent, name } => {
+                let what = |gone: &Ino| lost(named(parent, name), Some(*gone));
+                self.change(view, what, |ops, scope| ops.unlink(scope, parent, name))?;
+                self.open_view(view)?.view.took_away(parent, name);
+                Ok(self.may_have_gone())
+            }
+            Request::RemoveDir { view, parent, name } => {
+                let what = |gone: &Ino| lost(named(parent, name), Some(*gone));
+                self.change(view, what, |ops, scope| ops.remove_dir(scope, parent, name))?;
+                self.open_view(view)?.view.took_away(parent, name);
+                Ok(self.may_have_gone())
+            }
+            Request::Rename { view, parent, name, new_parent, new_name, mode } => {
+                let what =
+                    |gone: &Option<Ino>| lost([named(parent, name), named(new_parent, new_name)].concat(), *gone);
+                let open = self.open_view(view)?;
+                open.view.asks_for(parent, name);
+                open.view.asks_for(new_parent, new_name);
+                self.change(view, what, |ops, scope| ops.rename(scope, (parent, name), (new_parent, new_name), mode))?;
+                if mode != RenameMode::Exchange && (parent, name) != (new_parent, new_name) {
+                    open.view.took_away(parent, name);
+                }
+                Ok(self.may_have_gone())
+            }
+            Request::ReadDir { view, ino, after, limit, attrs } => {
+                let (entries, end) = self.on(view, |ops, scope| ops.read_dir(scope, ino, after, limit, attrs))?;
+                self.hold_listed(view, &entries, since)?;
+                Ok(Reply::Entries { entries, end })
+            }
+            _ => Err(Fault::new(FaultKind::Protocol, "this is no request about names")),
+        }
+    }
+
+    /// Looks at a name that the kernel of a view is about to know.
+    fn asks<T>(
+        &self,
+        view: ViewId,
+        (parent, name): (Ino, &[u8]),
+        operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let open = self.open_view(view)?;
+        open.view.asks_for(parent, name);
+        self.operate(&open.view, operation)
+    }
+
+    fn hold_listed(&self, view: ViewId, entries: &[DirEntry], since: u64) -> Result<(), Fault> {
+        let open = self.open_view(view)?;
+        let given = || entries.iter().filter(|entry| entry.attr.is_some()).map(|entry| entry.ino);
+        given().for_each(|ino| open.view.hold(ino));
+        if self.shared.changes() != since {
+            open.view.owe(given().map(Invalidation::Inode));
+            self.shared.nudge_announcer();
+        }
+        Ok(())
+    }
+
+    /// Something may have lost its last name.
+    fn may_have_gone(&self) -> Reply {
+        self.shared.nudge_keeper();
+        Reply::Done
+    }
+
+    /// What files are and hold.
+    pub(super) fn files(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        match request {
+            Request::GetAttr { view, ino } => Ok(Reply::Attr(self.on(view, |ops, scope| ops.get_attr(scope, ino))?)),
+            Request::SetAttr { view, ino, set } => {
+                Ok(Reply::Attr(self.change(view, |_| file(ino), |ops, scope| ops.set_attr(scope, ino, &set))?))
+            }
+            Request::ReadLink { view, ino } => Ok(Reply::Data(self.on(view, |ops, scope| ops.read_link(scope, ino))?)),
+            Request::Read { view, ino, offset, size } => {
+                Ok(Reply::Data(self.on(view, |ops, scope| ops.read(scope, ino, offset, size))?))
+            }
+            Request::Write { view, ino, offset, data, append, clear_set_id } => {
+                let at = (offset, append);
+                let written =
+                    self.change(view, |_| file(ino), |ops, scope| ops.write(scope, ino, at, data, clear_set_id))?;
+                let open = self.open_view(view)?;
+                open.count_written(data.len() as u64);
+                if written != offset {
+                    // The kernel believes it elsewhere: the file has grown without it.
+                    open.view.owe([Invalidation::Inode(ino)]);
+                    self.shared.nudge_announcer();
+                }
+                Ok(Reply::Offset(written))
+            }
+            Request::Fallocate { view, ino, offset, len, mode } => {
+                self.change(view, |_| file(ino), |ops, scope| ops.fallocate(scope, ino, offset, len, mode))?;
+                Ok(Reply::Done)
+            }
+            Request::Seek { view, ino, offset, whence } => {
+                Ok(Reply::Offset(self.on(view, |ops, scope| ops.seek(scope, ino, offset, whence))?))
+            }
+            Request::CopyRange { view, ino, offset, to, to_offset, len } => {
+                let (from, target) = ((ino, offset), (to, to_offset));
+                let copied = self.change(view, |_| file(to), |ops, scope| ops.copy_range(scope, from, target, len))?;
+                self.open_view(view)?.count_written(copied);
+                Ok(Reply::Offset(copied))
+            }
+            Request::Fsync { view, ino } => {
+                // Not kept apart from decisions: it waits for the disk, and they must not wait for it.
+                let open = self.open_view(view)?;
+                self.shared.ops.fsync(&open.view.scope(), ino)?;
+                self.settle(&open.view)
+            }
+            _ => self.attributes(request),
+        }
+    }
+
+    /// Extended attributes, and the space there is.
+    pub(super) fn attributes(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        match request {
+            Request::GetXattr { view, ino, name } => {
+                Ok(Reply::Data(self.on(view, |ops, scope| ops.get_xattr(scope, ino, name))?))
+            }
+            Request::ListXattr { view, ino } => {
+                Ok(Reply::Names(self.on(view, |ops, scope| ops.list_xattr(scope, ino))?))
+            }
+            Request::SetXattr { view, ino, name, value, mode } => {
+                self.change(view, |_| file(ino), |ops, scope| ops.set_xattr(scope, ino, name, value, mode))?;
+                Ok(Reply::Done)
+            }
+            Request::RemoveXattr { view, ino, name } => {
+                self.change(view, |_| file(ino), |ops, scope| ops.remove_xattr(scope, ino, name))?;
+                Ok(Reply::Done)
+            }
+            Request::StatFs { view } => Ok(Reply::Space(self.on(view, |ops, _| ops.space())?)),
+            _ => Err(Fault::new(FaultKind::Protocol, "this request is not known")),
+        }
+    }
+
+    /// The kernel of a view knows these inodes no more.
+    pub(super) fn forget(&self, view: ViewId, inos: &[Ino]) -> Result<Reply, Fault> {
+        // A view that was rolled back may still forget.
+        if let Some(open) = self.views.lock().get(&view).cloned() {
+            inos.iter().for_each(|ino| open.view.release(*ino));
+            self.shared.nudge_keeper();
+        }
+        Ok(Reply::Done)
+    }
+}
+
+fn file(ino: Ino) -> Vec<Invalidation> {
+    vec![Invalidation::Inode(ino)]
+}
+
+/// A name changed, and with it its directory.
+/// What has lost a name has other attributes by that.
+fn lost(mut what: Vec<Invalidation>, ino: Option<Ino>) -> Vec<Invalidation> {
+    what.extend(ino.map(Invalidation::Attributes));
+    what
+}
+
+fn named(parent: Ino, name: &[u8]) -> Vec<Invalidation> {
+    vec![Invalidation::Entry { parent, name: name.to_vec() }, Invalidation::Inode(parent)]
+}

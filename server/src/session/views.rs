@@ -1,0 +1,142 @@
+//! How views come, where their processes take them, and how they end.
+
+use super::{OpenView, Session};
+use crate::coordinator::{Beginning, Kind};
+use crate::limits::TELL_TIME_MAX;
+use crate::view::{View, Whose};
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::id::{ContextId, SpecId, ViewId};
+use mojavefs::wire::{JobInfo, OpenedView, Reply, ViewKind};
+use std::sync::Arc;
+
+impl Session {
+    /// Opens a view.
+    pub(super) fn open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
+        let coordinator = &self.shared.coordinator;
+        // Or what it is started in could be committed meanwhile, and the new view not be led out.
+        let _nothing_is_decided = self.shared.telling.try_write_for(TELL_TIME_MAX);
+        let uid = match &kind {
+            ViewKind::Trunk => None,
+            ViewKind::Job { info, .. } => Some(info.uid),
+            ViewKind::Process { uid, .. } | ViewKind::Before { uid, .. } | ViewKind::Inside { uid, .. } => Some(*uid),
+        };
+        let (spec, context, scope, whose) = match kind {
+            ViewKind::Trunk => (None, None, coordinator.trunk(), Whose::Trunk),
+            ViewKind::Process { parent, uid } => {
+                let context = self.around(parent, uid)?;
+                (None, context, coordinator.shown_by(context)?, Whose::Process)
+            }
+            ViewKind::Job { parent, info, on_read, own, restarts } => {
+                let parent = self.around(parent, info.uid)?;
+                let start = Beginning { own, restarts, ..Beginning::job(info, on_read) };
+                let (spec, context, scope) = coordinator.begin(parent, start)?;
+                (Some(spec), Some(context), scope, Whose::Job)
+            }
+            ViewKind::Before { spec, uid } => (None, None, coordinator.before(spec, uid)?, Whose::Guest),
+            ViewKind::Inside { spec, uid } => {
+                let context = coordinator.context_for(spec, uid)?;
+                (Some(spec), Some(context), coordinator.scope_of(context)?, Whose::Guest)
+            }
+        };
+        let id = self.shared.next_view();
+        let view = View::new(id, context, (whose, uid), Arc::new(scope), self.sink.clone(), self.embedded);
+        let view = Arc::new(view);
+        let bytes = context.and_then(|context| coordinator.bytes_counter(context));
+        self.shared.views.insert(view.clone());
+        self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
+        Ok(OpenedView { view: id, spec })
+    }
+
+    /// The context in which a user starts something, by the view that it is started in.
+    fn around(&self, parent: ViewId, uid: u32) -> Result<Option<ContextId>, Fault> {
+        let view = self.open_view(parent)?.view.clone();
+        match view.uid.filter(|owner| uid != 0 && *owner != uid) {
+            None => Ok(view.context()),
+            Some(owner) => {
+                let text =
+                    format!("this is in a job of user {owner}: only that user and root start something inside of it");
+                Err(Fault::new(FaultKind::AccessDenied, text))
+            }
+        }
+    }
+
+    /// A process enters a speculation.
+    pub(super) fn enter(&self, id: ViewId, info: JobInfo, own: Option<SpecId>) -> Result<Reply, Fault> {
+        let open = self.open_view(id)?;
+        if open.view.whose != Whose::Process {
+            return Err(Fault::new(FaultKind::Protocol, format!("view {id} is no process's")));
+        }
+        let (spec, context, scope) = loop {
+            let around = open.view.context();
+            let entered = self.shared.coordinator.begin(around, Beginning::part(info.clone(), Kind::Level, own));
+            match entered {
+                Err(_) if self.shared.is_led_out(&open.view, around) => {}
+                entered => break entered?,
+            }
+        };
+        open.view.go_into(context, spec, Arc::new(scope));
+        Ok(Reply::View(OpenedView { view: id, spec: Some(spec) }))
+    }
+
+    /// The process of a job can go back to this point.
+    pub(super) fn begin_leg(&self, id: ViewId) -> Result<Reply, Fault> {
+        let (view, context) = self.job_view(id)?;
+        if self.shared.views.of(Some(context)).len() > 1 {
+            return Err(Fault::new(FaultKind::Busy, "something else works in the same view"));
+        }
+        let (spec, context, scope) = self.shared.coordinator.begin_leg(context)?;
+        view.go_into(context, spec, Arc::new(scope));
+        Ok(Reply::View(OpenedView { view: id, spec: Some(spec) }))
+    }
+
+    /// The view of a job, and what it shows.
+    pub(super) fn job_view(&self, id: ViewId) -> Result<(Arc<View>, ContextId), Fault> {
+        let open = self.open_view(id)?;
+        match open.view.context() {
+            Some(context) if open.view.whose == Whose::Job => Ok((open.view.clone(), context)),
+            _ => Err(Fault::new(FaultKind::Protocol, format!("view {id} is no job's"))),
+        }
+    }
+
+    /// The owner of a job's view is gone with it.
+    pub(super) fn close(&self, id: ViewId) -> Result<(), Fault> {
+        let Some(open) = self.views.lock().remove(&id) else {
+            return Err(Fault::new(FaultKind::NotFound, format!("there is no view {id}")));
+        };
+        self.shared.close_view(&open.view);
+        if let Some(outermost) = open.view.entered().first().filter(|_| open.view.whose == Whose::Process) {
+            return match self.shared.coordinator.spec_of(*outermost) {
+                Some(spec) if !self.shared.coordinator.has_voted(spec) => self.abandon(spec),
+                _ => Ok(()),
+            };
+        }
+        let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
+        let coordinator = &self.shared.coordinator;
+        if coordinator.is_held(spec) {
+            return coordinator.hold_again(spec);
+        }
+        if open.view.whose != Whose::Job
+            || coordinator.has_voted(spec)
+            || open.view.base().and_then(|context| coordinator.spec_of(context)) != Some(spec)
+        {
+            return Ok(());
+        }
+        self.abandon(spec)
+    }
+
+    /// An owner that is gone without deciding has aborted.
+    fn abandon(&self, spec: SpecId) -> Result<(), Fault> {
+        let _telling = self.shared.telling.read();
+        let aborted = self.shared.coordinator.abort(spec, None);
+        self.shared.follow_owed();
+        match aborted {
+            Ok((_, aftermath)) => {
+                self.follow(aftermath);
+                Ok(())
+            }
+            // Committed, or folded into the job around it.
+            Err(fault) if matches!(fault.kind, FaultKind::Decided | FaultKind::NotFound) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+}
