@@ -13,7 +13,6 @@ use mojavefs::codec;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask, Start, WATCHED_CONFLICT};
-use mojavefs::wire::{Outcome, SpecState};
 use mojavefs_place::control::{answer, ask, put, unexpected};
 use mojavefs_place::find::Filesystem;
 use mojavefs_place::{Opened, descriptors, mount, namespace};
@@ -200,11 +199,6 @@ extern "C" fn hear(_signal: i32) {
     }
 }
 
-/// Asks the daemon, if there is a view.
-fn said(question: &Ask) -> Option<Result<Answer, Fault>> {
-    daemon().map(|daemon| ask(&daemon, question, None).map(|(answer, _)| answer))
-}
-
 /// Tells the server that a level is entered, if there is a view. [`entered`] waits for what it says to that: what has to be
 /// done here goes on meanwhile.
 pub(crate) fn announce(own: Option<SpecId>) -> Result<(), Refused> {
@@ -226,53 +220,6 @@ pub(crate) fn enter(mask: Mask) -> Result<Option<SpecId>, Refused> {
     mortally(mask, drain)?;
     announce(None)?;
     entered(mask)
-}
-
-/// How a vote ended.
-pub(crate) enum Vote {
-    /// It counts.
-    Cast,
-    /// Something that became final meanwhile is in its way.
-    Conflict,
-    /// The speculation is undone already.
-    Fell,
-}
-
-/// Votes for a level, and waits for what it depends on if nothing is around it.
-pub(crate) fn vote(mask: Mask, spec: u64) -> Vote {
-    mortally(mask, || cast(SpecId(spec)))
-}
-
-fn cast(spec: SpecId) -> Vote {
-    if drain().is_err() {
-        return Vote::Fell;
-    }
-    let outcome = match said(&Ask::Commit { spec, resolutions: Vec::new() }) {
-        None => return Vote::Cast,
-        Some(Ok(Answer::Outcome(outcome))) => outcome,
-        Some(_) => return Vote::Fell,
-    };
-    if !outcome.conflicts.is_empty() {
-        return Vote::Conflict;
-    }
-    match outcome.waits_for.is_empty() {
-        true => Vote::Cast,
-        false => await_decision(spec),
-    }
-}
-
-fn await_decision(spec: SpecId) -> Vote {
-    loop {
-        let Some(Ok(Answer::Specs(_))) = said(&Ask::Await { specs: vec![spec], behind: None }) else {
-            return Vote::Fell;
-        };
-        match said(&Ask::Outcome { spec }) {
-            Some(Ok(Answer::Outcome(Outcome { state: SpecState::Committed, .. }))) => return Vote::Cast,
-            Some(Ok(Answer::Outcome(Outcome { state: SpecState::Held, .. }))) => return Vote::Conflict,
-            Some(Ok(Answer::Outcome(Outcome { state: SpecState::Aborted, .. }))) | Some(Err(_)) => return Vote::Fell,
-            _ => {}
-        }
-    }
 }
 
 /// Has a level undone, or says that the process has left one that was. None of the children started in it is left, so

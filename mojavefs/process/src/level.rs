@@ -3,12 +3,12 @@
 #![allow(unsafe_code)]
 
 use crate::arena::{self, Arena, Jump, Outcome};
-use crate::files::{self, Vote};
+use crate::files;
 use crate::limits::{DYING_MAX, LEVELS_MAX};
 use crate::record::{self, Descriptor};
 use crate::restore;
 use crate::sys::{self, Errno, Mask};
-use crate::vote;
+use crate::vote::{self, Vote};
 use mojavefs::id::SpecId;
 use std::time::{Duration, Instant};
 
@@ -198,7 +198,7 @@ extern "C" fn sleep() -> ! {
 pub(crate) fn settle(arena: &mut Arena, deadline: Option<Instant>) -> bool {
     while arena.awaits {
         block_signals(arena);
-        let vote = vote::verdict(arena, deadline);
+        let vote = vote::verdict(arena, arena.levels[0].spec, deadline);
         let Some(vote) = vote else {
             sys::set_mask(arena.mask);
             return false;
@@ -259,14 +259,14 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
         let top = arena.depth - 1;
         match arena.levels[top].spec {
             0 => counted(arena, top, Vote::Cast),
-            spec if top == 0 && files::decides_alone() => match vote::cast(arena, spec) {
-                Ok(()) => arena.awaits = true,
+            spec => match vote::cast(arena, spec) {
+                Ok(()) if top == 0 && files::decides_alone() => arena.awaits = true,
+                Ok(()) => {
+                    let vote = vote::verdict(arena, spec, None).unwrap_or(Vote::Fell);
+                    counted(arena, top, vote);
+                }
                 Err(vote) => counted(arena, top, vote),
             },
-            spec => {
-                let vote = files::vote(arena.mask, spec);
-                counted(arena, top, vote);
-            }
         }
         arena.depth = top;
     }

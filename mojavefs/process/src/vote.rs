@@ -1,16 +1,16 @@
-//! A vote for a level that nothing is around: cast without waiting for what comes of it.
+//! Votes. That for a level that nothing is around is cast without waiting for what comes of it.
 //!
 //! Until that is known the level's checkpoint is kept. It is asked for when the process enters the next level, waits at a
 //! barrier, runs another program or ends; that the vote can't stand the daemon says by itself, and the process goes back.
 
 use crate::arena::{self, Arena};
-use crate::files::{self, Vote};
+use crate::files;
 use crate::sys;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Answer, Ask};
 use mojavefs::wire::{Outcome, SpecState};
-use mojavefs_place::control::{answer, put};
+use mojavefs_place::control::{self, answer, put};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -26,6 +26,16 @@ pub(crate) enum Asked {
     Wait,
     /// What has become of it.
     Outcome,
+}
+
+/// How a vote ended.
+pub(crate) enum Vote {
+    /// It counts.
+    Cast,
+    /// Something that became final meanwhile is in its way.
+    Conflict,
+    /// The speculation is undone already.
+    Fell,
 }
 
 /// Sends the vote for a level.
@@ -51,10 +61,9 @@ fn ask(arena: &mut Arena, what: Asked, spec: u64) -> Option<Result<(), Fault>> {
     files::daemon().map(|daemon| put(&daemon, &question))
 }
 
-/// What has come of the vote for the outermost level; nothing if that is not known at the deadline.
-pub(crate) fn verdict(arena: &mut Arena, deadline: Option<Instant>) -> Option<Vote> {
+/// What has come of the vote for a level; nothing if that is not known at the deadline.
+pub(crate) fn verdict(arena: &mut Arena, spec: u64, deadline: Option<Instant>) -> Option<Vote> {
     files::mortally(arena.mask, || {
-        let spec = arena.levels[0].spec;
         loop {
             if !files::daemon().is_none_or(|daemon| is_there(&daemon, deadline)) {
                 return None;
@@ -63,7 +72,8 @@ pub(crate) fn verdict(arena: &mut Arena, deadline: Option<Instant>) -> Option<Vo
             let said = files::daemon().map(|daemon| answer(&daemon).map(|(answer, _)| answer));
             if said.as_ref().is_none_or(|said| said.as_ref().is_err_and(|fault| fault.kind == FaultKind::Disconnected))
             {
-                return Some(anew(SpecId(spec)).unwrap_or(Vote::Fell));
+                let known = if arena.awaits { anew(SpecId(spec)) } else { None };
+                return Some(known.unwrap_or(Vote::Fell));
             }
             match next(asked, said) {
                 Ok(vote) => return Some(vote),
@@ -78,12 +88,10 @@ pub(crate) fn verdict(arena: &mut Arena, deadline: Option<Instant>) -> Option<Vo
 fn anew(spec: SpecId) -> Option<Vote> {
     let daemon = files::connect()?;
     loop {
-        let answer = mojavefs_place::control::ask(&daemon, &Ask::Outcome { spec }, None).ok()?.0;
+        let answer = control::ask(&daemon, &Ask::Outcome { spec }, None).ok()?.0;
         match next(Asked::Outcome, Some(Ok(answer))) {
             Ok(vote) => return Some(vote),
-            Err(_) => drop(
-                mojavefs_place::control::ask(&daemon, &Ask::Await { specs: vec![spec], behind: None }, None).ok()?,
-            ),
+            Err(_) => drop(control::ask(&daemon, &Ask::Await { specs: vec![spec], behind: None }, None).ok()?),
         }
     }
 }

@@ -5,31 +5,29 @@ use crate::harness::stopped::Stopped;
 use crate::harness::{Mount, until};
 use nix::sys::signal::{Signal, kill};
 
+/// While the daemon hangs these orders have their answers, and the last one only when it goes on.
+fn waits_for_the_last(mount: &Mount, waiter: &mut Waiter, orders: &[(&str, &str)]) {
+    let ((last, its_answer), before) = orders.split_last().expect("an order");
+    let stopped = Stopped::new(mount.daemon());
+    for (order, answer) in before {
+        assert_eq!(waiter.does(order), *answer);
+    }
+    waiter.order(last);
+    waiter.waits();
+    drop(stopped);
+    assert_eq!(waiter.answer(), *its_answer);
+}
+
 #[test]
 fn a_daemon_that_hangs_is_waited_for() {
     require_root!();
     let mount = Mount::new();
     let mut waiter = Waiter::start(&mount);
-    let stopped = Stopped::new(mount.daemon());
-    // Nothing is asked, nothing is waited for.
-    assert_eq!(waiter.does("b"), "b 0");
-    waiter.order("s");
-    waiter.waits();
-    drop(stopped);
-    assert_eq!(waiter.answer(), "s 0");
-    let stopped = Stopped::new(mount.daemon());
-    assert_eq!(waiter.does("c"), "c 0");
-    assert_eq!(waiter.does("b"), "b -1 Connection timed out");
-    waiter.order("s");
-    waiter.waits();
-    drop(stopped);
-    assert_eq!(waiter.answer(), "s 0");
-    let stopped = Stopped::new(mount.daemon());
-    assert_eq!(waiter.does("c"), "c 0");
-    waiter.order("B");
-    waiter.waits();
-    drop(stopped);
-    assert_eq!(waiter.answer(), "B 0");
+    // A barrier with nothing to wait for asks nothing.
+    waits_for_the_last(&mount, &mut waiter, &[("b", "b 0"), ("s", "s 0")]);
+    let voted = [("c", "c 0"), ("b", "b -1 Connection timed out"), ("s", "s 0")];
+    waits_for_the_last(&mount, &mut waiter, &voted);
+    waits_for_the_last(&mount, &mut waiter, &[("c", "c 0"), ("B", "B 0")]);
     assert_eq!(waiter.code(), Some(0));
     mount.check();
 }
