@@ -12,4 +12,5 @@ pub mod graph;
 pub mod id;
 pub mod limits;
 pub mod net;
+pub mod planted;
 pub mod wire;

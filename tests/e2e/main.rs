@@ -1,7 +1,8 @@
 //! End to end: real mounts, real processes, the two programs as users run them.
 
 #[macro_use]
-mod harness;
+extern crate mojavefs_harness;
+
 mod checkpoint;
 mod conflicts;
 mod copying;
@@ -22,3 +23,11 @@ mod spreading;
 mod tidy;
 mod who;
 mod workloads;
+
+/// What tests through the kernel have in common, and where cargo has built the programs.
+mod harness {
+    pub(crate) use mojavefs_harness::*;
+
+    pub(crate) const MOJAVEFS: &str = env!("CARGO_BIN_EXE_mojavefs");
+    pub(crate) const SPECRUN: &str = env!("CARGO_BIN_EXE_specrun");
+}

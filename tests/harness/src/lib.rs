@@ -1,10 +1,13 @@
 //! A mount for the time of a test, and what tests do with it. Everything is cleaned up however a test ends.
 
-pub(crate) mod digest;
-pub(crate) mod jobs;
-pub(crate) mod programs;
-pub(crate) mod served;
-pub(crate) mod stopped;
+pub mod digest;
+pub mod jobs;
+mod program;
+pub mod programs;
+pub mod served;
+pub mod stopped;
+
+pub use program::Program;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,15 +27,20 @@ const SOAK_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// How long a condition may take to come true.
 const WAIT_TIME_MAX: Duration = Duration::from_secs(20);
 
-pub(crate) const MOJAVEFS: &str = env!("CARGO_BIN_EXE_mojavefs");
-pub(crate) const SPECRUN: &str = env!("CARGO_BIN_EXE_specrun");
+/// The program `mojavefs`.
+pub const MOJAVEFS: Program = Program::Mojavefs;
+/// The program `specrun`.
+pub const SPECRUN: Program = Program::Specrun;
 
 /// A path in this project. Asked for at run time: clones may share a target directory, and with it a test's program.
-pub(crate) fn project(path: &str) -> PathBuf {
-    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("tests are run by cargo")).join(path)
+pub fn project(path: &str) -> PathBuf {
+    let package = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("tests are run by cargo"));
+    let root = package.ancestors().find(|dir| dir.join("Cargo.lock").exists());
+    root.expect("the package is in the project").join(path)
 }
 
 /// What tests need that only root may do is skipped, and said so, for others.
+#[macro_export]
 macro_rules! require_root {
     () => {
         if !nix::unistd::geteuid().is_root() {
@@ -43,7 +51,7 @@ macro_rules! require_root {
 }
 
 /// A store, mounted.
-pub(crate) struct Mount {
+pub struct Mount {
     root: TempDir,
     /// Kept in a place of its own so that tests may put it on another disk.
     store: PathBuf,
@@ -52,14 +60,15 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
         fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
         let store = root.path().join("store");
         Self::with_store(root, store)
     }
 
-    pub(crate) fn with_store(root: TempDir, store: PathBuf) -> Self {
+    /// One whose store lies elsewhere than in the directory of the test.
+    pub fn with_store(root: TempDir, store: PathBuf) -> Self {
         let mount = Self::unmounted(root, store);
         mount.mount();
         mount.watch();
@@ -72,7 +81,7 @@ impl Mount {
     }
 
     /// A client of the server at `address`.
-    pub(crate) fn of(address: &str, words: &[&str]) -> Self {
+    pub fn of(address: &str, words: &[&str]) -> Self {
         let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
         let mount = Self::unmounted(root, PathBuf::from(address));
         let output = mount.try_mount(words);
@@ -82,7 +91,7 @@ impl Mount {
     }
 
     /// What mounting says when it must be refused.
-    pub(crate) fn refused(address: &str, words: &[&str]) -> String {
+    pub fn refused(address: &str, words: &[&str]) -> String {
         let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
         let output = Self::unmounted(root, PathBuf::from(address)).try_mount(words);
         assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
@@ -107,82 +116,89 @@ impl Mount {
     }
 
     /// Mounts the store (again).
-    pub(crate) fn mount(&self) {
+    pub fn mount(&self) {
         let output = self.try_mount(&[]);
         assert!(output.status.success(), "mount: {}", text(&output.stderr));
     }
 
-    pub(crate) fn try_mount(&self, words: &[&str]) -> Output {
+    /// Mounts, or says why not.
+    pub fn try_mount(&self, words: &[&str]) -> Output {
         let mut command = Command::new(MOJAVEFS);
         command.env("MOJAVEFS_CHECK", "1");
         command.arg("mount").args(words).arg(&self.store).arg(self.path());
         command.output().expect("mojavefs runs")
     }
 
-    pub(crate) fn umount(&self) {
+    /// Unmounts, which must succeed.
+    pub fn umount(&self) {
         let output = Command::new(MOJAVEFS).arg("umount").arg(self.path()).output().expect("mojavefs runs");
         assert!(output.status.success(), "umount: {}", text(&output.stderr));
     }
 
     /// Where it is mounted.
-    pub(crate) fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.root.path().join("mnt")
     }
 
     /// A path on it.
-    pub(crate) fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub fn at(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path().join(name)
     }
 
     /// A directory beside it, on the host.
-    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+    pub fn beside(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    pub(crate) fn store(&self) -> &Path {
+    /// The directory of the store, or the address of its server.
+    pub fn store(&self) -> &Path {
         &self.store
     }
 
-    pub(crate) fn write(&self, name: &str, content: &str) {
+    /// Writes a file of the mount.
+    pub fn write(&self, name: &str, content: &str) {
         fs::write(self.at(name), content).unwrap_or_else(|e| panic!("write {name}: {e}"));
     }
 
-    pub(crate) fn read(&self, name: &str) -> String {
+    /// The text of a file of the mount.
+    pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.at(name)).unwrap_or_else(|e| panic!("read {name}: {e}"))
     }
 
-    pub(crate) fn exists(&self, name: &str) -> bool {
+    /// Whether a name is there, whatever it is of.
+    pub fn exists(&self, name: &str) -> bool {
         fs::symlink_metadata(self.at(name)).is_ok()
     }
 
     /// `mojavefs` with these words, in the mount.
-    pub(crate) fn mojavefs<S: AsRef<OsStr>>(&self, words: &[S]) -> Output {
+    pub fn mojavefs<S: AsRef<OsStr>>(&self, words: &[S]) -> Output {
         Command::new(MOJAVEFS).args(words).current_dir(self.path()).output().expect("mojavefs runs")
     }
 
     /// `specrun` with these options and a shell script, in the mount.
-    pub(crate) fn specrun(&self, options: &[&str], script: &str) -> Output {
+    pub fn specrun(&self, options: &[&str], script: &str) -> Output {
         self.specrun_command(options, script).output().expect("specrun runs")
     }
 
-    pub(crate) fn specrun_command(&self, options: &[&str], script: &str) -> Command {
+    /// The same, to be started.
+    pub fn specrun_command(&self, options: &[&str], script: &str) -> Command {
         let mut command = Command::new(SPECRUN);
         command.args(options).arg("--").args(["sh", "-c", script]).current_dir(self.path()).stdin(Stdio::null());
         command
     }
 
     /// The speculation that a held run left behind.
-    pub(crate) fn held(&self, script: &str) -> String {
+    pub fn held(&self, script: &str) -> String {
         self.held_with(&["--hold", "--json"], script)
     }
 
     /// The same, isolated from others.
-    pub(crate) fn held_apart(&self, script: &str) -> String {
+    pub fn held_apart(&self, script: &str) -> String {
         self.held_with(&["--hold", "--json", "--isolate"], script)
     }
 
     /// The same, of a run that makes no checkpoints.
-    pub(crate) fn held_from_start(&self, script: &str) -> String {
+    pub fn held_from_start(&self, script: &str) -> String {
         self.held_with(&["--hold", "--json", "--from-start"], script)
     }
 
@@ -195,14 +211,14 @@ impl Mount {
     }
 
     /// What is undecided.
-    pub(crate) fn status(&self) -> Vec<serde_json::Value> {
+    pub fn status(&self) -> Vec<serde_json::Value> {
         let output = self.mojavefs(&["status", "--json"]);
         assert!(output.status.success(), "status: {}", text(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("status says JSON")
     }
 
     /// The process behind the mount.
-    pub(crate) fn daemon(&self) -> Pid {
+    pub fn daemon(&self) -> Pid {
         let value = getxattr(&self.path(), "system.mojavefs").expect("the mount answers");
         let value = String::from_utf8(value).expect("the value is text");
         let socket = value.lines().nth(1).expect("a socket");
@@ -211,7 +227,7 @@ impl Mount {
     }
 
     /// `strace` with these words, which has taken hold of the daemon.
-    pub(crate) fn strace<S: AsRef<OsStr>>(&self, words: &[S]) -> Child {
+    pub fn strace<S: AsRef<OsStr>>(&self, words: &[S]) -> Child {
         let daemon = self.daemon().to_string();
         let mut strace = Command::new("strace");
         strace.args(["-f", "-q", "-o", "/dev/null"]).args(words).args(["-p", &daemon]).stderr(Stdio::null());
@@ -223,32 +239,32 @@ impl Mount {
     }
 
     /// The end of the daemon is no surprise: the test has brought it about.
-    pub(crate) fn may_be_dead(&self) {
+    pub fn may_be_dead(&self) {
         self.mortal.store(true, Ordering::SeqCst);
     }
 
     /// Kills the daemon as a crash would, and clears its mount.
-    pub(crate) fn crash(&self) {
+    pub fn crash(&self) {
         let daemon = self.daemon();
         kill(daemon, Signal::SIGKILL).expect("kill the daemon");
         self.clear(daemon);
     }
 
     /// Clears the mount of a daemon that dies.
-    pub(crate) fn clear(&self, daemon: Pid) {
+    pub fn clear(&self, daemon: Pid) {
         until("the daemon is gone", || !is_running(daemon));
         let output = Command::new(MOJAVEFS).args(["umount", "--force"]).arg(self.path()).output().expect("runs");
         assert!(output.status.success(), "umount --force: {}", text(&output.stderr));
     }
 
     /// Checks the store, which must not be mounted.
-    pub(crate) fn fsck(&self) {
+    pub fn fsck(&self) {
         let output = Command::new(MOJAVEFS).arg("fsck").arg(&self.store).output().expect("mojavefs runs");
         assert!(output.status.success(), "fsck: {}{}", text(&output.stdout), text(&output.stderr));
     }
 
     /// Unmounts, checks, mounts again.
-    pub(crate) fn check(&self) {
+    pub fn check(&self) {
         self.umount();
         self.fsck();
         self.mount();
@@ -272,7 +288,7 @@ impl Drop for Mount {
 }
 
 /// Is this process there, and not a zombie? One whose first thread has ended may have others.
-pub(crate) fn is_running(pid: Pid) -> bool {
+pub fn is_running(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     threads > 1 || !stat.is_empty() && !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
@@ -293,7 +309,7 @@ fn tear_down(point: &Path) {
 }
 
 /// Waits until something is so; fails the test if that takes too long.
-pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+pub fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + WAIT_TIME_MAX;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
@@ -302,12 +318,12 @@ pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Output as text.
-pub(crate) fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Runs a program to its end, which must be a success.
-pub(crate) fn run(dir: &Path, program: &str, words: &[&str]) -> String {
+pub fn run(dir: &Path, program: &str, words: &[&str]) -> String {
     let output = Command::new(program).args(words).current_dir(dir).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(output.status.success(), "{program} {words:?}: {}{}", text(&output.stdout), text(&output.stderr));
@@ -315,7 +331,7 @@ pub(crate) fn run(dir: &Path, program: &str, words: &[&str]) -> String {
 }
 
 /// Runs a shell script to its end, which must be a success.
-pub(crate) fn sh(dir: &Path, script: &str) -> String {
+pub fn sh(dir: &Path, script: &str) -> String {
     run(dir, "sh", &["-ec", script])
 }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// A store, served.
-pub(crate) struct Server {
+pub struct Server {
     root: TempDir,
     child: Child,
     addresses: Vec<String>,
@@ -17,7 +17,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listens on a Unix socket and, with a key, on a port of this host.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
         let key = root.path().join("key");
         let made = Command::new(MOJAVEFS).arg("keygen").arg(&key).output().expect("mojavefs runs");
@@ -26,52 +26,59 @@ impl Server {
         Server { root, child, addresses }
     }
 
-    pub(crate) fn unix(&self) -> &str {
+    /// The address of its Unix socket.
+    pub fn unix(&self) -> &str {
         &self.addresses[0]
     }
 
-    pub(crate) fn socket(&self) -> &Path {
+    /// The path of its Unix socket.
+    pub fn socket(&self) -> &Path {
         Path::new(self.unix().strip_prefix("unix:").expect("the first address is a socket"))
     }
 
-    pub(crate) fn tcp(&self) -> &str {
+    /// Its address on the network.
+    pub fn tcp(&self) -> &str {
         &self.addresses[1]
     }
 
-    pub(crate) fn key(&self) -> PathBuf {
+    /// The file of its key.
+    pub fn key(&self) -> PathBuf {
         self.root.path().join("key")
     }
 
-    pub(crate) fn store(&self) -> PathBuf {
+    /// The directory of its store.
+    pub fn store(&self) -> PathBuf {
         self.root.path().join("store")
     }
 
     /// A path beside the store.
-    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+    pub fn beside(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
     /// A client on the Unix socket.
-    pub(crate) fn mount(&self) -> Mount {
+    pub fn mount(&self) -> Mount {
         Mount::of(self.unix(), &[])
     }
 
     /// A client over the network.
-    pub(crate) fn mount_tcp(&self) -> Mount {
+    pub fn mount_tcp(&self) -> Mount {
         Mount::of(self.tcp(), &["--key", self.key().to_str().expect("a path of text")])
     }
 
     /// Ends it by a signal and waits.
-    pub(crate) fn end(&mut self, signal: Signal) {
+    pub fn end(&mut self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("signal the server");
         self.child.wait().expect("wait for the server");
     }
 
-    pub(crate) fn start_again(&mut self) {
+    /// Starts it again after its end.
+    pub fn start_again(&mut self) {
         (self.child, self.addresses) = start(self.root.path());
     }
 
-    pub(crate) fn fsck(&self) {
+    /// Checks its store; it must not run.
+    pub fn fsck(&self) {
         let output = Command::new(MOJAVEFS).arg("fsck").arg(self.store()).output().expect("mojavefs runs");
         assert!(output.status.success(), "fsck: {}{}", text(&output.stdout), text(&output.stderr));
     }
@@ -98,6 +105,6 @@ fn start(root: &Path) -> (Child, Vec<String>) {
 }
 
 /// Tries to serve; it must end by itself.
-pub(crate) fn try_serve(words: &[&str], store: &Path) -> Output {
+pub fn try_serve(words: &[&str], store: &Path) -> Output {
     Command::new(MOJAVEFS).arg("serve").args(words).arg(store).output().expect("mojavefs runs")
 }

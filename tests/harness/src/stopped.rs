@@ -6,10 +6,10 @@ use nix::unistd::Pid;
 use std::fs;
 
 /// A daemon that is stopped; it goes on when this is dropped.
-pub(crate) struct Stopped(Pid);
+pub struct Stopped(Pid);
 
 impl Stopped {
-    pub(crate) fn new(daemon: Pid) -> Self {
+    pub fn new(daemon: Pid) -> Self {
         kill(daemon, Signal::SIGSTOP).expect("stop the daemon");
         // One thread is told, and tells the others: until then they go on.
         let stopped = |thread: fs::DirEntry| {

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Child, Output, Stdio};
 
 /// A job that waits at the end of its script until it is told how to exit.
-pub(crate) struct Running<'a> {
+pub struct Running<'a> {
     mount: &'a Mount,
     name: String,
     child: Option<Child>,
@@ -13,14 +13,14 @@ pub(crate) struct Running<'a> {
 
 impl Mount {
     /// Starts a job and returns once its script is through; it goes on when it is told to.
-    pub(crate) fn start(&self, name: &str, options: &[&str], script: &str) -> Running<'_> {
+    pub fn start(&self, name: &str, options: &[&str], script: &str) -> Running<'_> {
         let running = self.start_freely(name, options, script);
         until(&format!("job {name} is through"), || self.beside(&format!("{name}.through")).exists());
         running
     }
 
     /// Starts a job without waiting for its script.
-    pub(crate) fn start_freely(&self, name: &str, options: &[&str], script: &str) -> Running<'_> {
+    pub fn start_freely(&self, name: &str, options: &[&str], script: &str) -> Running<'_> {
         let beside = self.beside("");
         for left in ["through", "exit"] {
             let _ = fs::remove_file(beside.join(format!("{name}.{left}")));
@@ -36,7 +36,7 @@ impl Mount {
     }
 
     /// The number of the undecided speculation whose command contains this text.
-    pub(crate) fn spec_of(&self, command: &str) -> Option<u64> {
+    pub fn spec_of(&self, command: &str) -> Option<u64> {
         let found = self.status().into_iter().find(|s| s["command"].as_str().is_some_and(|c| c.contains(command)));
         found.and_then(|status| status["id"].as_u64())
     }
@@ -44,7 +44,7 @@ impl Mount {
 
 impl Running<'_> {
     /// Lets it exit with this code.
-    pub(crate) fn let_exit(&self, code: i32) {
+    pub fn let_exit(&self, code: i32) {
         // In one step: it must not be read half written.
         let path = self.mount.beside(&format!("{}.exit", self.name));
         let half = self.mount.beside(&format!("{}.half", self.name));
@@ -52,18 +52,18 @@ impl Running<'_> {
     }
 
     /// Lets it exit with this code, and returns what it said in the end.
-    pub(crate) fn exit(mut self, code: i32) -> Output {
+    pub fn exit(mut self, code: i32) -> Output {
         self.let_exit(code);
         self.child.take().expect("it runs").wait_with_output().expect("it ends")
     }
 
     /// Waits until it ends by itself.
-    pub(crate) fn wait(mut self) -> Output {
+    pub fn wait(mut self) -> Output {
         self.child.take().expect("it runs").wait_with_output().expect("it ends")
     }
 
     /// Its number.
-    pub(crate) fn spec(&self) -> u64 {
+    pub fn spec(&self) -> u64 {
         self.mount.spec_of(&format!("/{}.through", self.name)).expect("it is undecided")
     }
 }
@@ -78,7 +78,7 @@ impl Drop for Running<'_> {
 }
 
 /// Runs a job that does not wait, and says what it then depends on.
-pub(crate) fn depends_on(mount: &Mount, script: &str) -> Vec<u64> {
+pub fn depends_on(mount: &Mount, script: &str) -> Vec<u64> {
     let output = mount.specrun(&["--no-wait", "--json"], script);
     assert!(output.status.success(), "{script}: {}", text(&output.stderr));
     let said = text(&output.stderr);

@@ -4,26 +4,28 @@ use super::{Mount, SPECRUN, project, text};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub(crate) const SUBJECTS: &str = "tests/e2e/subjects";
-pub(crate) const EXAMPLES: &str = "mojavefs/process/examples";
+/// The folder of the programs that only tests run.
+pub const SUBJECTS: &str = "tests/e2e/subjects";
+/// The folder of the examples that libmojave comes with.
+pub const EXAMPLES: &str = "mojavefs/process/examples";
 const HEADERS: &str = "mojavefs/process/include";
 
 /// A C program of a folder of the project, linked with the library.
-pub(crate) fn compiled(mount: &Mount, dir: &str, name: &str) -> PathBuf {
-    let libraries = Path::new(SPECRUN).parent().expect("the target directory").display();
+pub fn compiled(mount: &Mount, dir: &str, name: &str) -> PathBuf {
+    let libraries = SPECRUN.path().parent().expect("the target directory").display();
     let words = [format!("-L{libraries}"), "-lmojave".to_owned(), format!("-Wl,-rpath,{libraries}")];
     c(mount, dir, name, &words.each_ref().map(String::as_str))
 }
 
 /// The same with the library inside.
-pub(crate) fn compiled_with_it_inside(mount: &Mount, dir: &str, name: &str) -> PathBuf {
-    let library = Path::new(SPECRUN).with_file_name("libmojave.a");
+pub fn compiled_with_it_inside(mount: &Mount, dir: &str, name: &str) -> PathBuf {
+    let library = SPECRUN.path().with_file_name("libmojave.a");
     let library = library.to_str().expect("a path in UTF-8");
     c(mount, dir, name, &[library, "-lpthread", "-ldl", "-lm", "-lgcc_s"])
 }
 
 /// A C program that needs no other file to run, and knows nothing of the library.
-pub(crate) fn compiled_on_its_own(mount: &Mount, dir: &str, name: &str) -> PathBuf {
+pub fn compiled_on_its_own(mount: &Mount, dir: &str, name: &str) -> PathBuf {
     c(mount, dir, name, &["-static", "-lm"])
 }
 
@@ -37,7 +39,7 @@ fn c(mount: &Mount, dir: &str, name: &str, linking: &[&str]) -> PathBuf {
 }
 
 /// Lets the Python of a command, or of what it starts, find the package.
-pub(crate) fn with_python_package(command: &mut Command) -> &mut Command {
-    command.env("LIBMOJAVE", Path::new(SPECRUN).with_file_name("libmojave.so"));
+pub fn with_python_package(command: &mut Command) -> &mut Command {
+    command.env("LIBMOJAVE", SPECRUN.path().with_file_name("libmojave.so"));
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONPATH", project("mojavefs/process/python"))
 }
