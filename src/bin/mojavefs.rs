@@ -62,6 +62,6 @@ impl Embedded for BuiltIn {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     mojavefs_client::mojavefs_main(&BuiltIn)
 }

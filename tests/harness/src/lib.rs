@@ -59,7 +59,14 @@ pub struct Mount {
     mortal: AtomicBool,
 }
 
+impl Default for Mount {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Mount {
+    /// A store of its own.
     pub fn new() -> Self {
         let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
         fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");

@@ -1,7 +1,7 @@
 //! The programs that tests run besides the project's own: compiled as their users would.
 
 use super::{Mount, SPECRUN, project, text};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The folder of the programs that only tests run.

@@ -15,6 +15,12 @@ pub struct Server {
     addresses: Vec<String>,
 }
 
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Server {
     /// Listens on a Unix socket and, with a key, on a port of this host.
     pub fn new() -> Self {

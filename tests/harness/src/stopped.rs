@@ -9,6 +9,7 @@ use std::fs;
 pub struct Stopped(Pid);
 
 impl Stopped {
+    /// Stops it, and waits until all its threads are.
     pub fn new(daemon: Pid) -> Self {
         kill(daemon, Signal::SIGSTOP).expect("stop the daemon");
         // One thread is told, and tells the others: until then they go on.
