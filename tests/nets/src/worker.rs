@@ -1,0 +1,210 @@
+//! The program `nets-worker`, and the end of a test that tells it what to do.
+//!
+//! Told on its standard input, or in a file (`nets-worker --program FILE`), it performs a line, answers a line, and so on. First it
+//! says `ready`. From a file each answer begins with the number of its line: a job that goes back to a read says some again,
+//! and the last one counts. Lines are those of [`crate::op::Step`], and:
+//!
+//! | line | what it does |
+//! | --- | --- |
+//! | `inner OPTION…` | runs `specrun OPTION… -- nets-worker` on the same input and output; when that has ended: `ended CODE` |
+//! | `exit CODE` | ends, without an answer |
+//! | `reach FILE` | makes an empty file of the host: the test sees how far it is |
+//! | `await FILE` | waits until the test has made this file of the host |
+
+use crate::perform::Performer;
+use mojavefs_harness::SPECRUN;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+const READY: &str = "ready";
+/// Between two looks for a file.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Where the program is: beside the project's own.
+pub fn program() -> PathBuf {
+    SPECRUN.path().with_file_name("nets-worker")
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    match perform_all() {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("nets-worker: {e}");
+            ExitCode::from(99)
+        }
+    }
+}
+
+fn perform_all() -> Result<u8, String> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let mut performer = Performer::new().map_err(|e| format!("the working directory: {e}"))?;
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => from_input(&mut performer),
+        ["--program", file] => {
+            let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+            from_file(&mut performer, &text)
+        }
+        _ => Err("usage: nets-worker [--program FILE]".to_owned()),
+    }
+}
+
+/// What one line comes to.
+enum Said {
+    Answer(String),
+    Exit(u8),
+}
+
+fn from_input(performer: &mut Performer) -> Result<u8, String> {
+    println!("{READY}");
+    let mut line = String::new();
+    loop {
+        line.clear();
+        // An inner worker reads on where this one stops: nobody says more than one line before it is answered.
+        if std::io::stdin().read_line(&mut line).map_err(|e| format!("its input: {e}"))? == 0 {
+            return Ok(0);
+        }
+        match act(performer, line.trim_end_matches('\n'))? {
+            Said::Answer(answer) => println!("{answer}"),
+            Said::Exit(code) => return Ok(code),
+        }
+    }
+}
+
+fn from_file(performer: &mut Performer, text: &str) -> Result<u8, String> {
+    println!("0 {READY}");
+    for (at, line) in text.lines().enumerate() {
+        match act(performer, line)? {
+            Said::Answer(answer) => println!("{} {answer}", at + 1),
+            Said::Exit(code) => return Ok(code),
+        }
+    }
+    Ok(0)
+}
+
+fn act(performer: &mut Performer, line: &str) -> Result<Said, String> {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    Ok(match word {
+        "exit" => Said::Exit(rest.parse().map_err(|e| format!("`{line}`: {e}"))?),
+        "inner" => Said::Answer(inner(rest, performer.root())?),
+        "reach" => Said::Answer(fs::write(rest, "").map_or_else(|e| e.to_string(), |()| "reached".to_owned())),
+        "await" => {
+            while !Path::new(rest).exists() {
+                std::thread::sleep(PAUSE);
+            }
+            Said::Answer("there".to_owned())
+        }
+        _ => Said::Answer(performer.perform(&line.parse()?)),
+    })
+}
+
+fn inner(options: &str, root: &Path) -> Result<String, String> {
+    let mut command = Command::new(SPECRUN);
+    command.args(options.split_whitespace()).arg("--").arg(program()).current_dir(root);
+    let status = command.status().map_err(|e| format!("specrun: {e}"))?;
+    Ok(format!("ended {}", status.code().unwrap_or(-1)))
+}
+
+/// A worker that a test tells what to do. It is killed when this is dropped.
+pub struct Worker {
+    child: Child,
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+}
+
+/// How a worker, or its job, ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit status.
+    pub code: Option<i32>,
+    /// What was said on standard error.
+    pub stderr: String,
+}
+
+impl Worker {
+    /// Starts one in a directory, in no job.
+    pub fn start(dir: &Path) -> Worker {
+        Self::run(Command::new(program()), dir)
+    }
+
+    /// Starts one in a directory of a mount, in a job with these options of `specrun`.
+    pub fn start_in_job(dir: &Path, options: &[&str]) -> Worker {
+        let mut specrun = Command::new(SPECRUN);
+        specrun.args(options).arg("--").arg(program());
+        Self::run(specrun, dir)
+    }
+
+    fn run(mut command: Command, dir: &Path) -> Worker {
+        command.current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}; build the workspace first"));
+        let (to, from) = (child.stdin.take(), child.stdout.take().expect("its output"));
+        let mut worker = Worker { child, to, from: BufReader::new(from) };
+        match worker.answer() {
+            Some(said) if said == READY => worker,
+            said => panic!("{command:?} says {said:?}: {:?}", worker.end()),
+        }
+    }
+
+    /// The process: `specrun` for one in a job.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells it to do something, without waiting for the answer.
+    pub fn say(&mut self, line: &str) {
+        // One that has ended hears nothing any more, as its missing answer shows.
+        let _ = self.to.as_mut().map(|to| writeln!(to, "{line}"));
+    }
+
+    /// The next answer; nothing if it has ended.
+    pub fn answer(&mut self) -> Option<String> {
+        let mut said = String::new();
+        self.from.read_line(&mut said).expect("read its answer");
+        said.strip_suffix('\n').map(str::to_owned)
+    }
+
+    /// Tells it to do something, and waits for the answer.
+    pub fn ask(&mut self, line: &str) -> Option<String> {
+        self.say(line);
+        self.answer()
+    }
+
+    /// Begins a job within its job, which does what comes from then on.
+    pub fn begin_inner(&mut self, options: &[&str]) -> Result<(), String> {
+        match self.ask(&format!("inner {}", options.join(" "))) {
+            Some(said) if said == READY => Ok(()),
+            said => Err(format!("a job within a job says {said:?}")),
+        }
+    }
+
+    /// Ends it, or the job within its job, whose exit status is the answer.
+    pub fn end_inner(&mut self, code: u8) -> Option<String> {
+        self.ask(&format!("exit {code}"))
+    }
+
+    /// Lets it exit with this code, and waits until it, or its job, has ended.
+    pub fn exit(mut self, code: u8) -> Ended {
+        self.say(&format!("exit {code}"));
+        self.end()
+    }
+
+    /// Waits until it has ended.
+    pub fn end(&mut self) -> Ended {
+        self.to = None;
+        let mut stderr = String::new();
+        let mut from = self.child.stderr.take().expect("it is asked once how it ended");
+        std::io::Read::read_to_string(&mut from, &mut stderr).expect("what it said");
+        let code = self.child.wait().expect("it ends").code();
+        Ended { code, stderr }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,4 @@
+//! The nets; see the crate's documentation.
+
+mod bytes;
+mod same;
