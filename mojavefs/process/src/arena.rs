@@ -39,9 +39,9 @@ pub(crate) struct Level {
     pub(crate) taken: u64,
     /// The process that is its checkpoint.
     pub(crate) checkpoint: i32,
-    /// How deep the process was when it voted to commit this one; 0: it has not. The vote counts when all levels above
-    /// are committed, and is taken back when one of them is aborted.
-    pub(crate) voted_at: usize,
+    /// The number of the innermost level that the vote to commit this one is part of; 0: there is no vote. It counts when
+    /// that level and all between the two are committed, and is taken back when one of them is aborted.
+    pub(crate) voted_in: i32,
     /// The code of the retry by which it was entered again; 0 at first.
     pub(crate) code: i32,
     /// The program has forked since: its pages may be shared with processes that are not known.
@@ -320,6 +320,21 @@ impl Arena {
     pub(crate) fn decide(&mut self, id: i32, committed: bool) {
         self.decided[self.decided_count % DECIDED_KEPT_MAX] = (id, committed);
         self.decided_count += 1;
+    }
+
+    /// A level is part of the one around it, and so are the votes that were cast inside of it.
+    pub(crate) fn fold_votes(&mut self, level: usize) {
+        let Some(around) = level.checked_sub(1).map(|around| self.levels[around].id) else { return };
+        let id = self.levels[level].id;
+        self.levels[..level].iter_mut().filter(|outer| outer.voted_in == id).for_each(|outer| outer.voted_in = around);
+    }
+
+    /// A level is undone, and with it the votes that were cast inside of it, and whatever was committed into it.
+    pub(crate) fn take_back(&mut self, level: usize) {
+        // Levels are numbered in the order of their entries: what has a higher number was entered inside of it.
+        let id = self.levels[level].id;
+        self.levels[..level].iter_mut().filter(|outer| outer.voted_in >= id).for_each(|outer| outer.voted_in = 0);
+        self.decided.iter_mut().filter(|(decided, _)| *decided > id).for_each(|(_, committed)| *committed = false);
     }
 
     /// How a speculation stands; nothing if it is not known (any more).

@@ -68,7 +68,7 @@ pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
     arena.taken += 1;
     let faults = arena.faults_of_children();
     let level = &mut arena.levels[depth];
-    (level.voted_at, level.code, level.forked) = (0, 0, false);
+    (level.voted_in, level.code, level.forked) = (0, 0, false);
     (level.taken, level.faults_before) = (arena.taken, faults);
     level.record.mask = arena.mask;
     let returned = sys::checkpoint(&raw mut level.registers, level.stack.top(), sleep);
@@ -148,12 +148,7 @@ fn came_back() -> Entered {
             arena.decide(id, false);
         }
     }
-    for level in &mut arena.levels[..at] {
-        if level.voted_at > at {
-            // The vote was cast inside of what is undone.
-            level.voted_at = 0;
-        }
-    }
+    arena.take_back(at);
     if arena.levels[at].spec != 0 {
         // Where an append goes is the kernel's belief: it asks anew how long the file is.
         let appending = |descriptor: &&Descriptor| descriptor.lockable && descriptor.status_flags & libc::O_APPEND != 0;
@@ -162,7 +157,7 @@ fn came_back() -> Entered {
     let entered = if retry {
         arena.depth = at + 1;
         let level = &mut arena.levels[at];
-        (level.code, level.voted_at) = (code, 0);
+        (level.code, level.voted_in) = (code, 0);
         if level.spec != 0 {
             match files::enter(arena.mask) {
                 Ok(spec) => level.spec = spec.map_or(0, |spec| spec.0),
@@ -219,6 +214,7 @@ fn counted(arena: &mut Arena, level: usize, vote: Vote) {
         Vote::Cast => {
             arena.end_checkpoint(level);
             arena.decide(arena.levels[level].id, true);
+            arena.fold_votes(level);
         }
         Vote::Conflict => {
             arena.say(format_args!("{IN_CONFLICT}"));
@@ -249,13 +245,13 @@ fn find(arena: &Arena, id: i32, committed: bool) -> Result<Option<usize>, Refusa
 pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
     let arena = arena::existing().ok_or(Refusal::Unknown)?;
     let Some(at) = find(arena, id, true)? else { return Ok(()) };
-    let depth = arena.depth;
+    let innermost = arena.levels[arena.depth - 1].id;
     let level = &mut arena.levels[at];
-    if level.voted_at == 0 {
-        level.voted_at = depth;
+    if level.voted_in == 0 {
+        level.voted_in = innermost;
     }
     block_signals(arena);
-    while arena.depth > 0 && arena.levels[arena.depth - 1].voted_at != 0 {
+    while arena.depth > 0 && arena.levels[arena.depth - 1].voted_in != 0 {
         let top = arena.depth - 1;
         match arena.levels[top].spec {
             0 => counted(arena, top, Vote::Cast),

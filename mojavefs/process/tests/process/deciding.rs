@@ -94,6 +94,74 @@ fn a_vote_inside_an_inner_level_counts_with_it_and_falls_with_it() {
 }
 
 #[test]
+fn a_vote_that_was_cast_in_a_committed_level_does_not_fall_with_a_later_one() {
+    alone(|| {
+        let mut value = 1;
+        assert_eq!(enter(), None);
+        let outer = mojave::current().unwrap();
+        value += 1;
+        assert_eq!(enter(), None);
+        let middle = mojave::current().unwrap();
+        assert_eq!(enter(), None);
+        mojave::commit(outer).unwrap();
+        // The vote is part of the level in the middle from now on.
+        commit();
+        // As deep as the one that voted.
+        if enter().is_none() {
+            abort(5);
+        }
+        mojave::commit(middle).unwrap();
+        assert_eq!((mojave::depth(), value), (0, 2));
+        assert_eq!([outer, middle].map(mojave::outcome), [Some(Outcome::Committed); 2]);
+    });
+}
+
+#[test]
+fn a_vote_that_was_cast_in_a_committed_level_falls_with_what_that_is_part_of() {
+    alone(|| {
+        assert_eq!(enter(), None);
+        let outer = mojave::current().unwrap();
+        if enter().is_none() {
+            assert_eq!(enter(), None);
+            mojave::commit(outer).unwrap();
+            commit();
+            abort(5);
+        }
+        assert_eq!((mojave::depth(), mojave::outcome(outer)), (1, Some(Outcome::Undecided)));
+        assert_eq!(enter(), None);
+        commit();
+        assert_eq!(mojave::depth(), 1, "nobody votes for the outer one any more");
+        commit();
+    });
+}
+
+#[test]
+fn what_was_committed_into_a_level_that_is_undone_is_undone() {
+    alone(|| {
+        let (said, say) = crate::alone::pipe();
+        assert_eq!(enter(), None);
+        let before = mojave::current().unwrap();
+        commit();
+        if enter().is_none() {
+            assert_eq!(enter(), None);
+            let inner = mojave::current().unwrap();
+            commit();
+            assert_eq!(mojave::outcome(inner), Some(Outcome::Committed));
+            std::io::Write::write_all(&mut &say, inner.to_string().as_bytes()).unwrap();
+            abort(1);
+        }
+        drop(say);
+        let inner: i32 = std::io::read_to_string(said).unwrap().parse().unwrap();
+        assert_eq!(unsafe { spec_outcome(inner) }, 2);
+        assert_eq!(mojave::outcome(before), Some(Outcome::Committed));
+    });
+}
+
+unsafe extern "C" {
+    fn spec_outcome(id: i32) -> i32;
+}
+
+#[test]
 fn a_retry_enters_again_with_its_code() {
     alone(|| {
         let mut value = 1;

@@ -32,11 +32,16 @@ struct State {
     mask: u8,
 }
 
-/// One open level of the model: what it goes back to, its number, and how deep the process was when it voted.
+/// One open level of the model.
 struct Level {
+    /// What it goes back to.
     before: State,
+    /// Its number.
     id: i32,
-    voted_at: usize,
+    /// The interval that began with its entry.
+    entry: usize,
+    /// The interval that voted for it.
+    vote: Option<usize>,
 }
 
 #[derive(Default)]
@@ -44,30 +49,50 @@ struct Model {
     now: State,
     levels: Vec<Level>,
     last_id: i32,
+    /// What the process did between two entries: the numbers of those that are not undone. None has one twice.
+    intervals: Vec<usize>,
+    begun: usize,
 }
 
 impl Model {
+    fn begin(&mut self) -> usize {
+        self.begun += 1;
+        self.intervals.push(self.begun);
+        self.begun
+    }
+
+    fn enter(&mut self) {
+        self.last_id += 1;
+        let entry = self.begin();
+        self.levels.push(Level { before: self.now.clone(), id: self.last_id, entry, vote: None });
+    }
+
     fn go_back(&mut self, at: usize, retry: bool) {
         self.now = self.levels[at].before.clone();
-        for level in &mut self.levels[..at] {
-            if level.voted_at > at {
-                level.voted_at = 0;
-            }
-        }
+        // What began with the entry or later is undone, and the votes that it cast are taken back.
+        let entry = self.levels[at].entry;
+        self.intervals.retain(|interval| *interval < entry);
+        self.levels.iter_mut().for_each(|level| level.vote = level.vote.filter(|vote| *vote < entry));
         self.levels.truncate(at + usize::from(retry));
         if retry {
-            self.levels[at].voted_at = 0;
+            self.levels[at].entry = self.begin();
         }
     }
 
     fn vote(&mut self, at: usize) {
-        let depth = self.levels.len();
-        if self.levels[at].voted_at == 0 {
-            self.levels[at].voted_at = depth;
+        let current = self.intervals.last().copied();
+        self.levels[at].vote = self.levels[at].vote.or(current);
+        // A vote needs the levels that were entered from its own level's entry up to where it was cast. Those go from the list
+        // of which every needed one goes, which may be each other.
+        let mut goes: Vec<bool> = self.levels.iter().map(|level| level.vote.is_some()).collect();
+        let needs = |level: &Level, other: &Level| (level.entry..=level.vote.unwrap_or(0)).contains(&other.entry);
+        while let Some(stays) = (0..goes.len())
+            .find(|at| goes[*at] && (0..goes.len()).any(|n| !goes[n] && needs(&self.levels[*at], &self.levels[n])))
+        {
+            goes[stays] = false;
         }
-        while self.levels.last().is_some_and(|level| level.voted_at != 0) {
-            self.levels.pop();
-        }
+        let mut goes = goes.into_iter();
+        self.levels.retain(|_| !goes.next().expect("one for each level"));
     }
 }
 
@@ -147,29 +172,33 @@ fn history(seed: u64) {
     let mut random = Random(seed * 0x9E37_79B9_7F4A_7C15 + 1);
     let now = State { cells: vec![0; CELLS], files: vec![None; FILES], mask: 0 };
     let mut model = Model { now, ..Model::default() };
+    model.begin();
     for step in 0..STEPS {
         let depth = model.levels.len() as u64;
-        let what = match random.below(20) {
-            0..=9 => random.below(6) as u8,
-            10..=13 if depth < 12 => 6,
-            14..=16 if depth > 0 => 7,
-            17..=18 if depth > 0 => 8,
-            19 if depth > 0 => 9,
+        let what = match random.below(22) {
+            0..=7 => random.below(6) as u8,
+            8..=13 if depth < 12 => 6,
+            14..=18 if depth > 0 => 7,
+            19..=20 if depth > 0 => 8,
+            21 if depth > 0 => 9,
             _ => 0,
         };
         let (a, b) =
             (random.below(if (3..5).contains(&what) { FILES } else { CELLS } as u64) as usize, random.below(64) as u8);
-        let at = if what >= 7 { random.below(depth) as usize } else { 0 };
+        // Most often the innermost, so that votes for outer ones are there for long.
+        let innermost = if what == 7 { random.below(2) == 0 } else { random.below(10) > 0 };
+        let at = match what {
+            7.. if innermost => depth as usize - 1,
+            7.. => random.below(depth) as usize,
+            _ => 0,
+        };
         let id = if what >= 7 { model.levels[at].id } else { 0 };
         match what {
             0..=2 => model.now.cells[a] = b,
             3 => model.now.files[a] = if model.now.files[a].is_some() { None } else { Some(0) },
             4 if model.now.files[a].is_some() => model.now.files[a] = Some(u64::from(b)),
             5 => model.now.mask = b,
-            6 => {
-                model.last_id += 1;
-                model.levels.push(Level { before: model.now.clone(), id: model.last_id, voted_at: 0 });
-            }
+            6 => model.enter(),
             7 => model.vote(at),
             8 => model.go_back(at, false),
             9 => model.go_back(at, true),

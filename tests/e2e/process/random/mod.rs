@@ -14,11 +14,13 @@ use std::process::{Command, Stdio};
 
 const STEPS: usize = 250;
 const DEPTH_MAX: usize = 12;
+/// Between the seeds of the two histories of one.
+const HISTORIES_APART: u64 = 1 << 32;
 
 fn draw(random: &mut Random, model: &Model) -> (Order, usize) {
     let depth = model.depth();
     let what = match random.below(22) {
-        0..12 => match random.below(16) {
+        0..8 => match random.below(16) {
             0 => What::Fill,
             1 => What::Replace,
             2..5 => What::Write,
@@ -33,8 +35,8 @@ fn draw(random: &mut Random, model: &Model) -> (Order, usize) {
             _ if random.below(4) == 0 => What::Child,
             _ => What::Map,
         },
-        12..16 if depth < DEPTH_MAX => What::Enter,
-        16..19 if depth > 0 => What::Commit,
+        8..14 if depth < DEPTH_MAX => What::Enter,
+        14..19 if depth > 0 => What::Commit,
         19 | 20 if depth > 0 => What::Abort,
         21 if depth > 0 => What::Retry,
         _ => What::Map,
@@ -48,7 +50,12 @@ fn draw(random: &mut Random, model: &Model) -> (Order, usize) {
         What::Put | What::Seek if !model.is_open(a) => What::Open,
         what => what,
     };
-    let level = if depth > 0 { random.below(depth) } else { 0 };
+    // Most often the innermost, so that votes for outer ones are there for long.
+    let innermost = match what {
+        What::Commit => random.below(2) == 0,
+        _ => random.below(10) > 0,
+    };
+    let level = if innermost || depth == 0 { depth.saturating_sub(1) } else { random.below(depth) };
     let number = match what {
         What::Map => random.below(MAPPED_BYTES),
         What::Commit | What::Abort | What::Retry => model.id(level).cast_unsigned() as usize,
@@ -70,14 +77,24 @@ fn run(seed: u64) {
     println!("MOJAVEFS_SEED={seed}");
     let mount = Mount::new();
     let program = compiled(&mount, SUBJECTS, "orders");
-    history(&mount, &program, &[], seed);
-    history(&mount, &program, &["--no-speculation"], seed);
+    for (number, options) in [&[][..], &["--no-speculation"]].into_iter().enumerate() {
+        let mut random = Random(seed + number as u64 * HISTORIES_APART);
+        let place = format!("again with MOJAVEFS_SEED={seed}");
+        history(&mount, &program, options, &place, STEPS, |model, _| draw(&mut random, model));
+    }
     mount.check();
 }
 
-/// One history, in a directory of its own.
-fn history(mount: &Mount, program: &Path, options: &[&str], seed: u64) {
-    let place = |step: usize| format!("seed {seed}, step {step}, {options:?}; again with MOJAVEFS_SEED={seed}");
+/// One history, in a directory of its own; `next` says what is done in each step, and to which level.
+fn history(
+    mount: &Mount,
+    program: &Path,
+    options: &[&str],
+    again: &str,
+    steps: usize,
+    mut next: impl FnMut(&Model, usize) -> (Order, usize),
+) {
+    let place = |step: usize| format!("step {step}, {options:?}; {again}");
     let dir = mount.at(format!("history{}", options.concat()));
     fs::create_dir(&dir).expect("mkdir");
     let mut specrun = Command::new(SPECRUN);
@@ -85,9 +102,9 @@ fn history(mount: &Mount, program: &Path, options: &[&str], seed: u64) {
     let mut specrun = specrun.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("specrun runs");
     let mut orders = specrun.stdin.take().expect("its input");
     let mut answers = BufReader::new(specrun.stdout.take().expect("its output")).lines();
-    let (mut random, mut model) = (Random(seed), Model::new());
-    for step in 0..STEPS {
-        let (order, level) = draw(&mut random, &model);
+    let mut model = Model::new();
+    for step in 0..steps {
+        let (order, level) = next(&model, step);
         let result = model.act(&order, level);
         orders.write_all(&bytes(&order)).expect("it takes orders");
         let answer = answers.next().unwrap_or_else(|| panic!("{}: {order:?} ended it", place(step))).expect("text");
@@ -100,12 +117,45 @@ fn history(mount: &Mount, program: &Path, options: &[&str], seed: u64) {
         assert_eq!(current, model.current(), "{}", place(step));
     }
     drop(orders);
-    assert!(specrun.wait().expect("it ends").success(), "{}", place(STEPS));
+    assert!(specrun.wait().expect("it ends").success(), "{}", place(steps));
     until("what it had open is undone", || mount.status().is_empty());
     let end = model.end();
     for (name, path) in NAMES.iter().enumerate() {
-        assert_eq!(fs::read(dir.join(path)).ok().as_deref(), end.read(name), "{path}: {}", place(STEPS));
+        assert_eq!(fs::read(dir.join(path)).ok().as_deref(), end.read(name), "{path}: {}", place(steps));
     }
+}
+
+/// A vote cast inside of two levels, of which one is committed and one undone that is entered in its place.
+#[test]
+fn a_vote_that_was_cast_in_a_committed_level_does_not_fall_with_a_later_one() {
+    use What::{Abort, Commit, Enter, Retry, Write};
+    let mount = Mount::new();
+    let program = compiled(&mount, SUBJECTS, "orders");
+    for options in [&[][..], &["--no-speculation"]] {
+        let steps = [
+            (Enter, 0),
+            (Write, 0),
+            (Enter, 0),
+            (Enter, 0),
+            (Commit, 0),
+            (Commit, 2),
+            (Enter, 0),
+            (Abort, 2),
+            (Enter, 0),
+            (Retry, 2),
+            (Abort, 2),
+            (Commit, 1),
+        ];
+        history(&mount, &program, options, "no seed", steps.len(), |model, step| {
+            let (what, level) = steps[step];
+            let decides = matches!(what, Commit | Abort | Retry);
+            let number = if decides { model.id(level).cast_unsigned() as usize } else { 5 };
+            (Order { what, a: 0, b: 0, byte: 1, number }, level)
+        });
+        let dir = mount.at(format!("history{}", options.concat()));
+        assert_eq!(fs::read(dir.join(NAMES[0])).expect("the vote counts"), [1; 5]);
+    }
+    mount.check();
 }
 
 #[test]

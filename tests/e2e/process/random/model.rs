@@ -56,18 +56,26 @@ pub(super) struct State {
     mapped: Vec<u8>,
 }
 
+/// What the process did between two entries. Each has a number of its own, which none has later.
+type Interval = usize;
+
 /// An open level.
 struct Level {
     before: State,
     id: i32,
     /// The code by which it was entered again.
     code: i32,
-    /// How deep the process was when it voted; 0: it has not.
-    voted_at: usize,
+    /// The interval that began with its entry.
+    entry: Interval,
+    /// The interval that voted for it.
+    vote: Option<Interval>,
 }
 
 pub(super) struct Model {
     now: State,
+    /// The intervals that are not undone, each on top of the one before.
+    intervals: Vec<Interval>,
+    begun: usize,
     levels: Vec<Level>,
     next: File,
 }
@@ -160,7 +168,7 @@ impl Model {
             contents: BTreeMap::new(),
             mapped: vec![0; MAPPED_BYTES],
         };
-        Model { now, levels: Vec::new(), next: 0 }
+        Model { now, intervals: vec![0], begun: 1, levels: Vec::new(), next: 0 }
     }
 
     pub(super) fn depth(&self) -> usize {
@@ -192,7 +200,8 @@ impl Model {
     pub(super) fn act(&mut self, order: &Order, level: usize) -> i32 {
         match order.what {
             What::Enter => {
-                self.levels.push(Level { before: self.now.clone(), id: 0, code: 0, voted_at: 0 });
+                let entry = self.begin();
+                self.levels.push(Level { before: self.now.clone(), id: 0, code: 0, entry, vote: None });
                 0
             }
             What::Commit => {
@@ -208,29 +217,58 @@ impl Model {
         }
     }
 
+    fn begin(&mut self) -> Interval {
+        self.intervals.push(self.begun);
+        self.begun += 1;
+        self.begun - 1
+    }
+
+    /// A vote belongs to the interval that casts it.
     fn vote(&mut self, at: usize) {
-        let depth = self.levels.len();
-        if self.levels[at].voted_at == 0 {
-            self.levels[at].voted_at = depth;
+        let by = self.intervals.last().copied();
+        self.levels[at].vote = self.levels[at].vote.or(by);
+        let committed = self.committed();
+        let mut levels = std::mem::take(&mut self.levels);
+        levels.retain(|level| !committed.contains(&level.id));
+        self.levels = levels;
+    }
+
+    /// The greatest set of voted levels each of whose votes depends on no level but these and those around it: a vote depends
+    /// on all that was entered from the level's own entry up to the interval that cast it.
+    fn committed(&self) -> Vec<i32> {
+        let mut set: Vec<&Level> = self.levels.iter().filter(|level| level.vote.is_some()).collect();
+        loop {
+            let before = set.len();
+            let ids: Vec<i32> = set.iter().map(|level| level.id).collect();
+            set.retain(|level| self.needed_by_vote(level).iter().all(|needed| ids.contains(needed)));
+            if set.len() == before {
+                return ids;
+            }
         }
-        while self.levels.last().is_some_and(|level| level.voted_at != 0) {
-            self.levels.pop();
-        }
+    }
+
+    fn needed_by_vote(&self, level: &Level) -> Vec<i32> {
+        let place = |of: Interval| self.intervals.iter().position(|interval| *interval == of);
+        let (from, to) = (place(level.entry), level.vote.and_then(place));
+        let inside = |other: &&Level| (from..=to).contains(&place(other.entry));
+        self.levels.iter().filter(inside).map(|other| other.id).collect()
     }
 
     fn go_back(&mut self, at: usize, order: &Order, again: bool) -> i32 {
         self.now = self.levels[at].before.clone();
-        for level in &mut self.levels[..at] {
-            if level.voted_at > at {
-                level.voted_at = 0;
-            }
-        }
-        self.levels.truncate(at + usize::from(again));
+        let entry = self.levels[at].entry;
+        let undone: Vec<Interval> = self.intervals.iter().copied().skip_while(|interval| *interval != entry).collect();
+        self.intervals.retain(|interval| !undone.contains(interval));
+        // An interval that is undone takes its votes back.
+        self.levels.iter_mut().for_each(|level| level.vote = level.vote.filter(|vote| !undone.contains(vote)));
         let code = i32::from(order.byte) + 1;
-        if again {
-            (self.levels[at].voted_at, self.levels[at].code) = (0, code);
+        self.levels.truncate(at + usize::from(again));
+        if !again {
+            return code;
         }
-        if again { 0 } else { code }
+        let entry = self.begin();
+        (self.levels[at].entry, self.levels[at].code) = (entry, code);
+        0
     }
 
     /// What is left when the process ends: what is open then is undone.
