@@ -48,7 +48,7 @@ impl Whose {
     pub(crate) fn unsupervised(self) -> Option<&'static str> {
         match self {
             Whose::Process => Some("a process that speculates by itself (libmojave), or what it started, read it"),
-            Whose::Guest => Some("it was read from outside of the job, by `mojavefs shell` or `diff`"),
+            Whose::Guest => Some("it was read from outside of the job, by `mojavefs shell`"),
             Whose::Trunk | Whose::Job => None,
         }
     }

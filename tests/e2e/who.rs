@@ -49,7 +49,7 @@ fn only_the_owner_and_root_see_and_decide() {
     let id = mount.held("echo x > a");
     let mojavefs = mount.beside("mojavefs");
     fs::copy(MOJAVEFS, &mojavefs).expect("copy");
-    for words in ["commit", "abort", "diff"] {
+    for words in ["commit", "abort", "diff", "why"] {
         let output = as_nobody(&mount, &format!("{} {words} {id}", mojavefs.display()));
         assert!(
             !output.status.success() && text(&output.stderr).contains("belongs to user 0"),

@@ -4,7 +4,7 @@ use super::json::{with_path, with_paths};
 use super::{Where, in_patch, parse_spec, shown};
 use crate::control::{ask, unexpected};
 use crate::limits::PATCH_BYTES_MAX;
-use crate::speech::out;
+use crate::speech::{err, out};
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind};
@@ -40,7 +40,10 @@ pub(super) struct Diff {
 impl Diff {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
         let stream = self.filesystem.connect()?;
-        let changes = all_changes(&stream, self.id)?;
+        let (changes, with) = all_changes(&stream, self.id)?;
+        if let Some(note) = about_ring(self.id, &with) {
+            err!("mojavefs: {note}");
+        }
         match () {
             () if self.json => {
                 let list: Vec<_> = changes.iter().map(as_json).collect();
@@ -114,8 +117,20 @@ enum Content {
     Denied,
 }
 
-/// Every change, by path.
-pub(super) fn all_changes(stream: &UnixStream, spec: SpecId) -> Result<Vec<Change>, Fault> {
+/// What is to be known of a diff that is shown together with those of others.
+pub(super) fn about_ring(spec: SpecId, with: &[SpecId]) -> Option<String> {
+    let others = with.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let text = || {
+        format!(
+            "{spec} and {others} depend on each other and are decided together: what {spec} changed is shown as all of them \
+             leave it, compared with what is there without them"
+        )
+    };
+    (!with.is_empty()).then(text)
+}
+
+/// Every change, by path, and those whose work is in it because they depend on each other.
+pub(super) fn all_changes(stream: &UnixStream, spec: SpecId) -> Result<(Vec<Change>, Vec<SpecId>), Fault> {
     let mut changes = Vec::new();
     let mut from = None;
     loop {
@@ -124,14 +139,15 @@ pub(super) fn all_changes(stream: &UnixStream, spec: SpecId) -> Result<Vec<Chang
                 changes.extend(page.changes);
                 match page.next {
                     Some(next) => from = Some(next),
-                    None => break,
+                    None => {
+                        changes.sort_by(|a, b| a.path.cmp(&b.path));
+                        return Ok((changes, page.with));
+                    }
                 }
             }
             other => return Err(unexpected(&other)),
         }
     }
-    changes.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(changes)
 }
 
 /// One change on one line.

@@ -25,14 +25,24 @@ impl Why {
         let Answer::Status(all) = self.filesystem.ask(&Ask::Status)? else {
             return Err(unexpected(&Answer::Done));
         };
-        let missing = || Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {}", self.id));
-        let job = all.iter().find(|status| status.id == self.id).ok_or_else(missing)?;
+        let Some(job) = all.iter().find(|status| status.id == self.id) else { return Err(self.not_shown()?) };
         let mut told = BTreeSet::new();
         tell(&all, job, 0, &mut told);
         if told.len() == 1 && depends_on(job).is_empty() {
             out!("{} depends on nothing that is undecided", self.id);
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Why {
+    /// Why the speculation is not among those that this user is shown.
+    fn not_shown(&self) -> Result<Fault, Fault> {
+        match self.filesystem.ask(&Ask::Diff { spec: self.id, from: None }) {
+            Err(fault) => Ok(fault),
+            // It is a part of another, which has no number of its own there.
+            Ok(_) => Ok(Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {}", self.id))),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn content(
     let (server, uid) = (&*daemon.connection, caller.uid);
     let kind = match side {
         Side::Before => ViewKind::Before { spec, uid },
-        Side::After => ViewKind::Inside { spec, uid },
+        Side::After => ViewKind::After { spec, uid },
     };
     let view = server.view(Request::OpenView(kind))?.view;
     let content = Reader { server, view, caller, path }.read(bytes_max.min(PATCH_BYTES_MAX));

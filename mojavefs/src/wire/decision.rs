@@ -176,4 +176,7 @@ pub struct DiffPage {
     pub changes: Vec<Change>,
     /// Where the next page starts; `None` at the end.
     pub next: Option<Vec<u8>>,
+    /// The others that it depends on and that depend on it: the changes are shown with theirs, against what is there without
+    /// any of them.
+    pub with: Vec<SpecId>,
 }

@@ -67,6 +67,13 @@ pub enum ViewKind {
         /// Who asks.
         uid: u32,
     },
+    /// What an undecided speculation shows, for its diff; only to be read, and nobody joins anybody by it.
+    After {
+        /// The speculation.
+        spec: SpecId,
+        /// Who asks.
+        uid: u32,
+    },
     /// A further view of an undecided speculation, to look around and work in.
     Inside {
         /// The speculation.

@@ -69,24 +69,45 @@ impl Coordinator {
             // Nothing is final by these: the vote for the job's own speculation is the last.
             state.apply(vote).map_err(graph_fault)?;
         }
+        let mut was_final = false;
         loop {
             let Some(Effect::Final { intervals, specs }) = state.graph.preview(last).map_err(graph_fault)?.pop() else {
+                if was_final {
+                    // Against what was expected when it was asked whether the vote has to be written down.
+                    self.record_vote(state, spec)?;
+                }
                 state.apply(last).map_err(graph_fault)?;
-                if let Some(job) = state.jobs.get_mut(&spec).filter(|job| !job.is_held()) {
+                if let Some(job) = state.jobs.get_mut(&spec) {
                     job.state = SpecState::Voted;
                 }
                 return self.fold(state, spec);
             };
             // Conflicts of those that have waited for this vote are noticed in the step that would make them final.
+            self.judge_together(state, spec, &specs);
             let clashing = specs.iter().copied().filter(|spec| state.is_clashing(*spec, &self.conflicts));
             let clashing: Vec<SpecId> = clashing.collect();
             if clashing.is_empty() {
                 return self.make_final(state, last, intervals, &specs);
             }
+            was_final = true;
             for spec in clashing {
                 state.apply(&Event::Conflict { spec }).map_err(graph_fault)?;
+                if let Some(job) = state.jobs.get_mut(&spec) {
+                    job.state = SpecState::Held;
+                }
                 state.clashing.extend(state.jobs.get(&spec).map(|job| (job.context, spec)));
             }
+        }
+    }
+
+    /// Notes the conflicts of one of those that a vote would make final together, if they have any with each other.
+    fn judge_together(&self, state: &State, voter: SpecId, specs: &[SpecId]) {
+        let context = |spec: &SpecId| state.jobs.get(spec).map(|job| job.context);
+        let contexts: Vec<ContextId> = specs.iter().filter_map(context).collect();
+        if let Some(voter) = context(&voter).filter(|_| contexts.len() > 1)
+            && let Some(loser) = self.conflicts.stand_together(&contexts, voter)
+        {
+            tracing::debug!("context {loser} can't become final together with those that it builds on");
         }
     }
 

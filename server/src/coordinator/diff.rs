@@ -14,12 +14,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A speculation's changes: what it sees, and what it would see without them.
+///
+/// Of some that depend on each other in a ring none can be decided without the others: what each of them changed is shown as it
+/// is with the work of all of them, against what would be there without any.
 pub(super) struct Changes {
     pub(super) after: Sight,
     pub(super) before: Sight,
+    /// The speculation, and those that it depends on and that depend on it.
+    pub(super) ring: Vec<SpecId>,
     intervals: Vec<IntervalId>,
     /// Nothing but these.
     own: Sight,
+    /// Those of the whole ring.
+    together: Vec<IntervalId>,
 }
 
 /// Where a page begins: after this object among the changes of this interval.
@@ -29,20 +36,21 @@ impl Coordinator {
     pub(super) fn changes_of(&self, spec: SpecId, uid: u32) -> Result<Changes, Fault> {
         let state = self.state.lock();
         state.job(spec, uid)?;
-        let intervals: Vec<IntervalId> = state.parts(spec).iter().flat_map(|part| part.intervals.clone()).collect();
+        let ring = state.ring(spec);
+        let intervals = state.all_intervals(spec);
+        let together: Vec<IntervalId> = ring.iter().flat_map(|spec| state.all_intervals(*spec)).collect();
         // What others have undecided is neither seen nor noticed: among them may be these very changes, done again.
-        let after = Sight { meets: false, ..state.sight(state.tip(spec)) };
-        let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !intervals.contains(i)).collect();
+        let after = Sight { meets: false, live: state.seen_together(&ring), ..state.sight(state.tip(spec)) };
+        let outer: Vec<IntervalId> = after.live.iter().copied().filter(|i| !together.contains(i)).collect();
         let before = Sight { live: Arc::from(outer), writer: IntervalId::FINAL, ..after.clone() };
-        let mut own = intervals.clone();
-        own.sort_unstable();
-        let own = Sight { snapshot: Seq(0), live: own.into(), ..Sight::trunk() };
-        Ok(Changes { after, before, intervals, own })
+        Ok(Changes { own: only(&intervals), after, before, ring, intervals, together })
     }
 
-    /// What a speculation would see without its own changes, to be read.
-    pub(crate) fn before(&self, spec: SpecId, uid: u32) -> Result<Scope, Fault> {
-        Ok(Scope { sight: self.changes_of(spec, uid)?.before, touches: None, over: Arc::default() })
+    /// What a speculation's diff compares: what it sees with its own changes, or what it would see without them; to be read.
+    pub(crate) fn compared(&self, spec: SpecId, uid: u32, with_changes: bool) -> Result<Scope, Fault> {
+        let changes = self.changes_of(spec, uid)?;
+        let sight = if with_changes { changes.after } else { changes.before };
+        Ok(Scope { sight: Sight { writer: IntervalId::FINAL, ..sight }, touches: None, over: Arc::default() })
     }
 
     /// A page of what an undecided speculation changed, for its owner or root.
@@ -53,14 +61,20 @@ impl Coordinator {
                 .map_err(|_| Fault::new(FaultKind::Invalid, "this is no place where a page of a diff ends"))?,
             None => (0, None),
         };
+        let with = changes.ring.iter().copied().filter(|other| *other != spec).collect();
         let (changes, next) = changes.page(&self.store, cursor).map_err(fault::store)?;
         let next = next.map(|next| codec::encode(&next)).transpose();
         let next = next.map_err(|why| Fault::new(FaultKind::Io, why.to_string()))?;
-        Ok(DiffPage { changes, next })
+        Ok(DiffPage { changes, next, with })
     }
 }
 
 impl Changes {
+    /// What all of the ring has changed.
+    pub(super) fn of_the_ring(self) -> Self {
+        Changes { own: only(&self.together), intervals: self.together.clone(), ..self }
+    }
+
     fn page(&self, store: &Store, (index, after): Cursor) -> Result<(Vec<Change>, Option<Cursor>), StoreError> {
         let Some(interval) = self.intervals.get(index) else { return Ok((Vec::new(), None)) };
         let keys = store.changes(*interval, after.as_ref(), DIFF_PAGE_MAX)?;
@@ -212,7 +226,7 @@ impl Changes {
         }
         let (parent, name) = &new.home;
         let named_here = |interval: &IntervalId| store.has_changed(*interval, &Key::Entry(*parent, name.clone()));
-        for interval in &self.intervals {
+        for interval in &self.together {
             if named_here(interval)? {
                 return Ok(false);
             }
@@ -231,6 +245,13 @@ impl Changes {
         }
         Ok(changed)
     }
+}
+
+/// Nothing but what was changed in these intervals.
+fn only(intervals: &[IntervalId]) -> Sight {
+    let mut live = intervals.to_vec();
+    live.sort_unstable();
+    Sight { snapshot: Seq(0), live: live.into(), ..Sight::trunk() }
 }
 
 /// The content of a regular file changed, as far as length and times tell.

@@ -125,7 +125,7 @@ impl Coordinator {
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
         let job = state.job(spec, uid)?;
-        let (context, already) = (job.context, job.is_held());
+        let already = job.kept;
         if job.state == SpecState::Voted {
             return Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is voted for already")));
         }
@@ -134,11 +134,11 @@ impl Coordinator {
         let changes = job.changes(&self.store);
         self.store.hold(&held).map_err(fault::store)?;
         if !already {
-            state.apply(&Event::Hold { context, spec }).map_err(graph_fault)?;
+            state.take_over(spec)?;
         }
         if let Some(job) = state.jobs.get_mut(&spec) {
             job.state = SpecState::Held;
-            job.recorded = true;
+            (job.kept, job.recorded) = (true, true);
         }
         self.decided.notify_all();
         Ok(Outcome::of(spec, SpecState::Held, changes))
@@ -218,15 +218,11 @@ impl Coordinator {
     /// more is left for its owner to repeat.
     fn restore_word(&self, state: &mut State, spec: SpecId, voted: bool) -> Result<(), Fault> {
         let Some(job) = state.jobs.get(&spec) else { return Ok(()) };
-        let (context, votes) = (job.context, job.votes());
+        let votes = job.votes();
+        state.take_over(spec)?;
         if !voted || state.is_final_by(spec, &votes) {
-            state.apply(&Event::Hold { context, spec }).map_err(graph_fault)?;
             return Ok(());
         }
-        if let Some(job) = state.jobs.get_mut(&spec) {
-            job.state = SpecState::Running;
-        }
-        let votes = state.jobs.get(&spec).map(Job::votes).unwrap_or_default();
         self.vote(state, spec, &votes).map(drop)
     }
 
@@ -246,7 +242,7 @@ impl Coordinator {
         for event in &events {
             state.apply(event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
         }
-        self.conflicts.open(context, parent_context, payload.on_read == OnRead::Join);
+        self.conflicts.open(context, parent_context, payload.on_read.meets());
         let mut live = held.intervals.clone();
         live.sort_unstable();
         let seen = Sight { snapshot: held.snapshot, live: live.into(), ..Sight::trunk() };
@@ -285,6 +281,7 @@ impl Coordinator {
             owns: payload.owns,
             state: SpecState::Held,
             stage: Stage::Ended,
+            kept: true,
             recorded: true,
             kind: Kind::Job,
             restarts: None,
@@ -352,6 +349,16 @@ fn touched(store: &Store, seen: &Sight, key: &Key) -> Result<Vec<(TouchKey, Touc
 }
 
 impl State {
+    /// The store owns what a job has owned.
+    fn take_over(&mut self, spec: SpecId) -> Result<(), Fault> {
+        let Some(job) = self.jobs.get(&spec) else { return Ok(()) };
+        let context = job.context;
+        for spec in job.owns.iter().copied().chain([spec]).collect::<Vec<_>>() {
+            self.apply(&Event::Hold { context, spec }).map_err(graph_fault)?;
+        }
+        Ok(())
+    }
+
     /// The records of held jobs that see these intervals, or lose by their becoming final, as they will be once those are
     /// final at `seq`.
     pub(super) fn rebased_records(

@@ -84,6 +84,8 @@ pub(crate) struct Job {
     pub(crate) owns: Vec<SpecId>,
     pub(crate) state: SpecState,
     pub(crate) stage: Stage,
+    /// The store owns it, in the place of its context.
+    pub(crate) kept: bool,
     /// The store has a record of it, which outlives this process.
     pub(crate) recorded: bool,
     /// How much content it wrote.
@@ -121,6 +123,7 @@ impl Job {
         }
     }
 
+    /// It is left for somebody to decide.
     pub(crate) fn is_held(&self) -> bool {
         self.state == SpecState::Held
     }

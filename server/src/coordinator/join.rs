@@ -42,7 +42,7 @@ impl Joins {
         for interval in of {
             // One that was decided since the version was read is not met any more.
             let Some(them) = state.writer_of(*interval) else { continue };
-            if them.spec == spec {
+            if them.spec == spec || !on_read.meets() && state.under(context).contains(&them.context) {
                 continue;
             }
             if them.must_be_probed() {
@@ -78,6 +78,16 @@ impl Joins {
             }
         }
         Ok(())
+    }
+
+    /// The contexts whose undecided work one that joins nobody sees all the same: those that it depends on by what is inside it, or
+    /// by what it owns.
+    pub(super) fn seen_unnoticed(&self, context: ContextId) -> BTreeSet<ContextId> {
+        let state = self.state.lock();
+        match state.of(context) {
+            Some(job) if job.on_read.follows() && !job.on_read.meets() => state.under(context),
+            _ => BTreeSet::new(),
+        }
     }
 
     fn join(&self, state: &mut State, spec: SpecId, other: SpecId, key: &TouchKey) -> Result<(), Fault> {
@@ -117,14 +127,19 @@ impl Job {
 }
 
 impl State {
+    /// The contexts that one builds on, itself included.
+    pub(super) fn under(&self, context: ContextId) -> BTreeSet<ContextId> {
+        self.graph.current(context).map(|current| self.graph.contexts_under(current)).unwrap_or_default()
+    }
+
     /// What a job sees.
     pub(super) fn sight(&self, job: &Job) -> Sight {
         let mut live = [&job.intervals[..], &job.outer].concat();
         let mut missed = Vec::new();
         if !job.on_read.follows() {
             missed = self.missed(job);
-        } else if let Some(current) = self.graph.current(job.context) {
-            let under = self.graph.contexts_under(current);
+        } else {
+            let under = self.under(job.context);
             live.extend(under.iter().filter_map(|context| self.of(*context)).flat_map(|job| &job.intervals));
         }
         // Each part is in order already, which this kind of sorting makes use of.
@@ -234,7 +249,7 @@ impl Coordinator {
             for spec in specs.iter().filter(|spec| **spec != root) {
                 let (Some(job), Some(first)) = (state.jobs.get(spec), state.jobs.get(&root)) else { continue };
                 let (chain, under) = self.chain(state, &sight, job, root);
-                let running = |met: &SpecId| state.jobs.get(met).is_some_and(|job| !job.is_held());
+                let running = |met: &SpecId| state.jobs.get(met).is_some_and(|job| !job.kept);
                 let met = under.into_iter().map(|met| state.part_of(met));
                 let met = met.filter(|met| !specs.contains(met) && running(met)).collect();
                 falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met });
@@ -359,6 +374,11 @@ impl Coordinator {
             names.next();
             match entry.found {
                 Some(entry) => at = entry.ino,
+                None if found.is_empty() => {
+                    let text =
+                        format!("there is no `{}`, and nobody who has undecided work there", path.escape_ascii());
+                    return Err(Fault::new(FaultKind::NotFound, text));
+                }
                 None => break,
             }
         }

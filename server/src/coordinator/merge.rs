@@ -122,6 +122,8 @@ impl Coordinator {
             let text = format!("speculation {spec} depends on {}: decide that first", list(&waits));
             return Err(Fault::new(FaultKind::Busy, text));
         }
+        let ring = changes.ring.clone();
+        let changes = changes.of_the_ring();
         let named = self.named(&changes.after, &conflicts);
         let open: Vec<Conflict> = named.iter().filter(|c| choice.ours(&c.path).is_none()).cloned().collect();
         if !open.is_empty() || conflicts.more > 0 && choice.ours(b"").is_none() {
@@ -147,8 +149,8 @@ impl Coordinator {
             self.give_up(again);
             return Ok((Outcome { spec, state, ..outcome }, Aftermath::default()));
         }
-        let undone = self.replace(spec, again)?;
-        let fallen = undone.fallen_with(spec);
+        let undone = self.replace(spec, &ring, again)?;
+        let fallen = undone.fallen_with(spec).into_iter().filter(|fallen| !ring.contains(fallen)).collect();
         aftermath.jobs.extend(undone.jobs);
         aftermath.undone.extend(undone.undone);
         Ok((Outcome { spec, undone: fallen, ..outcome }, aftermath))
@@ -164,12 +166,12 @@ impl Coordinator {
         }
     }
 
-    /// Undoes a speculation in whose place another is committed.
-    fn replace(&self, spec: SpecId, again: SpecId) -> Result<Aftermath, Fault> {
+    /// Undoes a speculation, and the ring that falls with it, in whose place another is committed.
+    fn replace(&self, spec: SpecId, ring: &[SpecId], again: SpecId) -> Result<Aftermath, Fault> {
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
         // Whoever hears that it is over asks how.
-        state.note_settled(spec, again);
+        ring.iter().for_each(|spec| state.note_settled(*spec, again));
         // Somebody may have undone it meanwhile; what is committed in its place is committed.
         let Some(owner) = state.jobs.get(&spec).map(|job| job.owner()) else { return Ok(Aftermath::default()) };
         self.carry_out_abort(&mut state, &Event::Abort { owner, spec, code: 1, retry: false })

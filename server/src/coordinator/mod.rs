@@ -11,6 +11,7 @@ mod join;
 mod legs;
 mod merge;
 mod paths;
+mod rings;
 mod state;
 mod status;
 mod touches;
@@ -116,7 +117,7 @@ struct ContextTouches {
 
 impl Touches for ContextTouches {
     fn touch(&self, key: TouchKey, how: Touch, newer_final: bool) {
-        self.conflicts.touched(self.context, key, how, newer_final);
+        self.conflicts.touched(self.context, key, how, newer_final, || self.joins.seen_unnoticed(self.context));
     }
 
     fn meet(&self, key: &TouchKey, of: &[IntervalId]) -> Fault {
@@ -276,13 +277,14 @@ impl Coordinator {
             owns: Vec::new(),
             state: SpecState::Running,
             stage: Stage::Runs,
+            kept: false,
             recorded: false,
             bytes: Arc::default(),
             over: Arc::default(),
         };
         state.apply(&Event::Open { context, interval: first, from }).map_err(graph_fault)?;
         state.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
-        self.conflicts.open(context, inside, on_read == OnRead::Join);
+        self.conflicts.open(context, inside, on_read.meets());
         state.insert(job);
         if let Some(own) = own
             && let Err(fault) = self.own(&mut state, spec, own)

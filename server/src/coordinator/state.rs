@@ -166,7 +166,10 @@ impl State {
             true => Ok(job),
             false => Err(Fault::new(
                 FaultKind::AccessDenied,
-                format!("speculation {spec} belongs to user {}; only that user and root decide it", job.info.uid),
+                format!(
+                    "speculation {spec} belongs to user {}; only that user and root look at it and decide it",
+                    job.info.uid
+                ),
             )),
         }
     }
@@ -181,10 +184,7 @@ impl Job {
 
     /// Who decides it.
     pub(super) fn owner(&self) -> Owner {
-        match self.is_held() {
-            true => Owner::Store(self.context),
-            false => Owner::Context(self.context),
-        }
+        if self.kept { Owner::Store(self.context) } else { Owner::Context(self.context) }
     }
 }
 

@@ -80,7 +80,12 @@ impl Coordinator {
         self.state.lock().jobs.get(&spec).is_some_and(|job| job.state == SpecState::Voted)
     }
 
-    /// Whether a speculation is held by the store.
+    /// Whether it stays undecided without its owner: that has voted, or it is held.
+    pub(crate) fn is_left(&self, spec: SpecId) -> bool {
+        self.has_voted(spec) || self.is_held(spec)
+    }
+
+    /// Whether a speculation is held.
     pub(crate) fn is_held(&self, spec: SpecId) -> bool {
         self.state.lock().jobs.get(&spec).is_some_and(Job::is_held)
     }

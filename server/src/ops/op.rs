@@ -75,7 +75,7 @@ impl<'a> Op<'a> {
         }
         if let Some(interval) = reading.order.and_then(Order::interval)
             && self.latest.as_ref().is_none_or(|(latest, _)| *latest < interval)
-            && self.scope.sight.meets
+            && self.scope.sight.builds_on(interval)
         {
             self.latest = Some((interval, key.clone()));
         }

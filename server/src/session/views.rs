@@ -18,7 +18,8 @@ impl Session {
         let uid = match &kind {
             ViewKind::Trunk => None,
             ViewKind::Job { info, .. } => Some(info.uid),
-            ViewKind::Process { uid, .. } | ViewKind::Before { uid, .. } | ViewKind::Inside { uid, .. } => Some(*uid),
+            ViewKind::Process { uid, .. } | ViewKind::Inside { uid, .. } => Some(*uid),
+            ViewKind::Before { uid, .. } | ViewKind::After { uid, .. } => Some(*uid),
         };
         let (spec, context, scope, whose) = match kind {
             ViewKind::Trunk => (None, None, coordinator.trunk(), Whose::Trunk),
@@ -32,7 +33,8 @@ impl Session {
                 let (spec, context, scope) = coordinator.begin(parent, start)?;
                 (Some(spec), Some(context), scope, Whose::Job)
             }
-            ViewKind::Before { spec, uid } => (None, None, coordinator.before(spec, uid)?, Whose::Guest),
+            ViewKind::Before { spec, uid } => (None, None, coordinator.compared(spec, uid, false)?, Whose::Guest),
+            ViewKind::After { spec, uid } => (None, None, coordinator.compared(spec, uid, true)?, Whose::Guest),
             ViewKind::Inside { spec, uid } => {
                 let context = coordinator.context_for(spec, uid)?;
                 (Some(spec), Some(context), coordinator.scope_of(context)?, Whose::Guest)
@@ -106,17 +108,16 @@ impl Session {
         self.shared.close_view(&open.view);
         if let Some(outermost) = open.view.entered().first().filter(|_| open.view.whose == Whose::Process) {
             return match self.shared.coordinator.spec_of(*outermost) {
-                Some(spec) if !self.shared.coordinator.has_voted(spec) => self.abandon(spec),
+                Some(spec) if !self.shared.coordinator.is_left(spec) => self.abandon(spec),
                 _ => Ok(()),
             };
         }
         let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
         let coordinator = &self.shared.coordinator;
-        if coordinator.is_held(spec) {
+        if coordinator.is_held(spec) || open.view.whose == Whose::Guest {
             return coordinator.hold_again(spec);
         }
-        if open.view.whose != Whose::Job
-            || coordinator.has_voted(spec)
+        if coordinator.has_voted(spec)
             || open.view.base().and_then(|context| coordinator.spec_of(context)) != Some(spec)
         {
             return Ok(());

@@ -31,6 +31,12 @@ impl Sight {
             meets: false,
         }
     }
+
+    /// What is written over a version of this interval must be of a later one, or it would lie under it. Where others' undecided
+    /// work is not looked at, what is final is under it in any case.
+    pub fn builds_on(&self, interval: IntervalId) -> bool {
+        self.meets || self.live.binary_search(&interval).is_ok()
+    }
 }
 
 /// What a look at one object gave.

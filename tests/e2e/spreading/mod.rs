@@ -1,6 +1,8 @@
 //! Speculation spreads through what is read, and what it reached falls or stands together.
 
 mod choices;
+mod held;
+mod lines;
 mod many;
 pub(crate) mod random;
 mod reads;

@@ -1,6 +1,6 @@
 //! Asking the person at the terminal what is to become of a job (`--ask`).
 
-use super::super::diff::{all_changes, line};
+use super::super::diff::{about_ring, all_changes, line};
 use super::super::{count, host_fault};
 use super::Scene;
 use super::decide::Verdict;
@@ -40,8 +40,8 @@ impl Cli {
             self.voice().note("there is no terminal to ask on");
             return Ok((code, if let Verdict::Commit = verdict { Verdict::Hold } else { verdict }));
         };
-        let changes = all_changes(&scene.filesystem.connect()?, view.spec)?;
-        let mut lines: Vec<String> = changes.iter().map(line).collect();
+        let (changes, with) = all_changes(&scene.filesystem.connect()?, view.spec)?;
+        let mut lines: Vec<String> = about_ring(view.spec, &with).into_iter().chain(changes.iter().map(line)).collect();
         lines.push(count(changes.len() as u64, "change"));
         let mut prompt = Prompt { terminal, supervisor: scene.supervisor, heard: Vec::new() };
         let answer = prompt.answer(&lines).map_err(host_fault("the terminal"))?;

@@ -1,12 +1,18 @@
 //! Conflicts between contexts that do not join each other (rule 11 and `--isolate`): noticed when a second one touches an
 //! object, effective when the first one becomes final.
 
+#[cfg(test)]
+mod model;
+mod standing;
+mod together;
+
+pub(crate) use standing::{Clash, Standing};
+
 use super::touches::{TouchIndex, Toucher, hash_key};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::id::ContextId;
-use mojavefs::limits::CONFLICTS_MAX;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The conflicts of every undecided context.
@@ -25,7 +31,7 @@ pub(crate) struct Conflicts {
 struct Family {
     /// Every undecided context and the one it was started in.
     parent: HashMap<ContextId, Option<ContextId>>,
-    /// Those that join whom they meet: they never conflict with each other.
+    /// Those that meet others' undecided work: they never conflict with each other.
     joiners: HashSet<ContextId>,
     /// Contexts whose commit folded into an outer one: their touches are the outer one's now.
     folded: HashMap<ContextId, ContextId>,
@@ -33,12 +39,23 @@ struct Family {
 
 #[derive(Default)]
 struct Noticed {
-    /// What turns into a conflict of the second once the first becomes final.
-    pending: HashMap<ContextId, BTreeSet<(ContextId, Clash)>>,
+    /// What turns into a conflict of another once this context becomes final.
+    pending: HashMap<ContextId, BTreeSet<Pending>>,
     /// What keeps a context from committing.
     standing: HashMap<ContextId, Standing>,
     /// Contexts with conflicts that are not written down yet; what is not held needs no such record.
     news: BTreeSet<ContextId>,
+}
+
+/// One context has changed what another had used, or had used what another has changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pending {
+    /// Whose use does not contain the change.
+    loser: ContextId,
+    clash: Clash,
+    /// One of the two did not see the other's work where both used the object: they can't become final together in any order
+    /// but this one, the loser first.
+    apart: bool,
 }
 
 impl Noticed {
@@ -46,57 +63,6 @@ impl Noticed {
         if self.standing.entry(context).or_default().add(clash) {
             self.news.insert(context);
         }
-    }
-}
-
-/// One object that two contexts used.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Clash {
-    /// The object.
-    pub(crate) key: TouchKey,
-    /// The losing context had changed it, not only read it.
-    pub(crate) changed: bool,
-}
-
-/// The conflicts of one context.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Standing {
-    /// By object; true where the context itself changed it.
-    pub(crate) clashes: BTreeMap<TouchKey, bool>,
-    /// How many more there are than are named.
-    pub(crate) more: u64,
-    /// The hashes of those, as far as they are known since the store was opened.
-    #[serde(skip)]
-    unnamed: HashSet<u64>,
-}
-
-impl Standing {
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.clashes.is_empty() && self.more == 0
-    }
-
-    /// Adds another's.
-    pub(crate) fn merge(&mut self, other: Standing) {
-        for (key, changed) in other.clashes {
-            self.add(Clash { key, changed });
-        }
-        self.more += other.more;
-        self.unnamed.extend(other.unnamed);
-    }
-
-    /// Whether more is to be written down: of those that are not named only that there are some.
-    fn add(&mut self, clash: Clash) -> bool {
-        if let Some(changed) = self.clashes.get_mut(&clash.key) {
-            return !std::mem::replace(changed, *changed || clash.changed) && clash.changed;
-        }
-        if self.clashes.len() < CONFLICTS_MAX {
-            self.clashes.insert(clash.key, clash.changed);
-            return true;
-        }
-        let is_new = self.unnamed.insert(hash_key(&clash.key));
-        self.more += u64::from(is_new);
-        is_new && self.more == 1
     }
 }
 
@@ -154,7 +120,7 @@ impl Conflicts {
         }
     }
 
-    /// A context begins, inside `parent` if there is one; a joiner becomes part of what it meets.
+    /// A context begins, inside `parent` if there is one; a joiner builds on what others have undecided, or is refused.
     pub(crate) fn open(&self, context: ContextId, parent: Option<ContextId>, joiner: bool) {
         let mut family = self.family.write();
         family.parent.insert(context, parent);
@@ -193,7 +159,7 @@ impl Conflicts {
         let family = self.family.read();
         let noticed = self.noticed.lock();
         let mut losers: HashMap<ContextId, Standing> = HashMap::new();
-        for (loser, clash) in winners.iter().filter_map(|winner| noticed.pending.get(winner)).flatten() {
+        for Pending { loser, clash, .. } in winners.iter().filter_map(|winner| noticed.pending.get(winner)).flatten() {
             let Some(loser) = family.effective(*loser) else { continue };
             let known = || noticed.standing.get(&loser).cloned().unwrap_or_default();
             losers.entry(loser).or_insert_with(known).add(clash.clone());
@@ -201,8 +167,16 @@ impl Conflicts {
         losers
     }
 
-    /// `context` used an object; `newer_final`: something newer than its snapshot was final already.
-    pub(crate) fn touched(&self, context: ContextId, key: TouchKey, how: Touch, newer_final: bool) {
+    /// `context` used an object; `newer_final`: something newer than its snapshot was final already. `builds_on` says on whose
+    /// undecided work it builds, where that is seen without being noticed.
+    pub(crate) fn touched(
+        &self,
+        context: ContextId,
+        key: TouchKey,
+        how: Touch,
+        newer_final: bool,
+        builds_on: impl FnOnce() -> BTreeSet<ContextId>,
+    ) {
         if newer_final && how != Touch::Update {
             self.stand(context, Clash { key: key.clone(), changed: how.changes() });
         }
@@ -215,11 +189,14 @@ impl Conflicts {
         if others.iter().all(|other| other.context == context) {
             return;
         }
+        // Before the family is locked, which those who look into the graph do later.
+        let builds_on = builds_on();
         let family = self.family.read();
         let Some(me) = family.effective(context) else { return };
+        let builds_on: BTreeSet<ContextId> = builds_on.into_iter().filter_map(|on| family.effective(on)).collect();
         self.index.settle_one(hash, |context| family.effective(context));
         for other in others.into_iter().filter(|t| t.how.conflicts_with(how)) {
-            if let Some(them) = family.effective(other.context) {
+            if let Some(them) = family.effective(other.context).filter(|them| !builds_on.contains(them)) {
                 self.meet(&family, me, how, Toucher { context: them, ..other }, &key);
             }
         }
@@ -235,11 +212,13 @@ impl Conflicts {
             Kin::Outer if how.changes() => self.stand(them.context, clash(them.how.changes())),
             Kin::Outer => {}
             Kin::Strangers => {
+                // A joiner has what the other has changed so far, and only what that changes later is apart from it.
+                let apart = !family.joiners.contains(&me);
                 if how.changes() {
-                    self.pend(me, them.context, clash(them.how.changes()));
+                    self.pend(me, Pending { loser: them.context, clash: clash(them.how.changes()), apart });
                 }
-                if them.how.changes() && !family.joiners.contains(&me) {
-                    self.pend(them.context, me, clash(how.changes()));
+                if them.how.changes() && apart {
+                    self.pend(them.context, Pending { loser: me, clash: clash(how.changes()), apart });
                 }
             }
         }
@@ -250,8 +229,8 @@ impl Conflicts {
         self.has_news.store(true, Ordering::SeqCst);
     }
 
-    fn pend(&self, winner: ContextId, loser: ContextId, clash: Clash) {
-        self.noticed.lock().pending.entry(winner).or_default().insert((loser, clash));
+    fn pend(&self, winner: ContextId, pending: Pending) {
+        self.noticed.lock().pending.entry(winner).or_default().insert(pending);
     }
 
     /// What is written down of a held context is not all of it any more.
@@ -303,13 +282,13 @@ impl Conflicts {
     pub(crate) fn fold(&self, inner: ContextId, outer: ContextId) {
         let mut family = self.family.write();
         let mut noticed = self.noticed.lock();
-        for (loser, clash) in noticed.pending.remove(&inner).unwrap_or_default() {
+        for Pending { loser, clash, apart } in noticed.pending.remove(&inner).unwrap_or_default() {
             let Some(loser) = family.effective(loser) else { continue };
             if family.is_outer(outer, loser) {
                 noticed.stand(loser, clash);
                 self.has_news.store(true, Ordering::SeqCst);
             } else if loser != outer {
-                noticed.pending.entry(outer).or_default().insert((loser, clash));
+                noticed.pending.entry(outer).or_default().insert(Pending { loser, clash, apart });
             }
         }
         if let Some(standing) = noticed.standing.remove(&inner).filter(|standing| !standing.is_empty()) {
@@ -331,7 +310,7 @@ impl Conflicts {
         }
         noticed.standing.remove(&context);
         let pending = noticed.pending.remove(&context).unwrap_or_default();
-        for (loser, clash) in pending.into_iter().filter(|_| !dead) {
+        for Pending { loser, clash, .. } in pending.into_iter().filter(|_| !dead) {
             if let Some(loser) = family.effective(loser) {
                 noticed.stand(loser, clash);
                 self.has_news.store(true, Ordering::SeqCst);
@@ -348,7 +327,7 @@ impl Conflicts {
         });
         let mut family = self.family.write();
         for pending in self.noticed.lock().pending.values_mut() {
-            pending.retain(|(loser, _)| family.effective(*loser).is_some());
+            pending.retain(|pending| family.effective(pending.loser).is_some());
         }
         let dead = |inner: &&ContextId| family.effective(**inner).is_none();
         let dead: HashSet<ContextId> = family.folded.keys().filter(dead).copied().collect();
@@ -360,6 +339,7 @@ impl Conflicts {
 mod tests {
     use super::*;
     use mojavefs::id::Ino;
+    use mojavefs::limits::CONFLICTS_MAX;
 
     const A: ContextId = ContextId(1);
     const B: ContextId = ContextId(2);
@@ -379,8 +359,8 @@ mod tests {
     #[test]
     fn the_first_to_commit_wins() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false);
-        conflicts.touched(B, file(1), Touch::Write, false);
+        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
+        conflicts.touched(B, file(1), Touch::Write, false, BTreeSet::new);
         assert!(conflicts.of(A).is_empty() && conflicts.of(B).is_empty());
         conflicts.decided(A, false);
         assert!(!conflicts.of(B).is_empty());
@@ -389,8 +369,8 @@ mod tests {
     #[test]
     fn an_abort_leaves_no_conflict() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false);
-        conflicts.touched(B, file(1), Touch::Read, false);
+        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
+        conflicts.touched(B, file(1), Touch::Read, false, BTreeSet::new);
         conflicts.decided(A, true);
         assert!(conflicts.of(B).is_empty());
     }
@@ -399,8 +379,8 @@ mod tests {
     fn readers_and_makers_of_different_names_do_not_meet() {
         let conflicts = two();
         for context in [A, B] {
-            conflicts.touched(context, file(1), Touch::Read, false);
-            conflicts.touched(context, TouchKey::Listing(Ino(2)), Touch::Update, false);
+            conflicts.touched(context, file(1), Touch::Read, false, BTreeSet::new);
+            conflicts.touched(context, TouchKey::Listing(Ino(2)), Touch::Update, false, BTreeSet::new);
         }
         conflicts.decided(A, false);
         assert!(conflicts.of(B).is_empty());
@@ -409,7 +389,7 @@ mod tests {
     #[test]
     fn trunk_wins_at_once() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Read, false);
+        conflicts.touched(A, file(1), Touch::Read, false, BTreeSet::new);
         for ino in [1, 2] {
             conflicts.touched_on_trunk(&file(ino), Touch::Write);
         }
@@ -419,11 +399,11 @@ mod tests {
     #[test]
     fn an_inner_job_builds_on_the_outer_one() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false);
+        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
         conflicts.open(INNER, Some(A), false);
-        conflicts.touched(INNER, file(1), Touch::Write, false);
+        conflicts.touched(INNER, file(1), Touch::Write, false, BTreeSet::new);
         assert!(conflicts.of(INNER).is_empty());
-        conflicts.touched(A, file(1), Touch::Write, false);
+        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
         assert!(!conflicts.of(INNER).is_empty());
     }
 
@@ -431,8 +411,8 @@ mod tests {
     fn what_folds_into_the_outer_job_conflicts_through_it() {
         let conflicts = two();
         conflicts.open(INNER, Some(A), false);
-        conflicts.touched(INNER, file(1), Touch::Write, false);
-        conflicts.touched(B, file(1), Touch::Write, false);
+        conflicts.touched(INNER, file(1), Touch::Write, false, BTreeSet::new);
+        conflicts.touched(B, file(1), Touch::Write, false, BTreeSet::new);
         conflicts.fold(INNER, A);
         assert!(conflicts.of(B).is_empty());
         conflicts.decided(B, false);
@@ -445,14 +425,14 @@ mod tests {
     #[test]
     fn nothing_is_kept_for_losers_that_are_decided() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false);
+        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
         for round in 0..3 {
             let loser = ContextId(10 + round);
             conflicts.open(loser, None, false);
-            conflicts.touched(loser, file(1), Touch::Read, false);
+            conflicts.touched(loser, file(1), Touch::Read, false, BTreeSet::new);
             conflicts.decided(loser, true);
         }
-        conflicts.touched(B, file(1), Touch::Read, false);
+        conflicts.touched(B, file(1), Touch::Read, false, BTreeSet::new);
         conflicts.sweep();
         assert_eq!(conflicts.noticed.lock().pending[&A].len(), 1);
         conflicts.decided(A, false);
@@ -463,7 +443,7 @@ mod tests {
     fn what_is_in_conflict_already_is_no_news() {
         let conflicts = two();
         let objects = CONFLICTS_MAX as u64 + 20;
-        (0..objects).for_each(|ino| conflicts.touched(A, file(ino), Touch::Read, false));
+        (0..objects).for_each(|ino| conflicts.touched(A, file(ino), Touch::Read, false, BTreeSet::new));
         let mut written_down = 0;
         for ino in (0..objects).chain(0..objects) {
             conflicts.touched_on_trunk(&file(ino), Touch::Write);

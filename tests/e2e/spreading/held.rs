@@ -1,0 +1,88 @@
+//! Held work that depends on other held work: what is shown of it, and what decides it.
+
+use crate::harness::{Mount, text};
+
+fn state_of(mount: &Mount, id: &str) -> Option<String> {
+    let found = mount.status().into_iter().find(|status| status["id"].to_string() == id);
+    found.and_then(|status| Some(status["state"].as_str()?.to_owned()))
+}
+
+#[test]
+fn those_that_depend_on_each_other_show_what_their_commit_will_change() {
+    let mount = Mount::new();
+    mount.write("f", "0\n");
+    let one = mount.held("echo one > f; echo 1 > g");
+    let two = mount.held("echo two >> f; rm g");
+    let patch = |id: &str| {
+        let output = mount.mojavefs(&["diff", id, "--patch"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (shown, said) = patch(&one);
+    assert!(shown.contains("-0\n+one\n") && !shown.contains("two") && shown.contains("A  g"), "{shown}");
+    assert_eq!(said, "");
+    assert!(patch(&two).0.contains(" one\n+two\n"), "{}", patch(&two).0);
+    let depends =
+        |id: &str| mount.status().iter().any(|s| s["id"].to_string() == id && s["depends_on"][0]["id"].is_u64());
+    assert!(!depends(&one), "a diff is no look at others' work");
+
+    assert_eq!(text(&mount.mojavefs(&["shell", &one, "--", "cat", "f"]).stdout), "one\ntwo\n");
+    assert!(depends(&one) && depends(&two));
+    for (id, other) in [(&one, &two), (&two, &one)] {
+        let (shown, said) = patch(id);
+        assert!(shown.contains("-0\n+one\n+two\n") && !shown.contains("g\n"), "{shown}");
+        assert!(said.contains(&format!("{id} and {other} depend on each other")), "{said}");
+    }
+    mount.mojavefs(&["commit", &two]);
+    assert!(patch(&one).0.contains("-0\n+one\n+two\n"), "{}", patch(&one).0);
+    assert!(mount.mojavefs(&["commit", &one]).status.success());
+    assert_eq!((mount.read("f"), mount.exists("g")), ("one\ntwo\n".into(), false));
+    assert!(mount.status().is_empty());
+    mount.check();
+}
+
+#[test]
+fn what_is_decided_and_waits_is_shown_the_same_after_a_remount() {
+    for abort in [false, true] {
+        let mount = Mount::new();
+        let first = mount.held("echo x > x");
+        let second = mount.held("cat x; echo y > y");
+        let decided = mount.mojavefs(&["commit", &second]);
+        let before = mount.status();
+        assert_eq!((state_of(&mount, &first), state_of(&mount, &second)), (Some("held".into()), Some("voted".into())));
+        mount.umount();
+        mount.mount();
+        let seen = |status: &[serde_json::Value]| {
+            let row = |s: &serde_json::Value| (s["id"].clone(), s["state"].clone(), s["depends_on"][0]["id"].clone());
+            status.iter().map(row).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(&mount.status()), seen(&before));
+        let again = mount.mojavefs(&["commit", &second]);
+        assert_eq!((again.status.code(), text(&again.stdout)), (decided.status.code(), text(&decided.stdout)));
+        let verb = if abort { "abort" } else { "commit" };
+        if abort {
+            let output = mount.mojavefs(&["abort", &second]);
+            assert!(output.status.success(), "{}", text(&output.stderr));
+        }
+        assert!(mount.mojavefs(&[verb, &first]).status.success());
+        assert_eq!((mount.exists("x"), mount.exists("y")), (!abort, !abort));
+        assert!(mount.status().is_empty());
+        mount.check();
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_path_that_is_not_there() {
+    let mount = Mount::new();
+    for (path, missing) in [("none", "none"), ("none/below", "none/below")] {
+        let output = mount.mojavefs(&["barrier", path]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+        assert!(text(&output.stderr).contains(&format!("there is no `{missing}`")), "{}", text(&output.stderr));
+    }
+    for verb in ["why", "diff", "commit", "abort"] {
+        let output = mount.mojavefs(&[verb, "999"]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(said.contains("there is no undecided speculation 999"), "{verb}: {said}");
+    }
+}
