@@ -222,6 +222,34 @@ fn two_histories_are_never_mixed_in_one_file() {
 }
 
 #[test]
+fn held_jobs_conflict_with_each_other_after_a_restart_too() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    mount.write("log", "base\n");
+    let apart = [mount.held_apart("echo 1 > a"), mount.held_apart("echo 2 > a")];
+    let script = "echo A1 >> log; touch ../a1; until [ -e ../go ]; do sleep 0.01; done; echo A2 >> log";
+    let mut first = mount.specrun_command(&["--hold", "--quiet", "--isolate"], script).spawn().expect("specrun runs");
+    until("it has written", || mount.beside("a1").exists());
+    let second = mount.held("echo B >> log");
+    fs::write(mount.beside("go"), "").expect("go");
+    assert!(first.wait().expect("it ends").success());
+    let first = mount.status()[2]["id"].to_string();
+    mount.umount();
+    mount.mount();
+    assert!(mount.mojavefs(&["commit", &apart[1]]).status.success());
+    assert_eq!(mount.mojavefs(&["commit", &apart[0]]).status.code(), Some(75));
+    mount.mojavefs(&["commit", &second]);
+    assert!(mount.mojavefs(&["commit", &first]).status.success());
+    assert_eq!(mount.mojavefs(&["commit", &second]).status.code(), Some(75));
+    for id in [&apart[0], &second] {
+        assert!(mount.mojavefs(&["abort", id]).status.success());
+    }
+    assert_eq!((mount.read("a"), mount.read("log")), ("2\n".into(), "base\nA1\nA2\n".into()));
+    assert!(mount.status().is_empty());
+    mount.check();
+}
+
+#[test]
 fn two_moves_never_make_a_ring() {
     for (restart, options) in [(false, vec![]), (false, vec!["--isolate"]), (true, vec![])] {
         let mount = Mount::new();

@@ -1,6 +1,6 @@
 //! Held speculations: owned by the store, they survive every process and every restart.
 
-use super::conflicts::{Clash, Conflicts, Standing};
+use super::conflicts::{Clash, Conflicts, Looming, Standing};
 use super::job::{Kind, Met, Stage};
 use super::{Coordinator, Job, State, graph_fault};
 use crate::limits::PARENTS_MAX;
@@ -81,7 +81,8 @@ fn record_with(
         owns: job.owns.iter().copied().filter(|spec| !settled.specs.contains(spec)).collect(),
         voted,
     };
-    let payload = codec::encode(&payload).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
+    let payload = codec::encode(&(payload, conflicts.looming(job.context)))
+        .map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
     Ok(Held { spec: job.spec, intervals: job.intervals.clone(), snapshot, payload })
 }
 
@@ -179,9 +180,10 @@ impl Coordinator {
     /// Takes up what was held or voted for when the store was closed; what it depended on and is gone takes it along.
     pub(super) fn restore(&self) -> Result<(), StoreError> {
         let corrupt = |why: &dyn std::fmt::Display| StoreError::corrupt(format!("a held speculation: {why}"));
-        let mut kept = Vec::new();
+        let (mut kept, mut looming) = (Vec::new(), Vec::new());
         for held in self.store.held()? {
-            let payload: Payload = codec::decode(&held.payload).map_err(|why| corrupt(&why))?;
+            let (payload, theirs) = Payload::decode(&held.payload).map_err(|why| corrupt(&why))?;
+            looming.extend(theirs);
             kept.push((held, payload));
         }
         while let Some(at) = kept.iter().position(|(_, payload)| !payload.stands_on(&kept)) {
@@ -196,6 +198,7 @@ impl Coordinator {
             later.push((spec, context, payload.joined.clone(), payload.owns.clone(), payload.voted));
             self.restore_one(&mut state, held, payload)?;
         }
+        self.conflicts.restore_looming(looming);
         for (spec, context, joined, owns, _) in &later {
             for of in joined.keys().filter_map(|spec| state.jobs.get(spec)).map(|job| job.entry).collect::<Vec<_>>() {
                 let interval = IntervalId(self.store.next_id()?);
@@ -297,6 +300,11 @@ impl Coordinator {
 }
 
 impl Payload {
+    /// What was written, with the conflicts that may come; those of older versions of the program wrote none of these.
+    fn decode(bytes: &[u8]) -> Result<(Self, Vec<Looming>), codec::CodecError> {
+        codec::decode(bytes).or_else(|_| Ok((codec::decode(bytes)?, Vec::new())))
+    }
+
     /// Whether all that it depends on is there.
     fn stands_on(&self, kept: &[(Held, Payload)]) -> bool {
         let around = |outer: &IntervalId| kept.iter().any(|(held, _)| held.intervals.contains(outer));
@@ -437,7 +445,7 @@ mod tests {
     /// What a restart would find of the conflicts of what is held.
     fn written_down(coordinator: &Coordinator) -> Vec<TouchKey> {
         let held = coordinator.store.held().expect("the records").pop().expect("one is held");
-        let payload: Payload = codec::decode(&held.payload).expect("a record");
+        let (payload, _) = Payload::decode(&held.payload).expect("a record");
         payload.standing.clashes.into_keys().collect()
     }
 

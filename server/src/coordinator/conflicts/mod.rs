@@ -1,11 +1,13 @@
 //! Conflicts between contexts that do not join each other (rule 11 and `--isolate`): noticed when a second one touches an
 //! object, effective when the first one becomes final.
 
+mod kept;
 #[cfg(test)]
 mod model;
 mod standing;
 mod together;
 
+pub(crate) use kept::Looming;
 pub(crate) use standing::{Clash, Standing};
 
 use super::touches::{TouchIndex, Toucher, hash_key};
@@ -48,7 +50,7 @@ struct Noticed {
 }
 
 /// One context has changed what another had used, or had used what another has changed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 struct Pending {
     /// Whose use does not contain the change.
     loser: ContextId,
@@ -212,13 +214,17 @@ impl Conflicts {
             Kin::Outer if how.changes() => self.stand(them.context, clash(them.how.changes())),
             Kin::Outer => {}
             Kin::Strangers => {
+                let mut is_new = false;
                 // A joiner has what the other has changed so far, and only what that changes later is apart from it.
                 let apart = !family.joiners.contains(&me);
                 if how.changes() {
-                    self.pend(me, Pending { loser: them.context, clash: clash(them.how.changes()), apart });
+                    is_new |= self.pend(me, Pending { loser: them.context, clash: clash(them.how.changes()), apart });
                 }
                 if them.how.changes() && apart {
-                    self.pend(them.context, Pending { loser: me, clash: clash(how.changes()), apart });
+                    is_new |= self.pend(them.context, Pending { loser: me, clash: clash(how.changes()), apart });
+                }
+                if is_new {
+                    self.outdated(me);
                 }
             }
         }
@@ -229,8 +235,9 @@ impl Conflicts {
         self.has_news.store(true, Ordering::SeqCst);
     }
 
-    fn pend(&self, winner: ContextId, pending: Pending) {
-        self.noticed.lock().pending.entry(winner).or_default().insert(pending);
+    /// Whether it was not known.
+    fn pend(&self, winner: ContextId, pending: Pending) -> bool {
+        self.noticed.lock().pending.entry(winner).or_default().insert(pending)
     }
 
     /// What is written down of a held context is not all of it any more.

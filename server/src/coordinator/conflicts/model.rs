@@ -263,7 +263,8 @@ impl World {
             return self.begin();
         }
         let context = self.random.one_of(&contexts);
-        match self.random.below(20) {
+        match self.random.below(21) {
+            20 => self.restart(),
             0..14 => self.touch(context),
             14 => self.touch_on_trunk(),
             15 => {
@@ -273,6 +274,21 @@ impl World {
             16..19 => self.commit(context),
             _ => self.abort(context),
         }
+    }
+
+    /// All that is undecided is held, and taken up again.
+    fn restart(&mut self) {
+        self.log.push("restart".to_owned());
+        let before = std::mem::replace(&mut self.real, Conflicts::new());
+        let mut looming = Vec::new();
+        for (context, known) in &self.model.contexts {
+            self.real.open(*context, None, known.mode == Mode::Joins);
+            let changed = self.model.history.values().filter(|a_use| a_use.by == Some(*context) && a_use.changes);
+            let changed = changed.map(|a_use| (TouchKey::Inode(Ino(a_use.object)), Touch::Write));
+            self.real.restore(*context, before.of(*context), &before.reads_of(*context), changed);
+            looming.extend(before.looming(*context));
+        }
+        self.real.restore_looming(looming);
     }
 
     fn compare(&self) {
