@@ -266,7 +266,12 @@ impl Shared {
             self.invalidate(&views, (&aftermath.on_trunk, &[]), &seen);
         }
         if let Some((_, context, intervals)) = &aftermath.folded {
-            let views = self.views.of(Some(*context)).into_iter().filter(|view| !led_out.contains(&view.id));
+            // What the job sees from now on is seen inside of it, too, by those that would not have met it before.
+            let around = self.views.of(Some(*context));
+            let inside = aftermath.rescoped.iter().filter(|inside| *inside != context);
+            let inside = inside.flat_map(|inside| self.views.of(Some(*inside)));
+            let inside = inside.filter(|view| view.whose == Whose::Job && view.follows() && !view.scope().sight.meets);
+            let views = around.into_iter().chain(inside).filter(|view| !led_out.contains(&view.id));
             self.invalidate(&views.collect::<Vec<_>>(), (intervals, &aftermath.handed_over), &seen);
         }
         drop(aftermath);

@@ -15,6 +15,7 @@ use mojavefs::graph::Event;
 use mojavefs::id::{IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::wire::{Outcome, SpecState};
+use std::collections::BTreeSet;
 
 impl Coordinator {
     /// Makes a committed level part of what is around it; nothing if it can't be done so simply.
@@ -43,7 +44,7 @@ impl Coordinator {
         if let Some(outer) = state.jobs.get_mut(&parent) {
             outer.intervals.extend(&changed);
         }
-        self.conflicts.fold(context, outer);
+        self.conflicts.fold(context, outer, &BTreeSet::new());
         self.conflicts.outdated(outer);
         (changed, aftermath.handed_over) = self.hand_over(state, parent, changed);
         if let Some(outer) = state.jobs.get_mut(&parent).filter(|outer| !outer.on_read.meets() && !changed.is_empty()) {

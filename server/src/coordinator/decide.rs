@@ -184,6 +184,7 @@ impl Coordinator {
         let (context, parent, intervals) = (inner.context, inner.parent_context, inner.intervals.clone());
         let Some(parent) = parent else { return Ok(Aftermath::default()) };
         inner.over.store(true, Ordering::SeqCst);
+        let builds_on = state.under(context);
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
         let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
         // What the outer job does next builds on it, and the outer job can only go back to its start.
@@ -195,7 +196,7 @@ impl Coordinator {
             outer.intervals.push(interval);
             outer.writer = interval;
         }
-        self.conflicts.fold(context, parent);
+        self.conflicts.fold(context, parent, &builds_on);
         self.conflicts.outdated(parent);
         state.inherit(spec).into_iter().for_each(|other| self.conflicts.outdated(other));
         let outer = state.contexts.get(&parent).copied();

@@ -2,6 +2,7 @@
 
 use super::random::Random;
 use crate::harness::{Mount, text, until};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -121,9 +122,11 @@ fn run(seed: u64) {
     for number in 0..JOBS {
         jobs.insert(number, start(&mount, &mut random, number));
     }
+    let running = RefCell::new(&mut jobs);
     until("all commands have ended", || {
         decide_what_is_left(&mount);
-        jobs.values_mut().all(|job| job.child.as_mut().is_some_and(|child| child.try_wait().expect("wait").is_some()))
+        let has_ended = |job: &mut Job| job.child.as_mut().is_some_and(|c| c.try_wait().expect("wait").is_some());
+        running.borrow_mut().values_mut().all(has_ended)
     });
     until("everything is decided", || {
         decide_what_is_left(&mount);

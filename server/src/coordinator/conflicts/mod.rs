@@ -285,13 +285,16 @@ impl Conflicts {
     }
 
     /// An inner context's commit folded into `outer`: what it touched counts as the outer one's, and its siblings that
-    /// touched the same conflict now.
-    pub(crate) fn fold(&self, inner: ContextId, outer: ContextId) {
+    /// touched the same conflict now, but for those that it `builds_on` and whose work it had seen where it touched it.
+    pub(crate) fn fold(&self, inner: ContextId, outer: ContextId, builds_on: &BTreeSet<ContextId>) {
         let mut family = self.family.write();
         let mut noticed = self.noticed.lock();
         for Pending { loser, clash, apart } in noticed.pending.remove(&inner).unwrap_or_default() {
             let Some(loser) = family.effective(loser) else { continue };
             if family.is_outer(outer, loser) {
+                if !apart && builds_on.contains(&loser) {
+                    continue;
+                }
                 noticed.stand(loser, clash);
                 self.has_news.store(true, Ordering::SeqCst);
             } else if loser != outer {
@@ -420,13 +423,31 @@ mod tests {
         conflicts.open(INNER, Some(A), false);
         conflicts.touched(INNER, file(1), Touch::Write, false, BTreeSet::new);
         conflicts.touched(B, file(1), Touch::Write, false, BTreeSet::new);
-        conflicts.fold(INNER, A);
+        conflicts.fold(INNER, A, &BTreeSet::new());
         assert!(conflicts.of(B).is_empty());
         conflicts.decided(B, false);
         assert!(!conflicts.of(A).is_empty());
         conflicts.decided(A, true);
         conflicts.sweep();
         assert!(conflicts.family.read().folded.is_empty());
+    }
+
+    #[test]
+    fn of_siblings_the_one_that_was_built_on_comes_first() {
+        const SIBLING: ContextId = ContextId(4);
+        for (sees, is_built_on_last) in [(true, false), (true, true), (false, true)] {
+            let conflicts = two();
+            conflicts.open(INNER, Some(A), true);
+            conflicts.open(SIBLING, Some(A), false);
+            conflicts.touched(SIBLING, file(1), Touch::Write, false, BTreeSet::new);
+            conflicts.touched(INNER, file(1), Touch::Write, false, BTreeSet::new);
+            if !is_built_on_last {
+                conflicts.touched(SIBLING, file(1), Touch::Write, false, BTreeSet::new);
+            }
+            let builds_on = if sees { BTreeSet::from([A, SIBLING]) } else { BTreeSet::from([A]) };
+            conflicts.fold(INNER, A, &builds_on);
+            assert_eq!(conflicts.of(SIBLING).is_empty(), sees && is_built_on_last);
+        }
     }
 
     #[test]

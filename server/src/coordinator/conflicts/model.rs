@@ -264,7 +264,6 @@ impl World {
         }
         let context = self.random.one_of(&contexts);
         match self.random.below(21) {
-            20 => self.restart(),
             0..14 => self.touch(context),
             14 => self.touch_on_trunk(),
             15 => {
@@ -272,6 +271,7 @@ impl World {
                 self.need(context, other);
             }
             16..19 => self.commit(context),
+            19 => self.restart(),
             _ => self.abort(context),
         }
     }
