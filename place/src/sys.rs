@@ -258,8 +258,17 @@ pub fn flock(fd: BorrowedFd<'_>, how: c_int) -> io::Result<()> {
 
 /// `statx(2)` that asks the filesystem, whatever the kernel has cached; of a symbolic link, of the link.
 pub fn fresh_stat(path: &std::path::Path) -> io::Result<()> {
+    fresh(path, libc::AT_SYMLINK_NOFOLLOW)
+}
+
+/// The same of what a link leads to, such as one in `/proc`.
+pub fn fresh_stat_through(path: &std::path::Path) -> io::Result<()> {
+    fresh(path, 0)
+}
+
+fn fresh(path: &std::path::Path, how: c_int) -> io::Result<()> {
     let path = c_path(path)?;
-    let flags = libc::AT_STATX_FORCE_SYNC | libc::AT_SYMLINK_NOFOLLOW;
+    let flags = libc::AT_STATX_FORCE_SYNC | how;
     let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the path is terminated; the kernel fills the structure in.
     let result =

@@ -139,6 +139,19 @@ impl Shared {
         names
     }
 
+    /// The undecided intervals that a view showed and does not show where it goes back to from what was undone: that itself,
+    /// and what its process had joined since, though it may live.
+    pub(crate) fn out_of_sight(&self, view: &View, aftermath: &Aftermath) -> Vec<IntervalId> {
+        let undone = |context: &ContextId| aftermath.undone.iter().any(|(undone, ..)| undone == context);
+        let stays = view.entered().into_iter().take_while(|context| !undone(context)).last().or(view.base());
+        let still = self.coordinator.shown_by(stays).map(|scope| scope.sight.live).unwrap_or_default();
+        let mut gone: Vec<IntervalId> = aftermath.dead.to_vec();
+        gone.extend(view.scope().sight.live.iter().filter(|interval| still.binary_search(interval).is_err()));
+        gone.sort_unstable();
+        gone.dedup();
+        gone
+    }
+
     /// The process of a view is back from what was undone, and nothing more comes from there: the view leaves it, and its
     /// kernel forgets what was changed. While it forgets, the view's scope is still the old one, so that what is written out
     /// by it comes too late. The process is back from `spec` only, and may have to go back further. `drained`: its kernel

@@ -309,7 +309,7 @@ impl Shared {
                 led_out.push(view.id);
                 continue;
             }
-            view.note_fallen(self.changed_for(&view, &aftermath.dead));
+            view.note_fallen(self.changed_for(&view, &self.out_of_sight(&view, aftermath)));
             let back = match aftermath.back.filter(|(id, ..)| *id == view.id) {
                 Some((_, spec, true)) => {
                     self.come_out(&view, spec, true);

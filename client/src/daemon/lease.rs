@@ -64,6 +64,9 @@ impl Lease {
         let role = if is_process { Role::Process } else { Role::Job };
         let view = View::new(daemon.connection.clone(), opened.view, role, manners, &daemon.control());
         let view = Arc::new(view);
+        if role == Role::Job {
+            view.supervised_by(caller.pid);
+        }
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
             match device {
                 Some(device) => Ok((fuse::serve(device, view.clone())?, None)),
@@ -121,6 +124,7 @@ impl Lease {
         let opened = daemon.connection.view(Request::Enter { view: self.view.id(), info, own })?;
         let spec = opened.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
         entered.push(spec);
+        self.view.went_into(spec);
         Ok(spec)
     }
 
@@ -129,8 +133,28 @@ impl Lease {
         self.spec() == spec || self.entered.as_ref().is_some_and(|entered| entered.contains(&spec))
     }
 
+    /// The job's process can go back to this point.
+    pub(super) fn begin_leg(&self, daemon: &Daemon) -> Result<SpecId, Fault> {
+        let leg = daemon.connection.view(Request::Leg { view: self.view.id() })?;
+        let spec = leg.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
+        self.view.went_into(spec);
+        Ok(spec)
+    }
+
+    /// The process has voted for a speculation: it is part of what is around it.
+    fn committed(&mut self, spec: SpecId) {
+        self.view.stays(spec);
+        self.decided(spec);
+    }
+
+    /// The process is back from a speculation that was undone.
+    pub(super) fn is_back(&mut self, spec: SpecId) {
+        self.view.came_back(spec);
+        self.decided(spec);
+    }
+
     /// The process has decided a speculation, and with it those that it entered later.
-    pub(super) fn decided(&mut self, spec: SpecId) {
+    fn decided(&mut self, spec: SpecId) {
         if let Some(entered) = &mut self.entered
             && let Some(at) = entered.iter().position(|known| *known == spec)
         {
@@ -141,7 +165,7 @@ impl Lease {
     /// The process has voted, and may have gone on meanwhile: if the vote can't stand, it is told like what others undo.
     pub(super) fn voted(&mut self, daemon: &Daemon, spec: SpecId, vote: &Result<Outcome, Fault>) {
         let state = match vote {
-            Ok(outcome) if outcome.conflicts.is_empty() => return self.decided(spec),
+            Ok(outcome) if outcome.conflicts.is_empty() => return self.committed(spec),
             Ok(_) => SpecState::Held,
             Err(_) => SpecState::Aborted,
         };

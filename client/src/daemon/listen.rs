@@ -173,7 +173,7 @@ fn respond(
         Ask::Abort { spec } => {
             let outcome = server.outcome(Request::Abort { spec, uid, back: None })?;
             if let Some(lease) = lease {
-                lease.decided(spec);
+                lease.is_back(spec);
             }
             Answer::Outcome(outcome)
         }
@@ -181,7 +181,7 @@ fn respond(
             let lease = viewed(lease)?;
             let back = Some((lease.view(), drained));
             let outcome = server.outcome(Request::Abort { spec, uid, back })?;
-            lease.decided(spec);
+            lease.is_back(spec);
             Answer::Outcome(outcome)
         }
         Ask::Enter { own } => {
@@ -197,9 +197,8 @@ fn respond(
             Answer::Done
         }
         Ask::Leg => {
-            let view = viewed(lease)?.view();
-            let leg = server.view(Request::Leg { view })?;
-            Answer::Started { view, spec: leg.spec.unwrap_or(SpecId(0)) }
+            let lease = viewed(lease)?;
+            Answer::Started { view: lease.view(), spec: lease.begin_leg(daemon)? }
         }
         Ask::NoLeg { why } => {
             server.done(Request::NoLeg { view: viewed(lease)?.view(), why: shortened(why) })?;

@@ -82,8 +82,9 @@ impl Filesystem for Fuse {
 
     fn getattr(&self, req: &fuser::Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let _caller = Caller::is(req.pid());
-        match self.view.server().attr(Request::GetAttr { view: self.view.id(), ino: Ino(ino.0) }) {
-            Ok(found) => reply.attr(&CACHE_TIME, &attr(&found)),
+        match self.view.attributes(Ino(ino.0), req.pid()) {
+            Ok((found, true)) => reply.attr(&CACHE_TIME, &attr(&found)),
+            Ok((found, false)) => reply.attr(&Duration::ZERO, &attr(&found)),
             Err(fault) => reply.error(error(&fault)),
         }
     }
@@ -296,18 +297,18 @@ impl Filesystem for Fuse {
     }
 
     fn opendir(&self, _req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(self.view.open_listing(Ino(ino.0))), FopenFlags::empty());
+        reply.opened(FileHandle(self.view.open_dir(Ino(ino.0))), FopenFlags::empty());
     }
 
     fn readdir(&self, req: &fuser::Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let _caller = Caller::is(req.pid());
-        let listing = match self.view.listing(fh.0) {
-            Ok(listing) => listing,
+        let dir = match self.view.dir(fh.0) {
+            Ok(dir) => dir,
             Err(fault) => return reply.error(error(&fault)),
         };
-        let mut listing = listing.lock();
+        let mut listing = dir.lock();
         if offset == 0 {
-            listing.rewind();
+            listing.rewind(&self.view);
         }
         let mut position = offset as usize;
         loop {
@@ -336,13 +337,13 @@ impl Filesystem for Fuse {
         mut reply: ReplyDirectoryPlus,
     ) {
         let _caller = Caller::is(req.pid());
-        let listing = match self.view.listing(fh.0) {
-            Ok(listing) => listing,
+        let dir = match self.view.dir(fh.0) {
+            Ok(dir) => dir,
             Err(fault) => return reply.error(error(&fault)),
         };
-        let mut listing = listing.lock();
+        let mut listing = dir.lock();
         if offset == 0 {
-            listing.rewind();
+            listing.rewind(&self.view);
         }
         let (dir, mut position, mut is_empty) = (listing.ino(), offset as usize, true);
         loop {
@@ -382,7 +383,7 @@ impl Filesystem for Fuse {
     }
 
     fn releasedir(&self, _req: &fuser::Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.view.close_listing(fh.0);
+        self.view.close_dir(fh.0);
         reply.ok();
     }
 

@@ -1,24 +1,26 @@
 //! What one context sees: one mount's view of the server, and what its kernel knows of it.
 
 mod careful;
+mod entered;
 mod known;
 mod listing;
 mod patient;
 
 use careful::Careful;
 pub(crate) use careful::{Caller, Question};
-pub(crate) use listing::Listing;
 pub(crate) use patient::Patient;
 
+use entered::Entered;
 use known::Known;
+use listing::OpenDir;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::Attr;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::wire::{Connection, ConnectionExt, DirEntry, Request};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use mojavefs_place::CONTROL_VERSION;
 pub(crate) use mojavefs_place::CONTROL_XATTR;
@@ -52,9 +54,12 @@ pub(crate) struct View {
     patient: Option<Arc<Patient>>,
     id: ViewId,
     role: Role,
+    /// The process that supervises a job, which looks at the job's files for nobody else.
+    supervisor: OnceLock<u32>,
     /// What [`CONTROL_XATTR`] says.
     control: Vec<u8>,
-    listings: Mutex<HashMap<u64, Arc<Mutex<Listing>>>>,
+    entered: Mutex<Entered>,
+    open_dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
     next_handle: AtomicU64,
 }
 
@@ -79,8 +84,10 @@ impl View {
             patient,
             id,
             role,
+            supervisor: OnceLock::new(),
             control: format!("{CONTROL_VERSION}\n{control}\n{id}\n").into_bytes(),
-            listings: Mutex::default(),
+            entered: Mutex::default(),
+            open_dirs: Mutex::default(),
             next_handle: AtomicU64::new(1),
         }
     }
@@ -109,6 +116,21 @@ impl View {
     /// this one's undecided work.
     pub(crate) fn settles(&self) -> bool {
         self.role != Role::Trunk || !self.connection.is_embedded()
+    }
+
+    /// Who supervises the job that it shows.
+    pub(crate) fn supervised_by(&self, pid: u32) {
+        // A view is opened by one process.
+        let _ = self.supervisor.set(pid);
+    }
+
+    /// A file's attributes as a process asks for them; false if the kernel must not believe them any longer. Whoever supervises
+    /// the job looks at nobody's undecided work by that: it asks on behalf of a process that does not run.
+    pub(crate) fn attributes(&self, ino: Ino, pid: u32) -> Result<(Attr, bool), Fault> {
+        match self.supervisor.get() == Some(&pid) {
+            true => self.connection.glance(Request::GlanceAt { view: self.id, ino }),
+            false => Ok((self.connection.attr(Request::GetAttr { view: self.id, ino })?, true)),
+        }
     }
 
     /// Has processes stopped before they join, if its programs can be.
@@ -142,22 +164,45 @@ impl View {
         ino == Ino::ROOT || self.known.has(ino)
     }
 
+    /// The view has gone into a speculation that can be undone without what is around it.
+    pub(crate) fn went_into(&self, spec: SpecId) {
+        self.entered.lock().enter(spec);
+    }
+
+    /// That speculation has become part of what is around it.
+    pub(crate) fn stays(&self, spec: SpecId) {
+        self.entered.lock().keep(spec);
+    }
+
+    /// That speculation was undone, and the view is back from it: so is what is remembered here.
+    pub(crate) fn came_back(&self, spec: SpecId) {
+        let since = self.entered.lock().undo(spec);
+        self.open_dirs.lock().values().for_each(|dir| dir.undo(since));
+        if let Some(patient) = &self.patient {
+            patient.wait_again();
+        }
+    }
+
+    fn with_entered<T>(&self, work: impl FnOnce(&Entered) -> T) -> T {
+        work(&self.entered.lock())
+    }
+
     /// Opens a directory for listing.
-    pub(crate) fn open_listing(&self, ino: Ino) -> u64 {
+    pub(crate) fn open_dir(&self, ino: Ino) -> u64 {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        self.listings.lock().insert(handle, Arc::new(Mutex::new(Listing::new(ino))));
+        self.open_dirs.lock().insert(handle, Arc::new(OpenDir::new(ino)));
         handle
     }
 
-    /// The listing of an open directory.
-    pub(crate) fn listing(&self, handle: u64) -> Result<Arc<Mutex<Listing>>, Fault> {
-        let listing = self.listings.lock().get(&handle).cloned();
-        listing.ok_or_else(|| Fault::new(FaultKind::Stale, format!("directory handle {handle} is not open")))
+    /// An open directory.
+    pub(crate) fn dir(&self, handle: u64) -> Result<Arc<OpenDir>, Fault> {
+        let dir = self.open_dirs.lock().get(&handle).cloned();
+        dir.ok_or_else(|| Fault::new(FaultKind::Stale, format!("directory handle {handle} is not open")))
     }
 
-    /// Closes a listing.
-    pub(crate) fn close_listing(&self, handle: u64) {
-        self.listings.lock().remove(&handle);
+    /// Closes a directory.
+    pub(crate) fn close_dir(&self, handle: u64) {
+        self.open_dirs.lock().remove(&handle);
     }
 
     /// A page of a directory.

@@ -34,6 +34,11 @@ impl Patient {
         self.interrupts.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// The program is back from what was undone, and may wait as before.
+    pub(crate) fn wait_again(&self) {
+        self.over.store(false, Ordering::SeqCst);
+    }
+
     /// Whether a request waits. The kernel keeps what it concerns locked meanwhile.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0

@@ -5,7 +5,7 @@
 use crate::arena::{self, Arena, Jump, Outcome};
 use crate::files;
 use crate::limits::{DYING_MAX, LEVELS_MAX};
-use crate::record::{self, Descriptor};
+use crate::record;
 use crate::restore;
 use crate::sys::{self, Errno, Mask};
 use crate::vote::{self, Vote};
@@ -150,9 +150,9 @@ fn came_back() -> Entered {
     }
     arena.take_back(at);
     if arena.levels[at].spec != 0 {
-        // Where an append goes is the kernel's belief: it asks anew how long the file is.
-        let appending = |descriptor: &&Descriptor| descriptor.lockable && descriptor.status_flags & libc::O_APPEND != 0;
-        arena.levels[at].record.descriptors().iter().filter(appending).for_each(|file| sys::refresh(file.fd));
+        // Where an append goes, how far a copy reaches and what is mapped is the kernel's belief: it asks anew how long files are.
+        let files = arena.levels[at].record.descriptors().iter().filter(|descriptor| descriptor.lockable);
+        files.for_each(|file| sys::refresh(file.fd, file.status_flags & libc::O_APPEND != 0));
     }
     let entered = if retry {
         arena.depth = at + 1;

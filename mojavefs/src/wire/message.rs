@@ -194,6 +194,14 @@ pub enum Request<'a> {
         /** The inode. */
         ino: Ino,
     },
+    /// Reads attributes for nobody who acts on them: as [`Request::GetAttr`], but another's undecided work is not looked at by
+    /// it. Answer: [`Reply::Glance`].
+    GlanceAt {
+        /** The view. */
+        view: ViewId,
+        /** The inode. */
+        ino: Ino,
+    },
     /// Changes attributes. Answer: [`Reply::Attr`].
     SetAttr {
         /** The view. */
@@ -469,7 +477,7 @@ pub enum Reply {
     View(OpenedView),
     /// Attributes.
     Attr(Attr),
-    /// Attributes of something listed.
+    /// Attributes of something that is not looked at as a program would.
     Glance {
         /// The attributes.
         attr: Attr,

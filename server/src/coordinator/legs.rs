@@ -81,6 +81,12 @@ impl Coordinator {
     pub(crate) fn is_back(&self, job: ContextId, entered: &[ContextId]) -> bool {
         let mut state = self.state.lock();
         let alive = entered.iter().chain([&job]).all(|context| state.contexts.contains_key(context));
+        for context in entered.iter().chain([&job]) {
+            if let Some(spec) = state.contexts.get(context).copied() {
+                // It was of a read that was never made.
+                state.jobs.entry(spec).and_modify(|job| job.excuse = None);
+            }
+        }
         if alive && let Some(spec) = state.contexts.get(&job).copied() {
             state.jobs.entry(spec).and_modify(|job| job.stage = Stage::Runs);
         }

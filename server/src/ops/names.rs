@@ -61,13 +61,22 @@ impl Ops {
         check_name(name)?;
         let mut op = Op::new(self, scope);
         let entry = op.entry(parent, name)?.ok_or_else(|| fault::no_name(parent, name))?;
-        if let Some(inode) = op.inode_in_passing(entry.ino)? {
-            return Ok((op.attr(entry.ino, &inode)?, true));
+        self.in_passing(op, entry.ino)?.ok_or_else(|| fault::no_name(parent, name))
+    }
+
+    /// A file's attributes for nobody who acts on them: what another has changed and not committed yet is not looked at, as in
+    /// [`Ops::glance`].
+    pub fn glance_at(&self, scope: &Scope, ino: Ino) -> Result<(Attr, bool), Fault> {
+        self.in_passing(Op::new(self, scope), ino)?.ok_or_else(|| fault::gone(ino))
+    }
+
+    fn in_passing(&self, mut op: Op<'_>, ino: Ino) -> Result<Option<(Attr, bool)>, Fault> {
+        if let Some(inode) = op.inode_in_passing(ino)? {
+            return Ok(Some((op.attr(ino, &inode)?, true)));
         }
-        let sight = Sight { meets: false, ..scope.sight.clone() };
-        let inode = self.store.inode(&sight, entry.ino).map_err(fault::store)?.found;
-        let inode = inode.ok_or_else(|| fault::no_name(parent, name))?;
-        Ok((op.attr(entry.ino, &inode)?, false))
+        let sight = Sight { meets: false, ..op.scope.sight.clone() };
+        let inode = self.store.inode(&sight, ino).map_err(fault::store)?.found;
+        inode.map(|inode| Ok((op.attr(ino, &inode)?, false))).transpose()
     }
 
     /// Makes a file of any kind.

@@ -122,6 +122,13 @@ impl Session {
     pub(super) fn files(&self, request: Request<'_>) -> Result<Reply, Fault> {
         match request {
             Request::GetAttr { view, ino } => Ok(Reply::Attr(self.on(view, |ops, scope| ops.get_attr(scope, ino))?)),
+            Request::GlanceAt { view, ino } => {
+                // If it is to go back further, nobody waits for that: it is who asks that brings it back.
+                let scope = self.open_view(view)?.view.scope();
+                let glance = || self.shared.ops.glance_at(&scope, ino);
+                let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
+                Ok(Reply::Glance { attr, current })
+            }
             Request::SetAttr { view, ino, set } => {
                 Ok(Reply::Attr(self.change(view, |_| file(ino), |ops, scope| ops.set_attr(scope, ino, &set))?))
             }

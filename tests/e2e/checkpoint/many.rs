@@ -58,6 +58,35 @@ fn a_chain_goes_back_link_by_link() {
 }
 
 #[test]
+fn what_was_seen_of_one_who_lives_on_is_joined_anew() {
+    require_root!();
+    let mount = mounted();
+    crate::harness::sh(&mount.path(), "echo g > gone; ln -s first link");
+    let script = "
+import os
+seen = [open('data').read(), os.path.exists('gone'), os.path.exists('new'), os.readlink('link')]
+open('../fifo').read()
+open('result', 'w').write(repr(seen))
+";
+    let first = mount.start("first", &[], "echo new > data");
+    let second = mount.start("second", &[], "rm gone; touch new; ln -sfn second link");
+    let mut job = Job::python(&mount, &[], script);
+    for path in ["data", "gone"] {
+        assert_eq!(job.joined(&mount, path)["back_to"], "read");
+    }
+    first.exit(1);
+    job.until_said("going on from the read (1 of 3)");
+    until("it has left them", || job.dependency(&mount, "data").is_none());
+    assert_eq!(job.joined(&mount, "gone")["back_to"], "read");
+    second.exit(1);
+    job.until_said("going on from the read (2 of 3)");
+    let_go(&mount);
+    let (code, said) = job.end();
+    assert_eq!((code, mount.read("result")), (Some(0), "['old\\n', True, False, 'first']".into()), "{said}");
+    mount.check();
+}
+
+#[test]
 fn an_inner_job_goes_back_to_its_read() {
     require_root!();
     let mount = mounted();

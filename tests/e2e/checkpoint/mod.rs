@@ -3,6 +3,8 @@
 mod locks;
 mod many;
 mod obstacles;
+mod sizes;
+mod ways;
 
 use crate::harness::programs::{SUBJECTS, compiled_on_its_own};
 use crate::harness::{Mount, SPECRUN, is_running, text, until};

@@ -134,7 +134,7 @@ impl<'a> Watch<'a> {
         if let Err(fault) = self.view.ask(&Ask::Unheard) {
             tracing::debug!("{fault}");
         }
-        let back = self.checkpoints.borrow_mut().go_back(leg, main, || {
+        let back = self.checkpoints.borrow_mut().go_back(leg, main, self.view.mount(), || {
             self.voice().note(&told);
             self.ready(leg, &met, main)
         });

@@ -10,6 +10,7 @@ mod kernel;
 mod locks;
 mod mapped;
 mod obstacles;
+mod sizes;
 mod tracee;
 
 use super::supervise;
@@ -131,11 +132,12 @@ impl Checkpoints {
     }
 
     /// Ends the job's processes and brings its main one back to where `leg` began; `before` runs when it is there and has not
-    /// gone on yet. After an error the job has no processes any more.
+    /// gone on yet, and leads the view of `mount` out of what is undone. After an error the job has no processes any more.
     pub(crate) fn go_back(
         &mut self,
         leg: SpecId,
         main: Pid,
+        mount: &File,
         before: impl FnOnce() -> Result<(), String>,
     ) -> Result<(), String> {
         let at = self.taken.iter().position(|checkpoint| checkpoint.leg == leg);
@@ -146,7 +148,8 @@ impl Checkpoints {
         let failed = |error: io::Error| format!("process {main} could not be brought back: {error}");
         let back = checkpoint.revive(main).map_err(failed)?;
         let ready = checkpoint.kernel.put_back(&back, &checkpoint.point).map_err(failed);
-        match ready.and_then(|()| before()) {
+        let refresh = || sizes::refresh(main, mount).map_err(failed);
+        match ready.and_then(|()| before()).and_then(|()| refresh()) {
             Ok(()) => back.let_go(&checkpoint.point).map_err(failed),
             Err(why) => {
                 drop(Asleep(Some(back)));

@@ -103,9 +103,9 @@ pub(crate) fn kind(fd: i32) -> Result<u32> {
     Ok(u32::from(found.stx_mode) & libc::S_IFMT)
 }
 
-/// Has the kernel ask the filesystem for a file's attributes.
-pub(crate) fn refresh(fd: i32) {
-    let flags = libc::AT_STATX_FORCE_SYNC | libc::AT_EMPTY_PATH;
+/// Has the kernel ask the filesystem for a file's attributes, if it knows that its own are old, or if it `must`.
+pub(crate) fn refresh(fd: i32, must: bool) {
+    let flags = if must { libc::AT_STATX_FORCE_SYNC } else { libc::AT_STATX_SYNC_AS_STAT } | libc::AT_EMPTY_PATH;
     let args = [fd_arg(fd), c"".as_ptr() as usize, flags as usize, libc::STATX_SIZE as usize];
     // If that fails, so will whatever is done to the file.
     let _ = filled::<libc::statx>(libc::SYS_statx, &args, 4, zeroed());
