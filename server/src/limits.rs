@@ -76,8 +76,8 @@ pub const PROBE_TIME: Duration = Duration::from_millis(1);
 pub const DOOM_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the answer to a process that was rolled back may wait for it to be told so.
 pub const TELL_TIME_MAX: Duration = Duration::from_millis(500);
-/// How long a job's request waits for its process to be taken back, once what it is in was undone.
-pub const GO_BACK_TIME_MAX: Duration = Duration::from_millis(500);
+/// How long a job's request waits for its process to be taken back or ended, once what it is in was undone.
+pub const GO_BACK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How many names of one directory are noted for each kernel that has asked for them: beyond it any name counts as asked for.
 pub const NAMES_PER_DIRECTORY_MAX: usize = 1 << 14;
 /// The same for all directories of a view.

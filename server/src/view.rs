@@ -177,6 +177,8 @@ impl View {
     /// The view leaves the contexts that were undone, and what it entered inside of them; not the one that it was opened for.
     pub(crate) fn leave_undone(&self, undone: &HashSet<ContextId>) {
         self.falls.fetch_add(1, Ordering::SeqCst);
+        // Its process is there again, though it may be in something else that was undone.
+        self.unheard.store(false, Ordering::SeqCst);
         let mut shows = self.shows.write();
         let is_gone = |shown: &Shown| shown.context.is_some_and(|context| undone.contains(&context));
         if let Some(first) = shows.iter().position(is_gone).filter(|first| *first > 0) {
@@ -228,6 +230,17 @@ impl View {
         let mut turning = self.turning.lock();
         let heard = || !self.is_dead() && !self.unheard.load(Ordering::SeqCst);
         while self.whose == Whose::Job && heard() && self.scope().is_over() && !self.entered().is_empty() {
+            if self.turned.wait_until(&mut turning, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// What the view of a job showed was undone as a whole: waits until its processes are being ended.
+    pub(crate) fn wait_ended(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let mut turning = self.turning.lock();
+        while self.whose == Whose::Job && !self.unheard.load(Ordering::SeqCst) {
             if self.turned.wait_until(&mut turning, deadline).timed_out() {
                 return;
             }

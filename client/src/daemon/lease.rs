@@ -138,7 +138,21 @@ impl Lease {
         let leg = daemon.connection.view(Request::Leg { view: self.view.id() })?;
         let spec = leg.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
         self.view.went_into(spec);
+        self.has_stopped();
         Ok(spec)
+    }
+
+    /// The job's process can't go back to this point.
+    pub(super) fn no_leg(&self, daemon: &Daemon, why: String) -> Result<(), Fault> {
+        let noted = daemon.connection.done(Request::NoLeg { view: self.view.id(), why });
+        self.has_stopped();
+        noted
+    }
+
+    fn has_stopped(&self) {
+        if let Some(careful) = self.view.careful() {
+            careful.has_stopped();
+        }
     }
 
     /// The process has voted for a speculation: it is part of what is around it.

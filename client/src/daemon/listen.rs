@@ -201,7 +201,7 @@ fn respond(
             Answer::Started { view: lease.view(), spec: lease.begin_leg(daemon)? }
         }
         Ask::NoLeg { why } => {
-            server.done(Request::NoLeg { view: viewed(lease)?.view(), why: shortened(why) })?;
+            viewed(lease)?.no_leg(daemon, shortened(why))?;
             Answer::Done
         }
         Ask::Unheard => {

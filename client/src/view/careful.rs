@@ -8,7 +8,7 @@ use mojavefs::wire::{Connection, ConnectionExt, NoticeSink, Reply, Request};
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
@@ -43,14 +43,17 @@ pub(crate) struct Careful {
     question: OnceLock<Box<Question>>,
     next: AtomicU64,
     /// Those who wait for an answer: why the process was not stopped, or nothing if it was.
-    waiting: Mutex<HashMap<u64, Sender<Option<String>>>>,
+    waiting: Mutex<HashMap<u64, (u32, Sender<Option<String>>)>>,
+    /// The process that is on its way out of its call, to be stopped; 0 for none. Not each error ends a call.
+    stopping: AtomicU32,
 }
 
 impl Careful {
     /// For one view of a session.
     pub(crate) fn new(server: Arc<dyn Connection>, view: ViewId) -> Self {
         let waiting = Mutex::default();
-        Careful { server, view, question: OnceLock::new(), next: AtomicU64::new(1), waiting }
+        let (question, next, stopping) = (OnceLock::new(), AtomicU64::new(1), AtomicU32::new(0));
+        Careful { server, view, question, next, waiting, stopping }
     }
 
     /// Whom to ask.
@@ -60,15 +63,28 @@ impl Careful {
 
     /// The answer to a question; false if it comes too late.
     pub(crate) fn answer(&self, ticket: u64, why_not: Option<String>) -> bool {
-        self.waiting.lock().remove(&ticket).is_some_and(|sender| sender.send(why_not).is_ok())
+        let Some((pid, sender)) = self.waiting.lock().remove(&ticket) else { return false };
+        if why_not.is_none() {
+            self.stopping.store(pid, Ordering::SeqCst);
+        }
+        sender.send(why_not).is_ok()
+    }
+
+    /// The process that was to be stopped has stopped, or is not waited for any more.
+    pub(crate) fn has_stopped(&self) {
+        self.stopping.store(0, Ordering::SeqCst);
     }
 
     /// Has the process that waits for this thread stopped; else says why not.
     fn stop(&self) -> Result<(), String> {
         let pid = CALLER.get().ok_or("the read could not be interrupted: it had the file open, or maps it")?;
+        if self.stopping.load(Ordering::SeqCst) == pid {
+            // Whoever stops it waits for the end of its call.
+            return Ok(());
+        }
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = channel();
-        self.waiting.lock().insert(ticket, sender);
+        self.waiting.lock().insert(ticket, (pid, sender));
         let asked = self.question.get().is_some_and(|question| question(ticket, pid));
         let in_time = asked.then(|| answer.recv_timeout(CHECKPOINT_TIME_MAX).ok()).flatten();
         let said = match (in_time, self.waiting.lock().remove(&ticket)) {
@@ -90,7 +106,12 @@ impl Connection for Careful {
                     Ok(()) => {
                         return Err(Fault::new(FaultKind::Interrupted, "the call is made again from a checkpoint"));
                     }
-                    Err(why) => self.server.done(Request::NoLeg { view: self.view, why })?,
+                    // If that fails because the view was undone, so does the call, once its process may know.
+                    Err(why) => {
+                        if let Err(fault) = self.server.done(Request::NoLeg { view: self.view, why }) {
+                            tracing::debug!("{fault}");
+                        }
+                    }
                 },
                 result => return result,
             }

@@ -48,12 +48,27 @@ impl Session {
     }
 
     fn open_view(&self, id: ViewId) -> Result<Arc<OpenView>, Fault> {
-        let view = self.views.lock().get(&id).cloned();
-        let view = view.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("there is no view {id}")))?;
+        let open = self.any_view(id)?;
+        if open.view.is_dead() {
+            // The job's processes are about to be ended: they see nothing of that.
+            open.view.wait_ended(GO_BACK_TIME_MAX);
+        }
+        self.live_view(id)
+    }
+
+    /// The same for whoever ends its processes.
+    fn live_view(&self, id: ViewId) -> Result<Arc<OpenView>, Fault> {
+        let view = self.any_view(id)?;
         match view.view.is_dead() {
             true => Err(Fault::new(FaultKind::Stale, format!("the speculation of view {id} was rolled back"))),
             false => Ok(view),
         }
+    }
+
+    /// A view, though what it shows may have been undone.
+    fn any_view(&self, id: ViewId) -> Result<Arc<OpenView>, Fault> {
+        let view = self.views.lock().get(&id).cloned();
+        view.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("there is no view {id}")))
     }
 
     fn follow(&self, aftermath: Aftermath) {
@@ -88,7 +103,7 @@ impl Session {
         self.follow(aftermath);
         if let Some((id, spec, _)) = back {
             // Nothing is left to do if it fell by this very abort.
-            self.shared.come_out(&self.open_view(id)?.view, spec, false);
+            self.shared.come_out(&self.live_view(id)?.view, spec, false);
         }
         Ok(Reply::Outcome(outcome))
     }
@@ -129,7 +144,10 @@ impl Session {
             match (result, view.context(), view.whose.unsupervised()) {
                 (Err(fault), Some(context), _) if fault.kind == FaultKind::Again => {
                     self.shared.probe();
-                    view.set_scope(Arc::new(self.shared.coordinator.scope_of(context)?));
+                    // One that is undone meanwhile is over, which is found next.
+                    if let Ok(scope) = self.shared.coordinator.scope_of(context) {
+                        view.set_scope(Arc::new(scope));
+                    }
                 }
                 (Err(fault), Some(context), Some(why)) if fault.kind == FaultKind::Checkpoint => {
                     self.shared.coordinator.excuse(context, why.to_owned())?;
@@ -190,7 +208,7 @@ impl Connection for Session {
                 self.shared.coordinator.excuse(context, why).map(|()| Reply::Done)
             }
             Request::Unheard { view } => {
-                self.job_view(view)?.0.answer_at_once();
+                self.any_view(view)?.view.answer_at_once();
                 Ok(Reply::Done)
             }
             Request::Unsettled { spec, uid } => Ok(Reply::Specs(self.shared.coordinator.unsettled(spec, uid)?)),
@@ -218,7 +236,8 @@ impl Connection for Session {
             Request::Settle { view, wait } => {
                 let owed = self.shared.views.owed();
                 match wait || owed.iter().all(|other| other.id == view) {
-                    true => self.settle(&self.open_view(view)?.view.clone()),
+                    // Also for processes that end because of what was undone: they must not wait for their own end.
+                    true => self.settle(&self.live_view(view)?.view.clone()),
                     false => Err(Fault::new(FaultKind::Again, "others are being told")),
                 }
             }

@@ -124,7 +124,7 @@ impl Session {
             Request::GetAttr { view, ino } => Ok(Reply::Attr(self.on(view, |ops, scope| ops.get_attr(scope, ino))?)),
             Request::GlanceAt { view, ino } => {
                 // If it is to go back further, nobody waits for that: it is who asks that brings it back.
-                let scope = self.open_view(view)?.view.scope();
+                let scope = self.live_view(view)?.view.scope();
                 let glance = || self.shared.ops.glance_at(&scope, ino);
                 let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
                 Ok(Reply::Glance { attr, current })

@@ -93,7 +93,7 @@ impl Session {
 
     /// The view of a job, and what it shows.
     pub(super) fn job_view(&self, id: ViewId) -> Result<(Arc<View>, ContextId), Fault> {
-        let open = self.open_view(id)?;
+        let open = self.live_view(id)?;
         match open.view.context() {
             Some(context) if open.view.whose == Whose::Job => Ok((open.view.clone(), context)),
             _ => Err(Fault::new(FaultKind::Protocol, format!("view {id} is no job's"))),

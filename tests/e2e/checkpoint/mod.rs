@@ -1,5 +1,6 @@
 //! Programs that know nothing of speculations are rolled back to the read by which they became part of another job.
 
+mod calls;
 mod locks;
 mod many;
 mod obstacles;

@@ -58,7 +58,18 @@ impl<'a> Watch<'a> {
 
     /// Ends what a command has left behind, but for its checkpoints.
     pub(super) fn end_all(&self) {
+        if self.has_fallen() {
+            self.kill();
+        }
         supervise::end_all_but(&self.checkpoints.borrow().pids());
+    }
+
+    /// Kills its processes but for the checkpoints: one that waits for an answer ends when it has it, and never sees it.
+    fn kill(&self) {
+        supervise::kill_all_but(&self.checkpoints.borrow().pids());
+        if let Err(fault) = self.view.ask(&Ask::Unheard) {
+            tracing::debug!("{fault}");
+        }
     }
 
     /// Nothing goes back any more.
@@ -129,11 +140,7 @@ impl<'a> Watch<'a> {
         }
         self.scene.again.set(used + 1);
         let told = format!("{text}; going on from the read ({} of {})", used + 1, self.cli.retries);
-        // One that waits for an answer ends when it has it, and never sees it.
-        supervise::kill_all_but(&self.checkpoints.borrow().pids());
-        if let Err(fault) = self.view.ask(&Ask::Unheard) {
-            tracing::debug!("{fault}");
-        }
+        self.kill();
         let back = self.checkpoints.borrow_mut().go_back(leg, main, self.view.mount(), || {
             self.voice().note(&told);
             self.ready(leg, &met, main)
@@ -173,6 +180,8 @@ impl<'a> Watch<'a> {
     fn lose(&self, why: String, after: Vec<SpecId>) {
         self.lost.replace(Some((why, after)));
         self.forget();
+        // They see nothing of what is undone under them.
+        self.kill();
         if let Err(fault) = self.view.ask(&Ask::Abort { spec: self.view.spec }) {
             // It is undone when its view closes.
             self.voice().note(&format!("{fault}"));
@@ -194,6 +203,9 @@ impl Ground for Watch<'_> {
     }
 
     fn attend(&self, main: Pid) {
+        if let Err(error) = self.checkpoints.borrow_mut().let_go_late() {
+            self.lose(format!("rolled back: a checkpoint failed: {error}"), Vec::new());
+        }
         while let Some(todo) = self.view.next_todo() {
             match todo {
                 Todo::Stop { ticket, pid } => {

@@ -32,6 +32,8 @@ const FIELD_FLAGS: usize = 0;
 const FIELD_SET_TID: usize = 8;
 const FIELD_SET_TID_SIZE: usize = 9;
 
+const NOT_STOPPED: &str = "the process did not stop in time";
+
 /// One who decides whether a checkpoint counts.
 pub(crate) trait Ledger {
     /// The process was stopped, or why not. False if that comes too late.
@@ -46,6 +48,8 @@ pub(crate) trait Ledger {
 #[derive(Default)]
 pub(crate) struct Checkpoints {
     taken: Vec<Checkpoint>,
+    /// The process, if it was to be stopped and has not yet: it goes on as soon as it has.
+    late: Option<Tracee>,
 }
 
 /// A process that sleeps in the middle of a call.
@@ -81,12 +85,27 @@ impl Checkpoints {
         asleep.into_iter().try_for_each(|(checkpoint, pid)| checkpoint.kernel.release(pid))
     }
 
+    /// Lets a process go on that has stopped too late for a checkpoint.
+    pub(crate) fn let_go_late(&mut self) -> io::Result<()> {
+        let Some(tracee) = self.late.take() else { return Ok(()) };
+        match tracee.point()? {
+            Some(point) => tracee.let_go(&point),
+            None => {
+                self.late = Some(tracee);
+                Ok(())
+            }
+        }
+    }
+
     /// Takes one of the job's main process, on behalf of a call of process `caller` that waits for it. `mount` is the job's.
     /// An error leaves the process in nobody's hands.
     pub(crate) fn take(&mut self, main: Pid, caller: u32, mount: &File, ledger: &dyn Ledger) -> io::Result<()> {
-        let obstacle = match self.taken.len() < CHECKPOINTS_MAX {
-            true => obstacles::find(main, caller, &self.pids(), mount).unwrap_or_else(|error| Some(error.to_string())),
-            false => Some(format!("the job has {CHECKPOINTS_MAX} checkpoints already")),
+        let obstacle = match () {
+            () if self.late.is_some() => Some(NOT_STOPPED.to_owned()),
+            () if self.taken.len() == CHECKPOINTS_MAX => {
+                Some(format!("the job has {CHECKPOINTS_MAX} checkpoints already"))
+            }
+            () => obstacles::find(main, caller, &self.pids(), mount).unwrap_or_else(|error| Some(error.to_string())),
         };
         let tracee = match obstacle {
             None => Tracee::seize(main).map_err(|error| format!("the process can't be stopped: {error}")),
@@ -99,7 +118,12 @@ impl Checkpoints {
                 return Ok(());
             }
         };
-        let point = tracee.stopped()?;
+        let Some(point) = tracee.stopped()? else {
+            // Something in the kernel keeps it. Its calls need not wait for a checkpoint any more.
+            ledger.no_leg(NOT_STOPPED.to_owned());
+            self.late = Some(tracee);
+            return Ok(());
+        };
         if counts {
             match self.checkpoint(&tracee, &point, mount, ledger) {
                 Ok(checkpoint) => self.taken.push(checkpoint),
@@ -143,6 +167,8 @@ impl Checkpoints {
         let at = self.taken.iter().position(|checkpoint| checkpoint.leg == leg);
         let at = at.ok_or_else(|| format!("leg {leg} has no checkpoint"))?;
         self.taken.truncate(at + 1);
+        // It is ended with the others.
+        self.late = None;
         supervise::end_all_but(&self.pids());
         let Some(checkpoint) = self.taken.pop() else { return Err("the checkpoint is gone".to_owned()) };
         let failed = |error: io::Error| format!("process {main} could not be brought back: {error}");

@@ -2,12 +2,14 @@
 
 use crate::limits::{POLL_INTERVAL, STOP_CALL_TIME_MAX};
 use crate::sys;
+use nix::errno::Errno;
 use nix::libc::{self, user_regs_struct};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
@@ -15,8 +17,8 @@ use std::time::Instant;
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// Where a program with 64 bits runs.
 const CODE_SEGMENT_64: u64 = 0x33;
-/// What a call that was interrupted returns: `EINTR`, or one of the kernel's own codes for "again".
-const INTERRUPTED: [i64; 5] = [-(libc::EINTR as i64), -512, -513, -514, -516];
+/// What a call returns that has failed, with the kernel's own codes for "again" among them.
+const FAILED: RangeInclusive<i64> = -4095..=-1;
 /// How far below its stack a program may keep something, in bytes.
 const RED_ZONE_BYTES: u64 = 128;
 /// Room for what injected calls read and write, in bytes.
@@ -52,24 +54,33 @@ impl Tracee {
         self.pid
     }
 
-    /// Waits until it has stopped, and keeps signals from it until it is let go.
-    pub(super) fn stopped(&self) -> io::Result<Point> {
-        self.first_stop()?;
-        let point = Point { registers: ptrace::getregs(self.pid)?, mask: sys::ptrace_mask(self.pid)? };
-        sys::ptrace_set_mask(self.pid, u64::MAX)?;
-        Ok(point)
+    /// Waits until it has stopped, and keeps signals from it until it is let go; nothing if that takes too long.
+    pub(super) fn stopped(&self) -> io::Result<Option<Point>> {
+        match self.first_stop()? {
+            true => self.point(),
+            false => Ok(None),
+        }
     }
 
-    /// Waits until it is out of the call that it is in, which others answer.
-    fn first_stop(&self) -> io::Result<WaitStatus> {
+    /// Where it has stopped, if it has; signals are kept from it until it is let go.
+    pub(super) fn point(&self) -> io::Result<Option<Point>> {
+        let registers = match ptrace::getregs(self.pid) {
+            Err(Errno::ESRCH) => return Ok(None),
+            registers => registers?,
+        };
+        let point = Point { registers, mask: sys::ptrace_mask(self.pid)? };
+        sys::ptrace_set_mask(self.pid, u64::MAX)?;
+        Ok(Some(point))
+    }
+
+    /// Waits until it is out of the call that it is in, which others answer; false if that takes too long.
+    fn first_stop(&self) -> io::Result<bool> {
         let deadline = Instant::now() + STOP_CALL_TIME_MAX;
         loop {
             match self.wait_with(WaitPidFlag::WNOHANG)? {
-                WaitStatus::StillAlive if Instant::now() >= deadline => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {} does not stop", self.pid)));
-                }
+                WaitStatus::StillAlive if Instant::now() >= deadline => return Ok(false),
                 WaitStatus::StillAlive => std::thread::sleep(POLL_INTERVAL / 100),
-                status => return Ok(status),
+                _ => return Ok(true),
             }
         }
     }
@@ -195,10 +206,12 @@ impl Point {
         Ok((!ordinary).then(|| "it is no program of 64 bits in an ordinary system call".to_owned()))
     }
 
-    /// The registers with which the interrupted call is made again; one that has come to an end stays ended.
+    /// The registers with which the interrupted call is made again; one that has come to an end stays ended. Not each call
+    /// fails with the error of the request that was interrupted: `link` may say that it is not permitted. One that has failed
+    /// has done nothing.
     fn again(&self) -> user_regs_struct {
         let mut registers = self.registers;
-        if registers.orig_rax.cast_signed() >= 0 && INTERRUPTED.contains(&registers.rax.cast_signed()) {
+        if registers.orig_rax.cast_signed() >= 0 && FAILED.contains(&registers.rax.cast_signed()) {
             registers.rax = registers.orig_rax;
             registers.rip = self.instruction();
         }
