@@ -11,6 +11,7 @@ mod daemon;
 mod damage;
 mod disk;
 mod filesystem;
+mod holes;
 mod inherited;
 mod jobs;
 mod mounting;

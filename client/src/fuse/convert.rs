@@ -66,11 +66,18 @@ pub(super) fn set_time(set: TimeOrNow) -> SetTime {
     }
 }
 
+/// `st_blocks`. A file with bytes has one at least: `tar` reads nothing of a file without, which may be mapped and written to
+/// without our knowing.
+fn blocks(attr: &Attr) -> u64 {
+    let least = u64::from(attr.kind == FileKind::Regular && attr.size > 0);
+    attr.blocks.max(least)
+}
+
 pub(super) fn attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.ino.0),
         size: attr.size,
-        blocks: attr.blocks,
+        blocks: blocks(attr),
         atime: system_time(attr.atime),
         mtime: system_time(attr.mtime),
         ctime: system_time(attr.ctime),

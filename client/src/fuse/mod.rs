@@ -2,6 +2,7 @@
 
 mod answers;
 mod convert;
+mod holes;
 mod serve;
 mod slow;
 
@@ -14,11 +15,12 @@ use answers::{New, absent};
 use convert::{attr, error, kind_of_mode, set_time};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, TimeOrNow,
     WriteFlags,
 };
-use mojavefs::error::FaultKind;
+use holes::Search;
+use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind, SetAttr};
 use mojavefs::id::Ino;
 use mojavefs::limits::{IO_BYTES_MAX, NAME_BYTES_MAX};
@@ -29,7 +31,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 const GENERATION: Generation = Generation(0);
@@ -40,6 +42,8 @@ const NO_HANDLE: FileHandle = FileHandle(0);
 struct Fuse {
     view: Arc<View>,
     slow: Slow,
+    /// How the kernel is told, as soon as it listens.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl Filesystem for Fuse {
@@ -486,9 +490,15 @@ impl Filesystem for Fuse {
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        match self.view.server().offset(Request::Seek { view: self.view.id(), ino: Ino(ino.0), offset, whence }) {
+        let (view, notifier) = (self.view.clone(), self.notifier.clone());
+        let search = Search { view, notifier, caller: req.pid(), ino: Ino(ino.0), offset, whence };
+        let answer = |reply: ReplyLseek, found: Result<u64, Fault>| match found {
             Ok(found) => reply.offset(found.cast_signed()),
             Err(fault) => reply.error(error(&fault)),
+        };
+        match search.without_hole() {
+            Some(found) => answer(reply, found),
+            None => self.slow.run_by_turn(move |turn| answer(reply, search.with_holes(turn))),
         }
     }
 

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 /// `FUSE_NOTIFY_INC_EPOCH`: all names the kernel knows are looked up again (Linux 6.16). It takes away what is mounted on
 /// or below them.
@@ -40,21 +40,21 @@ pub(crate) struct Kernel {
 /// Answers what comes through `fd`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
 /// on how to talk; the rest happens on threads of its own until the mount is gone.
 pub(crate) fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
-    let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
-    let config = config(SessionACL::All, view.patient().is_some());
-    start(Session::from_fd(fuse, fd, SessionACL::All, config)?, view)
+    let fuse = Fuse { view: view.clone(), slow: Slow::start()?, notifier: Arc::default() };
+    let (config, notifier) = (config(SessionACL::All, view.patient().is_some()), fuse.notifier.clone());
+    start(Session::from_fd(fuse, fd, SessionACL::All, config)?, view, &notifier)
 }
 
 /// Mounts at `point` as an ordinary user, by the set-user-id helper `fusermount3`, and answers what comes through it.
 pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
-    let fuse = Fuse { view: view.clone(), slow: Slow::start()? };
-    let mut config = config(SessionACL::Owner, view.patient().is_some());
+    let fuse = Fuse { view: view.clone(), slow: Slow::start()?, notifier: Arc::default() };
+    let (mut config, notifier) = (config(SessionACL::Owner, view.patient().is_some()), fuse.notifier.clone());
     config.mount_options = vec![
         MountOption::FSName(source.to_owned()),
         MountOption::Subtype("mojavefs".to_owned()),
         MountOption::DefaultPermissions,
     ];
-    start(Session::new(fuse, point, &config)?, view)
+    start(Session::new(fuse, point, &config)?, view, &notifier)
 }
 
 fn config(acl: SessionACL, waits: bool) -> Config {
@@ -65,9 +65,9 @@ fn config(acl: SessionACL, waits: bool) -> Config {
     config
 }
 
-fn start(session: Session<Fuse>, view: Arc<View>) -> io::Result<Arc<Kernel>> {
+fn start(session: Session<Fuse>, view: Arc<View>, told_by: &OnceLock<Notifier>) -> io::Result<Arc<Kernel>> {
     let device = File::from(session.as_fd().try_clone_to_owned()?);
-    let notifier = session.notifier();
+    let notifier = told_by.get_or_init(|| session.notifier()).clone();
     let session = session.spawn()?;
     Ok(Arc::new(Kernel { notifier, device, view, session: Mutex::new(Some(session)) }))
 }
@@ -169,7 +169,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 /// The kernel dropped it on its own, or the mount is gone.
-fn harmless(error: io::Error) -> io::Result<()> {
+pub(super) fn harmless(error: io::Error) -> io::Result<()> {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENOTCONN | libc::ENOTDIR | libc::ENOTEMPTY) => Ok(()),
         _ => Err(error),

@@ -6,7 +6,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-type Work = Box<dyn FnOnce() + Send>;
+type Work = Box<dyn FnOnce(Turn) + Send>;
+
+/// On which thread work runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// On one of those for slow work.
+    Aside,
+    /// On one that answers the kernel: it must not wait for others that do.
+    AtOnce,
+}
 
 /// A fixed number of threads and a bounded queue. They end when it is dropped.
 pub(super) struct Slow {
@@ -26,9 +35,14 @@ impl Slow {
 
     /// Runs `work` on one of the threads; here, if all are busy and the queue is full.
     pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) {
+        self.run_by_turn(move |_| work());
+    }
+
+    /// The same for work that must know on which thread it runs.
+    pub(super) fn run_by_turn(&self, work: impl FnOnce(Turn) + Send + 'static) {
         match self.queue.try_send(Box::new(work)) {
             Ok(()) => {}
-            Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) => work(),
+            Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) => work(Turn::AtOnce),
         }
     }
 }
@@ -37,7 +51,7 @@ fn run(work: &Mutex<Receiver<Work>>) {
     loop {
         let next = work.lock().recv();
         match next {
-            Ok(work) => work(),
+            Ok(work) => work(Turn::Aside),
             Err(_) => return,
         }
     }
