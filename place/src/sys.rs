@@ -243,6 +243,32 @@ pub fn ptrace_set_mask(pid: nix::unistd::Pid, mask: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// The length of `siginfo_t`.
+pub const SIGINFO_BYTES: usize = 128;
+/// How many signals are asked for at once.
+const SIGNALS_STEP: usize = 64;
+/// `PTRACE_PEEKSIGINFO_SHARED`
+const OF_PROCESS: u32 = 1;
+
+/// `PTRACE_PEEKSIGINFO`: the signals that are on their way to a stopped process, each a `siginfo_t`: those to the process, or
+/// else those to the thread.
+pub fn ptrace_signals(pid: nix::unistd::Pid, to_process: bool) -> io::Result<Vec<[u8; SIGINFO_BYTES]>> {
+    let mut all = Vec::new();
+    loop {
+        let flags = if to_process { OF_PROCESS } else { 0 };
+        let which = libc::ptrace_peeksiginfo_args { off: all.len() as u64, flags, nr: SIGNALS_STEP as i32 };
+        let mut some = [[0u8; SIGINFO_BYTES]; SIGNALS_STEP];
+        // SAFETY: the kernel reads `which`, and writes `nr` signals at most, for which `some` has room.
+        let count = check(unsafe {
+            libc::ptrace(libc::PTRACE_PEEKSIGINFO, pid.as_raw(), &raw const which, some.as_mut_ptr())
+        })?;
+        all.extend(&some[..count as usize]);
+        if (count as usize) < SIGNALS_STEP {
+            return Ok(all);
+        }
+    }
+}
+
 /// `pidfd_getfd(2)`: a descriptor of another process, given by [`pidfd_open`].
 pub fn pidfd_getfd(process: &OwnedFd, number: c_int) -> io::Result<OwnedFd> {
     // SAFETY: the call touches no memory of ours.

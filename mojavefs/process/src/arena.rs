@@ -108,6 +108,8 @@ pub(crate) struct Arena {
     /// Checkpoints that were told to end and are not reaped yet.
     pub(crate) dying: [Dying; 64],
     pub(crate) dying_count: usize,
+    /// How many signals on their way were marked, to be known again.
+    pub(crate) signals_marked: u64,
     /// The page faults of processes that the library has reaped.
     faults_reaped: u64,
     pub(crate) jump: Jump,

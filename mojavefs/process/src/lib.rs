@@ -28,6 +28,7 @@ mod level;
 mod libc_exec;
 mod limits;
 mod maps;
+mod pending;
 mod proc;
 mod record;
 mod restore;

@@ -12,6 +12,10 @@ pub(crate) const DESCRIPTORS_MAX: usize = 1024;
 pub(crate) const LOCKS_MAX: usize = 64;
 /// Children that it may have at the entry of a speculation.
 pub(crate) const CHILDREN_MAX: usize = 1024;
+/// Signals that may be on their way to it then.
+pub(crate) const PENDING_MAX: usize = 256;
+/// Signals on their way, queued ones included, that are looked at in one step.
+pub(crate) const SIGNALS_QUEUED_MAX: usize = 4096;
 /// Decisions remembered.
 pub(crate) const DECIDED_KEPT_MAX: usize = 1024;
 /// Bytes of an explanation.

@@ -119,14 +119,53 @@ pub unsafe extern "C" fn madvise(start: *mut libc::c_void, bytes: usize, advice:
     }
 }
 
+/// How memory is kept from children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeptBy {
+    /// They don't have it.
+    DontFork,
+    /// They have it empty.
+    WipeOnFork,
+}
+
+impl KeptBy {
+    /// The advice that takes it back.
+    fn opposite(self) -> i32 {
+        match self {
+            KeptBy::DontFork => libc::MADV_DOFORK,
+            KeptBy::WipeOnFork => libc::MADV_KEEPONFORK,
+        }
+    }
+}
+
 /// Memory that the kernel would not give to a checkpoint, or would give it empty.
 pub(crate) fn kept_from_children(arena: &mut Arena) -> sys::Result<Option<(usize, &'static str)>> {
     let text = sys::read_all(b"/proc/self/smaps\0", &mut arena.scratch.text_a)?;
-    let mut start = 0;
-    let mut memory = false;
+    let mut found = None;
+    each_kept(text, |memory, by| {
+        found = found.or(Some((memory.start, by)));
+        Ok(())
+    })?;
+    Ok(found.map(|(start, by)| match by {
+        KeptBy::DontFork => (start, "kept from children (MADV_DONTFORK)"),
+        KeptBy::WipeOnFork => (start, "wiped in children (MADV_WIPEONFORK)"),
+    }))
+}
+
+/// Takes back all advice that keeps memory from children.
+pub(crate) fn give_to_children(arena: &mut Arena) -> sys::Result<()> {
+    let text = sys::read_all(b"/proc/self/smaps\0", &mut arena.scratch.text_a)?;
+    each_kept(text, |memory, by| sys::advise(memory.start, memory.len(), by.opposite()))
+}
+
+/// Calls `each` for what is kept from children, as a text like `smaps` says.
+fn each_kept(text: &[u8], mut each: impl FnMut(Range<usize>, KeptBy) -> sys::Result<()>) -> sys::Result<()> {
+    let (mut range, mut memory) = (0..0, false);
     for line in text.split(|byte| *byte == b'\n') {
         if line.first().is_some_and(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()) {
-            start = leading(line, 16).0 as usize;
+            let (start, rest) = leading(line, 16);
+            let (end, _) = leading(rest.strip_prefix(b"-").unwrap_or(rest), 16);
+            range = start as usize..end as usize;
             memory =
                 !line.windows(5).any(|part| part == b"[vvar" || part == b"[vdso") && !line.ends_with(b"[vsyscall]");
         }
@@ -136,14 +175,13 @@ pub(crate) fn kept_from_children(arena: &mut Arena) -> sys::Result<Option<(usize
         if has(b"dp") || has(b"io") || has(b"pf") {
             continue;
         }
-        if has(b"dc") {
-            return Ok(Some((start, "kept from children (MADV_DONTFORK)")));
-        }
-        if has(b"wf") {
-            return Ok(Some((start, "wiped in children (MADV_WIPEONFORK)")));
+        for (flag, by) in [(&b"dc"[..], KeptBy::DontFork), (b"wf", KeptBy::WipeOnFork)] {
+            if has(flag) {
+                each(range.clone(), by)?;
+            }
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 /// `struct procmap_query` of `linux/fs.h`.
@@ -253,6 +291,21 @@ mod tests {
         assert_eq!((map.prot, map.shared), (libc::PROT_READ | libc::PROT_WRITE, false));
         assert_eq!((map.offset, map.device, map.ino), (0x1000, (0xfe, 0x0a), 1234));
         assert_eq!(map.name(text), b"/a b");
+    }
+
+    #[test]
+    fn memory_kept_from_children_is_found() {
+        let text = b"1000-3000 rw-p 00000000 00:00 0 \nSize: 8 kB\nVmFlags: rd wr mr dc ac \n\
+            3000-4000 rw-p 00000000 00:00 0 \nVmFlags: rd wr \n\
+            4000-5000 rw-p 00000000 00:00 0 \nVmFlags: rd wr wf \n\
+            5000-6000 r--p 00000000 00:00 0 [vvar]\nVmFlags: rd io dc pf \n";
+        let mut found = Vec::new();
+        each_kept(text, |range, by| {
+            found.push((range, by));
+            Ok(())
+        })
+        .expect("it is understood");
+        assert_eq!(found, [(0x1000..0x3000, KeptBy::DontFork), (0x4000..0x5000, KeptBy::WipeOnFork)]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use crate::arena::{Advice, Arena};
 use crate::files::UNWRITTEN;
 use crate::kept::About;
-use crate::limits::{CHILDREN_MAX, DESCRIPTORS_MAX, LOCKS_MAX, NAME_BYTES, STATUS_BYTES};
+use crate::limits::{CHILDREN_MAX, DESCRIPTORS_MAX, LOCKS_MAX, NAME_BYTES, PENDING_MAX, STATUS_BYTES};
+use crate::pending::{self, Signal};
 use crate::proc::{ProcPath, each_child, each_number, leading};
 use crate::restore::Scratch;
 use crate::sys::{self, Action, Errno, Mask, SIGNALS};
@@ -112,8 +113,8 @@ impl Standing {
 #[repr(C)]
 pub(crate) struct Record {
     pub(crate) mask: Mask,
-    /// Signals that were on their way.
-    pub(crate) pending: Mask,
+    pub(crate) pending: [Signal; PENDING_MAX],
+    pub(crate) pending_count: usize,
     pub(crate) brk: usize,
     pub(crate) umask: u32,
     /// Device and inode of the working directory.
@@ -145,6 +146,11 @@ pub(crate) fn ids() -> Ids {
 }
 
 impl Record {
+    /// Signals that were on their way.
+    pub(crate) fn pending(&self) -> &[Signal] {
+        &self.pending[..self.pending_count]
+    }
+
     pub(crate) fn descriptors(&self) -> &[Descriptor] {
         &self.descriptors[..self.descriptors_count]
     }
@@ -166,7 +172,6 @@ impl Record {
         let _ = sys::plain(libc::SYS_umask, &[self.umask as usize]);
         self.timers = timers();
         self.signal_stack = sys::filled(libc::SYS_sigaltstack, &[0], 1, sys::zeroed()).unwrap_or(self.signal_stack);
-        self.pending = sys::pending();
     }
 }
 
@@ -216,6 +221,10 @@ pub(crate) fn begin(arena: &mut Arena) -> sys::Result<()> {
 pub(crate) fn take(arena: &mut Arena) -> sys::Result<()> {
     let (level, acted_upon) = (arena.depth, acted_upon(arena));
     arena.levels[level].record.take_kernel_state(acted_upon);
+    if !pending::note(arena, level)? {
+        let words = format_args!("more than {PENDING_MAX} signals are on their way; take them first");
+        return Err(refuse(arena, words));
+    }
     take_children(arena)?;
     take_descriptors(arena)
 }

@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 static void die(const char *what, int line) {
@@ -54,6 +55,20 @@ static int is_locked(int file, short kind) {
     return fcntl(file, F_SETLK, &lock) == 0;
 }
 
+/* Takes what is on its way, in its order; adds up what came with it, ten times as much for each that comes later. */
+static long taken(int signal) {
+    sigset_t set;
+    siginfo_t info;
+    struct timespec now = {0, 0};
+    long sum = 0;
+    sigemptyset(&set), sigaddset(&set, signal);
+    while (sigtimedwait(&set, &info, &now) == signal) {
+        REQUIRE(info.si_pid == getpid());
+        sum = sum * 10 + (info.si_code == SI_QUEUE ? info.si_value.sival_int : info.si_code == SI_USER ? 8 : 9);
+    }
+    return sum;
+}
+
 /* Everything that the kernel keeps of a process, changed after the read. */
 static void all(void) {
     char text[64], name[16];
@@ -73,8 +88,10 @@ static void all(void) {
     gone = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     REQUIRE(shared != MAP_FAILED && gone != MAP_FAILED);
     shared[0] = 'A', gone[40000] = 'g';
-    sigemptyset(&none), sigemptyset(&mask), sigaddset(&mask, SIGUSR1);
+    sigemptyset(&none), sigemptyset(&mask), sigaddset(&mask, SIGUSR1), sigaddset(&mask, SIGRTMIN + 1);
     REQUIRE(sigprocmask(SIG_SETMASK, &mask, NULL) == 0 && sigaction(SIGUSR2, &action, NULL) == 0);
+    REQUIRE(kill(getpid(), SIGUSR1) == 0 && raise(SIGRTMIN + 1) == 0 && kill(getpid(), SIGRTMIN + 1) == 0);
+    for (int value = 1; value < 4; value++) REQUIRE(sigqueue(getpid(), SIGRTMIN + 1, (union sigval){.sival_int = value}) == 0);
     REQUIRE(mkdir("sub", 0755) == 0 && chdir("sub") == 0);
     umask(027), fesetround(FE_UPWARD), prctl(PR_SET_NAME, "before");
     REQUIRE(setitimer(ITIMER_REAL, &timer, NULL) == 0 && getrlimit(RLIMIT_NOFILE, &files) == 0);
@@ -83,7 +100,8 @@ static void all(void) {
 
     if (strcmp(text, "new\n") == 0) {
         strcpy(heap, "HEAP"), shared[0] = 'B', shared[1] = 'B', gone[40000] = 'x';
-        munmap(gone, 65536);
+        munmap(gone + 16384, 16384), munmap(gone + 40960, 24576);
+        REQUIRE(taken(SIGUSR1) == 8 && taken(SIGRTMIN + 1) == 98123);
         REQUIRE(write(mine, "xyz", 3) == 3 && flock(mine, LOCK_UN) == 0 && is_locked(beside, F_UNLCK));
         REQUIRE(lseek(beside, 0, SEEK_SET) == 0 && fcntl(beside, F_SETFL, 0) == 0);
         REQUIRE(lseek(dir, 0, SEEK_END) >= 0 && close(dir) == 0 && dup2(beside, mine) == mine);
@@ -101,6 +119,8 @@ static void all(void) {
     }
     REQUIRE(strcmp(text, "old\n") == 0 && strcmp(heap, "heap") == 0 && gone[40000] == 'g');
     REQUIRE(shared[0] == 'A' && shared[1] == '1');
+    REQUIRE(mremap(gone, 65536, 131072, MREMAP_MAYMOVE) != MAP_FAILED);
+    REQUIRE(taken(SIGUSR1) == 8 && taken(SIGRTMIN + 1) == 98123);
     REQUIRE(lseek(mine, 0, SEEK_CUR) == 3 && lseek(beside, 0, SEEK_CUR) == 5 && fcntl(dir, F_GETFD) == 0);
     REQUIRE(fcntl(beside, F_GETFL) & O_APPEND);
     int again = open("../mine", O_RDWR);

@@ -1,11 +1,11 @@
 //! What the kernel keeps of a process and a fork does not: offsets and flags of open files, which the two share, locks, timers.
 
 use super::locks::{self, Locks};
+use super::signals::Signals;
 use super::tracee::{Point, Tracee};
 use crate::sys;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Whence, lseek};
 use std::fs::{self, File};
 use std::io;
@@ -25,8 +25,7 @@ pub(super) struct Kernel {
     locks: Vec<Locks>,
     /// Which, and as the kernel gave it.
     timers: Vec<(u64, [u8; TIMER_BYTES])>,
-    /// Signals that were on their way.
-    signals: Vec<Signal>,
+    signals: Signals,
 }
 
 /// An open regular file or directory.
@@ -40,7 +39,7 @@ impl Kernel {
     /// Notes it all. The process is stopped at `point`, and sees `mount`.
     pub(super) fn note(tracee: &Tracee, point: &Point, mount: &File) -> io::Result<Kernel> {
         let pid = tracee.pid();
-        let signals = pending(&fs::read_to_string(format!("/proc/{pid}/status"))?)?;
+        let signals = Signals::note(tracee)?;
         let inside = sys::cached_stat(&Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string()))?.device;
         let process = sys::pidfd_open(pid.as_raw().cast_unsigned())?;
         let (mut files, mut locks) = (Vec::new(), Vec::new());
@@ -80,9 +79,7 @@ impl Kernel {
                 fcntl(&fd, FcntlArg::F_SETFL(flags.difference(STATUS_FLAGS) | file.flags))?;
             }
         }
-        for signal in &self.signals {
-            kill(tracee.pid(), *signal)?;
-        }
+        self.signals.put_back(tracee, point)?;
         self.locks.iter().try_for_each(|locks| locks.put_back(tracee, point, &process))?;
         for (which, value) in &self.timers {
             tracee.with_scratch(point, |memory, at| {
@@ -116,18 +113,6 @@ fn is_inherited(pid: Pid, number: i32) -> bool {
         matches!((&mine, &target), (Ok(mine), Ok(target)) if mine == target)
     };
     mine.iter().any(is_target)
-}
-
-/// The signals that have been sent to a process and have not reached it, by its `status`.
-fn pending(status: &str) -> io::Result<Vec<Signal>> {
-    let sets = ["SigPnd:", "ShdPnd:"].map(|name| {
-        let field = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        u64::from_str_radix(field.trim(), 16).unwrap_or(0)
-    });
-    let numbers = (1..=64).filter(|number| (sets[0] | sets[1]) & 1 << (number - 1) != 0);
-    let known =
-        |number| Signal::try_from(number).map_err(|_| io::Error::other("a real-time signal is on its way to it"));
-    numbers.map(known).collect()
 }
 
 pub(super) fn descriptors(pid: Pid) -> io::Result<Vec<i32>> {

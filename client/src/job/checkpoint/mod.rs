@@ -11,6 +11,7 @@ mod locks;
 mod mapped;
 mod obstacles;
 mod sizes;
+mod signals;
 mod tracee;
 
 use super::supervise;

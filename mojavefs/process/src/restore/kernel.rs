@@ -3,6 +3,7 @@
 use super::{Failure, What};
 use crate::arena::{Arena, Level};
 use crate::kept::About;
+use crate::pending;
 use crate::proc::ProcPath;
 use crate::record;
 use crate::sys::{self, Errno};
@@ -28,10 +29,9 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     let signal_stack = &arena.levels[arena.jump.level].record.signal_stack;
     sys::given(libc::SYS_sigaltstack, &[0, 0], 0, signal_stack).what("the signal stack")?;
     delete_timers(arena);
-    let record = &arena.levels[arena.jump.level].record;
     set_timers(&[sys::zeroed(); 3])?;
-    super::signals::take_own_away(arena.owner, record.pending);
-    set_timers(&record.timers)
+    pending::put_back(arena, arena.jump.level).what("the signals that were on their way")?;
+    set_timers(&arena.levels[arena.jump.level].record.timers)
 }
 
 fn put_actions_back(arena: &mut Arena) -> Result<(), Failure> {
@@ -46,14 +46,18 @@ fn put_actions_back(arena: &mut Arena) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Those that neither run nor are to run are left alone.
+/// Those that neither run nor are to run are left alone. One that rings again and again does not run from when it rings until
+/// its signal is taken.
 fn set_timers(timers: &[libc::itimerval; 3]) -> Result<(), Failure> {
-    let still = |timer: &libc::itimerval| timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0;
+    let is_none = |time: &libc::timeval| time.tv_sec == 0 && time.tv_usec == 0;
+    let is_off = |timer: &libc::itimerval| is_none(&timer.it_value) && is_none(&timer.it_interval);
     for (which, (timer, now)) in timers.iter().zip(record::timers()).enumerate() {
-        if still(timer) && still(&now) {
+        if is_off(timer) && is_off(&now) {
             continue;
         }
-        sys::given(libc::SYS_setitimer, &[which, 0, 0], 1, timer).what("a timer")?;
+        let it_value = if is_none(&timer.it_value) { timer.it_interval } else { timer.it_value };
+        let timer = libc::itimerval { it_value, ..*timer };
+        sys::given(libc::SYS_setitimer, &[which, 0, 0], 1, &timer).what("a timer")?;
     }
     Ok(())
 }

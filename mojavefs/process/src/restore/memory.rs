@@ -43,6 +43,7 @@ enum Page {
 }
 
 /// The files of `/proc` that are looked at.
+#[derive(Clone, Copy)]
 struct Sources {
     checkpoint: i32,
     own_pages: i32,
@@ -67,57 +68,100 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     let its_pages = its_pages.what("its memory: the checkpoint is gone")?;
     let sources = Sources { checkpoint, own_pages, its_pages, distrust };
     let asked = arena.jump.asked.then_some((arena.daemon, arena.mask));
+    if maps::advice_given() {
+        // At the entry none was.
+        maps::give_to_children(arena).what("the advice on its memory")?;
+    }
     let Scratch { text_a, text_b, maps_a, maps_b, pages_a, pages_b, pieces, zeros, beside, .. } = &mut arena.scratch;
-    let text_a = sys::read_whole(own_list, text_a).what("its memory: no list of mappings")?;
+    let (no_list, understood) =
+        ("its memory: no list of mappings", "its memory: a list of mappings that is not understood");
+    let now = sys::read_whole(own_list, text_a).what(no_list)?;
     let text_b = sys::read_all(ProcPath::of(checkpoint).then(b"/maps").as_bytes(), text_b);
-    let text_b = text_b.what("its memory: the checkpoint is gone")?;
-    let understood = "its memory: a list of mappings that is not understood";
-    let maps_a = maps::parse(text_a, maps_a).what(understood)?;
-    let maps_b = match text_a == text_b {
-        true => maps_a,
-        false => maps::parse(text_b, maps_b).what(understood)?,
-    };
+    let then = text_b.what("its memory: the checkpoint is gone")?;
+    let alike = now == then;
+    let maps_now = maps::parse(now, &mut maps_a[..]).what(understood)?;
+    let other = if alike { &[] } else { maps::parse(then, maps_b).what(understood)? };
     if let Some((daemon, mask)) = asked {
         // From here on files may be opened and read: they must be as they were, too.
         files::await_undone(daemon, mask);
     }
-    let window = 0..0;
-    let mut work = Work {
-        sources,
-        maps: maps_a,
-        pages_a,
-        pages_b,
-        window,
-        movable: false,
-        pieces,
-        pieces_count: 0,
-        zeros,
-        beside,
-    };
-    let result = each_part(maps_a, maps_b, |start, end, here, there| {
+    let mut room = Room { pages_a, pages_b, pieces, zeros, beside };
+    let maps_then = if alike { maps_now } else { other };
+    let mut work = Work::new(sources, maps_now, &mut room);
+    each_where_it_was((&own, checkpoint), (now, maps_now), (then, maps_then), &mut work)?;
+    if !alike {
+        let now = sys::read_whole(own_list, text_a).what(no_list)?;
+        let maps_now = maps::parse(now, maps_a).what(understood)?;
+        make_whole((&own, checkpoint), (then, other), &mut Work::new(sources, maps_now, &mut room))?;
+    }
+    sys::close(its_pages);
+    Ok(())
+}
+
+/// Maps again what was unmapped, unmaps what is new, and puts back the pages and the protection of everything.
+fn each_where_it_was(
+    (own, checkpoint): (&Range<usize>, i32),
+    (now, maps_now): (&[u8], &[Mapping]),
+    (then, maps_then): (&[u8], &[Mapping]),
+    work: &mut Work<'_, '_>,
+) -> Result<(), Failure> {
+    each_part(maps_now, maps_then, |start, end, here, there| {
         let skipped = own.contains(&start)
-            || here.is_some_and(|map| map.is_kernels(text_a))
-            || there.is_some_and(|map| map.is_kernels(text_b));
-        work.movable = here.is_some_and(|map| map.is_memory() && !FIXED.contains(&map.name(text_a)));
+            || here.is_some_and(|map| map.is_kernels(now))
+            || there.is_some_and(|map| map.is_kernels(then));
+        work.movable = here.is_some_and(|map| map.is_memory() && !FIXED.contains(&map.name(now)));
         match (skipped, here, there) {
             (true, ..) | (_, None, None) => Ok(()),
             // The stack has grown; what is below the old end was not there.
-            (_, Some(map), None) if map.name(text_a) == b"[stack]" => {
+            (_, Some(map), None) if map.name(now) == b"[stack]" => {
                 sys::advise(start, end - start, libc::MADV_DONTNEED).what("its stack")
             }
             (_, Some(_), None) => sys::unmap(start, end - start).what("a mapping that is new"),
             (_, Some(here), Some(there)) if here.is_alike(there) => work.part(start, end, here.prot, there),
             (_, _, Some(there)) => {
-                map_again(checkpoint, start, end, there, there.name(text_b))?;
+                let part = Mapping { start, end, offset: there.offset + (start - there.start) as u64, ..*there };
+                let file = open_again(checkpoint, there, there.name(then)).what(UNMAPPED_FILE)?;
+                let prot = map_again(&part, file)?;
                 work.window = 0..0;
-                work.part(start, end, there.prot, there)
+                work.part(start, end, prot, there)
             }
         }
-    });
-    result?;
-    work.copy()?;
-    sys::close(its_pages);
+    })?;
+    work.copy()
+}
+
+/// A mapping that was cut, or differs in part in what the lists don't tell, may be in pieces still: to the program it must be
+/// one (`mremap` takes one only). So it is made anew.
+fn make_whole(
+    (own, checkpoint): (&Range<usize>, i32),
+    (then, maps_then): (&[u8], &[Mapping]),
+    work: &mut Work<'_, '_>,
+) -> Result<(), Failure> {
+    for map in maps_then {
+        let fixed = own.contains(&map.start) || map.is_kernels(then) || FIXED.contains(&map.name(then));
+        if fixed || runs_here(map, maps_then) || is_whole(map, work.maps) {
+            continue;
+        }
+        // What can't be opened any more stays in its pieces, which hold what they should.
+        let Ok(file) = open_again(checkpoint, map, map.name(then)) else { continue };
+        let prot = map_again(map, file)?;
+        work.window = 0..0;
+        work.part(map.start, map.end, prot, map)?;
+        work.copy()?;
+    }
     Ok(())
+}
+
+/// Whether one of these, which are in order, covers it.
+fn is_whole(map: &Mapping, maps_now: &[Mapping]) -> bool {
+    let behind = maps_now.partition_point(|now| now.start <= map.start);
+    maps_now[..behind].last().is_some_and(|now| map.end <= now.end)
+}
+
+/// Whether it is of a program or a library: this code runs in one, and needs what others hold.
+fn runs_here(map: &Mapping, all: &[Mapping]) -> bool {
+    let of_same_file = |other: &&Mapping| !map.is_memory() && (other.device, other.ino) == (map.device, map.ino);
+    map.prot & libc::PROT_EXEC != 0 || all.iter().filter(of_same_file).any(|other| other.prot & libc::PROT_EXEC != 0)
 }
 
 /// Calls `each` for every stretch of addresses in which neither list changes, with what is mapped there by both.
@@ -146,35 +190,58 @@ fn each_part(
     }
 }
 
-/// Maps again what was unmapped, or mapped over.
-fn map_again(checkpoint: i32, start: usize, end: usize, map: &Mapping, name: &[u8]) -> Result<(), Failure> {
-    let sharing = if map.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-    let flags = sharing | libc::MAP_FIXED;
+const UNMAPPED_FILE: &str = "a mapped file that was unmapped";
+
+/// Opens what is mapped in the checkpoint; nothing for memory.
+fn open_again(checkpoint: i32, map: &Mapping, name: &[u8]) -> sys::Result<Option<i32>> {
     if map.is_memory() {
-        let flags = flags | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        return sys::map(start, end - start, map.prot, flags, -1, 0).map(drop).what("memory that was given back");
+        return Ok(None);
     }
     let access = if map.shared && map.prot & libc::PROT_WRITE != 0 { libc::O_RDWR } else { libc::O_RDONLY };
     // By way of the checkpoint, which still has it, whatever it is called by now; only root may. Else by its name.
     let its_own = ProcPath::of(checkpoint).then(b"/map_files/").address(map.start).then(b"-").address(map.end);
-    let offset = map.offset + (start - map.start) as u64;
     let by = |path: &[u8]| {
         let fd = sys::open(path, access)?;
-        let mapped = match sys::fstat(fd).is_ok_and(|stat| stat.st_ino == map.ino) {
-            true => sys::map(start, end - start, map.prot, flags, fd, offset).map(drop),
-            false => Err(Errno(libc::ESTALE)),
-        };
+        if sys::fstat(fd).is_ok_and(|stat| stat.st_ino == map.ino) {
+            return Ok(fd);
+        }
         sys::close(fd);
-        mapped
+        Err(Errno(libc::ESTALE))
     };
-    by(its_own.as_bytes()).or_else(|_| by_name(name, by)).what("a mapped file that was unmapped")
+    by(its_own.as_bytes()).or_else(|_| by_name(name, by)).map(Some)
+}
+
+/// Maps what was unmapped, mapped over, or is in pieces: memory, or what is open as `file`, which is closed. Returns how it is
+/// protected.
+fn map_again(map: &Mapping, file: Option<i32>) -> Result<i32, Failure> {
+    let sharing = if map.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+    let place = |prot: i32, flags: i32, (fd, offset): (i32, u64)| {
+        let flags = flags | sharing | libc::MAP_FIXED;
+        sys::map(map.start, map.end - map.start, prot, flags, fd, offset).map(|_| prot)
+    };
+    match file {
+        // Writable at first, and counted, as most is: so the kernel makes it one with what it is a piece of. What was promised
+        // beyond what there is was not counted.
+        None => {
+            let (writable, memory, nothing) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_ANONYMOUS, (-1, 0));
+            let placed = place(writable, memory, nothing);
+            placed
+                .or_else(|_| place(map.prot, memory | libc::MAP_NORESERVE, nothing))
+                .what("memory that was given back")
+        }
+        Some(file) => {
+            let placed = place(map.prot, 0, (file, map.offset));
+            sys::close(file);
+            placed.what(UNMAPPED_FILE)
+        }
+    }
 }
 
 /// What the kernel adds to the name of a file that is gone.
 const DELETED: &[u8] = b" (deleted)";
 
 /// Hands on the name of a mapped file as a path, without what says that it is gone: what was undone is there again.
-fn by_name(name: &[u8], by: impl FnOnce(&[u8]) -> sys::Result<()>) -> sys::Result<()> {
+fn by_name(name: &[u8], by: impl FnOnce(&[u8]) -> sys::Result<i32>) -> sys::Result<i32> {
     let name = name.strip_suffix(DELETED).unwrap_or(name);
     let mut path = [0u8; 4097];
     if name.len() >= path.len() || !name.starts_with(b"/") {
@@ -218,25 +285,34 @@ impl Part {
     }
 }
 
-struct Work<'s> {
-    sources: Sources,
-    /// What is mapped here.
-    maps: &'s [Mapping],
+/// Room to work in.
+struct Room<'s> {
     /// The descriptors of the pages in the window, here and in the checkpoint.
     pages_a: &'s mut [u64; PAGES_STEP],
     pages_b: &'s mut [u64; PAGES_STEP],
-    /// Numbers of pages.
-    window: Range<usize>,
-    /// What is looked at may have been moved there.
-    movable: bool,
     pieces: &'s mut [Piece; PIECES_STEP],
-    pieces_count: usize,
     zeros: &'s mut [Region; ZEROS_STEP],
     /// What the checkpoint has, to compare with.
     beside: &'s mut [u8; BESIDE_BYTES],
 }
 
-impl Work<'_> {
+struct Work<'w, 's> {
+    sources: Sources,
+    /// What is mapped here.
+    maps: &'w [Mapping],
+    room: &'w mut Room<'s>,
+    /// Numbers of pages.
+    window: Range<usize>,
+    /// What is looked at may have been moved there.
+    movable: bool,
+    pieces_count: usize,
+}
+
+impl<'w, 's> Work<'w, 's> {
+    fn new(sources: Sources, maps: &'w [Mapping], room: &'w mut Room<'s>) -> Self {
+        Work { sources, maps, room, window: 0..0, movable: false, pieces_count: 0 }
+    }
+
     /// Puts one part back that is mapped by both, here with `prot`.
     fn part(&mut self, start: usize, end: usize, prot: i32, there: &Mapping) -> Result<(), Failure> {
         let mut part = Part { start, end, now: prot, then: there.prot };
@@ -259,7 +335,7 @@ impl Work<'_> {
                     Page::Drop => {
                         sys::advise(piece.start, piece.bytes, libc::MADV_DONTNEED).what("memory that was not there")?;
                     }
-                    Page::Compare if part.now & libc::PROT_READ != 0 => self.compare(piece, &mut part)?,
+                    Page::Compare if part.now & part.then & libc::PROT_READ != 0 => self.compare(piece, &mut part)?,
                     Page::Copy | Page::Compare => self.take(piece, &mut part)?,
                 }
             }
@@ -285,7 +361,8 @@ impl Work<'_> {
         let what = "its memory: the checkpoint can't be read";
         while piece.bytes > 0 {
             let bytes = piece.bytes.min(BESIDE_BYTES);
-            let read = sys::read_other(self.sources.checkpoint, piece.start, &mut self.beside[..bytes]).what(what)?;
+            let read =
+                sys::read_other(self.sources.checkpoint, piece.start, &mut self.room.beside[..bytes]).what(what)?;
             let known = read / PAGE * PAGE;
             if known == 0 {
                 return Err(Errno(libc::EFAULT)).what(what);
@@ -293,7 +370,7 @@ impl Work<'_> {
             for from in (0..known).step_by(PAGE) {
                 let page = Piece { start: piece.start + from, bytes: PAGE };
                 // SAFETY: it is mapped, readable, and nothing but this code runs.
-                if !unsafe { sys::holds(page.start, &self.beside[from..from + PAGE]) } {
+                if !unsafe { sys::holds(page.start, &self.room.beside[from..from + PAGE]) } {
                     self.take(page, part)?;
                 }
             }
@@ -316,7 +393,9 @@ impl Work<'_> {
         let count = PAGES_STEP.min(end / PAGE - page);
         self.window = page..page + count;
         let what = "its memory: page descriptors can't be read";
-        for (fd, into) in [(self.sources.own_pages, &mut *self.pages_a), (self.sources.its_pages, &mut *self.pages_b)] {
+        for (fd, into) in
+            [(self.sources.own_pages, &mut *self.room.pages_a), (self.sources.its_pages, &mut *self.room.pages_b)]
+        {
             let mut filled = 0;
             while filled < count {
                 match sys::page_descriptors(fd, page + filled, &mut into[filled..count]).what(what)? {
@@ -326,7 +405,7 @@ impl Work<'_> {
             }
         }
         let seen = |page: &u64| page & PRESENT != 0 && page & FRAME != 0;
-        match self.pages_a[..count].iter().any(seen) {
+        match self.room.pages_a[..count].iter().any(seen) {
             true => Ok(()),
             false => self.forget_zeros().what(what),
         }
@@ -334,7 +413,8 @@ impl Work<'_> {
 
     /// In the window, pages of zeros that nobody has written to count as not there.
     fn forget_zeros(&mut self) -> sys::Result<()> {
-        let Work { sources, pages_a, pages_b, window, zeros, .. } = self;
+        let Work { sources, room, window, .. } = self;
+        let Room { pages_a, pages_b, zeros, .. } = &mut **room;
         match forget_zeros(sources.own_pages, window, pages_a.as_mut_slice(), zeros.as_mut_slice()) {
             // The checkpoint's matter only where this process has some: otherwise a copy of zeros is as good.
             Ok(true) => forget_zeros(sources.its_pages, window, pages_b.as_mut_slice(), zeros.as_mut_slice()).map(drop),
@@ -350,7 +430,7 @@ impl Work<'_> {
 
     fn judge(&self, page: usize) -> Page {
         let at = page - self.window.start;
-        let (here, there) = (self.pages_a[at], self.pages_b[at]);
+        let (here, there) = (self.room.pages_a[at], self.room.pages_b[at]);
         let has = |page: u64| page & SWAPPED != 0 || (page & PRESENT != 0 && page & OF_A_FILE == 0);
         match (has(here), has(there)) {
             (false, false) => Page::Same,
@@ -374,7 +454,7 @@ impl Work<'_> {
         if self.pieces_count == PIECES_STEP {
             self.copy()?;
         }
-        self.pieces[self.pieces_count] = piece;
+        self.room.pieces[self.pieces_count] = piece;
         self.pieces_count += 1;
         Ok(())
     }
@@ -383,7 +463,7 @@ impl Work<'_> {
     fn copy(&mut self) -> Result<(), Failure> {
         let mut from = 0;
         while from < self.pieces_count {
-            let pieces = &mut self.pieces[from..self.pieces_count];
+            let pieces = &mut self.room.pieces[from..self.pieces_count];
             // SAFETY: nothing but this code runs, on a stack and with data that are not among the pieces.
             let copied = unsafe { sys::copy_from(self.sources.checkpoint, pieces) };
             let mut copied = match copied.what("its memory: the checkpoint can't be read")? {

@@ -9,13 +9,16 @@ mod children;
 mod descriptors;
 mod kernel;
 mod memory;
-mod signals;
 mod standing;
 
 use crate::arena::{Arena, Jump};
 use crate::files;
-use crate::limits::{BESIDE_BYTES, MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, TEXT_BYTES_MAX, WORDS_BYTES_MAX, ZEROS_STEP};
+use crate::limits::{
+    BESIDE_BYTES, MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, SIGNALS_QUEUED_MAX, TEXT_BYTES_MAX, WORDS_BYTES_MAX,
+    ZEROS_STEP,
+};
 use crate::maps::Mapping;
+use crate::pending::Signal;
 use crate::sys::{self, Errno, Piece, Region};
 use crate::text::Text;
 
@@ -32,6 +35,7 @@ pub(crate) struct Scratch {
     zeros: [Region; ZEROS_STEP],
     beside: [u8; BESIDE_BYTES],
     pub(crate) numbers: [i32; 65_536],
+    pub(crate) signals: [Signal; SIGNALS_QUEUED_MAX],
 }
 
 /// What could not be put back.

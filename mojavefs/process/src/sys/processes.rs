@@ -47,6 +47,14 @@ pub(crate) fn has_children() -> bool {
     plain(libc::SYS_waitid, &[libc::P_ALL as usize, 0, 0, options as usize, 0]) != Err(Errno(libc::ECHILD))
 }
 
+/// Whether a child of the program's has ended and was not waited for.
+pub(crate) fn is_ended_child_left() -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // The signal, an errno, the code, a gap, and the pid; nothing is filled in if there is none.
+    let args = [libc::P_ALL as usize, 0, 0, options as usize, 0];
+    filled(libc::SYS_waitid, &args, 2, [0i32; 32]).is_ok_and(|info| info[4] != 0)
+}
+
 pub(crate) fn exit(code: i32) -> ! {
     loop {
         let _ = plain(libc::SYS_exit_group, &[code as usize]);

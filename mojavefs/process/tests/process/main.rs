@@ -10,3 +10,5 @@ mod leaks;
 mod memory;
 mod random;
 mod refusals;
+mod signals;
+mod whole;
