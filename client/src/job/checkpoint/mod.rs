@@ -10,8 +10,8 @@ mod kernel;
 mod locks;
 mod mapped;
 mod obstacles;
-mod sizes;
 mod signals;
+mod sizes;
 mod tracee;
 
 use super::supervise;
