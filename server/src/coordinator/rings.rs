@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn the_diffs_of_all_that_a_commit_decides_add_up_to_what_it_changes() {
         let given = std::env::var("MOJAVEFS_SEED").ok().and_then(|seed| seed.parse().ok());
-        let rings: usize = given.map_or(1..=60, |seed: u64| seed..=seed).map(run).sum();
-        assert!(given.is_some() || rings > 20, "only {rings} jobs were in rings");
+        let rings: usize = given.map_or(1..=24, |seed: u64| seed..=seed).map(run).sum();
+        assert!(given.is_some() || rings > 8, "only {rings} jobs were in rings");
     }
 }
