@@ -6,7 +6,7 @@
 CARGO := cargo
 RELEASE := --release
 
-.PHONY: all build demo test soak lint bench install setup
+.PHONY: all build demo test planted soak lint bench install setup
 
 all: build
 
@@ -23,7 +23,12 @@ demo: build
 test: build
 	$(CARGO) nextest run $(RELEASE) --workspace
 
-# The long forms of the crash, random and POSIX tests: hours.
+# Programs with faults in them, beside the others and never installed; each fault must be found by a net.
+planted: build
+	$(CARGO) build $(RELEASE) -p mojavefs-programs --features planted --bin mojavefs-planted --bin specrun-planted
+	$(CARGO) nextest run $(RELEASE) -p mojavefs-nets --run-ignored only -E 'test(/^planted::/)'
+
+# The long forms of the nets, and of the crash, random and POSIX tests: hours.
 soak: build
 	MOJAVEFS_SOAK=1 $(CARGO) nextest run $(RELEASE) --workspace --profile soak
 

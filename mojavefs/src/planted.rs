@@ -1,23 +1,41 @@
 //! Faults that can be planted, to see that the tests find them. Only in programs that are built with the feature `planted`,
 //! which nobody ships: `mojavefs-planted` and `specrun-planted`. Everywhere else [`is_planted`] is always false.
 
-/// A mistake that the code could have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Planted {
-    /// Undecided work of others is shown to a job without its becoming part of it.
-    DeliverWithoutJoining,
+macro_rules! faults {
+    ($($(#[$of:meta])* $variant:ident $name:literal),* $(,)?) => {
+        /// A mistake that the code could have.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Planted { $($(#[$of])* $variant),* }
+
+        impl Planted {
+            /// Every one.
+            pub const ALL: &[Planted] = &[$(Planted::$variant),*];
+
+            /// What it is called in [`VARIABLE`].
+            pub const fn name(self) -> &'static str {
+                match self { $(Planted::$variant => $name),* }
+            }
+        }
+    };
 }
 
-impl Planted {
-    /// Every one.
-    pub const ALL: [Planted; 1] = [Planted::DeliverWithoutJoining];
-
-    /// What it is called in [`VARIABLE`].
-    pub const fn name(self) -> &'static str {
-        match self {
-            Planted::DeliverWithoutJoining => "deliver-without-joining",
-        }
-    }
+faults! {
+    /// Undecided work of others is shown to a job without its becoming part of it.
+    DeliverWithoutJoining "deliver-without-joining",
+    /// A kernel keeps the pages of a file that others have changed.
+    StalePage "stale-page",
+    /// A kernel keeps a file's attributes that others have changed.
+    SizeKept "size-kept",
+    /// A kernel keeps names that others have changed.
+    NameKept "name-kept",
+    /// An open directory that is read from its beginning again is not read anew.
+    ListingKept "listing-kept",
+    /// The attributes of what was undone stay in the store.
+    VersionKept "version-kept",
+    /// A file that is cut loses all of its last block.
+    WriteLostAtTruncate "write-lost-at-truncate",
+    /// `SEEK_DATA` finds nothing in a small file.
+    HoleOverData "hole-over-data",
 }
 
 /// The variable of the environment that names the fault.

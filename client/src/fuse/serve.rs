@@ -5,6 +5,7 @@ use super::slow::Slow;
 use crate::limits::{FUSE_THREADS, HELD_UP_TIME, WAITING_FUSE_THREADS};
 use crate::view::{Patient, View};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
+use mojavefs::planted::{Planted, is_planted};
 use mojavefs::wire::Invalidation;
 use nix::libc;
 use nix::sys::utsname::uname;
@@ -95,6 +96,10 @@ impl Kernel {
             what.retain(|what| !matches!(what, Invalidation::Entry { .. }));
             all_names |= what.len() < others;
         }
+        if is_planted(Planted::NameKept) {
+            what.retain(|what| !matches!(what, Invalidation::Entry { .. }));
+            all_names = false;
+        }
         match self.view.patient() {
             Some(patient) => self.invalidate_aside(what, patient),
             None => what.iter().for_each(|what| self.invalidate_one(what)),
@@ -134,8 +139,10 @@ impl Kernel {
     }
 
     fn invalidate_one(&self, what: &Invalidation) {
+        let from = if is_planted(Planted::StalePage) { -1 } else { 0 };
         let result = match what {
-            Invalidation::Inode(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), 0, 0),
+            Invalidation::Inode(_) | Invalidation::Attributes(_) if is_planted(Planted::SizeKept) => Ok(()),
+            Invalidation::Inode(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), from, 0),
             Invalidation::Attributes(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), -1, 0),
             Invalidation::Entry { parent, name } if self.view.knows(*parent) => {
                 self.notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))

@@ -8,6 +8,7 @@ use super::versions::{self, Version};
 use super::{Sight, Store, StoreError, meta};
 use crate::limits::RECLAIM_STEP;
 use mojavefs::id::{ContentId, Ino, IntervalId, LayerId, Seq};
+use mojavefs::planted::{Planted, is_planted};
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +42,9 @@ impl Store {
         let mut writes = db.writes();
         for key in &keys {
             let prefix = key.prefix();
-            writes.delete(Family::Data, &keys::version(&prefix, Order::undecided(interval)));
+            if !(is_planted(Planted::VersionKept) && matches!(key, Key::Inode(_))) {
+                writes.delete(Family::Data, &keys::version(&prefix, Order::undecided(interval)));
+            }
             writes.delete(Family::Changes, &meta::change(interval, &prefix));
         }
         if keys.is_empty() {

@@ -3,7 +3,7 @@
 use crate::net::Failure;
 use crate::op::{Op, Step};
 use crate::perform::SLOTS;
-use crate::scene::{End, Line, Meanwhile, Reads, Scene};
+use crate::scene::{End, Line, Meanwhile, Reads, Scene, pressure};
 use crate::tree::{Times, walk};
 use crate::worker::Worker;
 use mojavefs_harness::{Mount, run, text};
@@ -54,7 +54,7 @@ pub fn run_on(mount: &Mount, program: &[Line]) -> Result<(), Failure> {
 }
 
 /// What differs between two answers that are lists.
-fn difference(found: &str, wanted: &str) -> String {
+pub(crate) fn difference(found: &str, wanted: &str) -> String {
     let (found, wanted): (Vec<_>, Vec<_>) = (found.split("; ").collect(), wanted.split("; ").collect());
     let only = |these: &[&str], those: &[&str]| {
         these
@@ -124,7 +124,7 @@ impl Beside<'_> {
                 self.remount()
             }
             Scene::Outside {} => self.outside(),
-            Scene::Pressure {} => self.pressure(),
+            Scene::Pressure {} => pressure(self.mount),
         }
     }
 
@@ -256,16 +256,5 @@ impl Beside<'_> {
         self.mount.umount();
         self.mount.mount();
         self.trunk.0 = Worker::start(&self.mount.path());
-    }
-
-    fn pressure(&self) -> Result<(), Failure> {
-        if nix::unistd::geteuid().is_root() {
-            fs::write("/proc/sys/vm/drop_caches", "3").expect("drop caches");
-        }
-        let output = self.mount.mojavefs(&["gc"]);
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(Failure::new("gc", text(&output.stderr))),
-        }
     }
 }

@@ -20,6 +20,30 @@ const XATTRS: &[&str] = &["user.k", "user.other", "trusted.k"];
 pub struct Guess {
     files: Vec<String>,
     dirs: Vec<String>,
+    /// Descriptors that are probably open, and mappings that are probably there.
+    open: Vec<u8>,
+    mapped: Vec<u8>,
+}
+
+impl Guess {
+    /// A file that is there.
+    pub fn is_there(&mut self, path: impl Into<String>) {
+        let path = path.into();
+        if !self.files.contains(&path) {
+            self.files.push(path);
+        }
+    }
+
+    /// Another process goes on, which has nothing open.
+    pub fn another_process(&mut self) {
+        self.open.clear();
+        self.mapped.clear();
+    }
+
+    /// The process that guessed this goes on, and finds what others have left.
+    pub fn back_to(self, left: Guess) -> Guess {
+        Guess { open: self.open, mapped: self.mapped, ..left }
+    }
 }
 
 /// Makes steps.
@@ -29,6 +53,9 @@ pub struct Generator {
     pub random: Random,
     /// What is probably there; for undone work, put back what was.
     pub guess: Guess,
+    /// The directories in which names are made, at first the one of the start.
+    pub roots: Vec<String>,
+    leaves: &'static [&'static str],
     fill: u32,
 }
 
@@ -111,20 +138,66 @@ pub const BYTES: &[(usize, Make)] = &[
     (2, link),
 ];
 
+/// Those that only look, by paths.
+pub const LOOKS: &[(usize, Make)] =
+    &[(4, cat), (3, cat_mapped), (4, stat), (2, list), (1, xattr_of), (1, readlink), (3, open_to_read)];
+
 impl Generator {
     /// The one of a seed.
     pub fn new(seed: u64) -> Self {
-        Generator { random: Random(seed), guess: Guess::default(), fill: 0 }
+        Generator { random: Random(seed), guess: Guess::default(), roots: vec![String::new()], leaves: LEAVES, fill: 0 }
+    }
+
+    /// One that uses few files, so that they are used in many ways at once.
+    pub fn of_few_files(seed: u64) -> Self {
+        Generator { leaves: &LEAVES[..2], ..Self::new(seed) }
     }
 
     /// A step whose op is one of these, each as often as its weight says.
     pub fn step(&mut self, makes: &[(usize, Make)]) -> Step {
-        let op = self.random.weighted(makes)(self);
-        Step { by_child: self.random.one_in(20), op }
+        let by_child = self.random.one_in(20);
+        let op = match self.guess.open.is_empty() && self.random.one_in(2) {
+            true => open(self),
+            false => self.random.weighted(makes)(self),
+        };
+        match op {
+            Op::Open { slot, .. } | Op::OpenAt { slot, .. } | Op::Dup { to: slot, .. } if !by_child => {
+                self.guess.open.push(slot);
+            }
+            Op::Close { slot } => self.guess.open.retain(|open| *open != slot),
+            Op::Map { map, .. } if !by_child => self.guess.mapped.push(map),
+            Op::Unmap { map } => self.guess.mapped.retain(|mapped| *mapped != map),
+            _ => {}
+        }
+        Step { by_child, op }
+    }
+
+    /// A step that looks at one of these files in a directory, or at something that may be there.
+    pub fn look(&mut self, dir: &str, files: &[&str]) -> Step {
+        let roots = std::mem::replace(&mut self.roots, vec![dir.to_owned()]);
+        let there = files.iter().map(|file| format!("{dir}/{file}")).collect();
+        let (files, dirs) = (std::mem::replace(&mut self.guess.files, there), std::mem::take(&mut self.guess.dirs));
+        let step = self.step(LOOKS);
+        (self.roots, self.guess.files, self.guess.dirs) = (roots, files, dirs);
+        step
+    }
+
+    fn any_slot(&mut self) -> u8 {
+        self.random.below(SLOTS.into()) as u8
     }
 
     fn slot(&mut self) -> u8 {
-        self.random.below(SLOTS.into()) as u8
+        match self.guess.open.is_empty() || self.random.one_in(10) {
+            true => self.any_slot(),
+            false => self.random.of(&self.guess.open),
+        }
+    }
+
+    fn mapping(&mut self) -> u8 {
+        match self.guess.mapped.is_empty() || self.random.one_in(10) {
+            true => self.any_slot(),
+            false => self.random.of(&self.guess.mapped),
+        }
     }
 
     /// Bytes that no other step writes, or zeros.
@@ -148,18 +221,35 @@ impl Generator {
         self.size() as u32
     }
 
+    /// A path below one of the roots.
+    fn below(&mut self, path: &str) -> String {
+        let root = self.random.of(&self.roots);
+        if root.is_empty() { path.to_owned() } else { format!("{root}/{path}") }
+    }
+
+    fn new_dir(&mut self) -> String {
+        let dir = self.random.of(DIRS);
+        self.below(dir)
+    }
+
     fn new_path(&mut self) -> String {
-        let leaf = self.random.of(LEAVES);
-        match self.random.below(5) {
-            0..2 => leaf.to_owned(),
-            2 if !self.guess.dirs.is_empty() => format!("{}/{leaf}", self.random.of(&self.guess.dirs)),
-            _ => format!("{}/{leaf}", self.random.of(DIRS)),
+        let leaf = self.random.of(self.leaves);
+        match self.random.below(8) {
+            // Probably in no directory.
+            0 => format!("{}/{leaf}", self.new_dir()),
+            1..4 if !self.guess.dirs.is_empty() => format!("{}/{leaf}", self.random.of(&self.guess.dirs)),
+            _ => self.below(leaf),
         }
+    }
+
+    fn may_be_in(&self, path: &str) -> bool {
+        let parent = path.trim_start_matches('/').rsplit_once('/').map_or("", |(parent, _)| parent);
+        self.roots.iter().chain(&self.guess.dirs).any(|dir| dir == parent)
     }
 
     /// One that is probably there, or any.
     fn path_of(&mut self, there: &[String]) -> String {
-        if there.is_empty() || self.random.one_in(5) { self.new_path() } else { self.random.of(there) }
+        if there.is_empty() || self.random.one_in(8) { self.new_path() } else { self.random.of(there) }
     }
 
     fn file(&mut self) -> String {
@@ -177,17 +267,23 @@ impl Generator {
         self.path_of(&dirs)
     }
 
+    /// One below the root, which is a mountpoint.
+    fn dir_below(&mut self) -> String {
+        Some(self.dir()).filter(|dir| dir != "/").unwrap_or_else(|| self.new_dir())
+    }
+
     fn any(&mut self) -> String {
         if self.random.one_in(3) { self.dir() } else { self.file() }
     }
 
     fn made(&mut self, path: &str) {
-        if !self.guess.files.iter().any(|file| file == path) {
-            self.guess.files.push(path.to_owned());
+        if self.may_be_in(path) {
+            self.guess.is_there(path.trim_start_matches('/'));
         }
     }
 
     fn gone(&mut self, path: &str) {
+        let path = path.trim_start_matches('/');
         self.guess.files.retain(|file| file != path);
     }
 
@@ -209,41 +305,45 @@ fn add(g: &mut Generator) -> Op {
 }
 
 fn open_flags(g: &mut Generator) -> Flags {
-    let access = g.random.weighted(&[(4, libc::O_RDWR), (2, libc::O_RDONLY), (1, libc::O_WRONLY)]);
+    let access = g.random.weighted(&[(5, libc::O_RDWR), (2, libc::O_RDONLY), (1, libc::O_WRONLY)]);
     let more = [
-        (0, 8),
-        (libc::O_CREAT, 5),
-        (libc::O_CREAT | libc::O_EXCL, 2),
-        (libc::O_TRUNC, 1),
-        (libc::O_CREAT | libc::O_TRUNC, 1),
-        (libc::O_APPEND, 2),
-        (libc::O_DIRECT, 2),
-        (libc::O_NOFOLLOW, 1),
-        (libc::O_DSYNC, 1),
+        (8, 0),
+        (5, libc::O_CREAT),
+        (1, libc::O_CREAT | libc::O_EXCL),
+        (1, libc::O_TRUNC),
+        (1, libc::O_CREAT | libc::O_TRUNC),
+        (2, libc::O_APPEND),
+        (2, libc::O_DIRECT),
+        (1, libc::O_NOFOLLOW),
+        (1, libc::O_DSYNC),
     ];
-    let more = more.map(|(bits, weight)| (weight, bits));
     Flags(access | g.random.weighted(&more))
 }
 
 fn open(g: &mut Generator) -> Op {
-    let slot = g.slot();
-    if g.random.one_in(6) {
+    let slot = g.any_slot();
+    if g.random.one_in(10) {
         return Op::Open { slot, path: g.dir(), flags: Flags(libc::O_DIRECTORY), mode: Mode(0) };
     }
-    let flags = open_flags(g);
-    let path = g.file();
+    let (flags, path) = (open_flags(g), g.file());
+    let is_there = g.guess.files.iter().any(|file| file == path.trim_start_matches('/'));
+    let flags = if is_there || g.random.one_in(8) { flags } else { Flags(flags.0 | libc::O_CREAT) };
     if flags.0 & libc::O_CREAT != 0 {
         g.made(&path);
     }
     Op::Open { slot, path, flags, mode: g.mode() }
 }
 
+fn open_to_read(g: &mut Generator) -> Op {
+    Op::Open { slot: g.any_slot(), path: g.file(), flags: Flags(libc::O_RDONLY), mode: Mode(0) }
+}
+
 fn open_at(g: &mut Generator) -> Op {
-    let path = g.random.of(LEAVES).to_owned();
+    let path = g.random.of(g.leaves).to_owned();
     if g.random.one_in(3) {
         return Op::StatAt { dir: g.slot(), path };
     }
-    Op::OpenAt { slot: g.slot(), dir: g.slot(), path, flags: open_flags(g), mode: g.mode() }
+    Op::OpenAt { slot: g.any_slot(), dir: g.slot(), path, flags: open_flags(g), mode: g.mode() }
 }
 
 fn close(g: &mut Generator) -> Op {
@@ -251,7 +351,7 @@ fn close(g: &mut Generator) -> Op {
 }
 
 fn dup(g: &mut Generator) -> Op {
-    Op::Dup { slot: g.slot(), to: g.slot() }
+    Op::Dup { slot: g.slot(), to: g.any_slot() }
 }
 
 fn write(g: &mut Generator) -> Op {
@@ -316,23 +416,23 @@ fn sync(g: &mut Generator) -> Op {
 fn map(g: &mut Generator) -> Op {
     let sharing = if g.random.one_in(4) { Sharing::Private } else { Sharing::Shared };
     let length = g.random.of(&[4096, 16384, 65536, 140_000, 300_000]);
-    Op::Map { map: g.slot(), slot: g.slot(), offset: g.random.of(&[0, 0, 4096, 65536]), length, sharing }
+    Op::Map { map: g.any_slot(), slot: g.slot(), offset: g.random.of(&[0, 0, 4096, 65536]), length, sharing }
 }
 
 fn load(g: &mut Generator) -> Op {
-    Op::Load { map: g.slot(), offset: g.length(), length: g.length() }
+    Op::Load { map: g.mapping(), offset: g.length(), length: g.length() }
 }
 
 fn store(g: &mut Generator) -> Op {
-    Op::Store { map: g.slot(), offset: g.length(), fill: g.fill(), length: g.length() }
+    Op::Store { map: g.mapping(), offset: g.length(), fill: g.fill(), length: g.length() }
 }
 
 fn msync(g: &mut Generator) -> Op {
-    Op::Msync { map: g.slot() }
+    Op::Msync { map: g.mapping() }
 }
 
 fn unmap(g: &mut Generator) -> Op {
-    Op::Unmap { map: g.slot() }
+    Op::Unmap { map: g.mapping() }
 }
 
 fn cat(g: &mut Generator) -> Op {
@@ -389,7 +489,7 @@ fn link(g: &mut Generator) -> Op {
 fn symlink(g: &mut Generator) -> Op {
     let path = g.new_path();
     g.made(&path);
-    let target = if g.random.one_in(2) { g.any() } else { g.random.of(LEAVES).to_owned() };
+    let target = if g.random.one_in(2) { g.any() } else { g.random.of(g.leaves).to_owned() };
     // An absolute target would lead out of the tree.
     let target = format!("./{}", target.trim_start_matches('/'));
     Op::Symlink { target, path }
@@ -402,9 +502,8 @@ fn unlink(g: &mut Generator) -> Op {
 }
 
 fn rmdir(g: &mut Generator) -> Op {
-    let path = g.dir();
-    // The root of what is compared stays.
-    if g.random.one_in(3) && ![".", "/"].contains(&path.as_str()) {
+    let path = g.dir_below();
+    if g.random.one_in(3) && path != "." {
         let below = format!("{path}/");
         g.guess.files.retain(|file| !file.starts_with(&below));
         g.guess.dirs.retain(|dir| *dir != path && !dir.starts_with(&below));
@@ -414,8 +513,8 @@ fn rmdir(g: &mut Generator) -> Op {
 }
 
 fn mkdir(g: &mut Generator) -> Op {
-    let path = if g.random.one_in(4) { g.new_path() } else { g.random.of(DIRS).to_owned() };
-    if !g.guess.dirs.contains(&path) {
+    let path = if g.random.one_in(4) { g.new_path() } else { g.new_dir() };
+    if !g.guess.dirs.contains(&path) && g.may_be_in(&path) {
         g.guess.dirs.push(path.clone());
     }
     Op::Mkdir { path, mode: g.random.of(&[Mode(0o755), Mode(0o755), Mode(0o700), Mode(0o2775)]) }
@@ -428,7 +527,7 @@ fn mkfifo(g: &mut Generator) -> Op {
 fn rename(g: &mut Generator) -> Op {
     let how = g.random.weighted(&[(6, How::Plain), (1, How::NoReplace), (2, How::Exchange)]);
     if g.random.one_in(4) {
-        let (path, to) = (g.dir(), g.random.of(DIRS).to_owned());
+        let (path, to) = (g.dir_below(), g.new_dir());
         return Op::Rename { path, to, how };
     }
     let (path, to) = (g.file(), if g.random.one_in(2) { g.new_path() } else { g.file() });

@@ -9,6 +9,7 @@
 //! | comparing | answers are words without inode numbers, bytes told as `LENGTH:HASH`; [`tree::walk`]; [`known`] lists what is left out |
 //! | running | [`net::Net`]: seeds, repeating, making smaller, telling; its lines are any type that is written as a line and read back |
 //! | scenes | [`scene::program`] and [`beside::run_on`]: steps on trunk, in jobs, in jobs within jobs, done natively as well |
+//! | falling | [`falls`]: a job that goes back to reads of what others have undone, and adopts their files |
 //! | the end | [`empty::left_nothing`] |
 //!
 //! A failure prints its seed, and the smallest program that was found to fail in the same way ([`net::Failure::kind`]). Repeat with
@@ -17,6 +18,7 @@
 
 pub mod beside;
 pub mod empty;
+pub mod falls;
 pub mod generate;
 pub mod known;
 pub mod net;

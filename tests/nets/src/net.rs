@@ -5,7 +5,7 @@ use std::any::Any;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Repeats one seed.
 pub const SEED: &str = "MOJAVEFS_SEED";
@@ -13,6 +13,9 @@ pub const SEED: &str = "MOJAVEFS_SEED";
 pub const SEEDS: &str = "MOJAVEFS_SEEDS";
 /// Runs the program in this file.
 pub const PROGRAM: &str = "MOJAVEFS_PROGRAM";
+
+/// How long the long form of each net takes.
+pub const SOAK_TIME: Duration = Duration::from_secs(3600);
 
 /// Why a program failed.
 #[derive(Clone, Debug)]
@@ -38,8 +41,8 @@ pub struct Net<L> {
     pub program: fn(u64) -> Vec<L>,
     /// Runs one, on a mount of its own.
     pub run: fn(&[L]) -> Result<(), Failure>,
-    /// How many seeds `make test` runs, and `make soak`.
-    pub seeds: (u64, u64),
+    /// How many seeds `make test` runs; `make soak` runs on for [`SOAK_TIME`].
+    pub seeds: u64,
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -56,10 +59,10 @@ impl<L: Clone + Display + FromStr<Err = String>> Net<L> {
             let program: Vec<L> = lines.map(|line| line.parse().unwrap_or_else(|e| panic!("{e}"))).collect();
             return self.attempt(&program).unwrap_or_else(|failure| panic!("{}", failure.what));
         }
-        let soak = std::env::var_os("MOJAVEFS_SOAK").is_some();
-        let last = number(SEEDS).unwrap_or(if soak { self.seeds.1 } else { self.seeds.0 });
+        let end = std::env::var_os("MOJAVEFS_SOAK").map(|_| Instant::now() + SOAK_TIME);
+        let last = number(SEEDS).unwrap_or(if end.is_some() { u64::MAX } else { self.seeds });
         let seeds = number(SEED).map_or(1..=last, |seed| seed..=seed);
-        for seed in seeds {
+        for seed in seeds.take_while(|_| end.is_none_or(|end| Instant::now() < end)) {
             println!("{SEED}={seed}");
             let program = (self.program)(seed);
             if let Err(failure) = self.attempt(&program) {

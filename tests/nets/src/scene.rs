@@ -1,8 +1,10 @@
 //! Programs whose steps are done natively and on a mount, in scenes: on trunk, in jobs, in jobs within jobs.
 
-use crate::generate::{Generator, Make};
+use crate::generate::{Generator, Guess, Make};
+use crate::net::Failure;
 use crate::op::{Op, Step};
 use crate::words::{lines, words};
+use mojavefs_harness::{Mount, text};
 use std::fmt;
 use std::str::FromStr;
 
@@ -130,43 +132,74 @@ const DEPTH_MAX: usize = 3;
 const SCENES: usize = 8;
 const STEPS_MAX: usize = 16;
 
+/// Makes a program.
+struct Writer {
+    generator: Generator,
+    /// What was guessed before each open job, and how it ends.
+    open: Vec<(End, Guess)>,
+    lines: Vec<Line>,
+}
+
+impl Writer {
+    fn leave_to(&mut self, depth: usize) {
+        while self.open.len() > depth {
+            let Some((end, before)) = self.open.pop() else { return };
+            let after = std::mem::take(&mut self.generator.guess);
+            self.generator.guess = if end == End::Fail { before } else { before.back_to(after) };
+        }
+    }
+
+    fn scene(&mut self) {
+        let scene = scene(&mut self.generator, self.open.len());
+        match scene {
+            Scene::Leave {} => self.leave_to(self.open.len().saturating_sub(1)),
+            Scene::Inner { .. } => {}
+            _ => self.leave_to(0),
+        }
+        match scene {
+            Scene::Job { end, .. } | Scene::Hold { end, .. } | Scene::Inner { end, .. } => {
+                self.open.push((end, self.generator.guess.clone()));
+                self.generator.guess.another_process();
+            }
+            Scene::Remount {} => self.generator.guess.another_process(),
+            _ => {}
+        }
+        self.lines.push(Line::Scene(scene));
+    }
+}
+
 /// A program of steps made by these, in scenes.
-pub fn program(seed: u64, makes: &[(usize, Make)]) -> Vec<Line> {
-    let mut generator = Generator::new(seed);
-    let mut lines = Vec::new();
+pub fn program(mut generator: Generator, makes: &[(usize, Make)]) -> Vec<Line> {
     // Looking at everything fills the kernel's caches, and hides what goes wrong without.
     let walks = generator.random.of(&[1, 5, 15]);
-    // What was guessed before each open job that will be undone, else nothing.
-    let mut open = Vec::new();
+    let mut writer = Writer { generator, open: Vec::new(), lines: Vec::new() };
     for _ in 0..SCENES {
-        let scene = scene(&mut generator, open.len());
-        let left = match scene {
-            Scene::Leave {} => open.len().saturating_sub(1),
-            Scene::Inner { .. } => open.len(),
-            _ => 0,
-        };
-        while open.len() > left {
-            if let Some(Some(guess)) = open.pop() {
-                generator.guess = guess;
+        writer.scene();
+        for _ in 0..1 + writer.generator.random.below(STEPS_MAX) {
+            writer.lines.push(Line::Step(writer.generator.step(makes)));
+            if writer.generator.random.one_in(walks) {
+                writer.lines.push(Line::Step(Op::Walk { path: "/".to_owned() }.into()));
             }
-        }
-        if let Scene::Job { end, .. } | Scene::Hold { end, .. } | Scene::Inner { end, .. } = &scene {
-            open.push((*end == End::Fail).then(|| generator.guess.clone()));
-        }
-        lines.push(Line::Scene(scene));
-        for _ in 0..1 + generator.random.below(STEPS_MAX) {
-            lines.push(Line::Step(generator.step(makes)));
-            if generator.random.one_in(walks) {
-                lines.push(Line::Step(Op::Walk { path: "/".to_owned() }.into()));
-            }
-            match generator.random.below(30) {
-                0 => lines.push(Line::Scene(Scene::Outside {})),
-                1 => lines.push(Line::Scene(Scene::Pressure {})),
+            match writer.generator.random.below(30) {
+                0 => writer.lines.push(Line::Scene(Scene::Outside {})),
+                1 => writer.lines.push(Line::Scene(Scene::Pressure {})),
                 _ => {}
             }
         }
     }
-    lines
+    writer.lines
+}
+
+/// The kernel drops its caches, if it may be told to, and the store reclaims.
+pub(crate) fn pressure(mount: &Mount) -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() {
+        std::fs::write("/proc/sys/vm/drop_caches", "3").expect("drop caches");
+    }
+    let output = mount.mojavefs(&["gc"]);
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(Failure::new("gc", text(&output.stderr))),
+    }
 }
 
 #[cfg(test)]
@@ -176,7 +209,7 @@ mod tests {
     #[test]
     fn a_program_is_read_back_as_it_was() {
         for seed in 1..200 {
-            for line in program(seed, crate::generate::ALL) {
+            for line in program(Generator::new(seed), crate::generate::ALL) {
                 assert_eq!(line.to_string().parse(), Ok(line));
             }
         }

@@ -1,27 +1,33 @@
 //! The program `nets-worker`, and the end of a test that tells it what to do.
 //!
 //! Told on its standard input, or in a file (`nets-worker --program FILE`), it performs a line, answers a line, and so on. First it
-//! says `ready`. From a file each answer begins with the number of its line: a job that goes back to a read says some again,
-//! and the last one counts. Lines are those of [`crate::op::Step`], and:
+//! says `ready`. An answer to a line that begins with a number begins with it, too, and from a file each does: a job that goes
+//! back to a read says some again, and the last one counts. Lines are those of [`crate::op::Step`], and:
 //!
 //! | line | what it does |
 //! | --- | --- |
 //! | `inner OPTION…` | runs `specrun OPTION… -- nets-worker` on the same input and output; when that has ended: `ended CODE` |
 //! | `exit CODE` | ends, without an answer |
+//! | `die` | ends by `SIGTERM`, without an answer |
 //! | `reach FILE` | makes an empty file of the host: the test sees how far it is |
 //! | `await FILE` | waits until the test has made this file of the host |
 
 use crate::perform::Performer;
 use mojavefs_harness::SPECRUN;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, raise};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const READY: &str = "ready";
-/// Between two looks for a file.
+pub(crate) const READY: &str = "ready";
+/// Between two looks for a file, or whether a process has ended.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long an answer, or an end, may take: what hangs is a failure.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Where the program is: beside the project's own.
 pub fn program() -> PathBuf {
@@ -67,8 +73,11 @@ fn from_input(performer: &mut Performer) -> Result<u8, String> {
         if std::io::stdin().read_line(&mut line).map_err(|e| format!("its input: {e}"))? == 0 {
             return Ok(0);
         }
-        match act(performer, line.trim_end_matches('\n'))? {
-            Said::Answer(answer) => println!("{answer}"),
+        let line = line.trim_end_matches('\n');
+        let numbered = line.split_once(' ').filter(|(number, _)| number.parse::<u64>().is_ok());
+        let (number, line) = numbered.map_or((String::new(), line), |(number, line)| (format!("{number} "), line));
+        match act(performer, line)? {
+            Said::Answer(answer) => println!("{number}{answer}"),
             Said::Exit(code) => return Ok(code),
         }
     }
@@ -89,6 +98,10 @@ fn act(performer: &mut Performer, line: &str) -> Result<Said, String> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     Ok(match word {
         "exit" => Said::Exit(rest.parse().map_err(|e| format!("`{line}`: {e}"))?),
+        "die" => {
+            raise(Signal::SIGTERM).map_err(|e| format!("SIGTERM: {e}"))?;
+            return Err("SIGTERM is ignored".to_owned());
+        }
         "inner" => Said::Answer(inner(rest, performer.root())?),
         "reach" => Said::Answer(fs::write(rest, "").map_or_else(|e| e.to_string(), |()| "reached".to_owned())),
         "await" => {
@@ -161,6 +174,12 @@ impl Worker {
 
     /// The next answer; nothing if it has ended.
     pub fn answer(&mut self) -> Option<String> {
+        if self.from.buffer().is_empty() {
+            let mut waited_for = [PollFd::new(self.from.get_ref().as_fd(), PollFlags::POLLIN)];
+            let limit = PollTimeout::try_from(ANSWER_TIME_MAX).expect("it fits");
+            let ready = poll(&mut waited_for, limit).expect("wait for its answer");
+            assert!(ready > 0, "no answer from process {} in {ANSWER_TIME_MAX:?}", self.child.id());
+        }
         let mut said = String::new();
         self.from.read_line(&mut said).expect("read its answer");
         said.strip_suffix('\n').map(str::to_owned)
@@ -194,11 +213,18 @@ impl Worker {
     /// Waits until it has ended.
     pub fn end(&mut self) -> Ended {
         self.to = None;
+        let deadline = Instant::now() + ANSWER_TIME_MAX;
+        let status = loop {
+            match self.child.try_wait().expect("wait for it") {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "process {} does not end", self.child.id()),
+            }
+            std::thread::sleep(PAUSE);
+        };
         let mut stderr = String::new();
         let mut from = self.child.stderr.take().expect("it is asked once how it ended");
         std::io::Read::read_to_string(&mut from, &mut stderr).expect("what it said");
-        let code = self.child.wait().expect("it ends").code();
-        Ended { code, stderr }
+        Ended { code: status.code(), stderr }
     }
 }
 

@@ -1,4 +1,5 @@
 //! The nets; see the crate's documentation.
 
 mod bytes;
+mod planted;
 mod same;

@@ -6,6 +6,7 @@ use crate::store::keys::Order;
 use crate::store::{Batch, BlockRecord, Inode, Sight, Store, StoreError};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
 use mojavefs::limits::BLOCK_BYTES;
+use mojavefs::planted::{Planted, is_planted};
 use mojavefs::wire::SeekWhence;
 use std::ops::Range;
 
@@ -297,7 +298,8 @@ impl Store {
         } else if size <= INLINE_BYTES_MAX {
             self.shrink_to_inline(sight, batch, inode, content, size)?;
         } else if size < inode.size {
-            self.zero_content(sight, batch, inode, size, inode.size - size)?;
+            let from = if is_planted(Planted::WriteLostAtTruncate) { size - size % BLOCK_BYTES } else { size };
+            self.zero_content(sight, batch, inode, from, inode.size - from)?;
         } else {
             self.clear_behind_end(sight, batch, inode, content, size)?;
         }
@@ -392,6 +394,9 @@ impl Store {
             return Ok((whence == SeekWhence::Hole).then_some(offset));
         };
         if inode.size <= INLINE_BYTES_MAX {
+            if is_planted(Planted::HoleOverData) && whence == SeekWhence::Data {
+                return Ok(None);
+            }
             return Ok(Some(if whence == SeekWhence::Data { offset } else { inode.size }));
         }
         let mut number = BlockNo(offset / BLOCK_BYTES);

@@ -1,0 +1,66 @@
+//! Planted faults: each is found by a net, within a bounded number of seeds. Takes the programs that have them (`make planted`).
+
+use mojavefs::planted::{Planted, VARIABLE};
+use mojavefs_harness::SPECRUN;
+use mojavefs_nets::net::{SEED, SEEDS};
+use std::process::Command;
+
+/// The net that must find a fault, and within how many seeds.
+const fn net(fault: Planted) -> (&'static str, u64) {
+    match fault {
+        Planted::DeliverWithoutJoining => ("bytes::a_job_that_goes_back_sees_what_it_would_have_seen", 10),
+        Planted::StalePage => ("same::work_on_a_mount_is_as_on_the_host", 20),
+        Planted::SizeKept => ("same::work_on_a_mount_is_as_on_the_host", 20),
+        Planted::NameKept => ("same::work_on_a_mount_is_as_on_the_host", 20),
+        Planted::ListingKept => ("same::work_on_a_mount_is_as_on_the_host", 40),
+        Planted::VersionKept => ("same::work_on_a_mount_is_as_on_the_host", 5),
+        Planted::WriteLostAtTruncate => ("bytes::bytes_are_as_on_the_host", 10),
+        Planted::HoleOverData => ("bytes::bytes_are_as_on_the_host", 5),
+    }
+}
+
+/// Runs the net in a process of its own: the programs are chosen once for each.
+fn is_found(fault: Planted) {
+    let (net, seeds) = net(fault);
+    let planted = SPECRUN.path().with_file_name("specrun-planted");
+    assert!(planted.is_file(), "there is no {}: make planted", planted.display());
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its program"));
+    command.args(["--exact", net, "--nocapture"]).env(VARIABLE, fault.name()).env(SEEDS, seeds.to_string());
+    let output = command.env_remove(SEED).output().expect("the net runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let seeds_run = said.lines().filter(|line| line.starts_with(SEED)).count();
+    println!("{}: {net} fails: {} after {seeds_run} seeds", fault.name(), !output.status.success());
+    let found = !output.status.success() && said.lines().any(|line| line.starts_with("seed "));
+    assert!(found, "{net} does not find the fault `{}` in {seeds} seeds:\n{said}", fault.name());
+}
+
+/// A test for each, so that they run side by side and have the time of one each.
+macro_rules! each_is_found {
+    ($($test:ident $fault:ident),* $(,)?) => {
+        $(
+            #[test]
+            #[ignore = "takes the programs with planted faults: make planted"]
+            fn $test() {
+                is_found(Planted::$fault);
+            }
+        )*
+
+        #[test]
+        fn every_planted_fault_has_a_test() {
+            for fault in Planted::ALL {
+                assert!([$(Planted::$fault),*].contains(fault), "{} has none", fault.name());
+            }
+        }
+    };
+}
+
+each_is_found! {
+    delivering_without_joining_is_found DeliverWithoutJoining,
+    a_stale_page_is_found StalePage,
+    a_size_kept_is_found SizeKept,
+    a_name_kept_is_found NameKept,
+    a_listing_kept_is_found ListingKept,
+    a_version_kept_is_found VersionKept,
+    a_write_lost_at_truncate_is_found WriteLostAtTruncate,
+    a_hole_over_data_is_found HoleOverData,
+}
