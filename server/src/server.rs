@@ -93,6 +93,11 @@ impl Server {
         Ok(Server { shared, threads: Mutex::new(threads.into_iter().flatten().collect()) })
     }
 
+    /// What opening the store has to tell users, in words.
+    pub fn notes(&self) -> &[String] {
+        self.shared.store.notes()
+    }
+
     /// A store that was made when it was opened goes again when it closes: nobody has used it.
     pub fn discard_if_new(&self) {
         self.shared.store.discard_if_new();

@@ -27,7 +27,8 @@ fn fault(error: StoreError) -> Fault {
 impl Embedded for BuiltIn {
     fn open(&self, store: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault> {
         let server = Server::open(store, StoreOptions { memory_bytes, owner }).map_err(fault)?;
-        Ok(Backend { connection: server.connect(true), keep: Box::new(Kept(server)) })
+        let notes = server.notes().to_vec();
+        Ok(Backend { connection: server.connect(true), notes, keep: Box::new(Kept(server)) })
     }
 
     fn serve(
@@ -39,8 +40,9 @@ impl Embedded for BuiltIn {
         key: Option<&Key>,
     ) -> Result<Serving, Fault> {
         let server = Server::open(store, StoreOptions { memory_bytes, owner }).map_err(fault)?;
+        let notes = server.notes().to_vec();
         let listening = net::listen(Arc::new(server), listen, key)?;
-        Ok(Serving { addresses: listening.addresses().to_vec(), keep: Box::new(listening) })
+        Ok(Serving { addresses: listening.addresses().to_vec(), notes, keep: Box::new(listening) })
     }
 
     fn fsck(&self, dir: &Path, memory_bytes: usize, progress: &mut dyn FnMut(u64)) -> Result<Checked, Fault> {

@@ -18,6 +18,7 @@ mod mounting;
 mod mounts;
 mod output;
 mod posix;
+mod private;
 mod process;
 mod serving;
 mod spreading;

@@ -1,7 +1,7 @@
 //! `mojavefs keygen`
 
 use super::host_fault;
-use super::place::has_parent;
+use super::place::{has_parent, warn_of_others};
 use crate::speech::out;
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
@@ -26,6 +26,7 @@ pub(super) struct Keygen {
 impl Keygen {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
         has_parent(&self.file)?;
+        warn_of_others("the key file", &self.file);
         let text = Key::generate().map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
         let shown = self.file.display();
         let cannot = |e: std::io::Error| match e.kind() {

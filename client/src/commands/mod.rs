@@ -69,6 +69,8 @@ pub trait Embedded {
 pub struct Serving {
     /// Where.
     pub addresses: Vec<Address>,
+    /// What opening the store has to tell users, in words.
+    pub notes: Vec<String>,
     /// Ends it when dropped.
     pub keep: Box<dyn Any + Send>,
 }

@@ -1,6 +1,6 @@
 //! `mojavefs mount`
 
-use super::{Embedded, host_fault, keygen, place};
+use super::{Embedded, harmless, host_fault, keygen, place};
 use crate::daemon::{self, Backend, Setup};
 use crate::limits::{MEMORY_BYTES, START_TIME_MAX};
 use crate::mount::{self, Health};
@@ -11,12 +11,14 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::net::Address;
 use nix::unistd::{getegid, geteuid};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Instant;
 
 #[derive(Args)]
 pub(super) struct Mount {
@@ -43,6 +45,8 @@ pub(super) struct Mount {
 }
 
 const READY: &str = "ready";
+/// Begins a line that the daemon has to tell before it is ready.
+const NOTE: &str = "note: ";
 
 /// What is to be mounted.
 enum Source {
@@ -88,9 +92,17 @@ impl Mount {
             return Err(Fault::new(FaultKind::Invalid, text));
         }
         let point = self.check_mountpoint(&source)?;
+        self.key.iter().for_each(|key| place::warn_of_others("the key file", key));
         let new = match source {
-            Source::Store(store) => place::look(&store)?.becomes_new(),
-            Source::Server(_) => false,
+            Source::Store(store) => {
+                let found = place::look(&store)?;
+                place::warn_of_others("the store", &store);
+                found.becomes_new()
+            }
+            Source::Server(address) => {
+                address.path().iter().for_each(|socket| place::warn_of_others("the socket", socket));
+                false
+            }
         };
         let mounted = || {
             if new {
@@ -103,7 +115,7 @@ impl Mount {
                 mounted();
                 Ok(())
             };
-            return self.serve(embedded, point, ready);
+            return self.serve(embedded, point, |note| err!("mojavefs: {note}"), ready);
         }
         let code = self.start_daemon(&point)?;
         mounted();
@@ -147,7 +159,7 @@ impl Mount {
     fn start_daemon(&self, point: &Path) -> Result<ExitCode, Fault> {
         let me = std::env::current_exe().map_err(host_fault("find this program"))?;
         let log = daemon::runtime_dir().map_err(host_fault("the directory for logs"))?.join("daemon.log");
-        let log = OpenOptions::new().create(true).append(true).open(&log).map_err(host_fault(log.display()))?;
+        let log = open_log(&log).map_err(host_fault(log.display()))?;
         let source = Source::parse(&self.source)?.into_text();
         let key = self.key.as_ref().map(std::path::absolute).transpose().map_err(host_fault("the key file"))?;
         let mut command = Command::new(me);
@@ -170,11 +182,23 @@ impl Mount {
         };
         let (sender, said) = channel();
         std::thread::spawn(move || {
-            let mut line = String::new();
-            drop(BufReader::new(stdout).read_line(&mut line));
-            drop(sender.send(line));
+            let mut said = BufReader::new(stdout);
+            loop {
+                let mut line = String::new();
+                drop(said.read_line(&mut line));
+                let is_last = !line.starts_with(NOTE);
+                if sender.send(line).is_err() || is_last {
+                    break;
+                }
+            }
         });
-        let line = said.recv_timeout(START_TIME_MAX).unwrap_or_else(|_| {
+        let deadline = Instant::now() + START_TIME_MAX;
+        let next = || {
+            let line = said.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
+            let note = line.strip_prefix(NOTE).map(|note| err!("mojavefs: {}", note.trim_end()));
+            Ok::<_, RecvTimeoutError>(note.is_none().then_some(line))
+        };
+        let line = std::iter::repeat_with(next).find_map(Result::transpose).and_then(Result::ok).unwrap_or_else(|| {
             drop(child.kill().and_then(|()| child.wait()));
             // It may have been about to say so.
             if mount::ours_at(point).is_ok_and(|found| found.is_some()) {
@@ -204,7 +228,8 @@ impl Mount {
             }
             Ok(())
         };
-        match self.serve(embedded, self.mountpoint.clone(), ready) {
+        let note = |note: &str| drop(say(&format!("{NOTE}{note}")));
+        match self.serve(embedded, self.mountpoint.clone(), note, ready) {
             Err(fault) => {
                 drop(say(&fault.to_string().replace('\n', " ")));
                 tracing::error!("{fault}");
@@ -218,9 +243,11 @@ impl Mount {
         &self,
         embedded: &dyn Embedded,
         mountpoint: PathBuf,
+        note: impl Fn(&str),
         ready: impl FnOnce() -> std::io::Result<()>,
     ) -> Result<ExitCode, Fault> {
         daemon::raise_descriptors();
+        daemon::make_all_private();
         // Blocked before the first thread starts, also of the store's, so that only the one that waits for them gets them.
         daemon::ending_signals().thread_block().map_err(|e| host_fault("block signals")(e.into()))?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
@@ -228,13 +255,24 @@ impl Mount {
             Source::Store(store) => embedded.open(&store, self.memory, owner)?,
             Source::Server(address) => {
                 let key = self.key.as_deref().map(keygen::read_key).transpose()?;
-                Backend { connection: Arc::new(Remote::connect(&address, key.as_ref())?), keep: Box::new(()) }
+                let connection = Arc::new(Remote::connect(&address, key.as_ref())?);
+                Backend { connection, notes: Vec::new(), keep: Box::new(()) }
             }
         };
+        backend.notes.iter().for_each(|said| note(&harmless(said)));
         let source = self.source.to_string_lossy().into_owned();
         daemon::run(Setup { backend, source, mountpoint }, ready)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Opens the log that this user's daemons share, for this user only.
+fn open_log(path: &Path) -> std::io::Result<File> {
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    if log.metadata()?.mode() & 0o077 != 0 {
+        log.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(log)
 }
 
 /// Sends the log to `writer`; what is told is set by `MOJAVEFS_LOG` (`warn` if it is not).

@@ -1,12 +1,19 @@
 //! Where stores, keys and mounts lie: mistakes in their paths are told before anything is made.
 
-use super::host_fault;
+use super::{host_fault, shown};
 use crate::daemon;
 use crate::mount;
+use crate::speech::err;
 use mojavefs::error::{Fault, FaultKind};
-use std::fs;
+use nix::unistd::{getegid, geteuid};
+use std::fs::{self, Metadata};
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// Of a directory: what lies in it can be removed by its owner only.
+const STICKY: u32 = 0o1000;
 
 /// What is at the path of a store.
 #[derive(Clone, Copy, PartialEq)]
@@ -78,6 +85,37 @@ pub(super) fn check_hides(point: &Path, store: Option<&Path>) -> Result<(), Faul
 fn real(path: &Path) -> PathBuf {
     let parent = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
     fs::canonicalize(path).ok().or_else(parent).unwrap_or_else(|| path.to_owned())
+}
+
+/// Says so if somebody else could put another thing in the place of `what` at `path`: a directory on the way to it belongs to
+/// another user, or is writable by others who may remove from it what is not theirs.
+pub(super) fn warn_of_others(what: &str, path: &Path) {
+    let path = real(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let above: Vec<&Path> = path.ancestors().collect();
+    // From the top: whoever has that has the rest.
+    let found = above.iter().rev().find_map(|at| Some((at, others_in(&fs::metadata(at).ok()?, **at == path)?)));
+    if let Some((at, why)) = found {
+        let (at, path) = (shown(at.as_os_str().as_bytes()), shown(path.as_os_str().as_bytes()));
+        err!("mojavefs: warning: {at} {why}, who can put something else in the place of {what} {path}");
+    }
+}
+
+/// Which other users can change what is in a directory, or have a file of their own there.
+fn others_in(found: &Metadata, is_it: bool) -> Option<String> {
+    let (me, mode) = (geteuid().as_raw(), found.mode());
+    if found.uid() != 0 && found.uid() != me {
+        return Some(format!("belongs to user {}", found.uid()));
+    }
+    let groups_of_others = found.gid() != 0 && found.gid() != getegid().as_raw();
+    match mode {
+        // Nothing lies in a file, and what is not theirs they can't remove from a directory with the sticky bit.
+        _ if is_it && !found.is_dir() || mode & STICKY != 0 => None,
+        _ if mode & 0o002 != 0 => Some("is writable by every user".into()),
+        _ if mode & 0o020 != 0 && groups_of_others => {
+            Some(format!("is writable by the users of group {}", found.gid()))
+        }
+        _ => None,
+    }
 }
 
 /// The directory in which something is to be made must be there: a missing one is a slip of the pen more often than not.

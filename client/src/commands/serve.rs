@@ -1,8 +1,8 @@
 //! `mojavefs serve`
 
 use super::mount::{log_to, parse_size};
-use super::{Embedded, host_fault, keygen, place};
-use crate::daemon::ending_signals;
+use super::{Embedded, harmless, host_fault, keygen, place};
+use crate::daemon::{ending_signals, make_all_private};
 use crate::speech::{err, out};
 use clap::Args;
 use mojavefs::error::Fault;
@@ -35,6 +35,12 @@ impl Serve {
     pub(super) fn run(&self, embedded: &dyn Embedded) -> Result<ExitCode, Fault> {
         let key = self.key.as_deref().map(keygen::read_key).transpose()?;
         log_to(std::io::stderr);
+        place::warn_of_others("the store", &self.store);
+        self.key.iter().for_each(|key| place::warn_of_others("the key file", key));
+        for socket in self.listen.iter().filter_map(Address::path) {
+            place::warn_of_others("the socket", socket);
+        }
+        make_all_private();
         // Blocked before the first thread starts, so that only this one gets them.
         let signals = ending_signals();
         signals.thread_block().map_err(|e| host_fault("block signals")(e.into()))?;
@@ -44,6 +50,7 @@ impl Serve {
         if new {
             err!("created {}", self.store.display());
         }
+        serving.notes.iter().for_each(|note| err!("mojavefs: {}", harmless(note)));
         let addresses: Vec<String> = serving.addresses.iter().map(Address::to_string).collect();
         out!("ready: {}", addresses.join(" "));
         drop(std::io::stdout().flush());

@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -34,6 +34,8 @@ use std::sync::mpsc::channel;
 pub struct Backend {
     /// The session.
     pub connection: Arc<dyn Connection>,
+    /// What opening the store has to tell users, in words.
+    pub notes: Vec<String>,
     /// Dropped last.
     pub keep: Box<dyn Keep>,
 }
@@ -84,18 +86,32 @@ pub(crate) fn runtime_path() -> PathBuf {
 /// The same, made if it is missing.
 pub(crate) fn runtime_dir() -> io::Result<PathBuf> {
     let dir = runtime_path();
-    match fs::DirBuilder::new().mode(0o755).create(&dir) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(io::Error::new(e.kind(), format!("create {}: {e}", dir.display())));
+    // Everybody may use what root has mounted, and only its owner what an ordinary user has.
+    let mode = if geteuid().is_root() { 0o755 } else { 0o700 };
+    let made = match fs::DirBuilder::new().mode(mode).create(&dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+        made => {
+            made.map_err(|e| io::Error::new(e.kind(), format!("create {}: {e}", dir.display())))?;
+            true
         }
-        _ => {}
-    }
-    let owner = fs::symlink_metadata(&dir)?;
-    if !owner.is_dir() || owner.uid() != geteuid().as_raw() {
+    };
+    let found = fs::symlink_metadata(&dir)?;
+    if !found.is_dir() || found.uid() != geteuid().as_raw() {
         let text = format!("{} is not a directory of this user: remove it", dir.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
+    // Whatever the umask was when it was made. Who has restricted it further has meant to.
+    let wanted = if made { mode } else { found.mode() & mode };
+    if found.mode() & 0o777 != wanted {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(wanted))?;
+    }
     Ok(dir)
+}
+
+/// From here on this process makes everything for its user only, the records of a store among it. What others are to
+/// reach is opened to them by name: the control socket and its directory.
+pub(crate) fn make_all_private() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
 }
 
 /// Before anything is opened: each kernel that is answered, each connection and each file takes descriptors.

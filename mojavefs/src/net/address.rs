@@ -1,7 +1,7 @@
 //! Where a server listens.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where a server listens.
@@ -17,6 +17,14 @@ impl Address {
     /// Whether `text` means an address (else a directory): it begins with a scheme.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with("unix:") || text.starts_with("tcp:")
+    }
+
+    /// The path of a socket in the filesystem of the host.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Address::Unix(path) => Some(path),
+            Address::Tcp(_) => None,
+        }
     }
 
     /// The same with a path that does not depend on the working directory.

@@ -17,6 +17,7 @@ mod ids;
 mod keys;
 mod meta;
 mod open;
+mod private;
 mod reclaim;
 mod record;
 mod room;
@@ -101,6 +102,8 @@ pub struct Store {
     read_only: bool,
     /// What opening it has made.
     made: open::Made,
+    /// What opening it has to tell users.
+    notes: Vec<String>,
     /// What was made goes when it is closed.
     unwanted: AtomicBool,
 }
@@ -202,6 +205,11 @@ impl Store {
             }
             db => db,
         }
+    }
+
+    /// What opening the store has to tell users, in words.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Where the store is.

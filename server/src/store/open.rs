@@ -12,7 +12,7 @@ use mojavefs::id::Ino;
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -79,9 +79,11 @@ impl Store {
 
     fn open_locked(dir: &Path, options: StoreOptions, fresh: bool) -> Result<Self, StoreError> {
         let records = dir.join("records");
+        let said = super::private::tighten(dir)?.filter(|_| !fresh);
         if !fresh {
             require_whole(&records)?;
         }
+        super::private::make_dir(&records)?;
         let db = match Db::open(&records, options.memory_bytes, fresh) {
             Err(StoreError::NoSpace(_)) if Room::at(dir).release()? => Db::open(&records, options.memory_bytes, fresh)?,
             db => db?,
@@ -92,7 +94,8 @@ impl Store {
             content.make_whole()?;
             write_format(&db)?;
         }
-        let store = Self::assemble(dir, options, db, content, (None, false))?;
+        let mut store = Self::assemble(dir, options, db, content, (None, false))?;
+        store.notes.extend(said);
         store.recover()?;
         store.make_root()?;
         store.keep_room()?;
@@ -147,6 +150,7 @@ impl Store {
             lock,
             read_only,
             made: Made::Nothing,
+            notes: Vec::new(),
             unwanted: AtomicBool::new(false),
         })
     }
@@ -188,7 +192,7 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
 
 /// Makes the directory if it is missing; true if it holds no store yet.
 fn prepare_dir(dir: &Path) -> Result<bool, StoreError> {
-    fs::create_dir_all(dir).map_err(|e| StoreError::io(format!("create {}", dir.display()), e))?;
+    super::private::make_dir(dir)?;
     if exists(&dir.join("records"))? {
         return Ok(false);
     }
@@ -236,7 +240,7 @@ fn sync_names(dir: &Path) -> Result<(), StoreError> {
 /// Keeps other processes out. A store that has lost its lock file, and is not to be changed, has none.
 fn take_lock(dir: &Path, create: bool) -> Result<Option<Flock<File>>, StoreError> {
     let path = dir.join("lock");
-    let file = match OpenOptions::new().read(true).write(create).create(create).truncate(false).open(&path) {
+    let file = match super::private::options().read(true).write(create).create(create).truncate(false).open(&path) {
         Err(e) if !create && e.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(|e| StoreError::io(format!("open {}", path.display()), e))?,
     };

@@ -5,7 +5,7 @@ use crate::limits::{REMOVING_BYTES, RESERVE_BYTES_MAX, RESERVE_SHARE};
 use mojavefs::wire::SpaceInfo;
 use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,7 @@ impl Room {
 
     fn fill(&self, bytes: u64) -> Result<(), StoreError> {
         let named = |error: io::Error| StoreError::io(format!("keep space back in {}", self.path.display()), error);
-        let file = OpenOptions::new().create(true).write(true).truncate(true).open(&self.path).map_err(named)?;
+        let file = super::private::options().create(true).write(true).truncate(true).open(&self.path).map_err(named)?;
         match fallocate(&file, FallocateFlags::empty(), 0, bytes as i64) {
             // Such a disk can't promise space, so nothing is kept back.
             Err(nix::errno::Errno::EOPNOTSUPP) => file.set_len(bytes).map_err(named),

@@ -3,7 +3,7 @@
 use crate::limits::{DIRTY_LAYER_BYTES, OPEN_LAYERS_MAX, SYNC_ALL_LAYERS};
 use crate::store::StoreError;
 use crate::store::db::{Db, Family};
-use crate::store::meta;
+use crate::store::{meta, private};
 use mojavefs::id::{BlockNo, ContentId, IntervalId, LayerId};
 use mojavefs::limits::BLOCK_BYTES;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -84,7 +84,7 @@ impl Dirty {
 
 impl Content {
     pub(in crate::store) fn open(dir: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(dir).map_err(|e| StoreError::io(format!("create {}", dir.display()), e))?;
+        private::make_dir(dir)?;
         Ok(Self::look_at(dir))
     }
 
@@ -147,12 +147,11 @@ impl Content {
             return Ok(file.clone());
         }
         let path = self.path(layer);
-        let file = OpenOptions::new().read(true).write(true).create(create).truncate(create).open(&path).map_err(
-            |e| match e.kind() {
-                io::ErrorKind::NotFound => StoreError::corrupt(missing(&path)),
-                _ => self.error("open", &path, e),
-            },
-        )?;
+        let opened = private::options().read(true).write(true).create(create).truncate(create).open(&path);
+        let file = opened.map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => StoreError::corrupt(missing(&path)),
+            _ => self.error("open", &path, e),
+        })?;
         if open.files.len() >= OPEN_LAYERS_MAX {
             open.close_oldest();
         }
