@@ -55,7 +55,6 @@ impl Filesystem for Fuse {
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_POSIX_ACL
             | InitFlags::FUSE_DONT_MASK
-            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_ASYNC_DIO;
         if let Err(missing) = config.add_capabilities(wanted) {
