@@ -24,12 +24,18 @@ pub const DIRTY_LAYER_BYTES: u64 = 16 << 20;
 pub const SYNC_ALL_LAYERS: usize = 64;
 /// The most records that one step of background work handles.
 pub const RECLAIM_STEP: usize = 1024;
+/// The most records that one step of a search through the store looks at.
+pub const SEARCH_STEP: usize = 16 * 1024;
+/// The most contents that one walk of such a search keeps in memory; with more, it walks again.
+pub const SEARCH_CONTENTS_MAX: usize = 1 << 20;
 /// The most records that are handed over at once from a level to what is around it.
 pub const HANDED_OVER_MAX: usize = 1024;
 /// So many are handed over even to an interval that has fewer.
 pub const HANDED_OVER_ALWAYS: usize = 64;
 /// How often an operation tries again to lock names that change under it.
 pub const NAME_TRIES_MAX: usize = 1000;
+/// How many versions that no view can reach are named by a check.
+pub const UNREACHABLE_NAMED_MAX: usize = 16;
 /// How deep directories may nest.
 pub const PARENTS_MAX: usize = 100_000;
 /// How many locks all inodes share.

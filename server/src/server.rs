@@ -4,7 +4,7 @@ use crate::coordinator::{Aftermath, Coordinator};
 use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX, WRITE_OUT_INTERVAL};
 use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
-use crate::store::{Reclaimed, Store, StoreError, StoreOptions};
+use crate::store::{Reclaimed, Search, Store, StoreError, StoreOptions};
 use crate::urgent::Waiters;
 use crate::view::{View, Views, Whose};
 use mojavefs::error::Fault;
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     /// Held shared from a decision until the views were told, which takes the index of changes; exclusively while
     /// background work may remove from it.
     pub(crate) telling: RwLock<()>,
+    /// A search through the store that is under way.
+    search: Mutex<Option<Search>>,
 }
 
 /// Wakes a thread that has work.
@@ -84,6 +86,7 @@ impl Server {
             announcer: Bell::default(),
             stopping: AtomicBool::new(false),
             telling: RwLock::new(()),
+            search: Mutex::default(),
         });
         let threads = [
             spawn("mojavefs-keeper", &shared, Shared::keep),
@@ -197,13 +200,24 @@ impl Shared {
         let given_back = self.store.give_back()?;
         let _nobody_is_told = self.telling.write();
         let step = self.store.reclaim(&|ino| self.views.holds(ino))?;
-        Ok(Reclaimed { removed: step.removed + given_back, more: step.more || given_back > 0 })
+        // Another thread may have done a step in between, which has left something to give back.
+        let more = step.more || given_back > 0 || self.store.has_unused()?;
+        Ok(Reclaimed { removed: step.removed + given_back, more })
     }
 
     pub(crate) fn reclaim(&self) -> Result<Reply, Fault> {
         let step = self.reclaim_step().map_err(fault::store)?;
         let unmerged = self.store.unmerged().map_err(fault::store)?;
         Ok(Reply::Reclaimed { removed: step.removed, more: step.more, unmerged })
+    }
+
+    /// One step of a search for what no view can reach and nothing names.
+    pub(crate) fn search(&self, anew: bool) -> Result<Reply, Fault> {
+        let mut under_way = self.search.lock();
+        let search = under_way.take().filter(|_| !anew).unwrap_or_default();
+        let (found, next) = self.store.search(search).map_err(fault::store)?;
+        *under_way = next;
+        Ok(Reply::Reclaimed { removed: found, more: under_way.is_some(), unmerged: 0 })
     }
 
     pub(crate) fn unmerged(&self) -> Result<Reply, Fault> {

@@ -3,13 +3,15 @@
 mod common;
 
 use mojavefs::id::{Ino, IntervalId};
-use mojavefs_server::store::{Batch, Sight, Snapshot, Store};
+use mojavefs_server::store::{Batch, Key, Sight, Snapshot, Store};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tempfile::TempDir;
 
 const KEYS: u8 = 6;
+/// So many steps stand for as many as it takes.
+const STEPS_MAX: u8 = 10;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -45,7 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (who(), any::<bool>()).prop_map(|(who, both)| Step::Commit { who, both }),
         2 => who().prop_map(|who| Step::Abort { who }),
         2 => who().prop_map(|who| Step::HandOver { who }),
-        4 => (1..10_u8).prop_map(|steps| Step::Reclaim { steps }),
+        4 => (1..=STEPS_MAX).prop_map(|steps| Step::Reclaim { steps }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -58,6 +60,8 @@ struct Writer {
     own: BTreeMap<u8, Option<u8>>,
     /// What became final after the snapshot.
     newer: Vec<u8>,
+    /// How often something had become final when it began.
+    began: usize,
 }
 
 struct World {
@@ -65,6 +69,8 @@ struct World {
     store: Option<Store>,
     last: BTreeMap<u8, u8>,
     writers: Vec<Writer>,
+    /// Everything that ever became final, in order.
+    history: Vec<(u8, Option<u8>)>,
 }
 
 fn name(key: u8) -> Vec<u8> {
@@ -76,7 +82,7 @@ impl World {
     fn new() -> Self {
         let dir = TempDir::new().expect("a directory for the store");
         let store = Some(Store::open(dir.path(), common::OPTIONS).expect("the store opens"));
-        World { dir, store, last: BTreeMap::new(), writers: Vec::new() }
+        World { dir, store, last: BTreeMap::new(), writers: Vec::new(), history: Vec::new() }
     }
 
     fn store(&self) -> &Store {
@@ -97,7 +103,8 @@ impl World {
                 let interval = IntervalId(self.store().next_id().expect("a number"));
                 let snapshot = self.store().take_snapshot().expect("a snapshot");
                 let (own, newer) = (BTreeMap::new(), Vec::new());
-                self.writers.push(Writer { interval, snapshot, base: self.last.clone(), own, newer });
+                let began = self.history.len();
+                self.writers.push(Writer { interval, snapshot, base: self.last.clone(), own, newer, began });
             }
             Step::Commit { who, both } if count > 0 => self.commit(*who as usize % count, *both),
             Step::Abort { who } if count > 0 => {
@@ -105,6 +112,7 @@ impl World {
                 self.store().abort(&[writer.interval], &[]).expect("an abort");
             }
             Step::HandOver { who } if count > 1 => self.hand_over(1 + *who as usize % (count - 1)),
+            Step::Reclaim { steps: STEPS_MAX } => self.reclaim_all(),
             Step::Reclaim { steps } => self.reclaim(*steps),
             Step::Reopen => {
                 self.writers.clear();
@@ -120,6 +128,41 @@ impl World {
         for _ in 0..steps {
             self.store().reclaim(&|_| true).expect("a step of background work");
         }
+    }
+
+    /// Nothing is left of what nobody can see, and everything else is there.
+    fn reclaim_all(&self) {
+        while self.store().reclaim(&|_| true).expect("a step of background work").more {}
+        (0..KEYS).for_each(|key| self.check_versions(key));
+    }
+
+    fn check_versions(&self, key: u8) {
+        let stored = self.store().stored(&Key::Xattr(Ino::ROOT, name(key))).expect("versions");
+        let (undecided, stored): (Vec<_>, Vec<_>) =
+            stored.into_iter().partition(|(order, _)| order.interval().is_some());
+        let own = self.writers.iter().rev().filter_map(|writer| Some((writer, writer.own.get(&key)?)));
+        let own: Vec<_> = own.map(|(writer, value)| (Some(writer.interval), value.map(|value| vec![value]))).collect();
+        let found: Vec<_> = undecided.into_iter().map(|(order, value)| (order.interval(), value)).collect();
+        assert_eq!(found, own, "undecided versions of key {key}");
+        // When what a view sees last became final, of everybody who looks.
+        let seen_up_to = |until: usize| (0..until).rev().find(|at| self.history[*at].0 == key);
+        let views = self.writers.iter().map(|writer| writer.began).chain([self.history.len()]);
+        let mut seen: Vec<usize> = views.filter_map(seen_up_to).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        let values = seen.iter().rev().filter_map(|at| self.history[*at].1).map(|value| vec![value]);
+        let found = stored.iter().filter_map(|(_, value)| value.clone());
+        assert_eq!(found.collect::<Vec<_>>(), values.collect::<Vec<_>>(), "final versions of key {key}");
+        // That it is gone must be said only where somebody sees it otherwise, or sees that.
+        let hides = self.writers.iter().any(|writer| writer.own.contains_key(&key))
+            || seen.last().is_some_and(|last| self.writers.iter().any(|writer| writer.began <= *last));
+        let gone = seen.iter().filter(|at| self.history[**at].1.is_none()).count();
+        let most = match seen.last().is_some_and(|last| self.history[*last].1.is_none()) && !hides {
+            true => gone - 1,
+            false => gone,
+        };
+        let found = stored.iter().filter(|(_, value)| value.is_none()).count();
+        assert!(found <= most, "{found} versions say that key {key} is gone, {most} are of use");
     }
 
     fn write(&mut self, at: Option<usize>, keys: &[(u8, Option<u8>)]) {
@@ -140,6 +183,7 @@ impl World {
     /// These are final now.
     fn finish(&mut self, keys: impl IntoIterator<Item = (u8, Option<u8>)>) {
         for (key, value) in keys {
+            self.history.push((key, value));
             match value {
                 Some(value) => drop(self.last.insert(key, value)),
                 None => drop(self.last.remove(&key)),
@@ -200,8 +244,13 @@ proptest! {
     fn every_view_sees_its_versions(history in prop::collection::vec(step(), 1..100)) {
         let mut world = World::new();
         history.iter().for_each(|step| world.play(step));
-        world.writers.clear();
-        world.reclaim(200);
+        world.reclaim_all();
+        while !world.writers.is_empty() {
+            world.play(&Step::Abort { who: 0 });
+        }
+        world.reclaim_all();
         world.compare();
+        let count = |key| world.store().stored(&Key::Xattr(Ino::ROOT, name(key))).expect("versions").len();
+        assert_eq!((0..KEYS).map(count).sum::<usize>(), world.last.len(), "one version of each key that is there");
     }
 }

@@ -59,9 +59,28 @@ impl Embedded for BuiltIn {
             ("names", report.names),
             ("blocks", report.blocks),
             ("held speculations", report.held),
+            ("unreachable versions", report.unreachable),
         ];
-        Ok(Checked { problems: report.problems.iter().map(ToString::to_string).collect(), counts })
+        let problems = report.problems.iter().map(ToString::to_string).collect();
+        Ok(Checked { problems, counts, notes: garbage(&report) })
     }
+}
+
+/// What is no damage, and what to do about it.
+fn garbage(report: &store::Report) -> Vec<String> {
+    if report.unreachable + report.unreachable_files == 0 {
+        return Vec::new();
+    }
+    let mut notes = vec![format!(
+        "no view can reach {} versions of what is recorded any more, {} of them blocks, and {} content files; work that a \
+         crash has undone is freed by the next mount, everything by `mojavefs gc` there",
+        report.unreachable, report.unreachable_blocks, report.unreachable_files
+    )];
+    notes.extend(report.unreachable_named.iter().map(|name| format!("no view can reach a version of {name}")));
+    if report.unreachable > report.unreachable_named.len() as u64 {
+        notes.push(format!("and {} more", report.unreachable - report.unreachable_named.len() as u64));
+    }
+    notes
 }
 
 pub(crate) fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
 fn fsck(store: &Path) -> Output {
@@ -49,6 +49,30 @@ fn filled() -> Mount {
     sh(&mount.path(), "for i in $(seq 8); do seq $i 20000 > f$i; done; mkdir d; echo small > d/s");
     mount.umount();
     mount
+}
+
+#[test]
+fn what_a_crash_has_undone_is_counted_and_freed_by_the_next_mount() {
+    let mount = Mount::new();
+    sh(&mount.path(), "seq 20000 > f");
+    let script = "seq 30000 > f; seq 20000 > new; : > ../ready; sleep 100";
+    let mut job = mount.specrun_command(&["--quiet"], script).stderr(Stdio::null()).spawn().expect("specrun runs");
+    until("the job has changed something", || mount.beside("ready").exists());
+    mount.crash();
+    job.wait().expect("the job ends");
+    let said = |output: Output| {
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    };
+    let garbage = said(fsck(mount.store()));
+    assert!(!garbage.contains(" 0 unreachable versions") && garbage.contains("note: no view can reach"), "{garbage}");
+    assert!(garbage.contains("a version of Inode(") && garbage.ends_with("the store is sound\n"), "{garbage}");
+    mount.mount();
+    let reclaimed = said(mount.mojavefs(&["gc"]));
+    assert!(!reclaimed.contains("nothing named"), "{reclaimed}");
+    mount.umount();
+    let clean = said(fsck(mount.store()));
+    assert!(clean.contains(" 0 unreachable versions\n") && !clean.contains("note: "), "{clean}");
 }
 
 #[test]

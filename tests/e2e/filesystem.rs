@@ -1,9 +1,10 @@
 //! What programs use of a filesystem, through the kernel.
 
-use crate::harness::{Mount, run, sh};
+use crate::harness::{Mount, run, sh, until};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Stdio;
 
 #[test]
 fn an_unlinked_file_stays_usable_while_open() {
@@ -140,6 +141,23 @@ fn the_space_of_what_is_removed_comes_back() {
     assert!(mount.mojavefs(&["gc"]).status.success());
     assert!(used() <= empty + 65536, "{} bytes are still in use, {empty} were at first", used());
     mount.check();
+}
+
+#[test]
+fn the_space_of_what_trunk_and_an_undone_job_have_both_changed_comes_back() {
+    let mount = Mount::new();
+    for how in [": > c", "rm c", "mv d c"] {
+        sh(&mount.path(), "head -c 8000000 /dev/urandom > c; echo 1 > d");
+        let script = "echo x >> c; : > ../ready; until [ -e ../go ]; do sleep 0.01; done; exit 1";
+        let mut job = mount.specrun_command(&["--quiet", "--retries", "0"], script);
+        let mut job = job.stderr(Stdio::null()).spawn().expect("specrun runs");
+        until("the job has changed it", || mount.beside("ready").exists());
+        sh(&mount.path(), how);
+        fs::write(mount.beside("go"), "").expect("the job goes on");
+        assert!(!job.wait().expect("it ends").success(), "{how}");
+        sh(&mount.path(), "rm -f c d; rm ../ready ../go");
+        mount.assert_store_is_empty();
+    }
 }
 
 #[test]

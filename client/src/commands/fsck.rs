@@ -37,6 +37,7 @@ impl Fsck {
         let counts: Vec<String> = checked.counts.iter().map(|(thing, number)| format!("{number} {thing}")).collect();
         out!("{}: {}", self.store.display(), counts.join(", "));
         if checked.problems.is_empty() {
+            checked.notes.iter().for_each(|note| out!("note: {note}"));
             out!("the store is sound");
             return Ok(ExitCode::SUCCESS);
         }

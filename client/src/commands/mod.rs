@@ -82,6 +82,8 @@ pub struct Checked {
     pub problems: Vec<String>,
     /// What was counted, by name.
     pub counts: Vec<(&'static str, u64)>,
+    /// What is no problem and worth knowing, in words.
+    pub notes: Vec<String>,
 }
 
 /// A speculative filesystem: mount it, run jobs in it with specrun, commit or undo what they did as one.

@@ -231,10 +231,8 @@ fn respond(
         }
         Ask::Outcome { spec } => Answer::Outcome(server.outcome(Request::Outcome { spec })?),
         Ask::Writers { path } => Answer::Specs(server.specs(Request::Writers { path })?),
-        Ask::Reclaim => match server.call(Request::Reclaim)? {
-            Reply::Reclaimed { removed, more, unmerged } => Answer::Reclaimed { removed, more, unmerged },
-            _ => return Err(unexpected(&Answer::Done)),
-        },
+        Ask::Reclaim => reclaimed(&**server, Request::Reclaim)?,
+        Ask::Search { anew } => reclaimed(&**server, Request::Search { anew })?,
         Ask::Unmerged => Answer::Unmerged(server.offset(Request::Unmerged)?),
         Ask::Sync => {
             server.done(Request::Sync)?;
@@ -249,6 +247,13 @@ fn respond(
         },
     };
     Ok((answer, None))
+}
+
+fn reclaimed(server: &dyn Connection, request: Request<'_>) -> Result<Answer, Fault> {
+    match server.call(request)? {
+        Reply::Reclaimed { removed, more, unmerged } => Ok(Answer::Reclaimed { removed, more, unmerged }),
+        _ => Err(unexpected(&Answer::Done)),
+    }
 }
 
 /// The lease of a connection that must have one.

@@ -169,6 +169,11 @@ pub enum Ask {
         /// The view.
         view: ViewId,
     },
+    /// A step of looking for what can be reclaimed and nothing names. Answer: [`Answer::Reclaimed`].
+    Search {
+        /// From the beginning.
+        anew: bool,
+    },
 }
 
 /// An answer.

@@ -438,6 +438,12 @@ pub enum Request<'a> {
         /** The view. */
         view: ViewId,
     },
+    /// Looks through the store for what no view can reach and nothing names, and notes it for [`Request::Reclaim`]. Answer:
+    /// [`Reply::Reclaimed`] with how much was found (call again until nothing is left).
+    Search {
+        /// From the beginning.
+        anew: bool,
+    },
 }
 
 /// An entry of a directory.

@@ -230,6 +230,7 @@ impl Connection for Session {
             }
             Request::Writers { path } => Ok(Reply::Specs(self.shared.coordinator.writers(&path)?)),
             Request::Reclaim => self.shared.reclaim(),
+            Request::Search { anew } => self.shared.search(anew),
             Request::Unmerged => self.shared.unmerged(),
             Request::Sync => self.shared.sync(),
             Request::Forget { view, inos } => self.forget(view, &inos),

@@ -233,6 +233,8 @@ impl Store {
     }
 
     fn apply_undecided(&self, writer: IntervalId, batch: &Batch) -> Result<(), StoreError> {
+        // Else a note of a content could be removed by who has just found that this interval refers to it.
+        let _noting = (!batch.discarded.is_empty()).then(|| self.final_writes.lock());
         let db = self.db()?;
         let order = Order::undecided(writer);
         let mut writes = db.writes();
@@ -296,7 +298,7 @@ impl Store {
         writes.apply(false)
     }
 
-    /// Removes the merged versions that the one of `order` replaces, or notes that they can go once a snapshot ends.
+    /// Removes the merged versions that the one of `order` replaces, or notes for which snapshot they are kept.
     fn drop_superseded(
         &self,
         db: &Db,
@@ -310,27 +312,30 @@ impl Store {
             self.content_goes(writes, key, &rewritten.stored, stored)?;
         }
         let mut newer = order;
-        let (mut kept, mut older) = (false, false);
         for version in versions.iter().filter(|v| v.order.interval().is_none() && v.order < order) {
-            older = true;
-            if self.snapshots.needs(version.order, newer) {
-                kept = true;
-            } else {
-                writes.delete(Family::Data, &keys::version(prefix, version.order));
-                self.content_goes(writes, key, &version.stored, stored)?;
+            match self.snapshots.needed_by(version.order, newer) {
+                Some(snapshot) => writes.put(Family::Meta, &meta::kept(snapshot, prefix), &[]),
+                None => {
+                    writes.delete(Family::Data, &keys::version(prefix, version.order));
+                    self.content_goes(writes, key, &version.stored, stored)?;
+                }
             }
             newer = version.order;
         }
         let gone = record::payload(stored)?.is_none();
-        if kept || (gone && (older || versions.iter().any(|v| v.order.interval().is_some()))) {
-            writes.put(Family::Meta, &meta::garbage(prefix), &[]);
-        } else if gone && !self.snapshots.any_below(order) {
-            // Nothing is left to hide: the tombstone itself need not stay.
-            writes.delete(Family::Data, &keys::version(prefix, order));
-        } else if gone {
-            writes.put(Family::Meta, &meta::garbage(prefix), &[]);
+        // What jobs have changed is looked at when they are decided.
+        if gone && versions.iter().all(|version| version.order.interval().is_none()) {
+            self.drop_tombstone(writes, prefix, order);
         }
         Ok(())
+    }
+
+    /// Removes the newest version of a key, a tombstone, unless a snapshot is older: then once that has ended.
+    pub(super) fn drop_tombstone(&self, writes: &mut Writes<'_>, prefix: &[u8], order: Order) {
+        match self.snapshots.oldest_below(order) {
+            Some(snapshot) => writes.put(Family::Meta, &meta::kept(snapshot, prefix), &[]),
+            None => writes.delete(Family::Data, &keys::version(prefix, order)),
+        }
     }
 
     /// Notes that what a dropped version of a file referred to may be garbage.
@@ -343,12 +348,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         match key {
             Key::Inode(ino) => {
-                let content = |stored: &[u8]| -> Result<Option<ContentId>, StoreError> {
-                    let inode: Option<Inode> = record::payload(stored)?.map(record::decode).transpose()?;
-                    Ok(inode.and_then(|inode| inode.content))
-                };
-                let gone = content(dropped)?;
-                if let Some(gone) = gone.filter(|gone| content(staying).ok().flatten() != Some(*gone)) {
+                let (gone, stays) = (record::content_of(dropped)?, record::content_of(staying)?);
+                if let Some(gone) = gone.filter(|gone| stays != Some(*gone)) {
                     writes.wait(meta::discarded(gone, *ino));
                 }
             }

@@ -204,10 +204,6 @@ impl Writes<'_> {
         self.waiting.push(key);
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.batch.len()
-    }
-
     /// Applies them at once. They survive the death of the process; with `synced` also that of the machine.
     pub(super) fn apply(self, synced: bool) -> Result<(), StoreError> {
         if self.batch.is_empty() && !synced {

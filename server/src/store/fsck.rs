@@ -1,10 +1,12 @@
 //! Checks a closed store: what is written must hang together. Nothing is changed.
 
+use super::reach::{self, Reach};
 use super::record::{self, BlockRecord, Inode};
+use super::search::each_key;
 use super::{Key, Order, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE, db::Family, keys, meta};
-use crate::limits::PARENTS_MAX;
+use crate::limits::{PARENTS_MAX, UNREACHABLE_NAMED_MAX};
 use mojavefs::file::FileKind;
-use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -32,6 +34,14 @@ pub struct Report {
     pub blocks: u64,
     /// Speculations held.
     pub held: u64,
+    /// Versions of all sorts that no view can reach any more: no damage, but garbage.
+    pub unreachable: u64,
+    /// What the first of them are versions of.
+    pub unreachable_named: Vec<String>,
+    /// Those of them that are blocks of content files.
+    pub unreachable_blocks: u64,
+    /// Content files of contents that no view can reach any more.
+    pub unreachable_files: u64,
 }
 
 /// Checks the store in `dir` as it lies there; nothing is written into it. `progress` is told how many records were looked
@@ -57,6 +67,9 @@ pub fn fsck(dir: &Path, options: StoreOptions, progress: &mut dyn FnMut(u64)) ->
     };
     let records = check.records(progress);
     check.note(records)?;
+    let snapshots: Vec<Seq> = held.iter().map(|held| held.snapshot).collect();
+    let garbage = check.garbage(&snapshots);
+    check.note(garbage)?;
     for step in [Check::tree, Check::layers, Check::index] {
         let result = step(&mut check);
         check.note(result)?;
@@ -132,6 +145,58 @@ impl Check<'_> {
             }
             scan.next();
         }
+        Ok(())
+    }
+
+    /// Counts what no view can reach any more. Most of it is freed in the background when the store is next mounted.
+    fn garbage(&mut self, snapshots: &[Seq]) -> Result<(), StoreError> {
+        let db = self.store.db()?;
+        let decided = self.store.decided.read();
+        let is_live = |interval| self.kept.contains(&interval);
+        let reach = Reach { decided: &decided, is_live: &is_live, snapshots };
+        let (mut inodes, mut contents) = (HashSet::new(), HashSet::new());
+        each_key(&db, &[], |prefix, versions| {
+            match Key::parse(prefix) {
+                Some(key @ Key::Inode(ino)) => {
+                    for inode in reach::inodes(&reach.sort(&key, versions)?.reached)? {
+                        inodes.insert(ino);
+                        contents.extend(inode.content);
+                    }
+                }
+                // What undecided work has cut off again goes when that is decided.
+                Some(Key::Inline(content) | Key::Block(content, _))
+                    if versions.iter().filter_map(|version| version.order.interval()).any(is_live) =>
+                {
+                    contents.insert(content);
+                }
+                _ => {}
+            }
+            Ok(true)
+        })?;
+        let report = &mut self.report;
+        each_key(&db, &[], |prefix, versions| {
+            let Some(key) = Key::parse(prefix) else { return Ok(true) };
+            let is_gone = match &key {
+                Key::Inode(_) => false,
+                Key::Inline(content) | Key::Block(content, _) => !contents.contains(content),
+                Key::Entry(ino, _) | Key::DirStat(ino) | Key::Xattr(ino, _) => !inodes.contains(ino),
+            };
+            let found = match is_gone {
+                true => versions.iter().collect(),
+                false => reach.sort(&key, versions)?.unreachable,
+            };
+            for version in found {
+                let is_block = matches!(key, Key::Block(..)) && record::payload(&version.stored)?.is_some();
+                report.unreachable_blocks += u64::from(is_block);
+                report.unreachable += 1;
+                if report.unreachable_named.len() < UNREACHABLE_NAMED_MAX {
+                    report.unreachable_named.push(format!("{key:?}"));
+                }
+            }
+            Ok(true)
+        })?;
+        let files = self.recorded_layers()?;
+        self.report.unreachable_files = files.values().filter(|content| !contents.contains(content)).count() as u64;
         Ok(())
     }
 

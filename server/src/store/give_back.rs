@@ -5,7 +5,6 @@
 
 use super::db::{Db, Family, Writes};
 use super::keys::Key;
-use super::record::{self, Inode};
 use super::versions;
 use super::{Store, StoreError, meta};
 use crate::limits::RECLAIM_STEP;
@@ -33,6 +32,12 @@ impl Store {
             self.punch_blocks(&found.blocks)?;
             Ok((found.contents.len() + found.blocks.len()) as u64)
         })
+    }
+
+    /// Whether there is anything to give back.
+    pub fn has_unused(&self) -> Result<bool, StoreError> {
+        let db = self.db()?;
+        Ok(!db.waiting(meta::DISCARDED, 1)?.is_empty() || !db.waiting(meta::UNUSED_BLOCK, 1)?.is_empty())
     }
 
     fn unused(&self) -> Result<Found, StoreError> {
@@ -105,13 +110,5 @@ impl Store {
 
 /// Whether any version of the inode refers to the content.
 fn refers(db: &Db, ino: Ino, content: ContentId) -> Result<bool, StoreError> {
-    for version in versions::all(db, &Key::Inode(ino).prefix())? {
-        if let Some(payload) = record::payload(&version.stored)? {
-            let inode: Inode = record::decode(payload)?;
-            if inode.content == Some(content) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
+    versions::refer(&versions::all(db, &Key::Inode(ino).prefix())?, content)
 }

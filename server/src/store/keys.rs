@@ -92,6 +92,14 @@ impl Key {
         })
     }
 
+    /// The inode that this belongs to and is gone with.
+    pub(super) fn inode(&self) -> Option<Ino> {
+        match self {
+            Key::Entry(ino, _) | Key::DirStat(ino) | Key::Xattr(ino, _) => Some(*ino),
+            Key::Inode(_) | Key::Inline(_) | Key::Block(..) => None,
+        }
+    }
+
     /// The bytes that all names of a directory begin with.
     pub(super) fn entries_of(parent: Ino) -> Vec<u8> {
         let mut out = Vec::with_capacity(9);

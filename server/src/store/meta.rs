@@ -1,7 +1,7 @@
 //! Keys of what is not versioned: decisions, counters, held speculations, what is to be reclaimed.
 
 use super::db::{Family, Writes};
-use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
 
 /// The format's version number.
 pub(super) const FORMAT: &[u8] = b"format";
@@ -11,8 +11,10 @@ pub(super) const DECISION: u8 = b'd';
 pub(super) const HELD: u8 = b'h';
 /// Inode: it has no name and is final.
 pub(super) const ORPHAN: u8 = b'o';
-/// Prefix of a key: some of its final versions can go when a snapshot ends.
+/// Prefix of a key: some of its final versions may be of no use any more.
 pub(super) const GARBAGE: u8 = b'g';
+/// Snapshot and prefix of a key: a final version of it is kept for this snapshot.
+pub(super) const KEPT: u8 = b'k';
 /// Content and inode: a version of the inode that referred to it is gone.
 pub(super) const DISCARDED: u8 = b'c';
 /// Layer and block: no record refers to it any more.
@@ -58,6 +60,18 @@ pub(super) fn garbage(prefix: &[u8]) -> Vec<u8> {
     let mut key = vec![GARBAGE];
     key.extend_from_slice(prefix);
     key
+}
+
+pub(super) fn kept(snapshot: Seq, prefix: &[u8]) -> Vec<u8> {
+    let mut key = key(KEPT, [snapshot.0]);
+    key.extend_from_slice(prefix);
+    key
+}
+
+/// The snapshot and the prefix of such a record.
+pub(super) fn kept_for(key: &[u8]) -> Option<(Seq, &[u8])> {
+    let (seq, prefix) = key.get(1..)?.split_first_chunk::<8>()?;
+    Some((Seq(u64::from_be_bytes(*seq)), prefix))
 }
 
 /// The key of a change in the index of what intervals changed.

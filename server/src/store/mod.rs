@@ -18,9 +18,11 @@ mod keys;
 mod meta;
 mod open;
 mod private;
+mod reach;
 mod reclaim;
 mod record;
 mod room;
+mod search;
 mod sight;
 mod snapshots;
 mod sys;
@@ -34,6 +36,7 @@ pub use fsck::{Problem, Report, fsck};
 pub use keys::{Key, Order};
 pub use reclaim::Reclaimed;
 pub use record::{BlockRecord, DirStat, Entry, Inode};
+pub use search::Search;
 pub use sight::{Listed, Reading, Sight};
 pub use snapshots::Snapshot;
 
@@ -87,9 +90,8 @@ pub struct Store {
     /// How many records of committed intervals are not merged yet, of those that somebody has asked about. Taken before
     /// `final_writes`.
     unmerged: Mutex<HashMap<IntervalId, u64>>,
-    /// The oldest snapshot and the epoch when garbage was last looked through, and where to go on.
-    garbage_seen: Mutex<Option<(Option<Seq>, Seq)>>,
-    garbage_at: Mutex<Vec<u8>>,
+    /// How far what is kept for snapshots was looked through.
+    kept: Mutex<reclaim::KeptSeen>,
     /// The decided interval that is being reclaimed, and the last of its changes that is done.
     reclaimed_to: Mutex<Option<(IntervalId, Key)>>,
     /// Held while space is given back. Taken before `final_writes`.

@@ -4,6 +4,7 @@
 use super::db::{Db, Family, Writes};
 use super::keys::{self, Key, Order};
 use super::record::{self, Inode};
+use super::search::is_gone;
 use super::versions::{self, Version};
 use super::{Sight, Store, StoreError, meta};
 use crate::limits::RECLAIM_STEP;
@@ -19,6 +20,15 @@ pub struct Reclaimed {
     pub more: bool,
 }
 
+/// How far what is kept for snapshots was looked through.
+#[derive(Default)]
+pub(super) struct KeptSeen {
+    /// How many snapshots had ended when it was last looked through to the end.
+    ended: Option<u64>,
+    /// Where to go on.
+    from: Option<Vec<u8>>,
+}
+
 impl Store {
     /// One bounded step. `in_use` says whether a kernel still knows an inode that has no name.
     pub fn reclaim(&self, in_use: &dyn Fn(Ino) -> bool) -> Result<Reclaimed, StoreError> {
@@ -28,7 +38,8 @@ impl Store {
                 return Ok(Reclaimed { removed, more: true });
             }
         }
-        let removed = self.reclaim_orphans(in_use)? + self.with_room(|| self.reclaim_garbage())?;
+        let kept = self.with_room(|| self.reclaim_kept())?;
+        let removed = self.reclaim_orphans(in_use)? + kept + self.with_room(|| self.reclaim_garbage())?;
         if removed == 0 {
             self.keep_room()?;
         }
@@ -38,14 +49,12 @@ impl Store {
     fn reclaim_dead(&self) -> Result<u64, StoreError> {
         let Some(interval) = self.decided.read().dead.first().copied() else { return Ok(0) };
         let keys = self.changes_left(interval)?;
+        // Else a note of a content could be removed by who has just found that a dead version refers to it.
+        let _noting = (!keys.is_empty()).then(|| self.final_writes.lock());
         let db = self.db()?;
         let mut writes = db.writes();
         for key in &keys {
-            let prefix = key.prefix();
-            if !(is_planted(Planted::VersionKept) && matches!(key, Key::Inode(_))) {
-                writes.delete(Family::Data, &keys::version(&prefix, Order::undecided(interval)));
-            }
-            writes.delete(Family::Changes, &meta::change(interval, &prefix));
+            self.drop_dead(&db, &mut writes, key, interval)?;
         }
         if keys.is_empty() {
             for (layer, content) in self.layers_of(&db, interval)? {
@@ -60,6 +69,34 @@ impl Store {
         writes.apply(false)?;
         self.changes_done(interval, &keys);
         Ok(keys.len() as u64 + 1)
+    }
+
+    /// Removes a dead interval's version of one key, and has looked at what stayed because of it: the content that it refers
+    /// to, and a tombstone.
+    fn drop_dead(&self, db: &Db, writes: &mut Writes<'_>, key: &Key, interval: IntervalId) -> Result<(), StoreError> {
+        let (prefix, order) = (key.prefix(), Order::undecided(interval));
+        writes.delete(Family::Changes, &meta::change(interval, &prefix));
+        let mut versions = versions::all(db, &prefix)?;
+        let Some(at) = versions.iter().position(|version| version.order == order) else {
+            // It was one of a content that was destroyed.
+            return Ok(());
+        };
+        let dead = versions.remove(at);
+        if !(is_planted(Planted::VersionKept) && matches!(key, Key::Inode(_))) {
+            writes.delete(Family::Data, &keys::version(&prefix, order));
+        }
+        if let Key::Inode(ino) = key
+            && let Some(content) = record::content_of(&dead.stored)?
+            && !versions::refer(&versions, content)?
+        {
+            writes.wait(meta::discarded(content, *ino));
+        }
+        if let Some(last) = versions.iter().find(|version| version.order.interval().is_none())
+            && record::payload(&last.stored)?.is_none()
+        {
+            writes.wait(meta::garbage(&prefix));
+        }
+        Ok(())
     }
 
     /// Changes of a decided interval that are still to be looked at. What was before them leaves something behind in the
@@ -189,7 +226,15 @@ impl Store {
             }
         }
         merged.sort_by_key(|(seq, _)| std::cmp::Reverse(*seq));
-        self.write_merged(writes, key, &prefix, &merged, &versions)
+        self.write_merged(writes, key, &merged, &versions)?;
+        let undecided = versions.iter().any(|v| v.order.interval().is_some() && committed_at(v).is_none());
+        if let Some((newest, stored)) = merged.first()
+            && !undecided
+            && record::payload(stored)?.is_none()
+        {
+            self.drop_tombstone(writes, &prefix, Order::is_final(*newest));
+        }
+        Ok(())
     }
 
     /// Keeps of the merged versions (newest first) those that somebody may see.
@@ -197,85 +242,106 @@ impl Store {
         &self,
         writes: &mut Writes<'_>,
         key: &Key,
-        prefix: &[u8],
         merged: &[(Seq, Vec<u8>)],
         before: &[Version],
     ) -> Result<(), StoreError> {
-        let undecided = before.iter().any(|v| v.order.interval().is_some());
+        let prefix = key.prefix();
         let mut newer: Option<&(Seq, Vec<u8>)> = None;
-        let mut kept_older = false;
         for version in merged {
             let order = Order::is_final(version.0);
-            let stays = newer.is_none_or(|(seq, _)| self.snapshots.needs(order, Order::is_final(*seq)));
+            let needed_by = newer.and_then(|(seq, _)| self.snapshots.needed_by(order, Order::is_final(*seq)));
+            if let Some(snapshot) = needed_by {
+                writes.put(Family::Meta, &meta::kept(snapshot, &prefix), &[]);
+            }
+            let stays = newer.is_none() || needed_by.is_some();
             let there = before.iter().any(|v| v.order == order);
             match (stays, there) {
-                (true, false) => writes.put(Family::Data, &keys::version(prefix, order), &version.1),
-                (false, true) => writes.delete(Family::Data, &keys::version(prefix, order)),
+                (true, false) => writes.put(Family::Data, &keys::version(&prefix, order), &version.1),
+                (false, true) => writes.delete(Family::Data, &keys::version(&prefix, order)),
                 _ => {}
             }
-            if stays {
-                kept_older |= newer.is_some();
-            } else if let Some((_, staying)) = newer {
+            if let Some((_, staying)) = newer.filter(|_| !stays) {
                 self.content_goes(writes, key, &version.1, staying)?;
             }
             newer = Some(version);
         }
-        let Some((newest, stored)) = merged.first() else { return Ok(()) };
-        let payload = record::payload(stored)?;
-        if let (Key::Inode(ino), Some(payload)) = (key, payload) {
+        let Some((_, stored)) = merged.first() else { return Ok(()) };
+        if let (Key::Inode(ino), Some(payload)) = (key, record::payload(stored)?) {
             let inode: Inode = record::decode(payload)?;
             if inode.nlink == 0 {
                 writes.wait(meta::orphan(*ino));
             }
         }
-        let gone = payload.is_none();
-        let order = Order::is_final(*newest);
-        if kept_older || (gone && (undecided || self.snapshots.any_below(order))) {
-            writes.put(Family::Meta, &meta::garbage(prefix), &[]);
-        } else {
-            writes.delete(Family::Meta, &meta::garbage(prefix));
-            if gone {
-                writes.delete(Family::Data, &keys::version(prefix, order));
-            }
-        }
         Ok(())
     }
 
-    /// Looks again at keys with versions that a snapshot needed, once an older snapshot has ended.
+    /// Looks at keys of which final versions may be of no use any more.
     fn reclaim_garbage(&self) -> Result<u64, StoreError> {
-        let oldest = self.snapshots.oldest();
-        if *self.garbage_seen.lock() == Some((oldest, self.epoch())) {
+        let _writers = self.final_writes.lock();
+        let db = self.db()?;
+        let found = db.waiting(meta::GARBAGE, RECLAIM_STEP)?;
+        let mut writes = db.writes();
+        for record in &found {
+            writes.delete(Family::Meta, record);
+            self.look_again(&db, &mut writes, &record[1..])?;
+        }
+        writes.apply(false)?;
+        Ok(found.len() as u64)
+    }
+
+    /// Looks again at keys with versions that were kept for a snapshot which has ended.
+    fn reclaim_kept(&self) -> Result<u64, StoreError> {
+        let ended = self.snapshots.ended();
+        let mut seen = self.kept.lock();
+        if seen.ended == Some(ended) {
             return Ok(0);
         }
         let _writers = self.final_writes.lock();
         let db = self.db()?;
-        let mut at = self.garbage_at.lock();
-        let from = std::mem::replace(&mut *at, vec![meta::GARBAGE]);
-        let mut prefixes = Vec::new();
-        let mut scan = db.scan(Family::Meta, &[meta::GARBAGE], &from);
-        while let Some((key, _)) = scan.item()? {
-            if prefixes.len() == RECLAIM_STEP {
-                *at = key.to_vec();
-                break;
+        let mut found = Vec::new();
+        let mut scan = db.scan(Family::Meta, &[meta::KEPT], seen.from.as_deref().unwrap_or(&[meta::KEPT]));
+        while let Some((key, _)) = scan.item()?.filter(|_| found.len() < RECLAIM_STEP) {
+            match meta::kept_for(key) {
+                None => return Err(StoreError::corrupt("a record of what is kept for a snapshot has a short key")),
+                Some((snapshot, _)) if self.snapshots.is_active(snapshot) => {
+                    scan.seek(&meta::kept(Seq(snapshot.0 + 1), &[]));
+                }
+                Some(_) => {
+                    found.push(key.to_vec());
+                    scan.next();
+                }
             }
-            prefixes.push(key[1..].to_vec());
-            scan.next();
         }
-        let finished = prefixes.len() < RECLAIM_STEP;
         drop(scan);
         let mut writes = db.writes();
-        for prefix in &prefixes {
-            let Some(key) = Key::parse(prefix) else {
-                return Err(StoreError::corrupt("a garbage record has an unknown key"));
-            };
-            self.merge_key(&db, &mut writes, &key)?;
+        for record in &found {
+            writes.delete(Family::Meta, record);
+            let (_, prefix) = meta::kept_for(record).expect("it was just read");
+            self.look_again(&db, &mut writes, prefix)?;
         }
-        let removed = writes.len() as u64;
         writes.apply(false)?;
-        if finished {
-            *self.garbage_seen.lock() = Some((oldest, self.epoch()));
+        *seen = match found.len() < RECLAIM_STEP {
+            true => KeptSeen { ended: Some(ended), from: None },
+            false => KeptSeen { ended: None, from: found.last().cloned() },
+        };
+        Ok(found.len() as u64)
+    }
+
+    /// Removes the final versions of a key that nobody may see any more.
+    fn look_again(&self, db: &Db, writes: &mut Writes<'_>, prefix: &[u8]) -> Result<(), StoreError> {
+        let Some(key) = Key::parse(prefix) else {
+            return Err(StoreError::corrupt("a record of what can go has an unknown key"));
+        };
+        match key.inode() {
+            Some(ino) if is_gone(db, ino)? => {
+                // What belonged to an inode that is gone; what jobs have changed goes when they are decided.
+                for version in versions::all(db, prefix)?.iter().filter(|v| v.order.interval().is_none()) {
+                    writes.delete(Family::Data, &keys::version(prefix, version.order));
+                }
+                Ok(())
+            }
+            _ => self.merge_key(db, writes, &key),
         }
-        Ok(removed)
     }
 
     /// Final inodes without a name that no kernel knows, wherever they are among those that one does.
@@ -335,5 +401,112 @@ mod tests {
         while store.reclaim(&|ino| ino <= in_use).expect("a step").more {}
         let there = |ino| store.inode(&trunk, ino).expect("a read").found.is_some();
         assert!(there(in_use) && !there(Ino(in_use.0 + 1)));
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::TempDir::new().expect("a directory for the store");
+        let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+        let store = Store::open(dir.path(), options).expect("the store opens");
+        (dir, store)
+    }
+
+    fn job(store: &Store) -> Sight {
+        let interval = IntervalId(store.next_id().expect("a number"));
+        Sight { live: std::sync::Arc::from([interval]), writer: interval, ..Sight::trunk() }
+    }
+
+    const FILE: Ino = Ino(1000);
+
+    fn change(store: &Store, sight: &Sight, how: impl FnOnce(&mut Batch, &mut Inode)) {
+        let found = |ino| store.inode(sight, ino).expect("a read").found;
+        let mut inode = found(FILE).unwrap_or_else(|| Inode { nlink: 1, ..found(Ino::ROOT).expect("the root") });
+        let mut batch = Batch::new(store, sight);
+        how(&mut batch, &mut inode);
+        batch.put_inode(FILE, &inode).expect("a record");
+        store.apply(batch).expect("a batch");
+    }
+
+    fn write(store: &Store, sight: &Sight, offset: u64) {
+        change(store, sight, |batch, inode| {
+            store.write_content(sight, batch, inode, offset, &[7; 100_000]).expect("a write");
+        });
+    }
+
+    fn empty(store: &Store, sight: &Sight) {
+        change(store, sight, |batch, inode| {
+            store.truncate_content(sight, batch, (FILE, inode), 0).expect("it is cut off");
+        });
+    }
+
+    fn content_files(dir: &tempfile::TempDir) -> usize {
+        std::fs::read_dir(dir.path().join("content")).expect("list").count()
+    }
+
+    #[test]
+    fn a_content_that_only_undone_work_referred_to_goes_whenever_it_is_looked_at() {
+        // After how many of the steps what is noted is looked at.
+        for looks in 0..16_u32 {
+            let (dir, store) = store();
+            let (trunk, job) = (Sight::trunk(), job(&store));
+            let look = |step: u32| {
+                if looks & 1 << step != 0 {
+                    while store.give_back().expect("a step") > 0 {}
+                }
+            };
+            write(&store, &trunk, 0);
+            write(&store, &job, 100_000);
+            look(0);
+            empty(&store, &trunk);
+            look(1);
+            store.abort(&[job.writer], &[]).expect("an abort");
+            look(2);
+            while store.reclaim(&|_| false).expect("a step").more {
+                look(3);
+            }
+            while store.give_back().expect("a step") > 0 {}
+            assert_eq!(content_files(&dir), 0, "looked at after {looks:b}");
+        }
+    }
+
+    #[test]
+    fn a_note_that_work_leaves_while_others_refer_to_the_content_is_not_lost() {
+        let (dir, store) = store();
+        let (trunk, first, second) = (Sight::trunk(), job(&store), job(&store));
+        write(&store, &trunk, 0);
+        write(&store, &first, 100_000);
+        write(&store, &second, 200_000);
+        empty(&store, &trunk);
+        assert_eq!(content_files(&dir), 3);
+        // The second sees what trunk had, and after it nobody does.
+        for (job, left) in [(first, 2), (second, 0)] {
+            store.abort(&[job.writer], &[]).expect("an abort");
+            while store.reclaim(&|_| false).expect("a step").more {}
+            while store.give_back().expect("a step") > 0 {}
+            assert_eq!(content_files(&dir), left);
+        }
+    }
+
+    #[test]
+    fn a_tombstone_over_undone_work_goes_with_that() {
+        let (_dir, store) = store();
+        let (trunk, job) = (Sight::trunk(), job(&store));
+        let key = Key::Xattr(Ino::ROOT, b"user.k".to_vec());
+        let put = |sight: &Sight, there: bool| {
+            let mut batch = Batch::new(&store, sight);
+            match there {
+                true => batch.put_xattr(Ino::ROOT, b"user.k", b"value").expect("a record"),
+                false => batch.remove_xattr(Ino::ROOT, b"user.k").expect("a record"),
+            }
+            store.apply(batch).expect("a batch");
+        };
+        let versions = || versions::all(&store.db().expect("records"), &key.prefix()).expect("versions").len();
+        put(&trunk, true);
+        put(&job, true);
+        put(&trunk, false);
+        while store.reclaim(&|_| false).expect("a step").more {}
+        assert_eq!(versions(), 2);
+        store.abort(&[job.writer], &[]).expect("an abort");
+        while store.reclaim(&|_| false).expect("a step").more {}
+        assert_eq!(versions(), 0);
     }
 }

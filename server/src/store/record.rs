@@ -87,6 +87,12 @@ pub(super) fn sum(stored: &[u8], later: &[u8]) -> Result<Vec<u8>, StoreError> {
     encode(&stat(stored)?.then(stat(later)?))
 }
 
+/// The content that a stored version of an inode refers to.
+pub(super) fn content_of(stored: &[u8]) -> Result<Option<ContentId>, StoreError> {
+    let inode: Option<Inode> = payload(stored)?.map(decode).transpose()?;
+    Ok(inode.and_then(|inode| inode.content))
+}
+
 const TOMBSTONE: u8 = 0;
 const PRESENT: u8 = 1;
 

@@ -15,6 +15,9 @@ pub(super) struct Version {
     pub(super) stored: Vec<u8>,
 }
 
+/// Which version it is, and the record unless it is gone in it.
+pub(super) type Stored = (Order, Option<Vec<u8>>);
+
 /// All versions of one key, newest first.
 pub(super) fn all(db: &Db, prefix: &[u8]) -> Result<Vec<Version>, StoreError> {
     let mut versions = Vec::new();
@@ -28,6 +31,16 @@ pub(super) fn all(db: &Db, prefix: &[u8]) -> Result<Vec<Version>, StoreError> {
         scan.next();
     }
     Ok(versions)
+}
+
+/// Whether one of these versions of an inode refers to the content.
+pub(super) fn refer(versions: &[Version], content: ContentId) -> Result<bool, StoreError> {
+    for version in versions {
+        if record::content_of(&version.stored)? == Some(content) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Chooses among the versions of one key as they come, newest first.
@@ -124,6 +137,17 @@ impl Store {
             scan.next();
         }
         chooser.finish()
+    }
+
+    /// Every version of a key that is stored, whoever can see it, newest first: which it is, and the record unless it is gone
+    /// in it.
+    pub fn stored(&self, key: &Key) -> Result<Vec<Stored>, StoreError> {
+        let versions = all(&*self.db()?, &key.prefix())?;
+        let shown = |version: Version| {
+            let payload = record::payload(&version.stored)?.map(<[u8]>::to_vec);
+            Ok((version.order, payload))
+        };
+        versions.into_iter().map(shown).collect()
     }
 
     fn record<T: DeserializeOwned>(&self, sight: &Sight, key: &Key) -> Result<Reading<T>, StoreError> {

@@ -8,7 +8,7 @@ use mojavefs::file::{Attr, FileKind};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::wire::{Connection, ConnectionExt, JobInfo, OnRead, Outcome, Reply, Request, Resolution, ViewKind};
 use mojavefs_server::Server;
-use mojavefs_server::store::{StoreOptions, fsck};
+use mojavefs_server::store::{Report, StoreOptions, fsck};
 use proptest::test_runner::Config;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -91,11 +91,26 @@ impl Client {
         })
     }
 
-    /// Closes the store for good: nothing may be wrong with it.
-    pub(crate) fn check(mut self) {
+    /// Closes the store for good, with nothing undecided: nothing may be wrong with it, and nothing left in it that no view
+    /// can reach.
+    pub(crate) fn check(self) {
+        self.checked();
+    }
+
+    /// The same; returns what else was found.
+    pub(crate) fn checked(mut self) -> Report {
+        while self.reclaim(100) {}
         self.open = None;
         let report = fsck(self.dir.path(), OPTIONS, &mut |_| {}).expect("the store opens");
         let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
         assert!(problems.is_empty(), "fsck: {problems:#?}");
+        let unreachable = (report.unreachable, report.unreachable_blocks, report.unreachable_files);
+        assert_eq!(unreachable, (0, 0, 0), "versions, blocks and content files that no view can reach: {report:?}");
+        report
+    }
+
+    /// How many content files there are.
+    pub(crate) fn content_files(&self) -> usize {
+        std::fs::read_dir(self.dir.path().join("content")).expect("list").count()
     }
 }

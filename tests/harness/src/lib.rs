@@ -270,6 +270,34 @@ impl Mount {
         assert!(output.status.success(), "fsck: {}{}", text(&output.stdout), text(&output.stderr));
     }
 
+    /// What is left in the store after everything was removed and decided, in words; nothing if it is as it was when it was
+    /// new, and nothing had to be searched for: what is found so would have stayed for good. Mounts it again.
+    pub fn left_in_store(&self) -> Result<(), String> {
+        for _ in ["before", "after the kernel has forgotten everything"] {
+            let said = text(&self.mojavefs(&["gc"]).stdout);
+            if said.contains("nothing named") {
+                return Err(format!("mojavefs gc: {said}"));
+            }
+            self.umount();
+            self.mount();
+        }
+        self.umount();
+        let output = Command::new(MOJAVEFS).arg("fsck").arg(&self.store).output().expect("mojavefs runs");
+        let files: Vec<_> = fs::read_dir(self.store.join("content")).expect("list").flatten().collect();
+        self.mount();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        let empty = "1 inodes, 0 names, 0 blocks, 0 held speculations, 0 unreachable versions\nthe store is sound\n";
+        match said.ends_with(empty) && files.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{said}{} content files: {files:?}", files.len())),
+        }
+    }
+
+    /// Fails unless the store is as it was when it was new. Everything in it was removed, and everything was decided.
+    pub fn assert_store_is_empty(&self) {
+        self.left_in_store().unwrap_or_else(|left| panic!("something is left in the store: {left}"));
+    }
+
     /// Unmounts, checks, mounts again.
     pub fn check(&self) {
         self.umount();

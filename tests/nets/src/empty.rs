@@ -1,13 +1,10 @@
 //! After everything is removed nothing is left: not in the store, not of processes, mounts, descriptors.
 
 use crate::net::Failure;
-use mojavefs_harness::{MOJAVEFS, Mount, text, until};
+use mojavefs_harness::{Mount, until};
 use nix::unistd::Pid;
 use std::fs;
-use std::process::Command;
 
-/// What a store with nothing in it has: the root.
-const EMPTY: [&str; 4] = ["1 inode", "0 names", "0 blocks", "0 held"];
 /// How much more memory a daemon may have after a run, in KiB: caches fill.
 const MEMORY_KIB_MAX: u64 = 64 << 10;
 
@@ -65,7 +62,9 @@ pub fn left_nothing(mount: &Mount, before: &Standing) -> Result<(), Failure> {
             .map_err(|e| Failure::new("removing", format!("the root's {name}: {e}")))?;
     }
     nothing_runs(mount, before)?;
-    store_is_empty(mount)
+    mount
+        .left_in_store()
+        .map_err(|left| Failure::new("left in the store", format!("everything was removed, and {left}")))
 }
 
 fn root_xattrs(mount: &Mount) -> Vec<String> {
@@ -84,24 +83,4 @@ fn nothing_runs(mount: &Mount, before: &Standing) -> Result<(), Failure> {
         until("the daemon has what it had before", || !Standing::of(mount).has_grown_since(before));
     }));
     grown.map_err(|_| Failure::new("grown", format!("the daemon had {before:?} and has {:?}", Standing::of(mount))))
-}
-
-fn store_is_empty(mount: &Mount) -> Result<(), Failure> {
-    // What a kernel still knew goes when the store is opened again.
-    for _ in 0..2 {
-        let output = mount.mojavefs(&["gc"]);
-        if !output.status.success() {
-            return Err(Failure::new("gc", text(&output.stderr)));
-        }
-        mount.umount();
-        mount.mount();
-    }
-    mount.umount();
-    let output = Command::new(MOJAVEFS).arg("fsck").arg(mount.store()).output().expect("mojavefs runs");
-    let said = text(&output.stdout);
-    mount.mount();
-    match output.status.success() && EMPTY.iter().all(|count| said.contains(&format!(" {count}"))) {
-        true => Ok(()),
-        false => Err(Failure::new("left in the store", format!("everything was removed, and {said}"))),
-    }
 }

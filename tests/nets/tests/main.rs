@@ -1,5 +1,6 @@
 //! The nets; see the crate's documentation.
 
 mod bytes;
+mod empty;
 mod planted;
 mod same;
