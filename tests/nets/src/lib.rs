@@ -21,6 +21,7 @@ pub mod empty;
 pub mod falls;
 pub mod generate;
 pub mod known;
+pub mod machine;
 pub mod net;
 pub mod op;
 pub mod perform;

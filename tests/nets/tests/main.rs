@@ -2,5 +2,6 @@
 
 mod bytes;
 mod empty;
+mod levels;
 mod planted;
 mod same;
