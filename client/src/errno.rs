@@ -27,7 +27,7 @@ pub(crate) fn of(kind: FaultKind) -> Errno {
         FaultKind::Unsupported => Errno::EOPNOTSUPP,
         FaultKind::TooLarge => Errno::E2BIG,
         FaultKind::NoData => Errno::ENXIO,
-        FaultKind::Disconnected => Errno::ENOTCONN,
+        FaultKind::Disconnected | FaultKind::InDoubt => Errno::ENOTCONN,
         FaultKind::TimedOut => Errno::ETIMEDOUT,
         FaultKind::Deadlock => Errno::EDEADLK,
         // Asked for by the server of whoever said that it makes checkpoints, who never lets it through.

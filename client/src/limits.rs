@@ -28,6 +28,8 @@ pub const START_TIME_MAX: Duration = Duration::from_secs(120);
 pub const SILENCE_TIME: Duration = Duration::from_secs(3);
 /// How long a daemon may take to end after its mount is gone.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long somebody whose question was answered may take to read the answer, once the daemon ends.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long after an unmount copies of the mount in other namespaces may keep it alive.
 pub const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long a failure that repeats itself is not told again.

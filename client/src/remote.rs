@@ -210,8 +210,9 @@ impl Waiting {
     fn lose(&self, why: Fault) {
         let mut state = self.state.lock();
         state.lost = Some(why.clone());
+        let unanswered = Fault { kind: FaultKind::InDoubt, ..why };
         for (_, waiting) in state.open.drain() {
-            drop(waiting.send(Err(why.clone())));
+            drop(waiting.send(Err(unanswered.clone())));
         }
         self.answered.notify_all();
     }
@@ -228,7 +229,7 @@ impl Connection for Remote {
         let (number, answer) = self.waiting.enter()?;
         let frame = Frame { kind: FrameKind::Request, number, body };
         self.frames.blocking_send(frame).map_err(|_| self.waiting.why_lost())?;
-        answer.blocking_recv().unwrap_or_else(|_| Err(self.waiting.why_lost()))
+        answer.blocking_recv().unwrap_or_else(|_| Err(Fault { kind: FaultKind::InDoubt, ..self.waiting.why_lost() }))
     }
 
     fn set_notice_sink(&self, sink: Arc<dyn NoticeSink>) {

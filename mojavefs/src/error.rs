@@ -49,7 +49,7 @@ pub enum FaultKind {
     Decided,
     /// The speculation conflicts with what became final meanwhile.
     Conflict,
-    /// The peer is gone or does not answer.
+    /// The peer is gone or does not answer: nothing was asked of it.
     Disconnected,
     /// The peer speaks something else.
     Protocol,
@@ -66,6 +66,8 @@ pub enum FaultKind {
     /// What was looked at is another's undecided work, and nobody has said yet where this view's process can go back to:
     /// begin a leg or say why not, then ask again.
     Checkpoint,
+    /// Whether what was asked for was done is not known: the peer has gone before it answered.
+    InDoubt,
 }
 
 /// A refused request: its kind for programs, a sentence for people that names the thing.

@@ -85,7 +85,7 @@ pub fn receive<M: Message>(mut stream: &UnixStream) -> io::Result<Option<(M, Opt
     Ok(Some((message, fds.into_iter().next())))
 }
 
-/// Asks the daemon one thing.
+/// Asks the daemon one thing. Errors: `Disconnected` if it was not asked, `InDoubt` if it did not answer.
 pub fn ask(stream: &UnixStream, ask: &Ask, fd: Option<&OwnedFd>) -> Result<(Answer, Option<OwnedFd>), Fault> {
     match send(stream, ask, fd) {
         Ok(()) => answer(stream),
@@ -103,13 +103,18 @@ pub fn put(stream: &UnixStream, ask: &Ask) -> Result<(), Fault> {
     send(stream, ask, None).map_err(lost)
 }
 
-/// The daemon's next answer.
+/// The daemon's next answer. Errors: `InDoubt` if none comes.
 pub fn answer(stream: &UnixStream) -> Result<(Answer, Option<OwnedFd>), Fault> {
-    match receive(stream).map_err(lost)? {
+    match receive(stream).map_err(unanswered)? {
         Some((Answer::Refused(fault), _)) => Err(fault),
         Some((answer, fd)) => Ok((answer, fd)),
-        None => Err(Fault::new(FaultKind::Disconnected, "the daemon has gone")),
+        None => Err(Fault::new(FaultKind::InDoubt, "the daemon has gone")),
     }
+}
+
+/// Nobody says any more what has become of what was asked.
+fn unanswered(error: io::Error) -> Fault {
+    Fault { kind: FaultKind::InDoubt, ..lost(error) }
 }
 
 fn lost(error: io::Error) -> Fault {

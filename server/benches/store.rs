@@ -2,7 +2,7 @@
 
 use divan::{Bencher, black_box};
 use mojavefs::id::{Ino, IntervalId};
-use mojavefs_server::store::{Batch, Sight, Store, StoreOptions};
+use mojavefs_server::store::{Batch, Sight, Specs, Store, StoreOptions};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -61,7 +61,7 @@ fn commit(bencher: Bencher<'_, '_>, changes: usize) {
     let nothing_held = |_| Ok(Vec::new());
     bencher
         .with_inputs(changed)
-        .bench_local_values(|writer| store.commit(&[writer], &[], &nothing_held).expect("a commit"));
+        .bench_local_values(|writer| store.commit(&[writer], &Specs::default(), &[], &nothing_held).expect("a commit"));
 }
 
 #[divan::bench(args = [1, 1000], sample_count = 20, sample_size = 1)]

@@ -68,6 +68,12 @@ pub const RESERVE_SHARE: u64 = 16;
 pub const OPERATION_TRIES_MAX: usize = 1000;
 /// How many clients may be in their handshakes: one more, and the one that is longest in it is dropped.
 pub const HANDSHAKES_MAX: usize = 256;
+/// How many decisions are on record, to say after a restart what they came to: the last ones.
+pub const OUTCOMES_RECORDED_MAX: usize = 4096;
+/// In how many ranges the numbers of what one decision has committed are recorded at most.
+pub const OUTCOME_RANGES_MAX: usize = 256;
+/// How long a server that ends goes on answering what it was asked before.
+pub const ANSWER_ALL_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long one request waits for decisions at most: whoever waits longer asks again.
 pub const AWAIT_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a wait for any decision lasts at most.

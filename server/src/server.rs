@@ -7,7 +7,7 @@ use crate::session::Session;
 use crate::store::{Reclaimed, Search, Store, StoreError, StoreOptions};
 use crate::urgent::Waiters;
 use crate::view::{View, Views, Whose};
-use mojavefs::error::Fault;
+use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, ViewId};
 use mojavefs::wire::{Connection, Notice, Reply, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -255,7 +255,12 @@ impl Shared {
             for view in self.views.based_on(*context).into_iter().filter(lost) {
                 view.kill();
                 // One whose conflicts were settled is committed, though not as it was.
-                let state = self.coordinator.outcome(*spec).map_or(SpecState::Aborted, |outcome| outcome.state);
+                let state = match self.coordinator.outcome(*spec) {
+                    Ok(outcome) => outcome.state,
+                    // Whoever has voted asks again, and is told.
+                    Err(fault) if fault.kind == FaultKind::InDoubt => SpecState::Voted,
+                    Err(_) => SpecState::Aborted,
+                };
                 view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why: why.clone() });
             }
         }

@@ -3,7 +3,7 @@
 mod common;
 
 use mojavefs::id::{Ino, IntervalId};
-use mojavefs_server::store::{Batch, Key, Sight, Snapshot, Store};
+use mojavefs_server::store::{Batch, Key, Sight, Snapshot, Specs, Store};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -197,7 +197,7 @@ impl World {
         let end = self.writers.len().min(if both { at + 2 } else { at + 1 });
         let done: Vec<Writer> = self.writers.drain(at..end).collect();
         let intervals: Vec<IntervalId> = done.iter().map(|writer| writer.interval).collect();
-        self.store().commit(&intervals, &[], &|_| Ok(Vec::new())).expect("a commit");
+        self.store().commit(&intervals, &Specs::default(), &[], &|_| Ok(Vec::new())).expect("a commit");
         done.into_iter().for_each(|writer| self.finish(writer.own));
     }
 

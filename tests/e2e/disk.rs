@@ -381,6 +381,39 @@ fn a_failed_write_is_answered_with_what_is_there() {
     }
 }
 
+/// What a disk refuses has not happened: the status says so, and what is asked for again once the disk works is done.
+#[test]
+fn an_abort_that_the_disk_refuses_leaves_the_speculation_undecided() {
+    require_root!();
+    let mount = Mount::new();
+    let id = mount.held("echo held > h");
+    let on_it = mount.held("cat h > copy");
+    let calls = "fsync,fdatasync,syncfs,sync_file_range";
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error=EIO"));
+    let mut strace = mount.strace(&["-e", &trace, "-e", &inject]);
+    for _ in 0..2 {
+        let refused = mount.mojavefs(&["abort", &id]);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("speculation {id} can't be undone now")) && said.contains("failed"), "{said}");
+        let status = mount.status();
+        assert_eq!([&status[0]["state"], &status[1]["state"]], ["held"; 2]);
+    }
+    let commit = mount.mojavefs(&["commit", &id]);
+    let said = text(&commit.stderr);
+    assert!(commit.status.code() == Some(1) && said.contains("the store has stopped after an error"), "{said}");
+    assert_eq!(mount.status()[0]["state"], "held");
+    let _ =
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(strace.id().cast_signed()), nix::sys::signal::Signal::SIGINT);
+    strace.wait().expect("strace ends");
+    let undone = mount.mojavefs(&["abort", &id]);
+    assert!(undone.status.success(), "{}", text(&undone.stderr));
+    assert!(text(&undone.stderr).contains(&format!("also undone, as depending on {id}: {on_it}")));
+    assert!(mount.status().is_empty());
+    mount.check();
+    assert!(mount.status().is_empty() && !mount.exists("h") && !mount.exists("copy"));
+}
+
 /// The k-th of these system calls of the daemon fails; if `log_only`, of those on the log of the records.
 fn failing(calls: &str, log_only: bool, error: &str, k: usize) {
     let mount = Mount::new();

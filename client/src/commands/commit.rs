@@ -1,24 +1,31 @@
 //! `mojavefs commit`
 
-use super::{Where, parse_spec, shown, tell};
+use super::json::with_paths;
+use super::resolutions::{Told, refuse_both, standing};
+use super::{
+    EXIT_NOT_FINAL, EXIT_TRY_AGAIN, EXIT_UNKNOWN, Where, class, not_known, numbers, parse_spec, tell, word_of,
+};
 use crate::control::{self, unexpected};
+use crate::job::find::Filesystem;
+use crate::speech::{err, out};
 use clap::Args;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::limits::CONFLICTS_MAX;
 use mojavefs::wire::control::{Answer, Ask};
-use mojavefs::wire::{Conflict, Resolution, SpecState};
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use mojavefs::wire::{Outcome, Resolution, SpecState};
+use serde_json::json;
+use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// How many paths in conflict an error names.
-const NAMED_MAX: usize = 5;
-
 #[derive(Args)]
-#[command(after_help = "Exit status: 0 it is committed, 1 it could not be, 75 it is in conflict and undecided still.")]
+#[command(after_help = "\
+Exit status:
+   0  it is committed (inside a job: into that job)
+   1  it could not be decided: the reason is said
+  75  it is not committed: it was undone, or is in conflict and undecided still
+  76  not known: the daemon has gone before it answered; `mojavefs status`, or this again, says after mounting
+  77  it is decided and not final yet: that is when those are committed that it depends on (--wait waits)")]
 pub(super) struct Commit {
     /// The speculation, as `mojavefs status` numbers it
     #[arg(value_parser = parse_spec)]
@@ -30,6 +37,12 @@ pub(super) struct Commit {
     /// The same for the version that became final meanwhile
     #[arg(long, value_name = "PATH")]
     theirs: Vec<OsString>,
+    /// Wait until it is final, or undone with what it depends on
+    #[arg(long)]
+    wait: bool,
+    /// Say what came of it as JSON: one object
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     filesystem: Where,
 }
@@ -38,9 +51,19 @@ impl Commit {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
         let filesystem = self.filesystem.find()?;
         let stream = filesystem.connect()?;
+        let resolutions = self.resolutions(&filesystem, &stream)?;
+        let decided = self.decide(&stream, resolutions).and_then(|outcome| self.settle(&stream, outcome));
+        match decided {
+            Ok(outcome) => Ok(self.tell(&outcome)),
+            Err(fault) if fault.kind == FaultKind::InDoubt => Ok(self.tell_unknown(&filesystem, &fault)),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn resolutions(&self, filesystem: &Filesystem, stream: &UnixStream) -> Result<Vec<Resolution>, Fault> {
         let standing = match self.ours.is_empty() && self.theirs.is_empty() {
             true => None,
-            false => standing(&stream, self.id)?,
+            false => standing(stream, self.id)?,
         };
         let told = Told { spec: self.id, mountpoint: &filesystem.mountpoint, standing };
         let ours = self.ours.iter().map(|path| Ok(Resolution::Ours(told.meant(path)?)));
@@ -48,20 +71,73 @@ impl Commit {
         let resolutions = ours.chain(theirs).collect::<Result<Vec<_>, Fault>>()?;
         refuse_both(&resolutions)?;
         if told.standing.is_none() && !resolutions.is_empty() {
-            self.refuse_decided(&stream)?;
+            self.refuse_decided(stream)?;
         }
-        match control::ask(&stream, &Ask::Commit { spec: self.id, resolutions }, None)?.0 {
-            Answer::Outcome(outcome) => Ok(tell(&outcome)),
-            other => Err(unexpected(&other)),
+        Ok(resolutions)
+    }
+
+    fn decide(&self, stream: &UnixStream, resolutions: Vec<Resolution>) -> Result<Outcome, Fault> {
+        match ask(stream, &Ask::Commit { spec: self.id, resolutions }) {
+            // The other way, by others.
+            Err(fault) if fault.kind == FaultKind::Decided => {
+                let undone = ask(stream, &Ask::Outcome { spec: self.id });
+                undone.ok().filter(|outcome| outcome.state == SpecState::Aborted).ok_or(fault)
+            }
+            outcome => outcome,
         }
+    }
+
+    /// Waits, if that is asked for, until it is known what comes of a vote.
+    fn settle(&self, stream: &UnixStream, first: Outcome) -> Result<Outcome, Fault> {
+        let behind = std::env::var("MOJAVEFS_SPEC").ok().and_then(|spec| spec.parse().ok()).map(SpecId);
+        let mut outcome = first.clone();
+        while self.wait && outcome.state == SpecState::Voted && !outcome.waits_for.is_empty() {
+            // From here on it is decided: nobody can say what comes of it if nobody answers any more.
+            let in_doubt = |fault: Fault| match fault.kind {
+                FaultKind::Disconnected => Fault { kind: FaultKind::InDoubt, ..fault },
+                _ => fault,
+            };
+            match control::ask(stream, &Ask::Await { specs: vec![self.id], behind }, None).map_err(in_doubt)?.0 {
+                Answer::Specs(_) => {}
+                other => return Err(unexpected(&other)),
+            }
+            // What stands in the way by now is said to whoever votes again.
+            outcome = Outcome { changes: first.changes, ..self.decide(stream, Vec::new()).map_err(in_doubt)? };
+        }
+        Ok(outcome)
+    }
+
+    fn tell(&self, outcome: &Outcome) -> ExitCode {
+        let code = exit_status(outcome);
+        if self.json {
+            let object = json!({"id": self.id.0, "state": word_of(outcome), "outcome": class(outcome), "exit": code,
+                "changes": outcome.changes, "waits_for": numbers(&outcome.waits_for), "also_undone": numbers(&outcome.undone)});
+            let paths: Vec<&[u8]> = outcome.conflicts.iter().map(|conflict| &conflict.path[..]).collect();
+            out!("{}", with_paths(object, "conflicts", &paths));
+        } else if outcome.state == SpecState::Aborted {
+            err!("mojavefs: speculation {} is not committed: it was undone", self.id);
+        } else {
+            tell(outcome);
+        }
+        ExitCode::from(code)
+    }
+
+    fn tell_unknown(&self, filesystem: &Filesystem, fault: &Fault) -> ExitCode {
+        let mountpoint = filesystem.mountpoint.display().to_string();
+        match self.json {
+            true => out!(
+                "{}",
+                json!({"id": self.id.0, "state": "unknown", "outcome": "unknown", "exit": EXIT_UNKNOWN, "why": fault.message,
+                       "mountpoint": mountpoint})
+            ),
+            false => err!("mojavefs: {}", not_known(self.id, "was committed", &fault.message, &mountpoint)),
+        }
+        ExitCode::from(EXIT_UNKNOWN)
     }
 
     /// Of what is decided no version can be chosen any more.
     fn refuse_decided(&self, stream: &UnixStream) -> Result<(), Fault> {
-        let state = match control::ask(stream, &Ask::Outcome { spec: self.id }, None)?.0 {
-            Answer::Outcome(outcome) => outcome.state,
-            other => return Err(unexpected(&other)),
-        };
+        let state = ask(stream, &Ask::Outcome { spec: self.id })?.state;
         match state {
             SpecState::Committed | SpecState::Aborted => {
                 let how = if state == SpecState::Committed { "committed" } else { "undone" };
@@ -73,106 +149,22 @@ impl Commit {
     }
 }
 
-/// Both versions of one path can't stand.
-fn refuse_both(resolutions: &[Resolution]) -> Result<(), Fault> {
-    let is_theirs = |path: &Vec<u8>| resolutions.contains(&Resolution::Theirs(path.clone()));
-    let ours = resolutions.iter().filter_map(|side| match side {
-        Resolution::Ours(path) => Some(path),
-        Resolution::Theirs(_) => None,
-    });
-    match ours.into_iter().find(|path| is_theirs(path)) {
-        Some(path) => {
-            let path = if path.is_empty() { ".".to_owned() } else { shown(path) };
-            Err(Fault::new(FaultKind::Invalid, format!("--ours and --theirs are both said of `{path}`: choose one")))
-        }
-        None => Ok(()),
-    }
-}
-
-/// What a speculation is in conflict over; nothing where that is not known: it is decided, or another's.
-fn standing(stream: &UnixStream, spec: SpecId) -> Result<Option<Vec<Conflict>>, Fault> {
-    match control::ask(stream, &Ask::Status, None)?.0 {
-        Answer::Status(all) => Ok(all.into_iter().find(|status| status.id == spec).map(|status| status.conflicts)),
+fn ask(stream: &UnixStream, ask: &Ask) -> Result<Outcome, Fault> {
+    match control::ask(stream, ask, None)?.0 {
+        Answer::Outcome(outcome) => Ok(outcome),
         other => Err(unexpected(&other)),
     }
 }
 
-/// What the paths on the command line are told apart by.
-struct Told<'a> {
-    spec: SpecId,
-    mountpoint: &'a Path,
-    standing: Option<Vec<Conflict>>,
-}
-
-impl Told<'_> {
-    /// The path that is meant, as the filesystem has it: it is one in conflict, or above one.
-    fn meant(&self, path: &OsStr) -> Result<Vec<u8>, Fault> {
-        let from_root = from_root(path);
-        if from_root.is_empty() {
-            return Ok(from_root);
-        }
-        let through = through_the_mount(self.mountpoint, Path::new(path)).filter(|through| *through != from_root);
-        let Some(standing) = &self.standing else { return Ok(from_root) };
-        let through = through.filter(|through| is_in_conflict(through, standing));
-        match (is_in_conflict(&from_root, standing), through) {
-            (true, None) => Ok(from_root),
-            (false, Some(through)) => Ok(through),
-            (true, Some(through)) => Err(self.ambiguous(path, &[from_root, through])),
-            // Not all of so many are told: the server knows.
-            (false, None) if standing.len() >= CONFLICTS_MAX / 2 => Ok(from_root),
-            (false, None) => Err(self.unknown(path, standing)),
-        }
+/// The exit status of what came of a vote.
+fn exit_status(outcome: &Outcome) -> u8 {
+    match outcome.state {
+        SpecState::Committed => 0,
+        SpecState::Voted if !outcome.conflicts.is_empty() => EXIT_TRY_AGAIN,
+        // Into what is around it.
+        SpecState::Voted if outcome.waits_for.is_empty() => 0,
+        SpecState::Voted => EXIT_NOT_FINAL,
+        SpecState::Running | SpecState::Held if outcome.conflicts.is_empty() => EXIT_NOT_FINAL,
+        SpecState::Running | SpecState::Held | SpecState::Aborted => EXIT_TRY_AGAIN,
     }
-
-    fn ambiguous(&self, path: &OsStr, both: &[Vec<u8>; 2]) -> Fault {
-        let [first, second] =
-            both.each_ref().map(|path| shown(self.mountpoint.join(OsStr::from_bytes(path)).as_os_str().as_bytes()));
-        let text = format!("`{}` may be {first} or {second}: write which", shown(path.as_bytes()));
-        Fault::new(FaultKind::Invalid, text)
-    }
-
-    fn unknown(&self, path: &OsStr, standing: &[Conflict]) -> Fault {
-        let path = shown(path.as_bytes());
-        let mut named: Vec<String> = standing.iter().map(|conflict| format!("`{}`", shown(&conflict.path))).collect();
-        named.dedup();
-        let more = named.len().saturating_sub(NAMED_MAX);
-        named.truncate(NAMED_MAX);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let text = match named.is_empty() {
-            true => format!("speculation {} has no conflicts: commit it without `{path}`", self.spec),
-            false => format!("`{path}` is in no conflict; in conflict: {}{more}", named.join(", ")),
-        };
-        Fault::new(FaultKind::Invalid, text)
-    }
-}
-
-/// Whether something at or below a path is in conflict.
-fn is_in_conflict(path: &[u8], standing: &[Conflict]) -> bool {
-    let path = Path::new(OsStr::from_bytes(path));
-    standing.iter().any(|conflict| Path::new(OsStr::from_bytes(&conflict.path)).starts_with(path))
-}
-
-/// A path that is meant from the filesystem's root: without slashes around it.
-fn from_root(path: &OsStr) -> Vec<u8> {
-    let path = path.as_bytes();
-    let path = path.strip_prefix(b"./").unwrap_or(path);
-    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
-    let end = path.iter().rposition(|byte| *byte != b'/').map_or(start, |last| last + 1);
-    match &path[start..end.max(start)] {
-        b"." => Vec::new(),
-        path => path.to_vec(),
-    }
-}
-
-/// A path that leads into the filesystem through its mountpoint or from the working directory, as the filesystem has it.
-fn through_the_mount(mountpoint: &Path, path: &Path) -> Option<Vec<u8>> {
-    let path = real(&std::path::absolute(path).ok()?)?;
-    Some(path.strip_prefix(mountpoint).ok()?.as_os_str().as_bytes().to_vec())
-}
-
-/// A path without links on the way. Its end may be a link, and may be missing: it is what a speculation has there.
-fn real(path: &Path) -> Option<PathBuf> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return path.canonicalize().ok() };
-    let parent = parent.canonicalize().ok().or_else(|| real(parent))?;
-    Some(parent.join(name))
 }

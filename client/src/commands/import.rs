@@ -1,7 +1,7 @@
 //! `mojavefs import`
 
 use super::tree::{Copy, Source, refuse_overlap};
-use super::{EXIT_TRY_AGAIN, Where, conflict_lines, count, host_fault};
+use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, Where, conflict_lines, count, host_fault, not_known};
 use crate::control::unexpected;
 use crate::job::{JobView, Place};
 use crate::speech::{err, out};
@@ -13,6 +13,12 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Args)]
+#[command(after_help = "\
+Exit status:
+   0  all of it is there
+   1  it failed, and nothing of it is there
+  75  it is in conflict with what changed meanwhile, and nothing of it is there
+  76  not known: the daemon has gone before it answered; `mojavefs commit` says after mounting")]
 pub(super) struct Import {
     /// The directory on the host
     dir: PathBuf,
@@ -42,7 +48,15 @@ impl Import {
         copy.tree(&source, &to)?;
         let files = copy.end();
         view.drain()?;
-        match view.ask(&Ask::Commit { spec: view.spec, resolutions: Vec::new() })? {
+        let answer = match view.ask(&Ask::Commit { spec: view.spec, resolutions: Vec::new() }) {
+            Err(fault) if fault.kind == FaultKind::InDoubt => {
+                let mountpoint = filesystem.mountpoint.display().to_string();
+                err!("mojavefs: {}", not_known(view.spec, "was committed", &fault.message, &mountpoint));
+                return Ok(ExitCode::from(EXIT_UNKNOWN));
+            }
+            answer => answer?,
+        };
+        match answer {
             Answer::Outcome(outcome) if matches!(outcome.state, SpecState::Committed | SpecState::Voted) => {
                 out!("imported {}", count(files, "file"));
                 Ok(ExitCode::SUCCESS)

@@ -15,6 +15,7 @@ mod keygen;
 mod mount;
 mod place;
 mod progress;
+mod resolutions;
 mod serve;
 mod shell;
 mod silence;
@@ -45,6 +46,10 @@ use std::process::ExitCode;
 
 /// A refused commit and the like: trying again later may help (`EX_TEMPFAIL`).
 pub(crate) const EXIT_TRY_AGAIN: u8 = 75;
+/// A decision was asked for, and nobody has said what came of it: to do the work again may do it twice.
+pub(crate) const EXIT_UNKNOWN: u8 = 76;
+/// It is decided, and final when others are.
+pub(crate) const EXIT_NOT_FINAL: u8 = 77;
 
 /// What the programs bring along so that a store needs no server set up.
 pub trait Embedded {
@@ -88,7 +93,23 @@ pub struct Checked {
 
 /// A speculative filesystem: mount it, run jobs in it with specrun, commit or undo what they did as one.
 #[derive(Parser)]
-#[command(name = "mojavefs", version, propagate_version = true)]
+#[command(
+    name = "mojavefs",
+    version,
+    propagate_version = true,
+    after_help = "\
+Exit status:
+    0  done
+    1  it could not be done: the reason is said
+    2  the command line is wrong
+    4  fsck: something is wrong with the store
+   75  commit, import: not committed, as it was undone or is in conflict; barrier: it was undone; shell: what it was in is
+       decided
+   76  commit, abort, import: not known, as the daemon has gone before it answered
+   77  commit: it is decided and not final yet
+  141  nobody reads standard output any more
+shell exits as what ran in it, with 128+N if signal N killed that."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -216,6 +237,40 @@ pub(crate) fn conflict_lines(conflicts: &[Conflict], more: u64) -> Vec<String> {
     lines
 }
 
+/// That nobody can say what has become of a decision, and who can say it later.
+pub(crate) fn not_known(spec: SpecId, what: &str, why: &str, mountpoint: &str) -> String {
+    format!(
+        "{}: not known whether speculation {spec} {what}; see `mojavefs status` after mounting {} again",
+        harmless(why),
+        escaped(mountpoint)
+    )
+}
+
+/// Speculations, for programs.
+pub(crate) fn numbers(specs: &[SpecId]) -> Vec<u64> {
+    specs.iter().map(|spec| spec.0).collect()
+}
+
+/// Where a speculation stands after a decision, in one word for programs.
+pub(crate) fn word_of(outcome: &Outcome) -> &'static str {
+    match outcome.state {
+        SpecState::Committed => "committed",
+        SpecState::Voted if outcome.waits_for.is_empty() && outcome.conflicts.is_empty() => "committed",
+        SpecState::Voted => "voted",
+        SpecState::Aborted => "aborted",
+        SpecState::Running | SpecState::Held => "held",
+    }
+}
+
+/// What came of its work, in one word for programs.
+pub(crate) fn class(outcome: &Outcome) -> &'static str {
+    match word_of(outcome) {
+        "committed" => "committed",
+        "aborted" => "undone",
+        _ => "undecided",
+    }
+}
+
 /// Who fell with a speculation.
 pub(crate) fn also_undone(outcome: &Outcome) -> Option<String> {
     let others = outcome.undone.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -223,11 +278,20 @@ pub(crate) fn also_undone(outcome: &Outcome) -> Option<String> {
 }
 
 /// The answer to a decision, in words; refused commits are told in full.
-pub(crate) fn tell(outcome: &Outcome) -> ExitCode {
+pub(crate) fn tell(outcome: &Outcome) {
     if let Some(also) = also_undone(outcome) {
         err!("mojavefs: {also}");
     }
     let changes = count(outcome.changes, "change");
+    if !outcome.conflicts.is_empty() {
+        err!("mojavefs: speculation {} is in conflict with what became final meanwhile:", outcome.spec);
+        conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
+        err!(
+            "nothing was changed; say whose version stands with --ours PATH or --theirs PATH, or abort {}",
+            outcome.spec
+        );
+        return;
+    }
     match outcome.state {
         SpecState::Committed => out!("committed {} ({changes})", outcome.spec),
         SpecState::Aborted => out!("aborted {} ({changes} undone)", outcome.spec),
@@ -236,20 +300,8 @@ pub(crate) fn tell(outcome: &Outcome) -> ExitCode {
             out!("decided {} ({changes}): final when {others} is", outcome.spec);
         }
         SpecState::Voted => out!("committed {} into the job around it ({changes})", outcome.spec),
-        SpecState::Held | SpecState::Running if outcome.conflicts.is_empty() => {
-            out!("{} is still undecided ({changes})", outcome.spec);
-        }
-        SpecState::Held | SpecState::Running => {
-            err!("mojavefs: speculation {} is in conflict with what became final meanwhile:", outcome.spec);
-            conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
-            err!(
-                "nothing was changed; say whose version stands with --ours PATH or --theirs PATH, or abort {}",
-                outcome.spec
-            );
-            return ExitCode::from(EXIT_TRY_AGAIN);
-        }
+        SpecState::Held | SpecState::Running => out!("{} is still undecided ({changes})", outcome.spec),
     }
-    ExitCode::SUCCESS
 }
 
 /// Reads a speculation's number.

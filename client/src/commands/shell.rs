@@ -12,6 +12,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 #[derive(Args)]
+#[command(
+    after_help = "Exit status: that of what ran in it, 128+N if signal N killed that; 75 the speculation was decided meanwhile, \
+1 it could not be started."
+)]
 pub(super) struct Shell {
     /// The speculation, as `mojavefs status` numbers it
     #[arg(value_parser = parse_spec)]

@@ -7,7 +7,7 @@ use super::lease::Lease;
 use super::seats::Seats;
 use super::voice::Voice;
 use crate::control::{receive, send, unexpected};
-use crate::limits::{ACCEPT_PAUSE, AWAIT_STEP, STOP_TIME_MAX};
+use crate::limits::{ACCEPT_PAUSE, ANSWER_TIME_MAX, AWAIT_STEP, STOP_TIME_MAX};
 use crate::notify::News;
 use crate::speech::{Repeated, shortened};
 use mojavefs::error::{Fault, FaultKind};
@@ -25,9 +25,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+/// A connection that is answered.
+struct Open {
+    stream: UnixStream,
+    /// What was asked on it is being done.
+    busy: AtomicBool,
+}
+
+type AllOpen = Arc<Mutex<HashMap<u64, Arc<Open>>>>;
+
 /// The connections of a daemon, to end them with it.
 pub(super) struct Leases {
-    open: Arc<Mutex<HashMap<u64, UnixStream>>>,
+    open: AllOpen,
     ending: Arc<AtomicBool>,
     socket: PathBuf,
 }
@@ -35,13 +44,13 @@ pub(super) struct Leases {
 /// What accepts connections.
 struct Door {
     daemon: Arc<Daemon>,
-    open: Arc<Mutex<HashMap<u64, UnixStream>>>,
+    open: AllOpen,
     seats: Arc<Seats>,
     next: AtomicU64,
 }
 
 pub(super) fn start(listener: UnixListener, daemon: Arc<Daemon>) -> io::Result<Leases> {
-    let open: Arc<Mutex<HashMap<u64, UnixStream>>> = Arc::default();
+    let open = AllOpen::default();
     let ending = Arc::new(AtomicBool::new(false));
     let leases = Leases { open: open.clone(), ending: ending.clone(), socket: daemon.socket.clone() };
     let door = Door { daemon, open, seats: Seats::new(), next: AtomicU64::new(1) };
@@ -74,12 +83,13 @@ impl Door {
             }
         };
         let number = self.next.fetch_add(1, Ordering::SeqCst);
-        self.open.lock().insert(number, stream.try_clone()?);
+        let this = Arc::new(Open { stream, busy: AtomicBool::new(false) });
+        self.open.lock().insert(number, this.clone());
         let (daemon, open) = (self.daemon.clone(), self.open.clone());
         let work = move || {
-            answer(&daemon, &caller, &stream);
+            answer(&daemon, &caller, &this);
             open.lock().remove(&number);
-            drop(stream);
+            drop(this);
             drop(seat);
         };
         let thread = std::thread::Builder::new().name("mojavefs-control".into()).spawn(work);
@@ -88,21 +98,36 @@ impl Door {
 }
 
 impl Leases {
-    /// Ends every connection and waits until what they held is closed.
+    /// Answers what was asked, ends every connection, and waits until what they held is closed.
     pub(super) fn end(self) {
         self.ending.store(true, Ordering::SeqCst);
         // Whoever waits for a caller gets one, and sees that it is over.
         let _ = UnixStream::connect(&self.socket);
-        self.open.lock().values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        let mut idle_since: HashMap<u64, Instant> = HashMap::new();
         let deadline = Instant::now() + STOP_TIME_MAX;
-        while !self.open.lock().is_empty() && Instant::now() < deadline {
+        while Instant::now() < deadline {
+            let open: Vec<(u64, Arc<Open>)> =
+                self.open.lock().iter().map(|(number, open)| (*number, open.clone())).collect();
+            if open.is_empty() {
+                return;
+            }
+            for (number, open) in open {
+                // Whoever has asked is answered: of a decision that was made it must not be said that it was not.
+                drop(open.stream.shutdown(Shutdown::Read));
+                if open.busy.load(Ordering::SeqCst) {
+                    idle_since.remove(&number);
+                } else if idle_since.entry(number).or_insert_with(Instant::now).elapsed() > ANSWER_TIME_MAX {
+                    drop(open.stream.shutdown(Shutdown::Both));
+                }
+            }
             std::thread::sleep(crate::limits::POLL_INTERVAL);
         }
     }
 }
 
 /// Answers one connection until it ends, which ends its lease.
-fn answer(daemon: &Arc<Daemon>, caller: &Caller, stream: &UnixStream) {
+fn answer(daemon: &Arc<Daemon>, caller: &Caller, open: &Open) {
+    let stream = &open.stream;
     let mut lease = None;
     let voice = match Voice::new(stream) {
         Ok(voice) => voice,
@@ -117,14 +142,18 @@ fn answer(daemon: &Arc<Daemon>, caller: &Caller, stream: &UnixStream) {
                 break;
             }
         };
+        open.busy.store(true, Ordering::SeqCst);
         let (answer, fd) = match respond(daemon, caller, ask, fd, &mut lease, &voice) {
             Ok(answer) => answer,
             Err(fault) => (Answer::Refused(fault), None),
         };
+        open.busy.store(false, Ordering::SeqCst);
         if voice.answer(&answer, fd.as_ref()).is_err() {
             break;
         }
     }
+    // Whoever still listens hears at once that this is the end.
+    voice.hang_up();
     if let Some(lease) = lease {
         lease.end(daemon);
     }

@@ -24,6 +24,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -36,7 +37,19 @@ pub(crate) struct JobView {
     mount: File,
     /// The speculation.
     pub(crate) spec: SpecId,
+    /// Where the filesystem is mounted.
+    pub(crate) mountpoint: PathBuf,
     news: Arc<News>,
+    may_be: Cell<Option<MayBe>>,
+}
+
+/// What a speculation may be by now, though nobody can say whether it is.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum MayBe {
+    /// Committed, or decided and waiting for others.
+    Committed,
+    /// Held.
+    Held,
 }
 
 /// What was said of the speculation without being asked for.
@@ -153,7 +166,8 @@ impl JobView {
         place.inherited.reopen()?;
         let news = Arc::new(News::new().map_err(fault("a bell"))?);
         let answers = listen(&stream, spec, news.clone()).map_err(fault("listen to the daemon"))?;
-        Ok(JobView { stream, answers, mount, spec, news })
+        let (mountpoint, may_be) = (filesystem.mountpoint.clone(), Cell::new(None));
+        Ok(JobView { stream, answers, mount, spec, mountpoint, news, may_be })
     }
 
     /// The speculation was decided, or the daemon is gone.
@@ -194,8 +208,15 @@ impl JobView {
         self.news.said.lock().gone.clone()
     }
 
+    /// What the speculation may be if the daemon is gone: a vote or a hold was sent, and nobody has said that it does not
+    /// stand. Else it is undone then.
+    pub(crate) fn may_be(&self) -> Option<MayBe> {
+        let decided = self.news.said.lock().decided;
+        self.may_be.get().filter(|_| !matches!(decided, Some(SpecState::Committed | SpecState::Aborted)))
+    }
+
     /// Waits until the speculation is decided, for `limit` at most; nothing if it is not by then. A daemon that is gone
-    /// has aborted it, as far as anybody can say from here.
+    /// has aborted it, unless it [may be](Self::may_be) something else.
     pub(crate) fn wait_decided(&self, limit: Duration) -> Option<SpecState> {
         let mut said = self.news.said.lock();
         let undecided = |said: &mut Said| said.decided.is_none() && said.gone.is_none();
@@ -222,14 +243,35 @@ impl JobView {
         mount::drain(&self.mount).map_err(failed)
     }
 
-    /// Asks the daemon.
+    /// Asks the daemon. Errors: `Disconnected` if it was not asked, `InDoubt` if it did not answer.
     pub(crate) fn ask(&self, ask: &Ask) -> Result<Answer, Fault> {
-        let gone = || Fault::new(FaultKind::Disconnected, "the daemon behind the filesystem has gone");
-        crate::control::send(&self.stream, ask, None).map_err(|_| gone())?;
-        match self.answers.recv() {
+        let gone = |kind| Fault::new(kind, "the daemon behind the filesystem has gone");
+        crate::control::send(&self.stream, ask, None).map_err(|_| gone(FaultKind::Disconnected))?;
+        let answer = match self.answers.recv() {
             Ok(Answer::Refused(fault)) => Err(fault),
             Ok(answer) => Ok(answer),
-            Err(_) => Err(gone()),
+            Err(_) => Err(gone(FaultKind::InDoubt)),
+        };
+        self.note(ask, &answer);
+        answer
+    }
+
+    /// What this answer makes of what the speculation may be.
+    fn note(&self, ask: &Ask, answer: &Result<Answer, Fault>) {
+        let wanted = match ask {
+            Ask::Commit { spec, .. } if *spec == self.spec => Some(MayBe::Committed),
+            Ask::Hold { spec } if *spec == self.spec => Some(MayBe::Held),
+            Ask::Abort { spec } if *spec == self.spec => None,
+            _ => return,
+        };
+        match answer {
+            Ok(Answer::Outcome(outcome)) => self.may_be.set(match outcome.state {
+                SpecState::Running | SpecState::Aborted => None,
+                SpecState::Held => Some(MayBe::Held),
+                SpecState::Voted | SpecState::Committed => Some(MayBe::Committed),
+            }),
+            Err(fault) if fault.kind == FaultKind::InDoubt => self.may_be.set(wanted.or(self.may_be.get())),
+            _ => {}
         }
     }
 }

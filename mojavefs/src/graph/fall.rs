@@ -71,6 +71,14 @@ impl Fall {
 }
 
 impl Graph {
+    /// The speculations that are false if this undecided one is.
+    pub(super) fn reach(&self, spec: SpecId) -> BTreeSet<SpecId> {
+        let mut fall = Fall::default();
+        fall.abort(self, spec, None);
+        fall.spread(self);
+        fall.aborted.into_keys().collect()
+    }
+
     /// Falsifies an assumption.
     pub(super) fn fall(&mut self, spec: SpecId, cause: Cause) -> Vec<Effect> {
         let mut fall = Fall::default();

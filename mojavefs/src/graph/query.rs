@@ -45,6 +45,11 @@ impl Graph {
         self.specs.get(&spec).map(|spec| spec.owners.iter().map(owner).collect()).unwrap_or_default()
     }
 
+    /// The undecided speculations that an abort of this one would undo, itself included.
+    pub fn falls_with(&self, spec: SpecId) -> BTreeSet<SpecId> {
+        if self.is_undecided(spec) { self.reach(spec) } else { BTreeSet::new() }
+    }
+
     /// Whether any other context depends on one of this one's intervals.
     pub fn is_needed_by_others(&self, context: ContextId) -> bool {
         let others = |id: &IntervalId| {

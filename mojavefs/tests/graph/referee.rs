@@ -29,12 +29,20 @@ impl Referee {
         let before = self.graph.clone();
         let _previewed = self.graph.preview(event);
         assert_eq!(self.graph, before, "a preview changed the graph: {event:?}");
+        let falls = match event {
+            Event::Abort { spec, .. } => self.graph.falls_with(*spec),
+            _ => BTreeSet::new(),
+        };
         let answer = self.witness.apply(&mut self.graph, event).unwrap_or_else(|difference| panic!("{difference}"));
         match &answer {
             Err(_) => assert_eq!(self.graph, before, "a refused event changed the graph: {event:?}"),
             Ok(effects) => effects.iter().for_each(|effect| match effect {
                 Effect::Final { intervals, .. } => self.finals.extend(intervals),
-                Effect::Dead { intervals, .. } => self.dead.extend(intervals),
+                Effect::Dead { intervals, specs, .. } => {
+                    let aborted = matches!(event, Event::Abort { .. });
+                    assert!(!aborted || specs.iter().copied().eq(falls.iter().copied()), "{event:?}: {falls:?}");
+                    self.dead.extend(intervals);
+                }
                 _ => {}
             }),
         }

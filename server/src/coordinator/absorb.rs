@@ -28,6 +28,9 @@ impl Coordinator {
         // As far as the graph goes it never was: nothing in it refers to it.
         state.apply(&Event::Abort { owner, spec, code: 1, retry: false }).map_err(graph_fault)?;
         let jobs: Vec<_> = state.remove(spec).into_iter().collect();
+        if let Some(outer) = state.jobs.get_mut(&parent) {
+            jobs.iter().for_each(|job| outer.takes_in(job));
+        }
         state.end_contexts(&jobs);
         state.absorbed.push_back(spec);
         if state.absorbed.len() > OUTCOMES_KEPT_MAX {

@@ -3,6 +3,7 @@
 use super::conflicts::Standing;
 use super::{Aftermath, Coordinator, Job, State, graph_fault};
 use crate::ops::fault;
+use crate::store::{Specs, Store, StoreError};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Effect, Event, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
@@ -17,11 +18,11 @@ impl Coordinator {
         uid: u32,
         resolutions: &[Resolution],
     ) -> Result<(Outcome, Aftermath), Fault> {
-        if let Some(outcome) = self.decided(spec, SpecState::Committed)? {
-            return Ok((outcome, Aftermath::default()));
-        }
         let (context, own_decision) = {
             let state = self.state.lock();
+            if let Some(outcome) = decided(&state, &self.store, spec, SpecState::Committed)? {
+                return Ok((outcome, Aftermath::default()));
+            }
             let job = state.job(spec, uid)?;
             (job.context, job.parent.is_none().then(|| job.intervals.clone()))
         };
@@ -36,6 +37,10 @@ impl Coordinator {
         }
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
+        // It may have been decided with others just now.
+        if let Some(outcome) = decided(&state, &self.store, spec, SpecState::Committed)? {
+            return Ok((outcome, Aftermath::default()));
+        }
         let standing = self.conflicts.of(context);
         let job = state.job(spec, uid)?;
         job.must_be_there()?;
@@ -121,7 +126,7 @@ impl Coordinator {
 
     /// The answer for a decision that was made before; an error if it was made the other way.
     fn decided(&self, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
-        decided(&self.state.lock(), spec, wanted)
+        decided(&self.state.lock(), &self.store, spec, wanted)
     }
 
     /// Carries out that a vote makes something final: durably first, then for everybody to see.
@@ -136,19 +141,16 @@ impl Coordinator {
         all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
         all.sort_unstable();
         all.dedup();
-        let held: Vec<SpecId> = jobs.iter().filter(|job| job.recorded).map(|job| job.spec).collect();
+        let recorded = jobs.iter().filter(|job| job.recorded).map(|job| job.spec);
+        let held: Vec<SpecId> = recorded.chain(jobs.iter().filter_map(|job| job.replaces)).collect();
         let winners: Vec<ContextId> = jobs.iter().map(|job| job.context).collect();
         let losers = || self.conflicts.of_losers(&winners);
         let rebased = |seq| state.rebased_records(&all, specs, seq, (&self.conflicts, losers()));
-        let seq = match self.store.commit(&all, &held, &rebased) {
+        let mut committed: Specs = jobs.iter().map(|job| job.spec).collect();
+        jobs.iter().for_each(|job| committed.extend(&job.parts));
+        let seq = match self.store.commit(&all, &committed, &held, &rebased) {
             Ok(seq) => seq,
-            Err(error) => {
-                let failed: Vec<(SpecId, Owner)> = jobs.iter().map(|job| (job.spec, job.owner())).collect();
-                jobs.into_iter().for_each(|job| state.insert(job));
-                self.undo_failed(state, &failed);
-                let text = format!("{error}; speculation {} was rolled back", list(specs));
-                return Err(Fault::new(fault::store(error).kind, text));
-            }
+            Err(error) => return Err(self.not_committed(state, jobs, error)),
         };
         state.apply(vote).map_err(graph_fault)?;
         let mut aftermath = Aftermath { rescoped: state.rebase(&all, specs, &self.store, seq), ..Aftermath::default() };
@@ -160,12 +162,36 @@ impl Coordinator {
         Ok(aftermath)
     }
 
-    /// A commit could not be made durable and is known not to have happened: it is an abort, of everything on top of it too.
-    fn undo_failed(&self, state: &mut State, failed: &[(SpecId, Owner)]) {
+    /// A commit could not be made durable. If it is known not to have happened, what is on record stays undecided, and
+    /// everything else is undone; else nothing can be said of it before the store is opened again.
+    fn not_committed(&self, state: &mut State, jobs: Vec<Job>, error: StoreError) -> Fault {
+        let certain = matches!(error, StoreError::NotCommitted(_));
+        let (kept, undone): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| certain && job.recorded);
+        let [kept, specs] = [kept, undone.clone()].map(|jobs| jobs.iter().map(|job| job.spec).collect::<Vec<SpecId>>());
+        let failed: Vec<(SpecId, Owner)> = undone.iter().map(|job| (job.spec, job.owner())).collect();
+        if !certain {
+            state.in_doubt.extend(&specs);
+        }
+        jobs.into_iter().for_each(|job| state.insert(job));
+        self.undo_failed(state, &failed, if certain { Records::Go } else { Records::Stay });
+        let named = |text: &str, specs: &[SpecId]| match specs {
+            [] => String::new(),
+            specs => format!("; speculation {} {text}", list(specs)),
+        };
+        if !certain {
+            let text = named("may be committed or not, which is known when the store was opened again", &specs);
+            return Fault::new(FaultKind::InDoubt, format!("{error}{text}"));
+        }
+        let text = format!("{error}{}{}", named("was rolled back", &specs), named("is undecided still", &kept));
+        Fault::new(fault::store(error).kind, text)
+    }
+
+    /// A commit failed: it is an abort, of everything on top of it too.
+    fn undo_failed(&self, state: &mut State, failed: &[(SpecId, Owner)], records: Records) {
         for (spec, owner) in failed {
             // One that fell with another before it is aborted already, which is no error.
             let abort = Event::Abort { owner: *owner, spec: *spec, code: 1, retry: false };
-            match self.carry_out_abort(state, &abort) {
+            match self.carry_out(state, &abort, records) {
                 // The caller gets an error, not this.
                 Ok(aftermath) => state.owed.push(aftermath),
                 Err(fault) => tracing::error!("undoing a commit of speculation {spec} that failed: {fault}"),
@@ -182,6 +208,8 @@ impl Coordinator {
     fn fold(&self, state: &mut State, spec: SpecId) -> Result<Aftermath, Fault> {
         let inner = state.jobs.get(&spec).expect("the job was found before");
         let (context, parent, intervals) = (inner.context, inner.parent_context, inner.intervals.clone());
+        let mut parts = inner.parts.clone();
+        parts.insert(spec);
         let Some(parent) = parent else { return Ok(Aftermath::default()) };
         inner.over.store(true, Ordering::SeqCst);
         let builds_on = state.under(context);
@@ -195,6 +223,7 @@ impl Coordinator {
             outer.intervals.extend(intervals.iter().copied());
             outer.intervals.push(interval);
             outer.writer = interval;
+            outer.parts.extend(&parts);
         }
         self.conflicts.fold(context, parent, &builds_on);
         self.conflicts.outdated(parent);
@@ -212,7 +241,7 @@ impl Coordinator {
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
         // It may have fallen with another just now.
-        if let Some(outcome) = decided(&state, spec, SpecState::Aborted)? {
+        if let Some(outcome) = decided(&state, &self.store, spec, SpecState::Aborted)? {
             return Ok((outcome, Aftermath::default()));
         }
         let job = state.job(spec, uid.unwrap_or(0))?;
@@ -229,8 +258,16 @@ impl Coordinator {
 
     /// Undoes a speculation and everything on top of it. After an error whoever owns the views is owed what it led to.
     pub(super) fn carry_out_abort(&self, state: &mut State, abort: &Event) -> Result<Aftermath, Fault> {
+        self.carry_out(state, abort, Records::Go)
+    }
+
+    pub(super) fn carry_out(&self, state: &mut State, abort: &Event, records: Records) -> Result<Aftermath, Fault> {
         let mut aftermath = Aftermath::default();
-        match self.undo(state, abort, &mut aftermath) {
+        let records = match (records, abort) {
+            (Records::Go, Event::Abort { spec, .. }) => self.release(state, *spec)?,
+            _ => records,
+        };
+        match self.undo(state, abort, records, &mut aftermath) {
             Ok(()) => Ok(aftermath),
             Err(fault) => {
                 state.owed.push(aftermath);
@@ -239,7 +276,26 @@ impl Coordinator {
         }
     }
 
-    fn undo(&self, state: &mut State, abort: &Event, aftermath: &mut Aftermath) -> Result<(), Fault> {
+    /// What outlives a restart is undone on disk first: if that can't be, nothing has happened.
+    fn release(&self, state: &State, spec: SpecId) -> Result<Records, Fault> {
+        let is_recorded = |spec: &SpecId| state.jobs.get(spec).is_some_and(|job| job.recorded);
+        if !is_recorded(&spec) {
+            // Of what falls with it nothing is taken up again, as that has gone.
+            return Ok(Records::Go);
+        }
+        let recorded: Vec<SpecId> = state.falls_with(spec).into_iter().filter(is_recorded).collect();
+        let failed = |error: StoreError| {
+            let fault = fault::store(error);
+            let text = format!(
+                "speculation {spec} can't be undone now and is undecided still: {fault}; `mojavefs abort {spec}` tries again"
+            );
+            Fault::new(fault.kind, text)
+        };
+        self.store.release(&recorded).map_err(failed)?;
+        Ok(Records::Stay)
+    }
+
+    fn undo(&self, state: &mut State, abort: &Event, records: Records, aftermath: &mut Aftermath) -> Result<(), Fault> {
         let effects = state.apply(abort).map_err(graph_fault)?;
         let falls = self.falls(state, &effects);
         let mut failed = None;
@@ -251,7 +307,8 @@ impl Coordinator {
             all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
             all.sort_unstable();
             all.dedup();
-            let held: Vec<SpecId> = jobs.iter().filter(|job| job.recorded).map(|job| job.spec).collect();
+            let recorded = jobs.iter().filter(|job| job.recorded && records == Records::Go);
+            let held: Vec<SpecId> = recorded.map(|job| job.spec).collect();
             state.end_contexts(&jobs);
             if let Err(error) = self.store.abort(&all, &held) {
                 failed = Some(fault::store(error));
@@ -274,7 +331,7 @@ impl Coordinator {
         for (spec, owner) in owners {
             if state.jobs.contains_key(&spec) {
                 let abort = Event::Abort { owner, spec, code: 1, retry: false };
-                if let Err(fault) = self.undo(state, &abort, aftermath) {
+                if let Err(fault) = self.undo(state, &abort, records, aftermath) {
                     failed = Some(fault);
                 }
             }
@@ -283,14 +340,23 @@ impl Coordinator {
     }
 }
 
-fn decided(state: &State, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
+/// What an abort does with the records of what is held or voted for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Records {
+    /// They are removed.
+    Go,
+    /// They are removed already, or nothing can be removed.
+    Stay,
+}
+
+fn decided(state: &State, store: &Store, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
     if let Some(outcome) = state.absorbed_outcome(spec) {
         return match wanted {
             SpecState::Aborted => Err(into_its_surroundings(spec)),
             _ => Ok(Some(outcome)),
         };
     }
-    let Some(decided) = state.how_decided(spec) else { return Ok(None) };
+    let Some(decided) = state.how_decided(store, spec)? else { return Ok(None) };
     if decided == wanted || (decided, wanted) == (SpecState::Voted, SpecState::Committed) {
         return Ok(Some(Outcome::of(spec, decided, 0)));
     }

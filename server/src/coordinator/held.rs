@@ -83,7 +83,8 @@ fn record_with(
     };
     let payload = codec::encode(&(payload, conflicts.looming(job.context)))
         .map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
-    Ok(Held { spec: job.spec, intervals: job.intervals.clone(), snapshot, payload })
+    let (intervals, parts) = (job.intervals.clone(), job.parts.clone());
+    Ok(Held { spec: job.spec, intervals, snapshot, payload, parts })
 }
 
 /// These will have conflicts. No other record than those of recorded ones is needed: they are written. Blocks for the disk if
@@ -282,6 +283,8 @@ impl Coordinator {
             outer: payload.outer,
             joined: payload.joined.into_iter().map(|(spec, key)| (spec, Met { key, back: over.clone() })).collect(),
             owns: payload.owns,
+            parts: held.parts,
+            replaces: None,
             state: SpecState::Held,
             stage: Stage::Ended,
             kept: true,

@@ -1,6 +1,6 @@
 //! One undecided speculation of a job.
 
-use crate::store::{Snapshot, Store};
+use crate::store::{Snapshot, Specs, Store};
 use crate::touch::TouchKey;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
@@ -82,6 +82,10 @@ pub(crate) struct Job {
     pub(crate) joined: BTreeMap<SpecId, Met>,
     /// The speculations that it owns beside its own.
     pub(crate) owns: Vec<SpecId>,
+    /// Those that have become part of it, or in whose place it is: they are committed with it.
+    pub(crate) parts: Specs,
+    /// Held work whose conflicts were settled, in whose place it is.
+    pub(crate) replaces: Option<SpecId>,
     pub(crate) state: SpecState,
     pub(crate) stage: Stage,
     /// The store owns it, in the place of its context.
@@ -121,6 +125,12 @@ impl Job {
             }
             Stage::Runs | Stage::Ended => Ok(()),
         }
+    }
+
+    /// Another one has become part of it.
+    pub(crate) fn takes_in(&mut self, other: &Job) {
+        self.parts.insert(other.spec);
+        self.parts.extend(&other.parts);
     }
 
     /// It is left for somebody to decide.

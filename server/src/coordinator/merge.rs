@@ -5,7 +5,7 @@
 //! and no file mixes two histories. Takes time in proportion to what was changed.
 
 use super::conflicts::Standing;
-use super::decide::list;
+use super::decide::{Records, list};
 use super::paths::{NAME, is_lost};
 use super::{Aftermath, Beginning, Coordinator, fault};
 use crate::limits::INLINE_BYTES_MAX;
@@ -14,7 +14,7 @@ use crate::store::Sight;
 use crate::touch::TouchKey;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::file::{Attr, FileKind, SetAttr, SetTime};
-use mojavefs::graph::Event;
+use mojavefs::graph::{self, Event};
 use mojavefs::id::{Ino, Seq, SpecId};
 use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::wire::{
@@ -111,12 +111,13 @@ impl Coordinator {
     ) -> Result<(Outcome, Aftermath), Fault> {
         let choice = Choice(resolutions);
         let changes = self.changes_of(spec, uid)?;
-        let (info, parent, count, conflicts, state, waits) = {
+        let (info, parent, count, conflicts, state, waits, parts) = {
             let state = self.state.lock();
             let job = state.job(spec, uid)?;
             let standing = self.conflicts.of(job.context);
             let waits = state.open_under(job);
-            (job.info.clone(), job.parent_context, job.changes(&self.store), standing, job.state, waits)
+            let (info, parts) = (job.info.clone(), job.parts.clone());
+            (info, job.parent_context, job.changes(&self.store), standing, job.state, waits, parts)
         };
         if parent.is_none() && !waits.is_empty() {
             let text = format!("speculation {spec} depends on {}: decide that first", list(&waits));
@@ -141,6 +142,12 @@ impl Coordinator {
         }
         self.refuse_mixed(&changes.after, &conflicts, &choice)?;
         let (again, _, scope) = self.begin(parent, Beginning::job(info, OnRead::Isolate))?;
+        if let Some(again) = self.state.lock().jobs.get_mut(&again) {
+            // Whoever asks for the one finds that the other is committed.
+            again.parts.insert(spec);
+            again.parts.extend(&parts);
+            again.replaces = Some(spec);
+        }
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
         let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };
         let committed = replay.run(all).and_then(|()| self.commit(again, 0, &[]));
@@ -174,7 +181,12 @@ impl Coordinator {
         ring.iter().for_each(|spec| state.note_settled(*spec, again));
         // Somebody may have undone it meanwhile; what is committed in its place is committed.
         let Some(owner) = state.jobs.get(&spec).map(|job| job.owner()) else { return Ok(Aftermath::default()) };
-        self.carry_out_abort(&mut state, &Event::Abort { owner, spec, code: 1, retry: false })
+        let records = match state.graph.outcome(again) {
+            // It is held no more by the same record by which the other is committed.
+            Some(graph::Outcome::Committed) => Records::Stay,
+            _ => Records::Go,
+        };
+        self.carry_out(&mut state, &Event::Abort { owner, spec, code: 1, retry: false }, records)
     }
 
     /// A job that follows what becomes final sees others' changes to a large file in the midst of its own: its version of it

@@ -19,7 +19,7 @@ mod touches;
 pub(crate) use job::{Job, Kind, Stage};
 
 use crate::ops::{Ops, Scope, fault};
-use crate::store::{Key, Sight, Store, StoreError};
+use crate::store::{Key, Sight, Specs, Store, StoreError};
 use crate::touch::{Touch, TouchKey, Touches};
 use conflicts::Conflicts;
 use join::Joins;
@@ -275,6 +275,8 @@ impl Coordinator {
             outer: seen,
             joined: BTreeMap::new(),
             owns: Vec::new(),
+            parts: Specs::default(),
+            replaces: None,
             state: SpecState::Running,
             stage: Stage::Runs,
             kept: false,

@@ -2,12 +2,13 @@
 
 use super::conflicts::Conflicts;
 use super::{Aftermath, Job};
+use crate::store::{Remembered, Store};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, Outcome, Owner, Witness};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::wire::SpecState;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -31,6 +32,8 @@ pub(super) struct State {
     pub(super) settled: VecDeque<(SpecId, SpecId)>,
     /// Voted ones found in conflict, of which nobody was told yet.
     pub(super) clashing: Vec<(ContextId, SpecId)>,
+    /// Those of which not even the store knows whether they are committed, before it is opened again.
+    pub(super) in_doubt: Vec<SpecId>,
     /// What came of decisions whose callers got an error instead.
     pub(super) owed: Vec<Aftermath>,
 }
@@ -52,15 +55,46 @@ impl State {
         }
     }
 
-    /// How a speculation was decided; nothing if it was not, or long ago.
-    pub(super) fn how_decided(&self, spec: SpecId) -> Option<SpecState> {
+    /// How a speculation was decided; nothing if it was not. Errors: nobody knows.
+    pub(super) fn how_decided(&self, store: &Store, spec: SpecId) -> Result<Option<SpecState>, Fault> {
+        if self.in_doubt.contains(&spec) {
+            let text = format!("whether speculation {spec} was committed is known when the store was opened again");
+            return Err(Fault::new(FaultKind::InDoubt, text));
+        }
         let again = self.settled.iter().find(|(settled, _)| *settled == spec).map(|(_, again)| *again);
-        match self.graph.outcome(again.unwrap_or(spec)) {
+        let decided = match self.graph.outcome(again.unwrap_or(spec)) {
             Some(Outcome::Committed) => Some(SpecState::Committed),
             Some(Outcome::Aborted) => Some(SpecState::Aborted),
             // It is committed into what is around it.
             None => again.map(|_| SpecState::Voted),
+        };
+        if decided.is_some() || self.jobs.contains_key(&spec) {
+            return Ok(decided);
         }
+        if self.jobs.values().any(|job| job.parts.contains(spec)) {
+            return Ok(Some(SpecState::Voted));
+        }
+        match store.remembers(spec) {
+            Remembered::Committed => Ok(Some(SpecState::Committed)),
+            Remembered::Undone => Ok(Some(SpecState::Aborted)),
+            Remembered::Forgotten => {
+                let text = format!("speculation {spec} was decided too long ago: nobody knows how");
+                Err(Fault::new(FaultKind::NotFound, text))
+            }
+            Remembered::Never => Ok(None),
+        }
+    }
+
+    /// The undecided speculations that an abort of this one undoes, itself included.
+    pub(super) fn falls_with(&self, spec: SpecId) -> BTreeSet<SpecId> {
+        let mut all = BTreeSet::new();
+        let mut todo = vec![spec];
+        while let Some(spec) = todo.pop() {
+            let new: Vec<SpecId> = self.graph.falls_with(spec).into_iter().filter(|spec| all.insert(*spec)).collect();
+            // What owns one of them falls as well.
+            todo.extend(self.jobs.values().filter(|job| job.owns.iter().any(|o| new.contains(o))).map(|job| job.spec));
+        }
+        all
     }
 
     /// Tells the graph of an event.

@@ -54,11 +54,11 @@ impl Coordinator {
         if let Some(outcome) = state.absorbed_outcome(spec) {
             return Ok(outcome);
         }
-        let how = match (state.jobs.get(&spec), state.how_decided(spec)) {
+        let how = match (state.jobs.get(&spec), state.how_decided(&self.store, spec)?) {
             (Some(job), _) => job.state,
             (None, Some(decided)) => decided,
             (None, None) => {
-                let text = format!("there is no speculation {spec} that is undecided or was decided lately");
+                let text = format!("there is no speculation {spec}");
                 return Err(Fault::new(FaultKind::NotFound, text));
             }
         };

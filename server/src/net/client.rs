@@ -2,6 +2,7 @@
 
 use super::sink::RemoteSink;
 use super::{Connected, Host, may_enter};
+use crate::limits::ANSWER_ALL_TIME_MAX;
 use mojavefs::codec;
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::limits::{
@@ -13,12 +14,15 @@ use mojavefs::net::{Frame, FrameKind, Stream, read_frame, write_frame};
 use mojavefs::wire::{Connection, Reply, Request};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter, ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 const BUFFER_BYTES: usize = 64 * 1024;
+/// How often a server that ends looks whether all is answered.
+const ANSWERS_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 type Incoming = BufReader<ReadHalf<Box<dyn Stream>>>;
 
@@ -94,27 +98,40 @@ async fn serve(stream: Box<dyn Stream>, host: Arc<Host>) -> io::Result<()> {
     let sink = Arc::new(RemoteSink::new(frames.clone()));
     let session = host.server.connect(false);
     session.set_notice_sink(sink.clone());
-    let writing = tokio::spawn(write(outgoing, to_write, sink.clone()));
-    let client = Client { session, frames, under_way: Arc::default(), sink: sink.clone() };
-    let mut stopping = host.stopping.clone();
-    let result = tokio::select! {
-        result = client.read(BufReader::with_capacity(BUFFER_BYTES, incoming)) => result,
-        () = sink.hung_up() => Ok(()),
-        _ = stopping.wait_for(|stop| *stop) => Ok(()),
+    let (end, ended) = oneshot::channel();
+    let mut writing = tokio::spawn(write(outgoing, to_write, sink.clone(), ended));
+    let client = Client { session, frames, under_way: Arc::default(), answers: Arc::default(), sink: sink.clone() };
+    let (result, orderly) = tokio::select! {
+        result = client.read(BufReader::with_capacity(BUFFER_BYTES, incoming)) => (result, false),
+        () = sink.hung_up() => (Ok(()), false),
+        () = client.answer_all(host.stopping.clone()) => (Ok(()), true),
     };
     sink.close();
-    writing.abort();
+    drop(end);
+    if !orderly || timeout(FRAME_TIME_MAX, &mut writing).await.is_err() {
+        writing.abort();
+    }
     // Closing a session undoes what its client left undecided, which takes locks and the disk. It counts as one of the
     // server's sessions until then.
     let closed = tokio::task::spawn_blocking(move || drop(client)).await;
     result.and(closed.map_err(io::Error::other))
 }
 
-/// Writes frames as they come, and a word now and then when none come.
-async fn write(outgoing: WriteHalf<Box<dyn Stream>>, mut frames: mpsc::Receiver<Frame>, sink: Arc<RemoteSink>) {
+/// Writes frames as they come, and a word now and then when none come. At the end, those that have come before.
+async fn write(
+    outgoing: WriteHalf<Box<dyn Stream>>,
+    mut frames: mpsc::Receiver<Frame>,
+    sink: Arc<RemoteSink>,
+    mut ended: oneshot::Receiver<()>,
+) {
     let mut outgoing = BufWriter::with_capacity(BUFFER_BYTES, outgoing);
     loop {
-        let frame = match timeout(ALIVE_INTERVAL, frames.recv()).await {
+        let next = tokio::select! {
+            biased;
+            next = timeout(ALIVE_INTERVAL, frames.recv()) => next,
+            _ = &mut ended => return,
+        };
+        let frame = match next {
             Ok(Some(frame)) => frame,
             Ok(None) => return,
             Err(_) => Frame::bare(FrameKind::Alive, 0),
@@ -135,7 +152,17 @@ struct Client {
     session: Arc<dyn Connection>,
     frames: mpsc::Sender<Frame>,
     under_way: Arc<AtomicUsize>,
+    answers: Arc<Answers>,
     sink: Arc<RemoteSink>,
+}
+
+/// The answers that a client waits for.
+#[derive(Default)]
+struct Answers {
+    /// Those that are to be given before the server ends.
+    due: AtomicUsize,
+    /// The server ends: nothing more is begun.
+    ending: AtomicBool,
 }
 
 impl Client {
@@ -158,31 +185,62 @@ impl Client {
         }
     }
 
+    /// Returns once the server is to end and what was asked before is answered.
+    async fn answer_all(&self, mut stopping: watch::Receiver<bool>) {
+        let _ = stopping.wait_for(|stop| *stop).await;
+        self.answers.ending.store(true, Ordering::SeqCst);
+        let all = async {
+            while self.answers.due.load(Ordering::SeqCst) > 0 {
+                tokio::time::sleep(ANSWERS_LOOK_INTERVAL).await;
+            }
+        };
+        if timeout(ANSWER_ALL_TIME_MAX, all).await.is_err() {
+            tracing::error!("a client was not answered: what it has asked takes too long");
+        }
+    }
+
     /// Answers on another thread. The number of these is the client's to keep to: waiting here would keep acknowledgements
     /// back that requests under way wait for.
     fn start(&self, frame: Frame) -> io::Result<()> {
         if self.under_way.fetch_add(1, Ordering::SeqCst) >= REQUESTS_UNDER_WAY_MAX {
             return Err(garbage(format!("more than {REQUESTS_UNDER_WAY_MAX} requests at once")));
         }
+        self.answers.due.fetch_add(1, Ordering::SeqCst);
+        if self.answers.ending.load(Ordering::SeqCst) {
+            self.answers.due.fetch_sub(1, Ordering::SeqCst);
+            return Ok(());
+        }
         let client = self.clone();
         let answer = move || {
             let _in_panic = HangUp(&client.sink);
-            let reply = client.answer(&frame);
+            let (reply, due) = client.answer(&frame);
             client.under_way.fetch_sub(1, Ordering::SeqCst);
             // Nobody is left to be told when this fails.
             drop(client.frames.blocking_send(reply));
+            if due {
+                client.answers.due.fetch_sub(1, Ordering::SeqCst);
+            }
         };
         drop(tokio::task::spawn_blocking(answer));
         Ok(())
     }
 
-    fn answer(&self, frame: &Frame) -> Frame {
+    /// The reply, and whether it is still due.
+    fn answer(&self, frame: &Frame) -> (Frame, bool) {
+        let mut due = true;
         let result = match codec::decode::<Request<'_>>(&frame.body) {
-            Ok(request) => self.session.call(request),
+            Ok(request) => {
+                if matches!(request, Request::Await { .. }) {
+                    // It waits for what does not come once the server ends.
+                    self.answers.due.fetch_sub(1, Ordering::SeqCst);
+                    due = false;
+                }
+                self.session.call(request)
+            }
             Err(error) => Err(Fault::new(FaultKind::Protocol, format!("the server cannot read the request: {error}"))),
         };
         let body = encode(&result).unwrap_or_else(|fault| encode(&Err(fault)).unwrap_or_default());
-        Frame { kind: FrameKind::Reply, number: frame.number, body }
+        (Frame { kind: FrameKind::Reply, number: frame.number, body }, due)
     }
 }
 

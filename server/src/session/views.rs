@@ -135,8 +135,8 @@ impl Session {
                 self.follow(aftermath);
                 Ok(())
             }
-            // Committed, or folded into the job around it.
-            Err(fault) if matches!(fault.kind, FaultKind::Decided | FaultKind::NotFound) => Ok(()),
+            // Committed, or folded into the job around it, or what it is will be known later.
+            Err(fault) if matches!(fault.kind, FaultKind::Decided | FaultKind::NotFound | FaultKind::InDoubt) => Ok(()),
             Err(fault) => Err(fault),
         }
     }

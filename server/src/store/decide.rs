@@ -1,7 +1,7 @@
 //! Commit, abort, hold: each one record, whatever was changed.
 
-use super::db::Family;
-use super::{Store, StoreError, meta};
+use super::db::{Family, Writes};
+use super::{Specs, Store, StoreError, meta};
 use crate::store::Key;
 use mojavefs::codec;
 use mojavefs::file::Name;
@@ -19,10 +19,23 @@ pub struct Held {
     pub snapshot: Seq,
     /// What the coordinator wants to know of it.
     pub payload: Vec<u8>,
+    /// The speculations that have become part of it. On record beside it, if there are any.
+    #[serde(skip)]
+    pub parts: Specs,
 }
 
-fn encode(held: &Held) -> Result<Vec<u8>, StoreError> {
-    codec::encode(held).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))
+fn put(writes: &mut Writes<'_>, held: &Held) -> Result<(), StoreError> {
+    let record = codec::encode(held).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
+    writes.put(Family::Meta, &meta::key(meta::HELD, [held.spec.0]), &record);
+    if held.parts != Specs::default() {
+        writes.put(Family::Meta, &meta::key(meta::PARTS, [held.spec.0]), &held.parts.encode()?);
+    }
+    Ok(())
+}
+
+fn remove(writes: &mut Writes<'_>, spec: SpecId) {
+    writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
+    writes.delete(Family::Meta, &meta::key(meta::PARTS, [spec.0]));
 }
 
 impl Store {
@@ -45,11 +58,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotCommitted`] if it is certain that nothing was committed; any other error leaves the store stopped.
     ///
-    /// `released` are held speculations that are so no more; `rebased` gives the new records of those that stay, for the
+    /// `specs` are the speculations that are committed by it: what is known of them later. `released` are held speculations that are so no more; `rebased` gives the new records of those that stay, for the
     /// moment at which the commit takes its place among what is final.
     pub fn commit(
         &self,
         intervals: &[IntervalId],
+        specs: &Specs,
         released: &[SpecId],
         rebased: &dyn Fn(Seq) -> Result<Vec<Held>, StoreError>,
     ) -> Result<Seq, StoreError> {
@@ -64,18 +78,19 @@ impl Store {
         for interval in intervals {
             writes.put(Family::Meta, &meta::key(meta::DECISION, [interval.0]), &seq.0.to_be_bytes());
         }
-        for spec in released {
-            writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
+        released.iter().for_each(|spec| remove(&mut writes, *spec));
+        let stays = |held: &Held| !released.contains(&held.spec);
+        for held in rebased(seq).map_err(certain)?.into_iter().filter(stays) {
+            put(&mut writes, &held).map_err(certain)?;
         }
-        for held in rebased(seq)? {
-            writes.put(Family::Meta, &meta::key(meta::HELD, [held.spec.0]), &encode(&held)?);
-        }
+        let recorded = self.outcomes.lock().record(&mut writes, specs.clone()).map_err(certain)?;
         // Where nothing was changed nothing can be lost.
         let result = writes.apply(!released.is_empty() || self.have_changed_anything(intervals));
         drop(db);
         if let Err(error) = result {
             self.settle_doubt(intervals, error)?;
         }
+        self.outcomes.lock().apply(recorded);
         self.decided.write().committed.extend(intervals.iter().map(|interval| (*interval, seq)));
         Ok(seq)
     }
@@ -100,21 +115,36 @@ impl Store {
         self.db()?.contains(Family::Meta, &meta::key(meta::DECISION, [interval.0]))
     }
 
-    /// Undoes everything of these intervals. Waits for no disk unless they were held.
+    /// Undoes everything of these intervals. Waits for no disk unless they were held. After an error the intervals are
+    /// undone all the same, and the records of what was held may be left.
     pub fn abort(&self, intervals: &[IntervalId], held: &[SpecId]) -> Result<(), StoreError> {
-        if !held.is_empty() {
-            self.write_out();
+        self.decided.write().dead.extend(intervals);
+        self.release(held)
+    }
+
+    /// These are held no more: with the next start everything of them is undone. Blocks for the disk, if there are any. After
+    /// an error they are held still, as far as can be said.
+    pub fn release(&self, held: &[SpecId]) -> Result<(), StoreError> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        self.write_out();
+        let release = || {
             self.with_room(|| {
                 let db = self.db()?;
                 let mut writes = db.writes();
-                for spec in held {
-                    writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
-                }
+                held.iter().for_each(|spec| remove(&mut writes, *spec));
                 writes.apply(true)
-            })?;
+            })
+        };
+        match release() {
+            // The record store refuses everything after an error: opened again, it may work.
+            Err(StoreError::Records(why)) => {
+                self.mend(&why)?;
+                release()
+            }
+            result => result,
         }
-        self.decided.write().dead.extend(intervals);
-        Ok(())
     }
 
     /// Keeps an undecided speculation through restarts, with the content it wrote. Blocks for the disk.
@@ -122,18 +152,22 @@ impl Store {
         self.content.sync_intervals(&held.intervals)?;
         let db = self.db()?;
         let mut writes = db.writes();
-        writes.put(Family::Meta, &meta::key(meta::HELD, [held.spec.0]), &encode(held)?);
+        put(&mut writes, held)?;
         writes.apply(true)
     }
 
     /// Every held speculation.
     pub fn held(&self) -> Result<Vec<Held>, StoreError> {
         let db = self.db()?;
-        let mut held = Vec::new();
+        let mut held: Vec<Held> = Vec::new();
         let mut scan = db.scan(Family::Meta, &[meta::HELD], &[meta::HELD]);
         while let Some((_, value)) = scan.item()? {
             held.push(codec::decode(value).map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?);
             scan.next();
+        }
+        for one in &mut held {
+            let parts = db.get(Family::Meta, &meta::key(meta::PARTS, [one.spec.0]))?;
+            one.parts = parts.map_or(Ok(Specs::default()), |parts| Specs::decode(&parts))?;
         }
         Ok(held)
     }

@@ -41,6 +41,11 @@ impl Counter {
         })
     }
 
+    /// No number from this on was handed out.
+    pub(super) fn reached(&self) -> u64 {
+        self.next.load(Ordering::SeqCst)
+    }
+
     /// A number that was never returned before, not even before a crash.
     pub(super) fn next(&self, db: &Db) -> Result<u64, StoreError> {
         let number = self.next.fetch_add(1, Ordering::SeqCst);

@@ -23,6 +23,12 @@ pub(super) const UNUSED_BLOCK: u8 = b'u';
 pub(super) const LAYER: u8 = b'l';
 /// Interval and layer: a content file of an undecided interval, with its content.
 pub(super) const INTERVAL_LAYER: u8 = b'i';
+/// The last number of what one decision has committed: all of it.
+pub(super) const OUTCOME: u8 = b's';
+/// Number: what has become part of a held speculation.
+pub(super) const PARTS: u8 = b'p';
+/// Of speculations up to this number only what is on record is known.
+pub(super) const FORGOTTEN: &[u8] = b"forgotten";
 /// Name of a counter: up to where its numbers are handed out.
 pub(super) const COUNTER: u8 = b'n';
 

@@ -17,6 +17,7 @@ mod ids;
 mod keys;
 mod meta;
 mod open;
+mod outcomes;
 mod private;
 mod reach;
 mod reclaim;
@@ -34,6 +35,7 @@ pub use decide::Held;
 pub use error::StoreError;
 pub use fsck::{Problem, Report, fsck};
 pub use keys::{Key, Order};
+pub use outcomes::{Remembered, Specs};
 pub use reclaim::Reclaimed;
 pub use record::{BlockRecord, DirStat, Entry, Inode};
 pub use search::Search;
@@ -57,9 +59,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The version of the on-disk format.
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
 /// The format from which on content files are whole blocks long. One of the format before is made one of this when opened.
 const WHOLE_FILES_SINCE: u64 = 3;
+/// The format from which on it is recorded what was committed.
+const OUTCOMES_SINCE: u64 = 4;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +86,7 @@ pub struct Store {
     ids: Ids,
     epoch: AtomicU64,
     decided: RwLock<Decided>,
+    outcomes: Mutex<outcomes::Outcomes>,
     snapshots: Snapshots,
     /// Held while final versions are written or merged.
     final_writes: Mutex<()>,

@@ -2,10 +2,12 @@
 
 use super::db::{Db, Family};
 use super::ids::Ids;
+use super::outcomes::{self, Outcomes};
 use super::room::Room;
 use super::snapshots::Snapshots;
 use super::{
-    Batch, Content, DirStat, FORMAT, Inode, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE, meta, now,
+    Batch, Content, DirStat, FORMAT, Inode, OUTCOMES_SINCE, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE,
+    meta, now,
 };
 use mojavefs::file::FileKind;
 use mojavefs::id::Ino;
@@ -92,7 +94,9 @@ impl Store {
         let content = Content::open(&dir.join("content"))?;
         if format < WHOLE_FILES_SINCE {
             content.make_whole()?;
-            write_format(&db)?;
+        }
+        if format < FORMAT {
+            take_up(&db, format)?;
         }
         let mut store = Self::assemble(dir, options, db, content, (None, false))?;
         store.notes.extend(said);
@@ -129,6 +133,7 @@ impl Store {
         (lock, read_only): (Option<Flock<File>>, bool),
     ) -> Result<Self, StoreError> {
         let ids = Ids::open(&db)?;
+        let outcomes = Mutex::new(Outcomes::open(&db)?);
         Ok(Store {
             dir: dir.to_owned(),
             options,
@@ -137,6 +142,7 @@ impl Store {
             epoch: AtomicU64::new(ids.first_epoch()),
             ids,
             decided: RwLock::default(),
+            outcomes,
             snapshots: Snapshots::default(),
             final_writes: Mutex::default(),
             changes: Mutex::new(HashMap::new()),
@@ -261,6 +267,16 @@ fn check_format(dir: &Path, db: &Db, fresh: bool) -> Result<u64, StoreError> {
             Err(_) => Err(StoreError::corrupt("the format record is no number")),
         },
     }
+}
+
+/// A store of an earlier format becomes one of this.
+fn take_up(db: &Db, format: u64) -> Result<(), StoreError> {
+    let mut writes = db.writes();
+    if format < OUTCOMES_SINCE {
+        outcomes::begin(db, &mut writes)?;
+    }
+    writes.put(Family::Meta, meta::FORMAT, &FORMAT.to_be_bytes());
+    writes.apply(true)
 }
 
 fn write_format(db: &Db) -> Result<(), StoreError> {

@@ -363,7 +363,7 @@ fn a_decision_that_waits_for_others_says_so() {
     let second = mount.status().iter().find(|job| job["state"] == "voted").expect("it waits")["id"].to_string();
     let said = mount.mojavefs(&["commit", &second]);
     let expected = format!("decided {second} (1 change): final when {first} is\n");
-    assert_eq!(text(&said.stdout), expected);
+    assert_eq!((said.status.code(), text(&said.stdout)), (Some(77), expected));
 }
 
 #[test]

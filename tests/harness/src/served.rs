@@ -72,6 +72,11 @@ impl Server {
         Mount::of(self.tcp(), &["--key", self.key().to_str().expect("a path of text")])
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
     /// Ends it by a signal and waits.
     pub fn end(&mut self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("signal the server");

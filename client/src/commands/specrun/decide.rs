@@ -1,9 +1,9 @@
 //! What becomes of a job whose command has ended.
 
-use super::super::{EXIT_TRY_AGAIN, also_undone, host_fault, shown};
+use super::super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, also_undone, host_fault, shown};
 use super::options::Cli;
 use super::report::{because, waits_for};
-use super::{Attempt, Scene};
+use super::{Attempt, NEWS_TIME, Scene};
 use crate::job::JobView;
 use crate::job::supervise::{Ending, Supervisor};
 use crate::limits::QUIET_WAIT;
@@ -89,7 +89,7 @@ impl Cli {
                     self.voice().outcome(&outcome, began.elapsed(), code);
                     return Ok(Attempt::Over(code));
                 }
-                Some(SpecState::Aborted) => return Ok(self.fell(view)),
+                Some(SpecState::Aborted) => return Ok(self.fell(view, None)),
                 Some(_) => {
                     // Something that became final meanwhile is in its way: asking again says what.
                     view.forget_news();
@@ -112,8 +112,16 @@ impl Cli {
         }
     }
 
-    /// Someone else undid the speculation.
-    pub(super) fn fell(&self, view: &JobView) -> Attempt {
+    /// Someone else undid the speculation, or nobody answers for it any more.
+    /// `fault` is the answer to what was asked last, if that was one.
+    pub(super) fn fell(&self, view: &JobView, fault: Option<&Fault>) -> Attempt {
+        view.wait_decided(NEWS_TIME);
+        if let Some(may_be) = view.may_be() {
+            // To run it again may do the work twice.
+            let said = || fault.map_or_else(|| "nobody says what came of the vote".to_owned(), ToString::to_string);
+            self.voice().unknown(view, may_be, &view.why_gone().unwrap_or_else(said));
+            return Attempt::Over(EXIT_UNKNOWN);
+        }
         if let Some(fall) = view.why_fallen() {
             return Attempt::Undone { why: because(&fall), after: fall.met, outcome: undone(view) };
         }

@@ -8,7 +8,7 @@ mod report;
 mod waiting;
 mod watch;
 
-use super::{EXIT_TRY_AGAIN, complain, count, host_fault};
+use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, complain, count, host_fault};
 use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
 use crate::job::{JobView, Place};
@@ -159,20 +159,24 @@ impl Cli {
             Err(error) => return self.not_started(&view, error),
         };
         let watch = Watch::new(self, scene, &view);
-        let (code, verdict) = self.watch(&watch, &running)?;
+        let watched = self.watch(&watch, &running);
         watch.forget();
         supervise::end_all();
         if let Some(lost) = watch.lost() {
             return Ok(lost);
         }
         if view.has_fallen() {
-            return Ok(self.fell(&view));
+            return Ok(self.fell(&view, None));
         }
+        let (code, verdict) = match watched {
+            Err(fault) if is_gone(&fault) => return Ok(self.fell(&view, Some(&fault))),
+            watched => watched?,
+        };
         let attempt = match self.decide(scene, &view, (code, verdict)) {
             // It was to be taken back to a read when it was too late for that.
             Err(fault) if fault.kind == FaultKind::Busy && !view.has_fallen() => {
                 match view.ask(&Ask::Abort { spec: view.spec }) {
-                    Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view),
+                    Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view, None),
                     Err(fault) => return Err(fault),
                     Ok(_) => {
                         let why = "rolled back: what it had read was undone as it ended".to_owned();
@@ -180,13 +184,19 @@ impl Cli {
                     }
                 }
             }
+            // Nobody answers any more, or what was voted for can't be taken back.
+            Err(fault) if is_gone(&fault) || view.may_be().is_some() => self.fell(&view, Some(&fault)),
             // What was asked came too late: others had decided.
-            Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view),
+            Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view, None),
             attempt => attempt?,
         };
         if let (Attempt::Over(_), Some(held)) = (&attempt, held)
             && let Err(error) = held.release()
         {
+            if let Attempt::Over(EXIT_UNKNOWN) = attempt {
+                err!("specrun: cannot pass on the output that was held back: {error}");
+                return Ok(attempt);
+            }
             return Ok(Attempt::Over(self.unsaid(&view, &error)));
         }
         Ok(attempt)
@@ -247,6 +257,11 @@ impl Cli {
             _ => EXIT_NOT_EXECUTABLE,
         }
     }
+}
+
+/// Nobody answers any more.
+fn is_gone(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::InDoubt | FaultKind::Disconnected)
 }
 
 /// The operating system's words without what Rust adds.

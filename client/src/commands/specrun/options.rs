@@ -23,12 +23,15 @@ Exit status: that of the command, 128+N if signal N killed it; or
     1  the command exited with 0 and was undone all the same (--commit-on, --ask)
    74  the job was decided, and what its command said could not be passed on (--output hold); it is said on standard
        error what became of the job
-  124  the command ran longer than --timeout
-  125  specrun itself failed
-  126  the command cannot be executed
-  127  the command was not found
    75  it was undone because of others and --retries is used up: it depended on a job that was undone, or something
-       it changed was changed by someone else meanwhile; or somebody undid it by hand; or its filesystem is gone"
+       it changed was changed by someone else meanwhile; or somebody undid it by hand; or its filesystem was gone before
+       it had voted
+   76  not known: it had voted, and the daemon or its server was gone before it said what came of that. To run it again may
+       do it twice: after mounting, `mojavefs status` and `mojavefs commit ID` say what it came to
+  124  the command ran longer than --timeout
+  125  specrun itself failed, or its command line is wrong
+  126  the command cannot be executed
+  127  the command was not found"
 )]
 pub(super) struct Cli {
     #[command(flatten)]

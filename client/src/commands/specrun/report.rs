@@ -1,8 +1,11 @@
 //! What `specrun` says.
 
 use super::super::json::with_paths;
-use super::super::{EXIT_TRY_AGAIN, also_undone, conflict_lines, count, escaped, shown};
-use crate::job::JobView;
+use super::super::{
+    EXIT_TRY_AGAIN, EXIT_UNKNOWN, also_undone, class, conflict_lines, count, escaped, not_known, numbers, shown,
+    word_of,
+};
+use crate::job::{JobView, MayBe};
 use crate::speech::{complain_inside, err};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::Ask;
@@ -29,17 +32,11 @@ impl Voice {
     pub(super) fn outcome(self, outcome: &Outcome, took: Duration, code: u8) {
         let ms = took.as_secs_f64() * 1000.0;
         if self.json {
-            let state = match outcome.state {
-                SpecState::Committed => "committed",
-                SpecState::Voted if outcome.waits_for.is_empty() => "committed",
-                SpecState::Voted => "voted",
-                SpecState::Aborted => "aborted",
-                _ => "held",
-            };
             err!(
                 "{}",
-                json!({"id": outcome.spec.0, "state": state, "changes": outcome.changes, "ms": ms, "exit": code,
-                       "waits_for": numbers(&outcome.waits_for), "also_undone": numbers(&outcome.undone)})
+                json!({"id": outcome.spec.0, "state": word_of(outcome), "outcome": class(outcome), "changes": outcome.changes,
+                       "ms": ms, "exit": code, "waits_for": numbers(&outcome.waits_for),
+                       "also_undone": numbers(&outcome.undone)})
             );
         } else if !self.quiet {
             let changes = count(outcome.changes, "change");
@@ -62,6 +59,21 @@ impl Voice {
         }
     }
 
+    /// A job of which nobody can say what has become.
+    pub(super) fn unknown(self, view: &JobView, may_be: MayBe, why: &str) {
+        let (spec, mountpoint) = (view.spec, view.mountpoint.display().to_string());
+        if self.json {
+            let object = json!({"id": spec.0, "state": "unknown", "outcome": "unknown", "changes": null, "exit": EXIT_UNKNOWN,
+                                "waits_for": [], "also_undone": [], "why": why, "mountpoint": mountpoint});
+            return err!("{object}");
+        }
+        let what = match may_be {
+            MayBe::Committed => "was committed",
+            MayBe::Held => "is held",
+        };
+        err!("specrun: {}", not_known(spec, what, why, &mountpoint));
+    }
+
     /// A job that others have undone and that is not run again.
     pub(super) fn undone(self, outcome: &Outcome, why: &str) {
         match self.json {
@@ -74,9 +86,9 @@ impl Voice {
     pub(super) fn refused(self, outcome: &Outcome, kept: bool, exit: u8) {
         let what = if kept { format!("held as {}", outcome.spec) } else { "rolled back".to_owned() };
         if self.json {
-            let state = if kept { "held" } else { "aborted" };
-            let object = json!({"id": outcome.spec.0, "state": state, "changes": outcome.changes, "exit": exit,
-                                "waits_for": [], "also_undone": numbers(&outcome.undone)});
+            let (state, class) = if kept { ("held", "undecided") } else { ("aborted", "undone") };
+            let object = json!({"id": outcome.spec.0, "state": state, "outcome": class, "changes": outcome.changes,
+                                "exit": exit, "waits_for": [], "also_undone": numbers(&outcome.undone)});
             let paths: Vec<&[u8]> = outcome.conflicts.iter().map(|conflict| &conflict.path[..]).collect();
             err!("{}", with_paths(object, "conflicts", &paths));
             return;
@@ -84,10 +96,6 @@ impl Voice {
         err!("specrun: {what} {}: conflicts with what became final meanwhile:", count(outcome.changes, "change"));
         conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
     }
-}
-
-fn numbers(specs: &[SpecId]) -> Vec<u64> {
-    specs.iter().map(|spec| spec.0).collect()
 }
 
 /// Who is waited for, with the verb that follows.
