@@ -25,7 +25,8 @@ int speculate(void);
  * which others are open is committed when these are, and open again if one of them is aborted.
  * The vote is not waited for: spec_barrier() says when what was done is final. If it can't be, the process goes back to the
  * entry, from wherever it is by then. The next speculate(), exec() and exit() wait for it.
- * 0, or -1 and errno: ENOENT (no such speculation), EALREADY (it is aborted). Committing twice is harmless. */
+ * 0, or -1 and errno: ENOENT (no such speculation), EALREADY (it is aborted), EIO (the vote was sent, and the daemon has gone
+ * before it said what came of it: nobody knows whether it is committed). Committing twice is harmless. */
 int spec_commit(int id);
 
 /* Goes back to where it was entered: speculate() returns code (> 0). Later ones are undone with it. Never returns, unless
@@ -47,7 +48,8 @@ int spec_current(void);
 int spec_depth(void);
 int spec_code(void);
 
-/* How a speculation of this process stands; -1 and ENOENT if it is not known, or was decided long ago. */
+/* How a speculation of this process stands; -1 and ENOENT if it is not known, or was decided long ago; -1 and EIO if its vote
+ * was sent and the daemon has gone before it said what came of it. */
 #define SPEC_UNDECIDED 0
 #define SPEC_COMMITTED 1
 #define SPEC_ABORTED 2
@@ -67,7 +69,8 @@ int spec_own(const char *token);
 
 /* Returns 0 when nothing that this process did can be undone any more; output to the world belongs behind it. -1 and errno:
  * EDEADLK inside a speculation of its own or its job's, which is decided later; ETIMEDOUT after timeout_ms (negative: it waits
- * as long as it takes). */
+ * as long as it takes); EIO if a vote was sent and the daemon has gone before it said what came of it. A program that ends
+ * without having been told so by one of these calls is ended by SIGABRT, with a message. */
 int spec_barrier(int timeout_ms);
 
 /* Why the last speculate() failed or, on the abort branch, why it was aborted, for people; "" if there is nothing to say. */

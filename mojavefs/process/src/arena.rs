@@ -26,6 +26,20 @@ pub enum Outcome {
     Committed,
     /// It never happened.
     Aborted,
+    /// The vote was sent, and the daemon has gone before it said what came of it: `mojavefs status` says after mounting again.
+    Unknown,
+}
+
+/// Whether nobody knows what came of a vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) enum Doubt {
+    /// There is none of which that is so.
+    None,
+    /// There is one, and the program was not told.
+    Untold,
+    /// It was told.
+    Told,
 }
 
 /// One open speculation.
@@ -119,8 +133,10 @@ pub(crate) struct Arena {
     pub(crate) advice: Advice,
     /// The device of this process's view, whose files the filesystem puts back.
     pub(crate) view_device: Option<(u32, u32)>,
-    decided: [(i32, bool); DECIDED_KEPT_MAX],
+    decided: [(i32, Outcome); DECIDED_KEPT_MAX],
     decided_count: usize,
+    /// Of a vote.
+    pub(crate) doubt: Doubt,
     /// What was said last.
     pub(crate) words: Text<WORDS_BYTES_MAX>,
     pub(crate) levels: [Level; LEVELS_MAX],
@@ -210,6 +226,10 @@ pub(crate) fn of_checkpoint() -> Option<Life> {
 /// A program that has voted and is done learns whether its vote counts: if it does not, it is not done.
 extern "C" fn at_end() {
     level::finish(None);
+    if existing().is_some_and(|arena| arena.doubt == Doubt::Untold) {
+        // Its exit status would say that all is well.
+        crate::sys::die(&[level::IN_DOUBT.as_bytes()]);
+    }
 }
 
 extern "C" fn before_fork() {
@@ -319,8 +339,8 @@ impl Arena {
     }
 
     /// Remembers how a speculation was decided, for as long as there is room.
-    pub(crate) fn decide(&mut self, id: i32, committed: bool) {
-        self.decided[self.decided_count % DECIDED_KEPT_MAX] = (id, committed);
+    pub(crate) fn decide(&mut self, id: i32, how: Outcome) {
+        self.decided[self.decided_count % DECIDED_KEPT_MAX] = (id, how);
         self.decided_count += 1;
     }
 
@@ -336,7 +356,7 @@ impl Arena {
         // Levels are numbered in the order of their entries: what has a higher number was entered inside of it.
         let id = self.levels[level].id;
         self.levels[..level].iter_mut().filter(|outer| outer.voted_in >= id).for_each(|outer| outer.voted_in = 0);
-        self.decided.iter_mut().filter(|(decided, _)| *decided > id).for_each(|(_, committed)| *committed = false);
+        self.decided.iter_mut().filter(|(decided, _)| *decided > id).for_each(|(_, how)| *how = Outcome::Aborted);
     }
 
     /// How a speculation stands; nothing if it is not known (any more).
@@ -346,7 +366,7 @@ impl Arena {
         }
         let known = &self.decided[..self.decided_count.min(DECIDED_KEPT_MAX)];
         let found = known.iter().find(|(decided, _)| *decided == id && id > 0);
-        found.map(|(_, committed)| if *committed { Outcome::Committed } else { Outcome::Aborted })
+        found.map(|(_, how)| *how)
     }
 
     /// Says why something was refused or undone, for people.

@@ -20,6 +20,7 @@ fn refuse(refusal: Refusal) {
         Refusal::Unknown => libc::ENOENT,
         Refusal::Decided(_) => libc::EALREADY,
         Refusal::Code => libc::EINVAL,
+        Refusal::Doubt => libc::EIO,
     });
 }
 
@@ -103,6 +104,10 @@ pub extern "C" fn spec_outcome(id: i32) -> i32 {
         Some(Outcome::Undecided) => 0,
         Some(Outcome::Committed) => 1,
         Some(Outcome::Aborted) => 2,
+        Some(Outcome::Unknown) => {
+            set_errno(libc::EIO);
+            -1
+        }
         None => {
             set_errno(libc::ENOENT);
             -1

@@ -19,6 +19,9 @@ static PROGRAM: AtomicI32 = AtomicI32::new(0);
 /// and this process ends as the child does.
 pub(crate) fn instead(exec: impl Fn() -> Errno) -> Errno {
     level::finish(None);
+    if level::in_doubt() {
+        return Errno(libc::EIO);
+    }
     match arena::existing().is_some_and(|arena| arena.depth > 0) && files::attached() {
         true => in_a_level_of_its_own(exec),
         false => exec(),

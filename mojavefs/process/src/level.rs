@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::arena::{self, Arena, Jump, Outcome};
+use crate::arena::{self, Arena, Doubt, Jump, Outcome};
 use crate::files;
 use crate::limits::{DYING_MAX, LEVELS_MAX};
 use crate::record;
@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 const FELL_WITH: &str = "somebody else has undone it, or what it depended on";
 /// Said of one that can't be committed.
 const IN_CONFLICT: &str = "somebody else has changed what it changed";
+/// Said of one of whose vote nothing is known.
+pub(crate) const IN_DOUBT: &str = "libmojave: the daemon behind the filesystem has gone: not known whether the speculation that was voted for was \
+                                   committed; see `mojavefs status` after mounting again";
 
 /// Every signal.
 const ALL: Mask = !0;
@@ -43,6 +46,8 @@ pub(crate) enum Refusal {
     Decided(Outcome),
     /// A code must be more than 0.
     Code,
+    /// The vote was sent, and nobody says what came of it.
+    Doubt,
 }
 
 /// Enters a speculation. Returns again for every abort and retry, with memory as it is now. `own`: a speculation of
@@ -145,7 +150,7 @@ fn came_back() -> Entered {
     for level in at..arena.depth {
         if level > at || !retry {
             let id = arena.levels[level].id;
-            arena.decide(id, false);
+            arena.decide(id, Outcome::Aborted);
         }
     }
     arena.take_back(at);
@@ -198,7 +203,7 @@ pub(crate) fn settle(arena: &mut Arena, deadline: Option<Instant>) -> bool {
             sys::set_mask(arena.mask);
             return false;
         };
-        if !matches!(vote, Vote::Cast) {
+        if matches!(vote, Vote::Conflict | Vote::Fell) {
             arena.reopen();
         }
         counted(arena, 0, vote);
@@ -213,8 +218,16 @@ fn counted(arena: &mut Arena, level: usize, vote: Vote) {
     match vote {
         Vote::Cast => {
             arena.end_checkpoint(level);
-            arena.decide(arena.levels[level].id, true);
+            arena.decide(arena.levels[level].id, Outcome::Committed);
             arena.fold_votes(level);
+        }
+        Vote::Unknown => {
+            // To go back and do it again may do it twice.
+            arena.end_checkpoint(level);
+            arena.decide(arena.levels[level].id, Outcome::Unknown);
+            arena.fold_votes(level);
+            arena.say(format_args!("{IN_DOUBT}"));
+            arena.doubt = Doubt::Untold;
         }
         Vote::Conflict => {
             arena.say(format_args!("{IN_CONFLICT}"));
@@ -235,6 +248,7 @@ fn find(arena: &Arena, id: i32, committed: bool) -> Result<Option<usize>, Refusa
         // Voted for, which is not taken back.
         Some(Outcome::Undecided) if committed => Ok(None),
         Some(Outcome::Undecided) => Err(Refusal::Decided(Outcome::Committed)),
+        Some(Outcome::Unknown) => Err(Refusal::Doubt),
         Some(outcome) if (outcome == Outcome::Committed) == committed => Ok(None),
         Some(outcome) => Err(Refusal::Decided(outcome)),
         None => Err(Refusal::Unknown),
@@ -265,6 +279,11 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
             },
         }
         arena.depth = top;
+        if arena.outcome(arena.levels[top].id) == Some(Outcome::Unknown) {
+            arena.doubt = Doubt::Told;
+            sys::set_mask(arena.mask);
+            return Err(Refusal::Doubt);
+        }
     }
     sys::set_mask(arena.mask);
     Ok(())
@@ -329,6 +348,7 @@ pub(crate) fn barrier(limit: Option<Duration>) -> sys::Result<()> {
         return Err(Errno(libc::EDEADLK));
     }
     match finish(limit) {
+        true if in_doubt() => Err(Errno(libc::EIO)),
         true => Ok(()),
         false => Err(Errno(libc::ETIMEDOUT)),
     }
@@ -340,11 +360,27 @@ pub(crate) fn finish(limit: Option<Duration>) -> bool {
     arena::existing().is_none_or(|arena| settle(arena, deadline))
 }
 
+/// Whether nobody knows what came of a vote of this process; the caller tells the program.
+pub(crate) fn in_doubt() -> bool {
+    arena::existing().is_some_and(|arena| {
+        let doubt = arena.doubt != Doubt::None;
+        if doubt {
+            arena.doubt = Doubt::Told;
+            arena.say(format_args!("{IN_DOUBT}"));
+        }
+        doubt
+    })
+}
+
 /// How a speculation of this process stands, as far as that is known.
 pub(crate) fn outcome(id: i32) -> Option<Outcome> {
     let arena = arena::existing()?;
     settle(arena, Some(Instant::now()));
-    arena.outcome(id)
+    let outcome = arena.outcome(id);
+    if outcome == Some(Outcome::Unknown) {
+        in_doubt();
+    }
+    outcome
 }
 
 /// The code of the retry by which the innermost speculation was entered; 0 at first.

@@ -114,12 +114,18 @@ pub enum DecisionError {
     /// It is aborted already.
     #[error("speculation {0} is aborted already")]
     Aborted(Id),
+    /// The vote was sent, and the daemon has gone before it said what came of it.
+    #[error(
+        "not known whether speculation {0} was committed: the daemon has gone; see `mojavefs status` after mounting"
+    )]
+    InDoubt(Id),
 }
 
 fn decision_error(id: Id, refusal: Refusal) -> DecisionError {
     match refusal {
         Refusal::Decided(Outcome::Committed) => DecisionError::Committed(id),
         Refusal::Decided(_) => DecisionError::Aborted(id),
+        Refusal::Doubt => DecisionError::InDoubt(id),
         Refusal::Unknown | Refusal::Code => DecisionError::Unknown(id),
     }
 }
@@ -237,6 +243,9 @@ pub fn speculate<T>(run: impl FnOnce(&Speculation) -> Result<T, Code>) -> Result
                 Ok(()) => {
                     if depth() == 0 {
                         level::finish(None);
+                    }
+                    if level::in_doubt() {
+                        return Err(Aborted::Refused(io::Error::other(DecisionError::InDoubt(id))));
                     }
                     Ok(done)
                 }

@@ -36,6 +36,8 @@ pub(crate) enum Vote {
     Conflict,
     /// The speculation is undone already.
     Fell,
+    /// It was sent, and nobody says any more what came of it.
+    Unknown,
 }
 
 /// Sends the vote for a level.
@@ -70,15 +72,14 @@ pub(crate) fn verdict(arena: &mut Arena, spec: u64, deadline: Option<Instant>) -
             }
             let asked = core::mem::replace(&mut arena.asked, Asked::Nothing);
             let said = files::daemon().map(|daemon| answer(&daemon).map(|(answer, _)| answer));
-            if said.as_ref().is_none_or(|said| said.as_ref().is_err_and(|fault| fault.kind == FaultKind::Disconnected))
-            {
+            if said.as_ref().is_none_or(|said| said.as_ref().is_err_and(|fault| fault.kind == FaultKind::InDoubt)) {
                 let known = if arena.awaits { anew(SpecId(spec)) } else { None };
-                return Some(known.unwrap_or(Vote::Fell));
+                return Some(known.unwrap_or(Vote::Unknown));
             }
             match next(asked, said) {
                 Ok(vote) => return Some(vote),
                 Err(question) if matches!(ask(arena, question, spec), Some(Ok(()))) => {}
-                Err(_) => return Some(Vote::Fell),
+                Err(_) => return Some(Vote::Unknown),
             }
         }
     })
@@ -109,8 +110,14 @@ fn next(asked: Asked, said: Option<Result<Answer, Fault>>) -> Result<Vote, Asked
             SpecState::Aborted => Ok(Vote::Fell),
             SpecState::Voted | SpecState::Running => Err(Asked::Wait),
         },
+        (Asked::Wait | Asked::Outcome, Some(Err(fault))) if is_gone(&fault) => Ok(Vote::Unknown),
         _ => Ok(Vote::Fell),
     }
+}
+
+/// Nobody answers any more.
+fn is_gone(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::InDoubt | FaultKind::Disconnected)
 }
 
 /// Whether an answer comes until the deadline; with none it is waited for.

@@ -6,6 +6,7 @@ mod leaks;
 mod levels;
 mod random;
 mod together;
+mod unanswered;
 mod votes;
 mod waiter;
 

@@ -14,6 +14,7 @@ too. Only its code and its words are left, in `Aborted`. The process must have o
 
 import ctypes
 import ctypes.util
+import errno as errnos
 import os
 import traceback
 
@@ -169,7 +170,8 @@ class speculation:
             commit(self.number)
             if depth() == 0:
                 # What follows the block follows what it did.
-                _library.spec_barrier(-1)
+                if _library.spec_barrier(-1) != 0 and ctypes.get_errno() == errnos.EIO:
+                    raise OSError(errnos.EIO, _words())
         else:
             abort(RAISED, self.number, "".join(traceback.format_exception_only(kind, value)).strip())
         return False
