@@ -1,6 +1,6 @@
 //! `mojavefs barrier`
 
-use super::{EXIT_TRY_AGAIN, Where, shown};
+use super::{EXIT_TRY_AGAIN, Where, job_around, shown};
 use crate::control::{self, unexpected};
 use crate::speech::err;
 use clap::Args;
@@ -33,7 +33,7 @@ impl Barrier {
             Some(spec) => vec![spec],
             None => self.writers(&filesystem.mountpoint, &stream)?,
         };
-        let behind = std::env::var("MOJAVEFS_SPEC").ok().and_then(|spec| spec.parse().ok()).map(SpecId);
+        let behind = job_around(&filesystem);
         let mut open = specs.clone();
         loop {
             open = match control::ask(&stream, &Ask::Await { specs: open, behind }, None)?.0 {

@@ -51,6 +51,15 @@ pub(crate) const EXIT_UNKNOWN: u8 = 76;
 /// It is decided, and final when others are.
 pub(crate) const EXIT_NOT_FINAL: u8 = 77;
 
+/// The job that this command is run in, as far as its environment tells.
+pub(crate) fn job_around(filesystem: &Filesystem) -> Option<SpecId> {
+    let elsewhere = |mountpoint| mountpoint != filesystem.mountpoint.as_os_str();
+    if std::env::var_os(mojavefs_place::MOUNTPOINT_VARIABLE).is_some_and(elsewhere) {
+        return None;
+    }
+    std::env::var("MOJAVEFS_SPEC").ok()?.parse().ok().map(SpecId)
+}
+
 /// What the programs bring along so that a store needs no server set up.
 pub trait Embedded {
     /// Opens a store in this process, with so much memory for buffers and caches; a new one belongs to `owner`.

@@ -21,9 +21,11 @@ pub mod naive;
 mod query;
 mod settle;
 mod state;
+mod waits;
 mod witness;
 
 pub use check::Broken;
 pub use event::{Because, Cause, Effect, Event, GraphError, Link, Owner, Resume};
 pub use state::{Graph, Outcome};
+pub use waits::{Awaited, Waits};
 pub use witness::{Difference, Witness};

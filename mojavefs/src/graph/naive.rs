@@ -4,6 +4,7 @@
 
 use super::event::{Event, GraphError, Owner, Resume};
 use super::state::Outcome;
+use super::waits::{Awaited, Waits};
 use crate::id::{ContextId, IntervalId, SpecId};
 use crate::limits::OUTCOMES_KEPT_MAX;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -496,31 +497,38 @@ impl Model {
         !aborted.contains(&spec) && !self.conflicts.contains(&spec) && self.places_of(spec).all(voted)
     }
 
-    /// Rule 9 by enumeration: whoever must act for `on` to be decided, and those they wait for in turn.
-    pub fn would_wait_forever(
-        &self,
-        waiter: ContextId,
-        on: IntervalId,
-        waits: &BTreeMap<ContextId, IntervalId>,
-    ) -> bool {
-        let mut needed = BTreeSet::from([on]);
-        let mut must_act = BTreeSet::new();
+    /// Rule 9 by enumeration: all that is waited for, all whose doing is, and what these wait for in turn.
+    pub fn would_wait_forever(&self, waiter: ContextId, on: Awaited, waits: &Waits) -> bool {
+        let (mut intervals, mut must_act) = (BTreeSet::new(), BTreeSet::new());
+        let mut awaited = BTreeSet::from([on]);
         loop {
-            let before = (needed.len(), must_act.len());
-            let known = needed.clone();
-            for interval in self.intervals.iter().filter(|i| known.contains(&i.id) && self.verdict.is_open(i.id)) {
-                needed.extend(interval.base.iter().chain(&interval.deps));
+            for on in std::mem::take(&mut awaited) {
+                match on {
+                    Awaited::Decision(id) => drop(intervals.insert(id)),
+                    Awaited::End(context) => drop(must_act.insert(context)),
+                }
+            }
+            let before = (intervals.len(), must_act.len());
+            for interval in self.intervals.iter().filter(|i| self.verdict.is_open(i.id)) {
+                if !intervals.contains(&interval.id) {
+                    continue;
+                }
+                intervals.extend(interval.base.iter().chain(&interval.deps));
                 for place in interval.assumption.iter().flat_map(|spec| self.places_of(*spec)) {
                     let counted = place.votes.iter().filter(|vote| !self.verdict.dead.contains(vote));
-                    needed.extend(counted);
+                    intervals.extend(counted);
                     let voted = self.verdict.votes.contains(&(place.spec, place.context));
                     if !place.held && (!voted || self.conflicts.contains(&place.spec)) {
                         must_act.insert(place.context);
                     }
                 }
             }
-            needed.extend(must_act.iter().filter_map(|context| waits.get(context)));
-            if before == (needed.len(), must_act.len()) {
+            awaited.extend(must_act.iter().filter_map(|context| waits.get(context)).flatten().copied());
+            let known = |on: &Awaited| match on {
+                Awaited::Decision(id) => intervals.contains(id),
+                Awaited::End(context) => must_act.contains(context),
+            };
+            if before == (intervals.len(), must_act.len()) && awaited.iter().all(known) {
                 return must_act.contains(&waiter);
             }
         }

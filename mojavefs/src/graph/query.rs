@@ -152,41 +152,6 @@ impl Graph {
         self.specs.get(&spec).is_some_and(|spec| spec.conflict)
     }
 
-    /// Whether a context that waited until `on` is decided would wait for itself (rule 9): the waiter, or a context that
-    /// waits for it in turn, owns something that `on` needs and has yet to vote for it or to settle a conflict. What the
-    /// store holds is decided from outside. `waits` says what each waiting context waits for.
-    ///
-    /// For a barrier, `on` is the waiter's current interval.
-    pub fn would_wait_forever(
-        &self,
-        waiter: ContextId,
-        on: IntervalId,
-        waits: &BTreeMap<ContextId, IntervalId>,
-    ) -> bool {
-        let mut todo = vec![on];
-        let mut seen = BTreeSet::new();
-        while let Some(id) = todo.pop() {
-            let Some(interval) = self.intervals.get(&id).filter(|_| seen.insert(id)) else { continue };
-            todo.extend(self.needs(interval));
-            let Some(spec) = interval.assumption.map(|spec| &self.specs[&spec]) else { continue };
-            let must_act = |place: &Place| !place.held && (spec.conflict || place.vote.is_none());
-            for (owner, _) in spec.owners.iter().filter(|(_, place)| must_act(place)) {
-                if *owner == waiter {
-                    return true;
-                }
-                todo.extend(waits.get(owner));
-            }
-        }
-        false
-    }
-
-    /// Those of the waiting contexts that wait for ever by now, because a later event of another context closed a cycle: a
-    /// join, a vote, a further owner, a conflict. To be asked after these while anybody waits; one of them stops waiting.
-    pub fn waiting_forever(&self, waits: &BTreeMap<ContextId, IntervalId>) -> Vec<ContextId> {
-        let stuck = waits.iter().filter(|(waiter, on)| self.would_wait_forever(**waiter, **on, waits));
-        stuck.map(|(waiter, _)| *waiter).collect()
-    }
-
     /// How much the graph holds: live intervals, undecided speculations, contexts.
     pub fn size(&self) -> (usize, usize, usize) {
         (self.intervals.len(), self.specs.len(), self.contexts.len())

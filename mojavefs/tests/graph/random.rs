@@ -2,12 +2,11 @@
 //! first from then on.
 
 use crate::referee::Referee;
-use mojavefs::graph::{Event, Owner, Resume};
+use mojavefs::graph::{Awaited, Event, Owner, Resume, Waits};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::NAIVE_INTERVALS_MAX;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use std::collections::BTreeMap;
 
 const CONTEXTS: u64 = 6;
 
@@ -125,15 +124,20 @@ fn play(choices: &[Choice], mut referee: Referee) {
     }
 }
 
-/// Some waits that may be under way: each context on some live interval.
-fn waits(choice: &Choice, referee: &Referee) -> BTreeMap<ContextId, IntervalId> {
+/// Some waits that may be under way: of each context for some live interval, for some other context's end, or for both.
+fn waits(choice: &Choice, referee: &Referee) -> Waits {
+    let contexts: Vec<ContextId> = referee.model().contexts().collect();
     let live: Vec<IntervalId> =
-        referee.model().contexts().filter_map(|context| referee.model().stack(context).last().copied()).collect();
-    let waiting = |(at, context): (usize, ContextId)| {
-        let on = live.get((at * 7 + usize::from(choice.interval)) % live.len().max(1))?;
-        Some((context, *on)).filter(|_| (usize::from(choice.variant) >> (at % 8)) & 1 == 1)
+        contexts.iter().filter_map(|context| referee.model().stack(*context).last().copied()).collect();
+    let waiting = |(at, context): (usize, &ContextId)| {
+        let nth = at * 7 + usize::from(choice.interval);
+        let on = live.get(nth % live.len().max(1)).copied().map(Awaited::Decision);
+        let end = Some(Awaited::End(contexts[nth / 2 % contexts.len()]));
+        let chosen = |bits: u8| (usize::from(bits) >> (at % 8)) & 1 == 1;
+        let on = on.filter(|_| chosen(choice.variant)).into_iter().chain(end.filter(|_| chosen(choice.spec)));
+        (*context, on.collect())
     };
-    referee.model().contexts().enumerate().filter_map(waiting).collect()
+    contexts.iter().enumerate().map(waiting).collect()
 }
 
 fn config() -> ProptestConfig {

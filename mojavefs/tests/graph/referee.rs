@@ -1,9 +1,9 @@
 //! Holds the graph against the model, event by event, and both against the two properties.
 
 use mojavefs::graph::naive::Model;
-use mojavefs::graph::{Effect, Event, Graph, GraphError, Witness};
-use mojavefs::id::{ContextId, IntervalId};
-use std::collections::{BTreeMap, BTreeSet};
+use mojavefs::graph::{Awaited, Effect, Event, Graph, GraphError, Waits, Witness};
+use mojavefs::id::IntervalId;
+use std::collections::BTreeSet;
 
 /// The graph, the model, and what the graph has said so far.
 #[derive(Clone, Debug, Default)]
@@ -74,11 +74,12 @@ impl Referee {
     }
 
     /// Every question about waiting, with these waits under way.
-    pub(crate) fn check_waits(&self, waits: &BTreeMap<ContextId, IntervalId>) {
+    pub(crate) fn check_waits(&self, waits: &Waits) {
+        let decisions: Vec<Awaited> = self.model().live().map(Awaited::Decision).collect();
         for waiter in self.model().contexts() {
-            for on in self.model().live() {
+            for on in decisions.iter().copied().chain(self.model().contexts().map(Awaited::End)) {
                 let expected = self.model().would_wait_forever(waiter, on, waits);
-                assert_eq!(self.graph.would_wait_forever(waiter, on, waits), expected, "{waiter} on {on}, {waits:?}");
+                assert_eq!(self.graph.would_wait_forever(waiter, on, waits), expected, "{waiter} on {on:?}, {waits:?}");
             }
         }
     }

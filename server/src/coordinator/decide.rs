@@ -296,6 +296,7 @@ impl Coordinator {
     }
 
     fn undo(&self, state: &mut State, abort: &Event, records: Records, aftermath: &mut Aftermath) -> Result<(), Fault> {
+        let reads = state.inner_reads();
         let effects = state.apply(abort).map_err(graph_fault)?;
         let falls = self.falls(state, &effects);
         let mut failed = None;
@@ -322,6 +323,9 @@ impl Coordinator {
                 aftermath.undone.push((job.context, job.spec, falls.get(&job.spec).cloned()));
                 aftermath.jobs.push(job);
             }
+        }
+        if let Err(fault) = self.pass_on_reads(state, reads, aftermath) {
+            failed = Some(fault);
         }
         // A further owner goes on in the graph from before it was one; its job can't.
         let gone: Vec<SpecId> = aftermath.jobs.iter().map(|job| job.spec).collect();

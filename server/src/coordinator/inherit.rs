@@ -1,12 +1,29 @@
 //! An inner job, level or leg that is committed becomes part of what is around it: so do its dependencies, and who depended on
-//! it depends on that.
+//! it depends on that. What an inner job has read counts for the outer one when the inner one is undone, too: the outer one's
+//! command has seen how it ended and what it said.
 
-use super::job::{Job, Kind, Met};
+use super::held::write_down;
+use super::job::{Kind, Met};
 use super::state::State;
+use super::{Aftermath, Coordinator, Job, graph_fault};
+use crate::ops::fault;
 use crate::touch::TouchKey;
-use mojavefs::id::{ContextId, Ino, SpecId};
-use mojavefs::wire::Back;
+use mojavefs::error::Fault;
+use mojavefs::graph::{Event, Resume};
+use mojavefs::id::{ContextId, Ino, IntervalId, SpecId};
+use mojavefs::wire::{Back, SpecState};
 use std::sync::atomic::Ordering;
+
+/// What a job inside of another depends on.
+pub(super) struct InnerReads {
+    spec: SpecId,
+    /// The speculation around it.
+    outer: SpecId,
+    back: Back,
+    /// What it builds on, oldest first.
+    of: Vec<IntervalId>,
+    joined: Vec<(SpecId, Met)>,
+}
 
 impl Job {
     /// It is part of what is around it.
@@ -26,7 +43,71 @@ impl Job {
     }
 }
 
+impl Coordinator {
+    /// What jobs inside of others had read that are undone now: those around them depend on what is left of that.
+    pub(super) fn pass_on_reads(
+        &self,
+        state: &mut State,
+        reads: Vec<InnerReads>,
+        aftermath: &mut Aftermath,
+    ) -> Result<(), Fault> {
+        for reads in reads {
+            let stays = |outer: &&Job| matches!(outer.state, SpecState::Running | SpecState::Held);
+            let outer = state.jobs.get(&reads.outer).filter(stays);
+            let Some(context) = outer.filter(|_| !state.jobs.contains_key(&reads.spec)).map(|outer| outer.context)
+            else {
+                continue;
+            };
+            let mut joins = false;
+            for of in reads.of.into_iter().rev() {
+                let current = state.graph.current(context);
+                let knows = current.is_some_and(|current| state.graph.builds_on(current, of));
+                if !knows && state.graph.is_live(of) {
+                    let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
+                    let read = Event::Read { context, of, interval, resume: Resume::Start };
+                    state.apply(&read).map_err(graph_fault)?;
+                    joins = true;
+                }
+            }
+            if joins {
+                state.note_reads(reads.outer, reads.back, reads.joined);
+                write_down(&state.jobs[&reads.outer], &self.store, &self.conflicts)?;
+                aftermath.rescoped.push(context);
+                aftermath.rescoped.extend(state.inside(reads.outer));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl State {
+    /// What the jobs depend on that are inside of others and that an event may undo.
+    pub(super) fn inner_reads(&self) -> Vec<InnerReads> {
+        let inner = self.jobs.values().filter(|job| job.kind == Kind::Job && job.state == SpecState::Running);
+        let reads = |job: &Job| {
+            let outer = self.jobs.get(&job.parent?)?;
+            let parts = self.parts(job.spec);
+            let joined = parts.iter().flat_map(|part| part.joined.iter().map(|(spec, met)| (*spec, met.clone())));
+            let joined: Vec<_> = joined.collect();
+            let current = self.graph.current(parts.last()?.context).filter(|_| !joined.is_empty())?;
+            let of = self.graph.visible(current);
+            Some(InnerReads { spec: job.spec, outer: outer.spec, back: outer.goes_back_for(job), of, joined })
+        };
+        inner.filter_map(reads).collect()
+    }
+
+    /// A job depends on these, too, and goes back there for them.
+    fn note_reads(&mut self, spec: SpecId, back: Back, joined: Vec<(SpecId, Met)>) {
+        let whole = self.part_of(spec);
+        let is_new = |other: &SpecId| *other != whole && *other != spec && self.jobs.contains_key(other);
+        let joined: Vec<_> = joined.into_iter().filter(|(other, _)| is_new(other)).collect();
+        if let Some(job) = self.jobs.get_mut(&spec) {
+            for (other, Met { key, .. }) in joined {
+                job.joined.entry(other).or_insert_with(|| Met { key, back: back.clone() });
+            }
+        }
+    }
+
     /// What a speculation is part of by now, for others to depend on; mostly itself.
     pub(super) fn part_of(&self, mut spec: SpecId) -> SpecId {
         let is_part = |job: &&Job| job.is_leg() || job.is_folded();

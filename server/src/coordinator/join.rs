@@ -1,12 +1,12 @@
-//! Joining: what a context sees of others' undecided work, how it becomes part of it, and why it fell with it (rules 2, 5
-//! and 9 of the interval graph).
+//! Joining: what a context sees of others' undecided work, how it becomes part of it, and why it fell with it (rules 2 and 5
+//! of the interval graph).
 
 use super::conflicts::Conflicts;
 use super::held::write_down;
 use super::job::{Kind, Met};
 use super::paths::{describe, join, path_of};
 use super::{Coordinator, Job, State, graph_fault};
-use crate::limits::{ANY_DECISION_WAIT, DOOM_TIME_MAX, PROBE_TIME, WAIT_NOTED_TIME};
+use crate::limits::{DOOM_TIME_MAX, PROBE_TIME, WAIT_NOTED_TIME};
 use crate::ops::fault;
 use crate::store::{Sight, Store};
 use crate::touch::TouchKey;
@@ -18,7 +18,7 @@ use mojavefs::wire::{Fall, Joined, OnRead, SpecState};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The way from an operation to the graph.
 pub(super) struct Joins {
@@ -52,11 +52,14 @@ impl Joins {
             }
             match on_read {
                 OnRead::Join => self.join(state, spec, them.spec, key)?,
-                OnRead::Wait if state.waits_in_vain(spec, them.spec) => self.join(state, spec, them.spec, key)?,
                 OnRead::Wait => {
-                    let on = them.spec;
+                    let (other, on) = (them.spec, state.read_waits_for(spec, them.spec));
+                    if state.waits_in_vain(&state.jobs[&spec], on) {
+                        self.join(state, spec, other, key)?;
+                        continue;
+                    }
                     state.now_waits(spec, on, Instant::now() + WAIT_NOTED_TIME);
-                    let text = format!("this is undecided work of speculation {on}");
+                    let text = format!("this is undecided work of speculation {other}");
                     return Err(Fault::new(FaultKind::Undecided, text));
                 }
                 _ => {
@@ -176,44 +179,6 @@ impl State {
         };
         open.into_iter().flat_map(others).collect()
     }
-
-    /// Whether a job that waited for another would wait for itself.
-    fn waits_in_vain(&self, waiter: SpecId, on: SpecId) -> bool {
-        let (waiter, on) = (&self.jobs[&waiter], &self.jobs[&on]);
-        let Some(on) = self.graph.current(on.context) else { return false };
-        self.graph.would_wait_forever(waiter.context, on, &self.waits())
-    }
-
-    /// Whether a job, or one around it, would wait for itself if it waited for a speculation.
-    pub(super) fn waits_for_itself(&self, job: &Job, on: SpecId) -> bool {
-        let Some(on) = self.jobs.get(&on).and_then(|on| self.graph.current(on.context)) else { return false };
-        let waits = self.waits();
-        let outer = |job: &&Job| job.parent.and_then(|outer| self.jobs.get(&outer));
-        std::iter::successors(Some(job), outer).any(|job| self.graph.would_wait_forever(job.context, on, &waits))
-    }
-
-    /// Who waits for what: a job votes when its legs depend on nothing any more that is undecided, and goes on when what it
-    /// looked at is decided.
-    fn waits(&self) -> BTreeMap<ContextId, IntervalId> {
-        let legs = self.jobs.values().filter(|job| job.is_leg());
-        let legs = legs.filter_map(|leg| Some((leg.parent_context?, self.graph.current(leg.context)?)));
-        let now = Instant::now();
-        let lately = self.waiting.iter().filter(|(_, (_, until))| *until > now);
-        let readers = lately.filter_map(|(waiter, (on, _))| {
-            let on = self.jobs.get(on)?;
-            Some((*waiter, self.graph.current(on.context)?))
-        });
-        legs.chain(readers).collect()
-    }
-
-    /// Notes that a job waits for a speculation, until then: if it still does, it asks again before.
-    fn now_waits(&mut self, waiter: SpecId, on: SpecId, until: Instant) {
-        let now = Instant::now();
-        self.waiting.retain(|_, (_, until)| *until > now);
-        if let Some(waiter) = self.jobs.get(&waiter) {
-            self.waiting.insert(waiter.context, (on, until));
-        }
-    }
 }
 
 impl Coordinator {
@@ -251,7 +216,9 @@ impl Coordinator {
                 let (chain, under) = self.chain(state, &sight, job, root);
                 let running = |met: &SpecId| state.jobs.get(met).is_some_and(|job| !job.kept);
                 let met = under.into_iter().map(|met| state.part_of(met));
-                let met = met.filter(|met| !specs.contains(met) && running(met)).collect();
+                // Those around it wait for it.
+                let around = state.around(*spec);
+                let met = met.filter(|met| !specs.contains(met) && !around.contains(met) && running(met)).collect();
                 falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met });
             }
         }
@@ -318,38 +285,6 @@ impl Coordinator {
         let specs: Vec<SpecId> = entered.iter().filter_map(|context| state.contexts.get(context).copied()).collect();
         for spec in specs {
             state.jobs.entry(spec).and_modify(|job| job.doomed = true);
-        }
-    }
-
-    /// Waits until none of these is undecided, or until a time has passed; returns those that still are.
-    pub(crate) fn wait_for(
-        &self,
-        specs: &[SpecId],
-        (behind, uid): (Option<SpecId>, u32),
-        limit: Duration,
-    ) -> Result<Vec<SpecId>, Fault> {
-        let deadline = Instant::now() + limit;
-        let mut state = self.state.lock();
-        // Nobody says for another user's job that it waits.
-        let behind = behind.filter(|behind| state.job(*behind, uid).is_ok());
-        let job = behind.and_then(|behind| state.jobs.get(&behind));
-        if job.is_some_and(|job| specs.iter().any(|spec| state.waits_for_itself(job, *spec))) {
-            let text = "this would wait for a speculation that waits for this job's own end; commit or abort it first";
-            return Err(Fault::new(FaultKind::Deadlock, text));
-        }
-        if specs.is_empty() {
-            // For any decision: what was met may be decided by now, so the wait is a short one.
-            self.decided.wait_for(&mut state, limit.min(ANY_DECISION_WAIT));
-            return Ok(Vec::new());
-        }
-        loop {
-            let open: Vec<SpecId> = specs.iter().copied().filter(|spec| state.jobs.contains_key(spec)).collect();
-            if let (Some(behind), Some(on)) = (behind, open.first()) {
-                state.now_waits(behind, *on, deadline + WAIT_NOTED_TIME);
-            }
-            if open.is_empty() || self.decided.wait_until(&mut state, deadline).timed_out() {
-                return Ok(open);
-            }
         }
     }
 

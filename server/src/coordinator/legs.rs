@@ -55,8 +55,8 @@ impl Coordinator {
         }
     }
 
-    /// The command of a job has ended: what its legs depend on that is undecided and does not wait for the job itself. An
-    /// error, `Again`, if its process is to be taken back.
+    /// The command of a job has ended: what its legs depend on that is undecided and does not wait for the job itself. Nothing
+    /// for a job inside of another, which becomes part of that at once. An error, `Again`, if its process is to be taken back.
     pub(crate) fn unsettled(&self, spec: SpecId, uid: u32) -> Result<Vec<SpecId>, Fault> {
         let mut state = self.state.lock();
         state.job(spec, uid)?;
@@ -66,6 +66,9 @@ impl Coordinator {
             return Err(Fault::new(FaultKind::Again, format!("the process of speculation {spec} is to be taken back")));
         }
         job.stage = Stage::Ended;
+        if state.is_inside(spec) {
+            return Ok(Vec::new());
+        }
         let job = &state.jobs[&spec];
         let parts = state.parts(spec);
         if parts.iter().any(|part| !self.conflicts.of(part.context).is_empty()) {

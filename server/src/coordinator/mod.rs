@@ -15,6 +15,7 @@ mod rings;
 mod state;
 mod status;
 mod touches;
+mod waits;
 
 pub(crate) use job::{Job, Kind, Stage};
 

@@ -1,6 +1,7 @@
 //! Everything undecided, and how its parts are found.
 
 use super::conflicts::Conflicts;
+use super::waits::Wait;
 use super::{Aftermath, Job};
 use crate::store::{Remembered, Store};
 use mojavefs::error::{Fault, FaultKind};
@@ -27,7 +28,7 @@ pub(super) struct State {
     /// Levels that became part of what was around them, lately.
     pub(super) absorbed: VecDeque<SpecId>,
     /// What contexts waited for when they looked last, and how long that counts.
-    pub(super) waiting: HashMap<ContextId, (SpecId, Instant)>,
+    pub(super) waiting: HashMap<ContextId, BTreeMap<Wait, Instant>>,
     /// Those whose conflicts their owners have settled, lately, and what was committed in their place.
     pub(super) settled: VecDeque<(SpecId, SpecId)>,
     /// Voted ones found in conflict, of which nobody was told yet.

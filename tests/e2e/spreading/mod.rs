@@ -4,6 +4,7 @@ mod choices;
 mod held;
 mod lines;
 mod many;
+mod nested;
 pub(crate) mod random;
 mod reads;
 mod surviving;

@@ -8,7 +8,7 @@ mod report;
 mod waiting;
 mod watch;
 
-use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, complain, count, host_fault};
+use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, complain, count, host_fault, job_around};
 use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
 use crate::job::{JobView, Place};
@@ -125,12 +125,13 @@ impl Cli {
         Ok(ExitCode::from(self.judge(ending).0))
     }
 
-    /// Waits for the speculations that the job had met before it was undone, so that two can't collide for ever; not longer
-    /// than until a signal asks for the end, which it returns.
+    /// Waits for the speculations that the job had met before it was undone, so that two can't collide for ever; not for those
+    /// that wait for the job around it, and not longer than until a signal asks for the end, which it returns.
     fn wait_for(&self, scene: &Scene<'_>, specs: &[SpecId]) -> Result<Option<i32>, Fault> {
         let mut open = specs.to_vec();
         while !open.is_empty() {
-            open = match scene.await_decided(&open, None, None)? {
+            // The command of the job around this one waits for it, and so for these.
+            open = match scene.await_decided(&open, job_around(scene.filesystem), None)? {
                 Awaited::Open(open) => open,
                 Awaited::Asked(signal) => return Ok(Some(signal)),
                 Awaited::InVain | Awaited::Rung => return Ok(None),

@@ -2,10 +2,11 @@
 
 use super::{A, B, C, World, abort, finals, rolled_back};
 use mojavefs::codec;
-use mojavefs::graph::{Cause, Effect, Event, Graph, GraphError, Outcome, Owner};
+use mojavefs::graph::Awaited::{self, Decision, End};
+use mojavefs::graph::{Cause, Effect, Event, Graph, GraphError, Outcome, Owner, Waits};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 // Rule 7: the end of a context; holding.
@@ -186,12 +187,16 @@ fn a_barrier_inside_ones_own_undecided_speculation_would_never_end() {
     let mut w = World::new();
     let (a, s) = w.speculate(A);
     let b = w.join(B, a);
-    let nobody = BTreeMap::new();
-    assert!(w.graph.would_wait_forever(A, a, &nobody));
-    assert!(!w.graph.would_wait_forever(B, b, &nobody), "a member's barrier ends with the owner's decision");
+    let nobody = Waits::new();
+    assert!(w.graph.would_wait_forever(A, Decision(a), &nobody));
+    assert!(!w.graph.would_wait_forever(B, Decision(b), &nobody), "a member's barrier ends with the owner's decision");
     w.co_own(C, s);
     w.vote(A, s);
-    assert!(!w.graph.would_wait_forever(A, a, &nobody), "one that has voted may wait for the others");
+    assert!(!w.graph.would_wait_forever(A, Decision(a), &nobody), "one that has voted may wait for the others");
+}
+
+fn waits<const N: usize>(of: [(ContextId, Awaited); N]) -> Waits {
+    of.into_iter().map(|(waiter, on)| (waiter, BTreeSet::from([on]))).collect()
 }
 
 #[test]
@@ -200,9 +205,36 @@ fn a_wait_that_would_close_a_cycle_is_noticed() {
     let (a, _) = w.speculate(A);
     let (b, _) = w.speculate(B);
     let (c, _) = w.speculate(C);
-    let waits = BTreeMap::from([(B, c), (C, a)]);
-    assert!(w.graph.would_wait_forever(A, b, &waits), "A on B on C on A");
-    assert!(!w.graph.would_wait_forever(A, b, &BTreeMap::from([(B, c)])));
+    let both = waits([(B, Decision(c)), (C, Decision(a))]);
+    assert!(w.graph.would_wait_forever(A, Decision(b), &both), "A on B on C on A");
+    assert!(!w.graph.would_wait_forever(A, Decision(b), &waits([(B, Decision(c))])));
+}
+
+/// A job, and one that its command has started and waits for.
+#[test]
+fn a_cycle_over_nested_jobs_is_noticed() {
+    const INNER: ContextId = ContextId(4);
+    let mut w = World::new();
+    let (a, _) = w.speculate(A);
+    let (b, _) = w.speculate(B);
+    let interval = w.new_interval();
+    w.apply(Event::Open { context: INNER, interval, from: Some(a) });
+    let (inner, t) = w.speculate(INNER);
+    let nested = (A, End(INNER));
+    assert!(!w.graph.would_wait_forever(INNER, Decision(b), &waits([nested])));
+    assert!(w.graph.would_wait_forever(B, Decision(a), &waits([nested, (INNER, Decision(b))])), "B on A on INNER on B");
+    assert!(
+        w.graph.would_wait_forever(INNER, Decision(b), &waits([nested, (B, Decision(a))])),
+        "INNER on B on A on INNER"
+    );
+    assert!(!w.graph.would_wait_forever(B, Decision(a), &waits([(INNER, Decision(b))])), "A does not wait for it");
+    assert!(
+        w.graph.would_wait_forever(INNER, Decision(a), &waits([nested])),
+        "it is part of A, which waits for its end"
+    );
+    let joined = w.join(B, inner);
+    w.vote(INNER, t);
+    assert!(w.graph.would_wait_forever(A, Decision(joined), &waits([])), "what B has read is A's");
 }
 
 #[test]
@@ -210,7 +242,7 @@ fn a_cycle_closed_by_a_later_join_is_noticed() {
     let mut w = World::new();
     let (a, _) = w.speculate(A);
     let (b, t) = w.speculate(B);
-    let waits = BTreeMap::from([(A, b)]);
+    let waits = waits([(A, Decision(b))]);
     assert_eq!(w.graph.waiting_forever(&waits), []);
     w.join(B, a);
     w.vote(B, t);
@@ -222,7 +254,7 @@ fn waiting_for_what_the_store_holds_is_no_cycle() {
     let mut w = World::new();
     let (a, s) = w.speculate(A);
     w.apply(Event::Hold { context: A, spec: s });
-    assert!(!w.graph.would_wait_forever(B, a, &BTreeMap::from([(A, a)])));
+    assert!(!w.graph.would_wait_forever(B, Decision(a), &waits([(A, Decision(a))])));
 }
 
 // What it costs.

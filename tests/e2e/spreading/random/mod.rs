@@ -1,5 +1,5 @@
-//! Many jobs do random things to the same files, one after the other, through real mounts; a model says what each must see,
-//! who falls with whom, and what is final.
+//! Many jobs, and jobs inside of jobs, do random things to the same files, one after the other, through real mounts; a model
+//! says what each must see, who falls with whom, and what is final.
 
 mod model;
 
@@ -11,14 +11,36 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 const JOBS_MAX: usize = 20;
+/// How many jobs may be around one.
+const DEPTH_MAX: usize = 3;
 const STEPS: usize = 400;
 const DIRS: u8 = 3;
 const NAMES: u8 = 5;
 
-/// Does in a job what it is told on its standard input, a line each.
+/// Does in a job what it is told on its standard input, a line each. While there is a job inside of it, that one does.
 const WORKER: &str = r#"
 import os, signal, sys
-for line in sys.stdin:
+
+def nest(job):
+    import select, subprocess
+    words = [os.environ["SPECRUN"], *os.environ["OPTIONS"].split(), "--", "python3", "-u", "../worker.py", job]
+    inner = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    inner.stdin.write(b"list 0\n"); inner.stdin.flush()
+    while True:
+        if inner.stdout in select.select([sys.stdin, inner.stdout], [], [])[0]:
+            line = inner.stdout.readline()
+            if not line: break
+            print(line.decode(), end="", flush=True)
+        else:
+            line = sys.stdin.readline()
+            if not line: break
+            try: inner.stdin.write(line.encode()); inner.stdin.flush()
+            except BrokenPipeError: pass
+    try: inner.stdin.close()
+    except BrokenPipeError: pass
+    return f"ended {inner.wait()}"
+
+while line := sys.stdin.readline():
     what, *words = line.rstrip("\n").split(" ")
     try:
         if what == "read":
@@ -33,6 +55,7 @@ for line in sys.stdin:
             said = "ok"
         elif what == "remove": os.unlink(words[0]); said = "ok"
         elif what == "rename": os.rename(words[0], words[1]); said = "ok"
+        elif what == "nest": said = nest(words[0])
         elif what == "exit": sys.exit(int(words[0]))
         elif what == "die": os.kill(os.getpid(), signal.SIGTERM)
     except FileNotFoundError: said = "-"
@@ -93,6 +116,10 @@ impl Worker {
 
     fn ask(&mut self, op: &Op) -> String {
         self.say(&line(op));
+        self.hear()
+    }
+
+    fn hear(&mut self) -> String {
         let mut said = String::new();
         self.from.read_line(&mut said).expect("read its answer");
         said.trim_end_matches('\n').to_owned()
@@ -126,9 +153,44 @@ fn short(op: &Op) -> String {
     line(op).chars().take(40).collect()
 }
 
+/// What there is in one history. Where jobs go back to reads, what is inside of those that fail can't be foretold: one of which
+/// only a part falls is given up a moment later, and who comes to depend on it in between falls with it.
+#[derive(Clone, Copy)]
+enum Histories {
+    /// Jobs that can go back to reads, none inside of another.
+    Flat,
+    /// Jobs inside of jobs that go back to their start.
+    Nested,
+    /// Jobs inside of jobs that can go back to reads, and all are committed.
+    Committed,
+}
+
+impl Histories {
+    fn of(seed: u64) -> Self {
+        [Histories::Flat, Histories::Nested, Histories::Committed][(seed % 3) as usize]
+    }
+
+    fn options(self) -> &'static str {
+        match self {
+            Histories::Nested => "--retries 0 --quiet --from-start",
+            Histories::Flat | Histories::Committed => "--retries 0 --quiet",
+        }
+    }
+
+    fn nest(self) -> bool {
+        !matches!(self, Histories::Flat)
+    }
+
+    fn fail(self) -> bool {
+        !matches!(self, Histories::Committed)
+    }
+}
+
 struct Run<'a> {
     mount: &'a Mount,
+    kind: Histories,
     model: Model,
+    /// The outermost jobs; those inside do what these pass on to them.
     jobs: BTreeMap<Job, Worker>,
     trunk: Worker,
     next: Job,
@@ -139,12 +201,20 @@ impl Run<'_> {
         let running = self.model.running();
         let undecided = self.model.undecided();
         match random.below(20) {
-            0..2 if undecided.len() < JOBS_MAX => self.begin(),
+            0..2 if undecided.len() < JOBS_MAX => {
+                let around = running.get(random.below(2 * running.len() + 1)).copied();
+                self.begin(around.filter(|around| self.kind.nest() && self.model.depth(*around) < DEPTH_MAX));
+            }
             2 if !running.is_empty() => self.vote(running[random.below(running.len())]),
-            3 if !running.is_empty() && random.below(2) == 0 => self.abort(running[random.below(running.len())], false),
-            4 if !running.is_empty() && random.below(3) == 0 => self.abort(running[random.below(running.len())], true),
+            3 if !running.is_empty() && self.kind.fail() && random.below(2) == 0 => {
+                self.abort(running[random.below(running.len())], false)
+            }
+            4 if !running.is_empty() && self.kind.fail() && random.below(3) == 0 => {
+                self.abort(running[random.below(running.len())], true)
+            }
             5 => {
-                let op = random.op(step);
+                // What it changes can make jobs fail.
+                let op = if self.kind.fail() { random.op(step) } else { Op::Read(random.name()) };
                 println!("{step}: trunk {}", short(&op));
                 let (expected, losers) = self.model.act_on_trunk(&op);
                 assert_eq!(self.trunk.ask(&op), expected, "trunk: {}", short(&op));
@@ -153,31 +223,55 @@ impl Run<'_> {
             _ if !running.is_empty() => {
                 let (job, op) = (running[random.below(running.len())], random.op(step));
                 println!("{step}: job {job} {}", short(&op));
-                let said = self.jobs.get_mut(&job).expect("it runs").ask(&op);
+                let said = self.worker(job).ask(&op);
                 assert_eq!(said, self.model.act(job, &op), "job {job}: {}", short(&op));
             }
-            _ => self.begin(),
+            _ => self.begin(None),
         }
     }
 
-    fn begin(&mut self) {
+    /// Who is told what a job does.
+    fn worker(&mut self, job: Job) -> &mut Worker {
+        let outermost = self.model.outermost(job);
+        self.jobs.get_mut(&outermost).expect("it runs")
+    }
+
+    fn begin(&mut self, around: Option<Job>) {
         let job = self.next;
         self.next += 1;
+        match around {
+            Some(around) => {
+                println!("job {job} begins inside of {around}");
+                self.worker(around).say(&format!("nest {job}"));
+                self.worker(around).hear();
+            }
+            None => self.start(job),
+        }
+        self.model.begin(job, around);
+        // What it looked at to say that it has begun counts.
+        self.model.act(job, &Op::List(0));
+    }
+
+    fn start(&mut self, job: Job) {
         println!("job {job} begins");
         let mut command = Command::new(SPECRUN);
-        command.args(["--retries", "0", "--quiet", "--", "python3", "-u", "../worker.py", &job.to_string()]);
+        command.args(self.kind.options().split(' '));
+        command.args(["--", "python3", "-u", "../worker.py", &job.to_string()]);
+        command.env("SPECRUN", SPECRUN).env("OPTIONS", self.kind.options());
         let mut worker = Worker::start(command, self.mount);
         // It has begun when it answers.
         worker.ask(&Op::List(0));
         self.jobs.insert(job, worker);
-        self.model.begin(job);
-        // What it looked at to say so counts.
-        self.model.act(job, &Op::List(0));
     }
 
     fn vote(&mut self, job: Job) {
         println!("job {job} votes");
-        self.jobs.get_mut(&job).expect("it runs").say("exit 0");
+        self.worker(job).say("exit 0");
+        if self.model.around(job).is_some() {
+            assert_eq!(self.worker(job).hear(), "ended 0", "job {job} becomes part of the one around it");
+            self.model.fold(job);
+            return self.compare();
+        }
         let finals = self.model.vote(job);
         println!("final: {finals:?}");
         match finals.contains(&job) {
@@ -194,6 +288,12 @@ impl Run<'_> {
         if !self.model.is_undecided(job) {
             return;
         }
+        while self.model.is_undecided(job) && self.model.innermost(job) != job {
+            self.abort(self.model.innermost(job), false);
+        }
+        if !self.model.is_undecided(job) {
+            return;
+        }
         println!("job {job} is in conflict");
         match self.model.has_voted(job) {
             // Its supervisor may find out by itself, and be faster.
@@ -202,14 +302,16 @@ impl Run<'_> {
                     self.mount.mojavefs(&["abort", &status["id"].to_string()]);
                 }
             }
-            false => self.jobs.get_mut(&job).expect("it runs").say("exit 0"),
+            false => self.worker(job).say("exit 0"),
         }
         self.fallen(job, 75);
     }
 
     fn abort(&mut self, job: Job, by_force: bool) {
+        // Only the outermost can be reached from outside.
+        let job = if by_force { self.model.outermost(job) } else { job };
         println!("job {job} {}", if by_force { "is killed" } else { "aborts" });
-        let worker = self.jobs.get_mut(&job).expect("it runs");
+        let worker = self.worker(job);
         if by_force {
             worker.child.kill().expect("kill");
             return self.fallen(job, -1);
@@ -222,10 +324,21 @@ impl Run<'_> {
     /// A job is undone, and with it whoever depends on it.
     fn fallen(&mut self, job: Job, code: i32) {
         println!("depend: {}", self.model.dependencies());
+        let around: BTreeMap<Job, Option<Job>> =
+            self.model.undecided().into_iter().map(|job| (job, self.model.around(job))).collect();
         let fallen = self.model.abort(job);
         println!("fallen: {fallen:?}");
-        for other in fallen {
-            self.ended(other, if other == job { Some(code).filter(|code| *code >= 0) } else { Some(75) });
+        for other in &fallen {
+            let code = if *other == job { Some(code).filter(|code| *code >= 0) } else { Some(75) };
+            match around[other] {
+                None => self.ended(*other, code),
+                // The command of the one around it goes on.
+                Some(around) if !fallen.contains(&around) => {
+                    let code = code.expect("only the outermost is killed");
+                    assert_eq!(self.worker(around).hear(), format!("ended {code}"), "job {other} inside of {around}");
+                }
+                Some(_) => {}
+            }
         }
         self.compare();
     }
@@ -263,7 +376,10 @@ impl Run<'_> {
             }
         }
         assert!(found == self.model.base.all(), "trunk is {:?}", found.keys());
-        assert_eq!(self.mount.status().len(), self.model.undecided().len());
+        // One that is committed into the one around it is listed with that.
+        let is_part = |status: &serde_json::Value| status["state"] == "voted" && !status["parent"].is_null();
+        let undecided = self.mount.status().into_iter().filter(|status| !is_part(status)).count();
+        assert_eq!(undecided, self.model.undecided().len());
     }
 }
 
@@ -275,11 +391,12 @@ fn run(seed: u64) {
     let mut outside = Command::new("python3");
     outside.args(["-u", "../worker.py"]);
     let trunk = Worker::start(outside, &mount);
-    let mut run = Run { mount: &mount, model: Model::default(), jobs: BTreeMap::new(), trunk, next: 0 };
+    let kind = Histories::of(seed);
+    let mut run = Run { mount: &mount, kind, model: Model::default(), jobs: BTreeMap::new(), trunk, next: 0 };
     let mut random = Random(seed);
     (0..STEPS).for_each(|step| run.step(&mut random, step));
     while let Some(job) = run.model.running().first().copied() {
-        if random.below(2) == 0 { run.vote(job) } else { run.abort(job, false) }
+        if random.below(2) == 0 || !kind.fail() { run.vote(job) } else { run.abort(job, false) }
     }
     drop(run);
     until("everything is decided", || mount.status().is_empty());
@@ -292,6 +409,6 @@ fn random_jobs_see_and_leave_what_the_rules_say() {
     let soak = std::env::var_os("MOJAVEFS_SOAK").is_some();
     match given {
         Some(seed) => run(seed),
-        None => (1..=if soak { 200 } else { 4 }).for_each(run),
+        None => (1..=if soak { 200 } else { 6 }).for_each(run),
     }
 }

@@ -1,5 +1,9 @@
 //! What should happen, recomputed from the history: what undecided jobs changed, in the order in which they did, on top of
 //! what is final.
+//!
+//! A job inside of another depends on that one. When it is committed it is that one from then on: what it changed, what it
+//! depends on, and who depends on it. When it is undone, the one around it has still seen what it came to, and so depends on
+//! what the inner one had read, as far as that is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +58,8 @@ struct Done {
 struct State {
     voted: bool,
     on: BTreeSet<Job>,
+    /// The job whose command waits for this one.
+    around: Option<Job>,
 }
 
 #[derive(Default)]
@@ -155,17 +161,39 @@ impl Model {
         tree
     }
 
-    pub(super) fn begin(&mut self, job: Job) {
-        self.jobs.insert(job, State::default());
+    /// A job begins, on its own or inside of another.
+    pub(super) fn begin(&mut self, job: Job, around: Option<Job>) {
+        self.jobs.insert(job, State { voted: false, on: around.into_iter().collect(), around });
+    }
+
+    pub(super) fn around(&self, job: Job) -> Option<Job> {
+        self.jobs[&job].around
+    }
+
+    /// The outermost job around this one, or itself.
+    pub(super) fn outermost(&self, job: Job) -> Job {
+        self.around(job).map_or(job, |around| self.outermost(around))
+    }
+
+    /// The innermost job that the command of this one waits for, or itself.
+    pub(super) fn innermost(&self, job: Job) -> Job {
+        let inside = self.jobs.iter().find(|(_, state)| state.around == Some(job));
+        inside.map_or(job, |(inner, _)| self.innermost(*inner))
+    }
+
+    /// In how many jobs this one is.
+    pub(super) fn depth(&self, job: Job) -> usize {
+        self.around(job).map_or(0, |around| 1 + self.depth(around))
     }
 
     pub(super) fn undecided(&self) -> Vec<Job> {
         self.jobs.keys().copied().collect()
     }
 
-    /// Those that still work.
+    /// Those that still work, and wait for none inside of them.
     pub(super) fn running(&self) -> Vec<Job> {
-        self.jobs.iter().filter(|(_, state)| !state.voted).map(|(job, _)| *job).collect()
+        let works = |job: &Job| !self.jobs[job].voted && self.innermost(*job) == *job;
+        self.jobs.keys().copied().filter(works).collect()
     }
 
     /// Who depends on whom, for people.
@@ -229,6 +257,24 @@ impl Model {
         (answer, losers.into_iter().collect())
     }
 
+    /// A job inside of another is committed: it becomes part of that one.
+    pub(super) fn fold(&mut self, job: Job) {
+        let inner = self.jobs.remove(&job).expect("it is undecided");
+        let around = inner.around.expect("it is inside of another");
+        self.log.iter_mut().filter(|done| done.job == job).for_each(|done| done.job = around);
+        for (other, state) in &mut self.jobs {
+            if state.on.remove(&job) && *other != around {
+                state.on.insert(around);
+            }
+        }
+        self.depend(around, &inner.on);
+    }
+
+    fn depend(&mut self, job: Job, on: &BTreeSet<Job>) {
+        let on: Vec<Job> = on.iter().copied().filter(|on| *on != job && self.jobs.contains_key(on)).collect();
+        self.jobs.get_mut(&job).expect("it is undecided").on.extend(on);
+    }
+
     /// A job's owner votes. Returns who is final by it.
     pub(super) fn vote(&mut self, job: Job) -> Vec<Job> {
         self.jobs.get_mut(&job).expect("it is undecided").voted = true;
@@ -269,7 +315,11 @@ impl Model {
             dead.extend(more);
         }
         self.log.retain(|done| !dead.contains(&done.job));
-        self.forget(&dead)
+        let inner = dead.iter().filter_map(|job| Some((self.around(*job)?, self.jobs[job].on.clone())));
+        let seen: Vec<(Job, BTreeSet<Job>)> = inner.filter(|(around, _)| !dead.contains(around)).collect();
+        let fallen = self.forget(&dead);
+        seen.into_iter().for_each(|(around, on)| self.depend(around, &on));
+        fallen
     }
 
     fn forget(&mut self, decided: &BTreeSet<Job>) -> Vec<Job> {

@@ -1,0 +1,139 @@
+//! Waiting: one relation over jobs, the jobs inside of them, and their commands (rule 9 of the interval graph).
+//!
+//! A read waits until it can be answered (`--on-read wait`), a supervisor until others are decided; and the command of a job
+//! waits for the jobs that it has started. Who would wait for itself by that joins what it waits for, or goes on.
+
+use super::{Coordinator, Job, State};
+use crate::limits::{ANY_DECISION_WAIT, WAIT_NOTED_TIME};
+use mojavefs::error::{Fault, FaultKind};
+use mojavefs::graph::{Awaited, Waits};
+use mojavefs::id::SpecId;
+use mojavefs::wire::SpecState;
+use std::time::{Duration, Instant};
+
+/// What a job was last known to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wait {
+    /// That this speculation is decided.
+    Decision(SpecId),
+    /// That this job ends, by which it becomes part of one that the waiting job is inside of.
+    End(SpecId),
+}
+
+impl Job {
+    /// It is neither voted for nor held.
+    fn is_at_work(&self) -> bool {
+        self.state == SpecState::Running
+    }
+}
+
+impl State {
+    /// Whether a job would wait for itself if it waited for a speculation's decision.
+    pub(super) fn waits_for_itself(&self, job: &Job, on: SpecId) -> bool {
+        self.waits_in_vain(job, Wait::Decision(on))
+    }
+
+    pub(super) fn waits_in_vain(&self, job: &Job, on: Wait) -> bool {
+        self.awaited(on).is_some_and(|on| self.graph.would_wait_forever(job.context, on, &self.waits()))
+    }
+
+    /// What a job waits for that does not join what it reads of another: that one's decision; or, if both are inside the same
+    /// job, that the other becomes part of that.
+    pub(super) fn read_waits_for(&self, reader: SpecId, of: SpecId) -> Wait {
+        let around = self.around(reader);
+        let them = self.around(of);
+        let shared = them.iter().position(|spec| around.contains(spec));
+        match shared.and_then(|shared| shared.checked_sub(1)) {
+            Some(below) => Wait::End(them[below]),
+            None => Wait::Decision(of),
+        }
+    }
+
+    /// A speculation and those around it, the outermost last.
+    pub(super) fn around(&self, spec: SpecId) -> Vec<SpecId> {
+        let outer = |spec: &SpecId| self.jobs.get(spec)?.parent;
+        std::iter::successors(Some(spec), outer).collect()
+    }
+
+    fn awaited(&self, on: Wait) -> Option<Awaited> {
+        let (Wait::Decision(spec) | Wait::End(spec)) = on;
+        let job = self.jobs.get(&spec)?;
+        match on {
+            Wait::Decision(_) => self.graph.current(job.context).map(Awaited::Decision),
+            Wait::End(_) => job.is_at_work().then_some(Awaited::End(job.context)),
+        }
+    }
+
+    /// Who waits for what.
+    fn waits(&self) -> Waits {
+        let mut waits = Waits::new();
+        for job in self.jobs.values().filter(|job| job.is_at_work()) {
+            let Some(outer) = job.parent_context else { continue };
+            let all = waits.entry(outer).or_default();
+            all.insert(Awaited::End(job.context));
+            // A job votes when its legs depend on nothing any more that is undecided. One inside of another votes at once.
+            if job.is_leg() && !self.is_inside(job.spec) {
+                all.extend(self.graph.current(job.context).map(Awaited::Decision));
+            }
+        }
+        let now = Instant::now();
+        for (waiter, on) in &self.waiting {
+            let lately = on.iter().filter(|(_, until)| **until > now);
+            let awaited: Vec<Awaited> = lately.filter_map(|(on, _)| self.awaited(*on)).collect();
+            waits.entry(*waiter).or_default().extend(awaited);
+        }
+        waits
+    }
+
+    /// Whether a job is inside of another.
+    pub(super) fn is_inside(&self, spec: SpecId) -> bool {
+        self.jobs.get(&self.whole(spec)).is_some_and(|job| job.parent.is_some())
+    }
+
+    /// Notes that a job waits, until then: if it still does, it asks again before.
+    pub(super) fn now_waits(&mut self, waiter: SpecId, on: Wait, until: Instant) {
+        let now = Instant::now();
+        self.waiting.retain(|_, on| {
+            on.retain(|_, until| *until > now);
+            !on.is_empty()
+        });
+        if let Some(waiter) = self.jobs.get(&waiter) {
+            self.waiting.entry(waiter.context).or_default().insert(on, until);
+        }
+    }
+}
+
+impl Coordinator {
+    /// Waits until none of these is undecided, or until a time has passed; returns those that still are.
+    pub(crate) fn wait_for(
+        &self,
+        specs: &[SpecId],
+        (behind, uid): (Option<SpecId>, u32),
+        limit: Duration,
+    ) -> Result<Vec<SpecId>, Fault> {
+        let deadline = Instant::now() + limit;
+        let mut state = self.state.lock();
+        // Nobody says for another user's job that it waits.
+        let behind = behind.filter(|behind| state.job(*behind, uid).is_ok());
+        let job = behind.and_then(|behind| state.jobs.get(&behind));
+        if job.is_some_and(|job| specs.iter().any(|spec| state.waits_for_itself(job, *spec))) {
+            let text = "this would wait for a speculation that waits for this job's own end; commit or abort it first";
+            return Err(Fault::new(FaultKind::Deadlock, text));
+        }
+        if specs.is_empty() {
+            // For any decision: what was met may be decided by now, so the wait is a short one.
+            self.decided.wait_for(&mut state, limit.min(ANY_DECISION_WAIT));
+            return Ok(Vec::new());
+        }
+        loop {
+            let open: Vec<SpecId> = specs.iter().copied().filter(|spec| state.jobs.contains_key(spec)).collect();
+            if let Some(behind) = behind {
+                let until = deadline + WAIT_NOTED_TIME;
+                open.iter().for_each(|on| state.now_waits(behind, Wait::Decision(*on), until));
+            }
+            if open.is_empty() || self.decided.wait_until(&mut state, deadline).timed_out() {
+                return Ok(open);
+            }
+        }
+    }
+}
