@@ -26,3 +26,15 @@ pub(crate) const STALE_TRIES: usize = 200;
 pub(crate) fn passes(errno: Errno) -> bool {
     errno == Errno::ESTALE
 }
+
+/// Whether this is what may be seen on trunk at the end of a file that a commit makes longer meanwhile: its new size with the old
+/// page, which ends in zeros.
+pub fn is_zeros(line: &str) -> bool {
+    line.contains("\\0")
+}
+
+/// Whether this is what may be seen of a line while another process writes it: what is in the file already, up to the size that
+/// it had before.
+pub fn is_half(whole: &str, seen: &str) -> bool {
+    whole.starts_with(seen)
+}

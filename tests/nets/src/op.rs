@@ -162,6 +162,12 @@ lines! {
         Put "put" { path: String, fill: u32, length: u32 },
         /// Appends to a file that may be new: `>> path`.
         Add "add" { path: String, fill: u32, length: u32 },
+        /// Appends a line of text to a file.
+        AddLine "add-line" { path: String, text: String },
+        /// Makes a line of text all that is in a file, which may be new.
+        PutLine "put-line" { path: String, text: String },
+        /// The lines of text in a file.
+        Lines "lines" { path: String },
         /// All of a file: `cat path`.
         Cat "cat" { path: String },
         /// All of a file, through a mapping made for it.

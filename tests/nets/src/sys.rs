@@ -92,6 +92,15 @@ pub(crate) fn flock(fd: BorrowedFd<'_>, operation: c_int) -> Result<usize, Errno
     check(c_long::from(unsafe { libc::flock(fd.as_raw_fd(), operation) }))
 }
 
+/// Nanoseconds of the clock that never jumps, `CLOCK_MONOTONIC`.
+pub(crate) fn now() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is ours.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    assert_eq!(result, 0, "there is such a clock");
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
 /// An extended attribute's owner.
 #[derive(Clone, Copy)]
 pub(crate) enum Owner<'a> {

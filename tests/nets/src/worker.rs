@@ -11,8 +11,14 @@
 //! | `die` | ends by `SIGTERM`, without an answer |
 //! | `reach FILE` | makes an empty file of the host: the test sees how far it is |
 //! | `await FILE` | waits until the test has made this file of the host |
+//! | `pause N` | waits for N milliseconds |
+//! | `inner-program FILE ANSWERS OPTION…` | runs `specrun OPTION… -- nets-worker --timed FILE`, whose answers are added to a file |
+//!
+//! With `--timed FILE` each answer begins with the number of its line, and when it was begun and ended, in nanoseconds of the clock
+//! that never jumps; `%` in a line is when it was begun.
 
 use crate::perform::Performer;
+use crate::sys;
 use mojavefs_harness::SPECRUN;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, raise};
@@ -54,7 +60,11 @@ fn perform_all() -> Result<u8, String> {
             let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
             from_file(&mut performer, &text)
         }
-        _ => Err("usage: nets-worker [--program FILE]".to_owned()),
+        ["--timed", file] => {
+            let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+            timed(&mut performer, &text)
+        }
+        _ => Err("usage: nets-worker [--program FILE | --timed FILE]".to_owned()),
     }
 }
 
@@ -94,6 +104,23 @@ fn from_file(performer: &mut Performer, text: &str) -> Result<u8, String> {
     Ok(0)
 }
 
+/// Nanoseconds of the clock that the answers of timed programs are told by.
+pub fn now() -> u64 {
+    sys::now()
+}
+
+fn timed(performer: &mut Performer, text: &str) -> Result<u8, String> {
+    println!("0 0 0 {READY}");
+    for (at, line) in text.lines().enumerate() {
+        let began = sys::now();
+        match act(performer, &line.replace('%', &began.to_string()))? {
+            Said::Answer(answer) => println!("{} {began} {} {answer}", at + 1, sys::now()),
+            Said::Exit(code) => return Ok(code),
+        }
+    }
+    Ok(0)
+}
+
 fn act(performer: &mut Performer, line: &str) -> Result<Said, String> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     Ok(match word {
@@ -103,6 +130,11 @@ fn act(performer: &mut Performer, line: &str) -> Result<Said, String> {
             return Err("SIGTERM is ignored".to_owned());
         }
         "inner" => Said::Answer(inner(rest, performer.root())?),
+        "inner-program" => Said::Answer(inner_program(rest, performer.root())?),
+        "pause" => {
+            std::thread::sleep(Duration::from_millis(rest.parse().map_err(|e| format!("`{line}`: {e}"))?));
+            Said::Answer("later".to_owned())
+        }
         "reach" => Said::Answer(fs::write(rest, "").map_or_else(|e| e.to_string(), |()| "reached".to_owned())),
         "await" => {
             while !Path::new(rest).exists() {
@@ -117,6 +149,16 @@ fn act(performer: &mut Performer, line: &str) -> Result<Said, String> {
 fn inner(options: &str, root: &Path) -> Result<String, String> {
     let mut command = Command::new(SPECRUN);
     command.args(options.split_whitespace()).arg("--").arg(program()).current_dir(root);
+    let status = command.status().map_err(|e| format!("specrun: {e}"))?;
+    Ok(format!("ended {}", status.code().unwrap_or(-1)))
+}
+
+fn inner_program(words: &str, root: &Path) -> Result<String, String> {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let [program, answers, options @ ..] = &words[..] else { return Err("inner-program FILE ANSWERS".to_owned()) };
+    let answers = fs::File::options().create(true).append(true).open(answers).map_err(|e| format!("{answers}: {e}"))?;
+    let mut command = Command::new(SPECRUN);
+    command.args(options).arg("--").arg(self::program()).args(["--timed", program]).current_dir(root).stdout(answers);
     let status = command.status().map_err(|e| format!("specrun: {e}"))?;
     Ok(format!("ended {}", status.code().unwrap_or(-1)))
 }

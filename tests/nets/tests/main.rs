@@ -1,7 +1,12 @@
 //! The nets; see the crate's documentation.
 
+#[macro_use]
+extern crate mojavefs_harness;
+
 mod bytes;
 mod empty;
 mod levels;
 mod planted;
 mod same;
+mod spread;
+mod ways;

@@ -135,6 +135,9 @@ impl Performer {
             Op::Fdatasync { slot } => self.slot(*slot).and_then(|fd| done(unistd::fdatasync(fd))),
             Op::Put { path, fill, length } => self.put(path, OFlag::O_TRUNC, *fill, *length),
             Op::Add { path, fill, length } => self.put(path, OFlag::O_APPEND, *fill, *length),
+            Op::AddLine { path, text } => self.line(path, OFlag::O_APPEND, text),
+            Op::PutLine { path, text } => self.line(path, OFlag::O_CREAT | OFlag::O_TRUNC, text),
+            Op::Lines { path } => self.lines(path),
             Op::Cat { path } => self.cat(path),
             Op::CatMapped { path } => self.cat_mapped(path),
             _ => return None,
@@ -261,11 +264,25 @@ impl Performer {
         whole(bytes.len(), |left| unistd::write(&fd, &bytes[bytes.len() - left..]))
     }
 
-    fn cat(&self, path: &str) -> Said {
+    fn line(&self, path: &str, flags: OFlag, text: &str) -> Said {
+        let fd = self.open(path, OFlag::O_WRONLY | flags)?;
+        done(unistd::write(&fd, format!("{text}\n").as_bytes()))
+    }
+
+    fn lines(&self, path: &str) -> Said {
+        let lines = String::from_utf8_lossy(&self.all(path)?).escape_debug().to_string();
+        Ok(format!("={}", lines.replace("\\n", ",")))
+    }
+
+    fn all(&self, path: &str) -> Result<Vec<u8>, Errno> {
         let fd = self.open(path, OFlag::O_RDONLY)?;
         let mut content = Vec::new();
         std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut content).map_err(|e| io(&e))?;
-        Ok(digest(&content))
+        Ok(content)
+    }
+
+    fn cat(&self, path: &str) -> Said {
+        Ok(digest(&self.all(path)?))
     }
 
     fn cat_mapped(&self, path: &str) -> Said {
