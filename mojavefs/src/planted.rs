@@ -36,6 +36,18 @@ faults! {
     WriteLostAtTruncate "write-lost-at-truncate",
     /// `SEEK_DATA` finds nothing in a small file.
     HoleOverData "hole-over-data",
+    /// Who changes what another, whom it does not follow, has read or changed is in no conflict.
+    ConflictUnnoticed "conflict-unnoticed",
+    /// A job does not depend on what a job inside it depends on.
+    DependencyForgottenAtFold "dependency-forgotten-at-fold",
+    /// A job that was undone with another ends as if it were committed.
+    UndoneToldAsCommitted "undone-told-as-committed",
+    /// The first of several owners to vote decides for all.
+    OneOwnerDecides "one-owner-decides",
+    /// A job whose fate is open ends as if it were committed.
+    AnswerBeforeDecision "answer-before-decision",
+    /// Who should wait for others' decisions joins them.
+    JoinInsteadOfWaiting "join-instead-of-waiting",
 }
 
 /// The variable of the environment that names the fault.

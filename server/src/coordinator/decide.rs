@@ -7,6 +7,7 @@ use crate::store::{Specs, Store, StoreError};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Effect, Event, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::planted::{Planted, is_planted};
 use mojavefs::wire::{Outcome, Resolution, SpecState};
 use std::sync::atomic::Ordering;
 
@@ -49,7 +50,12 @@ impl Coordinator {
             return Ok((outcome, Aftermath::default()));
         }
         let outcome = Outcome::of(spec, SpecState::Committed, job.changes(&self.store));
-        let votes = job.votes();
+        let mut votes = job.votes();
+        if is_planted(Planted::OneOwnerDecides) {
+            let others =
+                state.graph.owners(spec).into_iter().map(|(owner, _)| owner).filter(|owner| *owner != job.owner());
+            votes.splice(0..0, others.map(|owner| Event::Vote { owner, spec }));
+        }
         if let Some(aftermath) = self.absorb(&mut state, spec)? {
             return Ok((Outcome { state: SpecState::Voted, ..outcome }, aftermath));
         }
@@ -217,7 +223,9 @@ impl Coordinator {
         let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
         // What the outer job does next builds on it, and the outer job can only go back to its start.
         let join = Event::Read { context: parent, of, interval, resume: Resume::Start };
-        state.apply(&join).map_err(graph_fault)?;
+        if !is_planted(Planted::DependencyForgottenAtFold) {
+            state.apply(&join).map_err(graph_fault)?;
+        }
         let outer = state.contexts.get(&parent).copied();
         if let Some(outer) = outer.and_then(|outer| state.jobs.get_mut(&outer)) {
             outer.intervals.extend(intervals.iter().copied());

@@ -14,6 +14,7 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Cause, Effect, Event, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::WHY_LINKS_MAX;
+use mojavefs::planted::{Planted, is_planted};
 use mojavefs::wire::{Fall, Joined, OnRead, SpecState};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +55,7 @@ impl Joins {
                 OnRead::Join => self.join(state, spec, them.spec, key)?,
                 OnRead::Wait => {
                     let (other, on) = (them.spec, state.read_waits_for(spec, them.spec));
-                    if state.waits_in_vain(&state.jobs[&spec], on) {
+                    if state.waits_in_vain(&state.jobs[&spec], on) || is_planted(Planted::JoinInsteadOfWaiting) {
                         self.join(state, spec, other, key)?;
                         continue;
                     }
@@ -97,7 +98,7 @@ impl Joins {
         let (context, theirs) = (state.jobs[&spec].context, state.jobs[&other].context);
         let Some(of) = state.graph.current(theirs) else { return Ok(()) };
         let known = state.graph.current(context).is_some_and(|mine| state.graph.builds_on(mine, of));
-        if known {
+        if known || is_planted(Planted::DeliverWithoutJoining) {
             return Ok(());
         }
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
@@ -144,6 +145,9 @@ impl State {
         } else {
             let under = self.under(job.context);
             live.extend(under.iter().filter_map(|context| self.of(*context)).flat_map(|job| &job.intervals));
+            if is_planted(Planted::DeliverWithoutJoining) {
+                live.extend(self.jobs.values().flat_map(|job| &job.intervals));
+            }
         }
         // Each part is in order already, which this kind of sorting makes use of.
         live.sort();

@@ -5,10 +5,13 @@ use mojavefs_harness::SPECRUN;
 use mojavefs_nets::net::{SEED, SEEDS};
 use std::process::Command;
 
+const SPREAD: &str = "spread::who_is_committed_has_seen_what_is_and_left_what_it_did";
+const WAYS: &str = "ways::every_way_of_looking_shows_what_is_and_after_a_fall_what_was";
+
 /// The net that must find a fault, and within how many seeds.
 const fn net(fault: Planted) -> (&'static str, u64) {
     match fault {
-        Planted::DeliverWithoutJoining => ("bytes::a_job_that_goes_back_sees_what_it_would_have_seen", 10),
+        Planted::DeliverWithoutJoining => (SPREAD, 20),
         Planted::StalePage => ("same::work_on_a_mount_is_as_on_the_host", 20),
         Planted::SizeKept => ("same::work_on_a_mount_is_as_on_the_host", 20),
         Planted::NameKept => ("same::work_on_a_mount_is_as_on_the_host", 20),
@@ -16,6 +19,12 @@ const fn net(fault: Planted) -> (&'static str, u64) {
         Planted::VersionKept => ("same::work_on_a_mount_is_as_on_the_host", 5),
         Planted::WriteLostAtTruncate => ("bytes::bytes_are_as_on_the_host", 10),
         Planted::HoleOverData => ("bytes::bytes_are_as_on_the_host", 5),
+        Planted::ConflictUnnoticed => (SPREAD, 60),
+        Planted::DependencyForgottenAtFold => (SPREAD, 60),
+        Planted::UndoneToldAsCommitted => (SPREAD, 20),
+        Planted::OneOwnerDecides => (SPREAD, 200),
+        Planted::AnswerBeforeDecision => (SPREAD, 20),
+        Planted::JoinInsteadOfWaiting => (WAYS, 1),
     }
 }
 
@@ -63,4 +72,10 @@ each_is_found! {
     a_version_kept_is_found VersionKept,
     a_write_lost_at_truncate_is_found WriteLostAtTruncate,
     a_hole_over_data_is_found HoleOverData,
+    a_conflict_unnoticed_is_found ConflictUnnoticed,
+    a_dependency_forgotten_at_a_fold_is_found DependencyForgottenAtFold,
+    one_undone_that_is_told_as_committed_is_found UndoneToldAsCommitted,
+    one_owner_who_decides_for_all_is_found OneOwnerDecides,
+    an_answer_before_the_decision_is_found AnswerBeforeDecision,
+    joining_instead_of_waiting_is_found JoinInsteadOfWaiting,
 }

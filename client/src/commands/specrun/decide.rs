@@ -8,6 +8,7 @@ use crate::job::JobView;
 use crate::job::supervise::{Ending, Supervisor};
 use crate::limits::QUIET_WAIT;
 use mojavefs::error::Fault;
+use mojavefs::planted::{Planted, is_planted};
 use mojavefs::wire::control::Ask;
 use mojavefs::wire::{Outcome, SpecState};
 use std::time::Instant;
@@ -64,7 +65,7 @@ impl Cli {
         if matches!(outcome.state, SpecState::Committed | SpecState::Voted) {
             scene.place.catch_up();
         }
-        if outcome.waits_for.is_empty() || self.no_wait {
+        if outcome.waits_for.is_empty() || self.no_wait || is_planted(Planted::AnswerBeforeDecision) {
             self.voice().outcome(&outcome, began.elapsed(), code);
             // 0 means that what the command did has happened.
             let code = if outcome.state == SpecState::Aborted && code == 0 { EXIT_UNDONE } else { code };
@@ -115,6 +116,9 @@ impl Cli {
     /// Someone else undid the speculation, or nobody answers for it any more.
     /// `fault` is the answer to what was asked last, if that was one.
     pub(super) fn fell(&self, view: &JobView, fault: Option<&Fault>) -> Attempt {
+        if is_planted(Planted::UndoneToldAsCommitted) {
+            return Attempt::Over(0);
+        }
         view.wait_decided(NEWS_TIME);
         if let Some(may_be) = view.may_be() {
             // To run it again may do the work twice.
