@@ -79,7 +79,7 @@ impl Server {
 
     /// Ends it by a signal and waits.
     pub fn end(&mut self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("signal the server");
+        kill(self.pid(), signal).expect("signal the server");
         self.child.wait().expect("wait for the server");
     }
 

@@ -20,6 +20,7 @@ pub mod beside;
 pub mod empty;
 pub mod falls;
 pub mod generate;
+pub mod kills;
 pub mod known;
 pub mod machine;
 pub mod net;

@@ -5,6 +5,7 @@ extern crate mojavefs_harness;
 
 mod bytes;
 mod empty;
+mod kills;
 mod levels;
 mod planted;
 mod same;
