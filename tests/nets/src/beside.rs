@@ -99,7 +99,9 @@ impl Beside<'_> {
         }
     }
 
-    fn walk(&mut self) -> Result<(), Failure> {
+    /// First by names, of which a listing would tell the kernel anew.
+    fn look(&mut self) -> Result<(), Failure> {
+        self.step(&Op::Names {}.into())?;
         self.step(&Op::Walk { path: "/".to_owned() }.into())
     }
 
@@ -153,7 +155,7 @@ impl Beside<'_> {
         let options = [options, &["--retries", "0"]].concat();
         self.job = Some((Worker::start_in_job(&self.mount.path(), &options), before));
         self.levels.push(Level { scene: scene.clone(), end, native: Worker::start(&dir), dir });
-        self.walk()
+        self.look()
     }
 
     fn begin_inner(&mut self, scene: &Scene, reads: Reads, end: End) -> Result<(), Failure> {
@@ -163,7 +165,7 @@ impl Beside<'_> {
         let options = [reads.options(), &["--quiet", "--retries", "0"]].concat();
         job.begin_inner(&options).map_err(|what| Failure::new("inner", what))?;
         self.levels.push(Level { scene: scene.clone(), end, native: Worker::start(&dir), dir });
-        self.walk()
+        self.look()
     }
 
     fn leave_to(&mut self, depth: usize) -> Result<(), Failure> {
@@ -182,11 +184,11 @@ impl Beside<'_> {
         if said != format!("ended {code}") {
             return Err(Failure::new("inner", format!("`{}` must end with {code}: {said}", level.scene)));
         }
-        self.walk()
+        self.look()
     }
 
     fn leave_job(&mut self) -> Result<(), Failure> {
-        let (Some((job, before)), Some(level)) = (self.job.take(), self.levels.pop()) else { return self.walk() };
+        let (Some((job, before)), Some(level)) = (self.job.take(), self.levels.pop()) else { return self.look() };
         let is_held = matches!(level.scene, Scene::Hold { .. });
         let code = u8::from(level.end == End::Fail && !is_held);
         level.native.exit(code);
@@ -199,7 +201,7 @@ impl Beside<'_> {
             _ if level.end == End::Fail => self.unchanged(&before, "an undone job")?,
             _ => {}
         }
-        self.walk()
+        self.look()
     }
 
     fn decide(&mut self, before: &Before, said: &str, meanwhile: Meanwhile, end: End) -> Result<(), Failure> {
@@ -230,7 +232,7 @@ impl Beside<'_> {
     }
 
     fn outside(&mut self) -> Result<(), Failure> {
-        let Some((_, before)) = &self.job else { return self.walk() };
+        let Some((_, before)) = &self.job else { return self.look() };
         let now = ended(self.trunk.0.ask(&Op::Walk { path: "/".to_owned() }.to_string()));
         match now == before.seen {
             true => Ok(()),
@@ -243,7 +245,7 @@ impl Beside<'_> {
 
     fn remount(&mut self) -> Result<(), Failure> {
         self.remount_only();
-        self.walk()
+        self.look()
     }
 
     /// Ends those that have something open, unmounts, mounts again.

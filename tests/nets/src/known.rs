@@ -2,6 +2,7 @@
 //! here, and in `docs/semantics.md`.
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 /// A directory's size is nobody's business.
 pub(crate) fn directory_size() -> i64 {
@@ -14,6 +15,11 @@ pub(crate) fn time(seconds: i64, nanoseconds: i64) -> String {
         ..LATEST_SET => format!(" mtime={seconds}.{nanoseconds:09}"),
         _ => " mtime=now".to_owned(),
     }
+}
+
+/// Copies in the kernel of files that are open with `O_DIRECT`: the host's filesystem asks for aligned ranges even there.
+pub(crate) fn copies_in_the_kernel(flags: [OFlag; 2]) -> bool {
+    !flags.iter().any(|flags| flags.contains(OFlag::O_DIRECT))
 }
 
 /// Programs of the nets set times before this one (2004).

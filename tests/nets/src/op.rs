@@ -187,6 +187,8 @@ lines! {
         ListSlot "list-slot" { slot: u8 },
         /// Everything below, with attributes and content.
         Walk "walk" { path: String },
+        /// Every name that programs make here, looked up without a listing.
+        Names "names" { },
         Link "link" { path: String, to: String },
         /// A further name of an open file.
         LinkSlot "link-slot" { slot: u8, to: String },

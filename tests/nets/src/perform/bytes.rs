@@ -124,6 +124,11 @@ impl Performer {
             Op::Truncate { path, size } => offset(*size).and_then(|size| done(unistd::truncate(&self.at(path), size))),
             Op::Ftruncate { slot, size } => self.slot(*slot).and_then(|fd| done(unistd::ftruncate(fd, offset(*size)?))),
             Op::Fallocate { slot, room, offset, length } => self.fallocate(*slot, *room, *offset, *length),
+            Op::CopyRange { slot, to, .. } | Op::Sendfile { slot, to, .. } | Op::Splice { slot, to, .. }
+                if self.asks_for_alignment([*slot, *to]) =>
+            {
+                Ok("left out".to_owned())
+            }
             Op::CopyRange { slot, offset, to, to_offset, length } => {
                 self.copy_range((*slot, *offset), (*to, *to_offset), *length)
             }
@@ -142,6 +147,11 @@ impl Performer {
             Op::CatMapped { path } => self.cat_mapped(path),
             _ => return None,
         })
+    }
+
+    fn asks_for_alignment(&self, slots: [u8; 2]) -> bool {
+        let flags = slots.map(|slot| self.slot(slot).and_then(flags).unwrap_or(OFlag::empty()));
+        !crate::known::copies_in_the_kernel(flags)
     }
 
     pub(super) fn mapped(&mut self, op: &Op) -> Option<Said> {

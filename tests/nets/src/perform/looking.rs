@@ -76,6 +76,7 @@ impl Performer {
             Op::List { path } => self.list(path),
             Op::ListInPieces { path } => self.list_in_pieces(path),
             Op::ListSlot { slot } => self.list_slot(*slot),
+            Op::Names {} => Ok(self.all_names()),
             Op::Walk { path } => Ok(walk(&self.at(path), Times::Set).join("; ")),
             Op::GetXattr { path, name } => self.get_xattr(Owner::Path(&self.text(path)), name),
             Op::FgetXattr { slot, name } => self.slot(*slot).and_then(|fd| self.get_xattr(Owner::Open(fd), name)),
@@ -130,6 +131,14 @@ impl Performer {
         let dir = self.slot(slot)?;
         unistd::lseek(dir, 0, unistd::Whence::SeekSet)?;
         Ok(format!("[{}]", names(&rest(dir, LISTING_BYTES)?).join(" ")))
+    }
+
+    fn all_names(&self) -> String {
+        let told = |path: String| {
+            let found = lstat(&self.at(&format!("/{path}"))).map_or_else(super::errno, |s| attributes(&s, Times::Set));
+            format!("{path} {found}")
+        };
+        crate::generate::names().map(told).collect::<Vec<_>>().join("; ")
     }
 
     fn get_xattr(&self, owner: Owner<'_>, name: &str) -> Said {
