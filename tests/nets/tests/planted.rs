@@ -12,13 +12,13 @@ const WAYS: &str = "ways::every_way_of_looking_shows_what_is_and_after_a_fall_wh
 const fn net(fault: Planted) -> (&'static str, u64) {
     match fault {
         Planted::DeliverWithoutJoining => (SPREAD, 20),
-        Planted::StalePage => ("same::work_on_a_mount_is_as_on_the_host", 20),
+        Planted::StalePage => ("same::work_on_a_mount_is_as_on_the_host", 40),
         Planted::SizeKept => ("same::work_on_a_mount_is_as_on_the_host", 20),
         Planted::NameKept => ("same::work_on_a_mount_is_as_on_the_host", 20),
-        Planted::ListingKept => ("same::work_on_a_mount_is_as_on_the_host", 40),
-        Planted::VersionKept => ("same::work_on_a_mount_is_as_on_the_host", 5),
-        Planted::WriteLostAtTruncate => ("bytes::bytes_are_as_on_the_host", 10),
-        Planted::HoleOverData => ("bytes::bytes_are_as_on_the_host", 5),
+        Planted::ListingKept => ("same::work_on_a_mount_is_as_on_the_host", 120),
+        Planted::VersionKept => ("same::work_on_a_mount_is_as_on_the_host", 10),
+        Planted::WriteLostAtTruncate => ("bytes::bytes_are_as_on_the_host", 40),
+        Planted::HoleOverData => ("bytes::bytes_are_as_on_the_host", 20),
         Planted::ConflictUnnoticed => (SPREAD, 60),
         Planted::DependencyForgottenAtFold => (SPREAD, 60),
         Planted::UndoneToldAsCommitted => (SPREAD, 20),
