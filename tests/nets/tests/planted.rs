@@ -22,7 +22,7 @@ const fn net(fault: Planted) -> (&'static str, u64) {
         Planted::ConflictUnnoticed => (SPREAD, 60),
         Planted::DependencyForgottenAtFold => (SPREAD, 60),
         Planted::UndoneToldAsCommitted => (SPREAD, 20),
-        Planted::OneOwnerDecides => (SPREAD, 200),
+        Planted::OneOwnerDecides => (SPREAD, 100),
         Planted::AnswerBeforeDecision => (SPREAD, 20),
         Planted::JoinInsteadOfWaiting => (WAYS, 1),
     }

@@ -88,7 +88,7 @@ impl Maker {
         let (delay, mount) = (self.random.below(60), self.random.below(1 + usize::from(self.served)));
         let options = self.options(job);
         self.add(job, "begin", format!("{delay} {mount} {options}"));
-        if !self.peaceful && job > 1 && options.is_empty() && self.random.one_in(6) {
+        if !self.peaceful && job > 1 && !options.contains("trunk") && self.random.one_in(5) {
             let other = 1 + self.random.below(usize::from(job) - 1);
             self.add(job, "own", other);
         }
