@@ -46,8 +46,8 @@ pub fn is_zeros(line: &str) -> bool {
     line.contains("\\0")
 }
 
-/// Whether this is what may be seen of a line while another process writes it: what is in the file already, up to the size that
-/// it had before.
+/// Whether this is what may be seen of a line while another process writes it, or its job is committed: what is in the file
+/// already, up to the size that it had before.
 pub fn is_half(whole: &str, seen: &str) -> bool {
     whole.starts_with(seen)
 }

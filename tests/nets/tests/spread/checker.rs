@@ -148,12 +148,13 @@ impl<'a> Verdict<'a> {
 
     /// What is known to be seen of a line that is being written, or committed, at the time.
     fn is_half(&self, who: &str, file: &str, line: &str, look: &Did) -> bool {
-        let dids = self.final_jobs().flat_map(|job| job.did.iter());
-        let written = dids.filter_map(|did| did.added().or(did.put()).map(|(of, line)| (of, line, did)));
-        let at_the_time = |did: &Did| did.start < look.end && look.start < did.end;
-        let mut halves =
-            written.filter(|(of, whole, did)| *of == file && known::is_half(whole, line) && at_the_time(did));
-        halves.next().is_some() || who.starts_with("trunk of") && known::is_zeros(line)
+        let dids = self.final_jobs().flat_map(|job| job.did.iter().map(move |did| (job, did)));
+        let at_the_time = |job: &Job, did: &Did| did.start < look.end && look.start < job.ended.max(did.end);
+        let halves = |(job, did): (&Job, &Did)| {
+            let written = did.added().or(did.put());
+            written.is_some_and(|(of, whole)| of == file && known::is_half(whole, line)) && at_the_time(job, did)
+        };
+        dids.into_iter().any(halves) || who.starts_with("trunk of") && known::is_zeros(line)
     }
 
     fn appended(&self) -> Result<(), Failure> {
