@@ -25,8 +25,9 @@ test: build
 
 # Programs with faults in them, beside the others and never installed; each fault must be found by a net.
 planted: build
-	$(CARGO) build $(RELEASE) -p mojavefs-programs --features planted --bin mojavefs-planted --bin specrun-planted
-	$(CARGO) nextest run $(RELEASE) -p mojavefs-nets --run-ignored only -E 'test(/^planted::/)'
+	@# The whole workspace, or what it depends on would be built anew with other features.
+	$(CARGO) build $(RELEASE) --workspace --features mojavefs-programs/planted --bin mojavefs-planted --bin specrun-planted
+	$(CARGO) nextest run $(RELEASE) --workspace --run-ignored only -E 'package(mojavefs-nets) & test(/^planted::/)'
 
 # The long forms of the nets, and of the crash, random and POSIX tests: hours.
 soak: build

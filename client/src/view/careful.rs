@@ -36,14 +36,17 @@ impl Drop for Caller {
 /// Asks the one who supervises the job, by number and process; false if nobody is there.
 pub(crate) type Question = dyn Fn(u64, u32) -> bool + Send + Sync;
 
+/// A process that waits in a call, by its number, and where the answer goes: why it was not stopped, or nothing if it was.
+type Waiter = (u32, Sender<Option<String>>);
+
 /// Asks before it joins.
 pub(crate) struct Careful {
     server: Arc<dyn Connection>,
     view: ViewId,
     question: OnceLock<Box<Question>>,
     next: AtomicU64,
-    /// Those who wait for an answer: why the process was not stopped, or nothing if it was.
-    waiting: Mutex<HashMap<u64, (u32, Sender<Option<String>>)>>,
+    /// Those who wait for an answer, by the number of the question.
+    waiting: Mutex<HashMap<u64, Waiter>>,
     /// The process that is on its way out of its call, to be stopped; 0 for none. Not each error ends a call.
     stopping: AtomicU32,
 }

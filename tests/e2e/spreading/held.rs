@@ -3,7 +3,7 @@
 use crate::harness::{Mount, text};
 
 fn state_of(mount: &Mount, id: &str) -> Option<String> {
-    let found = mount.status().into_iter().find(|status| status["id"].to_string() == id);
+    let found = mount.status().into_iter().find(|status| status["id"].as_u64() == id.parse().ok());
     found.and_then(|status| Some(status["state"].as_str()?.to_owned()))
 }
 
@@ -22,8 +22,9 @@ fn those_that_depend_on_each_other_show_what_their_commit_will_change() {
     assert!(shown.contains("-0\n+one\n") && !shown.contains("two") && shown.contains("A  g"), "{shown}");
     assert_eq!(said, "");
     assert!(patch(&two).0.contains(" one\n+two\n"), "{}", patch(&two).0);
-    let depends =
-        |id: &str| mount.status().iter().any(|s| s["id"].to_string() == id && s["depends_on"][0]["id"].is_u64());
+    let depends = |id: &str| {
+        mount.status().iter().any(|s| s["id"].as_u64() == id.parse().ok() && s["depends_on"][0]["id"].is_u64())
+    };
     assert!(!depends(&one), "a diff is no look at others' work");
 
     assert_eq!(text(&mount.mojavefs(&["shell", &one, "--", "cat", "f"]).stdout), "one\ntwo\n");

@@ -26,7 +26,7 @@ fn what_a_job_writes_after_others_have_built_on_its_file_is_not_lost() {
         assert!(first.exit(0).status.success());
         // Nobody is there who would run the second again: it is left, with what stands in its way.
         let status = mount.status();
-        let left = status.iter().find(|s| s["id"].to_string() == id).unwrap_or_else(|| panic!("{status:?}"));
+        let left = status.iter().find(|s| s["id"].as_u64() == id.parse().ok()).unwrap_or_else(|| panic!("{status:?}"));
         assert_eq!((&left["state"], &left["conflicts"][0]["path"]), (&"held".into(), &"log".into()));
         assert_eq!(mount.mojavefs(&["commit", &id]).status.code(), Some(75), "{option:?}");
         assert!(mount.mojavefs(&["abort", &id]).status.success());

@@ -21,8 +21,11 @@ fn memory(prot: i32) -> usize {
     at
 }
 
+/// In words, and what it does with the mapping at an address.
+type Change = (&'static str, fn(usize));
+
 /// What a level may do with a mapping.
-const CHANGES: [(&str, fn(usize)); 11] = [
+const CHANGES: [Change; 11] = [
     ("its end is unmapped", |at| unmap(at + BYTES / 2, BYTES / 2)),
     ("its start is unmapped", |at| unmap(at, BYTES / 2)),
     ("its middle is unmapped", |at| unmap(at + PAGE, PAGE)),
