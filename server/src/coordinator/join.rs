@@ -220,9 +220,13 @@ impl Coordinator {
                 let (chain, under) = self.chain(state, &sight, job, root);
                 let running = |met: &SpecId| state.jobs.get(met).is_some_and(|job| !job.kept);
                 let met = under.into_iter().map(|met| state.part_of(met));
-                // Those around it wait for it.
-                let around = state.around(*spec);
-                let met = met.filter(|met| !specs.contains(met) && !around.contains(met) && running(met)).collect();
+                // Those around it wait for it, and what they depend on it depends on still.
+                let mut left = state.around(*spec);
+                let ancestors = std::iter::successors(job.parent, |outer| state.jobs.get(outer)?.parent);
+                if let Some(stands) = ancestors.filter(|outer| !specs.contains(outer)).find_map(|o| state.jobs.get(&o)) {
+                    left.extend(self.chain(state, &sight, stands, root).1);
+                }
+                let met = met.filter(|met| !specs.contains(met) && !left.contains(met) && running(met)).collect();
                 falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met });
             }
         }
