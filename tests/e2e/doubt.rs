@@ -54,7 +54,8 @@ impl Slow {
 
 impl Drop for Slow {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.strace.id().cast_signed()), Signal::SIGINT);
+        // Asked to end, it may wait for ever for a process that was killed while its call was held back.
+        let _ = self.strace.kill();
         let _ = self.strace.wait();
     }
 }
