@@ -83,13 +83,13 @@ impl Door {
             }
         };
         let number = self.next.fetch_add(1, Ordering::SeqCst);
-        let this = Arc::new(Open { stream, busy: AtomicBool::new(false) });
+        let this = Arc::new(Open { stream: stream.try_clone()?, busy: AtomicBool::new(false) });
         self.open.lock().insert(number, this.clone());
         let (daemon, open) = (self.daemon.clone(), self.open.clone());
         let work = move || {
-            answer(&daemon, &caller, &this);
+            answer(&daemon, &caller, &stream, &this.busy);
             open.lock().remove(&number);
-            drop(this);
+            drop((this, stream));
             drop(seat);
         };
         let thread = std::thread::Builder::new().name("mojavefs-control".into()).spawn(work);
@@ -126,8 +126,8 @@ impl Leases {
 }
 
 /// Answers one connection until it ends, which ends its lease.
-fn answer(daemon: &Arc<Daemon>, caller: &Caller, open: &Open) {
-    let stream = &open.stream;
+/// `busy` says whether something is being done for it.
+fn answer(daemon: &Arc<Daemon>, caller: &Caller, stream: &UnixStream, busy: &AtomicBool) {
     let mut lease = None;
     let voice = match Voice::new(stream) {
         Ok(voice) => voice,
@@ -142,12 +142,12 @@ fn answer(daemon: &Arc<Daemon>, caller: &Caller, open: &Open) {
                 break;
             }
         };
-        open.busy.store(true, Ordering::SeqCst);
+        busy.store(true, Ordering::SeqCst);
         let (answer, fd) = match respond(daemon, caller, ask, fd, &mut lease, &voice) {
             Ok(answer) => answer,
             Err(fault) => (Answer::Refused(fault), None),
         };
-        open.busy.store(false, Ordering::SeqCst);
+        busy.store(false, Ordering::SeqCst);
         if voice.answer(&answer, fd.as_ref()).is_err() {
             break;
         }
