@@ -220,13 +220,11 @@ impl Coordinator {
                 let (chain, under) = self.chain(state, &sight, job, root);
                 let running = |met: &SpecId| state.jobs.get(met).is_some_and(|job| !job.kept);
                 let met = under.into_iter().map(|met| state.part_of(met));
-                // Those around it wait for it, and what they depend on it depends on still.
-                let mut left = state.around(*spec);
-                let ancestors = std::iter::successors(job.parent, |outer| state.jobs.get(outer)?.parent);
-                if let Some(stands) = ancestors.filter(|outer| !specs.contains(outer)).find_map(|o| state.jobs.get(&o)) {
-                    left.extend(self.chain(state, &sight, stands, root).1);
-                }
-                let met = met.filter(|met| !specs.contains(met) && !left.contains(met) && running(met)).collect();
+                // A part of a job goes on in the midst of it: whoever waits for the job would wait for that, too.
+                let left = state.around(*spec);
+                let goes_on = job.is_leg() && !specs.contains(&state.whole(*spec));
+                let is_met = |met: &SpecId| !goes_on && !specs.contains(met) && !left.contains(met) && running(met);
+                let met = met.filter(is_met).collect();
                 falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met });
             }
         }
