@@ -34,7 +34,10 @@ fn is_found(fault: Planted) {
     let planted = SPECRUN.path().with_file_name("specrun-planted");
     assert!(planted.is_file(), "there is no {}: make planted", planted.display());
     let mut command = Command::new(std::env::current_exe().expect("a test knows its program"));
-    command.args(["--exact", net, "--nocapture", "--include-ignored"]).env(VARIABLE, fault.name()).env(SEEDS, seeds.to_string());
+    command
+        .args(["--exact", net, "--nocapture", "--include-ignored"])
+        .env(VARIABLE, fault.name())
+        .env(SEEDS, seeds.to_string());
     let output = command.env_remove(SEED).output().expect("the net runs");
     let said = String::from_utf8_lossy(&output.stdout);
     let seeds_run = said.lines().filter(|line| line.starts_with(SEED)).count();
