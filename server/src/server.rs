@@ -321,42 +321,35 @@ impl Shared {
             view.moves() && !view.is_dead() && !ends
         };
         let views: Vec<Arc<View>> = self.views.all().into_iter().filter(|view| goes_on(view)).collect();
-        // Before anything is done that a kernel can hold up.
-        let told = self.tell_the_fallen(&views, aftermath);
+        let mut fallen = Vec::new();
         for view in views {
             let fell = has_fallen(&view, aftermath);
-            if !view.leave_done(&done) && !fell {
-                continue;
-            }
-            if !fell {
+            let left = view.leave_done(&done);
+            if fell {
+                view.note_fallen(self.changed_for(&view, &self.out_of_sight(&view, aftermath)));
+                fallen.push(view);
+            } else if left {
                 self.refresh_scope(&view);
                 led_out.push(view.id);
-                continue;
-            }
-            view.note_fallen(self.changed_for(&view, &self.out_of_sight(&view, aftermath)));
-            let back = match aftermath.back.filter(|(id, ..)| *id == view.id) {
-                Some((_, spec, true)) => {
-                    self.come_out(&view, spec, true);
-                    true
-                }
-                _ => false,
-            };
-            if !(told.contains(&view.id) || back && view.whose == Whose::Job) {
-                self.tell_what_fell(&view, aftermath);
             }
         }
+        self.send_back(&fallen, aftermath);
         led_out
     }
 
-    /// Tells everybody who has to go back, but the one that has said that it is back. Returns whom.
-    fn tell_the_fallen(&self, views: &[Arc<View>], aftermath: &Aftermath) -> HashSet<ViewId> {
-        let is_back = |view: &View| aftermath.back.is_some_and(|(id, ..)| id == view.id);
-        let fallen = views.iter().filter(|view| has_fallen(view, aftermath) && !is_back(view));
-        let tell = |view: &Arc<View>| {
-            self.tell_what_fell(view, aftermath);
-            view.id
-        };
-        fallen.map(tell).collect()
+    /// Tells everybody who has to go back; the one that has said that it is back is led out at once, and last, since a kernel
+    /// can hold that up. Whoever is told may be back before this returns, so what it is to forget was noted before.
+    fn send_back(&self, fallen: &[Arc<View>], aftermath: &Aftermath) {
+        let back = |view: &View| aftermath.back.filter(|(id, ..)| *id == view.id);
+        fallen.iter().filter(|view| back(view).is_none()).for_each(|view| self.tell_what_fell(view, aftermath));
+        for (view, (_, spec, drained)) in fallen.iter().filter_map(|view| Some((view, back(view)?))) {
+            if drained {
+                self.come_out(view, spec, true);
+            }
+            if !drained || view.whose != Whose::Job {
+                self.tell_what_fell(view, aftermath);
+            }
+        }
     }
 
     /// Tells a process of what it is in and was undone, for it to go back.

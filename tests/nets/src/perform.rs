@@ -52,7 +52,7 @@ fn done<T>(result: Result<T, Errno>) -> Said {
     result.map(|_| "ok".to_owned())
 }
 
-fn io(error: &std::io::Error) -> Errno {
+pub(crate) fn io(error: &std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO))
 }
 

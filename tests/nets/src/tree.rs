@@ -1,7 +1,7 @@
 //! A tree in words, one line for each file, in one order.
 
 use crate::known;
-use crate::perform::{digest, errno};
+use crate::perform::{digest, errno, io};
 use crate::sys::{self, Owner};
 use nix::errno::Errno;
 use nix::libc;
@@ -68,7 +68,7 @@ impl Walk {
                         let below = format!("{}/{}", name.trim_end_matches('/'), child.to_string_lossy());
                         self.visit(&path.join(child), &below);
                     }
-                    Err(e) => self.lines.push(format!("{name} can't be listed: {e}")),
+                    Err(e) => self.lines.push(format!("{name} can't be listed: {}", errno(io(&e)))),
                 }
             }
         }
@@ -85,7 +85,7 @@ impl Walk {
         match kind {
             libc::S_IFLNK => line += &format!(" -> {}", nix::fcntl::readlink(path)?.to_string_lossy()),
             libc::S_IFREG => {
-                let content = fs::read(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+                let content = fs::read(path).map_err(|e| io(&e))?;
                 line += &format!(" {}", digest(&content));
             }
             _ => {}

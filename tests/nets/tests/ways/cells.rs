@@ -92,11 +92,12 @@ pub(super) struct Cell {
     seen: Seen,
 }
 
-/// What the host shows, at first and at the second look: without the change, and after it.
+/// What the host shows, at first and at the second look: without the change, after it, and to who began after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     old: [String; 2],
     new: [String; 2],
+    anew: [String; 2],
 }
 
 /// What a cell must show in the end: the answers of each look; nothing where there is no second one.
@@ -143,7 +144,7 @@ impl Cell {
             () if changes && self.reader == Reader::Trunk => false,
             () if changes && self.moment == Moment::Done && !follows && self.reader != Reader::Wait => false,
             // What was made at the first look is there at the second.
-            () if self.end.rounds() == 2 => follows && !changes && self.moment == Moment::Working,
+            () if self.end.rounds() == 2 => follows && self.joins() && !changes && self.moment == Moment::Working,
             // It can't have ended before what it waits for.
             () if self.reader == Reader::Wait => self.moment == Moment::Working,
             () if self.reader == Reader::Trunk => self.moment == Moment::Working,
@@ -188,6 +189,7 @@ impl Cell {
     pub(super) fn in_the_end(&self) -> Shown {
         let [old, old_again] = self.seen.old.each_ref().map(String::as_str);
         let [new, new_again] = self.seen.new.each_ref().map(String::as_str);
+        let [anew, anew_again] = self.seen.anew.each_ref().map(String::as_str);
         let committed = self.end.is_committed(self.end.rounds() - 1);
         let follows = matches!(self.reader, Reader::Join | Reader::FromStart | Reader::Wait) && self.joins();
         let (first, second) = match self.reader {
@@ -195,9 +197,9 @@ impl Cell {
             _ if follows && committed => (new, new_again),
             _ if follows => (old, old_again),
             // It is in conflict, and runs again.
-            Reader::Isolate if committed && self.moment == Moment::Working && self.joins() => (new, new_again),
+            Reader::Isolate if committed && self.moment == Moment::Working && self.joins() => (anew, anew_again),
             Reader::Isolate => (old, old_again),
-            Reader::Committed if committed && self.conflicts() => (new, new_again),
+            Reader::Committed if committed && self.conflicts() => (anew, anew_again),
             Reader::Fail if committed => (self.undecided().unwrap_or(old), new),
             Reader::Fail => (self.undecided().unwrap_or(old), old),
             _ if committed => (old, new),
@@ -310,10 +312,13 @@ impl Host {
     }
 
     fn seen(&mut self, subject: &Subject, look: &Look) -> Seen {
-        let [old, new] = [&[][..], subject.change].map(|change| self.look(subject.prepare, change, look));
-        Seen { old, new }
+        let old = self.look(subject.prepare, &[], look);
+        let new = self.look(subject.prepare, subject.change, look);
+        let anew = self.look(&[subject.prepare, subject.change].concat(), &[], look);
+        Seen { old, new, anew }
     }
 
+    /// What is seen when `change` is made between what comes before a look and the look.
     fn look(&mut self, prepare: &[&str], change: &[&str], look: &Look) -> [String; 2] {
         self.number += 1;
         let here = format!("/{}", self.number);
