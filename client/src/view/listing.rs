@@ -96,7 +96,8 @@ impl Listing {
     /// After which name more must be read for a position; nothing if what there is says what is there.
     fn missing(&self, position: usize) -> Option<Option<Vec<u8>>> {
         let Some(read) = self.read.last() else { return Some(None) };
-        let is_known = read.complete || position < read.entries.len();
+        // Whether `.` and `..` are there is known with the first page: one that was removed has nothing.
+        let is_known = read.complete || read.entries.len() > 2 && position < read.entries.len();
         (!is_known).then(|| read.entries.get(2..).and_then(<[DirEntry]>::last).map(|entry| entry.name.clone()))
     }
 

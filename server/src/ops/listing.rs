@@ -4,7 +4,6 @@ use super::op::Op;
 use super::{Ops, Scope, fault};
 use crate::touch::TouchKey;
 use mojavefs::error::Fault;
-use mojavefs::file::FileKind;
 use mojavefs::id::Ino;
 use mojavefs::limits::LISTING_ENTRIES_MAX;
 use mojavefs::wire::DirEntry;
@@ -21,9 +20,7 @@ impl Ops {
     ) -> Result<(Vec<DirEntry>, bool), Fault> {
         let limit = (limit as usize).clamp(1, LISTING_ENTRIES_MAX);
         let mut op = Op::new(self, scope);
-        if op.inode(ino)?.kind != FileKind::Directory {
-            return Err(fault::not_directory(ino));
-        }
+        op.living_dir(ino)?;
         op.sees_listing(ino);
         let page = self.store.entries(&scope.sight, ino, after, limit).map_err(fault::store)?;
         op.saw_list(TouchKey::Listing(ino), page.newer_final, &page.met)?;

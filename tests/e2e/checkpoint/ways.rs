@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// How many ways are tried at once.
 const AT_ONCE: usize = 4;
 
-/// What there is to look at.
+/// What there is to look at; $NAMES names in one directory.
 const PREPARE: &str = "
 echo old > f; echo g > gone; ln -s first link; setfattr -n user.k -v old f; : > mode; chmod 644 mode; mkdir d; echo 1 > d/one
-echo 1 > from; printf xxxxxxxxxxxxxxxxxxxx > long; mkdir many; (cd many; seq -f 'name-of-a-file-%04g' 3000 | xargs touch)";
+echo 1 > from; printf xxxxxxxxxxxxxxxxxxxx > long; mkdir many; (cd many; seq -f 'name-of-a-file-%04g' $NAMES | xargs touch)";
 
 /// What another changes of it.
 const CHANGE: &str = "
@@ -92,6 +92,12 @@ const WAYS: [(&str, &str); 35] = [
     ("list by another", "subprocess.run(['ls'], capture_output=True, text=True).stdout.split()"),
 ];
 
+/// What there is to look at in one of the ways: a listing that comes in pieces only where it is looked at.
+fn prepare(way: &str) -> String {
+    let names = if way.contains("many") || way.contains("BEGUN") { 3000 } else { 3 };
+    format!("NAMES={names}; {PREPARE}")
+}
+
 /// One who looks, in a directory of its own, and one who changes what is looked at and fails: through the same mount or not.
 struct Trial<'a> {
     looker: &'a Mount,
@@ -108,8 +114,8 @@ impl Trial<'_> {
         format!("gate{}.{look}", self.number)
     }
 
-    fn prepare(&self) {
-        sh(&self.looker.path(), &format!("mkdir {0}; cd {0}; {PREPARE}", self.place()));
+    fn prepare(&self, way: &str) {
+        sh(&self.looker.path(), &format!("mkdir {0}; cd {0}; {1}", self.place(), prepare(way)));
     }
 
     /// Lets it look for the first or the second time; it waits for that.
@@ -128,7 +134,7 @@ impl Trial<'_> {
     fn natively(&self, way: &str) -> String {
         let dir = self.looker.beside(&format!("native{}", self.number));
         fs::create_dir(&dir).expect("a directory");
-        sh(&dir, PREPARE);
+        sh(&dir, &prepare(way));
         let mut python = Command::new("python3");
         python.arg("-SE").arg(self.looker.beside("looker.py")).args([way, "-", "."]).current_dir(&dir);
         let output = python.stdin(Stdio::null()).output().expect("python runs");
@@ -144,7 +150,7 @@ impl Trial<'_> {
 
     /// Twice it sees what another has changed, who then fails.
     fn run(&self, options: &[&str], (name, way): (&str, &str)) {
-        self.prepare();
+        self.prepare(way);
         let mut job = self.start(options, way);
         let mut falls = 0;
         for look in 0..2 {
@@ -187,7 +193,6 @@ fn each_way(looker: &Mount, other: &Mount, options: &[&str], ways: &[(&str, &str
 }
 
 #[test]
-#[ignore = "finds a fault that is not mended: now and then a job that went back to a read sees once more what was undone"]
 fn who_goes_back_to_a_read_has_seen_nothing_of_what_is_undone() {
     require_root!();
     let mount = Mount::new();
@@ -196,7 +201,6 @@ fn who_goes_back_to_a_read_has_seen_nothing_of_what_is_undone() {
 }
 
 #[test]
-#[ignore = "finds a fault that is not mended: now and then a job that went back to a read sees once more what was undone"]
 fn who_goes_back_to_the_start_has_seen_nothing_of_what_is_undone() {
     require_root!();
     let mount = Mount::new();
@@ -205,7 +209,6 @@ fn who_goes_back_to_the_start_has_seen_nothing_of_what_is_undone() {
 }
 
 #[test]
-#[ignore = "finds a fault that is not mended: now and then a job that went back to a read sees once more what was undone"]
 fn who_goes_back_has_seen_nothing_of_what_was_undone_through_another_mount() {
     require_root!();
     let server = Server::new();

@@ -33,9 +33,6 @@ pub(crate) fn passes(errno: Errno) -> bool {
     errno == Errno::ESTALE
 }
 
-/// Ways of looking at a directory that is open: one that others have removed is listed as empty, not refused.
-pub const LISTS_AN_OPEN_DIRECTORY: &[&str] = &["list-it-open", "list-listed", "inside-list"];
-
 /// Changes of a file's size: who waits for their decision in a read, by a descriptor that was open before, gets what the file
 /// is then, but no more of it than it was long.
 pub const SIZE_CHANGES: &[&str] = &["replaced-content", "appended", "cut", "emptied"];

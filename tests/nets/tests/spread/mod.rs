@@ -12,7 +12,6 @@ use mojavefs_nets::net::Net;
 use program::program;
 
 #[test]
-#[ignore = "finds what is not understood yet: a further owner that is committed while another owner is not (seed 9)"]
 fn who_is_committed_has_seen_what_is_and_left_what_it_did() {
     require_root!();
     let name = "who_is_committed_has_seen";

@@ -160,8 +160,7 @@ impl Cell {
         let (subject, look) = (self.subject.name, self.look);
         let changes_size = known::SIZE_CHANGES.contains(&subject);
         let is_open = look.kind == Kind::Descriptor || look.before.iter().any(|line| line.starts_with("open 1 it"));
-        subject == "directory-removed" && known::LISTS_AN_OPEN_DIRECTORY.contains(&look.name)
-            || self.reader == Reader::Wait && changes_size && is_open
+        self.reader == Reader::Wait && changes_size && is_open
     }
 
     /// A directory's link count is nobody's work: it follows from the names that one sees.
@@ -213,7 +212,10 @@ impl Cell {
     fn conflicts(&self) -> bool {
         let finds_it = self.look.name == "open-or-make" && !self.subject.prepare.is_empty();
         let succeeds = !self.seen.old[0].starts_with('E') && !finds_it;
-        succeeds && self.look.changes.iter().any(|key| self.subject.concerns.contains(key))
+        let by_its_name = |key: &&str| ["remove", "link"].contains(key) || key.starts_with("rename");
+        // Then what the link leads to is changed, and the link is not.
+        let through_a_link = self.subject.name == "link-turned" && Some(self.look.name).filter(by_its_name).is_none();
+        succeeds && !through_a_link && self.look.changes.iter().any(|key| self.subject.concerns.contains(key))
     }
 }
 
