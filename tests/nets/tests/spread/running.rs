@@ -51,7 +51,17 @@ pub(super) struct Seen {
     pub(super) last: Vec<Did>,
 }
 
+/// The last that was said as JSON.
+fn last_json(said: &str) -> Option<serde_json::Value> {
+    said.lines().filter_map(|line| serde_json::from_str(line).ok()).next_back()
+}
+
 impl Job {
+    /// The number of its speculation, the last of those that it began.
+    pub(super) fn speculation(&self) -> Option<u64> {
+        last_json(&self.said)?["id"].as_u64()
+    }
+
     pub(super) fn is(&self, option: &str) -> bool {
         self.options.iter().any(|word| word == option)
     }
@@ -350,8 +360,10 @@ impl Running {
         }
         let Some((how, _)) = self.then.take() else { return };
         let said = fs::read_to_string(world.file(&format!("said.{}", self.job.number))).unwrap_or_default();
-        let json = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).next_back();
-        let Some(id) = json.filter(|json| json["state"] == "held").map(|json| json["id"].to_string()) else { return };
+        let Some(id) = last_json(&said).filter(|json| json["state"] == "held").map(|json| json["id"].to_string())
+        else {
+            return;
+        };
         let output = world.mount(self.mount).mojavefs(&[&how, &id]);
         // What is in conflict stays held: it is in the way of the others.
         if how == "commit" && !output.status.success() {
