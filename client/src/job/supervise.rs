@@ -90,6 +90,8 @@ impl Running {
 /// Watches a job. Made before any thread is started, so that no signal is lost.
 pub(crate) struct Supervisor {
     signals: SignalFd,
+    /// The signal that last asked the command to end, and when it was passed on.
+    passed_on: Cell<Option<(i32, Instant)>>,
 }
 
 impl Supervisor {
@@ -101,7 +103,13 @@ impl Supervisor {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched), None)?;
         // What a job leaves behind becomes ours, wherever it hides in the tree.
         set_child_subreaper(true)?;
-        Ok(Supervisor { signals: SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)? })
+        let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Supervisor { signals, passed_on: Cell::new(None) })
+    }
+
+    /// The signal that has asked the command to end since then, though it may not have come to that.
+    pub(crate) fn was_asked(&self, since: Instant) -> Option<i32> {
+        self.passed_on.get().filter(|(_, at)| *at >= since).map(|(signal, _)| signal)
     }
 
     /// Starts a command that may take `limit`. Signals and the terminal are the command's.
@@ -206,7 +214,10 @@ impl Supervisor {
             if from_a_process && PASSED_ON.contains(&signal) {
                 let _ = kill(main, signal);
             }
-            ends |= matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT);
+            if matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) {
+                ends = true;
+                self.passed_on.set(Some((signal as i32, Instant::now())));
+            }
         }
         Ok(ends)
     }

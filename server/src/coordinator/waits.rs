@@ -40,6 +40,8 @@ impl State {
     /// What a job waits for that does not join what it reads of another: that one's decision; or, if both are inside the same
     /// job, that the other becomes part of that.
     pub(super) fn read_waits_for(&self, reader: SpecId, of: SpecId) -> Wait {
+        // One that has become part of what is around it is decided with that.
+        let of = self.part_of(of);
         let around = self.around(reader);
         let them = self.around(of);
         let shared = them.iter().position(|spec| around.contains(spec));

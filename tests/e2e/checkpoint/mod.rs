@@ -361,6 +361,37 @@ fn too_many_returns_are_a_temporary_failure() {
     assert!(mount.status().is_empty());
 }
 
+/// Reads `data`, and waits until it was asked to end, and then for ever; after a read of what is final, no longer than for that.
+const ASKED: &str = "
+import os, signal, sys, time
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(open('../asked', 'a').write('asked\\n')))
+text = open('data').read()
+while not asked: time.sleep(.005)
+if text == 'old\\n': sys.exit(3)
+while True: time.sleep(1)
+";
+
+#[test]
+fn one_that_was_asked_to_end_is_asked_again_where_it_went_back_to_and_not_begun_again() {
+    require_root!();
+    for (options, code, words) in
+        [(&[][..], 3, "going on from the read"), (&["--from-start"], 128 + 15, "SIGTERM has asked for its end")]
+    {
+        let mount = mounted();
+        let first = mount.start("first", &[], "echo new > data");
+        let mut job = Job::python(&mount, options, ASKED);
+        job.joined(&mount, "data");
+        kill(job.pid(), Signal::SIGTERM).expect("kill");
+        until("it has been asked", || mount.beside("asked").exists());
+        first.exit(1);
+        job.until_said(words);
+        let (ended, said) = job.end();
+        assert_eq!(ended, Some(code), "{said}");
+        mount.check();
+    }
+}
+
 #[test]
 fn a_job_that_is_undone_itself_takes_its_checkpoints_with_it() {
     require_root!();

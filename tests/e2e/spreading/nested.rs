@@ -151,6 +151,24 @@ fn a_read_waits_for_a_job_beside_it_and_not_for_the_one_around_both() {
 }
 
 #[test]
+fn a_read_does_not_wait_for_what_has_become_part_of_the_job_around_it() {
+    let mount = Mount::new();
+    let beside = mount.beside("").display().to_string();
+    let waits_for = |sign: &str| format!("until [ -e {beside}{sign} ]; do sleep 0.01; done");
+    let script = format!(
+        "timeout {LIMIT} {SPECRUN} --on-read wait -- sh -c 'echo p > p; touch {beside}wrote; {}; cat q > copy' & {}
+         {SPECRUN} -- sh -c 'cat p > q'; touch {beside}parted; wait $!",
+        waits_for("parted"),
+        waits_for("wrote")
+    );
+    let outer = mount.start_freely("outer", &[], &script);
+    let output = outer.exit(0);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!((mount.read("q"), mount.read("copy")), ("p\n".into(), "p\n".into()), "{}", text(&output.stderr));
+    mount.check();
+}
+
+#[test]
 fn a_job_inside_of_another_that_falls_alone_is_run_again() {
     for third_waits in [false, true] {
         let mount = Mount::new();

@@ -133,7 +133,7 @@ impl Cli {
             Some(why) => format!("{why}: speculation {} was undone", view.spec),
             None => format!("speculation {} was undone by somebody else", view.spec),
         };
-        self.voice().undone(&undone(view), &why);
+        self.voice().undone(&undone(view), &why, EXIT_TRY_AGAIN);
         Attempt::Over(EXIT_TRY_AGAIN)
     }
 

@@ -18,6 +18,7 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::wire::control::{Ask, Start};
 use mojavefs::wire::{OnRead, Outcome, SpecState};
+use nix::sys::signal::Signal;
 use nix::unistd::{Whence, lseek};
 use options::{Cli, OnReadArg, Output};
 use output::Held;
@@ -85,6 +86,7 @@ impl Cli {
         let input = lseek(std::io::stdin(), 0, Whence::SeekCur).ok();
         let scene = Scene { supervisor: &supervisor, filesystem: &filesystem, place: &place, again: Cell::new(0) };
         let mut after = Vec::new();
+        let began = Instant::now();
         loop {
             if let Some(signal) = self.wait_for(&scene, &after)? {
                 return Ok(ExitCode::from(128 + signal as u8));
@@ -96,11 +98,22 @@ impl Cli {
                     (why, outcome)
                 }
             };
+            if let Some(signal) = supervisor.was_asked(began) {
+                let code = 128 + signal as u8;
+                let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+                self.voice().undone(
+                    &outcome,
+                    &format!("{why}; not run again, since {name} has asked for its end"),
+                    code,
+                );
+                return Ok(ExitCode::from(code));
+            }
             let again = scene.again.get();
             if again == self.retries {
                 match outcome.conflicts.is_empty() {
                     true => {
-                        self.voice().undone(&outcome, &format!("{why}; it was run {} in all", count(again + 1, "time")))
+                        let why = format!("{why}; it was run {} in all", count(again + 1, "time"));
+                        self.voice().undone(&outcome, &why, EXIT_TRY_AGAIN);
                     }
                     false => self.voice().refused(&outcome, false, EXIT_TRY_AGAIN),
                 }

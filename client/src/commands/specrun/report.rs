@@ -2,8 +2,7 @@
 
 use super::super::json::with_paths;
 use super::super::{
-    EXIT_TRY_AGAIN, EXIT_UNKNOWN, also_undone, class, conflict_lines, count, escaped, not_known, numbers, shown,
-    word_of,
+    EXIT_UNKNOWN, also_undone, class, conflict_lines, count, escaped, not_known, numbers, shown, word_of,
 };
 use crate::job::{JobView, MayBe};
 use crate::speech::{complain_inside, err};
@@ -75,9 +74,9 @@ impl Voice {
     }
 
     /// A job that others have undone and that is not run again.
-    pub(super) fn undone(self, outcome: &Outcome, why: &str) {
+    pub(super) fn undone(self, outcome: &Outcome, why: &str, exit: u8) {
         match self.json {
-            true => self.outcome(outcome, Duration::ZERO, EXIT_TRY_AGAIN),
+            true => self.outcome(outcome, Duration::ZERO, exit),
             false => err!("specrun: {why}"),
         }
     }

@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::{Cell, RefCell};
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 /// One attempt of a job.
 pub(super) struct Watch<'a> {
@@ -129,7 +130,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn go_back(&self, leg: SpecId, why: Option<Fall>, main: Pid) {
+    /// Goes back to the checkpoint of `leg`, which was `taken` then.
+    fn go_back(&self, (leg, taken): (SpecId, Instant), why: Option<Fall>, main: Pid) {
         let (text, met) = match &why {
             Some(fall) => (because(fall), fall.met.clone()),
             None => ("rolled back by somebody else".to_owned(), Vec::new()),
@@ -143,7 +145,9 @@ impl<'a> Watch<'a> {
         self.kill();
         let back = self.checkpoints.borrow_mut().go_back(leg, main, self.view.mount(), || {
             self.voice().note(&told);
-            self.ready(leg, &met, main)
+            self.ready(leg, &met, main)?;
+            // What asked it to end since then has gone with it.
+            self.scene.supervisor.was_asked(taken).map_or(Ok(()), |signal| ask_to_end(main, signal))
         });
         match back {
             Ok(()) => self.returns.set(self.returns.get() + 1),
@@ -166,10 +170,7 @@ impl<'a> Watch<'a> {
             open = match awaited.map_err(failed)? {
                 Awaited::Open(open) => open,
                 // It runs, and is then asked in its turn.
-                Awaited::Asked(signal) => {
-                    let signal = Signal::try_from(signal).unwrap_or(Signal::SIGTERM);
-                    return kill(main, signal).map_err(|errno| errno.to_string());
-                }
+                Awaited::Asked(signal) => return ask_to_end(main, signal),
                 Awaited::InVain | Awaited::Rung => break,
             };
         }
@@ -187,6 +188,10 @@ impl<'a> Watch<'a> {
             self.voice().note(&format!("{fault}"));
         }
     }
+}
+
+fn ask_to_end(main: Pid, signal: i32) -> Result<(), String> {
+    kill(main, Signal::try_from(signal).unwrap_or(Signal::SIGTERM)).map_err(|errno| errno.to_string())
 }
 
 impl Ground for Watch<'_> {
@@ -215,9 +220,13 @@ impl Ground for Watch<'_> {
                         self.lose(format!("rolled back: a checkpoint failed: {error}"), Vec::new());
                     }
                 }
-                Todo::GoBack { leg, why } if self.checkpoints.borrow().has(leg) => self.go_back(leg, why, main),
-                // It belongs to one that has gone already.
-                Todo::GoBack { .. } => {}
+                Todo::GoBack { leg, why } => {
+                    let taken = self.checkpoints.borrow().of(leg);
+                    // Else it belongs to one that has gone already.
+                    if let Some(taken) = taken {
+                        self.go_back((leg, taken), why, main);
+                    }
+                }
             }
         }
     }

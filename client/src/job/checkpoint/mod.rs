@@ -25,6 +25,7 @@ use nix::unistd::Pid;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::Instant;
 use tracee::{Point, Tracee};
 
 /// `struct clone_args`, in 8-byte fields: which of them is what.
@@ -60,6 +61,7 @@ struct Checkpoint {
     asleep: Asleep,
     point: Point,
     kernel: Kernel,
+    taken: Instant,
 }
 
 /// A stopped process that never goes on: it ends with this.
@@ -70,9 +72,9 @@ impl Checkpoints {
         self.taken.is_empty()
     }
 
-    /// Whether a leg began with one of them.
-    pub(crate) fn has(&self, leg: SpecId) -> bool {
-        self.taken.iter().any(|checkpoint| checkpoint.leg == leg)
+    /// When the one was taken with which a leg began, if one was.
+    pub(crate) fn of(&self, leg: SpecId) -> Option<Instant> {
+        self.taken.iter().find(|checkpoint| checkpoint.leg == leg).map(|checkpoint| checkpoint.taken)
     }
 
     /// Their processes.
@@ -153,7 +155,8 @@ impl Checkpoints {
         let dies_with_me = copy.die_with_me();
         let asleep = Asleep(Some(copy));
         dies_with_me.map_err(failed)?;
-        Ok(Checkpoint { leg: ledger.begin_leg()?, asleep, point: *point, kernel })
+        let taken = Instant::now();
+        Ok(Checkpoint { leg: ledger.begin_leg()?, asleep, point: *point, kernel, taken })
     }
 
     /// Ends the job's processes and brings its main one back to where `leg` began; `before` runs when it is there and has not
