@@ -65,7 +65,7 @@ impl Diff {
         out!("{}", line(change));
         let old_path = match &change.kind {
             ChangeKind::Renamed { from, .. } => from,
-            _ => &change.path,
+            _ => change.old_path.as_ref().unwrap_or(&change.path),
         };
         let before = self.text(stream, Side::Before, old_path, change.before.as_ref())?;
         let after = self.text(stream, Side::After, &change.path, change.after.as_ref())?;

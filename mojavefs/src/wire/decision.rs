@@ -159,6 +159,8 @@ pub enum ChangeKind {
 pub struct Change {
     /// The path now (or, if removed, before), from the root, without a leading slash.
     pub path: Vec<u8>,
+    /// The path before, where a directory above was called otherwise then.
+    pub old_path: Option<Vec<u8>>,
     /// How.
     pub kind: ChangeKind,
     /// Before; `None` if it did not exist.

@@ -151,8 +151,14 @@ impl Changes {
                 ChangeKind::Renamed { .. } => old.map(|inode| (entry.ino, inode)),
                 _ => replaced,
             };
+            let path = join(&dir, name);
+            let old_path = match &kind {
+                ChangeKind::Modified => path_of(store, &self.before, parent)?.map(|dir| join(&dir, name)),
+                _ => None,
+            };
             return Ok(Some(Change {
-                path: join(&dir, name),
+                old_path: old_path.filter(|old| *old != path),
+                path,
                 kind,
                 before: before.map(|(ino, inode)| shown(ino, &inode)),
                 after: new.map(|inode| shown(entry.ino, &inode)),
@@ -172,7 +178,14 @@ impl Changes {
         }
         let Some(dir) = path_of(store, &self.before, parent)? else { return Ok(None) };
         let before = old.map(|inode| shown(entry.ino, &inode));
-        Ok(Some(Change { path: join(&dir, name), kind: ChangeKind::Removed, before, after: None, xattrs: Vec::new() }))
+        Ok(Some(Change {
+            path: join(&dir, name),
+            old_path: None,
+            kind: ChangeKind::Removed,
+            before,
+            after: None,
+            xattrs: Vec::new(),
+        }))
     }
 
     /// The path a file had, if it is not there any more.
@@ -200,7 +213,8 @@ impl Changes {
             }
             let path = last_path_of(store, &self.after, ino);
             let after = Some(shown(ino, &new));
-            return Ok(Some(Change { path, kind: ChangeKind::Added, before: None, after, xattrs: Vec::new() }));
+            let kind = ChangeKind::Added;
+            return Ok(Some(Change { path, old_path: None, kind, before: None, after, xattrs: Vec::new() }));
         }
         let Some(old) = old else { return Ok(None) };
         if old.nlink == 0 || new.nlink == 0 || old.home != new.home {
@@ -216,7 +230,8 @@ impl Changes {
             () if attrs || !xattrs.is_empty() => ChangeKind::Attributes,
             () => return Ok(None),
         };
-        Ok(Some(Change { path, kind, before: Some(shown(ino, &old)), after: Some(shown(ino, &new)), xattrs }))
+        let old_path = path_of(store, &self.before, ino)?.filter(|old| *old != path);
+        Ok(Some(Change { path, old_path, kind, before: Some(shown(ino, &old)), after: Some(shown(ino, &new)), xattrs }))
     }
 
     /// Somebody else removed a file that was changed here: it would be new now.

@@ -1,6 +1,6 @@
 //! Held work that depends on other held work: what is shown of it, and what decides it.
 
-use crate::harness::{Mount, text};
+use crate::harness::{Mount, sh, text};
 
 fn state_of(mount: &Mount, id: &str) -> Option<String> {
     let found = mount.status().into_iter().find(|status| status["id"].as_u64() == id.parse().ok());
@@ -39,6 +39,35 @@ fn those_that_depend_on_each_other_show_what_their_commit_will_change() {
     assert!(mount.mojavefs(&["commit", &one]).status.success());
     assert_eq!((mount.read("f"), mount.exists("g")), ("one\ntwo\n".into(), false));
     assert!(mount.status().is_empty());
+    mount.check();
+}
+
+#[test]
+fn a_patch_has_what_lies_below_a_directory_that_was_renamed() {
+    let mount = Mount::new();
+    sh(&mount.path(), "mkdir d");
+    mount.write("d/e", "old\n");
+    mount.write("d/f", "old\n");
+    let patch = |id: &str| {
+        let output = mount.mojavefs(&["diff", id, "--patch"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let is_there = |patch: &str, name: &str| {
+        patch.contains(&format!("--- a/d/{name}\n+++ b/d2/{name}\n@@ -1 +1,2 @@\n old\n+new\n"))
+    };
+    let alone = mount.held("mv d d2; echo new >> d2/e; (cat d2/f; echo new) > d2/g; mv d2/g d2/f");
+    assert!(["e", "f"].iter().all(|name| is_there(&patch(&alone), name)), "{}", patch(&alone));
+    assert!(mount.mojavefs(&["abort", &alone]).status.success());
+
+    let writes = mount.held("echo new >> d/e; echo 1 > x");
+    let moves = mount.held("cat x; mv d d2; echo 2 > z");
+    assert!(mount.mojavefs(&["shell", &writes, "--", "cat", "z"]).status.success());
+    assert!(is_there(&patch(&writes), "e"), "{}", patch(&writes));
+    assert!(patch(&moves).contains("R  d/ -> d2/"), "{}", patch(&moves));
+    mount.mojavefs(&["commit", &writes]);
+    assert!(mount.mojavefs(&["commit", &moves]).status.success());
+    assert_eq!(mount.read("d2/e"), "old\nnew\n");
     mount.check();
 }
 

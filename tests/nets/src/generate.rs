@@ -7,6 +7,7 @@ pub use ops::{ALL, BYTES, LOOKS};
 use crate::op::{Mode, Op, Step};
 use crate::perform::SLOTS;
 use crate::random::Random;
+use nix::libc;
 
 /// Makes an op.
 pub type Make = fn(&mut Generator) -> Op;
@@ -32,6 +33,8 @@ pub struct Guess {
     dirs: Vec<String>,
     /// Descriptors that are probably open.
     open: Vec<u8>,
+    /// Those of them that are directories.
+    open_dirs: Vec<u8>,
     /// Mappings that are probably there, each with the descriptor that it was made by.
     mapped: Vec<(u8, u8)>,
 }
@@ -48,12 +51,13 @@ impl Guess {
     /// Another process goes on, which has nothing open.
     pub fn another_process(&mut self) {
         self.open.clear();
+        self.open_dirs.clear();
         self.mapped.clear();
     }
 
     /// The process that guessed this goes on, and finds what others have left.
     pub fn back_to(self, left: Guess) -> Guess {
-        Guess { open: self.open, mapped: self.mapped, ..left }
+        Guess { open: self.open, open_dirs: self.open_dirs, mapped: self.mapped, ..left }
     }
 }
 
@@ -88,11 +92,20 @@ impl Generator {
             true => ops::open(self),
             false => self.random.weighted(makes)(self),
         };
+        if let Op::Open { slot, flags, .. } = &op
+            && !by_child
+        {
+            self.guess.open_dirs.retain(|open| open != slot);
+            self.guess.open_dirs.extend((flags.0 & libc::O_DIRECTORY != 0).then_some(*slot));
+        }
         match op {
             Op::Open { slot, .. } | Op::OpenAt { slot, .. } | Op::Dup { to: slot, .. } if !by_child => {
                 self.guess.open.push(slot);
             }
-            Op::Close { slot } => self.guess.open.retain(|open| *open != slot),
+            Op::Close { slot } => {
+                self.guess.open.retain(|open| *open != slot);
+                self.guess.open_dirs.retain(|open| *open != slot);
+            }
             Op::Map { map, slot, .. } if !by_child => self.guess.mapped.push((map, slot)),
             Op::Unmap { map } => self.guess.mapped.retain(|(mapped, _)| *mapped != map),
             _ => {}
@@ -118,6 +131,13 @@ impl Generator {
         match self.guess.open.is_empty() || self.random.one_in(10) {
             true => self.any_slot(),
             false => self.random.of(&self.guess.open),
+        }
+    }
+
+    fn directory_slot(&mut self) -> u8 {
+        match self.guess.open_dirs.is_empty() || self.random.one_in(10) {
+            true => self.slot(),
+            false => self.random.of(&self.guess.open_dirs),
         }
     }
 

@@ -267,9 +267,9 @@ fn all_names(_: &mut Generator) -> Op {
 
 fn list(g: &mut Generator) -> Op {
     let path = g.dir();
-    match g.random.below(4) {
+    match g.random.below(5) {
         0 => Op::ListInPieces { path },
-        1 => Op::ListSlot { slot: g.slot() },
+        1 | 2 => Op::ListSlot { slot: g.directory_slot() },
         _ => Op::List { path },
     }
 }

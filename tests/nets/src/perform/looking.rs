@@ -130,7 +130,10 @@ impl Performer {
     fn list_slot(&self, slot: u8) -> Said {
         let dir = self.slot(slot)?;
         unistd::lseek(dir, 0, unistd::Whence::SeekSet)?;
-        Ok(format!("[{}]", names(&rest(dir, LISTING_BYTES)?).join(" ")))
+        let names = names(&rest(dir, LISTING_BYTES)?).join(" ");
+        // What number the place behind the last name has is each filesystem's own.
+        unistd::lseek(dir, 0, unistd::Whence::SeekSet)?;
+        Ok(format!("[{names}]"))
     }
 
     fn all_names(&self) -> String {
