@@ -241,11 +241,12 @@ impl Filesystem for Fuse {
         _fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.view.server().data(Request::Read { view: self.view.id(), ino: Ino(ino.0), offset, size }) {
+        let cached = flags.0 & libc::O_DIRECT == 0;
+        match self.view.read(Ino(ino.0), offset, size, cached) {
             Ok(data) => reply.data(&data),
             Err(fault) => reply.error(error(&fault)),
         }

@@ -143,6 +143,14 @@ impl View {
         self.patient.as_deref()
     }
 
+    /// Reads up to `size` bytes; `cached` if the kernel keeps them.
+    pub(crate) fn read(&self, ino: Ino, offset: u64, size: u32, cached: bool) -> Result<Vec<u8>, Fault> {
+        match self.patient.as_ref().filter(|_| cached) {
+            Some(patient) => patient.read(self.id, ino, offset, size),
+            None => self.connection.data(Request::Read { view: self.id, ino, offset, size }),
+        }
+    }
+
     /// Asks for the attributes of something that the kernel is about to know.
     pub(crate) fn give(&self, request: Request<'_>) -> Result<Attr, Fault> {
         self.connection.attr(request)

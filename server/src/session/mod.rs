@@ -220,7 +220,12 @@ impl Connection for Session {
             }
             Request::Await { specs, millis, behind, uid } => {
                 let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
-                Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?))
+                let open = self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?;
+                if specs.is_empty() {
+                    // Whoever goes on after a decision finds its own kernel told of it.
+                    self.shared.let_it_be_told();
+                }
+                Ok(Reply::Specs(open))
             }
             Request::Outcome { spec } => {
                 let outcome = self.shared.coordinator.outcome(spec)?;

@@ -1,6 +1,7 @@
 //! What a job may choose: whether it joins, waits, owns, says at once what it has to say.
 
 use crate::harness::jobs::depends_on;
+use crate::harness::served::Server;
 use crate::harness::{MOJAVEFS, Mount, sh, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -125,6 +126,48 @@ open('result', 'wb').write(os.read(f, 3))";
     assert!(writer.exit(0).status.success());
     assert!(waiting.wait().expect("it ends").success());
     assert_eq!(mount.read("result"), "2\n");
+}
+
+/// The kernel fills up what it reads of a file to the size that it knows.
+#[test]
+fn a_read_that_waits_shows_nothing_behind_the_end_of_what_has_become_shorter() {
+    let mount = Mount::new();
+    becomes_shorter(&mount, &mount);
+    mount.check();
+    let server = Server::new();
+    becomes_shorter(&server.mount(), &server.mount());
+}
+
+fn becomes_shorter(mount: &Mount, other: &Mount) {
+    for way in ["os.read(f, 100)", "open(f, 'rb').read()", "os.pread(f, 7, 2)", "mapped[:6]"] {
+        mount.write("x", "much longer before\n");
+        let script = format!(
+            "import mmap, os, time
+f = os.open('x', os.O_RDONLY)
+mapped = mmap.mmap(f, 0, prot=mmap.PROT_READ)
+open('../half', 'w').write(f'{{os.getpid()}}')
+os.rename('../half', '../opened')
+while not os.path.exists('../changed'): time.sleep(0.005)
+open('../reads', 'w').close()
+seen = {way}
+open('result', 'wb').write(seen)"
+        );
+        let mut command = mount.specrun_command(&["--on-read", "wait"], "exec python3 -c \"$SCRIPT\"");
+        let mut waiting = command.env("SCRIPT", script).spawn().expect("specrun runs");
+        until("it has opened the file", || mount.beside("opened").exists());
+        let writer = other.start("writer", &[], "echo short > x");
+        fs::write(mount.beside("changed"), "").expect("go");
+        let pid = fs::read_to_string(mount.beside("opened")).expect("its number");
+        let waits = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") R "));
+        until("it waits", || mount.beside("reads").exists() && waits());
+        assert!(writer.exit(0).status.success());
+        assert!(waiting.wait().expect("it ends").success(), "{way}");
+        let expected = if way.contains("pread") { "ort\n" } else { "short\n" };
+        assert_eq!(mount.read("result"), expected, "{way}");
+        for left in ["opened", "changed", "reads"] {
+            fs::remove_file(mount.beside(left)).expect("remove");
+        }
+    }
 }
 
 #[test]

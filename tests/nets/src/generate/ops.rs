@@ -37,7 +37,7 @@ pub const ALL: &[(usize, Make)] = &[
     (2, cat_mapped),
     (8, stat),
     (1, all_names),
-    (5, list),
+    (8, list),
     (3, xattr_of),
     (2, readlink),
     (5, link),
@@ -269,6 +269,7 @@ fn list(g: &mut Generator) -> Op {
     let path = g.dir();
     match g.random.below(5) {
         0 => Op::ListInPieces { path },
+        1 | 2 if g.guess.open_dirs.is_empty() => open_dir(g),
         1 | 2 => Op::ListSlot { slot: g.directory_slot() },
         _ => Op::List { path },
     }

@@ -61,13 +61,15 @@ struct Maker {
     served: bool,
     lines: Vec<Line>,
     steps: usize,
+    /// When each job begins, in milliseconds.
+    begins: Vec<usize>,
 }
 
 /// The program of a seed.
 pub(super) fn program(seed: u64) -> Vec<Line> {
     let mut random = Random(seed);
     let (peaceful, served) = (seed % 3 == 1, random.one_in(3));
-    let mut maker = Maker { random, peaceful, served, lines: Vec::new(), steps: 0 };
+    let mut maker = Maker { random, peaceful, served, lines: Vec::new(), steps: 0, begins: Vec::new() };
     if served {
         maker.lines.push(Line::new(0, "served", ""));
     }
@@ -85,12 +87,16 @@ impl Maker {
     }
 
     fn job(&mut self, job: u8) {
-        let (delay, mount) = (self.random.below(60), self.random.below(1 + usize::from(self.served)));
+        let mount = self.random.below(1 + usize::from(self.served));
         let options = self.options(job);
+        let may_own = !self.peaceful && job > 1 && !options.contains("trunk");
+        let owned = (may_own && self.random.one_in(4)).then(|| 1 + self.random.below(usize::from(job) - 1));
+        // One that is there, and goes on for a while, can be owned.
+        let delay = self.random.below(60) + owned.map_or(0, |owned| self.begins[owned - 1]);
+        self.begins.push(delay);
         self.add(job, "begin", format!("{delay} {mount} {options}"));
-        if !self.peaceful && job > 1 && !options.contains("trunk") && self.random.one_in(5) {
-            let other = 1 + self.random.below(usize::from(job) - 1);
-            self.add(job, "own", other);
+        if let Some(owned) = owned {
+            self.add(job, "own", owned);
         }
         let mut inner = job * 10;
         for _ in 0..2 + self.random.below(7) {
@@ -105,7 +111,7 @@ impl Maker {
             let how = if self.random.one_in(2) { "commit" } else { "abort" };
             let delay = self.random.below(80);
             self.add(job, "then", format!("{how} {delay}"));
-        } else if !self.peaceful && options != "trunk" && self.random.one_in(4) {
+        } else if !self.peaceful && options != "trunk" && self.random.one_in(if owned.is_some() { 2 } else { 4 }) {
             let code = 1 + self.random.below(3);
             self.add(job, "exit", code);
         }

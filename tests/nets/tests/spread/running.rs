@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const TIME_MAX: Duration = Duration::from_secs(60);
 /// Between two looks of who looks on.
 const PAUSE: Duration = Duration::from_millis(3);
+/// Longer than anybody who decides held work takes for that.
+const TIDY_AFTER: Duration = Duration::from_secs(1);
 
 /// What became of a job that was begun.
 #[derive(Debug)]
@@ -209,7 +211,7 @@ fn run_jobs(world: &World, programs: &Programs<'_>) -> Result<BTreeMap<u8, Job>,
     }
     waiting.sort_unstable();
     let mut running: Vec<Running> = Vec::new();
-    let mut passed = 0;
+    let (mut passed, mut tidied) = (0, Instant::now());
     for (delay, number) in waiting {
         std::thread::sleep(Duration::from_millis(delay - passed));
         passed = delay;
@@ -221,12 +223,17 @@ fn run_jobs(world: &World, programs: &Programs<'_>) -> Result<BTreeMap<u8, Job>,
             return Err(hangs(world, &mut running));
         }
         running.iter_mut().for_each(|running| running.look(world));
+        if Instant::now() > tidied + TIDY_AFTER {
+            tidied = Instant::now();
+            abort_what_nobody_decides(world);
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
     while world.mounts.iter().any(|mount| !mount.status().is_empty()) {
         if Instant::now() > deadline {
             return Err(hangs(world, &mut running));
         }
+        abort_what_nobody_decides(world);
         std::thread::sleep(Duration::from_millis(5));
     }
     let mut jobs = BTreeMap::new();
@@ -237,6 +244,18 @@ fn run_jobs(world: &World, programs: &Programs<'_>) -> Result<BTreeMap<u8, Job>,
         jobs.insert(job.number, job);
     }
     Ok(jobs)
+}
+
+/// One that waits for nobody (`--no-wait`) and is in conflict after its end is left held, and others wait for that.
+fn abort_what_nobody_decides(world: &World) {
+    for mount in &world.mounts {
+        let is_left = |job: &serde_json::Value| {
+            job["state"] == "held" && job["conflicts"].as_array().is_some_and(|conflicts| !conflicts.is_empty())
+        };
+        for job in mount.status().iter().filter(|job| is_left(job)) {
+            mount.mojavefs(&["abort", &job["id"].to_string()]);
+        }
+    }
 }
 
 fn hangs(world: &World, running: &mut [Running]) -> Failure {
