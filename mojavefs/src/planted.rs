@@ -42,8 +42,8 @@ faults! {
     DependencyForgottenAtFold "dependency-forgotten-at-fold",
     /// A job that was undone with another ends as if it were committed.
     UndoneToldAsCommitted "undone-told-as-committed",
-    /// The first of several owners to vote decides for all.
-    OneOwnerDecides "one-owner-decides",
+    /// A further owner of a speculation is none.
+    FurtherOwnerForgotten "further-owner-forgotten",
     /// A job whose fate is open ends as if it were committed.
     AnswerBeforeDecision "answer-before-decision",
     /// Who should wait for others' decisions joins them.

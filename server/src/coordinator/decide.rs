@@ -50,12 +50,7 @@ impl Coordinator {
             return Ok((outcome, Aftermath::default()));
         }
         let outcome = Outcome::of(spec, SpecState::Committed, job.changes(&self.store));
-        let mut votes = job.votes();
-        if is_planted(Planted::OneOwnerDecides) {
-            let others =
-                state.graph.owners(spec).into_iter().map(|(owner, _)| owner).filter(|owner| *owner != job.owner());
-            votes.splice(0..0, others.map(|owner| Event::Vote { owner, spec }));
-        }
+        let votes = job.votes();
         if let Some(aftermath) = self.absorb(&mut state, spec)? {
             return Ok((Outcome { state: SpecState::Voted, ..outcome }, aftermath));
         }

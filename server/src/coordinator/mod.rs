@@ -28,6 +28,7 @@ use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Event, GraphError};
 use mojavefs::id::{ContextId, IntervalId, SpecId, ViewId};
 use mojavefs::limits::{LEVELS_NESTING_MAX, NESTING_MAX};
+use mojavefs::planted::{Planted, is_planted};
 use mojavefs::wire::{Fall, JobInfo, OnRead, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
 use state::State;
@@ -302,6 +303,9 @@ impl Coordinator {
 
     /// A job becomes a further owner of another's speculation.
     fn own(&self, state: &mut State, spec: SpecId, other: SpecId) -> Result<(), Fault> {
+        if is_planted(Planted::FurtherOwnerForgotten) {
+            return Ok(());
+        }
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
         let context = state.jobs[&spec].context;
         state.apply(&Event::CoOwn { context, interval, spec: other }).map_err(graph_fault)?;
