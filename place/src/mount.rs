@@ -241,12 +241,37 @@ fn unmount_by_helper(point: &Path, lazy: bool) -> io::Result<()> {
     }
 }
 
-/// Ends a FUSE connection: whatever waits for an answer gets an error.
+/// Where the kernel's FUSE connections are files, on most machines.
+const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+
+/// Ends a FUSE connection: whatever waits for an answer gets an error. One that is gone already is no error.
 pub fn abort_connection(minor: u32) -> io::Result<()> {
-    let path = format!("/sys/fs/fuse/connections/{minor}/abort");
-    match fs::write(&path, "1") {
+    let failed = |e: io::Error| io::Error::new(e.kind(), format!("end FUSE connection {minor}: {e}"));
+    let name = format!("{minor}/abort");
+    match fs::write(Path::new(CONNECTIONS).join(&name), "1") {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !has_connections() => {
+            abort_by_own_mount(&name).map_err(failed)
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}"))),
+        result => result.map_err(failed),
+    }
+}
+
+fn has_connections() -> bool {
+    mounts().is_ok_and(|mounts| mounts.iter().any(|mount| mount.point == Path::new(CONNECTIONS)))
+}
+
+/// The same where nobody has mounted them. An ordinary user can't do that, and then nothing is ended.
+fn abort_by_own_mount(name: &str) -> io::Result<()> {
+    let config = sys::fsopen(c"fusectl")?;
+    let mount = sys::fsconfig_create(config.as_fd()).and_then(|()| sys::fsmount(config.as_fd(), 0));
+    let mount = match mount {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        mount => mount?,
+    };
+    match fs::write(Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string()).join(name), "1") {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

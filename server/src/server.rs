@@ -5,8 +5,8 @@ use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX, WRITE_OUT_INT
 use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
 use crate::store::{Reclaimed, Search, Store, StoreError, StoreOptions};
-use crate::urgent::Waiters;
-use crate::view::{View, Views, Whose};
+use crate::views::urgent::Waiters;
+use crate::views::{View, Views, Whose};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, ViewId};
 use mojavefs::wire::{Connection, Notice, Reply, SpecState};

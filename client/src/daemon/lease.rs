@@ -216,6 +216,8 @@ impl Lease {
 
     /// The caller is gone: so are its processes and its mount, and with the view what was undecided.
     pub(super) fn end(self, daemon: &Arc<Daemon>) {
+        // A read that waits keeps its pages locked in the kernel, and with them whoever takes the mount away.
+        self.interrupt(true);
         if let Some(entered) = &self.entered {
             if let Some(spec) = entered.first().copied()
                 && let Err(fault) = daemon.connection.outcome(Request::Abort { spec, uid: 0, back: None })

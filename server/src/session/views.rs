@@ -3,7 +3,7 @@
 use super::{OpenView, Session};
 use crate::coordinator::{Beginning, Kind};
 use crate::limits::TELL_TIME_MAX;
-use crate::view::{View, Whose};
+use crate::views::{View, Whose};
 use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, SpecId, ViewId};
 use mojavefs::wire::{JobInfo, OpenedView, Reply, ViewKind};

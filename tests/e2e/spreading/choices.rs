@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -126,6 +126,42 @@ open('result', 'wb').write(os.read(f, 3))";
     assert!(writer.exit(0).status.success());
     assert!(waiting.wait().expect("it ends").success());
     assert_eq!(mount.read("result"), "2\n");
+}
+
+/// Its read is under way still, and what is to be told of the file waits for that: who takes the mount away must not.
+#[test]
+fn a_job_that_is_killed_while_it_waits_leaves_nothing_locked() {
+    let mount = Mount::new();
+    mount.write("x", "0\n");
+    let script = "import os, time
+f = os.open('x', os.O_RDONLY)
+open('../half', 'w').write(f'{os.getpid()} {f}')
+os.rename('../half', '../opened')
+while not os.path.exists('../changed'): time.sleep(0.005)
+os.read(f, 3)";
+    let mut command = mount.specrun_command(&["--on-read", "wait"], "exec python3 -c \"$SCRIPT\"");
+    let mut waiting = command.env("SCRIPT", script).spawn().expect("specrun runs");
+    until("it has opened the file", || mount.beside("opened").exists());
+    let opened = fs::read_to_string(mount.beside("opened")).expect("what it opened");
+    let (pid, file) = opened.split_once(' ').expect("two numbers");
+    let change = "echo 1 > x; touch ../changed; until [ -e ../again ]; do sleep 0.005; done; echo 2 > x";
+    let writer = mount.start_freely("writer", &[], change);
+    let reads =
+        || fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|s| s.starts_with(&format!("0 0x{file} ")));
+    until("it reads", reads);
+    fs::write(mount.beside("again"), "").expect("go");
+    until("the writer has closed it", || mount.beside("writer.through").exists());
+    waiting.kill().expect("kill specrun");
+    waiting.wait().expect("it is gone");
+    until("its view is gone", || mount.status().len() == 1);
+    // Waits for every filesystem that is being taken away.
+    let output = Command::new("timeout").args(["20", "sync"]).output().expect("sync runs");
+    assert!(output.status.success());
+    assert!(writer.exit(0).status.success());
+    assert_eq!(mount.read("x"), "2\n");
+    mount.umount();
+    mount.mount();
+    mount.check();
 }
 
 /// The kernel fills up what it reads of a file to the size that it knows.

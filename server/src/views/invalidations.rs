@@ -7,7 +7,7 @@ use mojavefs::wire::Invalidation;
 
 /// What a kernel must look up again.
 #[derive(Default)]
-pub(crate) struct Pile {
+pub(crate) struct InvalidationSet {
     pub(crate) what: Vec<Invalidation>,
     /// Too many names to keep them: all.
     pub(crate) all_names: bool,
@@ -15,7 +15,7 @@ pub(crate) struct Pile {
     tidy: usize,
 }
 
-impl Pile {
+impl InvalidationSet {
     pub(crate) fn add(&mut self, what: impl IntoIterator<Item = Invalidation>) {
         self.what.extend(what);
         if self.what.len() > INVALIDATIONS_MAX.max(2 * self.tidy) {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn what_is_added_again_and_again_takes_no_more_space() {
-        let mut pile = Pile::default();
+        let mut pile = InvalidationSet::default();
         for round in 0..100 * INVALIDATIONS_MAX {
             pile.add([name(round % 7), Invalidation::Inode(Ino(round as u64 % 7 + 2))]);
         }
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn beyond_a_bound_all_names_stand_for_each() {
-        let mut pile = Pile::default();
+        let mut pile = InvalidationSet::default();
         for number in 0..4 * PILED_NAMES_MAX {
             pile.add([name(number), Invalidation::Inode(Ino::ROOT)]);
         }

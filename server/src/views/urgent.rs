@@ -4,8 +4,8 @@
 //! kernel while it waits for the others to be told, so two that tell each other must not both wait.
 
 use crate::limits::NAMES_TOLD_TIME_MAX;
-use crate::pile::Pile;
-use crate::view::View;
+use crate::views::View;
+use crate::views::invalidations::InvalidationSet;
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::wire::Invalidation;
 use parking_lot::{Condvar, Mutex};
@@ -22,7 +22,7 @@ pub(crate) struct Urgent {
 
 #[derive(Default)]
 struct State {
-    names: Pile,
+    names: InvalidationSet,
     queued: u64,
     told: u64,
     /// A thread is telling.

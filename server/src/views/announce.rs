@@ -2,11 +2,11 @@
 //! stays, and who works there is not disturbed, unless the very name that leads there has changed.
 
 use crate::coordinator::Aftermath;
-use crate::names::Asked;
-use crate::pile::Pile;
 use crate::server::{Shared, side_by_side};
 use crate::store::Key;
-use crate::view::{View, Whose};
+use crate::views::invalidations::InvalidationSet;
+use crate::views::names::Asked;
+use crate::views::{View, Whose};
 use mojavefs::id::{ContextId, Ino, IntervalId, SpecId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::wire::Invalidation;
@@ -38,7 +38,7 @@ impl Shared {
         self.note_change();
         side_by_side(views, |view| {
             let seen = seen.get(&view.id).map_or(&[][..], |seen| seen);
-            let mut pile = Pile::default();
+            let mut pile = InvalidationSet::default();
             pile.add(self.believed(view, intervals, &listed, seen));
             pile.add(keys.iter().cloned().filter_map(invalidation).filter(|what| view.believes(what)));
             view.tell(pile);

@@ -1,9 +1,14 @@
 //! What one mount sees, as the server knows it, and what it must be told.
 
-use crate::names::{Asked, Names};
+mod announce;
+mod invalidations;
+pub(crate) mod names;
+pub(crate) mod urgent;
+
 use crate::ops::Scope;
-use crate::pile::Pile;
-use crate::urgent::{Ticket, Urgent};
+use crate::views::invalidations::InvalidationSet;
+use crate::views::names::{Asked, Names};
+use crate::views::urgent::{Ticket, Urgent};
 use mojavefs::id::{ContextId, Ino, Seq, SpecId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::wire::{Invalidation, Notice, NoticeSink};
@@ -87,7 +92,7 @@ pub(crate) struct View {
     settled: Condvar,
     pub(crate) urgent: Urgent,
     /// What was undone under a process, until it is back.
-    fallen: Mutex<Pile>,
+    fallen: Mutex<InvalidationSet>,
     /// Rung when what it shows changes.
     turned: Condvar,
     turning: Mutex<()>,
@@ -100,7 +105,7 @@ pub(crate) struct View {
 /// Invalidations that another view's changes call for.
 #[derive(Default)]
 struct Owed {
-    what: Pile,
+    what: InvalidationSet,
     queued: u64,
     delivered: u64,
 }
@@ -317,7 +322,7 @@ impl View {
     }
 
     /// Tells the view what its kernel must look up again, and returns when it has.
-    pub(crate) fn tell(&self, pile: Pile) {
+    pub(crate) fn tell(&self, pile: InvalidationSet) {
         let mut rest = pile.what;
         while rest.len() > INVALIDATIONS_MAX {
             let later = rest.split_off(INVALIDATIONS_MAX);
@@ -365,7 +370,7 @@ impl View {
     }
 
     /// What was undone under its process, once.
-    pub(crate) fn take_fallen(&self) -> Pile {
+    pub(crate) fn take_fallen(&self) -> InvalidationSet {
         std::mem::take(&mut *self.fallen.lock())
     }
 
