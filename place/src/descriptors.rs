@@ -129,6 +129,11 @@ fn look(fd: RawFd, mountpoint: &Path, device: (u32, u32)) -> Option<Open> {
 const ORIGINALS_FROM: RawFd = 100;
 
 impl Descriptors {
+    /// Whether the working directory is one of them.
+    pub fn have_directory(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// Standard error as it was inherited, if it lies on the filesystem.
     pub fn stderr(&self) -> Option<io::Result<OwnedFd>> {
         let open = self.open.iter().find(|open| open.fd == libc::STDERR_FILENO);

@@ -101,3 +101,7 @@ pub const PILED_NAMES_MAX: usize = 1 << 16;
 
 /// How many removed records a reading walks through before they are cleared away.
 pub(crate) const WALKED_MAX: usize = 512;
+/// How long the opening of a store waits for another process that has it: a daemon that was told to end may still be closing it.
+pub const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+pub const LOCK_PAUSE: Duration = Duration::from_millis(20);

@@ -109,6 +109,19 @@ fn a_daemon_that_is_ended_by_a_signal_takes_its_mount_away() {
 }
 
 #[test]
+fn a_store_whose_daemon_is_ending_can_be_mounted_at_once() {
+    let mount = Mount::new();
+    for round in 0..5 {
+        mount.write("a", &round.to_string());
+        kill(mount.daemon(), Signal::SIGTERM).expect("end it");
+        // It may have taken the mount away itself.
+        drop(Command::new(MOJAVEFS).args(["umount", "--force"]).arg(mount.path()).output().expect("it runs"));
+        mount.mount();
+        assert_eq!(mount.read("a"), round.to_string());
+    }
+}
+
+#[test]
 fn no_user_takes_all_connections_of_a_daemon() {
     require_root!();
     let mount = Mount::new();

@@ -355,3 +355,25 @@ fn jobs_run_in_a_changed_root() {
     assert_eq!((text(&output.stdout).as_str(), mount.read("b").as_str()), ("x", "x"));
     mount.check();
 }
+
+#[test]
+fn a_job_started_elsewhere_is_run_again_where_it_was_started() {
+    let mount = Mount::new();
+    mount.write("data", "old\n");
+    let elsewhere = mount.beside("elsewhere");
+    fs::create_dir(&elsewhere).expect("a directory of the host");
+    let writer = mount.start("writer", &[], "echo new > data");
+    let point = mount.path();
+    let script =
+        format!("cat {}/data; /bin/pwd >> log; : > ran; until [ -e go ]; do sleep 0.01; done", point.display());
+    let mut command = Command::new(SPECRUN);
+    command.arg("-m").arg(&point).args(["--from-start", "--", "sh", "-c", &script]).current_dir(&elsewhere);
+    let job = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("specrun runs");
+    until("it has read", || elsewhere.join("ran").exists());
+    writer.exit(1);
+    fs::write(elsewhere.join("go"), "").expect("go");
+    let output = job.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let line = format!("{}\n", elsewhere.canonicalize().expect("it is there").display());
+    assert_eq!(fs::read_to_string(elsewhere.join("log")).expect("where it was"), line.repeat(2));
+}

@@ -155,7 +155,9 @@ impl JobView {
             move |e: io::Error| Fault::new(FaultKind::Io, format!("{what}: {e}"))
         };
         if place.occupied.get() {
-            std::env::set_current_dir("/").map_err(fault("leave the view"))?;
+            if place.inherited.have_directory() {
+                std::env::set_current_dir("/").map_err(fault("leave the view"))?;
+            }
             mount::unmount(&filesystem.mountpoint, true).map_err(fault("take the old view away"))?;
         }
         let Opened { stream, spec, mount, .. } = mojavefs_place::open(filesystem, start)?;

@@ -9,6 +9,7 @@ use super::{
     Batch, Content, DirStat, FORMAT, Inode, OUTCOMES_SINCE, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE,
     meta, now,
 };
+use crate::limits::{LOCK_PAUSE, LOCK_WAIT};
 use mojavefs::file::FileKind;
 use mojavefs::id::Ino;
 use nix::fcntl::{Flock, FlockArg};
@@ -19,6 +20,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 /// The oldest format that is taken up.
 const OLDEST_FORMAT: u64 = 2;
@@ -242,18 +244,25 @@ fn sync_names(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Keeps other processes out. A store that has lost its lock file, and is not to be changed, has none.
+/// Keeps other processes out; waits for one that is ending. A store that has lost its lock file, and is not to be changed, has
+/// none.
 fn take_lock(dir: &Path, create: bool) -> Result<Option<Flock<File>>, StoreError> {
     let path = dir.join("lock");
     let file = match super::private::options().read(true).write(create).create(create).truncate(false).open(&path) {
         Err(e) if !create && e.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(|e| StoreError::io(format!("open {}", path.display()), e))?,
     };
-    let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EAGAIN => StoreError::InUse(dir.to_owned()),
-        errno => StoreError::io(format!("lock {}", path.display()), errno.into()),
-    });
-    locked.map(Some)
+    let deadline = Instant::now() + LOCK_WAIT;
+    let mut file = file;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(Some(locked)),
+            Err((again, nix::errno::Errno::EAGAIN)) if Instant::now() < deadline => file = again,
+            Err((_, nix::errno::Errno::EAGAIN)) => return Err(StoreError::InUse(dir.to_owned())),
+            Err((_, errno)) => return Err(StoreError::io(format!("lock {}", path.display()), errno.into())),
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
 }
 
 /// The format of the store, which this program knows.
