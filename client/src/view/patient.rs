@@ -35,7 +35,8 @@ impl Patient {
 
     /// Reads up to `size` bytes for a page cache. The kernel took the file's size for known before it asked; if the file has
     /// become shorter while the read waited, it would show zeros behind its end. So a read that has waited and meets the end
-    /// fails, once: the kernel was reading ahead, and asks again for what it needs.
+    /// fails, once: the kernel was reading ahead, and asks again for what it needs. (If it was not, the program's call ends early
+    /// or with `EINTR`.)
     pub(super) fn read(&self, view: ViewId, ino: Ino, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
         let mut waited = false;
         let reply = self.call_again(&Request::Read { view, ino, offset, size }, || waited = true)?;
@@ -55,7 +56,7 @@ impl Patient {
             read_again.clear();
         }
         read_again.insert((ino, offset));
-        Err(Fault::new(FaultKind::Again, format!("inode {ino} may be shorter by now: read it again")))
+        Err(Fault::new(FaultKind::Interrupted, format!("inode {ino} may be shorter by now: read it again")))
     }
 
     /// Whatever waits is answered with `EINTR`; with `for_good` whatever would wait later, too.
