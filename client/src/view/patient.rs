@@ -75,7 +75,7 @@ impl Patient {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Waits until something is decided, or for so long, and until what was decided has been announced.
+    /// Waits until something is decided, or for so long; with no time, until what was decided has been announced.
     fn wait(&self, limit: Duration) -> Result<(), Fault> {
         let (millis, behind) = (limit.as_millis() as u32, Some(self.spec));
         self.waiting.fetch_add(1, Ordering::SeqCst);

@@ -123,7 +123,8 @@ pub enum Request<'a> {
         /// Who asks: its owner or root.
         uid: u32,
     },
-    /// Waits until none of these is undecided any more, for `millis` at most. Answer: [`Reply::Specs`], those that still are.
+    /// Waits until none of these is undecided any more, for `millis` at most; without any, until something is decided; without
+    /// any and no time, until what was decided has been announced. Answer: [`Reply::Specs`], those that still are undecided.
     Await {
         /// The speculations.
         specs: Vec<SpecId>,

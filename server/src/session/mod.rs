@@ -221,8 +221,9 @@ impl Connection for Session {
             Request::Await { specs, millis, behind, uid } => {
                 let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
                 let open = self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?;
-                if specs.is_empty() {
-                    // Whoever goes on after a decision finds its own kernel told of it.
+                if specs.is_empty() && limit.is_zero() {
+                    // Whoever goes on after a decision finds its own kernel told of it. Only where it is asked for: it holds up
+                    // other decisions.
                     self.shared.let_it_be_told();
                 }
                 Ok(Reply::Specs(open))
