@@ -90,8 +90,8 @@ impl Running {
 /// Watches a job. Made before any thread is started, so that no signal is lost.
 pub(crate) struct Supervisor {
     signals: SignalFd,
-    /// The signal that last asked the command to end, and when it was passed on.
-    passed_on: Cell<Option<(i32, Instant)>>,
+    /// The signal that last asked for the end, and when.
+    asked: Cell<Option<(i32, Instant)>>,
 }
 
 impl Supervisor {
@@ -104,12 +104,12 @@ impl Supervisor {
         // What a job leaves behind becomes ours, wherever it hides in the tree.
         set_child_subreaper(true)?;
         let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Supervisor { signals, passed_on: Cell::new(None) })
+        Ok(Supervisor { signals, asked: Cell::new(None) })
     }
 
-    /// The signal that has asked the command to end since then, though it may not have come to that.
+    /// The signal that has asked for the end since then, though it may not have come to that.
     pub(crate) fn was_asked(&self, since: Instant) -> Option<i32> {
-        self.passed_on.get().filter(|(_, at)| *at >= since).map(|(signal, _)| signal)
+        self.asked.get().filter(|(_, at)| *at >= since).map(|(signal, _)| signal)
     }
 
     /// Starts a command that may take `limit`. Signals and the terminal are the command's.
@@ -184,8 +184,8 @@ impl Supervisor {
             if signal == Ok(Signal::SIGTSTP) {
                 raise(Signal::SIGSTOP)?;
             }
-            if let Ok(signal @ (Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)) = signal {
-                return Ok(Some(signal as i32));
+            if let Some(signal) = self.note_asked(signal) {
+                return Ok(Some(signal));
             }
         }
         Ok(None)
@@ -209,17 +209,26 @@ impl Supervisor {
     fn pass_on(&self, main: Pid) -> io::Result<bool> {
         let mut ends = false;
         while let Some(info) = self.signals.read_signal()? {
-            let Ok(signal) = Signal::try_from(info.ssi_signo.cast_signed()) else { continue };
+            let signal = Signal::try_from(info.ssi_signo.cast_signed());
             let from_a_process = info.ssi_code <= 0;
-            if from_a_process && PASSED_ON.contains(&signal) {
+            if let Ok(signal) = signal
+                && from_a_process
+                && PASSED_ON.contains(&signal)
+            {
                 let _ = kill(main, signal);
             }
-            if matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) {
-                ends = true;
-                self.passed_on.set(Some((signal as i32, Instant::now())));
-            }
+            ends |= self.note_asked(signal).is_some();
         }
         Ok(ends)
+    }
+
+    /// Notes a signal if it asks for the end, and returns it then.
+    fn note_asked(&self, signal: nix::Result<Signal>) -> Option<i32> {
+        let asks =
+            |signal: &Signal| matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT);
+        let signal = signal.ok().filter(asks)? as i32;
+        self.asked.set(Some((signal, Instant::now())));
+        Some(signal)
     }
 
     /// Takes in every process that has ended; says how the main one did, if it did.

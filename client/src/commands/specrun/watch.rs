@@ -145,8 +145,8 @@ impl<'a> Watch<'a> {
         self.kill();
         let back = self.checkpoints.borrow_mut().go_back(leg, main, self.view.mount(), || {
             self.voice().note(&told);
-            self.ready(leg, &met, main)?;
-            // What asked it to end since then has gone with it.
+            self.ready(leg, &met)?;
+            // What had asked it to end since then has gone with it, or has come while it did not run.
             self.scene.supervisor.was_asked(taken).map_or(Ok(()), |signal| ask_to_end(main, signal))
         });
         match back {
@@ -160,7 +160,7 @@ impl<'a> Watch<'a> {
     }
 
     /// The process is there, and has not gone on yet: the view is to show what it had before.
-    fn ready(&self, leg: SpecId, met: &[SpecId], main: Pid) -> Result<(), String> {
+    fn ready(&self, leg: SpecId, met: &[SpecId]) -> Result<(), String> {
         let failed = |fault: Fault| fault.to_string();
         self.view.ask(&Ask::Undo { spec: leg, drained: false }).map_err(failed)?;
         // Two that keep meeting would meet again.
@@ -169,9 +169,7 @@ impl<'a> Watch<'a> {
             let awaited = self.scene.await_decided(&open, Some(self.view.spec), Some(self.view.bell()));
             open = match awaited.map_err(failed)? {
                 Awaited::Open(open) => open,
-                // It runs, and is then asked in its turn.
-                Awaited::Asked(signal) => return ask_to_end(main, signal),
-                Awaited::InVain | Awaited::Rung => break,
+                Awaited::Asked(_) | Awaited::InVain | Awaited::Rung => break,
             };
         }
         Ok(())
