@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 /// Repeats a request that met another's undecided work once something was decided.
 pub(crate) struct Patient {
@@ -42,7 +41,7 @@ impl Patient {
         let reply = self.call_again(&Request::Read { view, ino, offset, size }, || waited = true)?;
         if waited {
             // Only a read that begins after the kernel was told that the file has changed makes it shorter there.
-            self.wait(Duration::ZERO)?;
+            self.while_waiting(|| self.server.done(Request::Announced))?;
         }
         let Reply::Data(data) = reply else {
             return Err(Fault::new(FaultKind::Protocol, format!("this is no answer to a read: {reply:?}")));
@@ -75,13 +74,18 @@ impl Patient {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Waits until something is decided, or for so long; with no time, until what was decided has been announced.
-    fn wait(&self, limit: Duration) -> Result<(), Fault> {
-        let (millis, behind) = (limit.as_millis() as u32, Some(self.spec));
+    /// Waits until something is decided, or for a while.
+    fn wait(&self) -> Result<(), Fault> {
+        let (millis, behind) = (AWAIT_STEP.as_millis() as u32, Some(self.spec));
+        self.while_waiting(|| self.server.specs(Request::Await { specs: Vec::new(), millis, behind, uid: self.uid }))?;
+        Ok(())
+    }
+
+    fn while_waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let decided = self.server.specs(Request::Await { specs: Vec::new(), millis, behind, uid: self.uid });
+        let result = wait();
         self.waiting.fetch_sub(1, Ordering::SeqCst);
-        decided.map(drop)
+        result
     }
 }
 
@@ -95,7 +99,7 @@ impl Patient {
                     if self.over.load(Ordering::SeqCst) || self.interrupts.load(Ordering::SeqCst) != before {
                         return Err(Fault::new(FaultKind::Interrupted, "the wait for a decision was interrupted"));
                     }
-                    self.wait(AWAIT_STEP)?;
+                    self.wait()?;
                     waited();
                 }
                 result => return result,

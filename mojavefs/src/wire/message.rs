@@ -123,8 +123,8 @@ pub enum Request<'a> {
         /// Who asks: its owner or root.
         uid: u32,
     },
-    /// Waits until none of these is undecided any more, for `millis` at most; without any, until something is decided; without
-    /// any and no time, until what was decided has been announced. Answer: [`Reply::Specs`], those that still are undecided.
+    /// Waits until none of these is undecided any more, for `millis` at most; without any, until something is decided. Answer:
+    /// [`Reply::Specs`], those that still are undecided.
     Await {
         /// The speculations.
         specs: Vec<SpecId>,
@@ -161,6 +161,8 @@ pub enum Request<'a> {
     Unmerged,
     /// Waits until everything final is on disk. Answer: [`Reply::Done`].
     Sync,
+    /// Waits, for a while, until every view was told of what has been decided. Answer: [`Reply::Done`].
+    Announced,
 
     /// Finds a name. Answer: [`Reply::Attr`].
     Lookup {

@@ -220,13 +220,7 @@ impl Connection for Session {
             }
             Request::Await { specs, millis, behind, uid } => {
                 let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
-                let open = self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?;
-                if specs.is_empty() && limit.is_zero() {
-                    // Whoever goes on after a decision finds its own kernel told of it. Only where it is asked for: it holds up
-                    // other decisions.
-                    self.shared.let_it_be_told();
-                }
-                Ok(Reply::Specs(open))
+                Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?))
             }
             Request::Outcome { spec } => {
                 let outcome = self.shared.coordinator.outcome(spec)?;
@@ -239,6 +233,10 @@ impl Connection for Session {
             Request::Search { anew } => self.shared.search(anew),
             Request::Unmerged => self.shared.unmerged(),
             Request::Sync => self.shared.sync(),
+            Request::Announced => {
+                self.shared.let_it_be_told();
+                Ok(Reply::Done)
+            }
             Request::Forget { view, inos } => self.forget(view, &inos),
             Request::Settle { view, wait } => {
                 let owed = self.shared.views.owed();
