@@ -1,13 +1,13 @@
 //! What a job may choose: whether it joins, waits, owns, says at once what it has to say.
 
-use crate::harness::jobs::depends_on;
+use crate::harness::jobs::{Running, depends_on};
 use crate::harness::served::Server;
 use crate::harness::{MOJAVEFS, Mount, sh, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -96,10 +96,9 @@ fn two_that_wait_for_each_other_join() {
     }
 }
 
-/// A waiting read keeps its pages locked in the kernel, which is told meanwhile that others have changed them.
-#[test]
-fn a_program_that_waits_holds_up_nobody_else() {
-    let mount = Mount::new();
+/// A job that waits in a read of `x`, which another has changed, and will change once more when `again` is there. What it has
+/// read it leaves in `result`.
+fn one_that_reads_what_another_changes(mount: &Mount) -> (Child, Running<'_>) {
     mount.write("x", "0\n");
     let script = "import os, time
 f = os.open('x', os.O_RDONLY)
@@ -108,7 +107,7 @@ os.rename('../half', '../opened')
 while not os.path.exists('../changed'): time.sleep(0.005)
 open('result', 'wb').write(os.read(f, 3))";
     let mut command = mount.specrun_command(&["--on-read", "wait"], "exec python3 -c \"$SCRIPT\"");
-    let mut waiting = command.env("SCRIPT", script).spawn().expect("specrun runs");
+    let waiting = command.env("SCRIPT", script).spawn().expect("specrun runs");
     until("it has opened the file", || mount.beside("opened").exists());
     let opened = fs::read_to_string(mount.beside("opened")).expect("what it opened");
     let (pid, file) = opened.split_once(' ').expect("two numbers");
@@ -118,6 +117,14 @@ open('result', 'wb').write(os.read(f, 3))";
     let reads =
         || fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|s| s.starts_with(&format!("0 0x{file} ")));
     until("it reads", reads);
+    (waiting, writer)
+}
+
+/// A waiting read keeps its pages locked in the kernel, which is told meanwhile that others have changed them.
+#[test]
+fn a_program_that_waits_holds_up_nobody_else() {
+    let mount = Mount::new();
+    let (mut waiting, writer) = one_that_reads_what_another_changes(&mount);
     let began = Instant::now();
     fs::write(mount.beside("again"), "").expect("go");
     until("the writer has closed it", || mount.beside("writer.through").exists());
@@ -132,23 +139,7 @@ open('result', 'wb').write(os.read(f, 3))";
 #[test]
 fn a_job_that_is_killed_while_it_waits_leaves_nothing_locked() {
     let mount = Mount::new();
-    mount.write("x", "0\n");
-    let script = "import os, time
-f = os.open('x', os.O_RDONLY)
-open('../half', 'w').write(f'{os.getpid()} {f}')
-os.rename('../half', '../opened')
-while not os.path.exists('../changed'): time.sleep(0.005)
-os.read(f, 3)";
-    let mut command = mount.specrun_command(&["--on-read", "wait"], "exec python3 -c \"$SCRIPT\"");
-    let mut waiting = command.env("SCRIPT", script).spawn().expect("specrun runs");
-    until("it has opened the file", || mount.beside("opened").exists());
-    let opened = fs::read_to_string(mount.beside("opened")).expect("what it opened");
-    let (pid, file) = opened.split_once(' ').expect("two numbers");
-    let change = "echo 1 > x; touch ../changed; until [ -e ../again ]; do sleep 0.005; done; echo 2 > x";
-    let writer = mount.start_freely("writer", &[], change);
-    let reads =
-        || fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|s| s.starts_with(&format!("0 0x{file} ")));
-    until("it reads", reads);
+    let (mut waiting, writer) = one_that_reads_what_another_changes(&mount);
     fs::write(mount.beside("again"), "").expect("go");
     until("the writer has closed it", || mount.beside("writer.through").exists());
     waiting.kill().expect("kill specrun");

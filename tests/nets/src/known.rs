@@ -33,10 +33,6 @@ pub(crate) fn passes(errno: Errno) -> bool {
     errno == Errno::ESTALE
 }
 
-/// Changes of a file's size: who waits for their decision in a read, by a descriptor that was open before, gets what the file
-/// is then, but no more of it than it was long.
-pub const SIZE_CHANGES: &[&str] = &["replaced-content", "appended", "cut", "emptied"];
-
 /// Whether this is what may be seen on trunk at the end of a file that a commit makes longer meanwhile: its new size with the old
 /// page, which ends in zeros.
 pub fn is_zeros(line: &str) -> bool {

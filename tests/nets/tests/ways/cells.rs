@@ -2,7 +2,6 @@
 //! same change.
 
 use super::table::{Kind, LOOKS, Look, SUBJECTS, Subject};
-use mojavefs_nets::known;
 use mojavefs_nets::worker::Worker;
 use std::fmt;
 use std::str::FromStr;
@@ -148,19 +147,10 @@ impl Cell {
             // It can't have ended before what it waits for.
             () if self.reader == Reader::Wait => self.moment == Moment::Working,
             () if self.reader == Reader::Trunk => self.moment == Moment::Working,
-            () if self.is_known() => false,
             // What is mapped can't answer that it is undecided, other than by a signal.
             () if self.reader == Reader::Fail => !self.look.name.starts_with("map"),
             () => true,
         }
-    }
-
-    /// What is known to show something else: see [`mojavefs_nets::known`].
-    fn is_known(&self) -> bool {
-        let (subject, look) = (self.subject.name, self.look);
-        let changes_size = known::SIZE_CHANGES.contains(&subject);
-        let is_open = look.kind == Kind::Descriptor || look.before.iter().any(|line| line.starts_with("open 1 it"));
-        self.reader == Reader::Wait && changes_size && is_open
     }
 
     /// A directory's link count is nobody's work: it follows from the names that one sees.
