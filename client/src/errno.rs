@@ -1,6 +1,6 @@
 //! The one place that chooses an `errno`.
 
-use mojavefs::error::FaultKind;
+use mojavefs::protocol::fault::FaultKind;
 use nix::errno::Errno;
 
 /// What a program is told of a refused request.

@@ -11,7 +11,7 @@ mod remote;
 mod speech;
 mod view;
 
-pub(crate) use mojavefs_place::{control, mount, sys};
+pub(crate) use mojavefs_attach::{control, mount, sys};
 
 pub use commands::{Checked, Embedded, Serving, mojavefs_main, specrun_main};
 pub use daemon::{Backend, Keep};

@@ -1,9 +1,9 @@
 //! Invalidations and outcomes in: the only path against the flow.
 
 use crate::fuse::Kernel;
-use mojavefs::error::Fault;
 use mojavefs::id::{SpecId, ViewId};
-use mojavefs::wire::{Fall, Notice, NoticeSink, SpecState};
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::{Fall, Notice, NoticeSink, SpecState};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};

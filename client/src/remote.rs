@@ -1,13 +1,13 @@
 //! A session with a server in another process, over a socket.
 
-use mojavefs::codec;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::limits::{
     ALIVE_INTERVAL, ANSWER_BYTES_MAX, FRAME_TIME_MAX, FRAMES_WAITING_MAX, HANDSHAKE_TIME_MAX, REQUESTS_UNDER_WAY_MAX,
     SILENCE_TIME_MAX,
 };
-use mojavefs::net::{Address, Frame, FrameKind, Key, Stream, hello, read_frame, write_frame};
-use mojavefs::wire::{Connection, Notice, NoticeSink, Reply, Request};
+use mojavefs::protocol::codec;
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Connection, Notice, NoticeSink, Reply, Request};
+use mojavefs_net::{Address, Frame, FrameKind, Key, Stream, hello, read_frame, write_frame};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
 use std::io;
@@ -89,7 +89,7 @@ async fn meet(address: &Address, key: Option<&Key>) -> Result<Box<dyn Stream>, F
         Address::Tcp(target) => {
             let denied = |why: String| Fault::new(FaultKind::AccessDenied, why);
             let key = key.ok_or_else(|| denied(format!("{name} needs --key FILE, the file that its server has")))?;
-            let unusable = |e: mojavefs::net::key::KeyError| denied(e.to_string());
+            let unusable = |e: mojavefs_net::key::KeyError| denied(e.to_string());
             let tls = TlsConnector::from(key.client().map_err(unusable)?);
             let server = Key::server_name().map_err(unusable)?;
             let stream = TcpStream::connect(target).await.map_err(unreachable)?;

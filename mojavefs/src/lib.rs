@@ -1,16 +1,11 @@
-//! What the MojaveFS client and server share: ids, the interval graph, the wire between them and how it
-//! travels, limits and errors.
+//! What the MojaveFS client and server share: ids, the interval graph, the protocol between them, limits.
 //!
 //! Nothing here opens a file or a socket, or starts a thread. The client and the server depend on this
-//! crate and never on each other, so the messages in [`wire`] are the only door between them.
+//! crate and never on each other, so the messages in [`protocol`] are the only door between them.
 
 pub mod acl;
-pub mod codec;
-pub mod error;
-pub mod file;
 pub mod graph;
 pub mod id;
 pub mod limits;
-pub mod net;
 pub mod planted;
-pub mod wire;
+pub mod protocol;

@@ -1,9 +1,9 @@
 //! What an operation reports of the objects it read or changed, so that the coordinator can notice conflicts when they
 //! arise instead of searching for them at a commit.
 
-use mojavefs::error::Fault;
-use mojavefs::file::Name;
 use mojavefs::id::{Ino, IntervalId};
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::file::Name;
 
 /// How an object was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,7 +66,7 @@ pub trait Touches: Send + Sync {
     fn touch(&self, key: TouchKey, how: Touch, newer_final: bool);
 
     /// The newest versions of `key` are those of these undecided intervals, which the view does not see, or may not
-    /// write over in its own interval. Returns the refusal of the operation: [`mojavefs::error::FaultKind::Again`] if it can be repeated
+    /// write over in its own interval. Returns the refusal of the operation: [`mojavefs::protocol::fault::FaultKind::Again`] if it can be repeated
     /// at once with the view as it is then.
     fn meet(&self, key: &TouchKey, of: &[IntervalId]) -> Fault;
 }

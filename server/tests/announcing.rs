@@ -3,9 +3,9 @@
 mod common;
 
 use common::Client;
-use mojavefs::file::FileKind;
 use mojavefs::id::{Ino, ViewId};
-use mojavefs::wire::{ConnectionExt, Invalidation, Notice, NoticeSink, Request};
+use mojavefs::protocol::file::FileKind;
+use mojavefs::protocol::{ConnectionExt, Invalidation, Notice, NoticeSink, Request};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ fn a_view_is_told_of_the_names_that_it_has_asked_for() {
     client.ask().done(Request::Unlink { view, parent: Ino::ROOT, name: b"removed" }).expect("remove");
     client.create(view, Ino::ROOT, b"absent", FileKind::Directory).expect("a directory");
     client.create(view, Ino::ROOT, b"unheard of", FileKind::Regular).expect("a file");
-    let (parent, new_parent, mode) = (Ino::ROOT, Ino::ROOT, mojavefs::wire::RenameMode::Replace);
+    let (parent, new_parent, mode) = (Ino::ROOT, Ino::ROOT, mojavefs::protocol::RenameMode::Replace);
     let rename = Request::Rename { view, parent, name: b"moved", new_parent, new_name: b"elsewhere", mode };
     client.ask().done(rename).expect("rename");
     heard.by_trunk(&client);

@@ -3,9 +3,9 @@
 mod common;
 
 use common::Client;
-use mojavefs::file::{FileKind, SetAttr};
 use mojavefs::id::{Ino, ViewId};
-use mojavefs::wire::{ConnectionExt, Request, Resolution, SpecState, XattrMode};
+use mojavefs::protocol::file::{FileKind, SetAttr};
+use mojavefs::protocol::{ConnectionExt, Request, Resolution, SpecState, XattrMode};
 
 const CAPABILITY: &[u8] = b"security.capability";
 

@@ -3,9 +3,9 @@
 mod common;
 
 use common::Client;
-use mojavefs::file::{FileKind, SetAttr};
 use mojavefs::id::{Ino, SpecId, ViewId};
-use mojavefs::wire::{ConnectionExt, RenameMode, Request, XattrMode};
+use mojavefs::protocol::file::{FileKind, SetAttr};
+use mojavefs::protocol::{ConnectionExt, RenameMode, Request, XattrMode};
 
 const LARGE: usize = 300_000;
 

@@ -3,9 +3,9 @@
 mod common;
 
 use common::Client;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
-use mojavefs::wire::{ConnectionExt, JobInfo, OnRead, OpenedView, Request, ViewKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{ConnectionExt, JobInfo, OnRead, OpenedView, Request, ViewKind};
 
 const ROOT: u32 = 0;
 const ONE: u32 = 1000;

@@ -1,8 +1,8 @@
 //! The command line of MojaveFS: a client with a server built in.
 
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::net::{Address, Key};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs_client::{Backend, Checked, Embedded, Keep, Serving};
+use mojavefs_net::{Address, Key};
 use mojavefs_server::Server;
 use mojavefs_server::net;
 use mojavefs_server::store::{self, StoreError, StoreOptions};

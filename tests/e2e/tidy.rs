@@ -33,8 +33,8 @@ fn each_library_is_known_in_one_folder() {
     let walls = [
         ("fuser::", "client/src/fuse/"),
         ("rocksdb::", "server/src/store/"),
-        ("bincode::", "mojavefs/src/codec.rs"),
-        ("use rustls::", "mojavefs/src/net/"),
+        ("bincode::", "mojavefs/src/protocol/codec.rs"),
+        ("use rustls::", "mojavefs/net/"),
     ];
     each(|name, text| {
         for (library, home) in walls {
@@ -54,6 +54,24 @@ fn the_graph_is_pure_and_client_and_server_are_strangers() {
         }
         assert!(!(name.starts_with("client/") && text.contains("mojavefs_server")), "{name} knows the server");
         assert!(!(name.starts_with("server/") && text.contains("mojavefs_client")), "{name} knows the client");
+    });
+}
+
+/// What programs link must not bring a runtime, and what puts their memory back must not allocate.
+#[test]
+fn programs_link_no_network_and_readers_of_proc_do_not_allocate() {
+    for crate_dir in ["mojavefs", "mojavefs/process", "mojavefs/procfs", "client/attach"] {
+        let manifest = fs::read_to_string(project(crate_dir).join("Cargo.toml")).expect("a manifest");
+        for library in ["tokio", "rustls", "rcgen", "mojavefs-net"] {
+            assert!(!manifest.contains(library), "{crate_dir} depends on {library}");
+        }
+    }
+    each(|name, text| {
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in ["Vec<", "vec!", "String", "format!", "Box<", "std::"] {
+            let allocates = name.starts_with("mojavefs/procfs/src/") && code.contains(word);
+            assert!(!allocates, "{name} uses {word}");
+        }
     });
 }
 

@@ -5,9 +5,9 @@ use super::{EXIT_UNKNOWN, Where, not_known, parse_spec, tell};
 use crate::control::{self, unexpected};
 use crate::speech::err;
 use clap::Args;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::protocol::control::{Answer, Ask};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::process::ExitCode;
 
 #[derive(Args)]

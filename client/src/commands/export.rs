@@ -5,7 +5,7 @@ use super::tree::{Copy, Source, refuse_overlap};
 use super::{Where, count, host_fault};
 use crate::speech::out;
 use clap::Args;
-use mojavefs::error::{Fault, FaultKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;

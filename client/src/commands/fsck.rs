@@ -6,7 +6,7 @@ use super::{Embedded, count};
 use crate::limits::MEMORY_BYTES;
 use crate::speech::out;
 use clap::Args;
-use mojavefs::error::{Fault, FaultKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -6,8 +6,8 @@ use super::{Where, count};
 use crate::control::{ask, unexpected};
 use crate::speech::out;
 use clap::Args;
-use mojavefs::error::Fault;
-use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::protocol::control::{Answer, Ask};
+use mojavefs::protocol::fault::Fault;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 

@@ -3,7 +3,7 @@
 use super::escaped;
 use super::why::{depends_on, word};
 use mojavefs::id::SpecId;
-use mojavefs::wire::SpecStatus;
+use mojavefs::protocol::SpecStatus;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -162,7 +162,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mojavefs::wire::{JobInfo, Joined, SpecState};
+    use mojavefs::protocol::{JobInfo, Joined, SpecState};
 
     fn job(id: u64, on: &[u64]) -> SpecStatus {
         let joined =

@@ -6,9 +6,9 @@ use crate::control::unexpected;
 use crate::job::{JobView, Place};
 use crate::speech::{err, out};
 use clap::Args;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::wire::control::{Answer, Ask, Start};
-use mojavefs::wire::{OnRead, SpecState};
+use mojavefs::protocol::control::{Answer, Ask, Start};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{OnRead, SpecState};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 

@@ -33,11 +33,11 @@ use crate::job::find::Filesystem;
 use crate::speech::{err, out};
 use clap::{Args, Parser, Subcommand};
 use escape::{escaped, harmless, in_patch, shown};
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::net::{Address, Key};
-use mojavefs::wire::control::{Answer, Ask};
-use mojavefs::wire::{Conflict, Outcome, SpecState};
+use mojavefs::protocol::control::{Answer, Ask};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Conflict, Outcome, SpecState};
+use mojavefs_net::{Address, Key};
 use silence::Silence;
 use std::any::Any;
 use std::os::unix::net::UnixStream;
@@ -54,7 +54,7 @@ pub(crate) const EXIT_NOT_FINAL: u8 = 77;
 /// The job that this command is run in, as far as its environment tells.
 pub(crate) fn job_around(filesystem: &Filesystem) -> Option<SpecId> {
     let elsewhere = |mountpoint| mountpoint != filesystem.mountpoint.as_os_str();
-    if std::env::var_os(mojavefs_place::MOUNTPOINT_VARIABLE).is_some_and(elsewhere) {
+    if std::env::var_os(mojavefs_attach::MOUNTPOINT_VARIABLE).is_some_and(elsewhere) {
         return None;
     }
     std::env::var("MOJAVEFS_SPEC").ok()?.parse().ok().map(SpecId)

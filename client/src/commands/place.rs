@@ -4,7 +4,7 @@ use super::{host_fault, shown};
 use crate::daemon;
 use crate::mount;
 use crate::speech::err;
-use mojavefs::error::{Fault, FaultKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::unistd::{getegid, geteuid};
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;

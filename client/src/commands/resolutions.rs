@@ -2,11 +2,11 @@
 
 use super::shown;
 use crate::control::{self, unexpected};
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
 use mojavefs::limits::CONFLICTS_MAX;
-use mojavefs::wire::control::{Answer, Ask};
-use mojavefs::wire::{Conflict, Resolution};
+use mojavefs::protocol::control::{Answer, Ask};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Conflict, Resolution};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;

@@ -5,9 +5,9 @@ use crate::job::supervise::{self, Ending, Supervisor};
 use crate::job::{JobView, Place};
 use crate::speech::err;
 use clap::Args;
-use mojavefs::error::Fault;
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::Start;
+use mojavefs::protocol::control::Start;
+use mojavefs::protocol::fault::Fault;
 use std::ffi::OsString;
 use std::process::ExitCode;
 

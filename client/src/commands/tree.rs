@@ -3,7 +3,7 @@
 
 use super::progress::Progress;
 use super::{host_fault, shown};
-use mojavefs::error::{Fault, FaultKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::libc;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};

@@ -4,10 +4,10 @@ use super::{Where, escaped, parse_spec, shown};
 use crate::control::unexpected;
 use crate::speech::out;
 use clap::Args;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::{Answer, Ask};
-use mojavefs::wire::{Back, SpecState, SpecStatus};
+use mojavefs::protocol::control::{Answer, Ask};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Back, SpecState, SpecStatus};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 

@@ -6,12 +6,12 @@ use super::caller::Caller;
 use super::rights::{self, READ, SEARCH};
 use crate::limits::PATCH_BYTES_MAX;
 use mojavefs::acl;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::{Attr, FileKind};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::limits::IO_BYTES_MAX;
-use mojavefs::wire::control::{Answer, Side};
-use mojavefs::wire::{Connection, ConnectionExt, Request, ViewKind};
+use mojavefs::protocol::control::{Answer, Side};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::{Attr, FileKind};
+use mojavefs::protocol::{Connection, ConnectionExt, Request, ViewKind};
 
 /// The content of a file, or a link's target, through a view of its own.
 pub(super) fn content(

@@ -15,9 +15,9 @@ use crate::mount::{self, MountOptions};
 use crate::notify::Notices;
 use crate::speech::Repeated;
 use crate::view::{Manners, Role, View};
-use mojavefs::error::Fault;
 use mojavefs::id::ViewId;
-use mojavefs::wire::{Connection, ConnectionExt, Request, ViewKind};
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::{Connection, ConnectionExt, Request, ViewKind};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
@@ -126,7 +126,7 @@ pub(crate) fn raise_descriptors() {
 pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Result<(), Fault> {
     let fault = |what: &str| {
         let what = what.to_owned();
-        move |e: io::Error| Fault::new(mojavefs::error::FaultKind::Io, format!("{what}: {e}"))
+        move |e: io::Error| Fault::new(mojavefs::protocol::fault::FaultKind::Io, format!("{what}: {e}"))
     };
     let signals = ending_signals();
     let Setup { backend, source, mountpoint } = setup;

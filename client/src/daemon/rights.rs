@@ -2,8 +2,8 @@
 
 use super::caller::Caller;
 use mojavefs::acl::Acl;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::Attr;
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::Attr;
 
 /// To read a file, or to list a directory.
 pub(super) const READ: u16 = 4;
@@ -41,8 +41,8 @@ pub(super) fn allow(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mojavefs::file::{FileKind, Time};
     use mojavefs::id::Ino;
+    use mojavefs::protocol::file::{FileKind, Time};
     use std::os::unix::net::UnixStream;
 
     fn caller(uid: u32, gid: u32, groups: &[u32]) -> Caller {

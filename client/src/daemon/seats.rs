@@ -1,7 +1,7 @@
 //! How many connections each user has to the control socket: they cost the daemon threads and descriptors.
 
 use crate::limits::{CONNECTIONS_PER_USER_MAX, CONNECTIONS_SHARE};
-use mojavefs::error::{Fault, FaultKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parking_lot::Mutex;
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 
 use crate::control::{encode, send};
 use crate::limits::NOTICES_UNREAD_MAX;
-use mojavefs::wire::control::Answer;
+use mojavefs::protocol::control::Answer;
 use nix::errno::Errno;
 use nix::sys::socket::{self, MsgFlags};
 use parking_lot::Mutex;
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::control::receive;
     use mojavefs::id::SpecId;
-    use mojavefs::wire::SpecState;
+    use mojavefs::protocol::SpecState;
 
     fn decided(number: u64) -> Answer {
         Answer::Decided { spec: SpecId(number), state: SpecState::Aborted, why: None }

@@ -5,10 +5,10 @@ use super::{Fuse, GENERATION};
 use crate::limits::CACHE_TIME;
 use crate::view::View;
 use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyXattr};
-use mojavefs::error::Fault;
-use mojavefs::file::{Attr, FileKind};
 use mojavefs::id::Ino;
-use mojavefs::wire::{ConnectionExt, Request};
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::file::{Attr, FileKind};
+use mojavefs::protocol::{ConnectionExt, Request};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -86,7 +86,7 @@ impl Fuse {
 
 /// A name that is not there, for the kernel to remember.
 pub(super) fn absent() -> Attr {
-    let time = mojavefs::file::Time::default();
+    let time = mojavefs::protocol::file::Time::default();
     Attr {
         ino: Ino(0),
         kind: FileKind::Regular,

@@ -2,9 +2,9 @@
 
 use crate::errno;
 use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
-use mojavefs::error::Fault;
-use mojavefs::file::{Attr, FileKind, SetTime, Time};
 use mojavefs::limits::BLOCK_BYTES;
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::file::{Attr, FileKind, SetTime, Time};
 use nix::libc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -5,9 +5,9 @@ use super::slow::Turn;
 use crate::limits::HOLE_TRIES_MAX;
 use crate::view::{Caller, View};
 use fuser::{INodeNo, Notifier};
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::Ino;
-use mojavefs::wire::{ConnectionExt, Request, SeekWhence};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{ConnectionExt, Request, SeekWhence};
 use std::sync::{Arc, OnceLock};
 
 /// A question of a program's: where the first data, or the first hole, is from an offset on.

@@ -20,11 +20,11 @@ use fuser::{
     WriteFlags,
 };
 use holes::Search;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::{Attr, FileKind, SetAttr};
 use mojavefs::id::Ino;
 use mojavefs::limits::{IO_BYTES_MAX, NAME_BYTES_MAX};
-use mojavefs::wire::{ConnectionExt, FallocateMode, RenameMode, Request, SeekWhence, XattrMode};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::{Attr, FileKind, SetAttr};
+use mojavefs::protocol::{ConnectionExt, FallocateMode, RenameMode, Request, SeekWhence, XattrMode};
 use nix::libc;
 use slow::Slow;
 use std::ffi::OsStr;

@@ -6,7 +6,7 @@ use crate::limits::{FUSE_THREADS, HELD_UP_TIME, WAITING_FUSE_THREADS};
 use crate::view::{Patient, View};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use mojavefs::planted::{Planted, is_planted};
-use mojavefs::wire::Invalidation;
+use mojavefs::protocol::Invalidation;
 use nix::libc;
 use nix::sys::utsname::uname;
 use parking_lot::Mutex;

@@ -7,14 +7,14 @@ pub(crate) mod supervise;
 use crate::control::{receive, unexpected};
 use crate::mount;
 use crate::speech;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::{Answer, Ask, Start};
-use mojavefs::wire::{Fall, Outcome, SpecState};
-use mojavefs_place::Opened;
-use mojavefs_place::descriptors;
-pub(crate) use mojavefs_place::find;
-use mojavefs_place::find::Filesystem;
+use mojavefs::protocol::control::{Answer, Ask, Start};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Fall, Outcome, SpecState};
+use mojavefs_attach::Opened;
+use mojavefs_attach::descriptors;
+pub(crate) use mojavefs_attach::find;
+use mojavefs_attach::find::Filesystem;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
@@ -130,13 +130,13 @@ impl Place {
             let stderr = stderr.map_err(|e| Fault::new(FaultKind::Io, format!("standard error: {e}")))?;
             speech::set_stderr(File::from(stderr));
         }
-        mojavefs_place::namespace::enter()?;
+        mojavefs_attach::namespace::enter()?;
         Ok(Place { filesystem: filesystem.clone(), inherited, occupied: Cell::new(false) })
     }
 
     /// What a process that speculates finds the filesystem by.
     pub(crate) fn environment(&self) -> (&'static str, String) {
-        (mojavefs_place::MOUNTPOINT_VARIABLE, self.filesystem.mountpoint.to_string_lossy().into_owned())
+        (mojavefs_attach::MOUNTPOINT_VARIABLE, self.filesystem.mountpoint.to_string_lossy().into_owned())
     }
 
     /// The job is committed: whoever shares the inherited descriptors goes on where it left them.
@@ -160,7 +160,7 @@ impl JobView {
             }
             mount::unmount(&filesystem.mountpoint, true).map_err(fault("take the old view away"))?;
         }
-        let Opened { stream, spec, mount, .. } = mojavefs_place::open(filesystem, start)?;
+        let Opened { stream, spec, mount, .. } = mojavefs_attach::open(filesystem, start)?;
         mount::attach(&mount, &filesystem.mountpoint)
             .map_err(fault(&format!("put the job's view over {}", filesystem.mountpoint.display())))?;
         place.occupied.set(true);

@@ -2,9 +2,9 @@
 //! stopped on its way out of the call, so that the call can be made again, now and after a rollback.
 
 use crate::limits::{CHECKPOINT_TIME_MAX, CHECKPOINT_TRIES_MAX};
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::ViewId;
-use mojavefs::wire::{Connection, ConnectionExt, NoticeSink, Reply, Request};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request};
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::HashMap;

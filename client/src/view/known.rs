@@ -1,8 +1,8 @@
 //! Which inodes a kernel knows, and how often it was told of each.
 
-use mojavefs::error::Fault;
 use mojavefs::id::Ino;
-use mojavefs::wire::{Connection, NoticeSink, Reply, Request};
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::{Connection, NoticeSink, Reply, Request};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -2,12 +2,12 @@
 
 use super::View;
 use super::entered::{Entered, Place};
-use mojavefs::error::Fault;
-use mojavefs::file::FileKind;
 use mojavefs::id::Ino;
 use mojavefs::limits::LISTING_ENTRIES_MAX;
 use mojavefs::planted::{Planted, is_planted};
-use mojavefs::wire::DirEntry;
+use mojavefs::protocol::DirEntry;
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::file::FileKind;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -13,17 +13,17 @@ pub(crate) use patient::Patient;
 use entered::Entered;
 use known::Known;
 use listing::OpenDir;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::Attr;
 use mojavefs::id::{Ino, SpecId, ViewId};
-use mojavefs::wire::{Connection, ConnectionExt, DirEntry, Request};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::Attr;
+use mojavefs::protocol::{Connection, ConnectionExt, DirEntry, Request};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use mojavefs_place::CONTROL_VERSION;
-pub(crate) use mojavefs_place::CONTROL_XATTR;
+use mojavefs_attach::CONTROL_VERSION;
+pub(crate) use mojavefs_attach::CONTROL_XATTR;
 
 /// Whose a view is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

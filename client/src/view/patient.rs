@@ -1,9 +1,9 @@
 //! A session for a view whose programs wait for decisions (`--on-read wait`).
 
 use crate::limits::{AWAIT_STEP, READS_AGAIN_MAX};
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{Ino, SpecId, ViewId};
-use mojavefs::wire::{Connection, ConnectionExt, NoticeSink, Reply, Request};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -9,13 +9,13 @@ use crate::arena::{self, Arena};
 use crate::level;
 use crate::sys::{self, Errno, Mask};
 use crate::vote;
-use mojavefs::codec;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::{Answer, Ask, Start, WATCHED_CONFLICT};
-use mojavefs_place::control::{answer, ask, put, unexpected};
-use mojavefs_place::find::Filesystem;
-use mojavefs_place::{Opened, descriptors, mount, namespace};
+use mojavefs::protocol::codec;
+use mojavefs::protocol::control::{Answer, Ask, Start, WATCHED_CONFLICT};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs_attach::control::{answer, ask, put, unexpected};
+use mojavefs_attach::find::Filesystem;
+use mojavefs_attach::{Opened, descriptors, mount, namespace};
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::mem::ManuallyDrop;
@@ -25,7 +25,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// [`mojavefs_place::MOUNTPOINT_VARIABLE`], for C.
+/// [`mojavefs_attach::MOUNTPOINT_VARIABLE`], for C.
 const MOUNTPOINT_NAME: &CStr = c"MOJAVEFS_MOUNTPOINT";
 
 /// The code of a speculation that was undone because it depended on another's that was.
@@ -67,7 +67,7 @@ pub(crate) fn daemon() -> Option<ManuallyDrop<UnixStream>> {
 
 /// A further connection to the daemon.
 pub(crate) fn connect() -> Option<UnixStream> {
-    let mountpoint = std::env::var_os(mojavefs_place::MOUNTPOINT_VARIABLE)?;
+    let mountpoint = std::env::var_os(mojavefs_attach::MOUNTPOINT_VARIABLE)?;
     Filesystem::find(Some(Path::new(&mountpoint))).ok()?.connect().ok()
 }
 
@@ -132,7 +132,7 @@ fn attach_to(mountpoint: &Path, arena: &mut Arena) -> Result<(), Refused> {
     let inherited = descriptors::on(mountpoint);
     namespace::enter().map_err(fault("a view of its own"))?;
     let Opened { stream, view, mount, .. } =
-        mojavefs_place::open(&filesystem, Start::Process { parent: filesystem.view })
+        mojavefs_attach::open(&filesystem, Start::Process { parent: filesystem.view })
             .map_err(fault("a view of its own"))?;
     mount::attach(&mount, mountpoint).map_err(failed("put a view of its own over the filesystem"))?;
     inherited.reopen().map_err(fault("its descriptors"))?;
@@ -317,6 +317,6 @@ mod tests {
 
     #[test]
     fn the_variable_is_called_alike_everywhere() {
-        assert_eq!(MOUNTPOINT_NAME.to_str(), Ok(mojavefs_place::MOUNTPOINT_VARIABLE));
+        assert_eq!(MOUNTPOINT_NAME.to_str(), Ok(mojavefs_attach::MOUNTPOINT_VARIABLE));
     }
 }

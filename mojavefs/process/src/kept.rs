@@ -3,9 +3,9 @@
 //! They are the library's descriptors, out of the program's way. A program that closes whatever is open closes these, too, and
 //! may have the numbers for something else then: so each entry and abort begins with a look at them.
 
-use crate::proc::ProcPath;
 use crate::record::Ids;
 use crate::sys;
+use mojavefs_procfs::process::ProcPath;
 
 /// What is kept open.
 #[derive(Clone, Copy)]

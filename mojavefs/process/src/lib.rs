@@ -29,7 +29,6 @@ mod libc_exec;
 mod limits;
 mod maps;
 mod pending;
-mod proc;
 mod record;
 mod restore;
 mod share;

@@ -6,8 +6,8 @@
 use crate::arena::Arena;
 use crate::kept::About;
 use crate::limits::{SIGNALS_QUEUED_MAX, STATUS_BYTES};
-use crate::proc::leading;
 use crate::sys::{self, Errno, Mask, Plain};
+use mojavefs_procfs::process::leading;
 
 /// The last of those of which only one can be on its way.
 const ORDINARY_LAST: i32 = 31;

@@ -6,9 +6,9 @@ use crate::files::UNWRITTEN;
 use crate::kept::About;
 use crate::limits::{CHILDREN_MAX, DESCRIPTORS_MAX, LOCKS_MAX, NAME_BYTES, PENDING_MAX, STATUS_BYTES};
 use crate::pending::{self, Signal};
-use crate::proc::{ProcPath, each_child, each_number, leading};
 use crate::restore::Scratch;
 use crate::sys::{self, Action, Errno, Mask, SIGNALS};
+use mojavefs_procfs::process::{ProcPath, each_child, each_number, leading};
 
 /// One descriptor.
 #[repr(C)]

@@ -6,11 +6,11 @@
 use crate::arena::{self, Arena};
 use crate::files;
 use crate::sys;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::{Answer, Ask};
-use mojavefs::wire::{Outcome, SpecState};
-use mojavefs_place::control::{self, answer, put};
+use mojavefs::protocol::control::{Answer, Ask};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Outcome, SpecState};
+use mojavefs_attach::control::{self, answer, put};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;

@@ -10,11 +10,11 @@ use super::{Aftermath, Coordinator, Job, State, graph_fault};
 use crate::limits::{HANDED_OVER_ALWAYS, HANDED_OVER_MAX};
 use crate::ops::fault;
 use crate::store::{Key, Store, StoreError};
-use mojavefs::error::Fault;
 use mojavefs::graph::Event;
 use mojavefs::id::{IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
-use mojavefs::wire::{Outcome, SpecState};
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::{Outcome, SpecState};
 use std::collections::BTreeSet;
 
 impl Coordinator {
@@ -149,9 +149,9 @@ mod tests {
     use crate::coordinator::Beginning;
     use crate::ops::{NewFile, Ops, Scope, SystemClock};
     use crate::store::StoreOptions;
-    use mojavefs::file::FileKind;
     use mojavefs::id::{ContextId, Ino};
-    use mojavefs::wire::{JobInfo, OnRead};
+    use mojavefs::protocol::file::FileKind;
+    use mojavefs::protocol::{JobInfo, OnRead};
     use std::sync::Arc;
     use tempfile::TempDir;
 

@@ -4,11 +4,11 @@ use super::conflicts::Standing;
 use super::{Aftermath, Coordinator, Job, State, graph_fault};
 use crate::ops::fault;
 use crate::store::{Specs, Store, StoreError};
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Effect, Event, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::planted::{Planted, is_planted};
-use mojavefs::wire::{Outcome, Resolution, SpecState};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Outcome, Resolution, SpecState};
 use std::sync::atomic::Ordering;
 
 impl Coordinator {

@@ -4,12 +4,12 @@ use super::paths::{join, last_path_of, path_of};
 use super::{Coordinator, fault};
 use crate::ops::Scope;
 use crate::store::{Inode, Key, Order, Sight, Store, StoreError};
-use mojavefs::codec;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::{FileKind, Name};
 use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
 use mojavefs::limits::DIFF_PAGE_MAX;
-use mojavefs::wire::{Change, ChangeKind, DiffPage};
+use mojavefs::protocol::codec;
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::{FileKind, Name};
+use mojavefs::protocol::{Change, ChangeKind, DiffPage};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -280,6 +280,6 @@ fn differs(old: Option<&Inode>, new: Option<&Inode>) -> bool {
 }
 
 /// Attributes for people; a directory's times and links are not told.
-fn shown(ino: Ino, inode: &Inode) -> mojavefs::file::Attr {
+fn shown(ino: Ino, inode: &Inode) -> mojavefs::protocol::file::Attr {
     crate::ops::file_attr(ino, inode)
 }

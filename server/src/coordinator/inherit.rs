@@ -8,10 +8,10 @@ use super::state::State;
 use super::{Aftermath, Coordinator, Job, graph_fault};
 use crate::ops::fault;
 use crate::touch::TouchKey;
-use mojavefs::error::Fault;
 use mojavefs::graph::{Event, Resume};
 use mojavefs::id::{ContextId, Ino, IntervalId, SpecId};
-use mojavefs::wire::{Back, SpecState};
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::{Back, SpecState};
 use std::sync::atomic::Ordering;
 
 /// What a job inside of another depends on.

@@ -2,9 +2,9 @@
 
 use crate::store::{Snapshot, Specs, Store};
 use crate::touch::TouchKey;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
-use mojavefs::wire::{Back, JobInfo, OnRead, SpecState, SpecStatus};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Back, JobInfo, OnRead, SpecState, SpecStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

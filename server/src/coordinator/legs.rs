@@ -6,9 +6,9 @@
 use super::job::{Kind, Stage};
 use super::{Aftermath, Beginning, Coordinator, Job, State};
 use crate::ops::Scope;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, SpecId};
-use mojavefs::wire::SpecState;
+use mojavefs::protocol::SpecState;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::collections::BTreeSet;
 
 impl Coordinator {

@@ -12,12 +12,12 @@ use crate::limits::INLINE_BYTES_MAX;
 use crate::ops::{NewFile, Ops, Scope};
 use crate::store::Sight;
 use crate::touch::TouchKey;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::{Attr, FileKind, SetAttr, SetTime};
 use mojavefs::graph::{self, Event};
 use mojavefs::id::{Ino, Seq, SpecId};
 use mojavefs::limits::IO_BYTES_MAX;
-use mojavefs::wire::{
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::{Attr, FileKind, SetAttr, SetTime};
+use mojavefs::protocol::{
     Change, ChangeKind, Conflict, OnRead, Outcome, RenameMode, Resolution, SeekWhence, SpecState, XattrMode,
 };
 use std::collections::HashMap;

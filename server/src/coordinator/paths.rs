@@ -5,7 +5,7 @@ use super::conflicts::Standing;
 use crate::store::{Sight, Store, StoreError};
 use crate::touch::TouchKey;
 use mojavefs::id::Ino;
-use mojavefs::wire::Conflict;
+use mojavefs::protocol::Conflict;
 use std::collections::HashSet;
 
 /// A path of an inode in a sight, from the root, without a leading slash; `None` if it has none there.

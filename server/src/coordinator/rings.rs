@@ -43,10 +43,10 @@ mod tests {
     use crate::coordinator::{Beginning, Coordinator};
     use crate::ops::{NewFile, Ops, Scope, SystemClock};
     use crate::store::{Store, StoreOptions};
-    use mojavefs::error::{Fault, FaultKind};
-    use mojavefs::file::{Attr, FileKind, SetAttr};
     use mojavefs::id::{ContextId, Ino, SpecId};
-    use mojavefs::wire::{Change, ChangeKind, JobInfo, OnRead, RenameMode};
+    use mojavefs::protocol::fault::{Fault, FaultKind};
+    use mojavefs::protocol::file::{Attr, FileKind, SetAttr};
+    use mojavefs::protocol::{Change, ChangeKind, JobInfo, OnRead, RenameMode};
     use std::collections::BTreeMap;
     use std::sync::Arc;
     use tempfile::TempDir;

@@ -4,9 +4,9 @@ use super::conflicts::Standing;
 use super::job::Met;
 use super::{Coordinator, Job, State};
 use crate::store::Sight;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, SpecId};
-use mojavefs::wire::{Outcome, SpecState, SpecStatus};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Outcome, SpecState, SpecStatus};
 use std::collections::BTreeMap;
 
 /// A speculation's status, and what is to be put into words.

@@ -5,10 +5,10 @@
 
 use super::{Coordinator, Job, State};
 use crate::limits::{ANY_DECISION_WAIT, WAIT_NOTED_TIME};
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::graph::{Awaited, Waits};
 use mojavefs::id::SpecId;
-use mojavefs::wire::SpecState;
+use mojavefs::protocol::SpecState;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::time::{Duration, Instant};
 
 /// What a job was last known to wait for.

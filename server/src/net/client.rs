@@ -3,15 +3,15 @@
 use super::sink::RemoteSink;
 use super::{Connected, Host, may_enter};
 use crate::limits::ANSWER_ALL_TIME_MAX;
-use mojavefs::codec;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::limits::{
     ALIVE_INTERVAL, ANSWER_BYTES_MAX, FRAME_TIME_MAX, FRAMES_WAITING_MAX, HANDSHAKE_TIME_MAX, REQUEST_BYTES_MAX,
     REQUESTS_UNDER_WAY_MAX, SILENCE_TIME_MAX,
 };
-use mojavefs::net::hello::{self, Verdict};
-use mojavefs::net::{Frame, FrameKind, Stream, read_frame, write_frame};
-use mojavefs::wire::{Connection, Reply, Request};
+use mojavefs::protocol::codec;
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Connection, Reply, Request};
+use mojavefs_net::hello::{self, Verdict};
+use mojavefs_net::{Frame, FrameKind, Stream, read_frame, write_frame};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -5,9 +5,9 @@ mod sink;
 mod strangers;
 
 use crate::Server;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::limits::SESSIONS_MAX;
-use mojavefs::net::{Address, Key};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs_net::{Address, Key};
 use nix::unistd::geteuid;
 use std::fs;
 use std::io;

@@ -1,9 +1,9 @@
 //! Notices to a client at the other end of a socket.
 
-use mojavefs::codec;
 use mojavefs::limits::NOTICE_TIME_MAX;
-use mojavefs::net::{Frame, FrameKind};
-use mojavefs::wire::{Notice, NoticeSink};
+use mojavefs::protocol::codec;
+use mojavefs::protocol::{Notice, NoticeSink};
+use mojavefs_net::{Frame, FrameKind};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
 use std::time::Instant;

@@ -4,9 +4,9 @@ use super::op::Op;
 use super::{Ops, Scope, fault};
 use crate::store::{DirStat, Inode};
 use mojavefs::acl::{self, Acl};
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::{Attr, FileKind, SetAttr, SetTime, Time};
 use mojavefs::id::Ino;
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::{Attr, FileKind, SetAttr, SetTime, Time};
 
 const MODE_BITS: u32 = 0o7777;
 

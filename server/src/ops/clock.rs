@@ -1,6 +1,6 @@
 //! Where times come from.
 
-use mojavefs::file::Time;
+use mojavefs::protocol::file::Time;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Tells the time; tests bring their own.

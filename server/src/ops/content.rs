@@ -4,10 +4,10 @@ use super::op::Op;
 use super::{Ops, Scope, fault};
 use crate::limits::{COPY_BYTES_MAX, COPY_PIECE_BYTES};
 use crate::store::Inode;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::Ino;
 use mojavefs::limits::{FILE_BYTES_MAX, IO_BYTES_MAX};
-use mojavefs::wire::{FallocateMode, SeekWhence};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{FallocateMode, SeekWhence};
 
 /// Refuses what would reach beyond the largest file; the end otherwise.
 pub(super) fn check_end(ino: Ino, offset: u64, len: u64) -> Result<u64, Fault> {

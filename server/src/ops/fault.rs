@@ -1,8 +1,8 @@
 //! Refusals, in words for people; the one place where the store's errors become faults.
 
 use crate::store::StoreError;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::Ino;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 
 pub(super) fn no_name(parent: Ino, name: &[u8]) -> Fault {
     Fault::new(FaultKind::NotFound, format!("no `{}` in directory {parent}", name.escape_ascii()))

@@ -3,10 +3,10 @@
 use super::op::Op;
 use super::{Ops, Scope, fault};
 use crate::touch::TouchKey;
-use mojavefs::error::Fault;
 use mojavefs::id::Ino;
 use mojavefs::limits::LISTING_ENTRIES_MAX;
-use mojavefs::wire::DirEntry;
+use mojavefs::protocol::DirEntry;
+use mojavefs::protocol::fault::Fault;
 
 impl Ops {
     /// Up to `limit` names of a directory after `after`, in the order of their bytes, and whether these are the last.

@@ -4,10 +4,10 @@ use super::op::Op;
 use super::{Ops, Scope, fault};
 use crate::store::{Entry, Inode, Sight};
 use mojavefs::acl;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::{Attr, FileKind};
 use mojavefs::id::Ino;
 use mojavefs::limits::{LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::{Attr, FileKind};
 
 const SET_GROUP_ID: u32 = 0o2000;
 const MODE_BITS: u32 = 0o7777;

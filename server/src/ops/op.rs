@@ -9,9 +9,9 @@ use crate::limits::{NAME_TRIES_MAX, PARENTS_MAX};
 use crate::store::{Batch, DirStat, Entry, Inode, Order, Reading, Store};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::acl::{self, Acl};
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::{Attr, FileKind, Time};
 use mojavefs::id::{Ino, IntervalId};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::{Attr, FileKind, Time};
 
 /// The size that `stat` shows of every directory, in bytes.
 const DIRECTORY_BYTES: u64 = 4096;

@@ -4,10 +4,10 @@ use super::names::check_name;
 use super::op::Op;
 use super::{Ops, Scope, fault};
 use crate::store::{Entry, Inode};
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::FileKind;
 use mojavefs::id::Ino;
-use mojavefs::wire::RenameMode;
+use mojavefs::protocol::RenameMode;
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::FileKind;
 
 /// A name and what it names.
 struct Place<'a> {

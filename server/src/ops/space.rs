@@ -1,8 +1,8 @@
 //! Space, and what becomes of files without a name.
 
 use super::{Ops, fault};
-use mojavefs::error::Fault;
-use mojavefs::wire::SpaceInfo;
+use mojavefs::protocol::SpaceInfo;
+use mojavefs::protocol::fault::Fault;
 
 impl Ops {
     /// What the disk under the store has.

@@ -5,11 +5,11 @@ use super::{Ops, Scope, fault};
 use crate::store::Inode;
 use crate::touch::TouchKey;
 use mojavefs::acl::{self, Acl};
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::{FileKind, Name};
 use mojavefs::id::Ino;
 use mojavefs::limits::{XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
-use mojavefs::wire::XattrMode;
+use mojavefs::protocol::XattrMode;
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::{FileKind, Name};
 
 const PERMISSION_BITS: u32 = 0o777;
 

@@ -3,10 +3,10 @@
 use super::Session;
 use crate::limits::GIVE_TRIES_MAX;
 use crate::ops::NewFile;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::Attr;
 use mojavefs::id::{Ino, ViewId};
-use mojavefs::wire::{DirEntry, Invalidation, RenameMode, Reply, Request};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::Attr;
+use mojavefs::protocol::{DirEntry, Invalidation, RenameMode, Reply, Request};
 
 impl Session {
     /// The kernel of a view is about to know an inode, with attributes as they were after `since`. From here on it is told

@@ -4,9 +4,9 @@ use super::{OpenView, Session};
 use crate::coordinator::{Beginning, Kind};
 use crate::limits::TELL_TIME_MAX;
 use crate::views::{View, Whose};
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{ContextId, SpecId, ViewId};
-use mojavefs::wire::{JobInfo, OpenedView, Reply, ViewKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{JobInfo, OpenedView, Reply, ViewKind};
 use std::sync::Arc;
 
 impl Session {

@@ -3,9 +3,9 @@
 use super::db::{Family, Writes};
 use super::{Specs, Store, StoreError, meta};
 use crate::store::Key;
-use mojavefs::codec;
-use mojavefs::file::Name;
 use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
+use mojavefs::protocol::codec;
+use mojavefs::protocol::file::Name;
 use serde::{Deserialize, Serialize};
 
 /// A speculation that survives restarts.

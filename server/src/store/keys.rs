@@ -1,7 +1,7 @@
 //! Keys of versioned records: what, then which version, newest first. Byte by byte in `docs/formats.md`.
 
-use mojavefs::file::Name;
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, Seq};
+use mojavefs::protocol::file::Name;
 
 const UNDECIDED: u64 = 1 << 63;
 /// How long the order at the end of a version's key is, in bytes.

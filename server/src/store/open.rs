@@ -10,8 +10,8 @@ use super::{
     meta, now,
 };
 use crate::limits::{LOCK_PAUSE, LOCK_WAIT};
-use mojavefs::file::FileKind;
 use mojavefs::id::Ino;
+use mojavefs::protocol::file::FileKind;
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;

@@ -4,8 +4,8 @@
 use super::db::{Db, Family, Writes};
 use super::{Store, StoreError, meta};
 use crate::limits::{OUTCOME_RANGES_MAX, OUTCOMES_RECORDED_MAX};
-use mojavefs::codec;
 use mojavefs::id::SpecId;
+use mojavefs::protocol::codec;
 use std::collections::BTreeMap;
 
 /// A set of speculations. Those of one job follow each other mostly, so it is kept as ranges.

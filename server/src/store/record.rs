@@ -1,9 +1,9 @@
 //! What records hold. Byte by byte in `docs/formats.md`.
 
 use super::StoreError;
-use mojavefs::codec;
-use mojavefs::file::{FileKind, Name, Time};
 use mojavefs::id::{ContentId, Ino, LayerId};
+use mojavefs::protocol::codec;
+use mojavefs::protocol::file::{FileKind, Name, Time};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// A file, of any kind.

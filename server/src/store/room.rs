@@ -2,7 +2,7 @@
 
 use super::{Store, StoreError};
 use crate::limits::{REMOVING_BYTES, RESERVE_BYTES_MAX, RESERVE_SHARE};
-use mojavefs::wire::SpaceInfo;
+use mojavefs::protocol::SpaceInfo;
 use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
 use std::fs;

@@ -4,8 +4,8 @@ use super::db::{Db, Family, Scan};
 use super::keys::{self, Key, ORDER_BYTES, Order};
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::{Decided, Listed, Reading, Sight, Store, StoreError, meta};
-use mojavefs::file::Name;
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
+use mojavefs::protocol::file::Name;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use crate::views::names::Asked;
 use crate::views::{View, Whose};
 use mojavefs::id::{ContextId, Ino, IntervalId, SpecId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
-use mojavefs::wire::Invalidation;
+use mojavefs::protocol::Invalidation;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

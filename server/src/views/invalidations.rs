@@ -3,7 +3,7 @@
 use crate::limits::PILED_NAMES_MAX;
 use mojavefs::id::Ino;
 use mojavefs::limits::INVALIDATIONS_MAX;
-use mojavefs::wire::Invalidation;
+use mojavefs::protocol::Invalidation;
 
 /// What a kernel must look up again.
 #[derive(Default)]

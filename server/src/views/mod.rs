@@ -11,7 +11,7 @@ use crate::views::names::{Asked, Names};
 use crate::views::urgent::{Ticket, Urgent};
 use mojavefs::id::{ContextId, Ino, Seq, SpecId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
-use mojavefs::wire::{Invalidation, Notice, NoticeSink};
+use mojavefs::protocol::{Invalidation, Notice, NoticeSink};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

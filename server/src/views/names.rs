@@ -2,8 +2,8 @@
 //! drops names without a word, so that some are noted for longer than needed.
 
 use crate::limits::{NAMES_MAX, NAMES_PER_DIRECTORY_MAX};
-use mojavefs::file::Name;
 use mojavefs::id::Ino;
+use mojavefs::protocol::file::Name;
 use std::collections::{HashMap, HashSet};
 
 /// The names that one kernel has asked for.

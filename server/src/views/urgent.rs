@@ -7,7 +7,7 @@ use crate::limits::NAMES_TOLD_TIME_MAX;
 use crate::views::View;
 use crate::views::invalidations::InvalidationSet;
 use mojavefs::id::{Ino, ViewId};
-use mojavefs::wire::Invalidation;
+use mojavefs::protocol::Invalidation;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 // Each test is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
-use mojavefs::error::Fault;
-use mojavefs::file::{Attr, FileKind};
 use mojavefs::id::{Ino, SpecId, ViewId};
-use mojavefs::wire::{Connection, ConnectionExt, JobInfo, OnRead, Outcome, Reply, Request, Resolution, ViewKind};
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::file::{Attr, FileKind};
+use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Outcome, Reply, Request, Resolution, ViewKind};
 use mojavefs_server::Server;
 use mojavefs_server::store::{Report, StoreOptions, fsck};
 use proptest::test_runner::Config;

@@ -2,7 +2,7 @@
 
 use super::play;
 use super::steps::{Change, Step};
-use mojavefs::wire::FallocateMode;
+use mojavefs::protocol::FallocateMode;
 
 /// Something happens that changes nothing.
 const PAUSE: Step = Step::Reclaim { steps: 1 };

@@ -4,10 +4,10 @@
 use super::common::{self, Client};
 use super::model::{FILES, apply, pattern};
 use super::steps::{Change, change};
-use mojavefs::file::{FileKind, SetAttr};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::limits::IO_BYTES_MAX;
-use mojavefs::wire::{ConnectionExt, JobInfo, OnRead, Request, SpecState, ViewKind};
+use mojavefs::protocol::file::{FileKind, SetAttr};
+use mojavefs::protocol::{ConnectionExt, JobInfo, OnRead, Request, SpecState, ViewKind};
 use proptest::prelude::*;
 
 const DEPTH_MAX: usize = 6;

@@ -2,7 +2,7 @@
 
 use super::steps::Change;
 use mojavefs::id::{SpecId, ViewId};
-use mojavefs::wire::FallocateMode;
+use mojavefs::protocol::FallocateMode;
 use std::collections::BTreeMap;
 
 pub(crate) const FILES: usize = 3;

@@ -1,7 +1,7 @@
 //! What can happen in a history. Who does it, and to which file, is chosen by number among those there are.
 
 use mojavefs::limits::BLOCK_BYTES;
-use mojavefs::wire::FallocateMode;
+use mojavefs::protocol::FallocateMode;
 use mojavefs_server::limits::INLINE_BYTES_MAX;
 use proptest::prelude::*;
 use std::fmt;

@@ -3,11 +3,11 @@
 use super::common::Client;
 use super::model::{FILES, Job, Model};
 use super::steps::{Change, Step};
-use mojavefs::error::FaultKind;
-use mojavefs::file::{FileKind, SetAttr};
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::limits::IO_BYTES_MAX;
-use mojavefs::wire::{ConnectionExt, Request, Resolution, SeekWhence, SpecState};
+use mojavefs::protocol::fault::FaultKind;
+use mojavefs::protocol::file::{FileKind, SetAttr};
+use mojavefs::protocol::{ConnectionExt, Request, Resolution, SeekWhence, SpecState};
 
 const JOBS_MAX: usize = 5;
 

@@ -1,10 +1,10 @@
 //! One operation, and asking the server for it.
 
 use super::common::Client;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::file::{Attr, FileKind, Name, SetAttr};
 use mojavefs::id::{Ino, ViewId};
-use mojavefs::wire::{ConnectionExt, RenameMode, Request, XattrMode};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::{Attr, FileKind, Name, SetAttr};
+use mojavefs::protocol::{ConnectionExt, RenameMode, Request, XattrMode};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug)]

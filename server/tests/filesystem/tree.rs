@@ -1,10 +1,10 @@
 //! A filesystem as one view has it, naively: copied whole, changed one operation at a time.
 
 use super::op::{Answer, Op, Shown};
-use mojavefs::error::FaultKind;
-use mojavefs::file::{FileKind, Name};
 use mojavefs::id::Ino;
-use mojavefs::wire::{RenameMode, XattrMode};
+use mojavefs::protocol::fault::FaultKind;
+use mojavefs::protocol::file::{FileKind, Name};
+use mojavefs::protocol::{RenameMode, XattrMode};
 use std::collections::BTreeMap;
 
 const DIRECTORY_BYTES: u64 = 4096;

@@ -6,9 +6,9 @@
 use super::common::Client;
 use super::op::{Answer, Op};
 use super::tree::Tree;
-use mojavefs::file::{FileKind, Name};
 use mojavefs::id::{Ino, SpecId, ViewId};
-use mojavefs::wire::{ConnectionExt, RenameMode, Request, XattrMode};
+use mojavefs::protocol::file::{FileKind, Name};
+use mojavefs::protocol::{ConnectionExt, RenameMode, Request, XattrMode};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,7 +7,7 @@ use super::decide::Verdict;
 use super::options::Cli;
 use crate::job::JobView;
 use crate::job::supervise::{Supervisor, Woken};
-use mojavefs::error::Fault;
+use mojavefs::protocol::fault::Fault;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;

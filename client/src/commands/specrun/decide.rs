@@ -7,10 +7,10 @@ use super::{Attempt, NEWS_TIME, Scene};
 use crate::job::JobView;
 use crate::job::supervise::{Ending, Supervisor};
 use crate::limits::QUIET_WAIT;
-use mojavefs::error::Fault;
 use mojavefs::planted::{Planted, is_planted};
-use mojavefs::wire::control::Ask;
-use mojavefs::wire::{Outcome, SpecState};
+use mojavefs::protocol::control::Ask;
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::{Outcome, SpecState};
 use std::time::Instant;
 
 const EXIT_TIMED_OUT: u8 = 124;

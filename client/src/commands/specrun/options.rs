@@ -5,8 +5,8 @@ use super::report::Voice;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use mojavefs::id::SpecId;
-use mojavefs::wire::OnRead;
-use mojavefs_place::namespace::is_user_namespace;
+use mojavefs::protocol::OnRead;
+use mojavefs_attach::namespace::is_user_namespace;
 use std::ffi::OsString;
 use std::time::Duration;
 

@@ -7,8 +7,8 @@ use super::super::{
 use crate::job::{JobView, MayBe};
 use crate::speech::{complain_inside, err};
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::Ask;
-use mojavefs::wire::{Fall, Outcome, SpecState};
+use mojavefs::protocol::control::Ask;
+use mojavefs::protocol::{Fall, Outcome, SpecState};
 use serde_json::json;
 use std::time::Duration;
 

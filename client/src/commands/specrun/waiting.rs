@@ -3,9 +3,9 @@
 use super::{Scene, host_fault};
 use crate::control::{self, unexpected};
 use crate::job::supervise::Woken;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::SpecId;
-use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::protocol::control::{Answer, Ask};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// How a wait for others ended.

@@ -7,8 +7,8 @@ use super::{Failure, What};
 use crate::arena::{Arena, Level};
 use crate::kept::About;
 use crate::limits::CHILD_ROUNDS_MAX;
-use crate::proc::{Birth, ProcPath, each_child, each_listed, each_process};
 use crate::sys::{self, Errno};
+use mojavefs_procfs::process::{Birth, ProcPath, each_child, each_listed, each_process};
 
 /// Ends every child that was not there at the entry of the level, with all its descendants, and reaps it.
 pub(super) fn end_new(arena: &mut Arena) -> Result<(), Failure> {

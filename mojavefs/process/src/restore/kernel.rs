@@ -4,9 +4,9 @@ use super::{Failure, What};
 use crate::arena::{Arena, Level};
 use crate::kept::About;
 use crate::pending;
-use crate::proc::ProcPath;
 use crate::record;
 use crate::sys::{self, Errno};
+use mojavefs_procfs::process::ProcPath;
 
 /// A thread that was started since can't be undone from here.
 pub(super) fn end_new_threads(_arena: &mut Arena) -> Result<(), Failure> {
@@ -79,7 +79,7 @@ fn delete_timers(arena: &mut Arena) {
     let Ok(text) = sys::read_whole(timers, &mut arena.scratch.text_a) else { return };
     for line in text.split(|byte| *byte == b'\n') {
         if let Some(id) = line.strip_prefix(b"ID: ") {
-            let _ = sys::plain(libc::SYS_timer_delete, &[crate::proc::leading(id, 10).0 as usize]);
+            let _ = sys::plain(libc::SYS_timer_delete, &[mojavefs_procfs::process::leading(id, 10).0 as usize]);
         }
     }
 }

@@ -15,10 +15,11 @@ use crate::arena::Arena;
 use crate::files;
 use crate::kept::About;
 use crate::limits::{BESIDE_BYTES, PAGES_STEP, PIECES_STEP, ZEROS_STEP};
-use crate::maps::{self, Mapping};
-use crate::proc::ProcPath;
+use crate::maps;
 use crate::sys::{self, Errno, Piece, Region};
 use core::ops::Range;
+use mojavefs_procfs::maps::{Mapping, parse};
+use mojavefs_procfs::process::ProcPath;
 
 const PAGE: usize = 4096;
 
@@ -79,8 +80,8 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     let text_b = sys::read_all(ProcPath::of(checkpoint).then(b"/maps").as_bytes(), text_b);
     let then = text_b.what("its memory: the checkpoint is gone")?;
     let alike = now == then;
-    let maps_now = maps::parse(now, &mut maps_a[..]).what(understood)?;
-    let other = if alike { &[] } else { maps::parse(then, maps_b).what(understood)? };
+    let maps_now = parse(now, &mut maps_a[..]).what(understood)?;
+    let other = if alike { &[] } else { parse(then, maps_b).what(understood)? };
     if let Some((daemon, mask)) = asked {
         // From here on files may be opened and read: they must be as they were, too.
         files::await_undone(daemon, mask);
@@ -91,7 +92,7 @@ pub(super) fn put_back(arena: &mut Arena) -> Result<(), Failure> {
     each_where_it_was((&own, checkpoint), (now, maps_now), (then, maps_then), &mut work)?;
     if !alike {
         let now = sys::read_whole(own_list, text_a).what(no_list)?;
-        let maps_now = maps::parse(now, maps_a).what(understood)?;
+        let maps_now = parse(now, maps_a).what(understood)?;
         make_whole((&own, checkpoint), (then, other), &mut Work::new(sources, maps_now, &mut room))?;
     }
     sys::close(its_pages);

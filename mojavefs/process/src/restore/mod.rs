@@ -17,10 +17,10 @@ use crate::limits::{
     BESIDE_BYTES, MAPPINGS_MAX, PAGES_STEP, PIECES_STEP, SIGNALS_QUEUED_MAX, TEXT_BYTES_MAX, WORDS_BYTES_MAX,
     ZEROS_STEP,
 };
-use crate::maps::Mapping;
 use crate::pending::Signal;
 use crate::sys::{self, Errno, Piece, Region};
 use crate::text::Text;
+use mojavefs_procfs::maps::Mapping;
 
 /// Room to work in.
 #[repr(C)]

@@ -1,27 +1,6 @@
-//! Descriptors, and files of `/proc`.
+//! Descriptors.
 
-use super::{Errno, Result, fd_arg, filled, plain, zeroed};
-
-/// Opens a path that ends with a NUL, close-on-exec.
-pub(crate) fn open(path: &[u8], flags: i32) -> Result<i32> {
-    debug_assert_eq!(path.last(), Some(&0));
-    let flags = flags | libc::O_CLOEXEC;
-    plain(libc::SYS_openat, &[fd_arg(libc::AT_FDCWD), path.as_ptr() as usize, flags as usize]).map(|fd| fd as i32)
-}
-
-pub(crate) fn close(fd: i32) {
-    // A descriptor is gone after close, whatever that says.
-    let _ = plain(libc::SYS_close, &[fd_arg(fd)]);
-}
-
-pub(crate) fn read(fd: i32, into: &mut [u8]) -> Result<usize> {
-    plain(libc::SYS_read, &[fd_arg(fd), into.as_mut_ptr() as usize, into.len()])
-}
-
-/// Reads a file from a place on, wherever its offset is.
-pub(crate) fn read_at(fd: i32, from: usize, into: &mut [u8]) -> Result<usize> {
-    plain(libc::SYS_pread64, &[fd_arg(fd), into.as_mut_ptr() as usize, into.len(), from])
-}
+use super::{Errno, Result, fd_arg, filled, plain, read, zeroed};
 
 /// Waits for what comes on a connection, and leaves it there; whether there is any: 1, or 0 at the end.
 pub(crate) fn peek(fd: i32) -> Result<usize> {
@@ -56,36 +35,6 @@ pub(crate) fn receive(fd: i32, into: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Reads an open file of `/proc` from its start to its end; what does not fit is an error.
-pub(crate) fn read_whole(fd: i32, into: &mut [u8]) -> Result<&[u8]> {
-    let mut filled = 0;
-    loop {
-        match read_at(fd, filled, &mut into[filled..]) {
-            Ok(0) if filled == into.len() => return Err(Errno(libc::ENOMEM)),
-            Ok(0) => return Ok(&into[..filled]),
-            Ok(more) => filled += more,
-            Err(Errno(libc::EINTR)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Reads a file of `/proc` to its end; what does not fit is an error.
-pub(crate) fn read_all<'a>(path: &[u8], into: &'a mut [u8]) -> Result<&'a [u8]> {
-    let fd = open(path, libc::O_RDONLY)?;
-    let result = read_whole(fd, into);
-    close(fd);
-    result
-}
-
-/// Reads a file of `/proc` that the kernel writes in one piece.
-pub(crate) fn read_once<'a>(path: &[u8], into: &'a mut [u8]) -> Result<&'a [u8]> {
-    let fd = open(path, libc::O_RDONLY)?;
-    let got = read(fd, into);
-    close(fd);
-    got.map(|bytes| &into[..bytes])
-}
-
 /// Device and inode, as far as the kernel knows by itself: it asks no filesystem. An empty path is the working directory.
 pub(crate) fn identity(path: &[u8]) -> Result<(u32, u32, u64)> {
     // Device and inode are told without being asked for; asking could reach the filesystem.
@@ -117,10 +66,6 @@ pub(crate) fn stat(path: &[u8]) -> Result<libc::stat> {
 
 pub(crate) fn fstat(fd: i32) -> Result<libc::stat> {
     filled(libc::SYS_fstat, &[fd_arg(fd)], 1, zeroed())
-}
-
-pub(crate) fn seek(fd: i32, offset: i64, whence: i32) -> Result<i64> {
-    plain(libc::SYS_lseek, &[fd_arg(fd), offset as usize, whence as usize]).map(|at| at as i64)
 }
 
 pub(crate) fn fcntl(fd: i32, command: i32, argument: usize) -> Result<i32> {

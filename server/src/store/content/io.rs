@@ -7,7 +7,7 @@ use crate::store::{Batch, BlockRecord, Inode, Sight, Store, StoreError};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
 use mojavefs::limits::BLOCK_BYTES;
 use mojavefs::planted::{Planted, is_planted};
-use mojavefs::wire::SeekWhence;
+use mojavefs::protocol::SeekWhence;
 use std::ops::Range;
 
 const BLOCK: usize = BLOCK_BYTES as usize;

@@ -1,7 +1,7 @@
 //! Mount namespaces of a process's own.
 
 use crate::mount::mounts;
-use mojavefs::error::{Fault, FaultKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};

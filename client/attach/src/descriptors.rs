@@ -4,7 +4,7 @@
 //! opened but the same file, and no link is followed on the way to it.
 
 use crate::sys;
-use mojavefs::error::{Fault, FaultKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::libc;

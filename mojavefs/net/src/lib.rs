@@ -1,4 +1,4 @@
-//! How the messages of [`crate::wire`] travel between processes: addresses, frames, the handshake, keys. Works on streams
+//! How the messages of [`mojavefs::protocol`] travel between processes: addresses, frames, the handshake, keys. Works on streams
 //! that the caller opens.
 
 pub mod address;

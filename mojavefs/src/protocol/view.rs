@@ -49,7 +49,7 @@ pub enum ViewKind {
         /// A further speculation that it is to own: final when all owners have committed, undone when one aborts.
         own: Option<SpecId>,
         /// Why it can go back to its start only; nothing if its process may be able to go back to where it read. Then it is
-        /// asked before it joins ([`crate::error::FaultKind::Checkpoint`]).
+        /// asked before it joins ([`crate::protocol::fault::FaultKind::Checkpoint`]).
         restarts: Option<String>,
     },
     /// A view of its own for one process of what `parent` shows: it goes into the speculations that the process enters

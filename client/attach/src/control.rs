@@ -1,8 +1,8 @@
 //! The control socket: messages with a length before them, descriptors alongside.
 
-use mojavefs::codec;
-use mojavefs::error::{Fault, FaultKind};
-use mojavefs::wire::control::{Answer, Ask};
+use mojavefs::protocol::codec;
+use mojavefs::protocol::control::{Answer, Ask};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::Serialize;

@@ -10,9 +10,9 @@ pub mod sys;
 
 use control::{ask, unexpected};
 use find::Filesystem;
-use mojavefs::error::{Fault, FaultKind};
 use mojavefs::id::{SpecId, ViewId};
-use mojavefs::wire::control::{Answer, Ask, Start};
+use mojavefs::protocol::control::{Answer, Ask, Start};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mount::MountOptions;
 use nix::unistd::geteuid;
 use std::io;

@@ -11,11 +11,11 @@ const ROOM_BYTES: usize = 64 * 1024;
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
-    /// To the server: a [`crate::wire::Request`].
+    /// To the server: a [`mojavefs::protocol::Request`].
     Request = 1,
-    /// To the client: a `Result` of [`crate::wire::Reply`] and [`crate::error::Fault`], with the number of its request.
+    /// To the client: a `Result` of [`mojavefs::protocol::Reply`] and [`mojavefs::protocol::fault::Fault`], with the number of its request.
     Reply = 2,
-    /// To the client: a [`crate::wire::Notice`].
+    /// To the client: a [`mojavefs::protocol::Notice`].
     Notice = 3,
     /// To the server: a notice was applied. No body.
     Ack = 4,

@@ -3,9 +3,9 @@
 use super::decision::{DiffPage, Outcome, Resolution, SpecStatus};
 use super::notice::NoticeSink;
 use super::view::{JobInfo, OpenedView, ViewKind};
-use crate::error::{Fault, FaultKind};
-use crate::file::{Attr, FileKind, Name, SetAttr};
 use crate::id::{Ino, SpecId, ViewId};
+use crate::protocol::fault::{Fault, FaultKind};
+use crate::protocol::file::{Attr, FileKind, Name, SetAttr};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The handshake. The client says `MOJAVEFS` and its version (2 bytes); the server says the same and a verdict (2 bytes).
 
-use crate::error::{Fault, FaultKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -16,7 +16,7 @@ pub enum Verdict {
     Welcome = 0,
     /// The versions differ.
     OtherVersion = 1,
-    /// There are [`crate::limits::SESSIONS_MAX`] sessions already.
+    /// There are [`mojavefs::limits::SESSIONS_MAX`] sessions already.
     Full = 2,
     /// The user at the other end may not.
     Denied = 3,

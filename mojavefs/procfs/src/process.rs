@@ -1,16 +1,17 @@
-//! Reading `/proc` without an allocator.
+//! What `/proc` says of processes.
 
-use crate::sys;
+use crate::call::{Result, plain};
+use crate::files::{close, open, read_all, read_once, seek};
 
 /// A path of `/proc`, built in place.
-pub(crate) struct ProcPath {
+pub struct ProcPath {
     bytes: [u8; 64],
     len: usize,
 }
 
 impl ProcPath {
     /// `/proc/PID`, or `/proc/self` for 0.
-    pub(crate) fn of(pid: i32) -> Self {
+    pub fn of(pid: i32) -> Self {
         let mut path = ProcPath { bytes: [0; 64], len: 0 };
         path.push(b"/proc/");
         match pid {
@@ -27,17 +28,20 @@ impl ProcPath {
         path
     }
 
-    pub(crate) fn then(mut self, text: &[u8]) -> Self {
+    /// Followed by this.
+    pub fn then(mut self, text: &[u8]) -> Self {
         self.push(text);
         self
     }
 
-    pub(crate) fn number(mut self, number: i32) -> Self {
+    /// Followed by a number.
+    pub fn number(mut self, number: i32) -> Self {
         self.push_number(u64::from(number.unsigned_abs()), 10);
         self
     }
 
-    pub(crate) fn address(mut self, address: usize) -> Self {
+    /// Followed by an address, as the kernel writes it.
+    pub fn address(mut self, address: usize) -> Self {
         self.push_number(address as u64, 16);
         self
     }
@@ -62,7 +66,7 @@ impl ProcPath {
     }
 
     /// With the NUL that ends it.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..=self.len]
     }
 }
@@ -77,7 +81,7 @@ fn digit(byte: u8) -> Option<u64> {
 
 /// A number at the start of a text, and what follows it.
 #[inline]
-pub(crate) fn leading(text: &[u8], radix: u64) -> (u64, &[u8]) {
+pub fn leading(text: &[u8], radix: u64) -> (u64, &[u8]) {
     let mut value = 0u64;
     let mut at = 0;
     while let Some(digit) = text.get(at).and_then(|byte| digit(*byte)).filter(|digit| *digit < radix) {
@@ -88,19 +92,25 @@ pub(crate) fn leading(text: &[u8], radix: u64) -> (u64, &[u8]) {
 }
 
 /// Calls `each` with every process.
-pub(crate) fn each_process(buffer: &mut [u8], each: impl FnMut(i32)) -> sys::Result<()> {
-    let dir = sys::open(ProcPath::list().as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+///
+/// # Errors
+/// The kernel's error number.
+pub fn each_process(buffer: &mut [u8], each: impl FnMut(i32)) -> Result<()> {
+    let dir = open(ProcPath::list().as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY)?;
     let result = each_number(dir, buffer, each);
-    sys::close(dir);
+    close(dir);
     result
 }
 
 /// Calls `each` with the numbers that an open directory of `/proc` lists.
-pub(crate) fn each_number(dir: i32, buffer: &mut [u8], mut each: impl FnMut(i32)) -> sys::Result<()> {
-    sys::seek(dir, 0, libc::SEEK_SET)?;
+///
+/// # Errors
+/// The kernel's error number.
+pub fn each_number(dir: i32, buffer: &mut [u8], mut each: impl FnMut(i32)) -> Result<()> {
+    seek(dir, 0, libc::SEEK_SET)?;
     loop {
         let args = [dir as usize, buffer.as_mut_ptr() as usize, buffer.len()];
-        let got = match sys::plain(libc::SYS_getdents64, &args)? {
+        let got = match plain(libc::SYS_getdents64, &args)? {
             0 => return Ok(()),
             got => got,
         };
@@ -118,14 +128,17 @@ pub(crate) fn each_number(dir: i32, buffer: &mut [u8], mut each: impl FnMut(i32)
 }
 
 /// The children of a process's first thread.
-pub(crate) fn each_child(pid: i32, buffer: &mut [u8], each: impl FnMut(i32)) -> sys::Result<()> {
+///
+/// # Errors
+/// The kernel's error number.
+pub fn each_child(pid: i32, buffer: &mut [u8], each: impl FnMut(i32)) -> Result<()> {
     let path = ProcPath::of(pid).then(b"/task/").number(pid).then(b"/children");
-    each_listed(sys::read_all(path.as_bytes(), buffer)?, each);
+    each_listed(read_all(path.as_bytes(), buffer)?, each);
     Ok(())
 }
 
 /// Calls `each` with the numbers of a list.
-pub(crate) fn each_listed(mut rest: &[u8], mut each: impl FnMut(i32)) {
+pub fn each_listed(mut rest: &[u8], mut each: impl FnMut(i32)) {
     while rest.first().is_some_and(u8::is_ascii_digit) {
         let (child, after) = leading(rest, 10);
         each(child as i32);
@@ -135,17 +148,19 @@ pub(crate) fn each_listed(mut rest: &[u8], mut each: impl FnMut(i32)) {
 
 /// Who started a process, as far as that is still known, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Birth {
-    pub(crate) pid: i32,
-    pub(crate) parent: i32,
+pub struct Birth {
+    /// The process.
+    pub pid: i32,
+    /// Its parent: the one that started it, or that it came to when that died.
+    pub parent: i32,
     tick: u64,
 }
 
 impl Birth {
     /// Nothing if the process is gone.
-    pub(crate) fn of(pid: i32) -> Option<Birth> {
+    pub fn of(pid: i32) -> Option<Birth> {
         let mut buffer = [0u8; 1024];
-        Birth::read(pid, sys::read_once(ProcPath::of(pid).then(b"/stat").as_bytes(), &mut buffer).ok()?)
+        Birth::read(pid, read_once(ProcPath::of(pid).then(b"/stat").as_bytes(), &mut buffer).ok()?)
     }
 
     /// What the name of the program in parentheses is followed by: its state, its parent … the tick as the 20th.
@@ -155,7 +170,8 @@ impl Birth {
         Some(Birth { pid, parent: words.nth(1)? as i32, tick: words.nth(17)? })
     }
 
-    pub(crate) fn is_after(&self, other: &Birth) -> bool {
+    /// Whether it began after another.
+    pub fn is_after(&self, other: &Birth) -> bool {
         (self.tick, self.pid) > (other.tick, other.pid)
     }
 }

@@ -1,8 +1,8 @@
 //! What is undecided, what was decided, what changed: the answers about speculations.
 
 use super::view::JobInfo;
-use crate::file::{Attr, Name};
 use crate::id::SpecId;
+use crate::protocol::file::{Attr, Name};
 use serde::{Deserialize, Serialize};
 
 /// Where a speculation stands.

@@ -1,10 +1,15 @@
 //! What client and server say to each other. The same messages travel through a function call when both live in one
 //! process and through a socket when they do not.
 //!
-//! [`message`] holds requests and answers, [`notice`] what comes without being asked for, [`view`] what views are opened with, [`decision`] what is said of speculations, [`control`] what the command line says to a mounted client.
+//! [`message`] holds requests and answers, [`notice`] what comes without being asked for, [`view`] what views are opened with,
+//! [`decision`] what is said of speculations, [`control`] what the command line says to a mounted client, [`file`] the attributes of
+//! files, [`fault`] what can go wrong, and [`codec`] how all of it becomes bytes.
 
+pub mod codec;
 pub mod control;
 pub mod decision;
+pub mod fault;
+pub mod file;
 pub mod message;
 pub mod notice;
 pub mod view;

@@ -2,8 +2,8 @@
 //! calling is the kernel's word, not the message's.
 
 use super::{DiffPage, Fall, OnRead, Outcome, Resolution, SpecState, SpecStatus};
-use crate::error::Fault;
 use crate::id::{SpecId, ViewId};
+use crate::protocol::fault::Fault;
 use serde::{Deserialize, Serialize};
 
 /// The bit that says of a number on a watch (see [`Ask::Watch`]) that the speculation can't be committed as it is: somebody

@@ -1,9 +1,9 @@
 //! What the server tells views without being asked: the only messages against the flow.
 
 use super::decision::{Fall, SpecState};
-use crate::error::Fault;
-use crate::file::Name;
 use crate::id::{Ino, SpecId, ViewId};
+use crate::protocol::fault::Fault;
+use crate::protocol::file::Name;
 use serde::{Deserialize, Serialize};
 
 /// Something a kernel must no longer believe.
