@@ -121,3 +121,88 @@ impl Connection for Patient {
         self.server.is_embedded()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    const SIZE: u32 = 16;
+
+    /// A server whose answers to reads are given beforehand.
+    #[derive(Default)]
+    struct Foretold {
+        /// The next ones; nothing where something undecided is met.
+        reads: Mutex<VecDeque<Option<&'static str>>>,
+        asked: Mutex<Vec<&'static str>>,
+    }
+
+    impl Connection for Foretold {
+        fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
+            let (asked, answer) = match request {
+                Request::Read { .. } => {
+                    let data = self.reads.lock().pop_front().expect("a read that was foretold");
+                    let undecided = || Fault::new(FaultKind::Undecided, "undecided");
+                    ("read", data.map(|data| Reply::Data(data.as_bytes().to_vec())).ok_or_else(undecided))
+                }
+                Request::Await { .. } => ("await", Ok(Reply::Specs(Vec::new()))),
+                Request::Announced => ("announced", Ok(Reply::Done)),
+                other => panic!("nobody asks for this: {other:?}"),
+            };
+            self.asked.lock().push(asked);
+            answer
+        }
+
+        fn set_notice_sink(&self, _: Arc<dyn NoticeSink>) {}
+
+        fn is_embedded(&self) -> bool {
+            true
+        }
+    }
+
+    /// What comes of so many reads of the same bytes, and what the server was asked.
+    fn read(reads: &[Option<&'static str>], times: usize) -> (Vec<Result<Vec<u8>, FaultKind>>, Vec<&'static str>) {
+        let server = Arc::new(Foretold { reads: Mutex::new(reads.iter().copied().collect()), ..Foretold::default() });
+        let patient = Patient::new(server.clone(), (SpecId(1), 0));
+        let read = || patient.read(ViewId(1), Ino::ROOT, 0, SIZE).map_err(|fault| fault.kind);
+        let found = std::iter::repeat_with(read).take(times).collect();
+        let asked = server.asked.lock().clone();
+        (found, asked)
+    }
+
+    #[test]
+    fn a_read_that_has_waited_is_answered_when_the_decision_is_announced() {
+        let whole = "sixteen bytes ..";
+        let (found, asked) = read(&[None, None, Some(whole)], 1);
+        assert_eq!(found, [Ok(whole.as_bytes().to_vec())]);
+        assert_eq!(asked, ["read", "await", "read", "await", "read", "announced"]);
+    }
+
+    #[test]
+    fn a_read_that_has_waited_and_meets_the_end_is_made_again_once() {
+        let (found, asked) = read(&[None, Some("short"), Some("short")], 2);
+        assert_eq!(found, [Err(FaultKind::Interrupted), Ok(b"short".to_vec())]);
+        assert_eq!(asked, ["read", "await", "read", "announced", "read"]);
+        // The time after it, it counts as new.
+        let (found, _) = read(&[None, Some("short"), Some("short"), None, Some("less")], 3);
+        assert_eq!(found, [Err(FaultKind::Interrupted), Ok(b"short".to_vec()), Err(FaultKind::Interrupted)]);
+        // The second read of the same may have waited, too.
+        let (found, _) = read(&[None, Some("short"), None, Some("less")], 2);
+        assert_eq!(found, [Err(FaultKind::Interrupted), Ok(b"less".to_vec())]);
+    }
+
+    #[test]
+    fn a_read_that_has_not_waited_is_answered_as_it_is() {
+        let (found, asked) = read(&[Some("short")], 1);
+        assert_eq!((found, asked), (vec![Ok(b"short".to_vec())], vec!["read"]));
+    }
+
+    #[test]
+    fn who_is_told_to_stop_waits_for_no_decision_any_more() {
+        let server = Arc::new(Foretold { reads: Mutex::new(VecDeque::from([None])), ..Foretold::default() });
+        let patient = Patient::new(server.clone(), (SpecId(1), 0));
+        patient.interrupt(true);
+        let found = patient.read(ViewId(1), Ino::ROOT, 0, SIZE).map_err(|fault| fault.kind);
+        assert_eq!((found, &server.asked.lock()[..]), (Err(FaultKind::Interrupted), &["read"][..]));
+    }
+}

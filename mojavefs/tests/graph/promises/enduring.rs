@@ -1,11 +1,11 @@
 //! The end of processes, restarts, waiting, and cost.
 
 use super::{A, B, C, World, abort, finals, rolled_back};
-use mojavefs::codec;
 use mojavefs::graph::Awaited::{self, Decision, End};
 use mojavefs::graph::{Cause, Effect, Event, Graph, GraphError, Outcome, Owner, Waits};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
+use mojavefs::protocol::codec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
