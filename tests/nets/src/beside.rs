@@ -1,5 +1,6 @@
 //! Does the steps of a program natively and on a mount, side by side: every answer and every tree must be the same.
 
+use crate::memory::Memory;
 use crate::net::Failure;
 use crate::op::{Op, Step};
 use crate::perform::SLOTS;
@@ -31,6 +32,7 @@ struct Before {
 /// One program's run.
 pub struct Beside<'a> {
     mount: &'a Mount,
+    memory: &'a Memory,
     dir: PathBuf,
     copies: usize,
     /// Outside of jobs: on the mount, and natively. They keep what they have open while jobs come and go.
@@ -41,12 +43,12 @@ pub struct Beside<'a> {
     done: Vec<String>,
 }
 
-/// Runs a program on a mount that has nothing in it.
-pub fn run_on(mount: &Mount, program: &[Line]) -> Result<(), Failure> {
+/// Runs a program on a mount that has nothing in it. Those that work on it have this much memory.
+pub fn run_on(mount: &Mount, memory: &Memory, program: &[Line]) -> Result<(), Failure> {
     let dir = mount.beside("native");
     fs::create_dir(&dir).expect("a directory for the native run");
-    let trunk = (Worker::start(&mount.path()), Worker::start(&dir));
-    let mut beside = Beside { mount, dir, copies: 0, trunk, job: None, levels: Vec::new(), done: Vec::new() };
+    let trunk = (Worker::start_with(memory, &mount.path()), Worker::start(&dir));
+    let mut beside = Beside { mount, memory, dir, copies: 0, trunk, job: None, levels: Vec::new(), done: Vec::new() };
     for line in program {
         beside.line(line).map_err(|failure| beside.told(failure))?;
     }
@@ -153,7 +155,7 @@ impl Beside<'_> {
         let seen = ended(self.trunk.0.ask(&Op::Walk { path: "/".to_owned() }.to_string()));
         let before = Before { exactly: walk(&self.mount.path(), Times::All), seen };
         let options = [options, &["--retries", "0"]].concat();
-        self.job = Some((Worker::start_in_job(&self.mount.path(), &options), before));
+        self.job = Some((Worker::start_in_job_with(self.memory, &self.mount.path(), &options), before));
         self.levels.push(Level { scene: scene.clone(), end, native: Worker::start(&dir), dir });
         self.look()
     }
@@ -257,6 +259,6 @@ impl Beside<'_> {
         std::mem::replace(&mut self.trunk.0, beside).exit(0);
         self.mount.umount();
         self.mount.mount();
-        self.trunk.0 = Worker::start(&self.mount.path());
+        self.trunk.0 = Worker::start_with(self.memory, &self.mount.path());
     }
 }

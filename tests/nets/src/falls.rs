@@ -4,8 +4,8 @@
 //!
 //! Others come one after the other, each in a directory of its own (`o0`, `o1`, …) that nobody has changed before it.
 
-use crate::empty::Standing;
 use crate::generate::{BYTES, Generator};
+use crate::memory::Memory;
 use crate::net::Failure;
 use crate::op::{Mode, Op, Step};
 use crate::scene::{End, Reads, pressure};
@@ -188,6 +188,7 @@ struct Other {
 
 struct Falls<'a> {
     mount: &'a Mount,
+    memory: &'a Memory,
     job: Worker,
     reads: Reads,
     /// What was done so far by those who have not failed, in an order that gives the same answers.
@@ -198,10 +199,8 @@ struct Falls<'a> {
     replays: usize,
 }
 
-/// Runs a program on a mount that has nothing in it.
-pub fn run(program: &[Line]) -> Result<(), Failure> {
-    let mount = Mount::new();
-    let before = Standing::of(&mount);
+/// Runs a program on a mount that has nothing in it. Those that work on it have this much memory.
+pub fn run_on(mount: &Mount, memory: &Memory, program: &[Line]) -> Result<(), Failure> {
     let mut prepares = Worker::start(&mount.path());
     for step in preparation() {
         prepares.ask(&step.to_string()).ok_or_else(|| Failure::new("preparation", step.to_string()))?;
@@ -212,14 +211,13 @@ pub fn run(program: &[Line]) -> Result<(), Failure> {
         _ => (Reads::Join, End::Commit),
     };
     let options = [reads.options(), &["--retries", "100"]].concat();
-    let job = Worker::start_in_job(&mount.path(), &options);
+    let job = Worker::start_in_job_with(memory, &mount.path(), &options);
     let (events, other) = (Vec::new(), None);
-    let mut falls = Falls { mount: &mount, job, reads, events, other, others: 0, others_turn: false, replays: 0 };
+    let mut falls = Falls { mount, memory, job, reads, events, other, others: 0, others_turn: false, replays: 0 };
     for line in program {
         falls.line(line)?;
     }
-    falls.end(end)?;
-    crate::empty::left_nothing(&mount, &before)
+    falls.end(end)
 }
 
 impl Falls<'_> {
@@ -233,8 +231,8 @@ impl Falls<'_> {
                 self.decide()?;
                 let dir = self.mount.at(format!("o{}", self.others));
                 let worker = match who {
-                    Who::Job => Worker::start_in_job(&dir, &["--retries", "0"]),
-                    Who::Process => Worker::start(&dir),
+                    Who::Job => Worker::start_in_job_with(self.memory, &dir, &["--retries", "0"]),
+                    Who::Process => Worker::start_with(self.memory, &dir),
                 };
                 self.other = Some(Other { number: self.others, worker, who: *who, end: *end, done: Vec::new() });
                 self.others += 1;

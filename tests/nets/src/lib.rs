@@ -9,6 +9,7 @@
 //! | comparing | answers are words without inode numbers, bytes told as `LENGTH:HASH`; [`tree::walk`]; [`known`] lists what is left out |
 //! | running | [`net::Net`]: seeds, repeating, making smaller, telling; its lines are any type that is written as a line and read back |
 //! | scenes | [`scene::program`] and [`beside::run_on`]: steps on trunk, in jobs, in jobs within jobs, done natively as well |
+//! | little memory | [`memory::Memory`]: those that work on the mount have less than they use |
 //! | falling | [`falls`]: a job that goes back to reads of what others have undone, and adopts their files |
 //! | the end | [`empty::left_nothing`] |
 //!
@@ -23,6 +24,7 @@ pub mod generate;
 pub mod kills;
 pub mod known;
 pub mod machine;
+pub mod memory;
 pub mod net;
 pub mod op;
 pub mod perform;

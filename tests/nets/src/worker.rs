@@ -17,13 +17,14 @@
 //! With `--timed FILE` each answer begins with the number of its line, and when it was begun and ended, in nanoseconds of the clock
 //! that never jumps; `%` in a line is when it was begun.
 
+use crate::memory::Memory;
 use crate::perform::Performer;
 use crate::sys;
 use mojavefs_harness::SPECRUN;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, raise};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
@@ -32,6 +33,8 @@ use std::time::{Duration, Instant};
 pub(crate) const READY: &str = "ready";
 /// Between two looks for a file, or whether a process has ended.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How much of a file is read between two pauses by who fills the caches.
+const READ_AT_ONCE: usize = 1 << 20;
 /// How long an answer, or an end, may take: what hangs is a failure.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -64,7 +67,25 @@ fn perform_all() -> Result<u8, String> {
             let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
             timed(&mut performer, &text)
         }
-        _ => Err("usage: nets-worker [--program FILE | --timed FILE]".to_owned()),
+        ["--read-for-ever", file] => Err(read_for_ever(file)),
+        _ => Err("usage: nets-worker [--program FILE | --timed FILE | --read-for-ever FILE]".to_owned()),
+    }
+}
+
+/// Reads a file again and again, with a pause after each [`READ_AT_ONCE`], until it is killed; why it can't go on.
+fn read_for_ever(file: &str) -> String {
+    let mut buffer = vec![0; READ_AT_ONCE];
+    let read_on = |buffer: &mut [u8]| -> std::io::Result<()> {
+        let mut from = fs::File::open(file)?;
+        while from.read(buffer)? > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    };
+    loop {
+        if let Err(e) = read_on(&mut buffer) {
+            return format!("{file}: {e}");
+        }
     }
 }
 
@@ -182,12 +203,22 @@ pub struct Ended {
 impl Worker {
     /// Starts one in a directory, in no job.
     pub fn start(dir: &Path) -> Worker {
-        Self::run(Command::new(program()), dir)
+        Self::start_with(&Memory::Ample, dir)
+    }
+
+    /// The same with so much memory.
+    pub fn start_with(memory: &Memory, dir: &Path) -> Worker {
+        Self::run(memory.command(program()), dir)
     }
 
     /// Starts one in a directory of a mount, in a job with these options of `specrun`.
     pub fn start_in_job(dir: &Path, options: &[&str]) -> Worker {
-        let mut specrun = Command::new(SPECRUN);
+        Self::start_in_job_with(&Memory::Ample, dir, options)
+    }
+
+    /// The same with so much memory.
+    pub fn start_in_job_with(memory: &Memory, dir: &Path, options: &[&str]) -> Worker {
+        let mut specrun = memory.command(SPECRUN);
         specrun.args(options).arg("--").arg(program());
         Self::run(specrun, dir)
     }
@@ -265,7 +296,7 @@ impl Worker {
         };
         let mut stderr = String::new();
         let mut from = self.child.stderr.take().expect("it is asked once how it ended");
-        std::io::Read::read_to_string(&mut from, &mut stderr).expect("what it said");
+        from.read_to_string(&mut stderr).expect("what it said");
         Ended { code: status.code(), stderr }
     }
 }

@@ -4,6 +4,7 @@
 use mojavefs_harness::Mount;
 use mojavefs_nets::empty::Standing;
 use mojavefs_nets::generate::Generator;
+use mojavefs_nets::memory::Memory;
 use mojavefs_nets::net::{Failure, Net};
 use mojavefs_nets::scene::{Line, program};
 use mojavefs_nets::{beside, empty, generate};
@@ -11,7 +12,7 @@ use mojavefs_nets::{beside, empty, generate};
 fn run(program: &[Line]) -> Result<(), Failure> {
     let mount = Mount::new();
     let before = Standing::of(&mount);
-    beside::run_on(&mount, program)?;
+    beside::run_on(&mount, &Memory::Ample, program)?;
     empty::left_nothing(&mount, &before)
 }
 
