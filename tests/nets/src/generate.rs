@@ -85,13 +85,17 @@ impl Generator {
         Generator { leaves: &LEAVES[..2], ..Self::new(seed) }
     }
 
-    /// A step whose op is one of these, each as often as its weight says.
+    /// A step whose op is one of these, each as often as its weight says, or opens a file where none is open.
     pub fn step(&mut self, makes: &[(usize, Make)]) -> Step {
         let by_child = self.random.one_in(20);
         let op = match self.guess.open.is_empty() && self.random.one_in(2) {
             true => ops::open(self),
             false => self.random.weighted(makes)(self),
         };
+        self.step_of(op, by_child)
+    }
+
+    fn step_of(&mut self, op: Op, by_child: bool) -> Step {
         if let Op::Open { slot, flags, .. } = &op
             && !by_child
         {
@@ -118,7 +122,9 @@ impl Generator {
         let roots = std::mem::replace(&mut self.roots, vec![dir.to_owned()]);
         let there = files.iter().map(|file| format!("{dir}/{file}")).collect();
         let (files, dirs) = (std::mem::replace(&mut self.guess.files, there), std::mem::take(&mut self.guess.dirs));
-        let step = self.step(LOOKS);
+        // Nothing is opened that is not of these: it might be made, or cut.
+        let (by_child, op) = (self.random.one_in(20), self.random.weighted(LOOKS)(self));
+        let step = self.step_of(op, by_child);
         (self.roots, self.guess.files, self.guess.dirs) = (roots, files, dirs);
         step
     }
