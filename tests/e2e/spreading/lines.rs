@@ -1,7 +1,7 @@
 //! Jobs that append lines to the same files: what a job was told is written, and what it exited with 0 for, is there.
 
-use super::random::Random;
 use crate::harness::{Mount, text, until};
+use mojavefs_nets::random::Random;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;

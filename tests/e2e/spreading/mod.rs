@@ -5,7 +5,6 @@ mod held;
 mod lines;
 mod many;
 mod nested;
-pub(crate) mod random;
 mod reads;
 mod surviving;
 

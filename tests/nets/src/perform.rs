@@ -36,7 +36,7 @@ pub fn bytes_of(fill: u32, length: usize) -> Vec<u8> {
 }
 
 /// Bytes, told short.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     match bytes.iter().all(|b| *b == 0) {
         true => format!("{}:zeros", bytes.len()),
         false => format!("{}:{:016x}", bytes.len(), xxh3_64(bytes)),

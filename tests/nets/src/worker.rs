@@ -239,6 +239,11 @@ impl Worker {
         self.child.id()
     }
 
+    /// Kills it: `specrun` for one in a job.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("kill it");
+    }
+
     /// Tells it to do something, without waiting for the answer.
     pub fn say(&mut self, line: &str) {
         // One that has ended hears nothing any more, as its missing answer shows.

@@ -5,8 +5,8 @@ mod model;
 
 use crate::harness::programs::{SUBJECTS, compiled};
 use crate::harness::{Mount, SPECRUN, until};
-use crate::spreading::random::Random;
 use model::{CELLS, MAPPED_BYTES, Model, NAMES, Order, SLOTS, What};
+use mojavefs_nets::random::Random;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -7,6 +7,7 @@ mod checker;
 mod history;
 mod program;
 mod running;
+mod turns;
 
 use mojavefs_nets::net::Net;
 use program::program;

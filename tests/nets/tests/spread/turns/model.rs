@@ -5,27 +5,17 @@
 //! depends on, and who depends on it. When it is undone, the one around it has still seen what it came to, and so depends on
 //! what the inner one had read, as far as that is left.
 
+use mojavefs_nets::op::{How, Op};
+use mojavefs_nets::perform::{bytes_of, digest};
+use nix::unistd::{getegid, geteuid};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A directory's number and a name in it.
-pub(super) type Name = (u8, u8);
+/// The path of a file, in one of the directories that are there all the time.
+type Name = String;
 pub(super) type Job = usize;
 
-/// One thing a job, or a process outside every job, does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Op {
-    Read(Name),
-    Stat(Name),
-    List(u8),
-    /// The whole content, of a file that may be new.
-    Write(Name, String),
-    Append(Name, String),
-    Remove(Name),
-    Rename(Name, Name),
-}
-
 /// What an op looks at or changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Entry(Name),
     File(usize),
@@ -35,7 +25,7 @@ enum Key {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tree {
     names: BTreeMap<Name, usize>,
-    contents: BTreeMap<usize, String>,
+    contents: BTreeMap<usize, Vec<u8>>,
 }
 
 /// What one key becomes.
@@ -43,7 +33,7 @@ pub(super) struct Tree {
 enum Change {
     Entry(Name, Option<usize>),
     /// Nothing: its attributes only.
-    File(usize, Option<String>),
+    File(usize, Option<Vec<u8>>),
 }
 
 /// What one op changed.
@@ -74,7 +64,7 @@ pub(super) struct Model {
 impl Change {
     fn key(&self) -> Key {
         match self {
-            Change::Entry(name, _) => Key::Entry(*name),
+            Change::Entry(name, _) => Key::Entry(name.clone()),
             Change::File(file, _) => Key::File(*file),
         }
     }
@@ -90,62 +80,85 @@ impl Tree {
     fn apply(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Entry(name, Some(file)) => drop(self.names.insert(*name, *file)),
+                Change::Entry(name, Some(file)) => drop(self.names.insert(name.clone(), *file)),
                 Change::Entry(name, None) => drop(self.names.remove(name)),
-                Change::File(file, Some(text)) => drop(self.contents.insert(*file, text.clone())),
+                Change::File(file, Some(content)) => drop(self.contents.insert(*file, content.clone())),
                 Change::File(_, None) => {}
             }
         }
+    }
+
+    /// The whole content, of a file that may be new; `made` is its number then.
+    fn written(&self, name: &Name, made: usize, content: Vec<u8>) -> Vec<Change> {
+        match self.names.get(name) {
+            Some(file) => vec![Change::File(*file, Some(content))],
+            None => vec![Change::Entry(name.clone(), Some(made)), Change::File(made, Some(content))],
+        }
+    }
+
+    /// What is in a file already, if there is one, and this.
+    fn longer(&self, name: &Name, more: &[u8]) -> Vec<u8> {
+        let before = self.names.get(name).map(|file| &self.contents[file][..]);
+        [before.unwrap_or_default(), more].concat()
     }
 
     /// What an op would change; `made` is the number of a file it makes.
     fn changes(&self, op: &Op, made: usize) -> Vec<Change> {
         let file = |name: &Name| self.names.get(name).copied();
         match op {
-            Op::Write(name, text) => match file(name) {
-                Some(file) => vec![Change::File(file, Some(text.clone()))],
-                None => vec![Change::Entry(*name, Some(made)), Change::File(made, Some(text.clone()))],
-            },
-            Op::Append(name, text) => file(name)
-                .map(|file| Change::File(file, Some(format!("{}{text}", self.contents[&file]))))
-                .into_iter()
-                .collect(),
-            Op::Remove(name) => match file(name) {
-                Some(file) => vec![Change::Entry(*name, None), Change::File(file, None)],
+            Op::Put { path, fill, length } => self.written(path, made, bytes_of(*fill, *length as usize)),
+            Op::Add { path, fill, length } => {
+                self.written(path, made, self.longer(path, &bytes_of(*fill, *length as usize)))
+            }
+            Op::AddLine { path, text } => match file(path) {
+                Some(file) => vec![Change::File(file, Some(self.longer(path, format!("{text}\n").as_bytes())))],
                 None => Vec::new(),
             },
-            Op::Rename(from, to) => match file(from) {
+            Op::Unlink { path } => match file(path) {
+                Some(file) => vec![Change::Entry(path.clone(), None), Change::File(file, None)],
+                None => Vec::new(),
+            },
+            Op::Rename { path: from, to, how: How::Plain } => match file(from) {
                 Some(moved) if from != to => {
-                    let changes =
-                        [Change::Entry(*from, None), Change::Entry(*to, Some(moved)), Change::File(moved, None)];
+                    let changes = [
+                        Change::Entry(from.clone(), None),
+                        Change::Entry(to.clone(), Some(moved)),
+                        Change::File(moved, None),
+                    ];
                     changes.into_iter().chain(file(to).map(|file| Change::File(file, None))).collect()
                 }
                 _ => Vec::new(),
             },
-            Op::Read(_) | Op::Stat(_) | Op::List(_) => Vec::new(),
+            Op::Cat { .. } | Op::Stat { .. } | Op::List { .. } => Vec::new(),
+            other => panic!("the model does not know `{other}`"),
         }
     }
 
     /// What the op's answer is, before it is done.
     fn answer(&self, op: &Op) -> String {
         let there = |name: &Name| self.names.get(name).map(|file| &self.contents[file]);
+        let or_nothing = |answer: Option<String>| answer.unwrap_or_else(|| "ENOENT".to_owned());
         match op {
-            Op::Read(name) => there(name).map_or("-".into(), |text| format!("={text}")),
-            Op::Stat(name) => there(name).map_or("-".into(), |text| text.len().to_string()),
-            Op::List(dir) => {
-                let names = self.names.keys().filter(|(d, _)| d == dir).map(|(_, name)| name.to_string());
-                names.collect::<Vec<_>>().join(",")
+            Op::Cat { path } => or_nothing(there(path).map(|content| digest(content))),
+            Op::Stat { path } => or_nothing(there(path).map(|content| {
+                let (uid, gid) = (geteuid(), getegid());
+                format!("100644 {uid}:{gid} links=1 size={} device=0 mtime=now", content.len())
+            })),
+            Op::List { path: dir } => {
+                let names = self.names.keys().filter_map(|name| name.strip_prefix(dir)?.strip_prefix('/'));
+                format!("[{}]", names.collect::<Vec<_>>().join(" "))
             }
-            Op::Write(..) => "ok".into(),
-            Op::Append(name, _) | Op::Remove(name) | Op::Rename(name, _) => {
-                if there(name).is_some() { "ok" } else { "-" }.into()
+            Op::Put { length, .. } | Op::Add { length, .. } => length.to_string(),
+            Op::AddLine { path, .. } | Op::Unlink { path } | Op::Rename { path, .. } => {
+                or_nothing(there(path).map(|_| "ok".to_owned()))
             }
+            other => panic!("the model does not know `{other}`"),
         }
     }
 
     /// Every name with its content.
-    pub(super) fn all(&self) -> BTreeMap<Name, String> {
-        self.names.iter().map(|(name, file)| (*name, self.contents[file].clone())).collect()
+    pub(super) fn all(&self) -> BTreeMap<String, Vec<u8>> {
+        self.names.iter().map(|(name, file)| (name.clone(), self.contents[file].clone())).collect()
     }
 
     fn file(&self, name: &Name) -> Option<Key> {
@@ -231,18 +244,23 @@ impl Model {
     }
 
     fn looks_at(&self, tree: &Tree, op: &Op) -> Vec<Key> {
-        let named = |name: &Name| [Some(Key::Entry(*name)), tree.file(name)].into_iter().flatten();
+        let named = |name: &Name| [Some(Key::Entry(name.clone())), tree.file(name)].into_iter().flatten();
         match op {
-            Op::Read(name) | Op::Stat(name) | Op::Write(name, _) | Op::Append(name, _) | Op::Remove(name) => {
-                named(name).collect()
-            }
             // Where there is nothing to rename, the kernel does not look where to.
-            Op::Rename(from, _) if !tree.names.contains_key(from) => named(from).collect(),
-            Op::Rename(from, to) => named(from).chain(named(to)).collect(),
-            Op::List(dir) => {
+            Op::Rename { path, .. } if !tree.names.contains_key(path) => named(path).collect(),
+            Op::Rename { path, to, .. } => named(path).chain(named(to)).collect(),
+            Op::List { path: dir } => {
                 let keys = self.log.iter().flat_map(|done| &done.changes).map(Change::key);
-                keys.filter(|key| matches!(key, Key::Entry((d, _)) if d == dir)).collect()
+                let is_in = |name: &Name| name.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+                keys.filter(|key| matches!(key, Key::Entry(name) if is_in(name))).collect()
             }
+            Op::Cat { path }
+            | Op::Stat { path }
+            | Op::Put { path, .. }
+            | Op::Add { path, .. }
+            | Op::AddLine { path, .. }
+            | Op::Unlink { path } => named(path).collect(),
+            other => panic!("the model does not know `{other}`"),
         }
     }
 
