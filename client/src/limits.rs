@@ -54,6 +54,8 @@ pub const PATCH_BYTES_MAX: u64 = 4 << 20;
 pub const AWAIT_STEP: Duration = Duration::from_secs(2);
 /// How long a kernel may take to drop something from its caches until it counts as held up by a program that waits.
 pub const HELD_UP_TIME: Duration = Duration::from_millis(20);
+/// The most files that were refused to one view, and not decided yet, that are remembered.
+pub const REFUSED_FILES_MAX: usize = 4096;
 /// The most reads that a kernel was told to make again and has not made yet that are remembered.
 pub const READS_AGAIN_MAX: usize = 1024;
 /// How many threads answer a kernel whose programs wait for decisions: so many of them may wait at once.

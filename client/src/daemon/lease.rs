@@ -47,6 +47,7 @@ impl Lease {
             check_device(caller, device)?;
         }
         let waits = matches!(start, Start::Job { on_read: OnRead::Wait, .. });
+        let fails = matches!(start, Start::Job { on_read: OnRead::Fail, .. });
         let asks = matches!(start, Start::Job { on_read: OnRead::Join | OnRead::Wait, restarts: None, .. });
         let is_process = matches!(start, Start::Process { .. });
         let kind = match start {
@@ -60,7 +61,7 @@ impl Lease {
         };
         let opened = daemon.connection.view(Request::OpenView(kind))?;
         let spec = opened.spec.unwrap_or(SpecId(0));
-        let manners = Manners { asks, waits: waits.then_some((spec, caller.uid)) };
+        let manners = Manners { asks, waits: waits.then_some((spec, caller.uid)), fails };
         let role = if is_process { Role::Process } else { Role::Job };
         let view = View::new(daemon.connection.clone(), opened.view, role, manners, &daemon.control());
         let view = Arc::new(view);

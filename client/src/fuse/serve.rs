@@ -102,7 +102,10 @@ impl Kernel {
         }
         match self.view.patient() {
             Some(patient) => self.invalidate_aside(what, patient),
-            None => what.iter().for_each(|what| self.invalidate_one(what)),
+            None => {
+                what.iter().for_each(|what| self.invalidate_one(what));
+                self.view.told(&what);
+            }
         }
         if all_names && let Err(error) = self.invalidate_names().or_else(harmless) {
             tracing::error!("invalidating all names of view {}: {error}", self.view.id());

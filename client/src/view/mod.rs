@@ -5,10 +5,12 @@ mod entered;
 mod known;
 mod listing;
 mod patient;
+mod refused;
 
 use careful::Careful;
 pub(crate) use careful::{Caller, Question};
 pub(crate) use patient::Patient;
+use refused::Refused;
 
 use entered::Entered;
 use known::Known;
@@ -16,7 +18,7 @@ use listing::OpenDir;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Attr;
-use mojavefs::protocol::{Connection, ConnectionExt, DirEntry, Request};
+use mojavefs::protocol::{Connection, ConnectionExt, DirEntry, Invalidation, Request};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +45,8 @@ pub(crate) struct Manners {
     pub(crate) asks: bool,
     /// Waits until that is decided, on behalf of this speculation, which is this user's.
     pub(crate) waits: Option<(SpecId, u32)>,
+    /// Fails.
+    pub(crate) fails: bool,
 }
 
 /// One view.
@@ -52,6 +56,8 @@ pub(crate) struct View {
     known: Arc<Known>,
     careful: Option<Arc<Careful>>,
     patient: Option<Arc<Patient>>,
+    /// What was refused, if looking at undecided work fails.
+    refused: Option<Refused>,
     id: ViewId,
     role: Role,
     /// The process that supervises a job, which looks at the job's files for nobody else.
@@ -82,6 +88,7 @@ impl View {
             known,
             careful,
             patient,
+            refused: manners.fails.then(Refused::default),
             id,
             role,
             supervisor: OnceLock::new(),
@@ -129,7 +136,26 @@ impl View {
     pub(crate) fn attributes(&self, ino: Ino, pid: u32) -> Result<(Attr, bool), Fault> {
         match self.supervisor.get() == Some(&pid) {
             true => self.connection.glance(Request::GlanceAt { view: self.id, ino }),
-            false => Ok((self.connection.attr(Request::GetAttr { view: self.id, ino })?, true)),
+            false => self
+                .unless_refused(ino, || self.connection.attr(Request::GetAttr { view: self.id, ino }))
+                .map(|attr| (attr, true)),
+        }
+    }
+
+    fn unless_refused<T>(&self, ino: Ino, ask: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        match &self.refused {
+            Some(refused) => refused.ask(ino, ask),
+            None => ask(),
+        }
+    }
+
+    /// The kernel has been told all of this.
+    pub(crate) fn told(&self, what: &[Invalidation]) {
+        let Some(refused) = &self.refused else { return };
+        for what in what {
+            if let Invalidation::Inode(ino) | Invalidation::Attributes(ino) = what {
+                refused.told(*ino);
+            }
         }
     }
 
@@ -147,7 +173,9 @@ impl View {
     pub(crate) fn read(&self, ino: Ino, offset: u64, size: u32, cached: bool) -> Result<Vec<u8>, Fault> {
         match self.patient.as_ref().filter(|_| cached) {
             Some(patient) => patient.read(self.id, ino, offset, size),
-            None => self.connection.data(Request::Read { view: self.id, ino, offset, size }),
+            None => {
+                self.unless_refused(ino, || self.connection.data(Request::Read { view: self.id, ino, offset, size }))
+            }
         }
     }
 
