@@ -11,7 +11,7 @@ fn main() {
 /// The job of a number: a context with one speculation.
 fn enter(graph: &mut Graph, job: u64) {
     let context = ContextId(job);
-    let open = Event::Open { context, interval: IntervalId(job * 4), from: None };
+    let open = Event::Open { context, interval: IntervalId(job * 4), from: None, keeps: false };
     let speculate = Event::Speculate { context, interval: IntervalId(job * 4 + 1), spec: SpecId(job) };
     for event in [open, speculate] {
         graph.apply(&event).expect("a job begins");

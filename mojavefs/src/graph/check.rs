@@ -30,6 +30,8 @@ impl Graph {
                 self.check_place(*id, *context, place)?;
             }
         }
+        let numbers: usize = self.intervals.values().map(|interval| interval.numbers.len()).sum();
+        ensure(numbers == self.numbers.len(), || "a number is nobody's, or two have it".to_string())?;
         let stacked: usize = self.contexts.values().map(|context| context.stack.len()).sum();
         ensure(stacked == self.intervals.len(), || "an interval is in no stack or in two".to_string())?;
         let remembered = self.outcomes.len();
@@ -47,6 +49,11 @@ impl Graph {
             let known = self.intervals.get(needed).is_some_and(|needed| needed.dependents.contains(&id));
             ensure(known, || format!("interval {id} builds on {needed}, which does not know it"))?;
         }
+        for number in &interval.numbers {
+            ensure(self.numbers.get(number) == Some(&id), || format!("number {number} is not known to be {id}'s"))?;
+        }
+        let own = [id, interval.writer].iter().all(|number| interval.numbers.contains(number));
+        ensure(own, || format!("interval {id} has lost a number of its own"))?;
         for dependent in &interval.dependents {
             let other = self.intervals.get(dependent);
             let builds = other.is_some_and(|other| other.base == Some(id) || other.deps.contains(&id));

@@ -134,8 +134,13 @@ impl Graph {
         if finals.is_empty() {
             return Ok(Vec::new());
         }
+        let numbers = if matches!(event, Event::Open { .. }) {
+            finals.iter().copied().collect()
+        } else {
+            self.numbers_of(&finals)
+        };
         let specs: BTreeSet<SpecId> =
             finals.iter().filter_map(|id| self.intervals.get(id)).filter_map(|interval| interval.assumption).collect();
-        Ok(vec![Effect::Final { intervals: finals.into_iter().collect(), specs: specs.into_iter().collect() }])
+        Ok(vec![Effect::Final { intervals: finals.into_iter().collect(), numbers, specs: specs.into_iter().collect() }])
     }
 }

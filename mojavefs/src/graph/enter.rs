@@ -12,6 +12,7 @@ impl Graph {
         context: ContextId,
         interval: IntervalId,
         from: Option<IntervalId>,
+        keeps: bool,
     ) -> Result<Vec<Effect>, GraphError> {
         match self.contexts.get(&context) {
             Some(state) if !state.open || !state.is_undone() => return Err(GraphError::InUse(context.0)),
@@ -21,11 +22,15 @@ impl Graph {
         if let Some(from) = from.filter(|from| !self.intervals.contains_key(from)) {
             return Err(GraphError::NoInterval(from));
         }
-        self.contexts.insert(context, Context { stack: Vec::new(), settled: None, open: true });
+        let outer = from.map(|from| self.intervals[&from].context);
+        let found = outer.and_then(|outer| self.seen_by(outer)).map(|seen| seen.numbers).unwrap_or_default();
+        let keeps = keeps.then(|| found.into_iter().collect());
+        self.contexts.insert(context, Context { stack: Vec::new(), settled: None, open: true, from, keeps });
         let state = self.contexts.get_mut(&context).expect("just inserted");
         if from.is_none() {
             state.settled = Some(interval);
-            return Ok(vec![Effect::Final { intervals: vec![interval], specs: Vec::new() }]);
+            let effect = Effect::Final { intervals: vec![interval], numbers: vec![interval], specs: Vec::new() };
+            return Ok(vec![effect]);
         }
         self.push(context, interval, from, None);
         Ok(Vec::new())
@@ -90,15 +95,16 @@ impl Graph {
     }
 
     /// A running context may begin this interval.
-    fn check_acting(&self, context: ContextId, interval: IntervalId) -> Result<(), GraphError> {
+    pub(super) fn check_acting(&self, context: ContextId, interval: IntervalId) -> Result<(), GraphError> {
         match self.running(context)?.is_undone() {
             true => Err(GraphError::Undone(context)),
             false => self.check_unused(interval),
         }
     }
 
-    fn check_unused(&self, interval: IntervalId) -> Result<(), GraphError> {
-        if interval == IntervalId::FINAL || self.intervals.contains_key(&interval) {
+    pub(super) fn check_unused(&self, interval: IntervalId) -> Result<(), GraphError> {
+        let in_use = self.intervals.contains_key(&interval) || self.numbers.contains_key(&interval);
+        if interval == IntervalId::FINAL || in_use {
             return Err(GraphError::InUse(interval.0));
         }
         match self.intervals.len() < GRAPH_INTERVALS_MAX {
@@ -121,8 +127,11 @@ impl Graph {
         for needed in base.iter().chain(&deps) {
             self.interval_mut(*needed).dependents.insert(interval);
         }
-        let new = Interval { context, base, deps, assumption, dependents: BTreeSet::new(), votes: BTreeSet::new() };
+        let (dependents, votes) = Default::default();
+        let numbers = BTreeSet::from([interval]);
+        let new = Interval { context, base, deps, assumption, dependents, votes, numbers, writer: interval };
         self.intervals.insert(interval, new);
+        self.numbers.insert(interval, interval);
     }
 }
 

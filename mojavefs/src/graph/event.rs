@@ -44,6 +44,8 @@ pub enum Event {
         interval: IntervalId,
         /// The live interval that it is started from: an outer job's, or a forking parent's. It becomes a dependency.
         from: Option<IntervalId>,
+        /// It stays with what it finds: of what contexts around it change later it sees nothing.
+        keeps: bool,
     },
     /// A context enters a new speculation as its owner (rule 1).
     Speculate {
@@ -117,6 +119,28 @@ pub enum Event {
         /// The speculation.
         spec: SpecId,
     },
+    /// What a context changes from now on carries this number: a later one, where a change must sort above what it builds on.
+    /// One that its current interval has already becomes the one that changes carry.
+    Number {
+        /// The context.
+        context: ContextId,
+        /// The number; no interval's and no other change's.
+        number: IntervalId,
+    },
+    /// A context that nobody else builds on, and that builds on nothing but the one around it, becomes part of that, with all
+    /// that it changed. Its speculations were never apart from that one's. It is gone with it.
+    Fold {
+        /// The inner context.
+        context: ContextId,
+    },
+    /// What carried one number carries an earlier one of the same interval now. Nobody can tell: no number that the interval's
+    /// context sees lies between the two, and no context that stays with what it found has found the earlier one.
+    HandOver {
+        /// The number that goes.
+        from: IntervalId,
+        /// The number that has its changes.
+        to: IntervalId,
+    },
 }
 
 /// Why something died.
@@ -165,6 +189,8 @@ pub enum Effect {
     Final {
         /// The intervals, by id.
         intervals: Vec<IntervalId>,
+        /// The numbers that their changes carry.
+        numbers: Vec<IntervalId>,
         /// The speculations whose assumptions hold by it.
         specs: Vec<SpecId>,
     },
@@ -172,6 +198,8 @@ pub enum Effect {
     Dead {
         /// The intervals, by id.
         intervals: Vec<IntervalId>,
+        /// The numbers that their changes carry.
+        numbers: Vec<IntervalId>,
         /// The speculations that are aborted by it.
         specs: Vec<SpecId>,
         /// What it began with.
@@ -238,6 +266,17 @@ pub enum GraphError {
     /// The context cannot go back to where the dependency would have to lie: what it did there is final.
     #[error("context {0} cannot go back to before that; make a checkpoint, wait, or read what is final")]
     CannotResume(ContextId),
+    /// All of it is final: what it changes carries no number.
+    #[error("context {0} has nothing undecided")]
+    NothingUndecided(ContextId),
+    /// More depends on it, or it on more, than folding could keep.
+    #[error(
+        "context {0} can't become part of the one around it: others build on it, it builds on others, or it is in none"
+    )]
+    CannotFold(ContextId),
+    /// Somebody could tell the two apart.
+    #[error("what carries number {0} can't carry number {1}")]
+    Apart(IntervalId, IntervalId),
     /// A limit of the graph is reached.
     #[error("more than {0} undecided intervals or contexts; decide some speculations first")]
     Full(usize),

@@ -85,6 +85,7 @@ impl Graph {
         fall.abort(self, spec, None);
         fall.spread(self);
 
+        let numbers = self.numbers_of(fall.dead.keys());
         let mut fallen: BTreeMap<ContextId, usize> = BTreeMap::new();
         let mut entered: BTreeMap<IntervalId, SpecId> = BTreeMap::new();
         for id in fall.dead.keys() {
@@ -101,7 +102,8 @@ impl Graph {
         }
 
         let intervals = fall.dead.keys().copied().collect();
-        let mut effects = vec![Effect::Dead { intervals, specs: fall.aborted.keys().copied().collect(), cause }];
+        let specs = fall.aborted.keys().copied().collect();
+        let mut effects = vec![Effect::Dead { intervals, numbers, specs, cause }];
         effects
             .extend(fall.withdrawn.iter().map(|(spec, context)| Effect::Withdrawn { spec: *spec, context: *context }));
         for (context, count) in fallen {

@@ -18,6 +18,7 @@ impl Graph {
             specs: self.specs.clone(),
             outcomes: BTreeMap::new(),
             outcome_order: VecDeque::new(),
+            numbers: self.numbers.clone(),
         };
         let contexts: Vec<ContextId> = self.contexts.keys().copied().collect();
         for context in contexts {

@@ -2,6 +2,8 @@
 //! is computed anew by fixpoints over all of it. No index, no cleverness. It is what the [graph](super::Graph) is held
 //! against: by its tests, and in a server that is told to, by a [`Witness`](super::Witness).
 
+mod seen;
+
 use super::event::{Event, GraphError, Owner, Resume};
 use super::state::Outcome;
 use super::waits::{Awaited, Waits};
@@ -44,6 +46,12 @@ pub struct Model {
     contexts: BTreeMap<ContextId, bool>,
     aborted: BTreeSet<SpecId>,
     conflicts: BTreeSet<SpecId>,
+    /// Every number that a change may carry, and in which interval; of each interval the one it writes with last.
+    numbers: Vec<(IntervalId, IntervalId)>,
+    /// What contexts were started from.
+    from: BTreeMap<ContextId, IntervalId>,
+    /// The numbers that contexts have found and stay with.
+    found: BTreeMap<ContextId, BTreeSet<IntervalId>>,
     /// In the order of deciding; as many as the graph remembers.
     decided: VecDeque<(SpecId, Outcome)>,
     /// As of the last event.
@@ -132,6 +140,11 @@ impl Model {
     pub fn decided_lately(&self) -> impl Iterator<Item = (SpecId, Outcome)> {
         let lately = self.decided.iter().rev().take_while(|(spec, _)| self.specs.contains(spec));
         lately.copied()
+    }
+
+    /// Whether a speculation has begun and is neither folded nor forgotten.
+    pub fn is_known(&self, spec: SpecId) -> bool {
+        self.specs.contains(&spec)
     }
 
     /// The undecided speculations.
@@ -286,6 +299,7 @@ impl Model {
         self.conflicts.retain(|spec| !decided(spec));
         self.places.retain(|place| !decided(&place.spec));
         self.places.iter_mut().for_each(|place| place.votes.retain(|vote| !verdict.dead.contains(vote)));
+        self.numbers.retain(|(_, interval)| self.intervals.iter().any(|kept| kept.id == *interval));
         let attended: BTreeSet<ContextId> = self.intervals.iter().map(|interval| interval.context).collect();
         self.contexts.retain(|context, running| *running || attended.contains(context));
         self.verdict = self.judge();
@@ -293,12 +307,13 @@ impl Model {
 
     fn record(&mut self, event: &Event) -> Result<(), GraphError> {
         match *event {
-            Event::Open { context, interval, from } => {
+            Event::Open { context, interval, from, keeps } => {
                 let anew = self.contexts.get(&context).is_none_or(|open| *open && self.is_undone(context));
                 self.demand(anew, GraphError::InUse(context.0))?;
                 self.demand_unused(interval)?;
                 self.demand(from.is_none_or(|from| self.is_live(from)), GraphError::NoInterval(IntervalId::FINAL))?;
                 self.contexts.insert(context, true);
+                self.start(context, from, keeps);
                 self.push(context, interval, None, from, None);
             }
             Event::Speculate { context, interval, spec } => {
@@ -352,6 +367,9 @@ impl Model {
                 self.demand_undecided(spec)?;
                 self.conflicts.remove(&spec);
             }
+            Event::Number { context, number } => self.number(context, number)?,
+            Event::Fold { context } => self.fold(context)?,
+            Event::HandOver { from, to } => self.hand_over(from, to)?,
         }
         Ok(())
     }
@@ -399,7 +417,8 @@ impl Model {
     }
 
     fn demand_unused(&self, interval: IntervalId) -> Result<(), GraphError> {
-        self.demand(interval != IntervalId::FINAL && !self.is_live(interval), GraphError::InUse(interval.0))
+        let used = self.is_live(interval) || self.has(interval).is_some();
+        self.demand(interval != IntervalId::FINAL && !used, GraphError::InUse(interval.0))
     }
 
     fn demand_undecided(&self, spec: SpecId) -> Result<(), GraphError> {
@@ -432,6 +451,7 @@ impl Model {
         assumption: Option<SpecId>,
     ) {
         self.intervals.push(Interval { id, context, base, deps: dep.into_iter().collect(), assumption });
+        self.numbers.push((id, id));
     }
 
     fn place_mut(&mut self, context: ContextId, spec: SpecId) -> &mut Place {

@@ -34,6 +34,7 @@ impl Graph {
             return Vec::new();
         }
         let mut specs = BTreeSet::new();
+        let numbers = self.numbers_of(&finals);
         let mut contexts: BTreeMap<ContextId, usize> = BTreeMap::new();
         for id in &finals {
             let interval = self.detach(*id);
@@ -49,7 +50,7 @@ impl Graph {
             state.settled = state.stack.drain(..count).next_back();
             self.forget_if_done(context);
         }
-        vec![Effect::Final { intervals: finals.into_iter().collect(), specs: specs.into_iter().collect() }]
+        vec![Effect::Final { intervals: finals.into_iter().collect(), numbers, specs: specs.into_iter().collect() }]
     }
 
     /// What is final by now among everything that hangs on a speculation's entries.

@@ -27,6 +27,10 @@ pub(super) struct Interval {
     pub(super) dependents: BTreeSet<IntervalId>,
     /// Speculations that it voted for.
     pub(super) votes: BTreeSet<SpecId>,
+    /// The numbers that changes made in it carry: its own, later ones of its context, and those of what was folded into it.
+    pub(super) numbers: BTreeSet<IntervalId>,
+    /// The one of them that the next change carries.
+    pub(super) writer: IntervalId,
 }
 
 /// An undecided speculation.
@@ -54,6 +58,10 @@ pub(super) struct Context {
     pub(super) settled: Option<IntervalId>,
     /// It still runs.
     pub(super) open: bool,
+    /// The interval that it was started from; not live any more once that is final.
+    pub(super) from: Option<IntervalId>,
+    /// The numbers that it found and stays with; nothing for one that follows what becomes final.
+    pub(super) keeps: Option<BTreeSet<IntervalId>>,
 }
 
 /// The interval graph of everything undecided. It can be written down and read back with serde; what is read should be
@@ -65,6 +73,8 @@ pub struct Graph {
     pub(super) specs: BTreeMap<SpecId, Spec>,
     pub(super) outcomes: BTreeMap<SpecId, Outcome>,
     pub(super) outcome_order: VecDeque<SpecId>,
+    /// Whose each writer number is.
+    pub(super) numbers: BTreeMap<IntervalId, IntervalId>,
 }
 
 impl Graph {
@@ -77,7 +87,7 @@ impl Graph {
     /// happen one after the other, in the order of the calls. After an error nothing has changed.
     pub fn apply(&mut self, event: &Event) -> Result<Vec<Effect>, GraphError> {
         match *event {
-            Event::Open { context, interval, from } => self.open(context, interval, from),
+            Event::Open { context, interval, from, keeps } => self.open(context, interval, from, keeps),
             Event::Speculate { context, interval, spec } => self.speculate(context, interval, spec),
             Event::CoOwn { context, interval, spec } => self.co_own(context, interval, spec),
             Event::Read { context, of, interval, resume } => self.read(context, of, interval, resume),
@@ -87,6 +97,9 @@ impl Graph {
             Event::Close { context } => self.close(context),
             Event::Conflict { spec } => self.conflict(spec),
             Event::Resolve { spec } => self.resolve(spec),
+            Event::Number { context, number } => self.number(context, number),
+            Event::Fold { context } => self.fold(context),
+            Event::HandOver { from, to } => self.hand_over(from, to),
         }
     }
 
@@ -126,9 +139,12 @@ impl Graph {
         self.specs.get_mut(&spec).expect("the speculation was found undecided before")
     }
 
-    /// Takes an interval that is final or dead out of the graph; its context's stack is the caller's.
+    /// Takes an interval that is final, dead or folded out of the graph; its context's stack is the caller's.
     pub(super) fn detach(&mut self, id: IntervalId) -> Interval {
         let interval = self.intervals.remove(&id).expect("only live intervals are judged");
+        for number in &interval.numbers {
+            self.numbers.remove(number);
+        }
         for needed in interval.base.iter().chain(&interval.deps) {
             if let Some(needed) = self.intervals.get_mut(needed) {
                 needed.dependents.remove(&id);

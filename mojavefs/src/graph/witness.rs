@@ -117,7 +117,9 @@ impl Witness {
     fn compare_effects(&self, before: &Verdict, effects: &[Effect]) -> Result<(), String> {
         let said = Said::of(effects)?;
         let now = self.model.verdict();
-        let lost = before.votes.difference(&now.votes).filter(|(spec, _)| !now.aborted.contains(spec));
+        // What was folded takes its votes along.
+        let counts = |spec: &SpecId| self.model.is_known(*spec) && !now.aborted.contains(spec);
+        let lost = before.votes.difference(&now.votes).filter(|(spec, _)| counts(spec));
         let dead: BTreeSet<IntervalId> = now.dead.difference(&before.dead).copied().collect();
         let mut rollbacks = BTreeMap::new();
         for fallen in self.model.intervals().iter().filter(|interval| dead.contains(&interval.id)) {
@@ -125,7 +127,10 @@ impl Witness {
                 rollbacks.entry(fallen.context).or_insert(fallen.id);
             }
         }
+        let decided = now.finals.difference(&before.finals).chain(&dead);
+        let numbers = decided.flat_map(|id| self.model.numbers_of(*id)).collect();
         let expected = Said {
+            numbers,
             finals: now.finals.difference(&before.finals).copied().collect(),
             committed: now.committed.difference(&before.committed).copied().collect(),
             dead,
@@ -210,6 +215,13 @@ impl Witness {
 
     /// What an interval sees and waits for.
     fn compare_under(&self, graph: &Graph, id: IntervalId) -> Result<(), String> {
+        let context = self.model.interval(id).map_or(ContextId(0), |interval| interval.context);
+        same(format_args!("what context {context} sees"), &graph.seen_by(context), &self.model.seen_by(context))?;
+        let around: Vec<ContextId> = graph.around(context).collect();
+        same(format_args!("what is around context {context}"), &around, &self.model.around(context))?;
+        for number in self.model.numbers_of(id) {
+            same(format_args!("whose number {number} is"), &graph.writer_of(number), &Some(context))?;
+        }
         let visible = self.model.visible(id);
         let specs: BTreeSet<SpecId> = self.model.assumptions(&visible).collect();
         let contexts: BTreeSet<ContextId> = self.model.contexts_of(&visible).collect();
@@ -238,6 +250,7 @@ impl Witness {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Said {
     finals: BTreeSet<IntervalId>,
+    numbers: BTreeSet<IntervalId>,
     committed: BTreeSet<SpecId>,
     dead: BTreeSet<IntervalId>,
     aborted: BTreeSet<SpecId>,
@@ -252,12 +265,14 @@ impl Said {
         let mut twice = false;
         for effect in effects {
             match effect {
-                Effect::Final { intervals, specs } => {
+                Effect::Final { intervals, numbers, specs } => {
+                    said.numbers.extend(numbers);
                     steps.0 += 1;
                     said.finals.extend(intervals);
                     said.committed.extend(specs);
                 }
-                Effect::Dead { intervals, specs, .. } => {
+                Effect::Dead { intervals, numbers, specs, .. } => {
+                    said.numbers.extend(numbers);
                     steps.1 += 1;
                     said.dead.extend(intervals);
                     said.aborted.extend(specs);

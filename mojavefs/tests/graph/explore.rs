@@ -18,6 +18,8 @@ struct Bounds {
     depth: usize,
     /// Explores further owners, holds and conflicts as well.
     rare: bool,
+    /// Explores what changes are numbered with, and folding.
+    numbers: bool,
 }
 
 #[derive(Clone)]
@@ -37,7 +39,7 @@ type Shape = (u64, u64, u64, BTreeSet<ContextId>, Vec<u8>);
 
 fn shape(state: &State) -> Shape {
     let graph = &state.referee.graph;
-    let live = (1..=state.intervals).map(IntervalId).filter(|id| graph.is_live(*id));
+    let live = (1..=state.intervals).map(IntervalId).filter(|id| graph.writer_of(*id).is_some());
     let names: BTreeMap<IntervalId, u64> = live.zip(1..).collect();
     (state.opened, state.used, state.specs, state.ended.clone(), renamed(graph, &names))
 }
@@ -68,9 +70,11 @@ fn named(event: &Event) -> Option<u64> {
         | Event::CoOwn { context, .. }
         | Event::Read { context, .. }
         | Event::Hold { context, .. }
+        | Event::Number { context, .. }
+        | Event::Fold { context }
         | Event::Close { context } => Some(context.0),
         Event::Vote { owner, .. } | Event::Abort { owner, .. } => Some(owner.context().0),
-        Event::Conflict { .. } | Event::Resolve { .. } => None,
+        Event::Conflict { .. } | Event::Resolve { .. } | Event::HandOver { .. } => None,
     }
 }
 
@@ -84,14 +88,18 @@ impl State {
         let room = live.len() < bounds.live;
         if self.opened < bounds.contexts {
             let context = ContextId(self.opened + 1);
-            events.push(Event::Open { context, interval: new, from: None });
+            events.push(Event::Open { context, interval: new, from: None, keeps: false });
             if room {
-                events.extend(live.iter().map(|from| Event::Open { context, interval: new, from: Some(*from) }));
+                for keeps in if bounds.numbers { &[false, true][..] } else { &[false] } {
+                    let open =
+                        |from: &IntervalId| Event::Open { context, interval: new, from: Some(*from), keeps: *keeps };
+                    events.extend(live.iter().map(open));
+                }
             }
         }
         for context in self.acting().map(ContextId).filter(|context| !self.ended.contains(context)) {
             events.push(Event::Close { context });
-            events.push(Event::Open { context, interval: new, from: None });
+            events.push(Event::Open { context, interval: new, from: None, keeps: false });
             for of in &live {
                 let resumes = if room { &[Resume::Here, Resume::Start][..] } else { &[Resume::Start] };
                 events.extend(resumes.iter().map(|resume| Event::Read {
@@ -108,7 +116,23 @@ impl State {
         for spec in (1..=self.specs).map(SpecId) {
             self.decisions(spec, new, room, bounds.rare, &mut events);
         }
+        if bounds.numbers {
+            self.numbers(new, bounds, &mut events);
+        }
         events
+    }
+
+    fn numbers(&self, new: IntervalId, bounds: &Bounds, events: &mut Vec<Event>) {
+        let numbers: Vec<IntervalId> = self.referee.model().carried().map(|(number, _)| number).collect();
+        for context in self.acting().map(ContextId) {
+            events.push(Event::Fold { context });
+            if numbers.len() <= bounds.live {
+                events.push(Event::Number { context, number: new });
+            }
+        }
+        for from in &numbers {
+            events.extend(numbers.iter().map(|to| Event::HandOver { from: *from, to: *to }));
+        }
     }
 
     fn decisions(&self, spec: SpecId, new: IntervalId, room: bool, rare: bool, events: &mut Vec<Event>) {
@@ -150,8 +174,8 @@ impl State {
                 next.specs = spec.0;
                 next.intervals += 1;
             }
-            Event::CoOwn { .. } | Event::Read { .. } => next.intervals += 1,
-            Event::Close { context } => {
+            Event::CoOwn { .. } | Event::Read { .. } | Event::Number { .. } => next.intervals += 1,
+            Event::Close { context } | Event::Fold { context } => {
                 next.ended.insert(*context);
             }
             _ => {}
@@ -171,7 +195,7 @@ fn explore(bounds: &Bounds) -> usize {
         depth: 0,
     };
     for id in 1..=bounds.begun {
-        let begin = Event::Open { context: ContextId(id), interval: IntervalId(id), from: None };
+        let begin = Event::Open { context: ContextId(id), interval: IntervalId(id), from: None, keeps: false };
         start = start.after(&begin).expect("the first contexts begin");
     }
     start.used = 0;
@@ -200,20 +224,42 @@ fn explored(name: &str, bounds: &Bounds, at_least: usize) {
 
 #[test]
 fn every_interleaving_of_three_contexts_and_three_speculations_agrees_with_the_model() {
-    explored("all events", &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 6, rare: true }, 14_000);
+    explored(
+        "all events",
+        &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 6, rare: true, numbers: false },
+        14_000,
+    );
 }
 
 #[test]
 fn every_interleaving_of_two_contexts_agrees_with_the_model_further_down() {
-    explored("two contexts", &Bounds { contexts: 2, begun: 2, specs: 2, live: 4, depth: 8, rare: true }, 28_000);
+    explored(
+        "two contexts",
+        &Bounds { contexts: 2, begun: 2, specs: 2, live: 4, depth: 8, rare: true, numbers: false },
+        28_000,
+    );
 }
 
 #[test]
 fn every_interleaving_with_nested_contexts_agrees_with_the_model() {
-    explored("nested contexts", &Bounds { contexts: 3, begun: 1, specs: 3, live: 5, depth: 7, rare: false }, 14_000);
+    explored(
+        "nested contexts",
+        &Bounds { contexts: 3, begun: 1, specs: 3, live: 5, depth: 7, rare: false, numbers: false },
+        14_000,
+    );
+}
+
+#[test]
+fn every_interleaving_of_folding_and_numbering_agrees_with_the_model() {
+    let bounds = Bounds { contexts: 3, begun: 1, specs: 2, live: 4, depth: 6, rare: false, numbers: true };
+    explored("numbers and folds", &bounds, 1);
 }
 
 #[test]
 fn every_interleaving_of_plain_events_agrees_with_the_model_further_down() {
-    explored("plain events", &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 7, rare: false }, 18_000);
+    explored(
+        "plain events",
+        &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 7, rare: false, numbers: false },
+        18_000,
+    );
 }

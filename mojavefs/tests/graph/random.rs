@@ -23,7 +23,7 @@ struct Choice {
 fn choice() -> impl Strategy<Value = Choice> {
     let kind = prop_oneof![
         3 => Just(0_u8), 6 => Just(1), 2 => Just(2), 10 => Just(3), 8 => Just(4), 2 => Just(5), 2 => Just(6),
-        1 => Just(7), 2 => Just(8), 2 => Just(9)
+        1 => Just(7), 2 => Just(8), 2 => Just(9), 4 => Just(10), 3 => Just(11), 4 => Just(12)
     ];
     let fields = (kind, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>());
     fields.prop_map(|(kind, context, spec, interval, variant)| Choice { kind, context, spec, interval, variant })
@@ -67,7 +67,12 @@ impl Choice {
             self.kind
         };
         match kind {
-            0 => Event::Open { context, interval: new, from: Some(interval).filter(|_| self.variant >= 96 && !idle) },
+            0 => Event::Open {
+                context,
+                interval: new,
+                from: Some(interval).filter(|_| self.variant >= 96 && !idle),
+                keeps: self.variant % 4 == 3,
+            },
             1 => Event::Speculate { context, interval: new, spec: SpecId(ids.spec + 1) },
             2 => Event::CoOwn { context, interval: new, spec },
             3 => Event::Read { context, of: interval, interval: new, resume: self.resume(referee, context) },
@@ -76,8 +81,22 @@ impl Choice {
             6 => Event::Hold { context: owner.context(), spec },
             7 => Event::Close { context },
             8 => Event::Conflict { spec },
-            _ => Event::Resolve { spec },
+            9 => Event::Resolve { spec },
+            10 => Event::Number { context, number: if self.variant % 8 == 0 { interval } else { new } },
+            11 => Event::Fold { context },
+            _ => self.hand_over(referee),
         }
+    }
+
+    /// Most often of a number to the one before it.
+    fn hand_over(&self, referee: &Referee) -> Event {
+        let mut numbers: Vec<IntervalId> = referee.model().carried().map(|(number, _)| number).collect();
+        numbers.sort_unstable();
+        let at = usize::from(self.interval) % numbers.len().max(1);
+        let from = numbers.get(at).copied().unwrap_or(IntervalId(1));
+        let before = referee.graph.taker(from).filter(|_| self.variant % 8 > 0);
+        let to = before.or(numbers.get(usize::from(self.spec) % numbers.len().max(1)).copied());
+        Event::HandOver { from, to: to.unwrap_or(from) }
     }
 
     fn resume(&self, referee: &Referee, context: ContextId) -> Resume {
@@ -93,7 +112,7 @@ impl Choice {
 /// Whether an event begins something, so that its ids are used up.
 fn begins(event: &Event, ids: &mut Ids) {
     match event {
-        Event::Open { .. } | Event::CoOwn { .. } | Event::Read { .. } => ids.interval += 1,
+        Event::Open { .. } | Event::CoOwn { .. } | Event::Read { .. } | Event::Number { .. } => ids.interval += 1,
         Event::Speculate { .. } => {
             ids.interval += 1;
             ids.spec += 1;
@@ -113,7 +132,7 @@ fn play(choices: &[Choice], mut referee: Referee) {
         }
         if referee.apply(&event).is_ok() {
             begins(&event, &mut ids);
-            if let Event::Close { context } = event {
+            if let Event::Close { context } | Event::Fold { context } = event {
                 ended.push(context);
             }
         }

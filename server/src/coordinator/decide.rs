@@ -77,7 +77,9 @@ impl Coordinator {
         }
         let mut was_final = false;
         loop {
-            let Some(Effect::Final { intervals, specs }) = state.graph.preview(last).map_err(graph_fault)?.pop() else {
+            let Some(Effect::Final { numbers: intervals, specs, .. }) =
+                state.graph.preview(last).map_err(graph_fault)?.pop()
+            else {
                 if was_final {
                     // Against what was expected when it was asked whether the vote has to be written down.
                     self.record_vote(state, spec)?;

@@ -240,7 +240,7 @@ impl Coordinator {
         let (parent, parent_context) = outer.map(|outer| (outer.spec, outer.context)).unzip();
         let from = parent_context.and_then(|context| state.graph.current(context));
         let events = [
-            Event::Open { context, interval: first.unwrap_or(entry), from },
+            Event::Open { context, interval: first.unwrap_or(entry), from, keeps: !payload.on_read.follows() },
             Event::Speculate { context, interval: entry, spec },
         ];
         for event in &events {

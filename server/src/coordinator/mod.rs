@@ -286,7 +286,7 @@ impl Coordinator {
             bytes: Arc::default(),
             over: Arc::default(),
         };
-        state.apply(&Event::Open { context, interval: first, from }).map_err(graph_fault)?;
+        state.apply(&Event::Open { context, interval: first, from, keeps: !on_read.follows() }).map_err(graph_fault)?;
         state.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
         self.conflicts.open(context, inside, on_read.meets());
         state.insert(job);

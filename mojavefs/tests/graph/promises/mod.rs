@@ -23,8 +23,8 @@ impl World {
         let mut world = World { graph: Graph::new(), last: 0 };
         for context in [A, B, C] {
             let interval = world.new_interval();
-            let effects = world.apply(Event::Open { context, interval, from: None });
-            assert_eq!(effects, [Effect::Final { intervals: vec![interval], specs: vec![] }]);
+            let effects = world.apply(Event::Open { context, interval, from: None, keeps: false });
+            assert_eq!(effects, [Effect::Final { intervals: vec![interval], numbers: vec![interval], specs: vec![] }]);
         }
         world
     }
@@ -88,7 +88,7 @@ pub(crate) fn abort(context: ContextId, spec: SpecId) -> Event {
 }
 
 pub(crate) fn finals(intervals: &[IntervalId], specs: &[SpecId]) -> Vec<Effect> {
-    vec![Effect::Final { intervals: intervals.to_vec(), specs: specs.to_vec() }]
+    vec![Effect::Final { intervals: intervals.to_vec(), numbers: intervals.to_vec(), specs: specs.to_vec() }]
 }
 
 pub(crate) fn rolled_back(effects: &[Effect]) -> BTreeMap<ContextId, IntervalId> {

@@ -156,7 +156,7 @@ fn an_explanation_has_a_limit() {
     }
     let context = ContextId(9);
     let interval = w.new_interval();
-    w.apply(Event::Open { context, interval, from: Some(last) });
+    w.apply(Event::Open { context, interval, from: Some(last), keeps: false });
     let lengths = w.abort(A, s).into_iter().filter_map(|effect| match effect {
         Effect::Rollback { why, .. } => Some(why.len()),
         _ => None,

@@ -1,0 +1,137 @@
+//! What contexts see, and how one becomes part of another, from the whole history.
+
+use super::Model;
+use crate::graph::{GraphError, Seen};
+use crate::id::{ContextId, IntervalId, SpecId};
+use std::collections::BTreeSet;
+
+impl Model {
+    /// What a context sees of undecided changes; nothing if nothing of it is undecided.
+    pub fn seen_by(&self, context: ContextId) -> Option<Seen> {
+        let current = *self.stack(context).last()?;
+        let (_, writer) = self.carried().filter(|(_, interval)| *interval == current).map(|(n, i)| (i, n)).last()?;
+        let of = |intervals: &BTreeSet<IntervalId>| -> BTreeSet<IntervalId> {
+            self.carried().filter(|(_, interval)| intervals.contains(interval)).map(|(number, _)| number).collect()
+        };
+        let Some(found) = self.found.get(&context) else {
+            let numbers = of(&self.visible(current)).into_iter().collect();
+            return Some(Seen { numbers, missed: Vec::new(), writer });
+        };
+        let around: BTreeSet<ContextId> = self.around(context).into_iter().skip(1).collect();
+        let outside: BTreeSet<IntervalId> = around.iter().flat_map(|outer| self.stack(*outer)).collect();
+        let mut own = BTreeSet::from([current]);
+        loop {
+            let before = own.len();
+            for interval in self.intervals.iter().filter(|interval| !outside.contains(&interval.id)) {
+                if own.contains(&interval.id) {
+                    let needed = interval.base.iter().chain(&interval.deps);
+                    own.extend(needed.filter(|id| self.is_live(**id) && !outside.contains(id)));
+                }
+            }
+            if before == own.len() {
+                break;
+            }
+        }
+        let known = self.carried().map(|(number, _)| number).filter(|number| found.contains(number));
+        let numbers: BTreeSet<IntervalId> = of(&own).into_iter().chain(known).collect();
+        let missed = of(&outside).into_iter().filter(|number| !found.contains(number)).collect();
+        Some(Seen { numbers: numbers.into_iter().collect(), missed, writer })
+    }
+
+    /// A context, the one that it is inside of, and so on.
+    pub fn around(&self, mut context: ContextId) -> Vec<ContextId> {
+        let mut around = vec![context];
+        while let Some(from) = self.from.get(&context).filter(|from| self.is_live(**from)) {
+            context = self.interval(*from).expect("it is live").context;
+            around.push(context);
+        }
+        around
+    }
+
+    /// Every number that an undecided change may carry, in the order in which they came, and in which interval.
+    pub fn carried(&self) -> impl DoubleEndedIterator<Item = (IntervalId, IntervalId)> {
+        self.numbers.iter().copied().filter(|(_, interval)| self.is_live(*interval))
+    }
+
+    /// The numbers that changes of an interval carry, decided or not.
+    pub fn numbers_of(&self, id: IntervalId) -> impl Iterator<Item = IntervalId> {
+        self.numbers.iter().filter(move |(_, interval)| *interval == id).map(|(number, _)| *number)
+    }
+
+    /// The live interval in which changes carry this number.
+    pub(super) fn has(&self, number: IntervalId) -> Option<IntervalId> {
+        self.carried().find(|(carried, _)| *carried == number).map(|(_, interval)| interval)
+    }
+
+    pub(super) fn start(&mut self, context: ContextId, from: Option<IntervalId>, keeps: bool) {
+        self.from.remove(&context);
+        self.found.remove(&context);
+        self.from.extend(from.map(|from| (context, from)));
+        if keeps {
+            let outer = from.and_then(|from| self.interval(from)).map(|interval| interval.context);
+            let seen = outer.and_then(|outer| self.seen_by(outer)).map(|seen| seen.numbers);
+            self.found.insert(context, seen.unwrap_or_default().into_iter().collect());
+        }
+    }
+
+    pub(super) fn number(&mut self, context: ContextId, number: IntervalId) -> Result<(), GraphError> {
+        let current = self.stack(context).last().copied();
+        if current.is_none() || self.has(number) != current {
+            self.demand_acting(context, number)?;
+        }
+        self.demand(self.is_running(context), GraphError::NoContext(context))?;
+        let current = current.ok_or(GraphError::NothingUndecided(context))?;
+        // The last one is what it writes with.
+        self.numbers.retain(|(carried, _)| *carried != number);
+        self.numbers.push((number, current));
+        Ok(())
+    }
+
+    /// The inner context never was: what it changed the one around it has changed.
+    pub(super) fn fold(&mut self, context: ContextId) -> Result<(), GraphError> {
+        self.demand(self.is_running(context), GraphError::NoContext(context))?;
+        let own: BTreeSet<IntervalId> = self.stack(context).into_iter().collect();
+        let outer = self.around(context).get(1).map(|outer| self.stack(*outer)).unwrap_or_default();
+        let into = outer.last().copied().filter(|_| !own.is_empty()).ok_or(GraphError::CannotFold(context))?;
+        let specs: BTreeSet<SpecId> = self.assumptions(&own).collect();
+        let live = || self.intervals.iter().filter(|interval| self.verdict.is_open(interval.id));
+        let others_build = live().any(|other| {
+            !own.contains(&other.id) && other.base.iter().chain(&other.deps).any(|needed| own.contains(needed))
+        });
+        let builds_on_others = live().filter(|interval| own.contains(&interval.id)).any(|interval| {
+            let mut deps = interval.deps.iter().filter(|dep| self.is_live(**dep));
+            deps.any(|dep| !own.contains(dep) && !outer.contains(dep))
+        });
+        let alone = |spec: &SpecId| {
+            let mut places = self.places_of(*spec);
+            places.all(|place| place.context == context && !place.held) && !self.conflicts.contains(spec)
+        };
+        let fits = !others_build && !builds_on_others && specs.iter().all(alone);
+        self.demand(fits, GraphError::CannotFold(context))?;
+        self.intervals.retain(|interval| !own.contains(&interval.id));
+        self.places.retain(|place| !specs.contains(&place.spec));
+        self.specs.retain(|spec| !specs.contains(spec));
+        self.contexts.insert(context, false);
+        // What the outer one writes with stays the last of its numbers.
+        let (folded, mut others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.numbers).into_iter().partition(|(_, interval)| own.contains(interval));
+        let last = others.iter().rposition(|(_, interval)| *interval == into).expect("an interval has a number");
+        others.splice(last..last, folded.into_iter().map(|(number, _)| (number, into)));
+        self.numbers = others;
+        Ok(())
+    }
+
+    pub(super) fn hand_over(&mut self, from: IntervalId, to: IntervalId) -> Result<(), GraphError> {
+        let id = self.has(from).ok_or(GraphError::NoInterval(from))?;
+        let context = self.interval(id).expect("it is live").context;
+        let seen = self.seen_by(context).ok_or(GraphError::NoInterval(from))?;
+        let last = self.carried().filter(|(_, interval)| *interval == id).last().map(|(number, _)| number);
+        let between = seen.numbers.iter().any(|number| to < *number && *number < from);
+        let seen_alone = |context: &ContextId| !self.stack(*context).is_empty() && self.found[context].contains(&to);
+        let fits = self.has(to) == Some(id) && to < from && from != id && last != Some(from) && !between;
+        let fits = fits && !self.found.keys().any(seen_alone);
+        self.demand(fits, GraphError::Apart(from, to))?;
+        self.numbers.retain(|(number, _)| *number != from);
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! What a context sees of undecided changes, by the numbers that these carry.
+
+use super::event::{Effect, GraphError};
+use super::state::Graph;
+use crate::id::{ContextId, IntervalId};
+use std::collections::BTreeSet;
+
+/// Which changes a context sees, and how its own are numbered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The numbers of undecided changes that it sees, in order.
+    pub numbers: Vec<IntervalId>,
+    /// Those of changes that contexts around it have made since it found what it stays with, in order.
+    pub missed: Vec<IntervalId>,
+    /// The number that its next change carries.
+    pub writer: IntervalId,
+}
+
+impl Graph {
+    /// What a context sees; nothing if nothing of it is undecided.
+    pub fn seen_by(&self, context: ContextId) -> Option<Seen> {
+        let current = self.current(context)?;
+        let writer = self.intervals[&current].writer;
+        let Some(found) = &self.contexts[&context].keeps else {
+            let numbers = self.numbers_of(&self.visible(current));
+            return Some(Seen { numbers, missed: Vec::new(), writer });
+        };
+        let around: BTreeSet<ContextId> = self.around(context).skip(1).collect();
+        let mut own = BTreeSet::new();
+        let mut todo = vec![current];
+        while let Some(id) = todo.pop() {
+            // What is around it is seen as it was found, whatever has been added since.
+            if let Some(interval) = self.intervals.get(&id).filter(|interval| !around.contains(&interval.context))
+                && own.insert(id)
+            {
+                todo.extend(interval.base.iter().chain(&interval.deps));
+            }
+        }
+        let mut seen: BTreeSet<IntervalId> = self.numbers_of(&own).into_iter().collect();
+        seen.extend(found.iter().filter(|number| self.numbers.contains_key(number)));
+        let outer = around.iter().flat_map(|outer| self.stack(*outer));
+        let missed = self.numbers_of(outer).into_iter().filter(|number| !found.contains(number));
+        Some(Seen { missed: missed.collect(), numbers: seen.into_iter().collect(), writer })
+    }
+
+    /// A context, the one that it is inside of, and so on.
+    pub fn around(&self, context: ContextId) -> impl Iterator<Item = ContextId> + '_ {
+        std::iter::successors(Some(context), |context| self.outer(*context))
+    }
+
+    /// The context that one is inside of; nothing once what it was started from is final.
+    pub fn outer(&self, context: ContextId) -> Option<ContextId> {
+        let from = self.contexts.get(&context)?.from?;
+        self.intervals.get(&from).map(|interval| interval.context)
+    }
+
+    /// The context whose changes carry this number; nothing if none of them is undecided.
+    pub fn writer_of(&self, number: IntervalId) -> Option<ContextId> {
+        self.numbers.get(&number).map(|id| self.intervals[id].context)
+    }
+
+    /// The numbers that changes of these live intervals carry, in order.
+    pub(super) fn numbers_of<'a>(&self, intervals: impl IntoIterator<Item = &'a IntervalId>) -> Vec<IntervalId> {
+        let all: BTreeSet<IntervalId> =
+            intervals.into_iter().flat_map(|id| self.intervals[id].numbers.iter().copied()).collect();
+        all.into_iter().collect()
+    }
+
+    pub(super) fn number(&mut self, context: ContextId, number: IntervalId) -> Result<Vec<Effect>, GraphError> {
+        let current = self.current(context);
+        if current.is_some() && self.numbers.get(&number) == current.as_ref() {
+            self.running(context)?;
+        } else {
+            self.check_acting(context, number)?;
+        }
+        let current = current.ok_or(GraphError::NothingUndecided(context))?;
+        let interval = self.interval_mut(current);
+        interval.numbers.insert(number);
+        interval.writer = number;
+        self.numbers.insert(number, current);
+        Ok(Vec::new())
+    }
+}
