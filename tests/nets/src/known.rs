@@ -22,6 +22,11 @@ pub(crate) fn copies_in_the_kernel(flags: [OFlag; 2]) -> bool {
     !flags.iter().any(|flags| flags.contains(OFlag::O_DIRECT))
 }
 
+/// With `O_DIRECT` the host's filesystem asks for aligned offsets; a mount takes any.
+pub(crate) fn takes_any_offset(flags: OFlag) -> bool {
+    !flags.contains(OFlag::O_DIRECT)
+}
+
 /// Programs of the nets set times before this one (2004).
 pub const LATEST_SET: i64 = 1 << 30;
 

@@ -1,6 +1,7 @@
 //! What moves bytes, or asks for sizes and holes.
 
 use super::{Mapped, Performer, Said, bytes_of, digest, done, io, offset};
+use crate::known;
 use crate::op::{Op, Room, Sharing, Whence};
 use crate::sys::{self, Mapping};
 use nix::errno::Errno;
@@ -53,6 +54,18 @@ fn aligned(fd: BorrowedFd<'_>, at: u64, length: u32) -> Result<(i64, usize), Err
         return Ok((at, length));
     }
     Ok((at - at % ALIGNMENT as i64, length.next_multiple_of(ALIGNMENT)))
+}
+
+/// What is answered where nothing is done.
+const UNALIGNED: &str = "unaligned";
+
+/// Whether a descriptor that asks for aligned offsets stands at none, as after a read up to the end of a file.
+fn stands_unaligned(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let flags = flags(fd)?;
+    if known::takes_any_offset(flags) || flags.contains(OFlag::O_APPEND) {
+        return Ok(false);
+    }
+    Ok(unistd::lseek(fd, 0, unistd::Whence::SeekCur)? % ALIGNMENT as i64 != 0)
 }
 
 fn thirds(bytes: &mut [u8]) -> [&mut [u8]; 3] {
@@ -172,6 +185,9 @@ impl Performer {
 
     fn read(&self, slot: u8, length: u32) -> Said {
         let fd = self.slot(slot)?;
+        if stands_unaligned(fd)? {
+            return Ok(UNALIGNED.to_owned());
+        }
         let (_, length) = aligned(fd, 0, length)?;
         let mut buffer = Buffer::new(length);
         let n = unistd::read(fd, buffer.as_mut())?;
@@ -191,6 +207,9 @@ impl Performer {
 
     fn write(&self, slot: u8, fill: u32, length: u32) -> Said {
         let fd = self.slot(slot)?;
+        if stands_unaligned(fd)? {
+            return Ok(UNALIGNED.to_owned());
+        }
         let (_, length) = aligned(fd, 0, length)?;
         Ok(unistd::write(fd, Buffer::of(&bytes_of(fill, length)).as_mut())?.to_string())
     }
