@@ -214,7 +214,7 @@ impl JobView {
     /// stand. Else it is undone then.
     pub(crate) fn may_be(&self) -> Option<MayBe> {
         let decided = self.news.said.lock().decided;
-        self.may_be.get().filter(|_| !matches!(decided, Some(SpecState::Committed | SpecState::Aborted)))
+        self.may_be.get().filter(|_| decided != Some(SpecState::Aborted))
     }
 
     /// Waits until the speculation is decided, for `limit` at most; nothing if it is not by then. A daemon that is gone
@@ -231,12 +231,25 @@ impl JobView {
         self.news.said.lock().decided = None;
     }
 
-    /// Asks for a decision.
+    /// Asks for a decision. That a vote has made the speculation final is told before it is answered, which counts if whoever
+    /// should answer is gone then; how much was changed is not known in that case.
     pub(crate) fn outcome(&self, ask: &Ask) -> Result<Outcome, Fault> {
-        match self.ask(ask)? {
-            Answer::Outcome(outcome) => Ok(outcome),
-            other => Err(unexpected(&other)),
+        match self.ask(ask) {
+            Ok(Answer::Outcome(outcome)) => Ok(outcome),
+            Ok(other) => Err(unexpected(&other)),
+            Err(fault) if fault.kind == FaultKind::InDoubt && self.is_vote(ask) && self.is_told_committed() => {
+                Ok(Outcome::of(self.spec, SpecState::Committed, 0))
+            }
+            Err(fault) => Err(fault),
         }
+    }
+
+    fn is_vote(&self, ask: &Ask) -> bool {
+        matches!(ask, Ask::Commit { spec, .. } if *spec == self.spec)
+    }
+
+    fn is_told_committed(&self) -> bool {
+        self.news.said.lock().decided == Some(SpecState::Committed)
     }
 
     /// Writes out what the kernel still holds for the view.
@@ -322,4 +335,59 @@ fn listen(stream: &UnixStream, spec: SpecId, news: Arc<News>) -> io::Result<Rece
     };
     std::thread::Builder::new().name("specrun-daemon".into()).spawn(read)?;
     Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::send;
+
+    const SPEC: SpecId = SpecId(7);
+
+    /// What is known of a vote to which a daemon says this, and then nothing any more.
+    fn voted(says: Vec<Answer>) -> (Result<SpecState, FaultKind>, Option<MayBe>) {
+        let (stream, daemon) = UnixStream::pair().expect("a pair of sockets");
+        let news = Arc::new(News::new().expect("a bell"));
+        let answers = listen(&stream, SPEC, news.clone()).expect("a thread");
+        let mount = File::open("/").expect("a directory");
+        let may_be = Cell::new(None);
+        let view = JobView { stream, answers, mount, spec: SPEC, mountpoint: PathBuf::from("/"), news, may_be };
+        let answering = std::thread::spawn(move || {
+            receive::<Ask>(&daemon).expect("it is asked");
+            says.iter().for_each(|answer| send(&daemon, answer, None).expect("it is answered"));
+        });
+        let outcome = view.outcome(&Ask::Commit { spec: SPEC, resolutions: Vec::new() });
+        answering.join().expect("the daemon's part");
+        (outcome.map(|outcome| outcome.state).map_err(|fault| fault.kind), view.may_be())
+    }
+
+    fn told(state: SpecState) -> Answer {
+        Answer::Decided { spec: SPEC, state, why: None }
+    }
+
+    fn unanswered() -> Answer {
+        Answer::Refused(Fault::new(FaultKind::InDoubt, "the server is gone"))
+    }
+
+    #[test]
+    fn a_vote_that_is_not_answered_may_be_committed() {
+        let unknown = (Err(FaultKind::InDoubt), Some(MayBe::Committed));
+        assert!(voted(vec![unanswered()]) == unknown);
+        // The daemon is gone, too.
+        assert!(voted(Vec::new()) == unknown);
+    }
+
+    #[test]
+    fn a_vote_of_which_it_was_told_that_it_is_final_is_committed_though_it_is_not_answered() {
+        for rest in [vec![unanswered()], Vec::new()] {
+            let says = [vec![told(SpecState::Committed)], rest].concat();
+            assert!(voted(says).0 == Ok(SpecState::Committed));
+        }
+    }
+
+    #[test]
+    fn a_vote_that_is_not_answered_of_what_was_undone_is_undone() {
+        let (outcome, may_be) = voted(vec![told(SpecState::Aborted), unanswered()]);
+        assert!(outcome == Err(FaultKind::InDoubt) && may_be.is_none());
+    }
 }
