@@ -1,7 +1,7 @@
 //! What single events of the interval graph cost.
 
 use divan::{Bencher, black_box};
-use mojavefs::graph::{Event, Graph, Owner, Resume};
+use mojavefs::graph::{Event, Graph, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 
 fn main() {
@@ -11,7 +11,7 @@ fn main() {
 /// The job of a number: a context with one speculation.
 fn enter(graph: &mut Graph, job: u64) {
     let context = ContextId(job);
-    let open = Event::Open { context, interval: IntervalId(job * 4), from: None, keeps: false };
+    let open = Event::Open { context, interval: IntervalId(job * 4), from: None, sees: Sees::Follows };
     let speculate = Event::Speculate { context, interval: IntervalId(job * 4 + 1), spec: SpecId(job) };
     for event in [open, speculate] {
         graph.apply(&event).expect("a job begins");

@@ -1,6 +1,6 @@
 //! How intervals begin: contexts, speculations, joins (rules 1 and 2).
 
-use super::event::{Effect, GraphError, Resume};
+use super::event::{Effect, GraphError, Resume, Sees};
 use super::state::{Context, Graph, Interval, Place, Spec};
 use crate::id::{ContextId, IntervalId, SpecId};
 use crate::limits::{GRAPH_CONTEXTS_MAX, GRAPH_INTERVALS_MAX};
@@ -12,7 +12,7 @@ impl Graph {
         context: ContextId,
         interval: IntervalId,
         from: Option<IntervalId>,
-        keeps: bool,
+        sees: &Sees,
     ) -> Result<Vec<Effect>, GraphError> {
         match self.contexts.get(&context) {
             Some(state) if !state.open || !state.is_undone() => return Err(GraphError::InUse(context.0)),
@@ -23,8 +23,12 @@ impl Graph {
             return Err(GraphError::NoInterval(from));
         }
         let outer = from.map(|from| self.intervals[&from].context);
-        let found = outer.and_then(|outer| self.seen_by(outer)).map(|seen| seen.numbers).unwrap_or_default();
-        let keeps = keeps.then(|| found.into_iter().collect());
+        let found = || outer.and_then(|outer| self.seen_by(outer)).map(|seen| seen.numbers).unwrap_or_default();
+        let keeps = match sees {
+            Sees::Follows => None,
+            Sees::Found => Some(found().into_iter().collect()),
+            Sees::Had(numbers) => Some(numbers.iter().copied().collect()),
+        };
         self.contexts.insert(context, Context { stack: Vec::new(), settled: None, open: true, from, keeps });
         let state = self.contexts.get_mut(&context).expect("just inserted");
         if from.is_none() {

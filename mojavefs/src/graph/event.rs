@@ -32,6 +32,17 @@ pub enum Resume {
     Start,
 }
 
+/// What a context sees of what contexts around it change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Sees {
+    /// All of it, as it comes.
+    Follows,
+    /// What is there when it begins.
+    Found,
+    /// What was there when it began: changes with these numbers. It is taken up again after a restart.
+    Had(Vec<IntervalId>),
+}
+
 /// Something that happened. Ids in events are new and never used before, where they name something that begins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Event {
@@ -44,8 +55,8 @@ pub enum Event {
         interval: IntervalId,
         /// The live interval that it is started from: an outer job's, or a forking parent's. It becomes a dependency.
         from: Option<IntervalId>,
-        /// It stays with what it finds: of what contexts around it change later it sees nothing.
-        keeps: bool,
+        /// What it sees of those around it.
+        sees: Sees,
     },
     /// A context enters a new speculation as its owner (rule 1).
     Speculate {
@@ -140,6 +151,11 @@ pub enum Event {
         from: IntervalId,
         /// The number that has its changes.
         to: IntervalId,
+    },
+    /// Nothing that was changed carries this number, and nothing will: it goes.
+    Discard {
+        /// The number; neither an interval's own nor the one that its changes carry.
+        number: IntervalId,
     },
 }
 
@@ -277,6 +293,9 @@ pub enum GraphError {
     /// Somebody could tell the two apart.
     #[error("what carries number {0} can't carry number {1}")]
     Apart(IntervalId, IntervalId),
+    /// Changes carry it, or it is an interval's own.
+    #[error("number {0} is in use and can't go")]
+    Needed(IntervalId),
     /// A limit of the graph is reached.
     #[error("more than {0} undecided intervals or contexts; decide some speculations first")]
     Full(usize),

@@ -58,6 +58,16 @@ impl Graph {
         self.interval_mut(id).numbers.remove(&from);
         Ok(Vec::new())
     }
+
+    pub(super) fn discard(&mut self, number: IntervalId) -> Result<Vec<Effect>, GraphError> {
+        let id = *self.numbers.get(&number).ok_or(GraphError::NoInterval(number))?;
+        if [id, self.intervals[&id].writer].contains(&number) {
+            return Err(GraphError::Needed(number));
+        }
+        self.numbers.remove(&number);
+        self.interval_mut(id).numbers.remove(&number);
+        Ok(Vec::new())
+    }
 }
 
 impl super::state::Context {

@@ -27,7 +27,7 @@ mod waits;
 mod witness;
 
 pub use check::Broken;
-pub use event::{Because, Cause, Effect, Event, GraphError, Link, Owner, Resume};
+pub use event::{Because, Cause, Effect, Event, GraphError, Link, Owner, Resume, Sees};
 pub use seen::Seen;
 pub use state::{Graph, Outcome};
 pub use waits::{Awaited, Waits};

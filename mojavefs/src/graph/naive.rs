@@ -307,13 +307,13 @@ impl Model {
 
     fn record(&mut self, event: &Event) -> Result<(), GraphError> {
         match *event {
-            Event::Open { context, interval, from, keeps } => {
+            Event::Open { context, interval, from, ref sees } => {
                 let anew = self.contexts.get(&context).is_none_or(|open| *open && self.is_undone(context));
                 self.demand(anew, GraphError::InUse(context.0))?;
                 self.demand_unused(interval)?;
                 self.demand(from.is_none_or(|from| self.is_live(from)), GraphError::NoInterval(IntervalId::FINAL))?;
                 self.contexts.insert(context, true);
-                self.start(context, from, keeps);
+                self.start(context, from, sees);
                 self.push(context, interval, None, from, None);
             }
             Event::Speculate { context, interval, spec } => {
@@ -370,6 +370,7 @@ impl Model {
             Event::Number { context, number } => self.number(context, number)?,
             Event::Fold { context } => self.fold(context)?,
             Event::HandOver { from, to } => self.hand_over(from, to)?,
+            Event::Discard { number } => self.discard(number)?,
         }
         Ok(())
     }

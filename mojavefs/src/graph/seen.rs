@@ -43,6 +43,49 @@ impl Graph {
         Some(Seen { missed: missed.collect(), numbers: seen.into_iter().collect(), writer })
     }
 
+    /// The number that a context's next change carries; nothing if nothing of it is undecided.
+    pub fn writer(&self, context: ContextId) -> Option<IntervalId> {
+        self.current(context).map(|current| self.intervals[&current].writer)
+    }
+
+    /// The numbers that a context's changes carry, in order, with those of contexts inside it that have voted for all that they
+    /// own: they are decided with it.
+    pub fn carried_by(&self, context: ContextId) -> Vec<IntervalId> {
+        let mut all = BTreeSet::new();
+        let mut todo = vec![context];
+        while let Some(context) = todo.pop() {
+            for id in self.stack(context) {
+                let interval = &self.intervals[id];
+                all.extend(interval.numbers.iter().copied());
+                let inside = interval.dependents.iter().map(|dependent| self.intervals[dependent].context);
+                let inside: BTreeSet<ContextId> =
+                    inside.filter(|inner| self.contexts[inner].from == Some(*id)).collect();
+                todo.extend(inside.into_iter().filter(|inner| self.has_voted(*inner)));
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    /// Whether a context owns something undecided, and has voted for all of that.
+    fn has_voted(&self, context: ContextId) -> bool {
+        let owned = self.stack(context).iter().filter_map(|id| self.intervals[id].assumption);
+        let votes: Vec<bool> = owned.map(|spec| self.specs[&spec].owners[&context].vote.is_some()).collect();
+        !votes.is_empty() && votes.into_iter().all(|voted| voted)
+    }
+
+    /// The numbers of undecided changes around a context that it sees, in order.
+    pub fn found_by(&self, context: ContextId) -> Vec<IntervalId> {
+        if let Some(found) = self.contexts.get(&context).and_then(|state| state.keeps.as_ref()) {
+            return found.iter().copied().filter(|number| self.numbers.contains_key(number)).collect();
+        }
+        let around: BTreeSet<ContextId> = self.around(context).skip(1).collect();
+        if around.is_empty() {
+            return Vec::new();
+        }
+        let seen = self.current(context).map(|current| self.visible(current)).unwrap_or_default();
+        self.numbers_of(seen.iter().filter(|id| around.contains(&self.intervals[id].context)))
+    }
+
     /// A context, the one that it is inside of, and so on.
     pub fn around(&self, context: ContextId) -> impl Iterator<Item = ContextId> + '_ {
         std::iter::successors(Some(context), |context| self.outer(*context))

@@ -87,7 +87,7 @@ impl Graph {
     /// happen one after the other, in the order of the calls. After an error nothing has changed.
     pub fn apply(&mut self, event: &Event) -> Result<Vec<Effect>, GraphError> {
         match *event {
-            Event::Open { context, interval, from, keeps } => self.open(context, interval, from, keeps),
+            Event::Open { context, interval, from, ref sees } => self.open(context, interval, from, sees),
             Event::Speculate { context, interval, spec } => self.speculate(context, interval, spec),
             Event::CoOwn { context, interval, spec } => self.co_own(context, interval, spec),
             Event::Read { context, of, interval, resume } => self.read(context, of, interval, resume),
@@ -100,6 +100,7 @@ impl Graph {
             Event::Number { context, number } => self.number(context, number),
             Event::Fold { context } => self.fold(context),
             Event::HandOver { from, to } => self.hand_over(from, to),
+            Event::Discard { number } => self.discard(number),
         }
     }
 

@@ -217,6 +217,15 @@ impl Witness {
     fn compare_under(&self, graph: &Graph, id: IntervalId) -> Result<(), String> {
         let context = self.model.interval(id).map_or(ContextId(0), |interval| interval.context);
         same(format_args!("what context {context} sees"), &graph.seen_by(context), &self.model.seen_by(context))?;
+        let carried = self.model.carried_by(context);
+        same(format_args!("what context {context} has changed"), &graph.carried_by(context), &carried)?;
+        let found = self.model.found_by(context);
+        same(format_args!("what context {context} has found around it"), &graph.found_by(context), &found)?;
+        same(
+            format_args!("what context {context} writes with"),
+            &graph.writer(context),
+            &self.model.seen_by(context).map(|seen| seen.writer),
+        )?;
         let around: Vec<ContextId> = graph.around(context).collect();
         same(format_args!("what is around context {context}"), &around, &self.model.around(context))?;
         for number in self.model.numbers_of(id) {

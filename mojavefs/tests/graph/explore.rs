@@ -2,7 +2,7 @@
 //! model; states are the same if they differ by the names of intervals only.
 
 use crate::referee::Referee;
-use mojavefs::graph::{Event, Graph, Owner, Resume};
+use mojavefs::graph::{Event, Graph, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -74,7 +74,7 @@ fn named(event: &Event) -> Option<u64> {
         | Event::Fold { context }
         | Event::Close { context } => Some(context.0),
         Event::Vote { owner, .. } | Event::Abort { owner, .. } => Some(owner.context().0),
-        Event::Conflict { .. } | Event::Resolve { .. } | Event::HandOver { .. } => None,
+        Event::Conflict { .. } | Event::Resolve { .. } | Event::HandOver { .. } | Event::Discard { .. } => None,
     }
 }
 
@@ -88,18 +88,22 @@ impl State {
         let room = live.len() < bounds.live;
         if self.opened < bounds.contexts {
             let context = ContextId(self.opened + 1);
-            events.push(Event::Open { context, interval: new, from: None, keeps: false });
+            events.push(Event::Open { context, interval: new, from: None, sees: Sees::Follows });
             if room {
-                for keeps in if bounds.numbers { &[false, true][..] } else { &[false] } {
-                    let open =
-                        |from: &IntervalId| Event::Open { context, interval: new, from: Some(*from), keeps: *keeps };
+                for sees in if bounds.numbers { &[Sees::Follows, Sees::Found][..] } else { &[Sees::Follows] } {
+                    let open = |from: &IntervalId| Event::Open {
+                        context,
+                        interval: new,
+                        from: Some(*from),
+                        sees: sees.clone(),
+                    };
                     events.extend(live.iter().map(open));
                 }
             }
         }
         for context in self.acting().map(ContextId).filter(|context| !self.ended.contains(context)) {
             events.push(Event::Close { context });
-            events.push(Event::Open { context, interval: new, from: None, keeps: false });
+            events.push(Event::Open { context, interval: new, from: None, sees: Sees::Follows });
             for of in &live {
                 let resumes = if room { &[Resume::Here, Resume::Start][..] } else { &[Resume::Start] };
                 events.extend(resumes.iter().map(|resume| Event::Read {
@@ -131,6 +135,7 @@ impl State {
             }
         }
         for from in &numbers {
+            events.push(Event::Discard { number: *from });
             events.extend(numbers.iter().map(|to| Event::HandOver { from: *from, to: *to }));
         }
     }
@@ -195,7 +200,7 @@ fn explore(bounds: &Bounds) -> usize {
         depth: 0,
     };
     for id in 1..=bounds.begun {
-        let begin = Event::Open { context: ContextId(id), interval: IntervalId(id), from: None, keeps: false };
+        let begin = Event::Open { context: ContextId(id), interval: IntervalId(id), from: None, sees: Sees::Follows };
         start = start.after(&begin).expect("the first contexts begin");
     }
     start.used = 0;

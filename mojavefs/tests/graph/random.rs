@@ -2,7 +2,7 @@
 //! first from then on.
 
 use crate::referee::Referee;
-use mojavefs::graph::{Awaited, Event, Owner, Resume, Waits};
+use mojavefs::graph::{Awaited, Event, Owner, Resume, Sees, Waits};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::NAIVE_INTERVALS_MAX;
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ struct Choice {
 fn choice() -> impl Strategy<Value = Choice> {
     let kind = prop_oneof![
         3 => Just(0_u8), 6 => Just(1), 2 => Just(2), 10 => Just(3), 8 => Just(4), 2 => Just(5), 2 => Just(6),
-        1 => Just(7), 2 => Just(8), 2 => Just(9), 4 => Just(10), 3 => Just(11), 4 => Just(12)
+        1 => Just(7), 2 => Just(8), 2 => Just(9), 4 => Just(10), 3 => Just(11), 5 => Just(12)
     ];
     let fields = (kind, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>());
     fields.prop_map(|(kind, context, spec, interval, variant)| Choice { kind, context, spec, interval, variant })
@@ -71,7 +71,7 @@ impl Choice {
                 context,
                 interval: new,
                 from: Some(interval).filter(|_| self.variant >= 96 && !idle),
-                keeps: self.variant % 4 == 3,
+                sees: self.sees(referee),
             },
             1 => Event::Speculate { context, interval: new, spec: SpecId(ids.spec + 1) },
             2 => Event::CoOwn { context, interval: new, spec },
@@ -82,21 +82,33 @@ impl Choice {
             7 => Event::Close { context },
             8 => Event::Conflict { spec },
             9 => Event::Resolve { spec },
-            10 => Event::Number { context, number: if self.variant % 8 == 0 { interval } else { new } },
+            10 => Event::Number { context, number: if self.variant.is_multiple_of(8) { interval } else { new } },
             11 => Event::Fold { context },
+            12 if self.variant % 4 == 3 => Event::Discard { number: self.carried(referee, self.interval) },
             _ => self.hand_over(referee),
+        }
+    }
+
+    fn sees(&self, referee: &Referee) -> Sees {
+        match self.variant % 8 {
+            3 => Sees::Found,
+            7 => Sees::Had(vec![self.carried(referee, self.spec), self.carried(referee, self.context)]),
+            _ => Sees::Follows,
         }
     }
 
     /// Most often of a number to the one before it.
     fn hand_over(&self, referee: &Referee) -> Event {
+        let from = self.carried(referee, self.interval);
+        let before = referee.graph.taker(from).filter(|_| !self.variant.is_multiple_of(8));
+        Event::HandOver { from, to: before.unwrap_or(self.carried(referee, self.spec)) }
+    }
+
+    /// Some number that an undecided change may carry.
+    fn carried(&self, referee: &Referee, which: u8) -> IntervalId {
         let mut numbers: Vec<IntervalId> = referee.model().carried().map(|(number, _)| number).collect();
         numbers.sort_unstable();
-        let at = usize::from(self.interval) % numbers.len().max(1);
-        let from = numbers.get(at).copied().unwrap_or(IntervalId(1));
-        let before = referee.graph.taker(from).filter(|_| self.variant % 8 > 0);
-        let to = before.or(numbers.get(usize::from(self.spec) % numbers.len().max(1)).copied());
-        Event::HandOver { from, to: to.unwrap_or(from) }
+        numbers.get(usize::from(which) % numbers.len().max(1)).copied().unwrap_or(IntervalId(1))
     }
 
     fn resume(&self, referee: &Referee, context: ContextId) -> Resume {

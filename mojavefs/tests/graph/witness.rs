@@ -1,6 +1,6 @@
 //! The witness notices a graph that is wrong.
 
-use mojavefs::graph::{Difference, Effect, Event, Graph, Owner, Resume, Witness};
+use mojavefs::graph::{Difference, Effect, Event, Graph, Owner, Resume, Sees, Witness};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::{NAIVE_LIVE_MAX, WHY_LINKS_MAX};
 
@@ -8,7 +8,7 @@ const A: ContextId = ContextId(1);
 const B: ContextId = ContextId(2);
 
 fn open(context: ContextId, interval: u64) -> Event {
-    Event::Open { context, interval: IntervalId(interval), from: None, keeps: false }
+    Event::Open { context, interval: IntervalId(interval), from: None, sees: Sees::Follows }
 }
 
 fn speculate(context: ContextId, interval: u64, spec: u64) -> Event {
@@ -81,7 +81,7 @@ fn an_explanation_that_reaches_its_limit_is_a_right_one() {
     apply(speculate(A, 2, 1));
     for reader in 3..3 + 2 * WHY_LINKS_MAX as u64 {
         let (context, from) = (ContextId(reader), Some(IntervalId(reader - 1)));
-        apply(Event::Open { context, interval: IntervalId(reader), from, keeps: false });
+        apply(Event::Open { context, interval: IntervalId(reader), from, sees: Sees::Follows });
     }
     let effects = apply(Event::Abort { owner: Owner::Context(A), spec: SpecId(1), code: 1, retry: false });
     let links = effects.iter().filter_map(|effect| match effect {

@@ -6,10 +6,10 @@
 //! long as that costs no more than the level itself did: a level that changed much keeps an interval of its own.
 
 use super::job::Kind;
-use super::{Aftermath, Coordinator, Job, State, graph_fault};
+use super::{Aftermath, Coordinator, State, graph_fault};
 use crate::limits::{HANDED_OVER_ALWAYS, HANDED_OVER_MAX};
 use crate::ops::fault;
-use crate::store::{Key, Store, StoreError};
+use crate::store::{Key, StoreError};
 use mojavefs::graph::Event;
 use mojavefs::id::{IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
@@ -24,19 +24,21 @@ impl Coordinator {
         // Before anything has happened that could not be undone.
         let new_writer = IntervalId(self.store.next_id().map_err(fault::store)?);
         let job = &state.jobs[&spec];
-        let (owner, mut changed) = (job.owner(), job.changed_intervals(&self.store));
-        // As far as the graph goes it never was: nothing in it refers to it.
-        state.apply(&Event::Abort { owner, spec, code: 1, retry: false }).map_err(graph_fault)?;
+        let (context, numbers) = (job.context, state.graph.carried_by(job.context));
+        let has_changed = |number: &IntervalId| self.store.changes_count(*number) > 0;
+        let (mut changed, unchanged): (Vec<_>, Vec<_>) = numbers.into_iter().partition(has_changed);
+        state.apply(&Event::Fold { context }).map_err(graph_fault)?;
+        for number in unchanged {
+            state.apply(&Event::Discard { number }).map_err(graph_fault)?;
+        }
         let jobs: Vec<_> = state.remove(spec).into_iter().collect();
         if let Some(outer) = state.jobs.get_mut(&parent) {
             jobs.iter().for_each(|job| outer.takes_in(job));
         }
-        state.end_contexts(&jobs);
         state.absorbed.push_back(spec);
         if state.absorbed.len() > OUTCOMES_KEPT_MAX {
             state.absorbed.pop_front();
         }
-        let context = jobs[0].context;
         let outer = jobs[0].parent_context.expect("a level that is absorbed is inside another context");
         let mut aftermath = Aftermath { jobs, ..Aftermath::default() };
         if changed.is_empty() {
@@ -44,16 +46,12 @@ impl Coordinator {
             aftermath.dropped = Some((context, outer));
             return Ok(Some(aftermath));
         }
-        if let Some(outer) = state.jobs.get_mut(&parent) {
-            outer.intervals.extend(&changed);
-        }
         self.conflicts.fold(context, outer, &BTreeSet::new());
         self.conflicts.outdated(outer);
-        (changed, aftermath.handed_over) = self.hand_over(state, parent, changed);
-        if let Some(outer) = state.jobs.get_mut(&parent).filter(|outer| !outer.on_read.meets() && !changed.is_empty()) {
+        (changed, aftermath.handed_over) = self.hand_over(state, changed);
+        if !changed.is_empty() && state.jobs.get(&parent).is_some_and(|outer| !outer.on_read.meets()) {
             // It would not notice that what it writes next is under what the level wrote.
-            outer.intervals.push(new_writer);
-            outer.writer = new_writer;
+            state.apply(&Event::Number { context: outer, number: new_writer }).map_err(graph_fault)?;
         }
         aftermath.rescoped = state.inside(parent);
         aftermath.folded = Some((context, outer, changed));
@@ -62,12 +60,11 @@ impl Coordinator {
 
     /// Hands what an absorbed level has changed in these intervals over to those that the outer job had before, as far as
     /// that is simple. Returns the intervals that stay, and the records that were handed over.
-    fn hand_over(&self, state: &mut State, outer: SpecId, mut new: Vec<IntervalId>) -> (Vec<IntervalId>, Vec<Key>) {
-        let mut live = state.sight(&state.jobs[&outer]).live.to_vec();
+    fn hand_over(&self, state: &mut State, mut new: Vec<IntervalId>) -> (Vec<IntervalId>, Vec<Key>) {
         let mut all = Vec::new();
         new.sort_unstable();
         new.retain(|from| {
-            let Some(to) = state.takes(outer, &live, *from) else { return true };
+            let Some(to) = state.graph.taker(*from) else { return true };
             let handed = self.records_to_hand_over(*from, to, HANDED_OVER_MAX - all.len()).and_then(|keys| {
                 if let Some(keys) = &keys {
                     self.store.hand_over(*from, to, keys)?;
@@ -83,9 +80,8 @@ impl Coordinator {
                     return true;
                 }
             }
-            live.retain(|interval| interval != from);
-            if let Some(outer) = state.jobs.get_mut(&outer) {
-                outer.intervals.retain(|interval| interval != from);
+            if let Err(error) = state.apply(&Event::HandOver { from: *from, to }) {
+                tracing::error!("interval {from} is handed over to {to}: {error}");
             }
             false
         });
@@ -115,19 +111,7 @@ impl State {
     /// The job that a level can become part of, without anybody's knowing that it was apart.
     fn absorbs(&self, spec: SpecId) -> Option<SpecId> {
         let job = self.jobs.get(&spec).filter(|job| job.kind != Kind::Job)?;
-        let lonely = job.joined.is_empty() && job.owns.is_empty() && self.is_alone(spec);
-        job.parent.filter(|_| lonely && !self.graph.is_needed_by_others(job.context))
-    }
-
-    /// The interval of a job that can take what a later one has changed, which nobody writes in any more; `live` is what the
-    /// job sees. Between the two nobody else's version may be seen, which would come before the one and after the other. And
-    /// what an isolated job inside sees must not change.
-    fn takes(&self, outer: SpecId, live: &[IntervalId], from: IntervalId) -> Option<IntervalId> {
-        let before = live.partition_point(|interval| *interval < from).checked_sub(1)?;
-        let to = live[before];
-        let is_seen = |job: &Job| !job.on_read.follows() && job.outer.contains(&to);
-        let takes = self.jobs[&outer].intervals.contains(&to) && !self.jobs.values().any(is_seen);
-        takes.then_some(to)
+        job.parent.filter(|_| self.graph.can_fold(job.context))
     }
 
     /// Where a level stands that is part of another by now.
@@ -136,19 +120,12 @@ impl State {
     }
 }
 
-impl Job {
-    /// Those of its intervals in which something was changed.
-    fn changed_intervals(&self, store: &Store) -> Vec<IntervalId> {
-        self.intervals.iter().copied().filter(|interval| store.changes_count(*interval) > 0).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::coordinator::Beginning;
     use crate::ops::{NewFile, Ops, Scope, SystemClock};
-    use crate::store::StoreOptions;
+    use crate::store::{Store, StoreOptions};
     use mojavefs::id::{ContextId, Ino};
     use mojavefs::protocol::file::FileKind;
     use mojavefs::protocol::{JobInfo, OnRead};
@@ -198,8 +175,14 @@ mod tests {
             self.coordinator.commit(spec, 0, &[]).expect("a commit").1
         }
 
+        fn changes(&self) -> u64 {
+            let state = self.coordinator.state.lock();
+            state.changes(&state.jobs[&self.job], &self.coordinator.store)
+        }
+
         fn intervals(&self, spec: SpecId) -> usize {
-            self.coordinator.state.lock().jobs[&spec].intervals.len()
+            let state = self.coordinator.state.lock();
+            state.graph.carried_by(state.jobs[&spec].context).len()
         }
     }
 
@@ -230,7 +213,7 @@ mod tests {
             // Between levels others of the job write it, too.
             world.write(&world.coordinator.scope_of(world.context).expect("it is undecided"), "job ");
         }
-        let changes = world.coordinator.state.lock().jobs[&world.job].changes(&world.coordinator.store);
+        let changes = world.changes();
         assert_eq!((changes, world.read(world.context, world.file)), (1001, "job ".to_owned()));
     }
 
@@ -251,7 +234,7 @@ mod tests {
             assert!(world.intervals(outer) <= KNOWN + NESTED / 8, "{number}: {}", world.intervals(outer));
             assert_eq!(world.read(context, world.file), format!("{:4}", NESTED - 1));
         }
-        let changes = world.coordinator.state.lock().jobs[&world.job].changes(&world.coordinator.store);
+        let changes = world.changes();
         assert!(changes as usize > NESTED);
     }
 

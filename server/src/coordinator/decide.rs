@@ -25,7 +25,7 @@ impl Coordinator {
                 return Ok((outcome, Aftermath::default()));
             }
             let job = state.job(spec, uid)?;
-            (job.context, job.parent.is_none().then(|| job.intervals.clone()))
+            (job.context, job.parent.is_none().then(|| state.graph.carried_by(job.context)))
         };
         let standing = self.conflicts.of(context);
         if !standing.is_empty() && !resolutions.is_empty() {
@@ -49,7 +49,7 @@ impl Coordinator {
             let outcome = self.refusal(&state, job, &standing);
             return Ok((outcome, Aftermath::default()));
         }
-        let outcome = Outcome::of(spec, SpecState::Committed, job.changes(&self.store));
+        let outcome = Outcome::of(spec, SpecState::Committed, state.changes(job, &self.store));
         let votes = job.votes();
         if let Some(aftermath) = self.absorb(&mut state, spec)? {
             return Ok((Outcome { state: SpecState::Voted, ..outcome }, aftermath));
@@ -123,7 +123,7 @@ impl Coordinator {
         Outcome {
             conflicts: self.named(&state.sight(job), standing),
             conflicts_more: standing.more,
-            ..Outcome::of(job.spec, job.state, job.changes(&self.store))
+            ..Outcome::of(job.spec, job.state, state.changes(job, &self.store))
         }
     }
 
@@ -137,13 +137,10 @@ impl Coordinator {
         &self,
         state: &mut State,
         vote: &Event,
-        mut all: Vec<IntervalId>,
+        all: Vec<IntervalId>,
         specs: &[SpecId],
     ) -> Result<Aftermath, Fault> {
         let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
-        all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
-        all.sort_unstable();
-        all.dedup();
         let recorded = jobs.iter().filter(|job| job.recorded).map(|job| job.spec);
         let held: Vec<SpecId> = recorded.chain(jobs.iter().filter_map(|job| job.replaces)).collect();
         let winners: Vec<ContextId> = jobs.iter().map(|job| job.context).collect();
@@ -155,8 +152,10 @@ impl Coordinator {
             Ok(seq) => seq,
             Err(error) => return Err(self.not_committed(state, jobs, error)),
         };
+        let based = state.found_any(&all);
         state.apply(vote).map_err(graph_fault)?;
-        let mut aftermath = Aftermath { rescoped: state.rebase(&all, specs, &self.store, seq), ..Aftermath::default() };
+        let rescoped = state.rebase(&based, specs, &self.store, seq);
+        let mut aftermath = Aftermath { rescoped, ..Aftermath::default() };
         jobs.iter().for_each(|job| self.conflicts.decided(job.context, false));
         state.end_contexts(&jobs);
         aftermath.on_trunk.extend(all);
@@ -210,7 +209,8 @@ impl Coordinator {
     /// An inner job's commit becomes part of the outer one: that one joins it.
     fn fold(&self, state: &mut State, spec: SpecId) -> Result<Aftermath, Fault> {
         let inner = state.jobs.get(&spec).expect("the job was found before");
-        let (context, parent, intervals) = (inner.context, inner.parent_context, inner.intervals.clone());
+        let (context, parent) = (inner.context, inner.parent_context);
+        let intervals = state.graph.carried_by(context);
         let mut parts = inner.parts.clone();
         parts.insert(spec);
         let Some(parent) = parent else { return Ok(Aftermath::default()) };
@@ -224,10 +224,10 @@ impl Coordinator {
             state.apply(&join).map_err(graph_fault)?;
         }
         let outer = state.contexts.get(&parent).copied();
+        if outer.is_some() {
+            state.apply(&Event::Number { context: parent, number: interval }).map_err(graph_fault)?;
+        }
         if let Some(outer) = outer.and_then(|outer| state.jobs.get_mut(&outer)) {
-            outer.intervals.extend(intervals.iter().copied());
-            outer.intervals.push(interval);
-            outer.writer = interval;
             outer.parts.extend(&parts);
         }
         self.conflicts.fold(context, parent, &builds_on);
@@ -253,7 +253,7 @@ impl Coordinator {
         if job.state == SpecState::Voted && job.parent.is_some() {
             return Err(into_its_surroundings(spec));
         }
-        let changes = state.parts(spec).iter().map(|part| part.changes(&self.store)).sum();
+        let changes = state.parts(spec).iter().map(|part| state.changes(part, &self.store)).sum();
         let outcome = Outcome::of(spec, SpecState::Aborted, changes);
         // What it owns beside its own it entered later: that falls with it.
         let event = Event::Abort { owner: job.owner(), spec, code: 1, retry: false };
@@ -307,12 +307,8 @@ impl Coordinator {
         let mut failed = None;
         self.decided.notify_all();
         for effect in effects {
-            let Effect::Dead { intervals, specs, .. } = effect else { continue };
+            let Effect::Dead { numbers: all, specs, .. } = effect else { continue };
             let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
-            let mut all = intervals;
-            all.extend(jobs.iter().flat_map(|job| job.intervals.iter().copied()));
-            all.sort_unstable();
-            all.dedup();
             let recorded = jobs.iter().filter(|job| job.recorded && records == Records::Go);
             let held: Vec<SpecId> = recorded.map(|job| job.spec).collect();
             state.end_contexts(&jobs);

@@ -7,7 +7,7 @@ use crate::limits::PARENTS_MAX;
 use crate::ops::fault;
 use crate::store::{Held, Key, Sight, Store, StoreError};
 use crate::touch::{Touch, TouchKey};
-use mojavefs::graph::{Event, Resume};
+use mojavefs::graph::{Event, Graph, Resume, Sees};
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -49,21 +49,22 @@ struct Settled<'a> {
     seq: Option<Seq>,
 }
 
-fn record(job: &Job, settled: &Settled<'_>, voted: bool, conflicts: &Conflicts) -> Result<Held, StoreError> {
-    record_with(job, settled, voted, conflicts, conflicts.of(job.context))
+fn record(graph: &Graph, job: &Job, voted: bool, conflicts: &Conflicts) -> Result<Held, StoreError> {
+    record_with((graph, job), &Settled::default(), voted, conflicts, conflicts.of(job.context))
 }
 
 fn record_with(
-    job: &Job,
+    (graph, job): (&Graph, &Job),
     settled: &Settled<'_>,
     voted: bool,
     conflicts: &Conflicts,
     standing: Standing,
 ) -> Result<Held, StoreError> {
-    let outer = job.outer.iter().copied().filter(|outer| !settled.intervals.contains(outer));
+    let found = graph.found_by(job.context);
+    let (ended, outer): (Vec<_>, Vec<_>) = found.into_iter().partition(|number| settled.intervals.contains(number));
     let joined = job.joined.iter().filter(|(spec, _)| !settled.specs.contains(spec));
     let snapshot = match settled.seq {
-        Some(seq) if job.snapshot.is_some() && job.sees_any(settled.intervals) => seq,
+        Some(seq) if job.snapshot.is_some() && !ended.is_empty() => seq,
         _ => job.horizon(),
     };
     let payload = Payload {
@@ -72,18 +73,18 @@ fn record_with(
         info: job.info.clone(),
         since: job.since,
         bytes: job.bytes.load(Ordering::Relaxed),
-        outer: outer.collect(),
+        outer,
         standing,
         reads: conflicts.reads_of(job.context),
         on_read: job.on_read,
-        writer: job.writer,
+        writer: graph.writer(job.context).unwrap_or(job.entry),
         joined: joined.map(|(spec, met)| (*spec, met.key.clone())).collect(),
         owns: job.owns.iter().copied().filter(|spec| !settled.specs.contains(spec)).collect(),
         voted,
     };
     let payload = codec::encode(&(payload, conflicts.looming(job.context)))
         .map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
-    let (intervals, parts) = (job.intervals.clone(), job.parts.clone());
+    let (intervals, parts) = (graph.carried_by(job.context), job.parts.clone());
     Ok(Held { spec: job.spec, intervals, snapshot, payload, parts })
 }
 
@@ -105,19 +106,17 @@ pub(super) fn foresee(
             news.insert(loser);
         }
     }
-    for job in news.iter().filter_map(|loser| state.of(*loser)) {
-        write_down(job, store, conflicts).inspect_err(|_| conflicts.outdated(job.context))?;
+    for (loser, spec) in news.iter().filter_map(|loser| Some((*loser, state.of(*loser)?.spec))) {
+        write_down(&state, spec, store, conflicts).inspect_err(|_| conflicts.outdated(loser))?;
     }
     Ok(())
 }
 
 /// A recorded job is about to depend on more, or to change something in an interval of which its record knows nothing: that is
 /// written down before. Blocks for the disk.
-pub(super) fn write_down(job: &Job, store: &Store, conflicts: &Conflicts) -> Result<(), Fault> {
-    if !job.recorded {
-        return Ok(());
-    }
-    let held = record(job, &Settled::default(), job.state == SpecState::Voted, conflicts).map_err(fault::store)?;
+pub(super) fn write_down(state: &State, spec: SpecId, store: &Store, conflicts: &Conflicts) -> Result<(), Fault> {
+    let Some(job) = state.jobs.get(&spec).filter(|job| job.recorded) else { return Ok(()) };
+    let held = record(&state.graph, job, job.state == SpecState::Voted, conflicts).map_err(fault::store)?;
     store.hold(&held).map_err(fault::store)
 }
 
@@ -132,8 +131,8 @@ impl Coordinator {
             return Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is voted for already")));
         }
         job.must_be_there()?;
-        let held = record(job, &Settled::default(), false, &self.conflicts).map_err(fault::store)?;
-        let changes = job.changes(&self.store);
+        let held = record(&state.graph, job, false, &self.conflicts).map_err(fault::store)?;
+        let changes = state.changes(job, &self.store);
         self.store.hold(&held).map_err(fault::store)?;
         if !already {
             state.take_over(spec)?;
@@ -148,10 +147,10 @@ impl Coordinator {
 
     /// Writes a vote down that has to wait for others, with the content it stands for.
     pub(super) fn record_vote(&self, state: &mut State, spec: SpecId) -> Result<(), Fault> {
-        let Some(job) = state.jobs.get_mut(&spec) else { return Ok(()) };
-        let held = record(job, &Settled::default(), true, &self.conflicts).map_err(fault::store)?;
+        let Some(job) = state.jobs.get(&spec) else { return Ok(()) };
+        let held = record(&state.graph, job, true, &self.conflicts).map_err(fault::store)?;
         self.store.hold(&held).map_err(fault::store)?;
-        job.recorded = true;
+        state.jobs.entry(spec).and_modify(|job| job.recorded = true);
         Ok(())
     }
 
@@ -233,18 +232,20 @@ impl Coordinator {
     fn restore_one(&self, state: &mut State, held: Held, payload: Payload) -> Result<(), StoreError> {
         let (spec, context) = (held.spec, payload.context);
         let entry = payload.entry;
-        let first = held.intervals.iter().copied().find(|interval| *interval != entry);
+        let first = IntervalId(self.store.next_id()?);
         // The last one that began is the innermost.
-        let mut outer = state.jobs.values().rev();
-        let outer = outer.find(|job| job.intervals.iter().any(|i| payload.outer.contains(i)));
-        let (parent, parent_context) = outer.map(|outer| (outer.spec, outer.context)).unzip();
+        let outer = payload.outer.iter().filter_map(|number| state.of(state.graph.writer_of(*number)?));
+        let (parent, parent_context) = outer.map(|outer| (outer.spec, outer.context)).max().unzip();
         let from = parent_context.and_then(|context| state.graph.current(context));
-        let events = [
-            Event::Open { context, interval: first.unwrap_or(entry), from, keeps: !payload.on_read.follows() },
-            Event::Speculate { context, interval: entry, spec },
-        ];
-        for event in &events {
-            state.apply(event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
+        let sees = if payload.on_read.follows() { Sees::Follows } else { Sees::Had(payload.outer.clone()) };
+        let events =
+            [Event::Open { context, interval: first, from, sees }, Event::Speculate { context, interval: entry, spec }];
+        // One that has become part of another one is on record with that, too.
+        let own = held.intervals.iter().copied().filter(|number| state.graph.writer_of(*number).is_none());
+        let own: Vec<IntervalId> = own.chain([payload.writer]).collect();
+        let numbers = own.into_iter().map(|number| Event::Number { context, number });
+        for event in events.into_iter().chain(numbers) {
+            state.apply(&event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
         }
         self.conflicts.open(context, parent_context, payload.on_read.meets());
         let mut live = held.intervals.clone();
@@ -278,9 +279,6 @@ impl Coordinator {
             depth: 1,
             on_read: payload.on_read,
             snapshot,
-            intervals: held.intervals,
-            writer: payload.writer,
-            outer: payload.outer,
             joined: payload.joined.into_iter().map(|(spec, key)| (spec, Met { key, back: over.clone() })).collect(),
             owns: payload.owns,
             parts: held.parts,
@@ -380,29 +378,31 @@ impl State {
         (conflicts, mut losers): (&Conflicts, HashMap<ContextId, Standing>),
     ) -> Result<Vec<Held>, StoreError> {
         let settled = Settled { intervals, specs, seq: Some(seq) };
-        let is_concerned = |job: &&Job| job.builds_on(intervals, specs) || losers.contains_key(&job.context);
+        let based = self.found_any(intervals);
+        let is_concerned =
+            |job: &&Job| job.builds_on(specs) || based.contains(&job.spec) || losers.contains_key(&job.context);
         let concerned: Vec<&Job> = self.jobs.values().filter(|job| job.recorded).filter(is_concerned).collect();
         let record = |job: &Job| {
             let standing = losers.remove(&job.context).unwrap_or_else(|| conflicts.of(job.context));
-            record_with(job, &settled, job.state == SpecState::Voted, conflicts, standing)
+            record_with((&self.graph, job), &settled, job.state == SpecState::Voted, conflicts, standing)
         };
         concerned.into_iter().map(record).collect()
     }
 
-    /// Jobs that were started inside these intervals, which are final at `seq` now, are based on what is final then.
+    /// What depended on these speculations, which are final at `seq` now, is based on what is final then; `based` are those
+    /// that were started inside of them.
     pub(super) fn rebase(
         &mut self,
-        intervals: &[IntervalId],
+        based: &BTreeSet<SpecId>,
         specs: &[SpecId],
         store: &Store,
         seq: Seq,
     ) -> Vec<ContextId> {
         let mut rebased = Vec::new();
-        for job in self.jobs.values_mut().filter(|job| job.builds_on(intervals, specs)) {
-            if job.snapshot.is_some() && job.sees_any(intervals) {
+        for job in self.jobs.values_mut().filter(|job| job.builds_on(specs) || based.contains(&job.spec)) {
+            if job.snapshot.is_some() && based.contains(&job.spec) {
                 job.snapshot = Some(Arc::new(store.adopt_snapshot(seq)));
             }
-            job.outer.retain(|outer| !intervals.contains(outer));
             job.joined.retain(|spec, _| !specs.contains(spec));
             job.owns.retain(|spec| !specs.contains(spec));
             if job.parent.is_some_and(|parent| specs.contains(&parent)) {

@@ -71,7 +71,7 @@ impl Coordinator {
             }
             if joins {
                 state.note_reads(reads.outer, reads.back, reads.joined);
-                write_down(&state.jobs[&reads.outer], &self.store, &self.conflicts)?;
+                write_down(state, reads.outer, &self.store, &self.conflicts)?;
                 aftermath.rescoped.push(context);
                 aftermath.rescoped.extend(state.inside(reads.outer));
             }

@@ -1,6 +1,6 @@
 //! One undecided speculation of a job.
 
-use crate::store::{Snapshot, Specs, Store};
+use crate::store::{Snapshot, Specs};
 use crate::touch::TouchKey;
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -71,12 +71,6 @@ pub(crate) struct Job {
     pub(crate) on_read: OnRead,
     /// What was final when it started, for one that stays with that.
     pub(crate) snapshot: Option<Arc<Snapshot>>,
-    /// Its own intervals, and those of inner jobs that committed into it.
-    pub(crate) intervals: Vec<IntervalId>,
-    /// The one of them that its next changes carry.
-    pub(crate) writer: IntervalId,
-    /// Undecided intervals around it that it sees.
-    pub(crate) outer: Vec<IntervalId>,
     /// The speculations it depends on by its own reads, with the first object of each. In the place of a leg, or of
     /// one that is committed into another, stands what it is part of.
     pub(crate) joined: BTreeMap<SpecId, Met>,
@@ -143,33 +137,23 @@ impl Job {
         self.snapshot.as_ref().map_or(Seq::NOW, |snapshot| snapshot.seq())
     }
 
-    /// It was started inside one of these intervals.
-    pub(crate) fn sees_any(&self, intervals: &[IntervalId]) -> bool {
-        self.outer.iter().any(|outer| intervals.contains(outer))
-    }
-
-    /// It was started inside one of these intervals, or depends on one of these speculations by what it read or owns.
-    pub(crate) fn builds_on(&self, intervals: &[IntervalId], specs: &[SpecId]) -> bool {
-        let joined = self.joined.keys().chain(&self.owns).chain(&self.parent).any(|spec| specs.contains(spec));
-        joined || self.sees_any(intervals)
+    /// It was started inside one of these speculations, or depends on one by what it read or owns.
+    pub(crate) fn builds_on(&self, specs: &[SpecId]) -> bool {
+        self.joined.keys().chain(&self.owns).chain(&self.parent).any(|spec| specs.contains(spec))
     }
 
     pub(crate) fn may_see(&self, uid: u32) -> bool {
         uid == 0 || uid == self.info.uid
     }
 
-    /// How many files it changed.
-    pub(crate) fn changes(&self, store: &Store) -> u64 {
-        self.intervals.iter().map(|interval| store.changes_count(*interval)).sum()
-    }
-
-    pub(crate) fn status(&self, store: &Store) -> SpecStatus {
+    /// Where it stands, but for how much it changed.
+    pub(crate) fn status(&self) -> SpecStatus {
         SpecStatus {
             id: self.spec,
             state: self.state,
             info: self.info.clone(),
             since: self.since,
-            changes: self.changes(store),
+            changes: 0,
             bytes: self.bytes.load(Ordering::Relaxed),
             parent: self.parent,
             conflicts: Vec::new(),

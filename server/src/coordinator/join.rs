@@ -10,7 +10,7 @@ use crate::limits::{DOOM_TIME_MAX, PROBE_TIME, WAIT_NOTED_TIME};
 use crate::ops::fault;
 use crate::store::{Sight, Store};
 use crate::touch::TouchKey;
-use mojavefs::graph::{Cause, Effect, Event, Resume};
+use mojavefs::graph::{Cause, Effect, Event, Resume, Seen};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::WHY_LINKS_MAX;
 use mojavefs::planted::{Planted, is_planted};
@@ -39,7 +39,7 @@ impl Joins {
         let mut state = self.state.lock();
         let state = &mut *state;
         let me = state.job_of(context)?;
-        let (spec, writer, on_read) = (me.spec, me.writer, me.on_read);
+        let (spec, on_read) = (me.spec, me.on_read);
         for interval in of {
             // One that was decided since the version was read is not met any more.
             let Some(them) = state.writer_of(*interval) else { continue };
@@ -69,19 +69,24 @@ impl Joins {
                 }
             }
         }
-        if of.iter().any(|interval| *interval > writer) {
-            let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
-            if let Some(me) = state.jobs.get_mut(&spec) {
-                me.intervals.push(interval);
-                let before = std::mem::replace(&mut me.writer, interval);
-                if let Err(fault) = write_down(me, &self.store, &self.conflicts) {
-                    me.intervals.pop();
-                    me.writer = before;
-                    return Err(fault);
-                }
+        match state.graph.writer(context) {
+            Some(writer) if of.iter().any(|number| *number > writer) => self.number(state, spec, writer),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a job changes from now on sorts above what it has seen. Its last number was `before`.
+    fn number(&self, state: &mut State, spec: SpecId, before: IntervalId) -> Result<(), Fault> {
+        let context = state.jobs[&spec].context;
+        let number = IntervalId(self.store.next_id().map_err(fault::store)?);
+        state.apply(&Event::Number { context, number }).map_err(graph_fault)?;
+        let written = write_down(state, spec, &self.store, &self.conflicts);
+        if written.is_err() {
+            for event in [Event::Number { context, number: before }, Event::Discard { number }] {
+                state.apply(&event).map_err(graph_fault)?;
             }
         }
-        Ok(())
+        written
     }
 
     /// The contexts whose undecided work one that joins nobody sees all the same: those that it depends on by what is inside it, or
@@ -111,8 +116,8 @@ impl Joins {
         let other = state.part_of(other);
         if let Some(me) = state.jobs.get_mut(&spec).filter(|me| !me.joined.contains_key(&other)) {
             me.joined.insert(other, Met { key: key.clone(), back });
-            if let Err(fault) = write_down(me, &self.store, &self.conflicts) {
-                me.joined.remove(&other);
+            if let Err(fault) = write_down(state, spec, &self.store, &self.conflicts) {
+                state.jobs.entry(spec).and_modify(|me| drop(me.joined.remove(&other)));
                 return Err(fault);
             }
         }
@@ -138,33 +143,20 @@ impl State {
 
     /// What a job sees.
     pub(super) fn sight(&self, job: &Job) -> Sight {
-        let mut live = [&job.intervals[..], &job.outer].concat();
-        let mut missed = Vec::new();
-        if !job.on_read.follows() {
-            missed = self.missed(job);
-        } else {
-            let under = self.under(job.context);
-            live.extend(under.iter().filter_map(|context| self.of(*context)).flat_map(|job| &job.intervals));
-            if is_planted(Planted::DeliverWithoutJoining) {
-                live.extend(self.jobs.values().flat_map(|job| &job.intervals));
-            }
+        let nothing = || Seen { numbers: Vec::new(), missed: Vec::new(), writer: job.entry };
+        let Seen { mut numbers, missed, writer } = self.graph.seen_by(job.context).unwrap_or_else(nothing);
+        if is_planted(Planted::DeliverWithoutJoining) {
+            numbers.extend(self.jobs.values().flat_map(|job| self.graph.carried_by(job.context)));
+            numbers.sort_unstable();
+            numbers.dedup();
         }
-        // Each part is in order already, which this kind of sorting makes use of.
-        live.sort();
-        live.dedup();
-        Sight {
-            snapshot: job.horizon(),
-            live: live.into(),
-            missed: missed.into(),
-            writer: job.writer,
-            meets: job.on_read.meets(),
-        }
+        let (live, missed) = (numbers.into(), missed.into());
+        Sight { snapshot: job.horizon(), live, missed, writer, meets: job.on_read.meets() }
     }
 
-    /// The undecided job whose changes carry this interval; of two, the inner one.
-    fn writer_of(&self, interval: IntervalId) -> Option<&Job> {
-        let mut of = self.jobs.values().filter(|job| job.intervals.contains(&interval));
-        of.next_back()
+    /// The undecided job whose changes carry this number.
+    fn writer_of(&self, number: IntervalId) -> Option<&Job> {
+        self.graph.writer_of(number).and_then(|context| self.of(context))
     }
 
     /// The undecided speculations that a vote waits for, other than its own.
@@ -207,14 +199,10 @@ impl Coordinator {
     pub(super) fn falls(&self, state: &State, effects: &[Effect]) -> BTreeMap<SpecId, Fall> {
         let mut falls = BTreeMap::new();
         for effect in effects {
-            let Effect::Dead { specs, cause, .. } = effect else { continue };
+            let Effect::Dead { specs, numbers, cause, .. } = effect else { continue };
             let (Cause::Aborted { spec: root, .. } | Cause::OwnerGone { spec: root }) = *cause;
-            let fallen = specs.iter().filter_map(|spec| state.jobs.get(spec));
-            let mut live: Vec<IntervalId> = fallen.flat_map(|job| job.intervals.iter().copied()).collect();
-            live.sort_unstable();
-            live.dedup();
             // What they saw of each other is what names their files.
-            let sight = Sight { live: live.into(), ..Sight::trunk() };
+            let sight = Sight { live: numbers.clone().into(), ..Sight::trunk() };
             for spec in specs.iter().filter(|spec| **spec != root) {
                 let (Some(job), Some(first)) = (state.jobs.get(spec), state.jobs.get(&root)) else { continue };
                 let (chain, under) = self.chain(state, &sight, job, root);

@@ -24,7 +24,7 @@ use crate::store::{Key, Sight, Specs, Store, StoreError};
 use crate::touch::{Touch, TouchKey, Touches};
 use conflicts::Conflicts;
 use join::Joins;
-use mojavefs::graph::{Event, GraphError};
+use mojavefs::graph::{Event, GraphError, Sees};
 use mojavefs::id::{ContextId, IntervalId, SpecId, ViewId};
 use mojavefs::limits::{LEVELS_NESTING_MAX, NESTING_MAX};
 use mojavefs::planted::{Planted, is_planted};
@@ -255,7 +255,6 @@ impl Coordinator {
             None => Some(Arc::new(self.store.take_snapshot().map_err(fault::store)?)),
         };
         let from = inside.and_then(|context| state.graph.current(context));
-        let seen = outer.map(|outer| state.sight(outer).live.to_vec()).unwrap_or_default();
         let job = Job {
             spec,
             context,
@@ -272,9 +271,6 @@ impl Coordinator {
             depth: outer.map_or(0, |outer| outer.depth) + 1,
             on_read,
             snapshot,
-            intervals: vec![first, entry],
-            writer: entry,
-            outer: seen,
             joined: BTreeMap::new(),
             owns: Vec::new(),
             parts: Specs::default(),
@@ -286,7 +282,8 @@ impl Coordinator {
             bytes: Arc::default(),
             over: Arc::default(),
         };
-        state.apply(&Event::Open { context, interval: first, from, keeps: !on_read.follows() }).map_err(graph_fault)?;
+        let sees = if on_read.follows() { Sees::Follows } else { Sees::Found };
+        state.apply(&Event::Open { context, interval: first, from, sees }).map_err(graph_fault)?;
         state.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
         self.conflicts.open(context, inside, on_read.meets());
         state.insert(job);
@@ -311,8 +308,6 @@ impl Coordinator {
         state.apply(&Event::CoOwn { context, interval, spec: other }).map_err(graph_fault)?;
         if let Some(job) = state.jobs.get_mut(&spec) {
             job.owns.push(other);
-            job.intervals.push(interval);
-            job.writer = interval;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ impl State {
 
     /// The intervals of a job and its legs.
     pub(super) fn all_intervals(&self, spec: SpecId) -> Vec<IntervalId> {
-        self.parts(spec).into_iter().flat_map(|part| part.intervals.clone()).collect()
+        self.parts(spec).into_iter().flat_map(|part| self.graph.carried_by(part.context)).collect()
     }
 
     /// What any of these sees that is undecided.

@@ -147,11 +147,6 @@ impl State {
         self.jobs.get(self.contexts.get(&context)?)
     }
 
-    /// Whether nobody else owns a speculation and nothing was started in it.
-    pub(super) fn is_alone(&self, spec: SpecId) -> bool {
-        self.graph.owners(spec).len() == 1 && self.jobs.values().all(|job| job.parent != Some(spec))
-    }
-
     /// Whether these votes make the speculation final at once.
     pub(super) fn is_final_by(&mut self, spec: SpecId, votes: &[Event]) -> bool {
         let [vote] = votes else { return false };
@@ -163,15 +158,15 @@ impl State {
         self.jobs.get(&spec).is_some_and(|job| !conflicts.of(job.context).is_empty())
     }
 
-    /// What the jobs around an isolated one changed where it does not see it: since an inner one committed into them.
-    pub(super) fn missed(&self, job: &Job) -> Vec<IntervalId> {
-        let mut missed = Vec::new();
-        let mut at = job.parent;
-        while let Some(outer) = at.and_then(|spec| self.jobs.get(&spec)) {
-            missed.extend(outer.intervals.iter().filter(|interval| !job.outer.contains(interval)));
-            at = outer.parent;
-        }
-        missed
+    /// How many files a job changed.
+    pub(super) fn changes(&self, job: &Job, store: &Store) -> u64 {
+        self.graph.carried_by(job.context).iter().map(|number| store.changes_count(*number)).sum()
+    }
+
+    /// The jobs that see changes around them which carry one of these numbers.
+    pub(super) fn found_any(&self, numbers: &[IntervalId]) -> BTreeSet<SpecId> {
+        let found = |job: &&Job| self.graph.found_by(job.context).iter().any(|number| numbers.contains(number));
+        self.jobs.values().filter(found).map(|job| job.spec).collect()
     }
 
     /// The contexts of all jobs inside the one of `outer`.
@@ -226,12 +221,13 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mojavefs::graph::Sees;
 
     fn state() -> State {
         let mut state = State::default();
         let context = ContextId(1);
         for event in [
-            Event::Open { context, interval: IntervalId(1), from: None },
+            Event::Open { context, interval: IntervalId(1), from: None, sees: Sees::Follows },
             Event::Speculate { context, interval: IntervalId(2), spec: SpecId(1) },
         ] {
             state.apply_checked(&event).expect("no difference").expect("the events make sense");

@@ -41,9 +41,9 @@ impl Coordinator {
         parts.iter().for_each(|part| standing.merge(self.conflicts.of(part.context)));
         let joined = parts.iter().rev().flat_map(|part| part.joined.clone()).collect();
         let status = SpecStatus {
-            changes: parts.iter().map(|part| part.changes(&self.store)).sum(),
+            changes: parts.iter().map(|part| state.changes(part, &self.store)).sum(),
             parent: job.parent.map(|parent| state.whole(parent)),
-            ..job.status(&self.store)
+            ..job.status()
         };
         (status, state.sight(state.tip(job.spec)), standing, joined)
     }

@@ -1,7 +1,7 @@
 //! What contexts see, and how one becomes part of another, from the whole history.
 
 use super::Model;
-use crate::graph::{GraphError, Seen};
+use crate::graph::{GraphError, Seen, Sees};
 use crate::id::{ContextId, IntervalId, SpecId};
 use std::collections::BTreeSet;
 
@@ -9,10 +9,8 @@ impl Model {
     /// What a context sees of undecided changes; nothing if nothing of it is undecided.
     pub fn seen_by(&self, context: ContextId) -> Option<Seen> {
         let current = *self.stack(context).last()?;
-        let (_, writer) = self.carried().filter(|(_, interval)| *interval == current).map(|(n, i)| (i, n)).last()?;
-        let of = |intervals: &BTreeSet<IntervalId>| -> BTreeSet<IntervalId> {
-            self.carried().filter(|(_, interval)| intervals.contains(interval)).map(|(number, _)| number).collect()
-        };
+        let writer = self.last_of(current)?;
+        let of = |intervals: &BTreeSet<IntervalId>| self.numbers_in(intervals);
         let Some(found) = self.found.get(&context) else {
             let numbers = of(&self.visible(current)).into_iter().collect();
             return Some(Seen { numbers, missed: Vec::new(), writer });
@@ -36,6 +34,45 @@ impl Model {
         let numbers: BTreeSet<IntervalId> = of(&own).into_iter().chain(known).collect();
         let missed = of(&outside).into_iter().filter(|number| !found.contains(number)).collect();
         Some(Seen { numbers: numbers.into_iter().collect(), missed, writer })
+    }
+
+    /// The numbers that a context's changes carry, with those of contexts inside it that have voted for all that they own.
+    pub fn carried_by(&self, context: ContextId) -> Vec<IntervalId> {
+        let mut of = BTreeSet::from([context]);
+        loop {
+            let before = of.len();
+            for inner in self.contexts() {
+                let own: BTreeSet<IntervalId> = self.stack(inner).into_iter().collect();
+                let owned: Vec<SpecId> = self.assumptions(&own).collect();
+                let voted = owned.iter().all(|spec| self.verdict.votes.contains(&(*spec, inner)));
+                let inside = self.around(inner).get(1).is_some_and(|outer| of.contains(outer));
+                if inside && voted && !owned.is_empty() {
+                    of.insert(inner);
+                }
+            }
+            if before == of.len() {
+                break;
+            }
+        }
+        let all: BTreeSet<IntervalId> = of.iter().flat_map(|context| self.stack(*context)).collect();
+        self.numbers_in(&all).into_iter().collect()
+    }
+
+    /// The numbers of undecided changes around a context that it sees.
+    pub fn found_by(&self, context: ContextId) -> Vec<IntervalId> {
+        let known: BTreeSet<IntervalId> = match self.found.get(&context) {
+            Some(found) => self.carried().map(|(number, _)| number).filter(|number| found.contains(number)).collect(),
+            None => {
+                let outside = self.around(context).into_iter().skip(1).flat_map(|outer| self.stack(outer)).collect();
+                let seen = self.stack(context).last().map(|current| self.visible(*current)).unwrap_or_default();
+                self.numbers_in(&(&seen & &outside))
+            }
+        };
+        known.into_iter().collect()
+    }
+
+    fn numbers_in(&self, intervals: &BTreeSet<IntervalId>) -> BTreeSet<IntervalId> {
+        self.carried().filter(|(_, interval)| intervals.contains(interval)).map(|(number, _)| number).collect()
     }
 
     /// A context, the one that it is inside of, and so on.
@@ -63,15 +100,24 @@ impl Model {
         self.carried().find(|(carried, _)| *carried == number).map(|(_, interval)| interval)
     }
 
-    pub(super) fn start(&mut self, context: ContextId, from: Option<IntervalId>, keeps: bool) {
+    /// The number that changes in an interval carry by now.
+    fn last_of(&self, id: IntervalId) -> Option<IntervalId> {
+        self.carried().rfind(|(_, interval)| *interval == id).map(|(number, _)| number)
+    }
+
+    pub(super) fn start(&mut self, context: ContextId, from: Option<IntervalId>, sees: &Sees) {
         self.from.remove(&context);
         self.found.remove(&context);
         self.from.extend(from.map(|from| (context, from)));
-        if keeps {
-            let outer = from.and_then(|from| self.interval(from)).map(|interval| interval.context);
-            let seen = outer.and_then(|outer| self.seen_by(outer)).map(|seen| seen.numbers);
-            self.found.insert(context, seen.unwrap_or_default().into_iter().collect());
-        }
+        let found = match sees {
+            Sees::Follows => return,
+            Sees::Had(numbers) => numbers.clone(),
+            Sees::Found => {
+                let outer = from.and_then(|from| self.interval(from)).map(|interval| interval.context);
+                outer.and_then(|outer| self.seen_by(outer)).map(|seen| seen.numbers).unwrap_or_default()
+            }
+        };
+        self.found.insert(context, found.into_iter().collect());
     }
 
     pub(super) fn number(&mut self, context: ContextId, number: IntervalId) -> Result<(), GraphError> {
@@ -125,13 +171,21 @@ impl Model {
         let id = self.has(from).ok_or(GraphError::NoInterval(from))?;
         let context = self.interval(id).expect("it is live").context;
         let seen = self.seen_by(context).ok_or(GraphError::NoInterval(from))?;
-        let last = self.carried().filter(|(_, interval)| *interval == id).last().map(|(number, _)| number);
+        let last = self.last_of(id);
         let between = seen.numbers.iter().any(|number| to < *number && *number < from);
         let seen_alone = |context: &ContextId| !self.stack(*context).is_empty() && self.found[context].contains(&to);
         let fits = self.has(to) == Some(id) && to < from && from != id && last != Some(from) && !between;
         let fits = fits && !self.found.keys().any(seen_alone);
         self.demand(fits, GraphError::Apart(from, to))?;
         self.numbers.retain(|(number, _)| *number != from);
+        Ok(())
+    }
+
+    pub(super) fn discard(&mut self, number: IntervalId) -> Result<(), GraphError> {
+        let id = self.has(number).ok_or(GraphError::NoInterval(number))?;
+        let last = self.last_of(id);
+        self.demand(number != id && last != Some(number), GraphError::Needed(number))?;
+        self.numbers.retain(|(carried, _)| *carried != number);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Entering, voting, aborting, and what stands in the way.
 
 use super::{A, B, C, World, abort, finals, rolled_back};
-use mojavefs::graph::{Cause, Effect, Event, GraphError, Outcome, Owner, Resume};
+use mojavefs::graph::{Cause, Effect, Event, GraphError, Outcome, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -154,7 +154,7 @@ fn a_nested_job_that_committed_is_decided_with_the_outer_job() {
         let mut w = World::new();
         let (outer, s) = w.speculate(A);
         let (job, first) = (ContextId(9), w.new_interval());
-        assert_eq!(w.apply(Event::Open { context: job, interval: first, from: Some(outer), keeps: false }), []);
+        assert_eq!(w.apply(Event::Open { context: job, interval: first, from: Some(outer), sees: Sees::Follows }), []);
         let (entry, t) = w.speculate(job);
         assert_eq!(w.vote(job, t), []);
         assert_eq!(w.apply(Event::Close { context: job }), []);
@@ -230,7 +230,7 @@ fn a_message_about_a_dead_interval_is_dropped() {
     let before = w.graph.clone();
     let read = Event::Read { context: C, of: a, interval: IntervalId(99), resume: Resume::Here };
     assert_eq!(w.try_apply(read), Err(GraphError::NoInterval(a)));
-    let open = Event::Open { context: ContextId(9), interval: IntervalId(99), from: Some(a), keeps: false };
+    let open = Event::Open { context: ContextId(9), interval: IntervalId(99), from: Some(a), sees: Sees::Follows };
     assert_eq!(w.try_apply(open), Err(GraphError::NoInterval(a)));
     // B has been rolled back and does not know it yet: this vote was cast in an interval that never was.
     let vote = Event::Vote { owner: Owner::Context(B), spec: t };
@@ -244,13 +244,13 @@ fn a_context_undone_to_its_start_must_begin_again() {
     let mut w = World::new();
     let (a, s) = w.speculate(A);
     let (context, first) = (ContextId(9), w.new_interval());
-    w.apply(Event::Open { context, interval: first, from: Some(a), keeps: false });
+    w.apply(Event::Open { context, interval: first, from: Some(a), sees: Sees::Follows });
     let effects = w.abort(A, s);
     assert_eq!(rolled_back(&effects).get(&context), Some(&first));
     let late = Event::Speculate { context, interval: IntervalId(99), spec: SpecId(99) };
     assert_eq!(w.try_apply(late), Err(GraphError::Undone(context)));
     let interval = w.new_interval();
-    w.apply(Event::Open { context, interval, from: None, keeps: false });
+    w.apply(Event::Open { context, interval, from: None, sees: Sees::Follows });
     w.speculate(context);
 }
 
@@ -260,7 +260,7 @@ fn ids_are_used_once() {
     let (a, s) = w.speculate(A);
     let interval = IntervalId(99);
     let used = [
-        Event::Open { context: A, interval, from: None, keeps: false },
+        Event::Open { context: A, interval, from: None, sees: Sees::Follows },
         Event::Speculate { context: B, interval, spec: s },
         Event::Speculate { context: B, interval: a, spec: SpecId(99) },
         Event::Speculate { context: B, interval: IntervalId::FINAL, spec: SpecId(99) },

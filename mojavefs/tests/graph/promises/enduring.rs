@@ -2,7 +2,7 @@
 
 use super::{A, B, C, World, abort, finals, rolled_back};
 use mojavefs::graph::Awaited::{self, Decision, End};
-use mojavefs::graph::{Cause, Effect, Event, Graph, GraphError, Outcome, Owner, Waits};
+use mojavefs::graph::{Cause, Effect, Event, Graph, GraphError, Outcome, Owner, Sees, Waits};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::codec;
@@ -57,7 +57,7 @@ fn of_a_context_that_is_gone_nothing_is_kept_that_nothing_builds_on() {
     let mut entered = Vec::new();
     for context in (10..40).map(ContextId) {
         let interval = w.new_interval();
-        assert_eq!(w.apply(Event::Open { context, interval, from: Some(outer), keeps: false }), []);
+        assert_eq!(w.apply(Event::Open { context, interval, from: Some(outer), sees: Sees::Follows }), []);
         let (entry, spec) = w.speculate(context);
         entered.push((context, spec));
         outer = entry;
@@ -121,7 +121,7 @@ fn holds_and_votes_survive_a_restart_and_nothing_else_does() {
     let (held, s) = w.speculate(A);
     w.apply(Event::Hold { context: A, spec: s });
     let (job, first) = (ContextId(9), w.new_interval());
-    w.apply(Event::Open { context: job, interval: first, from: Some(held), keeps: false });
+    w.apply(Event::Open { context: job, interval: first, from: Some(held), sees: Sees::Follows });
     let (inner, t) = w.speculate(job);
     assert_eq!(w.vote(job, t), []);
     let (undecided, u) = w.speculate(B);
@@ -218,7 +218,7 @@ fn a_cycle_over_nested_jobs_is_noticed() {
     let (a, _) = w.speculate(A);
     let (b, _) = w.speculate(B);
     let interval = w.new_interval();
-    w.apply(Event::Open { context: INNER, interval, from: Some(a), keeps: false });
+    w.apply(Event::Open { context: INNER, interval, from: Some(a), sees: Sees::Follows });
     let (inner, t) = w.speculate(INNER);
     let nested = (A, End(INNER));
     assert!(!w.graph.would_wait_forever(INNER, Decision(b), &waits([nested])));
@@ -262,7 +262,9 @@ fn waiting_for_what_the_store_holds_is_no_cycle() {
 #[test]
 fn a_million_speculations_leave_nothing_behind() {
     let mut graph = Graph::new();
-    graph.apply(&Event::Open { context: A, interval: IntervalId(1), from: None, keeps: false }).expect("A is new");
+    graph
+        .apply(&Event::Open { context: A, interval: IntervalId(1), from: None, sees: Sees::Follows })
+        .expect("A is new");
     let owner = Owner::Context(A);
     for id in 2..1_000_002 {
         let (interval, spec) = (IntervalId(id), SpecId(id));
@@ -286,7 +288,9 @@ fn a_decision_costs_what_it_reaches_and_not_what_there_is() {
     let mut graph = Graph::new();
     for id in 1..=20_000 {
         let (context, spec) = (ContextId(id), SpecId(id));
-        graph.apply(&Event::Open { context, interval: IntervalId(2 * id), from: None, keeps: false }).expect("new ids");
+        graph
+            .apply(&Event::Open { context, interval: IntervalId(2 * id), from: None, sees: Sees::Follows })
+            .expect("new ids");
         graph.apply(&Event::Speculate { context, interval: IntervalId(2 * id + 1), spec }).expect("new ids");
     }
     let owner = Owner::Context(A);

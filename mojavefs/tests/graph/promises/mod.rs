@@ -4,7 +4,7 @@ mod deciding;
 mod enduring;
 mod spreading;
 
-use mojavefs::graph::{Effect, Event, Graph, GraphError, Owner, Resume};
+use mojavefs::graph::{Effect, Event, Graph, GraphError, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ impl World {
         let mut world = World { graph: Graph::new(), last: 0 };
         for context in [A, B, C] {
             let interval = world.new_interval();
-            let effects = world.apply(Event::Open { context, interval, from: None, keeps: false });
+            let effects = world.apply(Event::Open { context, interval, from: None, sees: Sees::Follows });
             assert_eq!(effects, [Effect::Final { intervals: vec![interval], numbers: vec![interval], specs: vec![] }]);
         }
         world

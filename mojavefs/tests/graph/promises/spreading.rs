@@ -1,7 +1,7 @@
 //! How dependencies spread, and what is undone or final with what.
 
 use super::{A, B, C, World, finals, rolled_back};
-use mojavefs::graph::{Because, Cause, Effect, Event, GraphError, Outcome, Owner, Resume};
+use mojavefs::graph::{Because, Cause, Effect, Event, GraphError, Outcome, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, IntervalId};
 use mojavefs::limits::WHY_LINKS_MAX;
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,7 +156,7 @@ fn an_explanation_has_a_limit() {
     }
     let context = ContextId(9);
     let interval = w.new_interval();
-    w.apply(Event::Open { context, interval, from: Some(last), keeps: false });
+    w.apply(Event::Open { context, interval, from: Some(last), sees: Sees::Follows });
     let lengths = w.abort(A, s).into_iter().filter_map(|effect| match effect {
         Effect::Rollback { why, .. } => Some(why.len()),
         _ => None,
