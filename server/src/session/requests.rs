@@ -209,13 +209,13 @@ fn file(ino: Ino) -> Vec<Invalidation> {
     vec![Invalidation::Inode(ino)]
 }
 
-/// A name changed, and with it its directory.
 /// What has lost a name has other attributes by that.
 fn lost(mut what: Vec<Invalidation>, ino: Option<Ino>) -> Vec<Invalidation> {
     what.extend(ino.map(Invalidation::Attributes));
     what
 }
 
+/// A name changed, and with it its directory.
 fn named(parent: Ino, name: &[u8]) -> Vec<Invalidation> {
     vec![Invalidation::Entry { parent, name: name.to_vec() }, Invalidation::Inode(parent)]
 }
