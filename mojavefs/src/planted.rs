@@ -48,6 +48,10 @@ faults! {
     AnswerBeforeDecision "answer-before-decision",
     /// Who should wait for others' decisions joins them.
     JoinInsteadOfWaiting "join-instead-of-waiting",
+    /// What an inner context has changed is nobody's once it is folded.
+    NumberLostAtFold "number-lost-at-fold",
+    /// An isolated job inside another sees what that one changes after it has begun.
+    SightTooNew "sight-too-new",
 }
 
 /// The variable of the environment that names the fault.

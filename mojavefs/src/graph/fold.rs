@@ -3,6 +3,7 @@
 use super::event::{Effect, GraphError};
 use super::state::{Graph, Interval};
 use crate::id::{ContextId, IntervalId};
+use crate::planted::{Planted, is_planted};
 
 impl Graph {
     /// Whether a context can become part of the one around it without anybody's knowing that it was apart.
@@ -32,8 +33,10 @@ impl Graph {
             if let Some(spec) = interval.assumption {
                 self.specs.remove(&spec);
             }
-            self.numbers.extend(interval.numbers.iter().map(|number| (*number, into)));
-            self.interval_mut(into).numbers.extend(interval.numbers);
+            if !is_planted(Planted::NumberLostAtFold) {
+                self.numbers.extend(interval.numbers.iter().map(|number| (*number, into)));
+                self.interval_mut(into).numbers.extend(interval.numbers);
+            }
         }
         Ok(Vec::new())
     }

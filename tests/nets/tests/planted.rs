@@ -25,6 +25,8 @@ const fn net(fault: Planted) -> (&'static str, u64) {
         Planted::FurtherOwnerForgotten => (SPREAD, 60),
         Planted::AnswerBeforeDecision => (SPREAD, 20),
         Planted::JoinInsteadOfWaiting => (WAYS, 1),
+        Planted::NumberLostAtFold => ("levels::levels_keep_all_of_a_process_together", 10),
+        Planted::SightTooNew => (SPREAD, 60),
     }
 }
 
@@ -90,4 +92,6 @@ each_is_found! {
     a_further_owner_forgotten_is_found FurtherOwnerForgotten,
     an_answer_before_the_decision_is_found AnswerBeforeDecision,
     joining_instead_of_waiting_is_found JoinInsteadOfWaiting,
+    a_number_lost_at_a_fold_is_found NumberLostAtFold,
+    a_sight_too_new_is_found SightTooNew,
 }
