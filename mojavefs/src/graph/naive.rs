@@ -244,13 +244,6 @@ impl Model {
         self.intervals.iter().filter(|interval| of.contains(&interval.id)).map(|interval| interval.context)
     }
 
-    /// Whether any other context depends on one of this one's live intervals.
-    pub fn is_needed_by_others(&self, context: ContextId) -> bool {
-        let own: BTreeSet<IntervalId> = self.stack(context).into_iter().collect();
-        let others = self.intervals.iter().filter(|i| i.context != context && self.verdict.is_open(i.id));
-        others.flat_map(|interval| interval.base.iter().chain(&interval.deps)).any(|needed| own.contains(needed))
-    }
-
     /// Takes an event in, unless the rules refuse it. Returns what followed before.
     pub fn apply(&mut self, event: &Event) -> Result<Verdict, GraphError> {
         self.record(event)?;

@@ -3,7 +3,7 @@
 use super::event::Owner;
 use super::state::{Graph, Outcome, Place};
 use crate::id::{ContextId, IntervalId, SpecId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 impl Graph {
     /// The live interval that a context is in; none if all of its intervals are final, or undone.
@@ -50,32 +50,6 @@ impl Graph {
         if self.is_undecided(spec) { self.reach(spec) } else { BTreeSet::new() }
     }
 
-    /// Whether any other context depends on one of this one's intervals.
-    pub fn is_needed_by_others(&self, context: ContextId) -> bool {
-        let others = |id: &IntervalId| {
-            let dependents = &self.intervals[id].dependents;
-            dependents.iter().any(|dependent| self.intervals[dependent].context != context)
-        };
-        self.stack(context).iter().any(others)
-    }
-
-    /// The contexts that depend on a speculation without owning it.
-    pub fn members(&self, spec: SpecId) -> BTreeSet<ContextId> {
-        let Some(spec) = self.specs.get(&spec) else { return BTreeSet::new() };
-        let mut todo: Vec<IntervalId> = spec.owners.values().map(|owner| owner.entry).collect();
-        let mut seen = BTreeSet::new();
-        let mut members = BTreeSet::new();
-        while let Some(id) = todo.pop() {
-            if seen.insert(id) {
-                let interval = &self.intervals[&id];
-                members.insert(interval.context);
-                todo.extend(&interval.dependents);
-            }
-        }
-        members.retain(|context| !spec.owners.contains_key(context));
-        members
-    }
-
     /// Everything live that an interval builds on, itself included, oldest first: the undecided versions that it sees.
     pub fn visible(&self, interval: IntervalId) -> Vec<IntervalId> {
         let mut todo = vec![interval];
@@ -97,38 +71,17 @@ impl Graph {
 
     /// Whether an interval builds on another, or is it.
     pub fn builds_on(&self, interval: IntervalId, on: IntervalId) -> bool {
-        self.path(interval, on).is_some()
-    }
-
-    /// Why an interval depends on another: the shortest chain from it to that one, both included.
-    pub fn path(&self, interval: IntervalId, on: IntervalId) -> Option<Vec<IntervalId>> {
-        let mut came_from: BTreeMap<IntervalId, IntervalId> = BTreeMap::new();
-        let mut todo = VecDeque::from([interval]);
-        while let Some(id) = todo.pop_front() {
+        let mut todo = vec![interval];
+        let mut seen = BTreeSet::new();
+        while let Some(id) = todo.pop() {
             if id == on {
-                let mut path = vec![id];
-                while let Some(before) =
-                    came_from.get(&path[path.len() - 1]).filter(|_| path[path.len() - 1] != interval)
-                {
-                    path.push(*before);
-                }
-                path.reverse();
-                return Some(path);
+                return true;
             }
-            let Some(at) = self.intervals.get(&id) else { continue };
-            for needed in at.base.iter().chain(&at.deps) {
-                if *needed != interval && !came_from.contains_key(needed) {
-                    came_from.insert(*needed, id);
-                    todo.push_back(*needed);
-                }
+            if let Some(interval) = self.intervals.get(&id).filter(|_| seen.insert(id)) {
+                todo.extend(interval.base.iter().chain(&interval.deps));
             }
         }
-        None
-    }
-
-    /// The undecided speculations that an interval builds on: those that abort it if they abort, at the least.
-    pub fn specs_under(&self, interval: IntervalId) -> BTreeSet<SpecId> {
-        self.visible(interval).iter().filter_map(|id| self.intervals[id].assumption).collect()
+        false
     }
 
     /// The undecided speculations that keep an interval from being final: an owner's vote is missing, or there is a

@@ -104,22 +104,6 @@ impl Graph {
         }
     }
 
-    /// As [`Graph::apply`], for an event that `context` sent while it believed to be in interval `at`. If that one is dead
-    /// by now, the sender's whole reason may be undone, and the event is dropped (rule 10): [`GraphError::NoInterval`].
-    pub fn apply_sent_from(
-        &mut self,
-        context: ContextId,
-        at: IntervalId,
-        event: &Event,
-    ) -> Result<Vec<Effect>, GraphError> {
-        let sender = self.contexts.get(&context).ok_or(GraphError::NoContext(context))?;
-        let live = self.intervals.get(&at).is_some_and(|interval| interval.context == context);
-        match live || sender.settled == Some(at) {
-            true => self.apply(event),
-            false => Err(GraphError::NoInterval(at)),
-        }
-    }
-
     pub(super) fn running(&self, context: ContextId) -> Result<&Context, GraphError> {
         self.contexts.get(&context).filter(|state| state.open).ok_or(GraphError::NoContext(context))
     }

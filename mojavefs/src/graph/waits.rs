@@ -49,13 +49,4 @@ impl Graph {
         }
         awaited
     }
-
-    /// Those of the waiting contexts that wait for ever by now, because a later event of another context closed a cycle: a
-    /// join, a vote, a further owner, a conflict. To be asked after these while anybody waits; one of them stops waiting.
-    pub fn waiting_forever(&self, waits: &Waits) -> Vec<ContextId> {
-        let stuck = |(waiter, all): &(&ContextId, &BTreeSet<Awaited>)| {
-            all.iter().any(|on| self.would_wait_forever(**waiter, *on, waits))
-        };
-        waits.iter().filter(stuck).map(|(waiter, _)| *waiter).collect()
-    }
 }

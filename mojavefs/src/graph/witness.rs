@@ -194,8 +194,6 @@ impl Witness {
 
     fn compare_context(&self, graph: &Graph, context: ContextId, stack: &[IntervalId]) -> Result<(), String> {
         same(format_args!("the stack of context {context}"), graph.stack(context), stack)?;
-        let needed = self.model.is_needed_by_others(context);
-        same(format_args!("whether others need context {context}"), &graph.is_needed_by_others(context), &needed)?;
         let running = self.model.is_running(context);
         same(format_args!("whether context {context} runs"), &graph.running(context).is_ok(), &running)?;
         let settled = self.model.settled(context).filter(|_| running);
@@ -216,29 +214,31 @@ impl Witness {
     /// What an interval sees and waits for.
     fn compare_under(&self, graph: &Graph, id: IntervalId) -> Result<(), String> {
         let context = self.model.interval(id).map_or(ContextId(0), |interval| interval.context);
-        same(format_args!("what context {context} sees"), &graph.seen_by(context), &self.model.seen_by(context))?;
-        let carried = self.model.carried_by(context);
-        same(format_args!("what context {context} has changed"), &graph.carried_by(context), &carried)?;
-        let found = self.model.found_by(context);
-        same(format_args!("what context {context} has found around it"), &graph.found_by(context), &found)?;
-        same(
-            format_args!("what context {context} writes with"),
-            &graph.writer(context),
-            &self.model.seen_by(context).map(|seen| seen.writer),
-        )?;
-        let around: Vec<ContextId> = graph.around(context).collect();
-        same(format_args!("what is around context {context}"), &around, &self.model.around(context))?;
+        if graph.current(context) == Some(id) {
+            self.compare_numbers(graph, context)?;
+        }
         for number in self.model.numbers_of(id) {
             same(format_args!("whose number {number} is"), &graph.writer_of(number), &Some(context))?;
         }
         let visible = self.model.visible(id);
-        let specs: BTreeSet<SpecId> = self.model.assumptions(&visible).collect();
         let contexts: BTreeSet<ContextId> = self.model.contexts_of(&visible).collect();
         let visible: Vec<IntervalId> = visible.into_iter().collect();
         same(format_args!("what interval {id} sees"), &graph.visible(id), &visible)?;
         same(format_args!("the contexts under interval {id}"), &graph.contexts_under(id), &contexts)?;
-        same(format_args!("the speculations under interval {id}"), &graph.specs_under(id), &specs)?;
         same(format_args!("what interval {id} waits for"), &graph.open_under(id), &self.model.open_under(id))
+    }
+
+    /// What a context that has something undecided sees, changes and found.
+    fn compare_numbers(&self, graph: &Graph, context: ContextId) -> Result<(), String> {
+        let (seen, writer) = (self.model.seen_by(context), graph.writer(context));
+        same(format_args!("what context {context} writes with"), &writer, &seen.as_ref().map(|seen| seen.writer))?;
+        same(format_args!("what context {context} sees"), &graph.seen_by(context), &seen)?;
+        let carried = self.model.carried_by(context);
+        same(format_args!("what context {context} has changed"), &graph.carried_by(context), &carried)?;
+        let found = self.model.found_by(context);
+        same(format_args!("what context {context} has found around it"), &graph.found_by(context), &found)?;
+        let around: Vec<ContextId> = graph.around(context).collect();
+        same(format_args!("what is around context {context}"), &around, &self.model.around(context))
     }
 
     /// As many of these as may be asked about; the others are next.

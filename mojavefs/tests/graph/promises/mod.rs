@@ -2,6 +2,7 @@
 
 mod deciding;
 mod enduring;
+mod numbering;
 mod spreading;
 
 use mojavefs::graph::{Effect, Event, Graph, GraphError, Owner, Resume, Sees};

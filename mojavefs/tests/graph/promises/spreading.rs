@@ -4,7 +4,7 @@ use super::{A, B, C, World, finals, rolled_back};
 use mojavefs::graph::{Because, Cause, Effect, Event, GraphError, Outcome, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, IntervalId};
 use mojavefs::limits::WHY_LINKS_MAX;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 // Rule 2: reading.
 
@@ -25,7 +25,6 @@ fn a_reader_of_undecided_data_becomes_final_with_it() {
     let mut w = World::new();
     let (a, s) = w.speculate(A);
     let b = w.join(B, a);
-    assert_eq!(w.graph.members(s), BTreeSet::from([B]));
     assert_eq!(w.vote(A, s), finals(&[a, b], &[s]));
 }
 
@@ -79,17 +78,15 @@ fn a_context_whose_work_is_final_cannot_join_at_its_start() {
 #[test]
 fn a_context_sees_what_it_depends_on_and_nothing_else() {
     let mut w = World::new();
-    let (a, s) = w.speculate(A);
+    let (a, _) = w.speculate(A);
     let (b, _) = w.speculate(B);
     let joined = w.join(B, a);
-    let (a2, t) = w.speculate(A);
+    let (a2, _) = w.speculate(A);
     let (c, _) = w.speculate(C);
     assert_eq!(w.graph.visible(joined), [a, b, joined]);
     assert_eq!(w.graph.visible(a2), [a, a2]);
     assert_eq!(w.graph.visible(c), [c]);
-    assert_eq!(w.graph.specs_under(a2), BTreeSet::from([s, t]));
-    assert_eq!(w.graph.path(joined, a), Some(vec![joined, a]));
-    assert_eq!(w.graph.path(joined, c), None);
+    assert!(w.graph.builds_on(joined, a) && !w.graph.builds_on(joined, c));
 }
 
 // Rule 5: what dies with what.
@@ -116,7 +113,6 @@ fn a_members_rollback_aborts_nobody() {
     let effects = w.abort(A, s);
     assert!(w.is_undone_by(&effects, &[a, first, second]));
     assert!(w.graph.is_undecided(t) && w.graph.is_live(b));
-    assert_eq!(w.graph.members(t), BTreeSet::new());
 }
 
 #[test]

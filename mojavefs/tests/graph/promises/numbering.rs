@@ -1,0 +1,126 @@
+//! The numbers that changes carry, what a context sees by them, and folding.
+
+use super::{A, B, World};
+use mojavefs::graph::{Event, GraphError, Sees};
+use mojavefs::id::{ContextId, IntervalId, SpecId};
+
+const INNER: ContextId = ContextId(9);
+
+/// A context inside another, with a speculation of its own. Its first interval, its entry, and what it has entered.
+fn begin_inside(w: &mut World, outer: IntervalId, sees: Sees) -> (IntervalId, IntervalId, SpecId) {
+    let interval = w.new_interval();
+    assert_eq!(w.apply(Event::Open { context: INNER, interval, from: Some(outer), sees }), []);
+    let (entry, spec) = w.speculate(INNER);
+    (interval, entry, spec)
+}
+
+fn number(w: &mut World, context: ContextId) -> IntervalId {
+    let number = w.new_interval();
+    assert_eq!(w.apply(Event::Number { context, number }), []);
+    number
+}
+
+fn seen(w: &World, context: ContextId) -> Vec<IntervalId> {
+    w.graph.seen_by(context).expect("something of it is undecided").numbers
+}
+
+#[test]
+fn what_a_context_changes_carries_its_last_number() {
+    let mut w = World::new();
+    let (a, _) = w.speculate(A);
+    assert_eq!((w.graph.writer(A), seen(&w, A)), (Some(a), vec![a]));
+    let later = number(&mut w, A);
+    assert_eq!((w.graph.writer(A), seen(&w, A)), (Some(later), vec![a, later]));
+    assert_eq!(w.graph.writer_of(later), Some(A));
+    w.apply(Event::Number { context: A, number: a });
+    assert_eq!(w.graph.writer(A), Some(a));
+}
+
+#[test]
+fn a_number_is_one_contexts_and_none_once_that_is_decided() {
+    let mut w = World::new();
+    let (_, s) = w.speculate(A);
+    let (b, _) = w.speculate(B);
+    let later = number(&mut w, A);
+    assert_eq!(w.try_apply(Event::Number { context: B, number: later }), Err(GraphError::InUse(later.0)));
+    assert_eq!(w.try_apply(Event::Number { context: A, number: b }), Err(GraphError::InUse(b.0)));
+    w.vote(A, s);
+    assert_eq!(w.graph.writer_of(later), None);
+    assert_eq!(w.try_apply(Event::Number { context: A, number: later }), Err(GraphError::NothingUndecided(A)));
+}
+
+#[test]
+fn who_follows_sees_what_is_around_it_as_that_changes_and_who_stays_misses_it() {
+    for (sees, follows) in [(Sees::Follows, true), (Sees::Found, false)] {
+        let mut w = World::new();
+        let (a, _) = w.speculate(A);
+        let (first, entry, _) = begin_inside(&mut w, a, sees);
+        let later = number(&mut w, A);
+        let expected = if follows { vec![a, first, entry, later] } else { vec![a, first, entry] };
+        let seen = w.graph.seen_by(INNER).expect("it is undecided");
+        assert_eq!((seen.numbers, seen.missed), (expected, if follows { vec![] } else { vec![later] }));
+        assert_eq!(w.graph.found_by(INNER), if follows { vec![a, later] } else { vec![a] });
+    }
+}
+
+#[test]
+fn what_was_found_before_a_restart_is_what_is_seen_after_it() {
+    let mut w = World::new();
+    let (a, _) = w.speculate(A);
+    let later = number(&mut w, A);
+    let (first, entry, _) = begin_inside(&mut w, a, Sees::Had(vec![a]));
+    let seen = w.graph.seen_by(INNER).expect("it is undecided");
+    assert_eq!((seen.numbers, seen.missed), (vec![a, first, entry], vec![later]));
+}
+
+#[test]
+fn a_fold_leaves_the_numbers_to_the_one_around_and_nothing_else() {
+    let mut w = World::new();
+    let (a, s) = w.speculate(A);
+    let (first, entry, t) = begin_inside(&mut w, a, Sees::Follows);
+    let size = w.graph.size();
+    assert_eq!(w.apply(Event::Fold { context: INNER }), []);
+    assert_eq!((w.graph.size().0, w.graph.size().1), (size.0 - 2, size.1 - 1));
+    assert_eq!((w.graph.carried_by(A), w.graph.writer(A)), (vec![a, first, entry], Some(a)));
+    assert!(!w.graph.is_undecided(t) && w.graph.outcome(t).is_none());
+    let effects = w.vote(A, s);
+    assert!(format!("{effects:?}").contains(&format!("{:?}", [a, first, entry])), "{effects:?}");
+}
+
+#[test]
+fn who_others_build_on_or_who_builds_on_others_is_not_folded() {
+    let mut w = World::new();
+    let (a, _) = w.speculate(A);
+    let (_, entry, _) = begin_inside(&mut w, a, Sees::Follows);
+    assert_eq!(w.try_apply(Event::Fold { context: A }), Err(GraphError::CannotFold(A)));
+    let (b, _) = w.speculate(B);
+    let joined = w.join(B, entry);
+    assert_eq!(w.try_apply(Event::Fold { context: INNER }), Err(GraphError::CannotFold(INNER)));
+    let mut w = World::new();
+    let (a, _) = w.speculate(A);
+    begin_inside(&mut w, a, Sees::Follows);
+    let (b2, _) = w.speculate(B);
+    w.join(INNER, b2);
+    assert_eq!(w.try_apply(Event::Fold { context: INNER }), Err(GraphError::CannotFold(INNER)));
+    assert_ne!(b, joined);
+}
+
+#[test]
+fn a_number_is_handed_over_to_the_one_before_it_unless_somebody_could_tell() {
+    let mut w = World::new();
+    let (a, _) = w.speculate(A);
+    let (_, entry, _) = begin_inside(&mut w, a, Sees::Follows);
+    w.apply(Event::Fold { context: INNER });
+    let first = IntervalId(entry.0 - 1);
+    assert_eq!(w.try_apply(Event::HandOver { from: entry, to: a }), Err(GraphError::Apart(entry, a)));
+    w.apply(Event::Discard { number: first });
+    assert_eq!(w.graph.taker(entry), Some(a));
+    let interval = w.new_interval();
+    let context = ContextId(10);
+    w.apply(Event::Open { context, interval, from: Some(a), sees: Sees::Found });
+    assert_eq!(w.try_apply(Event::HandOver { from: entry, to: a }), Err(GraphError::Apart(entry, a)));
+    w.apply(Event::Close { context });
+    w.apply(Event::HandOver { from: entry, to: a });
+    assert_eq!(w.graph.carried_by(A), [a]);
+    assert_eq!(w.try_apply(Event::Discard { number: a }), Err(GraphError::Needed(a)));
+}
