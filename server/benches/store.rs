@@ -2,6 +2,7 @@
 
 use divan::{Bencher, black_box};
 use mojavefs::id::{Ino, IntervalId};
+use mojavefs_server::store::engine::Directory;
 use mojavefs_server::store::{Batch, Sight, Specs, Store, StoreOptions};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -14,7 +15,7 @@ fn main() {
 
 fn store() -> (TempDir, Store) {
     let dir = TempDir::new().expect("a directory for the store");
-    let store = Store::open(dir.path(), OPTIONS).expect("the store opens");
+    let store = Store::open(&Directory::at(dir.path()), OPTIONS).expect("the store opens");
     (dir, store)
 }
 

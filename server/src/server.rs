@@ -4,6 +4,7 @@ use crate::coordinator::{Aftermath, Coordinator};
 use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX, WRITE_OUT_INTERVAL};
 use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
+use crate::store::engine::Engine;
 use crate::store::{Reclaimed, Search, Store, StoreError, StoreOptions};
 use crate::views::urgent::Waiters;
 use crate::views::{View, Views, Whose};
@@ -12,7 +13,6 @@ use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, Notice, Reply, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -69,9 +69,9 @@ impl Bell {
 }
 
 impl Server {
-    /// Opens the store in `dir` and serves it. Blocks while the store recovers.
-    pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let store = Arc::new(Store::open(dir, options)?);
+    /// Opens the store that lies in `engine` and serves it. Blocks while the store recovers.
+    pub fn open(engine: &dyn Engine, options: StoreOptions) -> Result<Self, StoreError> {
+        let store = Arc::new(Store::open(engine, options)?);
         let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
         let coordinator = Coordinator::open(store.clone(), ops.clone())?;
         let shared = Arc::new(Shared {

@@ -3,6 +3,7 @@
 mod common;
 
 use mojavefs::id::{Ino, IntervalId};
+use mojavefs_server::store::engine::Directory;
 use mojavefs_server::store::{Batch, Key, Sight, Snapshot, Specs, Store};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -81,7 +82,7 @@ fn name(key: u8) -> Vec<u8> {
 impl World {
     fn new() -> Self {
         let dir = TempDir::new().expect("a directory for the store");
-        let store = Some(Store::open(dir.path(), common::OPTIONS).expect("the store opens"));
+        let store = Some(Store::open(&Directory::at(dir.path()), common::OPTIONS).expect("the store opens"));
         World { dir, store, last: BTreeMap::new(), writers: Vec::new(), history: Vec::new() }
     }
 
@@ -117,7 +118,8 @@ impl World {
             Step::Reopen => {
                 self.writers.clear();
                 self.store = None;
-                self.store = Some(Store::open(self.dir.path(), common::OPTIONS).expect("the store opens"));
+                self.store =
+                    Some(Store::open(&Directory::at(self.dir.path()), common::OPTIONS).expect("the store opens"));
             }
             _ => {}
         }

@@ -5,6 +5,7 @@ use mojavefs_client::{Backend, Checked, Embedded, Keep, Serving};
 use mojavefs_net::{Address, Key};
 use mojavefs_server::Server;
 use mojavefs_server::net;
+use mojavefs_server::store::engine::Directory;
 use mojavefs_server::store::{self, StoreError, StoreOptions};
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ fn fault(error: StoreError) -> Fault {
 
 impl Embedded for BuiltIn {
     fn open(&self, store: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault> {
-        let server = Server::open(store, StoreOptions { memory_bytes, owner }).map_err(fault)?;
+        let server = Server::open(&Directory::at(store), StoreOptions { memory_bytes, owner }).map_err(fault)?;
         let notes = server.notes().to_vec();
         Ok(Backend { connection: server.connect(true), notes, keep: Box::new(Kept(server)) })
     }
@@ -39,21 +40,22 @@ impl Embedded for BuiltIn {
         listen: &[Address],
         key: Option<&Key>,
     ) -> Result<Serving, Fault> {
-        let server = Server::open(store, StoreOptions { memory_bytes, owner }).map_err(fault)?;
+        let server = Server::open(&Directory::at(store), StoreOptions { memory_bytes, owner }).map_err(fault)?;
         let notes = server.notes().to_vec();
         let listening = net::listen(Arc::new(server), listen, key)?;
         Ok(Serving { addresses: listening.addresses().to_vec(), notes, keep: Box::new(listening) })
     }
 
     fn fsck(&self, dir: &Path, memory_bytes: usize, progress: &mut dyn FnMut(u64)) -> Result<Checked, Fault> {
-        let report =
-            store::fsck(dir, StoreOptions { memory_bytes, owner: (0, 0) }, progress).map_err(|error| match error {
+        let report = store::fsck(&Directory::at(dir), StoreOptions { memory_bytes, owner: (0, 0) }, progress).map_err(
+            |error| match error {
                 StoreError::NotAStore(dir) => {
-                    let text = format!("{} is no MojaveFS store; name the directory of one", dir.display());
+                    let text = format!("{dir} is no MojaveFS store; name the directory of one");
                     Fault::new(FaultKind::NotFound, text)
                 }
                 error => fault(error),
-            })?;
+            },
+        )?;
         let counts = vec![
             ("inodes", report.inodes),
             ("names", report.names),

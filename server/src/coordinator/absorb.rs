@@ -125,6 +125,7 @@ mod tests {
     use super::*;
     use crate::coordinator::Beginning;
     use crate::ops::{NewFile, Ops, Scope, SystemClock};
+    use crate::store::engine::Directory;
     use crate::store::{Store, StoreOptions};
     use mojavefs::id::{ContextId, Ino};
     use mojavefs::protocol::file::FileKind;
@@ -146,7 +147,7 @@ mod tests {
         fn new(on_read: OnRead) -> Self {
             let dir = TempDir::new().expect("a directory for the store");
             let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
-            let store = Arc::new(Store::open(dir.path(), options).expect("the store opens"));
+            let store = Arc::new(Store::open(&Directory::at(dir.path()), options).expect("the store opens"));
             let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
             let coordinator = Coordinator::open(store, ops).expect("nothing is held");
             let file = create(&coordinator, &coordinator.trunk(), b"file");

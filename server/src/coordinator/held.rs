@@ -421,6 +421,7 @@ mod tests {
     use super::*;
     use crate::ops::{Ops, Scope, SystemClock};
     use crate::store::StoreOptions;
+    use crate::store::engine::Directory;
     use tempfile::TempDir;
 
     const FILE: TouchKey = TouchKey::Inode(Ino(1000));
@@ -428,7 +429,7 @@ mod tests {
     fn coordinator() -> (Coordinator, TempDir) {
         let dir = TempDir::new().expect("a directory for the store");
         let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
-        let store = Arc::new(Store::open(dir.path(), options).expect("the store opens"));
+        let store = Arc::new(Store::open(&Directory::at(dir.path()), options).expect("the store opens"));
         let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
         (Coordinator::open(store, ops).expect("nothing is held"), dir)
     }

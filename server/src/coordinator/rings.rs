@@ -42,6 +42,7 @@ impl State {
 mod tests {
     use crate::coordinator::{Beginning, Coordinator};
     use crate::ops::{NewFile, Ops, Scope, SystemClock};
+    use crate::store::engine::Directory;
     use crate::store::{Store, StoreOptions};
     use mojavefs::id::{ContextId, Ino, SpecId};
     use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -78,7 +79,7 @@ mod tests {
         fn new(seed: u64) -> Self {
             let dir = TempDir::new().expect("a directory for the store");
             let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
-            let store = Arc::new(Store::open(dir.path(), options).expect("the store opens"));
+            let store = Arc::new(Store::open(&Directory::at(dir.path()), options).expect("the store opens"));
             let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
             let coordinator = Coordinator::open(store, ops).expect("nothing is held");
             let log = vec![format!("MOJAVEFS_SEED={seed}")];

@@ -218,7 +218,7 @@ impl Store {
         let mut result = apply();
         for _ in 0..APPLY_TRIES_MAX {
             match &result {
-                Err(error @ StoreError::Records(why)) if error.follows_another() => self.mend(why)?,
+                Err(StoreError::Refused(why)) => self.mend(why)?,
                 Err(StoreError::Records(why)) => {
                     self.mend(why)?;
                     break;

@@ -139,7 +139,7 @@ impl Store {
         };
         match release() {
             // The record store refuses everything after an error: opened again, it may work.
-            Err(StoreError::Records(why)) => {
+            Err(StoreError::Records(why) | StoreError::Refused(why)) => {
                 self.mend(&why)?;
                 release()
             }

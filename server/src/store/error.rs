@@ -1,26 +1,26 @@
 //! What can go wrong in the store.
 
+use super::engine::EngineError;
 use mojavefs::id::IntervalId;
 use std::io;
-use std::path::PathBuf;
 
 /// An error of the store, in words for people.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has the store open.
-    #[error("store {} is in use by another process; stop that one (mojavefs umount) first", .0.display())]
-    InUse(PathBuf),
-    /// The directory holds something else.
-    #[error("{} is not empty and is no MojaveFS store; name an empty or new directory", .0.display())]
-    NotAStore(PathBuf),
+    #[error("store {0} is in use by another process; stop that one (mojavefs umount) first")]
+    InUse(String),
+    /// Something else is where the store should be.
+    #[error("{0} is not empty and is no MojaveFS store; name an empty or new directory")]
+    NotAStore(String),
     /// There is nothing to look at.
-    #[error("{} holds no MojaveFS store; name the directory that was mounted or served", .0.display())]
-    NoStore(PathBuf),
+    #[error("{0} holds no MojaveFS store; name the directory that was mounted or served")]
+    NoStore(String),
     /// The store was written by a newer or older program.
-    #[error("store {} has format {found}; this program knows format {known}: use a program that fits", path.display())]
+    #[error("store {store} has format {found}; this program knows format {known}: use a program that fits")]
     Format {
         /// The store.
-        path: PathBuf,
+        store: String,
         /// Its format.
         found: u64,
         /// The format of this program.
@@ -40,9 +40,15 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// RocksDB failed.
+    /// The records failed. Opened again, they may work.
     #[error("the record store failed: {0}")]
     Records(String),
+    /// The records refuse because of what had gone wrong before, for somebody else: nothing was tried.
+    #[error("the record store failed: {0}")]
+    Refused(String),
+    /// The store can't lie in such an engine.
+    #[error("a store can't lie there: {0}")]
+    Unsuited(&'static str),
     /// A decision could not be made durable and was found not to have been made.
     #[error("not committed: {0}")]
     NotCommitted(String),
@@ -59,29 +65,20 @@ impl StoreError {
     pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         StoreError::Corrupt(what.into())
     }
-
-    /// Whether the record store refused because of what had gone wrong before, for somebody else: nothing was tried.
-    pub(crate) fn follows_another(&self) -> bool {
-        let words = ["Writer has previous error", "Seen error. Skip writing buffer"];
-        matches!(self, StoreError::Records(text) if words.iter().any(|word| text.contains(word)))
-    }
-
-    /// A failed system call, with what it was for.
-    pub(crate) fn io(context: impl Into<String>, source: io::Error) -> Self {
-        match source.raw_os_error() {
-            Some(code) if code == nix::libc::ENOSPC || code == nix::libc::EDQUOT => StoreError::NoSpace(context.into()),
-            _ => StoreError::Io { context: context.into(), source },
-        }
-    }
 }
 
-impl From<rocksdb::Error> for StoreError {
-    fn from(error: rocksdb::Error) -> Self {
-        let text = error.into_string();
-        match () {
-            () if text.contains("No space left") => StoreError::NoSpace(text),
-            () if text.starts_with("Corruption") => StoreError::Corrupt(text),
-            () => StoreError::Records(text),
+impl From<EngineError> for StoreError {
+    fn from(error: EngineError) -> Self {
+        let text = error.to_string();
+        match error {
+            EngineError::InUse(store) => StoreError::InUse(store),
+            EngineError::NotAStore(store) => StoreError::NotAStore(store),
+            EngineError::NoStore(store) => StoreError::NoStore(store),
+            EngineError::Corrupt(_) | EngineError::Missing(_) => StoreError::Corrupt(text),
+            EngineError::Full(_) => StoreError::NoSpace(text),
+            EngineError::Failed(_) => StoreError::Records(text),
+            EngineError::Refused(_) => StoreError::Refused(text),
+            EngineError::Io { context, source } => StoreError::Io { context, source },
         }
     }
 }

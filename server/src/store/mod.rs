@@ -1,4 +1,4 @@
-//! The versioned store: the only place that knows RocksDB.
+//! The versioned store. What it lies in, the records, blobs and space of an engine, it knows by their doors only (`engine`).
 //!
 //! Everything is a record with a key and versions (`keys`, `record`); a [`Sight`] says which version is visible. Content
 //! of larger files lies in content files (`content`). A decision is one synced record (`decide`); what follows from it,
@@ -9,6 +9,7 @@ mod batch;
 mod content;
 mod db;
 mod decide;
+pub mod engine;
 mod error;
 mod fsck;
 mod give_back;
@@ -18,7 +19,6 @@ mod keys;
 mod meta;
 mod open;
 mod outcomes;
-mod private;
 mod reach;
 mod reclaim;
 mod record;
@@ -26,7 +26,6 @@ mod room;
 mod search;
 mod sight;
 mod snapshots;
-mod sys;
 mod versions;
 
 pub use batch::Batch;
@@ -44,16 +43,14 @@ pub use snapshots::Snapshot;
 
 use crate::limits::{REOPEN_PAUSE, REOPEN_TIME_MAX, REOPEN_TRIES_MAX};
 use db::Db;
+use engine::Taken;
 use ids::Ids;
 use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
 use mojavefs::protocol::SpaceInfo;
 use mojavefs::protocol::file::Time;
-use nix::fcntl::Flock;
 use parking_lot::{Mutex, RwLock};
 use snapshots::Snapshots;
 use std::collections::HashMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -77,7 +74,8 @@ pub struct StoreOptions {
 /// A store that is open. All methods may be called from any thread; those that change the same objects must be kept
 /// apart by the caller, and decisions from everything else.
 pub struct Store {
-    dir: PathBuf,
+    /// What users call it.
+    name: String,
     options: StoreOptions,
     /// `None` after an error that could not be mended.
     db: RwLock<Result<Arc<Db>, String>>,
@@ -103,16 +101,14 @@ pub struct Store {
     giving_back: Mutex<()>,
     content: Arc<Content>,
     room: room::Room,
-    /// Keeps other processes out.
-    lock: Option<Flock<File>>,
     /// Only looked at: nothing is written, not even at the end.
     read_only: bool,
-    /// What opening it has made.
-    made: open::Made,
     /// What opening it has to tell users.
     notes: Vec<String>,
     /// What was made goes when it is closed.
     unwanted: AtomicBool,
+    /// Where it lies. The last to be let go.
+    engine: Arc<dyn Taken>,
 }
 
 /// Intervals whose versions still carry their number.
@@ -203,7 +199,7 @@ impl Store {
 
     /// Opens the records again; on a full disk with what was kept back for that.
     fn open_records(&self) -> Result<Db, StoreError> {
-        let open = || Db::open(&self.dir.join("records"), self.options.memory_bytes, false);
+        let open = || Ok(Db::on(self.engine.records(self.options.memory_bytes)?));
         match open() {
             Err(StoreError::NoSpace(_)) if self.room.release()? => {
                 let db = open()?;
@@ -217,11 +213,6 @@ impl Store {
     /// What opening the store has to tell users, in words.
     pub fn notes(&self) -> &[String] {
         &self.notes
-    }
-
-    /// Where the store is.
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// The contents of files.
@@ -244,7 +235,7 @@ impl Store {
     pub fn next_spec(&self) -> Result<SpecId, StoreError> {
         let next = || self.ids.spec.next(&*self.db()?);
         let number = match next() {
-            Err(StoreError::Records(why)) => {
+            Err(StoreError::Records(why) | StoreError::Refused(why)) => {
                 self.mend(&why)?;
                 next()?
             }
@@ -306,16 +297,7 @@ impl Store {
 
     /// The disk under the store.
     pub fn space(&self) -> Result<SpaceInfo, StoreError> {
-        let disk = nix::sys::statvfs::statvfs(&self.dir)
-            .map_err(|errno| StoreError::io(format!("statvfs {}", self.dir.display()), errno.into()))?;
-        let unit = disk.fragment_size();
-        Ok(SpaceInfo {
-            total_bytes: disk.blocks() * unit,
-            free_bytes: disk.blocks_free() * unit,
-            available_bytes: disk.blocks_available() * unit,
-            files: disk.files() - disk.files_free(),
-            files_free: disk.files_available(),
-        })
+        self.room.info()
     }
 }
 
@@ -326,7 +308,7 @@ impl Drop for Store {
         } else if !self.read_only
             && let Err(error) = self.sync().and_then(|()| self.db()?.flush())
         {
-            tracing::error!("closing {}: {error}", self.dir.display());
+            tracing::error!("closing {}: {error}", self.name);
         }
     }
 }

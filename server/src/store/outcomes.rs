@@ -172,12 +172,13 @@ impl Store {
 mod tests {
     use super::*;
     use crate::store::StoreOptions;
+    use crate::store::engine::Directory;
     use tempfile::TempDir;
 
     const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
 
     fn open(dir: &TempDir) -> Store {
-        Store::open(dir.path(), OPTIONS).expect("the store opens")
+        Store::open(&Directory::at(dir.path()), OPTIONS).expect("the store opens")
     }
 
     fn commit(store: &Store, specs: &[SpecId]) {

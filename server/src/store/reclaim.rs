@@ -381,13 +381,14 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::Directory;
     use crate::store::{Batch, StoreOptions};
 
     #[test]
     fn what_nobody_uses_goes_however_much_is_in_use_before_it() {
         let dir = tempfile::TempDir::new().expect("a directory for the store");
         let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
-        let store = Store::open(dir.path(), options).expect("the store opens");
+        let store = Store::open(&Directory::at(dir.path()), options).expect("the store opens");
         let trunk = Sight::trunk();
         let root = store.inode(&trunk, Ino::ROOT).expect("a read").found.expect("the root");
         let unlinked = Inode { nlink: 0, ..root };
@@ -406,7 +407,7 @@ mod tests {
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::TempDir::new().expect("a directory for the store");
         let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
-        let store = Store::open(dir.path(), options).expect("the store opens");
+        let store = Store::open(&Directory::at(dir.path()), options).expect("the store opens");
         (dir, store)
     }
 

@@ -1,60 +1,53 @@
-//! A disk that is full: a file in the store keeps some of it back, for removing and undoing. What grows does without.
+//! A disk that is full: some of it is reserved, for removing and undoing. What grows does without.
 
+use super::engine::{EngineError, Space};
 use super::{Store, StoreError};
 use crate::limits::{REMOVING_BYTES, RESERVE_BYTES_MAX, RESERVE_SHARE};
 use mojavefs::protocol::SpaceInfo;
-use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The file that keeps space back.
+/// How much of the space is kept back.
 pub(super) struct Room {
-    path: PathBuf,
+    space: Arc<dyn Space>,
     /// Known without a look at the disk, as every change asks.
     kept: AtomicBool,
     changing: Mutex<()>,
 }
 
 impl Room {
-    /// Nothing is kept back yet.
-    pub(super) fn at(dir: &Path) -> Self {
-        Room { path: dir.join("reserve"), kept: AtomicBool::new(false), changing: Mutex::default() }
+    /// Nothing is kept back yet, as far as is known.
+    pub(super) fn of(space: Arc<dyn Space>) -> Self {
+        Room { space, kept: AtomicBool::new(false), changing: Mutex::default() }
+    }
+
+    pub(super) fn info(&self) -> Result<SpaceInfo, StoreError> {
+        Ok(self.space.info()?)
     }
 
     /// Keeps space back, if the disk has that much and as much again.
-    fn keep(&self, disk: SpaceInfo) -> Result<bool, StoreError> {
+    fn keep(&self) -> Result<bool, StoreError> {
+        let disk = self.info()?;
         let _alone = self.changing.lock();
         if self.kept.load(Ordering::SeqCst) {
             return Ok(true);
         }
         let bytes = RESERVE_BYTES_MAX.min(disk.total_bytes / RESERVE_SHARE);
-        let already = fs::metadata(&self.path).map_or(0, |found| found.len());
-        if already < bytes {
-            if disk.available_bytes + already < 2 * bytes {
-                return Ok(false);
-            }
-            if let Err(error) = self.fill(bytes) {
-                self.remove()?;
-                return match error {
-                    StoreError::NoSpace(_) => Ok(false),
-                    error => Err(error),
-                };
-            }
+        let already = self.space.reserved()?;
+        if already < bytes && (disk.available_bytes + already < 2 * bytes || !self.reserve(bytes)?) {
+            return Ok(false);
         }
         self.kept.store(true, Ordering::SeqCst);
         Ok(true)
     }
 
-    fn fill(&self, bytes: u64) -> Result<(), StoreError> {
-        let named = |error: io::Error| StoreError::io(format!("keep space back in {}", self.path.display()), error);
-        let file = super::private::options().create(true).write(true).truncate(true).open(&self.path).map_err(named)?;
-        match fallocate(&file, FallocateFlags::empty(), 0, bytes as i64) {
-            // Such a disk can't promise space, so nothing is kept back.
-            Err(nix::errno::Errno::EOPNOTSUPP) => file.set_len(bytes).map_err(named),
-            result => result.map_err(|errno| named(errno.into())),
+    /// False if there is not enough.
+    fn reserve(&self, bytes: u64) -> Result<bool, StoreError> {
+        match self.space.reserve(bytes) {
+            Ok(()) => Ok(true),
+            Err(EngineError::Full(_)) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -62,46 +55,33 @@ impl Room {
     pub(super) fn release(&self) -> Result<bool, StoreError> {
         let _alone = self.changing.lock();
         self.kept.store(false, Ordering::SeqCst);
-        self.remove()
+        Ok(self.space.release()?)
     }
 
     /// Keeps back what is left of what was released, but for what removing takes next: others may fill the disk meanwhile.
-    fn keep_rest(&self, disk: SpaceInfo) -> Result<(), StoreError> {
+    fn keep_rest(&self) -> Result<(), StoreError> {
+        let disk = self.info()?;
         let _alone = self.changing.lock();
         let bytes = disk.available_bytes.saturating_sub(REMOVING_BYTES).min(disk.total_bytes / RESERVE_SHARE);
-        if bytes == 0 || self.path.exists() {
+        if bytes == 0 || self.space.reserved()? > 0 {
             return Ok(());
         }
-        match self.fill(bytes.min(RESERVE_BYTES_MAX)) {
-            Err(StoreError::NoSpace(_)) => self.remove().map(drop),
-            result => result,
-        }
-    }
-
-    fn remove(&self) -> Result<bool, StoreError> {
-        match fs::remove_file(&self.path) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(StoreError::io(format!("remove {}", self.path.display()), e)),
-        }
+        self.reserve(bytes.min(RESERVE_BYTES_MAX)).map(drop)
     }
 }
 
 impl Store {
     /// Refuses what takes more space while none is kept back for the rest; with enough of it again, some is.
     pub(in crate::store) fn require_room(&self) -> Result<(), StoreError> {
-        match self.room.kept.load(Ordering::SeqCst) || self.keep_room()? {
-            true => Ok(()),
-            false => Err(StoreError::NoSpace("what is left is for removing; remove something".into())),
+        if self.keep_room()? {
+            return Ok(());
         }
+        Err(StoreError::NoSpace("what is left is for removing; remove something".into()))
     }
 
     /// Keeps space back if there is enough; true if it is kept.
     pub(super) fn keep_room(&self) -> Result<bool, StoreError> {
-        match self.room.kept.load(Ordering::SeqCst) {
-            true => Ok(true),
-            false => self.room.keep(self.space()?),
-        }
+        if self.room.kept.load(Ordering::SeqCst) { Ok(true) } else { self.room.keep() }
     }
 
     /// Does what must work on a full disk, too: with what was kept back, if it finds none left.
@@ -118,7 +98,7 @@ impl Store {
     /// The record store takes up its work again, with the space kept back for it; what it leaves of that is kept back again.
     pub(super) fn make_room(&self, why: &str) -> Result<(), StoreError> {
         if self.room.release()? {
-            tracing::warn!("the disk under {} is full; what was kept back is used for removing", self.dir.display());
+            tracing::warn!("the disk under {} is full; what was kept back is used for removing", self.name);
         }
         self.mend(why)?;
         self.keep_rest()
@@ -126,7 +106,7 @@ impl Store {
 
     /// Keeps back what is left of what was released.
     pub(super) fn keep_rest(&self) -> Result<(), StoreError> {
-        self.room.keep_rest(self.space()?)
+        self.room.keep_rest()
     }
 
     /// The same for what only grows, and is not worth what is kept back: once others have made space.

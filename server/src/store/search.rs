@@ -185,6 +185,7 @@ pub(super) fn each_key(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::{BlobId, Directory};
     use crate::store::{Batch, Inode, Order, Sight, StoreOptions, fsck};
     use mojavefs::id::{BlockNo, LayerId, Seq};
 
@@ -227,8 +228,9 @@ mod tests {
         }
         for (content, layer) in [(90, 90), (91, 91), (92, 92)] {
             writes.put(Family::Meta, &meta::key(meta::LAYER, [content, layer]), &0_u64.to_be_bytes());
-            let file = std::fs::File::create(store.dir().join("content").join(layer.to_string()));
-            file.and_then(|file| file.set_len(1 << 20)).expect("a content file");
+            let blobs = store.engine.blobs().expect("blobs");
+            blobs.create(BlobId(layer)).expect("a content file");
+            blobs.in_place().expect("they can be changed").extend(BlobId(layer), 1 << 20).expect("it is longer");
         }
         writes.apply(false).expect("records");
         left
@@ -238,7 +240,7 @@ mod tests {
     fn what_no_view_can_reach_is_counted_found_and_freed() {
         let dir = tempfile::TempDir::new().expect("a directory for the store");
         let content_files = || std::fs::read_dir(dir.path().join("content")).expect("list").count();
-        let store = Store::open(dir.path(), OPTIONS).expect("the store opens");
+        let store = Store::open(&Directory::at(dir.path()), OPTIONS).expect("the store opens");
         let trunk = Sight::trunk();
         let mut batch = Batch::new(&store, &trunk);
         batch.put_xattr(Ino::ROOT, b"user.kept", b"value").expect("a record");
@@ -249,11 +251,11 @@ mod tests {
         free(&store);
         assert_eq!(content_files(), 3, "nothing names it");
         drop(store);
-        let check = || fsck(dir.path(), OPTIONS, &mut |_| {}).expect("it is checked");
+        let check = || fsck(&Directory::at(dir.path()), OPTIONS, &mut |_| {}).expect("it is checked");
         let report = check();
         assert!(report.problems.is_empty(), "garbage is no damage: {:?}", report.problems);
         assert_eq!((report.unreachable, report.unreachable_blocks, report.unreachable_files), (left, 2, 3));
-        let store = Store::open(dir.path(), OPTIONS).expect("the store opens");
+        let store = Store::open(&Directory::at(dir.path()), OPTIONS).expect("the store opens");
         assert!(search_all(&store) > 0);
         free(&store);
         assert_eq!(search_all(&store), 0, "it is found once");

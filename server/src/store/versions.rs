@@ -21,15 +21,14 @@ pub(super) type Stored = (Order, Option<Vec<u8>>);
 /// All versions of one key, newest first.
 pub(super) fn all(db: &Db, prefix: &[u8]) -> Result<Vec<Version>, StoreError> {
     let mut versions = Vec::new();
-    let mut scan = db.scan(Family::Data, prefix, prefix);
-    while let Some((key, value)) = scan.item()? {
+    db.newest(prefix, |key, value| {
         if key.len() == prefix.len() + ORDER_BYTES
             && let Some((_, order)) = keys::split(key)
         {
             versions.push(Version { order, stored: value.to_vec() });
         }
-        scan.next();
-    }
+        true
+    })?;
     Ok(versions)
 }
 
@@ -124,18 +123,14 @@ impl Store {
         let decided = self.decided.read();
         let prefix = key.prefix();
         let mut chooser = Chooser::new(sight, &decided);
-        let mut scan = db.scan(Family::Data, &prefix, &prefix);
-        while let Some((key, value)) = scan.item()? {
+        db.newest(&prefix, |key, value| {
             if key.len() == prefix.len() + ORDER_BYTES
                 && let Some((_, order)) = keys::split(key)
             {
                 chooser.offer(order, value);
-                if chooser.done {
-                    break;
-                }
             }
-            scan.next();
-        }
+            !chooser.done
+        })?;
         chooser.finish()
     }
 

@@ -8,6 +8,7 @@ use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::file::{Attr, FileKind};
 use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Outcome, Reply, Request, Resolution, ViewKind};
 use mojavefs_server::Server;
+use mojavefs_server::store::engine::Directory;
 use mojavefs_server::store::{Report, StoreOptions, fsck};
 use proptest::test_runner::Config;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ impl Client {
     /// Closes the store and opens it again: what is undecided and not held is gone.
     pub(crate) fn reopen(&mut self) {
         self.open = None;
-        let server = Server::open(self.dir.path(), OPTIONS).expect("the store opens");
+        let server = Server::open(&Directory::at(self.dir.path()), OPTIONS).expect("the store opens");
         let connection = server.connect(false);
         self.trunk = connection.view(Request::OpenView(ViewKind::Trunk)).expect("a view of trunk").view;
         self.open = Some((connection, server));
@@ -101,7 +102,7 @@ impl Client {
     pub(crate) fn checked(mut self) -> Report {
         while self.reclaim(100) {}
         self.open = None;
-        let report = fsck(self.dir.path(), OPTIONS, &mut |_| {}).expect("the store opens");
+        let report = fsck(&Directory::at(self.dir.path()), OPTIONS, &mut |_| {}).expect("the store opens");
         let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
         assert!(problems.is_empty(), "fsck: {problems:#?}");
         let unreachable = (report.unreachable, report.unreachable_blocks, report.unreachable_files);

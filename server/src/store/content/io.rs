@@ -1,6 +1,6 @@
 //! Reading and writing a file's bytes as one view sees them.
 
-use super::files::Purpose;
+use super::layers::Purpose;
 use crate::limits::INLINE_BYTES_MAX;
 use crate::store::keys::Order;
 use crate::store::{Batch, BlockRecord, Inode, Sight, Store, StoreError};

@@ -1,37 +1,24 @@
-//! Content files: opening, reading, writing, and which of them are not on disk yet.
+//! Content files: reading, writing, and which of them are not on disk yet. Each is a blob of the engine.
 
-use crate::limits::{DIRTY_LAYER_BYTES, OPEN_LAYERS_MAX, SYNC_ALL_LAYERS};
-use crate::store::StoreError;
+use crate::limits::{DIRTY_LAYER_BYTES, SYNC_ALL_LAYERS};
 use crate::store::db::{Db, Family};
-use crate::store::{meta, private};
+use crate::store::engine::{BlobId, Blobs, EngineError, InPlace};
+use crate::store::{StoreError, meta};
 use mojavefs::id::{BlockNo, ContentId, IntervalId, LayerId};
 use mojavefs::limits::BLOCK_BYTES;
-use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The content files of a store.
 pub struct Content {
-    dir: PathBuf,
-    open: Mutex<OpenFiles>,
+    blobs: Arc<dyn Blobs>,
     /// Where a writer puts blocks that are new to a content.
     current: Mutex<HashMap<(ContentId, IntervalId), LayerId>>,
     dirty: Mutex<Dirty>,
-    /// Held while a file is made longer.
-    growing: Mutex<()>,
     /// Held by the one sync under way: nobody may rely on a directory that another is still writing.
     syncing: Mutex<()>,
-}
-
-#[derive(Default)]
-struct OpenFiles {
-    files: HashMap<LayerId, (Arc<File>, u64)>,
-    clock: u64,
 }
 
 /// What a sync has to write.
@@ -83,21 +70,17 @@ impl Dirty {
 }
 
 impl Content {
-    pub(in crate::store) fn open(dir: &Path) -> Result<Self, StoreError> {
-        private::make_dir(dir)?;
-        Ok(Self::look_at(dir))
+    /// The content files that are these blobs.
+    pub(in crate::store) fn on(blobs: Arc<dyn Blobs>) -> Result<Self, StoreError> {
+        if blobs.in_place().is_none() {
+            return Err(StoreError::Unsuited("content is changed where it lies, which this engine can't do"));
+        }
+        let (current, dirty, syncing) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Content { blobs, current, dirty, syncing })
     }
 
-    /// The content files that lie in `dir`, as they are.
-    pub(in crate::store) fn look_at(dir: &Path) -> Self {
-        Content {
-            dir: dir.to_owned(),
-            open: Mutex::default(),
-            current: Mutex::default(),
-            dirty: Mutex::default(),
-            growing: Mutex::default(),
-            syncing: Mutex::default(),
-        }
+    fn in_place(&self) -> &dyn InPlace {
+        self.blobs.in_place().expect("it was asked for when the store was opened")
     }
 
     /// Removes the files that no record knows, or whose writer is not `known`: leftovers of a crash.
@@ -119,50 +102,17 @@ impl Content {
             scan.next();
         }
         stale.apply(false)?;
-        let entries = fs::read_dir(&self.dir).map_err(|e| self.error("read", &self.dir, e))?;
-        for entry in entries {
-            let entry = entry.map_err(|e| self.error("read", &self.dir, e))?;
-            let layer = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            if layer.is_none_or(|layer| !layers.contains(&layer)) {
-                fs::remove_file(entry.path()).map_err(|e| self.error("remove", &entry.path(), e))?;
+        for blob in self.blobs.list()? {
+            if !layers.contains(&blob.0) {
+                self.blobs.remove(blob)?;
             }
         }
         Ok(())
     }
 
-    fn path(&self, layer: LayerId) -> PathBuf {
-        self.dir.join(layer.to_string())
-    }
-
-    fn error(&self, what: &str, path: &Path, error: io::Error) -> StoreError {
-        StoreError::io(format!("{what} {}", path.display()), error)
-    }
-
-    fn file(&self, layer: LayerId, create: bool) -> Result<Arc<File>, StoreError> {
-        let mut open = self.open.lock();
-        open.clock += 1;
-        let clock = open.clock;
-        if let Some((file, used)) = open.files.get_mut(&layer) {
-            *used = clock;
-            return Ok(file.clone());
-        }
-        let path = self.path(layer);
-        let opened = private::options().read(true).write(true).create(create).truncate(create).open(&path);
-        let file = opened.map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => StoreError::corrupt(missing(&path)),
-            _ => self.error("open", &path, e),
-        })?;
-        if open.files.len() >= OPEN_LAYERS_MAX {
-            open.close_oldest();
-        }
-        let file = Arc::new(file);
-        open.files.insert(layer, (file.clone(), clock));
-        Ok(file)
-    }
-
     /// Makes the file of a new layer.
     pub(super) fn create(&self, layer: LayerId) -> Result<(), StoreError> {
-        self.file(layer, true)?;
+        self.blobs.create(blob(layer))?;
         self.dirty.lock().names = true;
         Ok(())
     }
@@ -184,66 +134,39 @@ impl Content {
     /// Makes the file of a layer as long as its blocks up to `last`, before one of these is recorded there: what is missing
     /// from a block can't be told from a hole otherwise.
     pub(super) fn cover(&self, layer: LayerId, last: BlockNo) -> Result<(), StoreError> {
-        let file = self.file(layer, false)?;
-        let _alone = self.growing.lock();
-        match self.len(layer, &file)? {
-            len if len < end_of(last) => {
-                file.set_len(end_of(last)).map_err(|e| self.error("lengthen", &self.path(layer), e))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn len(&self, layer: LayerId, file: &File) -> Result<u64, StoreError> {
-        Ok(file.metadata().map_err(|e| self.error("look at", &self.path(layer), e))?.len())
+        Ok(self.in_place().extend(blob(layer), end_of(last))?)
     }
 
     /// Makes every file whole blocks long, as this format has them.
     pub(in crate::store) fn make_whole(&self) -> Result<(), StoreError> {
-        for entry in fs::read_dir(&self.dir).map_err(|e| self.error("read", &self.dir, e))? {
-            let path = entry.map_err(|e| self.error("read", &self.dir, e))?.path();
-            let file = OpenOptions::new().write(true).open(&path).map_err(|e| self.error("open", &path, e))?;
-            let whole = file.metadata().map(|found| found.len().next_multiple_of(BLOCK_BYTES));
-            whole.and_then(|len| file.set_len(len)).map_err(|e| self.error("lengthen", &path, e))?;
+        for blob in self.blobs.list()? {
+            self.in_place().extend(blob, self.blobs.len(blob)?.next_multiple_of(BLOCK_BYTES))?;
         }
-        let dir = File::open(&self.dir).map_err(|e| self.error("open", &self.dir, e))?;
-        nix::unistd::syncfs(dir).map_err(|errno| self.error("sync", &self.dir, errno.into()))
+        Ok(self.blobs.sync_all()?)
     }
 
     /// Fills `buffer` from blocks recorded in the file, from `offset` on.
     pub(super) fn read(&self, layer: LayerId, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        let file = self.file(layer, false)?;
-        let mut done = 0;
-        while done < buffer.len() {
-            match file.read_at(&mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.error("read", &self.path(layer), e)),
-            }
-        }
-        match done == buffer.len() {
-            true => Ok(()),
-            false => self.whole(layer, &file, offset + buffer.len() as u64),
-        }
+        let done = self.blobs.read(blob(layer), offset, buffer)?;
+        if done == buffer.len() { Ok(()) } else { self.whole(layer, offset + buffer.len() as u64) }
     }
 
     /// Refuses a file that ends before the blocks that are recorded in it up to byte `end`: their bytes are lost.
-    fn whole(&self, layer: LayerId, file: &File, end: u64) -> Result<(), StoreError> {
-        let len = self.len(layer, file)?;
+    fn whole(&self, layer: LayerId, end: u64) -> Result<(), StoreError> {
+        let len = self.blobs.len(blob(layer))?;
         let last = BlockNo(end.saturating_sub(1) / BLOCK_BYTES);
-        match len < end_of(last) {
-            true => Err(StoreError::corrupt(cut_off(&self.path(layer), len, last))),
-            false => Ok(()),
-        }
+        if len < end_of(last) { Err(StoreError::corrupt(self.cut_off(layer, len, last))) } else { Ok(()) }
+    }
+
+    fn cut_off(&self, layer: LayerId, len: u64, block: BlockNo) -> String {
+        format!("{} ends at byte {len}, before the end of its block {}", self.blobs.name(blob(layer)), block.0)
     }
 
     /// Writes all of `data` and notes that it is not on disk. Starts writing out early once much has gathered.
     pub(super) fn write(&self, purpose: Purpose, layer: LayerId, offset: u64, data: &[u8]) -> Result<(), StoreError> {
-        let file = self.file(layer, false)?;
         // To write behind what is lost would make zeros of it.
-        self.whole(layer, &file, offset + data.len() as u64)?;
-        file.write_all_at(data, offset).map_err(|e| self.error("write", &self.path(layer), e))?;
+        self.whole(layer, offset + data.len() as u64)?;
+        self.in_place().write(blob(layer), offset, data)?;
         let mut dirty = self.dirty.lock();
         let entry = dirty.wrote(purpose, layer);
         entry.bytes += data.len() as u64;
@@ -252,7 +175,7 @@ impl Content {
         }
         entry.bytes = 0;
         drop(dirty);
-        super::super::sys::start_write_out(&file).map_err(|e| self.error("write out", &self.path(layer), e))
+        Ok(self.in_place().start_write_out(blob(layer))?)
     }
 
     /// What is wrong with the file of a layer in which blocks up to `last` are recorded, if anything is. `whole`: of a format
@@ -263,41 +186,32 @@ impl Content {
         last: BlockNo,
         whole: bool,
     ) -> Result<Option<String>, StoreError> {
-        let path = self.path(layer);
         let least = if whole { end_of(last) } else { last.0 * BLOCK_BYTES + 1 };
-        match fs::metadata(&path) {
-            Ok(found) if found.len() >= least => Ok(None),
-            Ok(found) => Ok(Some(cut_off(&path, found.len(), last))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some(missing(&path))),
-            Err(e) => Err(self.error("look at", &path, e)),
+        match self.blobs.len(blob(layer)) {
+            Ok(len) if len >= least => Ok(None),
+            Ok(len) => Ok(Some(self.cut_off(layer, len, last))),
+            Err(error @ EngineError::Missing(_)) => Ok(Some(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Gives the space of one block back.
     pub(in crate::store) fn punch(&self, layer: LayerId, block: BlockNo) -> Result<(), StoreError> {
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        let file = match self.file(layer, false) {
+        match self.in_place().punch(blob(layer), block.0 * BLOCK_BYTES, BLOCK_BYTES) {
             // What is lost already is given back.
-            Err(StoreError::Corrupt(_)) => return Ok(()),
-            file => file?,
-        };
-        let offset = (block.0 * BLOCK_BYTES) as i64;
-        fallocate(&*file, flags, offset, BLOCK_BYTES as i64)
-            .map_err(|errno| self.error("punch a hole into", &self.path(layer), errno.into()))
+            Err(EngineError::Missing(_)) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     pub(in crate::store) fn remove_layer(&self, layer: LayerId) -> Result<(), StoreError> {
-        self.open.lock().files.remove(&layer);
         self.retire(layer);
         {
             let mut dirty = self.dirty.lock();
             dirty.layers.remove(&layer);
             dirty.names = true;
         }
-        match fs::remove_file(self.path(layer)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("remove", &self.path(layer), e)),
-            _ => Ok(()),
-        }
+        Ok(self.blobs.remove(blob(layer))?)
     }
 
     pub(in crate::store) fn forget_interval(&self, interval: IntervalId) {
@@ -348,7 +262,10 @@ impl Content {
             let mut dirty = self.dirty.lock();
             let wanted = || dirty.layers.iter().filter(|(_, layer)| wanted(layer));
             let failed = wanted().find_map(|(layer, dirty)| Some((*layer, dirty.failed.clone()?)));
-            let failure = failed.map(|(layer, why)| self.error("sync", &self.path(layer), io::Error::other(why)));
+            let failure = failed.map(|(layer, why)| {
+                let context = format!("sync {}", self.blobs.name(blob(layer)));
+                StoreError::Io { context, source: io::Error::other(why) }
+            });
             let whole = wanted().filter(|(_, layer)| layer.failed.is_none());
             let layers: Vec<(LayerId, u64)> = whole.map(|(id, layer)| (*id, layer.writes)).collect();
             (layers, std::mem::take(&mut dirty.names), failure)
@@ -360,26 +277,23 @@ impl Content {
                 failure.get_or_insert(error);
             }
         }
-        if names && !all_at_once {
-            let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
-            if let Err(error) = synced {
-                self.dirty.lock().names = true;
-                failure.get_or_insert(self.error("sync", &self.dir, error));
-            }
+        if names
+            && !all_at_once
+            && let Err(error) = self.blobs.sync_names()
+        {
+            self.dirty.lock().names = true;
+            failure.get_or_insert(error.into());
         }
         failure.map_or(Ok(()), Err)
     }
 
-    /// Syncs everything on the disk; false if that failed, which does not say what.
+    /// Syncs everything at once; false if that failed, which does not say what.
     fn sync_disk(&self) -> bool {
-        let synced = File::open(&self.dir).map_err(|e| e.to_string());
-        let synced = synced.and_then(|dir| nix::unistd::syncfs(dir).map_err(|e| e.to_string()));
-        synced.inspect_err(|why| tracing::error!("sync the disk under {}: {why}", self.dir.display())).is_ok()
+        self.blobs.sync_all().inspect_err(|why| tracing::error!("{why}")).is_ok()
     }
 
     fn sync_layer(&self, layer: LayerId) -> Result<(), StoreError> {
-        let file = self.file(layer, false)?;
-        file.sync_data().map_err(|e| self.error("sync", &self.path(layer), e))
+        Ok(self.blobs.sync(blob(layer))?)
     }
 
     /// Notes how the sync of a layer ended that had been written to so often before.
@@ -403,31 +317,24 @@ fn end_of(block: BlockNo) -> u64 {
     (block.0 + 1) * BLOCK_BYTES
 }
 
-fn missing(path: &Path) -> String {
-    format!("the content file {} is missing", path.display())
-}
-
-fn cut_off(path: &Path, len: u64, block: BlockNo) -> String {
-    format!("the content file {} ends at byte {len}, before the end of its block {}", path.display(), block.0)
-}
-
-impl OpenFiles {
-    fn close_oldest(&mut self) {
-        let mut used: Vec<u64> = self.files.values().map(|(_, used)| *used).collect();
-        used.sort_unstable();
-        let median = used[used.len() / 2];
-        self.files.retain(|_, (_, used)| *used > median);
-    }
+fn blob(layer: LayerId) -> BlobId {
+    BlobId(layer.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::{Access, Directory, Engine};
+
+    fn content(dir: &tempfile::TempDir) -> Content {
+        let taken = Directory::at(dir.path()).take(Access::Change).expect("nobody has it");
+        Content::on(taken.blobs().expect("blobs")).expect("they can be changed")
+    }
 
     #[test]
     fn a_sync_that_fails_is_told_to_those_who_ask_for_that_file_and_to_nobody_else() {
         let dir = tempfile::TempDir::new().expect("a directory");
-        let content = Content::look_at(dir.path());
+        let content = content(&dir);
         for number in 1..=3 {
             let layer = LayerId(number);
             let purpose = Purpose { content: ContentId(number), writer: IntervalId::FINAL, grows: true };
@@ -436,8 +343,7 @@ mod tests {
             content.write(purpose, layer, 0, b"bytes").expect("a write");
         }
         // What can't be opened can't be synced.
-        content.open.lock().files.clear();
-        fs::remove_file(content.path(LayerId(2))).expect("remove");
+        content.blobs.remove(BlobId(2)).expect("remove");
         content.sync_all().expect_err("a file is missing");
         content.sync_grown().expect("it has been told");
         assert_eq!(content.dirty.lock().layers.keys().collect::<Vec<_>>(), [&LayerId(2)]);
@@ -450,7 +356,7 @@ mod tests {
     #[test]
     fn what_was_handed_over_is_synced_and_written_on_with_who_has_it_now() {
         let dir = tempfile::TempDir::new().expect("a directory");
-        let content = Content::look_at(dir.path());
+        let content = content(&dir);
         let (from, to) = (IntervalId(5), IntervalId(4));
         for (number, writer) in [(1, to), (2, from), (3, from)] {
             let (layer, of) = (LayerId(number), ContentId(number / 2));

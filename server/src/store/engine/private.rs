@@ -1,7 +1,7 @@
 //! A store is its owner's alone: whoever can read its files reads every file in it and all undecided work, whatever their modes
 //! say.
 
-use super::StoreError;
+use super::EngineError;
 use std::fs::{self, DirBuilder, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -20,15 +20,15 @@ pub(super) fn options() -> OpenOptions {
 }
 
 /// Makes a directory, and those above it, unless it is there.
-pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn make_dir(dir: &Path) -> Result<(), EngineError> {
     let made = DirBuilder::new().recursive(true).mode(DIRECTORY).create(dir);
-    made.map_err(|e| StoreError::io(format!("create {}", dir.display()), e))
+    made.map_err(|e| EngineError::io(format!("create {}", dir.display()), e))
 }
 
 /// Takes a store's directories and files away from everybody but their owner. Returns what users are told of it, if others
 /// could look inside.
-pub(super) fn tighten(dir: &Path) -> Result<Option<String>, StoreError> {
-    let failed = |error: io::Error| StoreError::io(format!("look at the permissions in {}", dir.display()), error);
+pub(super) fn tighten(dir: &Path) -> Result<Option<String>, EngineError> {
+    let failed = |error: io::Error| EngineError::io(format!("look at the permissions in {}", dir.display()), error);
     let was_open = is_open(&fs::metadata(dir).map_err(failed)?);
     match tighten_all(dir) {
         Ok(()) if was_open => Ok(Some(format!(
@@ -91,6 +91,7 @@ fn take_away(path: &Path, found: &Metadata) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::Directory;
     use crate::store::{Store, StoreOptions};
     use std::os::unix::fs::MetadataExt;
 
@@ -114,7 +115,7 @@ mod tests {
     fn a_store_that_others_can_read_is_tightened_and_that_is_said_once() {
         let root = tempfile::TempDir::new().expect("a directory");
         let dir = root.path().join("store");
-        drop(Store::open(&dir, OPTIONS).expect("a new store"));
+        drop(Store::open(&Directory::at(&dir), OPTIONS).expect("a new store"));
         assert_eq!(fs::metadata(&dir).expect("stat").mode() & 0o7777, 0o700);
         let file = dir.join("content").join("outside");
         std::os::unix::fs::symlink(root.path(), &file).expect("a link");
@@ -130,6 +131,6 @@ mod tests {
             0o755,
             "what lies elsewhere is left alone"
         );
-        assert_eq!(Store::open(&dir, OPTIONS).expect("the store opens").notes(), &[] as &[String]);
+        assert_eq!(Store::open(&Directory::at(&dir), OPTIONS).expect("the store opens").notes(), &[] as &[String]);
     }
 }

@@ -1,0 +1,200 @@
+//! A store in a directory: records in RocksDB, blobs in files, and a file that is locked by who has it open.
+
+use super::disk::Disk;
+use super::files::Files;
+use super::rocksdb::RocksDb;
+use super::{Access, Blobs, Engine, EngineError, Records, Result, Space, Taken, private};
+use crate::limits::{LOCK_PAUSE, LOCK_WAIT};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// A directory in which a store lies, or may be made.
+#[derive(Clone, Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// The store in `dir`.
+    pub fn at(dir: &Path) -> Self {
+        Directory(dir.to_owned())
+    }
+}
+
+impl Engine for Directory {
+    fn name(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    fn take(&self, access: Access) -> Result<Arc<dyn Taken>> {
+        let taken = if access == Access::Change { take_to_change(&self.0) } else { take_to_look(&self.0) };
+        Ok(Arc::new(taken?))
+    }
+}
+
+/// A directory that this process has for itself.
+struct TakenDirectory {
+    dir: PathBuf,
+    access: Access,
+    made: Made,
+    /// The records are still to be made.
+    makes_records: AtomicBool,
+    note: Option<String>,
+    /// Keeps other processes out. A store that has lost its lock file, and is not to be changed, has none.
+    _lock: Option<Flock<File>>,
+}
+
+/// What taking a directory has made.
+#[derive(Clone, Copy, PartialEq)]
+enum Made {
+    /// Nothing: there was a store.
+    Nothing,
+    /// The store, in an empty directory.
+    Store,
+    /// The store and its directory.
+    Directory,
+}
+
+fn take_to_change(dir: &Path) -> Result<TakenDirectory> {
+    let missing = !exists(dir)?;
+    let taken = prepare(dir).and_then(|is_new| {
+        let lock = take_lock(dir, true)?;
+        let made = match (is_new, missing) {
+            (false, _) => Made::Nothing,
+            (true, false) => Made::Store,
+            (true, true) => Made::Directory,
+        };
+        let (dir, access, makes_records) = (dir.to_owned(), Access::Change, AtomicBool::new(is_new));
+        let mut taken = TakenDirectory { dir, access, made, makes_records, note: None, _lock: lock };
+        match private::tighten(&taken.dir) {
+            Ok(note) => taken.note = note.filter(|_| !is_new),
+            Err(error) => {
+                taken.discard();
+                return Err(error);
+            }
+        }
+        Ok(taken)
+    });
+    if taken.is_err() && missing {
+        // Whatever somebody else has put there meanwhile stays.
+        let _ = fs::remove_dir(dir);
+    }
+    taken
+}
+
+fn take_to_look(dir: &Path) -> Result<TakenDirectory> {
+    if !exists(&dir.join("records"))? && !exists(&dir.join("content"))? {
+        return Err(EngineError::NoStore(dir.display().to_string()));
+    }
+    let lock = take_lock(dir, false)?;
+    let (dir, access, made) = (dir.to_owned(), Access::Look, Made::Nothing);
+    Ok(TakenDirectory { dir, access, made, makes_records: AtomicBool::new(false), note: None, _lock: lock })
+}
+
+impl Taken for TakenDirectory {
+    fn is_new(&self) -> bool {
+        self.made != Made::Nothing
+    }
+
+    fn note(&self) -> Option<String> {
+        self.note.clone()
+    }
+
+    fn records(&self, memory_bytes: usize) -> Result<Arc<dyn Records>> {
+        let path = self.dir.join("records");
+        if self.access == Access::Look {
+            require_whole(&path)?;
+            return Ok(Arc::new(RocksDb::open_read_only(&path, memory_bytes)?));
+        }
+        let is_new = self.makes_records.load(Ordering::SeqCst);
+        if !is_new {
+            require_whole(&path)?;
+        }
+        private::make_dir(&path)?;
+        let records = RocksDb::open(&path, memory_bytes, is_new)?;
+        self.makes_records.store(false, Ordering::SeqCst);
+        Ok(Arc::new(records))
+    }
+
+    fn blobs(&self) -> Result<Arc<dyn Blobs>> {
+        let path = self.dir.join("content");
+        Ok(Arc::new(if self.access == Access::Look { Files::look_at(&path) } else { Files::open(&path)? }))
+    }
+
+    fn space(&self) -> Arc<dyn Space> {
+        Arc::new(Disk::under(&self.dir))
+    }
+
+    fn settle(&self) -> Result<()> {
+        let parent = self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for dir in [&self.dir, parent] {
+            let synced = File::open(dir).and_then(|dir| dir.sync_all());
+            synced.map_err(|e| EngineError::io(format!("sync {}", dir.display()), e))?;
+        }
+        Ok(())
+    }
+
+    fn discard(&self) {
+        if self.made == Made::Nothing {
+            return;
+        }
+        let removed = [fs::remove_dir_all(self.dir.join("records")), fs::remove_dir_all(self.dir.join("content"))];
+        let files = ["reserve", "lock"].map(|name| fs::remove_file(self.dir.join(name)));
+        for error in removed.into_iter().chain(files).filter_map(|removed| removed.err()) {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!("{} can't be cleaned up, remove what is in it: {error}", self.dir.display());
+            }
+        }
+        if self.made == Made::Directory {
+            // Whatever somebody else has put there meanwhile stays.
+            let _ = fs::remove_dir(&self.dir);
+        }
+    }
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|e| EngineError::io(format!("look at {}", path.display()), e))
+}
+
+/// Makes the directory if it is missing; true if it holds no store yet.
+fn prepare(dir: &Path) -> Result<bool> {
+    private::make_dir(dir)?;
+    if exists(&dir.join("records"))? {
+        return Ok(false);
+    }
+    let mut entries = fs::read_dir(dir).map_err(|e| EngineError::io(format!("read {}", dir.display()), e))?;
+    let foreign = entries.any(|entry| entry.is_ok_and(|e| e.file_name() != "lock" && e.file_name() != "lost+found"));
+    if foreign { Err(EngineError::NotAStore(dir.display().to_string())) } else { Ok(true) }
+}
+
+/// Without this file RocksDB would take the records for none and begin new ones over them.
+fn require_whole(records: &Path) -> Result<()> {
+    let current = records.join("CURRENT");
+    if exists(&current)? {
+        return Ok(());
+    }
+    Err(EngineError::Corrupt(format!("{} is missing, which the records begin with", current.display())))
+}
+
+/// Keeps other processes out; waits for one that is ending. Nothing if it is not to be made and is missing.
+fn take_lock(dir: &Path, create: bool) -> Result<Option<Flock<File>>> {
+    let path = dir.join("lock");
+    let mut file = match private::options().read(true).write(create).create(create).truncate(false).open(&path) {
+        Err(e) if !create && e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|e| EngineError::io(format!("open {}", path.display()), e))?,
+    };
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(Some(locked)),
+            Err((again, Errno::EAGAIN)) if Instant::now() < deadline => file = again,
+            Err((_, Errno::EAGAIN)) => return Err(EngineError::InUse(dir.display().to_string())),
+            Err((_, errno)) => return Err(EngineError::io(format!("lock {}", path.display()), errno.into())),
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+}

@@ -1,0 +1,189 @@
+//! Blobs as files of one directory: sparse, and changed in place.
+
+use super::{BlobId, Blobs, EngineError, InPlace, Result, private};
+use crate::limits::OPEN_LAYERS_MAX;
+use nix::fcntl::{FallocateFlags, fallocate};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The files of a store.
+pub(super) struct Files {
+    dir: PathBuf,
+    open: Mutex<OpenFiles>,
+    /// Held while a file is made longer.
+    growing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct OpenFiles {
+    files: HashMap<BlobId, (Arc<File>, u64)>,
+    clock: u64,
+}
+
+impl Files {
+    /// The files in `dir`, which is made if it is missing; what else lies there goes.
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        private::make_dir(dir)?;
+        let files = Self::look_at(dir);
+        for path in files.paths()? {
+            if number(&path).is_none() {
+                fs::remove_file(&path).map_err(|e| error("remove", &path, e))?;
+            }
+        }
+        Ok(files)
+    }
+
+    /// The files in `dir`, as they are.
+    pub(super) fn look_at(dir: &Path) -> Self {
+        Files { dir: dir.to_owned(), open: Mutex::default(), growing: Mutex::default() }
+    }
+
+    fn path(&self, blob: BlobId) -> PathBuf {
+        self.dir.join(blob.0.to_string())
+    }
+
+    fn paths(&self) -> Result<Vec<PathBuf>> {
+        let failed = |e| error("read", &self.dir, e);
+        let entries = fs::read_dir(&self.dir).map_err(failed)?;
+        entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
+    }
+
+    fn file(&self, blob: BlobId, create: bool) -> Result<Arc<File>> {
+        let mut open = self.open.lock();
+        if let Some(file) = open.find(blob) {
+            return Ok(file);
+        }
+        let path = self.path(blob);
+        let opened = private::options().read(true).write(true).create(create).truncate(create).open(&path);
+        let file = Arc::new(opened.map_err(|e| self.named("open", blob, e))?);
+        if open.files.len() >= OPEN_LAYERS_MAX {
+            open.close_oldest();
+        }
+        let clock = open.clock;
+        open.files.insert(blob, (file.clone(), clock));
+        Ok(file)
+    }
+
+    fn named(&self, what: &str, blob: BlobId, failure: io::Error) -> EngineError {
+        if failure.kind() == io::ErrorKind::NotFound {
+            EngineError::Missing(self.name(blob))
+        } else {
+            error(what, &self.path(blob), failure)
+        }
+    }
+}
+
+impl OpenFiles {
+    fn find(&mut self, blob: BlobId) -> Option<Arc<File>> {
+        self.clock += 1;
+        let (file, used) = self.files.get_mut(&blob)?;
+        *used = self.clock;
+        Some(file.clone())
+    }
+
+    fn close_oldest(&mut self) {
+        let mut used: Vec<u64> = self.files.values().map(|(_, used)| *used).collect();
+        used.sort_unstable();
+        let median = used[used.len() / 2];
+        self.files.retain(|_, (_, used)| *used > median);
+    }
+}
+
+impl Blobs for Files {
+    fn name(&self, blob: BlobId) -> String {
+        format!("the content file {}", self.path(blob).display())
+    }
+
+    fn create(&self, blob: BlobId) -> Result<()> {
+        self.file(blob, true).map(drop)
+    }
+
+    fn len(&self, blob: BlobId) -> Result<u64> {
+        let open = self.open.lock().find(blob);
+        let found = open.map_or_else(|| fs::metadata(self.path(blob)), |file| file.metadata());
+        Ok(found.map_err(|e| self.named("look at", blob, e))?.len())
+    }
+
+    fn read(&self, blob: BlobId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let file = self.file(blob, false)?;
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.read_at(&mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.named("read", blob, e)),
+            }
+        }
+        Ok(done)
+    }
+
+    fn sync(&self, blob: BlobId) -> Result<()> {
+        self.file(blob, false)?.sync_data().map_err(|e| self.named("sync", blob, e))
+    }
+
+    fn sync_names(&self) -> Result<()> {
+        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|e| error("sync", &self.dir, e))
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        let dir = File::open(&self.dir).map_err(|e| error("open", &self.dir, e))?;
+        nix::unistd::syncfs(dir).map_err(|errno| error("sync the disk under", &self.dir, errno.into()))
+    }
+
+    fn remove(&self, blob: BlobId) -> Result<()> {
+        self.open.lock().files.remove(&blob);
+        match fs::remove_file(self.path(blob)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.named("remove", blob, e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<BlobId>> {
+        Ok(self.paths()?.iter().filter_map(|path| number(path)).collect())
+    }
+
+    fn in_place(&self) -> Option<&dyn InPlace> {
+        Some(self)
+    }
+}
+
+impl InPlace for Files {
+    fn extend(&self, blob: BlobId, len: u64) -> Result<()> {
+        let file = self.file(blob, false)?;
+        let _alone = self.growing.lock();
+        let now = file.metadata().map_err(|e| self.named("look at", blob, e))?.len();
+        if now < len { file.set_len(len).map_err(|e| self.named("lengthen", blob, e)) } else { Ok(()) }
+    }
+
+    fn write(&self, blob: BlobId, offset: u64, data: &[u8]) -> Result<()> {
+        self.file(blob, false)?.write_all_at(data, offset).map_err(|e| self.named("write", blob, e))
+    }
+
+    fn start_write_out(&self, blob: BlobId) -> Result<()> {
+        let file = self.file(blob, false)?;
+        super::sys::start_write_out(&file).map_err(|e| self.named("write out", blob, e))
+    }
+
+    fn punch(&self, blob: BlobId, offset: u64, len: u64) -> Result<()> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let file = self.file(blob, false)?;
+        fallocate(&*file, flags, offset as i64, len as i64)
+            .map_err(|errno| self.named("punch a hole into", blob, errno.into()))
+    }
+}
+
+/// The number of the blob whose file this is.
+fn number(path: &Path) -> Option<BlobId> {
+    path.file_name()?.to_str()?.parse().ok().map(BlobId)
+}
+
+fn error(what: &str, path: &Path, failure: io::Error) -> EngineError {
+    EngineError::io(format!("{what} {}", path.display()), failure)
+}

@@ -1,0 +1,244 @@
+//! Records in RocksDB: three column families, and a log that is synced on demand.
+
+use super::{Change, Cursor, EngineError, Family, Item, Records, Result, WriteBatch};
+use crate::limits::{BLOCK_CACHE_SHARE, LOG_BYTES_MAX, OPEN_TABLES_MAX, WALKED_MAX, WRITE_BUFFER_SHARE};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, ErrorKind,
+    Options, ReadOptions, WriteOptions,
+};
+use std::path::Path;
+
+/// The name of a group of records.
+fn name(family: Family) -> &'static str {
+    match family {
+        Family::Data => "data",
+        Family::Changes => "changes",
+        Family::Meta => "meta",
+    }
+}
+
+/// A database that is open.
+pub(super) struct RocksDb(DB);
+
+impl RocksDb {
+    /// Opens the database, or makes it if it is to be `fresh`; `memory_bytes` bounds its buffers and cache.
+    pub(super) fn open(path: &Path, memory_bytes: usize, fresh: bool) -> Result<Self> {
+        let options = options(memory_bytes, fresh).map_err(of_reading)?;
+        let families = families(memory_bytes).map_err(of_reading)?;
+        DB::open_cf_descriptors(&options, path, families).map(RocksDb).map_err(of_reading)
+    }
+
+    /// Opens the database to look at it: nothing is written, whatever state it is in.
+    pub(super) fn open_read_only(path: &Path, memory_bytes: usize) -> Result<Self> {
+        let options = options(memory_bytes, false).map_err(of_reading)?;
+        let families = families(memory_bytes).map_err(of_reading)?;
+        DB::open_cf_descriptors_read_only(&options, path, families, false).map(RocksDb).map_err(of_reading)
+    }
+
+    fn family(&self, family: Family) -> &ColumnFamily {
+        self.0.cf_handle(name(family)).expect("every family is created when the database is opened")
+    }
+
+    fn iterator(&self, family: Family, prefix: &[u8], from: &[u8]) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        // Without a bound an iterator that finds nothing goes on through everything deleted behind the prefix.
+        if let Some(end) = successor(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let mut at = self.0.raw_iterator_cf_opt(self.family(family), options);
+        at.seek(from);
+        at
+    }
+}
+
+impl Records for RocksDb {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.0.get_cf(self.family(family), key).map_err(of_reading)
+    }
+
+    fn contains(&self, family: Family, key: &[u8]) -> Result<bool> {
+        Ok(self.0.get_pinned_cf(self.family(family), key).map_err(of_reading)?.is_some())
+    }
+
+    fn newest(&self, family: Family, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        let mut at = self.iterator(family, prefix, prefix);
+        while let Some((key, value)) = item(&at, prefix)? {
+            if !visit(key, value) {
+                break;
+            }
+            at.next();
+        }
+        Ok(())
+    }
+
+    fn scan<'a>(&'a self, family: Family, prefix: &'a [u8], from: &[u8]) -> Box<dyn Cursor + 'a> {
+        Box::new(Walk { at: self.iterator(family, prefix, from), prefix })
+    }
+
+    fn apply(&self, batch: &WriteBatch, synced: bool) -> Result<()> {
+        let mut writes = rocksdb::WriteBatch::default();
+        for change in batch.changes() {
+            match change {
+                Change::Put(family, key, value) => writes.put_cf(self.family(family), key, value),
+                Change::Delete(family, key) => writes.delete_cf(self.family(family), key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(synced);
+        self.0.write_opt(writes, &options).map_err(of_writing)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.0.flush_wal(true).map_err(of_writing)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Family::ALL.into_iter().try_for_each(|family| self.0.flush_cf(self.family(family))).map_err(of_writing)
+    }
+
+    fn reached(&self) -> u64 {
+        self.0.latest_sequence_number()
+    }
+}
+
+struct Walk<'a> {
+    at: DBRawIterator<'a>,
+    prefix: &'a [u8],
+}
+
+fn item<'a>(at: &'a DBRawIterator<'_>, prefix: &[u8]) -> Result<Option<Item<'a>>> {
+    match at.item() {
+        Some((key, value)) if key.starts_with(prefix) => Ok(Some((key, value))),
+        Some(_) => Ok(None),
+        None => at.status().map(|()| None).map_err(of_reading),
+    }
+}
+
+impl Cursor for Walk<'_> {
+    fn item(&self) -> Result<Option<Item<'_>>> {
+        item(&self.at, self.prefix)
+    }
+
+    fn next(&mut self) {
+        self.at.next();
+    }
+
+    fn seek(&mut self, key: &[u8]) {
+        self.at.seek(key);
+    }
+}
+
+/// What an error of opening or reading says. Records that contradict themselves, or name what is not there, are damaged.
+fn of_reading(error: rocksdb::Error) -> EngineError {
+    let is_io = error.kind() == ErrorKind::IOError;
+    match of_writing(error) {
+        EngineError::Failed(text) if !is_io || text.contains("No such file") => EngineError::Corrupt(text),
+        other => other,
+    }
+}
+
+/// What an error of changing or syncing says: RocksDB tells most of it in its text only.
+fn of_writing(error: rocksdb::Error) -> EngineError {
+    let kind = error.kind();
+    let text = error.into_string();
+    if text.contains("No space left") {
+        EngineError::Full(text)
+    } else if kind == ErrorKind::Corruption {
+        EngineError::Corrupt(text)
+    } else if ["Writer has previous error", "Seen error. Skip writing buffer"].iter().any(|word| text.contains(word)) {
+        EngineError::Refused(text)
+    } else {
+        EngineError::Failed(text)
+    }
+}
+
+/// The first key after all that begin with `prefix`; nothing if there is none.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+type Made<T> = std::result::Result<T, rocksdb::Error>;
+
+fn options(memory_bytes: usize, fresh: bool) -> Made<Options> {
+    // A log that takes as much ahead as it may ever need does not fit on a small disk.
+    let mut options = Options::default().get_options_from_string("allow_fallocate=false")?;
+    options.create_if_missing(fresh);
+    options.create_missing_column_families(fresh);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_max_total_wal_size(LOG_BYTES_MAX);
+    options.set_max_open_files(OPEN_TABLES_MAX);
+    options.set_db_write_buffer_size(memory_bytes / WRITE_BUFFER_SHARE);
+    options.set_keep_log_file_num(2);
+    options.increase_parallelism(2);
+    Ok(options)
+}
+
+fn families(memory_bytes: usize) -> Made<Vec<ColumnFamilyDescriptor>> {
+    let cache = Cache::new_lru_cache(memory_bytes / BLOCK_CACHE_SHARE);
+    let described = |family: Family| {
+        family_options(&cache, memory_bytes).map(|options| ColumnFamilyDescriptor::new(name(family), options))
+    };
+    Family::ALL.into_iter().map(described).collect()
+}
+
+fn family_options(cache: &Cache, memory_bytes: usize) -> Made<Options> {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(10.0, false);
+    table.set_cache_index_and_filter_blocks(true);
+    // What is undone again and again in one place leaves removals there, which each reading has to walk through: once they
+    // are many they are written out, and merged away.
+    let flush = format!("memtable_op_scan_flush_trigger={WALKED_MAX}");
+    let mut options = Options::default().get_options_from_string(flush)?;
+    options.add_compact_on_deletion_collector_factory(2 * WALKED_MAX, WALKED_MAX, 0.5);
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size((memory_bytes / WRITE_BUFFER_SHARE / 2).max(1 << 20));
+    options.set_level_compaction_dynamic_level_bytes(true);
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rocksdb::PerfStatsLevel;
+    use rocksdb::perf::{PerfContext, PerfMetric, set_perf_stats};
+    use std::time::{Duration, Instant};
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Looks for records by a prefix, and says how many removed ones it walked through.
+    fn walked(db: &RocksDb, prefix: &[u8]) -> u64 {
+        let mut context = PerfContext::default();
+        context.reset();
+        assert!(db.scan(Family::Data, prefix, prefix).item().expect("a look").is_none());
+        context.metric(PerfMetric::InternalDeleteSkippedCount)
+    }
+
+    #[test]
+    fn what_was_removed_in_one_place_by_the_thousand_is_not_walked_through_for_ever() {
+        set_perf_stats(PerfStatsLevel::EnableCount);
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let db = RocksDb::open(dir.path(), 32 << 20, true).expect("a database");
+        let mut most = 0;
+        for number in 0..8 * WALKED_MAX as u64 {
+            let key = [&b"file"[..], &number.to_be_bytes()].concat();
+            let mut writes = WriteBatch::default();
+            writes.put(Family::Data, &key, b"undone");
+            db.apply(&writes, false).expect("a write");
+            let mut writes = WriteBatch::default();
+            writes.delete(Family::Data, &key);
+            db.apply(&writes, false).expect("a write");
+            most = most.max(walked(&db, b"file"));
+        }
+        assert!(most > 0, "nothing is counted");
+        let deadline = Instant::now() + LIMIT;
+        // What is cleared away is cleared away in the background.
+        while walked(&db, b"file") > 2 * WALKED_MAX as u64 {
+            assert!(Instant::now() < deadline, "{most} removed records are walked through");
+        }
+    }
+}
