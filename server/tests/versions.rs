@@ -3,12 +3,10 @@
 mod common;
 
 use mojavefs::id::{Ino, IntervalId};
-use mojavefs_server::store::engine::Directory;
 use mojavefs_server::store::{Batch, Key, Sight, Snapshot, Specs, Store};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tempfile::TempDir;
 
 const KEYS: u8 = 6;
 /// So many steps stand for as many as it takes.
@@ -66,7 +64,7 @@ struct Writer {
 }
 
 struct World {
-    dir: TempDir,
+    place: common::Place,
     store: Option<Store>,
     last: BTreeMap<u8, u8>,
     writers: Vec<Writer>,
@@ -80,10 +78,9 @@ fn name(key: u8) -> Vec<u8> {
 }
 
 impl World {
-    fn new() -> Self {
-        let dir = TempDir::new().expect("a directory for the store");
-        let store = Some(Store::open(&Directory::at(dir.path()), common::OPTIONS).expect("the store opens"));
-        World { dir, store, last: BTreeMap::new(), writers: Vec::new(), history: Vec::new() }
+    fn new(place: common::Place) -> Self {
+        let store = Some(Store::open(&*place.engine(), common::OPTIONS).expect("the store opens"));
+        World { place, store, last: BTreeMap::new(), writers: Vec::new(), history: Vec::new() }
     }
 
     fn store(&self) -> &Store {
@@ -118,8 +115,7 @@ impl World {
             Step::Reopen => {
                 self.writers.clear();
                 self.store = None;
-                self.store =
-                    Some(Store::open(&Directory::at(self.dir.path()), common::OPTIONS).expect("the store opens"));
+                self.store = Some(Store::open(&*self.place.engine(), common::OPTIONS).expect("the store opens"));
             }
             _ => {}
         }
@@ -244,15 +240,24 @@ proptest! {
 
     #[test]
     fn every_view_sees_its_versions(history in prop::collection::vec(step(), 1..100)) {
-        let mut world = World::new();
-        history.iter().for_each(|step| world.play(step));
-        world.reclaim_all();
-        while !world.writers.is_empty() {
-            world.play(&Step::Abort { who: 0 });
-        }
-        world.reclaim_all();
-        world.compare();
-        let count = |key| world.store().stored(&Key::Xattr(Ino::ROOT, name(key))).expect("versions").len();
-        assert_eq!((0..KEYS).map(count).sum::<usize>(), world.last.len(), "one version of each key that is there");
+        play(common::Place::memory(), &history);
     }
+
+    #[test]
+    fn every_view_sees_its_versions_on_disk(history in prop::collection::vec(step(), 1..100)) {
+        play(common::Place::disk(), &history);
+    }
+}
+
+fn play(place: common::Place, history: &[Step]) {
+    let mut world = World::new(place);
+    history.iter().for_each(|step| world.play(step));
+    world.reclaim_all();
+    while !world.writers.is_empty() {
+        world.play(&Step::Abort { who: 0 });
+    }
+    world.reclaim_all();
+    world.compare();
+    let count = |key| world.store().stored(&Key::Xattr(Ino::ROOT, name(key))).expect("versions").len();
+    assert_eq!((0..KEYS).map(count).sum::<usize>(), world.last.len(), "one version of each key that is there");
 }

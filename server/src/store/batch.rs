@@ -8,13 +8,13 @@ use super::versions;
 use super::{Content, Sight, Store, StoreError};
 use crate::limits::APPLY_TRIES_MAX;
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Changes to be made together by one writer.
 pub struct Batch {
     sight: Sight,
-    records: HashMap<Key, Vec<u8>>,
+    records: BTreeMap<Key, Vec<u8>>,
     dir_stats: Vec<(Ino, DirStat)>,
     orphans: Vec<Ino>,
     /// Where the bytes of the blocks go that this batch places.
@@ -23,7 +23,7 @@ pub struct Batch {
     layers: Vec<(ContentId, LayerId)>,
     discarded: Vec<(ContentId, Ino)>,
     /// Blocks that this batch places.
-    placed: HashMap<(ContentId, BlockNo), LayerId>,
+    placed: BTreeMap<(ContentId, BlockNo), LayerId>,
 }
 
 impl Batch {
@@ -32,12 +32,12 @@ impl Batch {
         Batch {
             content: store.content.clone(),
             sight: sight.clone(),
-            records: HashMap::new(),
+            records: BTreeMap::new(),
             dir_stats: Vec::new(),
             orphans: Vec::new(),
             layers: Vec::new(),
             discarded: Vec::new(),
-            placed: HashMap::new(),
+            placed: BTreeMap::new(),
         }
     }
 
@@ -149,7 +149,7 @@ impl Batch {
     /// else is put there.
     fn doubt(mut self) {
         self.layers.clear();
-        self.placed.drain().for_each(|(_, layer)| self.content.retire(layer));
+        std::mem::take(&mut self.placed).into_values().for_each(|layer| self.content.retire(layer));
     }
 
     /// An inode no longer refers to this content in this sight.

@@ -178,8 +178,8 @@ fn write_format(db: &Db) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::engine::Directory;
-    use std::fs;
+    use crate::store::engine::memory::Memory;
+    use crate::store::engine::{BlobId, Blobs};
 
     const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
 
@@ -189,49 +189,54 @@ mod tests {
         Db::on(taken.records(OPTIONS.memory_bytes).expect("the records open"))
     }
 
+    fn blobs(engine: &dyn Engine) -> Arc<dyn Blobs> {
+        blobs_of(&*engine.take(Access::Change).expect("nobody has it"))
+    }
+
+    fn blobs_of(taken: &dyn Taken) -> Arc<dyn Blobs> {
+        taken.blobs().expect("blobs")
+    }
+
     #[test]
     fn a_store_of_a_newer_format_is_refused_and_left_alone() {
-        let dir = tempfile::TempDir::new().expect("a directory for the store");
-        drop(Store::open(&Directory::at(dir.path()), OPTIONS).expect("the store opens"));
+        let place = Memory::of(1 << 30);
+        drop(Store::open(&place, OPTIONS).expect("the store opens"));
         // What the recovery of this format would remove.
-        let unknown = dir.path().join("content").join("77");
-        fs::write(&unknown, b"of the newer format").expect("a file");
+        let unknown = BlobId(77);
+        blobs(&place).create(unknown).expect("a content file");
         let newer = (FORMAT + 1).to_be_bytes();
-        let open = || records(&Directory::at(dir.path()));
+        let open = || records(&place);
         {
             let db = open();
             let mut writes = db.writes();
             writes.put(Family::Meta, meta::FORMAT, &newer);
             writes.apply(true).expect("a record");
         }
-        let error = Store::open(&Directory::at(dir.path()), OPTIONS).err().expect("the store is refused").to_string();
+        let error = Store::open(&place, OPTIONS).err().expect("the store is refused").to_string();
         let (theirs, ours) = (format!("has format {}", FORMAT + 1), format!("knows format {FORMAT}"));
         assert!(error.contains(&theirs) && error.contains(&ours), "{error}");
-        assert!(unknown.exists());
+        assert_eq!(blobs(&place).list().expect("a list"), [unknown]);
         assert_eq!(open().get(Family::Meta, meta::FORMAT).expect("a record").as_deref(), Some(&newer[..]));
     }
 
     #[test]
     fn a_store_of_the_format_before_is_taken_up() {
-        let dir = tempfile::TempDir::new().expect("a directory for the store");
-        drop(Store::open(&Directory::at(dir.path()), OPTIONS).expect("the store opens"));
+        let place = Memory::of(1 << 30);
+        drop(Store::open(&place, OPTIONS).expect("the store opens"));
         {
-            let db = records(&Directory::at(dir.path()));
+            let db = records(&place);
             let mut writes = db.writes();
             writes.put(Family::Meta, meta::FORMAT, &OLDEST_FORMAT.to_be_bytes());
             writes.put(Family::Meta, &meta::key(meta::LAYER, [7, 77]), &0_u64.to_be_bytes());
             writes.apply(true).expect("records");
         }
-        let file = dir.path().join("content").join("77");
-        fs::write(&file, b"a short block").expect("a file");
-        assert!(
-            super::super::fsck(&Directory::at(dir.path()), OPTIONS, &mut |_| {})
-                .expect("it is checked")
-                .problems
-                .is_empty()
-        );
-        let store = Store::open(&Directory::at(dir.path()), OPTIONS).expect("the store opens");
-        assert_eq!(fs::metadata(&file).expect("stat").len(), mojavefs::limits::BLOCK_BYTES);
+        let file = BlobId(77);
+        blobs(&place).create(file).expect("a content file");
+        let written = blobs(&place).in_place().expect("it can be changed").write(file, 0, b"a short block");
+        written.expect("a write");
+        assert!(super::super::fsck(&place, OPTIONS, &mut |_| {}).expect("it is checked").problems.is_empty());
+        let store = Store::open(&place, OPTIONS).expect("the store opens");
+        assert_eq!(blobs_of(&*store.engine).len(file).expect("its length"), mojavefs::limits::BLOCK_BYTES);
         let db = store.db().expect("records");
         assert_eq!(db.get(Family::Meta, meta::FORMAT).expect("a record").as_deref(), Some(&FORMAT.to_be_bytes()[..]));
     }

@@ -172,13 +172,12 @@ impl Store {
 mod tests {
     use super::*;
     use crate::store::StoreOptions;
-    use crate::store::engine::Directory;
-    use tempfile::TempDir;
+    use crate::store::engine::memory::Memory;
 
     const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
 
-    fn open(dir: &TempDir) -> Store {
-        Store::open(&Directory::at(dir.path()), OPTIONS).expect("the store opens")
+    fn open(place: &Memory) -> Store {
+        Store::open(place, OPTIONS).expect("the store opens")
     }
 
     fn commit(store: &Store, specs: &[SpecId]) {
@@ -199,8 +198,8 @@ mod tests {
 
     #[test]
     fn what_was_committed_is_known_after_a_restart_and_everything_else_was_undone() {
-        let dir = TempDir::new().expect("a directory for the store");
-        let store = open(&dir);
+        let place = Memory::of(1 << 30);
+        let store = open(&place);
         let specs: Vec<SpecId> = (0..6).map(|_| store.next_spec().expect("a number")).collect();
         commit(&store, &specs[1..3]);
         commit(&store, &specs[4..5]);
@@ -211,7 +210,7 @@ mod tests {
         };
         assert_eq!(known(&store), expected);
         drop(store);
-        let store = open(&dir);
+        let store = open(&place);
         assert_eq!(known(&store), expected);
         let never = [SpecId(0), SpecId(specs[5].0 + 1)].map(|spec| store.remembers(spec));
         assert_eq!(never, [Remembered::Never; 2]);
@@ -219,8 +218,8 @@ mod tests {
 
     #[test]
     fn of_many_the_last_are_remembered_and_of_the_others_nothing_is_said() {
-        let dir = TempDir::new().expect("a directory for the store");
-        let store = open(&dir);
+        let place = Memory::of(1 << 30);
+        let store = open(&place);
         let undone = store.next_spec().expect("a number");
         let specs: Vec<SpecId> = (0..OUTCOMES_RECORDED_MAX + 3).map(|_| store.next_spec().expect("a number")).collect();
         specs.iter().for_each(|spec| commit(&store, &[*spec]));
@@ -233,6 +232,6 @@ mod tests {
         };
         check(&store);
         drop(store);
-        check(&open(&dir));
+        check(&open(&place));
     }
 }

@@ -381,14 +381,12 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::engine::Directory;
+    use crate::store::engine::memory::Memory;
     use crate::store::{Batch, StoreOptions};
 
     #[test]
     fn what_nobody_uses_goes_however_much_is_in_use_before_it() {
-        let dir = tempfile::TempDir::new().expect("a directory for the store");
-        let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
-        let store = Store::open(&Directory::at(dir.path()), options).expect("the store opens");
+        let store = store();
         let trunk = Sight::trunk();
         let root = store.inode(&trunk, Ino::ROOT).expect("a read").found.expect("the root");
         let unlinked = Inode { nlink: 0, ..root };
@@ -404,11 +402,9 @@ mod tests {
         assert!(there(in_use) && !there(Ino(in_use.0 + 1)));
     }
 
-    fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::TempDir::new().expect("a directory for the store");
+    fn store() -> Store {
         let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
-        let store = Store::open(&Directory::at(dir.path()), options).expect("the store opens");
-        (dir, store)
+        Store::open(&Memory::of(1 << 30), options).expect("the store opens")
     }
 
     fn job(store: &Store) -> Sight {
@@ -439,15 +435,15 @@ mod tests {
         });
     }
 
-    fn content_files(dir: &tempfile::TempDir) -> usize {
-        std::fs::read_dir(dir.path().join("content")).expect("list").count()
+    fn content_files(store: &Store) -> usize {
+        store.engine.blobs().and_then(|blobs| blobs.list()).expect("blobs").len()
     }
 
     #[test]
     fn a_content_that_only_undone_work_referred_to_goes_whenever_it_is_looked_at() {
         // After how many of the steps what is noted is looked at.
         for looks in 0..16_u32 {
-            let (dir, store) = store();
+            let store = store();
             let (trunk, job) = (Sight::trunk(), job(&store));
             let look = |step: u32| {
                 if looks & 1 << step != 0 {
@@ -465,31 +461,31 @@ mod tests {
                 look(3);
             }
             while store.give_back().expect("a step") > 0 {}
-            assert_eq!(content_files(&dir), 0, "looked at after {looks:b}");
+            assert_eq!(content_files(&store), 0, "looked at after {looks:b}");
         }
     }
 
     #[test]
     fn a_note_that_work_leaves_while_others_refer_to_the_content_is_not_lost() {
-        let (dir, store) = store();
+        let store = store();
         let (trunk, first, second) = (Sight::trunk(), job(&store), job(&store));
         write(&store, &trunk, 0);
         write(&store, &first, 100_000);
         write(&store, &second, 200_000);
         empty(&store, &trunk);
-        assert_eq!(content_files(&dir), 3);
+        assert_eq!(content_files(&store), 3);
         // The second sees what trunk had, and after it nobody does.
         for (job, left) in [(first, 2), (second, 0)] {
             store.abort(&[job.writer], &[]).expect("an abort");
             while store.reclaim(&|_| false).expect("a step").more {}
             while store.give_back().expect("a step") > 0 {}
-            assert_eq!(content_files(&dir), left);
+            assert_eq!(content_files(&store), left);
         }
     }
 
     #[test]
     fn a_tombstone_over_undone_work_goes_with_that() {
-        let (_dir, store) = store();
+        let store = store();
         let (trunk, job) = (Sight::trunk(), job(&store));
         let key = Key::Xattr(Ino::ROOT, b"user.k".to_vec());
         let put = |sight: &Sight, there: bool| {

@@ -8,7 +8,8 @@ use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::file::{Attr, FileKind};
 use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Outcome, Reply, Request, Resolution, ViewKind};
 use mojavefs_server::Server;
-use mojavefs_server::store::engine::Directory;
+use mojavefs_server::store::engine::memory::Memory;
+use mojavefs_server::store::engine::{Blobs, Directory, Engine};
 use mojavefs_server::store::{Report, StoreOptions, fsck};
 use proptest::test_runner::Config;
 use std::sync::Arc;
@@ -24,18 +25,46 @@ pub(crate) fn config(cases: u32) -> Config {
     Config { cases, failure_persistence: None, max_shrink_iters: 1000, max_shrink_time: 30_000, ..Config::default() }
 }
 
+/// Where a store lies.
+pub(crate) enum Place {
+    Disk(TempDir),
+    Memory(Memory),
+}
+
+impl Place {
+    /// In a directory, with RocksDB.
+    pub(crate) fn disk() -> Self {
+        Place::Disk(TempDir::new().expect("a directory for the store"))
+    }
+
+    pub(crate) fn memory() -> Self {
+        Place::Memory(Memory::of(1 << 30))
+    }
+
+    pub(crate) fn engine(&self) -> Box<dyn Engine> {
+        match self {
+            Place::Disk(dir) => Box::new(Directory::at(dir.path())),
+            Place::Memory(memory) => Box::new(memory.clone()),
+        }
+    }
+}
+
 /// A store and a client's session with its server.
 pub(crate) struct Client {
     /// Dropped in this order: the store closes with the last of the session and the server.
     open: Option<(Arc<dyn Connection>, Server)>,
     pub(crate) trunk: ViewId,
-    dir: TempDir,
+    place: Place,
 }
 
 impl Client {
+    /// With a store in memory.
     pub(crate) fn new() -> Self {
-        let dir = TempDir::new().expect("a directory for the store");
-        let mut client = Client { open: None, trunk: ViewId(0), dir };
+        Self::on(Place::memory())
+    }
+
+    pub(crate) fn on(place: Place) -> Self {
+        let mut client = Client { open: None, trunk: ViewId(0), place };
         client.reopen();
         client
     }
@@ -43,7 +72,7 @@ impl Client {
     /// Closes the store and opens it again: what is undecided and not held is gone.
     pub(crate) fn reopen(&mut self) {
         self.open = None;
-        let server = Server::open(&Directory::at(self.dir.path()), OPTIONS).expect("the store opens");
+        let server = Server::open(&*self.place.engine(), OPTIONS).expect("the store opens");
         let connection = server.connect(false);
         self.trunk = connection.view(Request::OpenView(ViewKind::Trunk)).expect("a view of trunk").view;
         self.open = Some((connection, server));
@@ -102,7 +131,7 @@ impl Client {
     pub(crate) fn checked(mut self) -> Report {
         while self.reclaim(100) {}
         self.open = None;
-        let report = fsck(&Directory::at(self.dir.path()), OPTIONS, &mut |_| {}).expect("the store opens");
+        let report = fsck(&*self.place.engine(), OPTIONS, &mut |_| {}).expect("the store opens");
         let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
         assert!(problems.is_empty(), "fsck: {problems:#?}");
         let unreachable = (report.unreachable, report.unreachable_blocks, report.unreachable_files);
@@ -112,6 +141,9 @@ impl Client {
 
     /// How many content files there are.
     pub(crate) fn content_files(&self) -> usize {
-        std::fs::read_dir(self.dir.path().join("content")).expect("list").count()
+        match &self.place {
+            Place::Disk(dir) => std::fs::read_dir(dir.path().join("content")).expect("list").count(),
+            Place::Memory(memory) => memory.blobs().list().expect("list").len(),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Plays a history on a server and on the model, and compares.
 
-use super::common::Client;
+use super::common::{Client, Place};
 use super::model::{FILES, Job, Model};
 use super::steps::{Change, Step};
 use mojavefs::id::{Ino, ViewId};
@@ -24,8 +24,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
-        let client = Client::new();
+    pub(crate) fn new(place: Place) -> Self {
+        let client = Client::on(place);
         let create =
             |file: usize| client.create(client.trunk, Ino::ROOT, &name(file), FileKind::Regular).expect("a file").ino;
         let inos = std::array::from_fn(create);

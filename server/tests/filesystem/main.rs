@@ -16,11 +16,20 @@ proptest! {
     fn a_committed_job_did_what_it_would_have_done_on_trunk(history in world::history()) {
         play(&history.0);
     }
+
+    #[test]
+    fn a_committed_job_did_what_it_would_have_done_on_trunk_on_disk(history in world::history()) {
+        play_on(common::Place::disk(), &history.0);
+    }
 }
 
 /// Plays a history and has the store checked.
 fn play(history: &[world::Step]) {
-    let mut world = world::World::new();
+    play_on(common::Place::memory(), history);
+}
+
+fn play_on(place: common::Place, history: &[world::Step]) {
+    let mut world = world::World::new(place);
     history.iter().for_each(|step| world.play(step));
     world.end();
 }

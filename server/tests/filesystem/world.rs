@@ -3,7 +3,7 @@
 //! A job that commits must have been told what trunk, as it is then, would have told it: so all that it asked for is
 //! asked once more of trunk's tree, with the same answers.
 
-use super::common::Client;
+use super::common::{Client, Place};
 use super::op::{Answer, Op};
 use super::tree::Tree;
 use mojavefs::id::{Ino, SpecId, ViewId};
@@ -108,8 +108,8 @@ fn choose(tree: &Tree, what: u8, [dir, name, to, new]: [u8; 4]) -> Op {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
-        World { client: Client::new(), trunk: Tree::new(), jobs: BTreeMap::new(), begun: 0, changes: 0 }
+    pub(crate) fn new(place: Place) -> Self {
+        World { client: Client::on(place), trunk: Tree::new(), jobs: BTreeMap::new(), begun: 0, changes: 0 }
     }
 
     pub(crate) fn play(&mut self, step: &Step) {

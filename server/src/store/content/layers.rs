@@ -7,7 +7,7 @@ use crate::store::{StoreError, meta};
 use mojavefs::id::{BlockNo, ContentId, IntervalId, LayerId};
 use mojavefs::limits::BLOCK_BYTES;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ pub struct Content {
 /// What a sync has to write.
 #[derive(Default)]
 struct Dirty {
-    layers: HashMap<LayerId, DirtyLayer>,
+    /// In an order, so that what goes wrong once goes wrong again.
+    layers: BTreeMap<LayerId, DirtyLayer>,
     /// Files were created or removed since the directory was synced.
     names: bool,
 }
@@ -324,17 +325,17 @@ fn blob(layer: LayerId) -> BlobId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::engine::{Access, Directory, Engine};
+    use crate::store::engine::memory::Memory;
+    use crate::store::engine::{Access, Engine};
 
-    fn content(dir: &tempfile::TempDir) -> Content {
-        let taken = Directory::at(dir.path()).take(Access::Change).expect("nobody has it");
+    fn content() -> Content {
+        let taken = Memory::of(1 << 30).take(Access::Change).expect("nobody has it");
         Content::on(taken.blobs().expect("blobs")).expect("they can be changed")
     }
 
     #[test]
     fn a_sync_that_fails_is_told_to_those_who_ask_for_that_file_and_to_nobody_else() {
-        let dir = tempfile::TempDir::new().expect("a directory");
-        let content = content(&dir);
+        let content = content();
         for number in 1..=3 {
             let layer = LayerId(number);
             let purpose = Purpose { content: ContentId(number), writer: IntervalId::FINAL, grows: true };
@@ -355,8 +356,7 @@ mod tests {
 
     #[test]
     fn what_was_handed_over_is_synced_and_written_on_with_who_has_it_now() {
-        let dir = tempfile::TempDir::new().expect("a directory");
-        let content = content(&dir);
+        let content = content();
         let (from, to) = (IntervalId(5), IntervalId(4));
         for (number, writer) in [(1, to), (2, from), (3, from)] {
             let (layer, of) = (LayerId(number), ContentId(number / 2));

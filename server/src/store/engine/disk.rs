@@ -1,7 +1,6 @@
 //! The space of the disk under a directory. A file in it reserves some.
 
-use super::{EngineError, Result, Space, private};
-use mojavefs::protocol::SpaceInfo;
+use super::{EngineError, Result, Space, SpaceInfo, private};
 use nix::fcntl::{FallocateFlags, fallocate};
 use std::fs;
 use std::io;

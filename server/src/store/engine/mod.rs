@@ -9,6 +9,7 @@ mod directory;
 mod disk;
 mod error;
 mod files;
+pub mod memory;
 mod private;
 mod rocksdb;
 mod sys;
@@ -16,8 +17,8 @@ mod sys;
 pub use batch::{Change, WriteBatch};
 pub use directory::Directory;
 pub use error::EngineError;
+pub use mojavefs::protocol::SpaceInfo;
 
-use mojavefs::protocol::SpaceInfo;
 use std::sync::Arc;
 
 /// What a door answers.
