@@ -32,6 +32,8 @@ pub(crate) struct Log {
     pub(crate) pending: Vec<WriteBatch>,
     /// It failed: it may be found behind the others, or not.
     pub(crate) doubtful: Option<WriteBatch>,
+    /// A sync failed: of what was applied and is not durable, some may not be found.
+    pub(crate) has_failed: bool,
     /// The space that log and tables take, in bytes.
     pub(crate) bytes: u64,
 }
@@ -58,7 +60,7 @@ impl Default for Disk {
         Disk {
             is_made: false,
             is_settled: false,
-            log: Log { durable: unbounded(), pending: Vec::new(), doubtful: None, bytes: 0 },
+            log: Log { durable: unbounded(), pending: Vec::new(), doubtful: None, has_failed: false, bytes: 0 },
             files: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
@@ -69,13 +71,27 @@ impl Default for Disk {
 }
 
 impl Log {
-    /// Those that are found when they are opened: all that were applied, and perhaps the one that failed. They are durable
-    /// from then on. Returns them as they are read.
-    pub(crate) fn open(&mut self, is_doubtful_there: bool) -> MemoryRecords {
-        self.pending.extend(self.doubtful.take().filter(|_| is_doubtful_there));
+    /// Those that are found when they are opened: all that were applied, but for the last if a sync failed, and perhaps the
+    /// one that failed. They are durable from then on. Returns them as they are read.
+    pub(crate) fn open(&mut self, mut coin: impl FnMut() -> bool) -> MemoryRecords {
+        let loses = std::mem::take(&mut self.has_failed) && coin();
+        while loses && !self.pending.is_empty() && coin() {
+            self.pending.pop();
+            self.doubtful = None;
+        }
+        self.pending.extend(self.doubtful.take().filter(|_| coin()));
         self.sync();
         self.bytes = self.durable.bytes();
-        self.durable.copy(Arc::new(MemorySpace::of(u64::MAX))).expect("what is read has no bound")
+        self.look()
+    }
+
+    /// Those that were applied, as they are read by who changes nothing.
+    pub(crate) fn look(&self) -> MemoryRecords {
+        let seen = self.durable.copy(Arc::new(MemorySpace::of(u64::MAX))).expect("what is read has no bound");
+        for batch in &self.pending {
+            seen.apply(batch, false).expect("what is read has no bound");
+        }
+        seen
     }
 
     /// All that were applied are durable.
@@ -87,6 +103,7 @@ impl Log {
 
     fn after_power_cut(&mut self, random: &mut Random) {
         self.pending.extend(self.doubtful.take());
+        self.has_failed = false;
         let kept = random.below(self.pending.len() as u64 + 1) as usize;
         self.pending.truncate(kept);
         self.sync();

@@ -55,10 +55,19 @@ impl Faulty {
         self.0.steps.plan(fault, at, seed);
     }
 
-    /// Nothing goes wrong any more; what did so far stays. A full disk has space again.
+    /// The same at the next call for which `which` is true.
+    pub fn plan_next(&self, fault: Fault, which: impl Fn(Call) -> bool + Send + Sync + 'static, seed: u64) {
+        self.0.steps.plan_next(fault, Arc::new(which), seed);
+    }
+
+    /// Nothing goes wrong any more; what did so far stays.
     pub fn mend(&self) {
         self.0.steps.mend();
-        self.0.space.grow(1 << 30);
+    }
+
+    /// There is so much more space, all free.
+    pub fn grow(&self, bytes: u64) {
+        self.0.space.grow(bytes);
     }
 
     /// How many calls there were since the last plan.
@@ -100,13 +109,14 @@ impl Engine for Faulty {
         if self.0.is_taken.swap(true, Ordering::SeqCst) {
             return Err(EngineError::InUse(self.name()));
         }
-        Ok(Arc::new(TakenFaulty { machine: self.0.clone(), is_new: !is_made }))
+        Ok(Arc::new(TakenFaulty { machine: self.0.clone(), is_new: !is_made, access }))
     }
 }
 
 struct TakenFaulty {
     machine: Arc<Machine>,
     is_new: bool,
+    access: Access,
 }
 
 impl Taken for TakenFaulty {
@@ -119,7 +129,7 @@ impl Taken for TakenFaulty {
     }
 
     fn records(&self, _memory_bytes: usize) -> Result<Arc<dyn Records>> {
-        Ok(Arc::new(FaultyRecords::open(self.machine.clone())?))
+        Ok(Arc::new(FaultyRecords::open(self.machine.clone(), self.access)?))
     }
 
     fn blobs(&self) -> Result<Arc<dyn Blobs>> {

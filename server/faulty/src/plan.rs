@@ -66,6 +66,16 @@ pub enum Fault {
     FailSync,
 }
 
+impl Fault {
+    fn can_hit(self, call: Call) -> bool {
+        match self {
+            Fault::Cut | Fault::Full => call.changes(),
+            Fault::Fail => true,
+            Fault::FailSync => call.is_sync(),
+        }
+    }
+}
+
 /// What is thrown where the power was cut.
 #[derive(Debug)]
 pub struct PowerCut;
@@ -105,9 +115,18 @@ pub(crate) struct Steps {
 #[derive(Default)]
 struct Now {
     counts: Counts,
-    plan: Option<(Fault, u64)>,
+    plan: Option<(Fault, At)>,
     has_struck: bool,
     random: Option<Random>,
+}
+
+/// Which call is hit.
+#[derive(Clone)]
+enum At {
+    /// The one of this number.
+    Number(u64),
+    /// The next for which this is true.
+    Next(Arc<dyn Fn(Call) -> bool + Send + Sync>),
 }
 
 /// What becomes of a call.
@@ -121,6 +140,14 @@ pub(crate) enum Verdict {
 
 impl Steps {
     pub(crate) fn plan(&self, fault: Fault, at: u64, seed: u64) {
+        self.begin(fault, At::Number(at), seed);
+    }
+
+    pub(crate) fn plan_next(&self, fault: Fault, which: Arc<dyn Fn(Call) -> bool + Send + Sync>, seed: u64) {
+        self.begin(fault, At::Next(which), seed);
+    }
+
+    fn begin(&self, fault: Fault, at: At, seed: u64) {
         let (plan, random) = (Some((fault, at)), Some(Random::new(seed)));
         *self.now.lock() = Now { plan, random, ..Now::default() };
     }
@@ -159,13 +186,12 @@ impl Steps {
         now.counts.all += 1;
         now.counts.changes += u64::from(call.changes());
         now.counts.syncs += u64::from(call.is_sync());
-        let Some((fault, at)) = now.plan.filter(|_| !now.has_struck) else { return Verdict::Go };
-        let can_hit = match fault {
-            Fault::Cut | Fault::Full => call.changes(),
-            Fault::Fail => true,
-            Fault::FailSync => call.is_sync(),
+        let Some((fault, at)) = now.plan.clone().filter(|_| !now.has_struck) else { return Verdict::Go };
+        let is_hit = match &at {
+            At::Number(number) => now.counts.hit_by(fault) == *number,
+            At::Next(which) => which(call),
         };
-        if !can_hit || now.counts.hit_by(fault) != at {
+        if !fault.can_hit(call) || !is_hit {
             return Verdict::Go;
         }
         now.has_struck = true;

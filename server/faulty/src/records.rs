@@ -3,7 +3,7 @@
 use crate::plan::{Call, Verdict};
 use crate::{Machine, failed};
 use mojavefs_server::store::engine::memory::MemoryRecords;
-use mojavefs_server::store::engine::{Cursor, EngineError, Family, Item, Records, Result, WriteBatch};
+use mojavefs_server::store::engine::{Access, Cursor, EngineError, Family, Item, Records, Result, WriteBatch};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +22,7 @@ pub(crate) struct FaultyRecords {
 }
 
 impl FaultyRecords {
-    pub(crate) fn open(machine: Arc<Machine>) -> Result<Self> {
+    pub(crate) fn open(machine: Arc<Machine>, access: Access) -> Result<Self> {
         let verdict = machine.steps.take_or_fill(Call::OpenRecords, || machine.space.fill());
         if verdict == Verdict::Fail {
             return Err(EngineError::Failed("the records can't be opened, as planned".into()));
@@ -30,12 +30,16 @@ impl FaultyRecords {
         if verdict == Verdict::Cut {
             return machine.steps.power_off();
         }
+        if access == Access::Look {
+            let seen = machine.disk.lock().log.look();
+            return Ok(FaultyRecords { machine, seen, is_broken: AtomicBool::new(true) });
+        }
         machine.space.take(OPEN_BYTES)?;
         machine.space.give(OPEN_BYTES);
         let mut disk = machine.disk.lock();
         disk.make();
         let before = disk.log.bytes;
-        let seen = disk.log.open(machine.steps.coin());
+        let seen = disk.log.open(|| machine.steps.coin());
         machine.account(before, disk.log.bytes);
         drop(disk);
         Ok(FaultyRecords { machine, seen, is_broken: AtomicBool::new(false) })
@@ -62,6 +66,7 @@ impl FaultyRecords {
         let verdict = self.machine.take(call)?;
         self.require_whole()?;
         if verdict == Verdict::Fail {
+            self.machine.disk.lock().log.has_failed = true;
             return self.break_with(EngineError::Failed("the log could not be synced, as planned".into()));
         }
         self.machine.disk.lock().log.sync();
@@ -106,6 +111,7 @@ impl Records for FaultyRecords {
         if verdict != Verdict::Go {
             if !self.is_broken.load(Ordering::SeqCst) {
                 disk.log.doubtful = Some(batch.clone());
+                disk.log.has_failed = synced;
             }
             drop(disk);
             if verdict == Verdict::Cut {

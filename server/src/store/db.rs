@@ -83,6 +83,11 @@ impl Db {
         }
     }
 
+    /// How far the sequence of batches has come.
+    pub(super) fn reached(&self) -> u64 {
+        self.records.reached()
+    }
+
     pub(super) fn writes(&self) -> Writes<'_> {
         Writes { db: self, batch: WriteBatch::default(), waiting: Vec::new() }
     }

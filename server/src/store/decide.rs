@@ -7,6 +7,7 @@ use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::file::Name;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering;
 
 /// A speculation that survives restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +101,7 @@ impl Store {
         tracing::error!("a commit is in doubt, reading the store again: {error}");
         let found = self.read_decision(intervals);
         if found.is_err() {
-            self.in_doubt.store(true, std::sync::atomic::Ordering::SeqCst);
+            self.in_doubt.store(true, Ordering::SeqCst);
         }
         match found? {
             true => Ok(()),
@@ -148,12 +149,33 @@ impl Store {
     }
 
     /// Keeps an undecided speculation through restarts, with the content it wrote. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`] if it is not known whether it is held; after any other error it is not, or as it was before.
     pub fn hold(&self, held: &Held) -> Result<(), StoreError> {
         self.content.sync_intervals(&held.intervals)?;
         let db = self.db()?;
         let mut writes = db.writes();
         put(&mut writes, held)?;
-        writes.apply(true)
+        let result = writes.apply(true);
+        drop(db);
+        match result {
+            Err(error) if !self.has_held(held, &error)? => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writing down that something is held failed, and the record may be there all the same when the store is next read: then
+    /// what was undone by then would be held again. So it is read now.
+    fn has_held(&self, held: &Held, error: &StoreError) -> Result<bool, StoreError> {
+        let found = self.mend(&error.to_string()).and_then(|()| self.held());
+        match found {
+            Ok(found) => Ok(found.contains(held)),
+            Err(why) => {
+                self.in_doubt.store(true, Ordering::SeqCst);
+                Err(StoreError::Stopped(format!("{error}; {why}")))
+            }
+        }
     }
 
     /// Every held speculation.

@@ -81,6 +81,8 @@ pub struct Store {
     db: RwLock<Result<Arc<Db>, String>>,
     /// A commit may or may not be on disk, and it could not be found out.
     in_doubt: AtomicBool,
+    /// How far the records had come when they were last closed.
+    reached: AtomicU64,
     ids: Ids,
     epoch: AtomicU64,
     decided: RwLock<Decided>,
@@ -140,7 +142,7 @@ impl Store {
                 *slot = Ok(db.clone());
                 Ok(db)
             }
-            Err(error @ StoreError::NoSpace(_)) => Err(error),
+            Err(error @ (StoreError::NoSpace(_) | StoreError::Stopped(_))) => Err(error),
             Err(error) => Err(StoreError::Stopped(error.to_string())),
         }
     }
@@ -149,6 +151,9 @@ impl Store {
     pub(super) fn reopen(&self) -> Result<(), StoreError> {
         let mut slot = self.db.write();
         let old = std::mem::replace(&mut *slot, Err("it is being opened again".into()));
+        if let Ok(old) = &old {
+            self.reached.store(old.reached(), Ordering::SeqCst);
+        }
         if let Err(error) = wait_until_unused(old) {
             *slot = Err(error.to_string());
             return Err(error);
@@ -160,6 +165,10 @@ impl Store {
                 Ok(db) => {
                     *slot = Ok(Arc::new(db));
                     return Ok(());
+                }
+                Err(StoreError::Stopped(why)) => {
+                    *slot = Err(why.clone());
+                    return Err(StoreError::Stopped(why));
                 }
                 Err(error) if tries == REOPEN_TRIES_MAX => {
                     *slot = Err(error.to_string());
@@ -199,7 +208,7 @@ impl Store {
 
     /// Opens the records again; on a full disk with what was kept back for that.
     fn open_records(&self) -> Result<Db, StoreError> {
-        let open = || Ok(Db::on(self.engine.records(self.options.memory_bytes)?));
+        let open = || self.open_all_records();
         match open() {
             Err(StoreError::NoSpace(_)) if self.room.release()? => {
                 let db = open()?;
@@ -208,6 +217,17 @@ impl Store {
             }
             db => db,
         }
+    }
+
+    /// Undecided work that was applied and is not found again must not be committed without what is missing. Nobody can say
+    /// what that is, so nothing goes on.
+    fn open_all_records(&self) -> Result<Db, StoreError> {
+        let db = Db::on(self.engine.records(self.options.memory_bytes)?);
+        if db.reached() < self.reached.load(Ordering::SeqCst) {
+            self.in_doubt.store(true, Ordering::SeqCst);
+            return Err(StoreError::Stopped("the disk has lost what was written last".into()));
+        }
+        Ok(db)
     }
 
     /// What opening the store has to tell users, in words.
@@ -253,10 +273,12 @@ impl Store {
         Seq(self.epoch.load(Ordering::SeqCst))
     }
 
-    /// Ends the epoch and returns it.
+    /// Ends the epoch and returns it. The caller has `final_writes`.
     pub(super) fn end_epoch(&self) -> Result<Seq, StoreError> {
-        let ended = Seq(self.epoch.fetch_add(1, Ordering::SeqCst));
+        let ended = self.epoch();
+        // First: what is written in an epoch that a restart does not know would hide what is written after it.
         self.ids.reserve_epoch(&*self.db()?, ended.0 + 1)?;
+        self.epoch.store(ended.0 + 1, Ordering::SeqCst);
         Ok(ended)
     }
 

@@ -75,6 +75,9 @@ impl Store {
     pub(super) fn open_to_check(engine: &dyn Engine, options: StoreOptions) -> Result<(Self, u64), StoreError> {
         let taken = engine.take(Access::Look)?;
         let db = Db::on(taken.records(options.memory_bytes)?);
+        if is_empty(&db)? {
+            return Err(StoreError::NoStore(engine.name()));
+        }
         let format = check_format(&engine.name(), &db, false)?;
         let content = Content::on(taken.blobs()?)?;
         let store = Self::assemble(engine.name(), options, (taken, db, content), true)?;
@@ -95,6 +98,7 @@ impl Store {
             options,
             db: RwLock::new(Ok(Arc::new(db))),
             in_doubt: AtomicBool::new(false),
+            reached: AtomicU64::new(0),
             epoch: AtomicU64::new(ids.first_epoch()),
             ids,
             decided: RwLock::default(),
@@ -149,7 +153,7 @@ impl Store {
 /// The format of the store, which this program knows.
 fn check_format(store: &str, db: &Db, is_new: bool) -> Result<u64, StoreError> {
     match db.get(Family::Meta, meta::FORMAT)? {
-        None if is_new => write_format(db).map(|()| FORMAT),
+        None if is_new || is_empty(db)? => write_format(db).map(|()| FORMAT),
         None => Err(StoreError::corrupt(format!("{store} has no format record"))),
         Some(bytes) => match bytes.try_into().map(u64::from_be_bytes) {
             Ok(known @ OLDEST_FORMAT..=FORMAT) => Ok(known),
@@ -157,6 +161,16 @@ fn check_format(store: &str, db: &Db, is_new: bool) -> Result<u64, StoreError> {
             Err(_) => Err(StoreError::corrupt("the format record is no number")),
         },
     }
+}
+
+/// Whether nothing is recorded: somebody began to make a store there and did not come to its first record.
+fn is_empty(db: &Db) -> Result<bool, StoreError> {
+    for family in Family::ALL {
+        if db.scan(family, &[], &[]).item()?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A store of an earlier format becomes one of this.

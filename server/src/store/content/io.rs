@@ -266,7 +266,7 @@ impl Store {
             return Ok(layer);
         }
         let layer = LayerId(self.next_id()?);
-        self.content().create(layer)?;
+        self.content().create(layer, content, sight.writer)?;
         batch.add_layer(content, layer);
         Ok(layer)
     }

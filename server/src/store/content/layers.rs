@@ -26,8 +26,10 @@ pub struct Content {
 struct Dirty {
     /// In an order, so that what goes wrong once goes wrong again.
     layers: BTreeMap<LayerId, DirtyLayer>,
-    /// Files were created or removed since the directory was synced.
+    /// Files were created or removed since that was synced.
     names: bool,
+    /// Those that were created: whose they are.
+    new: BTreeMap<LayerId, (ContentId, IntervalId)>,
 }
 
 struct DirtyLayer {
@@ -67,6 +69,13 @@ impl Dirty {
         entry.writes += 1;
         entry.grown |= grows;
         entry
+    }
+
+    /// These were created, and whether they will be there after a crash can't be known: as if a sync of each had failed.
+    fn names_failed(&mut self, why: &str) {
+        for (layer, (content, writer)) in std::mem::take(&mut self.new) {
+            self.wrote(Purpose { content, writer, grows: true }, layer).failed = Some(why.to_owned());
+        }
     }
 }
 
@@ -111,10 +120,12 @@ impl Content {
         Ok(())
     }
 
-    /// Makes the file of a new layer.
-    pub(super) fn create(&self, layer: LayerId) -> Result<(), StoreError> {
+    /// Makes the file of a new layer, which this writer has in this content.
+    pub(super) fn create(&self, layer: LayerId, content: ContentId, writer: IntervalId) -> Result<(), StoreError> {
         self.blobs.create(blob(layer))?;
-        self.dirty.lock().names = true;
+        let mut dirty = self.dirty.lock();
+        dirty.names = true;
+        dirty.new.insert(layer, (content, writer));
         Ok(())
     }
 
@@ -210,6 +221,7 @@ impl Content {
         {
             let mut dirty = self.dirty.lock();
             dirty.layers.remove(&layer);
+            dirty.new.remove(&layer);
             dirty.names = true;
         }
         Ok(self.blobs.remove(blob(layer))?)
@@ -229,6 +241,7 @@ impl Content {
         drop(current);
         let mut dirty = self.dirty.lock();
         dirty.layers.values_mut().filter(|layer| layer.writer == from).for_each(|layer| layer.writer = to);
+        dirty.new.values_mut().filter(|(_, writer)| *writer == from).for_each(|(_, writer)| *writer = to);
     }
 
     pub(in crate::store) fn forget_content(&self, content: ContentId) {
@@ -259,7 +272,7 @@ impl Content {
     /// Syncs all of them that can be; an error if one can't.
     fn sync_those(&self, wanted: impl Fn(&DirtyLayer) -> bool) -> Result<(), StoreError> {
         let _one_at_a_time = self.syncing.lock();
-        let (layers, names, mut failure) = {
+        let (layers, names, new, mut failure) = {
             let mut dirty = self.dirty.lock();
             let wanted = || dirty.layers.iter().filter(|(_, layer)| wanted(layer));
             let failed = wanted().find_map(|(layer, dirty)| Some((*layer, dirty.failed.clone()?)));
@@ -269,7 +282,8 @@ impl Content {
             });
             let whole = wanted().filter(|(_, layer)| layer.failed.is_none());
             let layers: Vec<(LayerId, u64)> = whole.map(|(id, layer)| (*id, layer.writes)).collect();
-            (layers, std::mem::take(&mut dirty.names), failure)
+            let new: Vec<LayerId> = dirty.new.keys().copied().collect();
+            (layers, std::mem::take(&mut dirty.names), new, failure)
         };
         let all_at_once = layers.len() > SYNC_ALL_LAYERS && self.sync_disk();
         for (layer, writes) in layers {
@@ -278,12 +292,17 @@ impl Content {
                 failure.get_or_insert(error);
             }
         }
-        if names
-            && !all_at_once
-            && let Err(error) = self.blobs.sync_names()
-        {
-            self.dirty.lock().names = true;
-            failure.get_or_insert(error.into());
+        if names {
+            let synced = if all_at_once { Ok(()) } else { self.blobs.sync_names() };
+            let mut dirty = self.dirty.lock();
+            match synced {
+                Ok(()) => dirty.new.retain(|layer, _| !new.contains(layer)),
+                // A later sync would say nothing of it.
+                Err(error) => {
+                    dirty.names_failed(&error.to_string());
+                    failure.get_or_insert(error.into());
+                }
+            }
         }
         failure.map_or(Ok(()), Err)
     }
@@ -339,7 +358,7 @@ mod tests {
         for number in 1..=3 {
             let layer = LayerId(number);
             let purpose = Purpose { content: ContentId(number), writer: IntervalId::FINAL, grows: true };
-            content.create(layer).expect("a file");
+            content.create(layer, purpose.content, purpose.writer).expect("a file");
             content.cover(layer, BlockNo(0)).expect("a block");
             content.write(purpose, layer, 0, b"bytes").expect("a write");
         }
@@ -360,7 +379,7 @@ mod tests {
         let (from, to) = (IntervalId(5), IntervalId(4));
         for (number, writer) in [(1, to), (2, from), (3, from)] {
             let (layer, of) = (LayerId(number), ContentId(number / 2));
-            content.create(layer).expect("a file");
+            content.create(layer, of, writer).expect("a file");
             content.cover(layer, BlockNo(0)).expect("a block");
             content.write(Purpose { content: of, writer, grows: true }, layer, 0, b"bytes").expect("a write");
             content.set_current(of, writer, layer);

@@ -7,12 +7,16 @@ use super::{Access, Blobs, Engine, EngineError, Records, Result, Space, Taken, p
 use crate::limits::{LOCK_PAUSE, LOCK_WAIT};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// The file that RocksDB begins with.
+const CURRENT: &str = "CURRENT";
 
 /// A directory in which a store lies, or may be made.
 #[derive(Clone, Debug)]
@@ -163,17 +167,34 @@ fn exists(path: &Path) -> Result<bool> {
 /// Makes the directory if it is missing; true if it holds no store yet.
 fn prepare(dir: &Path) -> Result<bool> {
     private::make_dir(dir)?;
-    if exists(&dir.join("records"))? {
-        return Ok(false);
+    let records = dir.join("records");
+    if exists(&records)? {
+        return is_begun(&records);
     }
-    let mut entries = fs::read_dir(dir).map_err(|e| EngineError::io(format!("read {}", dir.display()), e))?;
-    let foreign = entries.any(|entry| entry.is_ok_and(|e| e.file_name() != "lock" && e.file_name() != "lost+found"));
-    if foreign { Err(EngineError::NotAStore(dir.display().to_string())) } else { Ok(true) }
+    let ours = ["lock", "lost+found"];
+    let is_foreign = entries(dir)?.iter().any(|name| !ours.iter().any(|ours| name == ours));
+    if is_foreign { Err(EngineError::NotAStore(dir.display().to_string())) } else { Ok(true) }
+}
+
+/// Whether records are only begun: the power was cut when RocksDB had made neither the file that they begin with nor any that
+/// could hold one.
+fn is_begun(records: &Path) -> Result<bool> {
+    let holds_records = |name: &OsString| {
+        let extension = Path::new(name).extension();
+        name == CURRENT || extension.is_some_and(|extension| extension == "sst" || extension == "log")
+    };
+    Ok(!entries(records)?.iter().any(holds_records))
+}
+
+fn entries(dir: &Path) -> Result<Vec<OsString>> {
+    let failed = |e| EngineError::io(format!("read {}", dir.display()), e);
+    let entries = fs::read_dir(dir).map_err(failed)?;
+    entries.map(|entry| Ok(entry.map_err(failed)?.file_name())).collect()
 }
 
 /// Without this file RocksDB would take the records for none and begin new ones over them.
 fn require_whole(records: &Path) -> Result<()> {
-    let current = records.join("CURRENT");
+    let current = records.join(CURRENT);
     if exists(&current)? {
         return Ok(());
     }
@@ -196,5 +217,28 @@ fn take_lock(dir: &Path, create: bool) -> Result<Option<Flock<File>>> {
             Err((_, errno)) => return Err(EngineError::io(format!("lock {}", path.display()), errno.into())),
         }
         std::thread::sleep(LOCK_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreOptions};
+
+    const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+
+    #[test]
+    fn a_store_whose_making_was_cut_off_is_made_anew_and_one_that_has_lost_its_beginning_is_not() {
+        let dir = tempfile::TempDir::new().expect("a directory for the store");
+        let records = dir.path().join("records");
+        fs::create_dir(&records).expect("a directory");
+        for name in ["IDENTITY", "LOG", "MANIFEST-000001"] {
+            fs::write(records.join(name), b"").expect("a file");
+        }
+        drop(Store::open(&Directory::at(dir.path()), OPTIONS).expect("a new store"));
+        drop(Store::open(&Directory::at(dir.path()), OPTIONS).expect("the store"));
+        fs::remove_file(records.join(CURRENT)).expect("it goes");
+        let refused = Store::open(&Directory::at(dir.path()), OPTIONS).err().expect("it is damaged").to_string();
+        assert!(refused.contains("CURRENT is missing"), "{refused}");
     }
 }
