@@ -1,6 +1,6 @@
 //! What no linter checks: the walls between folders, the length of files.
 
-use crate::harness::project;
+use crate::harness::{MOJAVEFS, project};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -56,15 +56,39 @@ fn the_server_knows_its_disk_by_the_doors_of_the_store() {
         "nix::unistd::sync",
         "libc::",
         "rocksdb",
-        "tempfile",
     ];
     each(|name, text| {
         let above = name.starts_with("server/src/") && !name.starts_with("server/src/store/engine/");
         if above && !name.starts_with("server/src/net/") {
-            let word = words.iter().find(|word| text.contains(**word));
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let word = words.iter().find(|word| code.contains(**word));
             assert!(word.is_none(), "{name} uses {word:?}");
         }
     });
+}
+
+/// The engine that loses and fails is linked into tests, and into nothing that is shipped.
+#[test]
+fn the_faulty_engine_is_not_shipped() {
+    each(|name, text| {
+        let for_tests = ["tests/", "bench/", "server/faulty/"].iter().any(|folder| name.starts_with(folder));
+        if !name.ends_with("Cargo.toml") || for_tests {
+            return;
+        }
+        let mut section = "";
+        for line in text.lines() {
+            if line.starts_with('[') {
+                section = line;
+            }
+            let is_linked =
+                section.contains("dependencies") && !section.contains("dev-") && !section.contains("workspace");
+            assert!(!(is_linked && line.starts_with("mojavefs-faulty")), "{name} links it in {section}");
+        }
+    });
+    let program = fs::read(MOJAVEFS.path()).expect("the program");
+    let contains = |word: &[u8]| program.windows(word.len()).any(|window| window == word);
+    assert!(contains(b"mojavefs_server"), "what is linked in can be told by the program");
+    assert!(!contains(b"mojavefs_faulty"));
 }
 
 #[test]

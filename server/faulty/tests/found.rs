@@ -1,10 +1,11 @@
 //! What the crash tests have found, each by itself: what was wrong once stays mended.
 
 use mojavefs::id::{Ino, IntervalId, SpecId};
+use mojavefs::protocol::file::FileKind;
 use mojavefs_faulty::{Call, Fault, Faulty};
 use mojavefs_server::store::engine::Access;
 use mojavefs_server::store::engine::Engine;
-use mojavefs_server::store::{Batch, Held, Inode, Sight, Specs, Store, StoreError, StoreOptions, fsck};
+use mojavefs_server::store::{Batch, Entry, Held, Inode, Sight, Specs, Store, StoreError, StoreOptions, fsck};
 use std::sync::Arc;
 
 const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
@@ -141,4 +142,30 @@ fn a_store_that_was_being_made_when_the_power_was_cut_is_no_store_and_can_be_mad
     assert!(matches!(fsck(&place, OPTIONS, &mut |_| {}), Err(StoreError::NoStore(_))));
     drop(open(&place));
     assert!(fsck(&place, OPTIONS, &mut |_| {}).expect("it is checked").problems.is_empty());
+}
+
+#[test]
+fn what_is_lost_of_a_removed_file_is_not_said_to_be_of_the_one_that_has_its_name_now() {
+    let place = Faulty::of(CAPACITY_BYTES);
+    let store = open(&place);
+    let (trunk, name, other) = (Sight::trunk(), b"name", Ino(1001));
+    let mut inode = write(&store, &trunk);
+    // It was called so, and another is now.
+    inode.home = (Ino::ROOT, name.to_vec());
+    let mut batch = Batch::new(&store, &trunk);
+    batch.put_inode(FILE, &Inode { nlink: 0, ..inode.clone() }).expect("a record");
+    batch.add_orphan(FILE).expect("a record");
+    let entry = Entry { ino: other, kind: FileKind::Regular };
+    batch.put_inode(other, &Inode { content: None, size: 0, kind: FileKind::Regular, ..inode }).expect("a record");
+    batch.put_entry(Ino::ROOT, name, &entry).expect("a record");
+    store.apply(batch).expect("a batch");
+    drop(store);
+    let taken = place.take(Access::Change).expect("nobody has it");
+    let blobs = taken.blobs().expect("blobs");
+    blobs.list().expect("a list").into_iter().for_each(|blob| blobs.remove(blob).expect("it goes"));
+    drop((blobs, taken));
+    let problems = fsck(&place, OPTIONS, &mut |_| {}).expect("it is checked").problems;
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].ends_with(" is missing; it belongs to inode 1000"), "{problems:?}");
 }

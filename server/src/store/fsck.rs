@@ -396,7 +396,12 @@ impl Check<'_> {
             if at == Ino::ROOT {
                 return Ok(format!("`{path}`"));
             }
-            let Some(inode) = self.store.inode(&Sight::trunk(), at)?.found else { break };
+            let trunk = Sight::trunk();
+            let Some(inode) = self.store.inode(&trunk, at)?.found else { break };
+            // The name that it had may be another's by now.
+            if self.store.entry(&trunk, inode.home.0, &inode.home.1)?.found.is_none_or(|entry| entry.ino != at) {
+                break;
+            }
             path = format!("/{}{path}", inode.home.1.escape_ascii());
             at = inode.home.0;
         }

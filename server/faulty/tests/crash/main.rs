@@ -36,6 +36,10 @@ fn is_soak() -> bool {
 fn run(history: &[Step], case: Case) -> Result<(), String> {
     let place = Faulty::of(CAPACITY_BYTES);
     place.plan(case.fault, case.at, case.seed);
+    if std::env::var_os("MOJAVEFS_CASE").is_some() {
+        let traced = place.clone();
+        place.before_each(move |call| println!("{:?} after {:?}", call, traced.counts()));
+    }
     let mut world = World::new(place.clone());
     let mut ended = world.play(history);
     let mut random = Random::new(case.seed ^ 0x5eed);

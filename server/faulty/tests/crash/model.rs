@@ -17,6 +17,8 @@ pub(crate) struct Track {
     torn: Vec<State>,
     /// After a crash it may be a mixture of these, too: nobody has said that they are durable.
     unsynced: Vec<State>,
+    /// Where something was not synced, what lay there before the last sync may show again, too.
+    before: Vec<State>,
     /// A crash may have made of it what can't be read.
     is_lost: bool,
     /// A sync of it failed, which was said. Once the store was opened anew, no sync knows of that any more.
@@ -30,6 +32,7 @@ impl Track {
             states: vec![None],
             torn: Vec::new(),
             unsynced: Vec::new(),
+            before: Vec::new(),
             is_lost: false,
             is_told: false,
             is_forgotten: false,
@@ -51,6 +54,7 @@ impl Track {
         both.states.dedup();
         both.torn.extend(both.states.iter().cloned());
         both.unsynced.extend(after.unsynced.iter().cloned());
+        both.before.extend(after.before.iter().cloned());
         both
     }
 
@@ -59,11 +63,12 @@ impl Track {
         if self.states.contains(found) {
             return true;
         }
-        let unsynced = if after_crash { &self.unsynced[..] } else { &[] };
-        if self.torn.is_empty() && unsynced.is_empty() {
+        let is_unsynced = after_crash && !self.unsynced.is_empty();
+        if self.torn.is_empty() && !is_unsynced {
             return false;
         }
-        let all: Vec<&State> = self.states.iter().chain(&self.torn).chain(unsynced).collect();
+        let lost = self.unsynced.iter().chain(&self.before).filter(|_| is_unsynced);
+        let all: Vec<&State> = self.states.iter().chain(&self.torn).chain(lost).collect();
         let Some(found) = found else { return all.iter().any(|state| state.is_none()) };
         let bytes = || all.iter().filter_map(|state| state.as_deref());
         let len_fits = found.is_empty() || bytes().any(|state| state.len() == found.len());
@@ -145,12 +150,16 @@ impl Model {
     /// A change that has happened.
     pub(crate) fn change(&mut self, who: Option<usize>, file: usize, how: &Change) {
         let before = self.track(who, file).clone();
+        if before.states == [None] && !matches!(how, Change::Write { .. } | Change::Resize(_)) {
+            // There is nothing to change.
+            return;
+        }
         let mut after = before.of(|state| changed(state, how));
         if who.is_none() {
             after.unsynced.extend(before.states.iter().cloned());
         }
         if let Change::Rename(to) = how {
-            if *to == file || before.states == [None] {
+            if *to == file {
                 return;
             }
             let mut there = before.clone();
@@ -158,6 +167,7 @@ impl Model {
                 there.unsynced.extend(before.states.iter().cloned());
                 let target = self.track(None, *to);
                 there.unsynced.extend(target.states.iter().chain(&target.unsynced).cloned());
+                there.before.extend(target.before.iter().cloned());
                 there.is_told |= target.is_told;
             }
             if before.states.contains(&None) {
@@ -192,7 +202,7 @@ impl Model {
     pub(crate) fn synced(&mut self, file: usize) {
         let track = &mut self.trunk[file];
         if !track.is_forgotten {
-            track.unsynced.clear();
+            track.before.append(&mut track.unsynced);
             track.is_told = false;
         }
     }

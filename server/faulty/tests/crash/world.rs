@@ -49,6 +49,8 @@ pub(crate) struct World {
     readers: Vec<Snapshot>,
     /// Jobs that could not be decided, and that their histories have left.
     left: BTreeSet<usize>,
+    /// Steps are printed as they are made.
+    is_traced: bool,
     /// It was open once: that there is a store is durable.
     pub(crate) has_opened: bool,
     /// What may be found. One of these, as a whole, if it is not known whether the last step happened.
@@ -80,8 +82,19 @@ fn unless_cut<T>(work: impl FnOnce() -> T) -> Option<T> {
 
 impl World {
     pub(crate) fn new(place: Faulty) -> Self {
+        let is_traced = std::env::var_os("MOJAVEFS_CASE").is_some();
         let (running, readers, models) = (BTreeMap::new(), Vec::new(), vec![Model::new()]);
-        World { place, store: None, ops: None, running, readers, left: BTreeSet::new(), has_opened: false, models }
+        World {
+            place,
+            store: None,
+            ops: None,
+            running,
+            readers,
+            left: BTreeSet::new(),
+            has_opened: false,
+            is_traced,
+            models,
+        }
     }
 
     fn store(&self) -> &Store {
@@ -147,6 +160,9 @@ impl World {
     }
 
     fn step(&mut self, step: &Step) -> Played {
+        if self.is_traced {
+            println!("{step:?}");
+        }
         match step {
             Step::Change(who, file, how) => {
                 if !self.may_change(*who, *file, how) {
