@@ -5,7 +5,9 @@ use mojavefs::protocol::file::FileKind;
 use mojavefs_faulty::{Call, Fault, Faulty};
 use mojavefs_server::store::engine::Access;
 use mojavefs_server::store::engine::Engine;
-use mojavefs_server::store::{Batch, Entry, Held, Inode, Sight, Specs, Store, StoreError, StoreOptions, fsck};
+use mojavefs_server::store::{
+    Batch, Entry, Held, Inode, Remembered, Sight, Specs, Store, StoreError, StoreOptions, fsck,
+};
 use std::sync::Arc;
 
 const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
@@ -168,4 +170,27 @@ fn what_is_lost_of_a_removed_file_is_not_said_to_be_of_the_one_that_has_its_name
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].ends_with(" is missing; it belongs to inode 1000"), "{problems:?}");
+}
+
+#[test]
+fn a_commit_of_a_write_that_failed_and_is_there_all_the_same_is_durable() {
+    let mut committed = 0;
+    for seed in 0..32 {
+        let place = Faulty::of(CAPACITY_BYTES);
+        let store = open(&place);
+        let (spec, job) = (store.next_spec().expect("a number"), job(&store));
+        store.sync().expect("a sync");
+        place.plan_next(Fault::Fail, |call| call == Call::Apply { synced: false }, seed);
+        set(&store, &job, b"undecided").expect_err("it fails");
+        let is_there = get(&store, &job).is_some();
+        store.sync_early(&job.live).expect("a sync");
+        store.commit(&job.live, &[spec].into_iter().collect(), &[], &|_| Ok(Vec::new())).expect("a commit");
+        let found = place.crash(seed);
+        drop(store);
+        let store = open(&found);
+        assert_eq!(get(&store, &Sight::trunk()).is_some(), is_there, "seed {seed}");
+        assert_eq!(store.remembers(spec), Remembered::Committed, "seed {seed}");
+        committed += usize::from(is_there);
+    }
+    assert!((1..32).contains(&committed), "both happen: {committed}");
 }

@@ -205,7 +205,13 @@ impl Store {
         let result = self.try_apply(&batch);
         match result {
             Ok(()) => batch.settle(),
-            Err(_) => batch.doubt(),
+            Err(_) => {
+                if batch.sight.writer != IntervalId::FINAL {
+                    // Its records may be there all the same: a commit of them has something to make durable.
+                    self.note_changes(batch.sight.writer, 1);
+                }
+                batch.doubt();
+            }
         }
         result
     }
@@ -228,6 +234,10 @@ impl Store {
                 _ => break,
             }
             result = apply();
+            if result.is_ok() && batch.sight.writer != IntervalId::FINAL {
+                // What failed before may have been there, and was not counted.
+                self.count_again(batch.sight.writer);
+            }
         }
         result
     }

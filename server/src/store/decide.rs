@@ -288,6 +288,15 @@ impl Store {
         kept.contains(&interval) || self.decided.read().committed.contains_key(&interval)
     }
 
+    /// Counts what an interval has changed as it is recorded. What can't be counted counts as something.
+    pub(super) fn count_again(&self, interval: IntervalId) {
+        self.changes.lock().remove(&interval);
+        if let Err(error) = self.count_changes(interval) {
+            tracing::error!("counting what interval {interval} has changed: {error}");
+            self.note_changes(interval, 1);
+        }
+    }
+
     fn count_changes(&self, interval: IntervalId) -> Result<(), StoreError> {
         let mut after = None;
         loop {

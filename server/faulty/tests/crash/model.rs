@@ -58,8 +58,9 @@ impl Track {
         both
     }
 
-    /// Whether this may be found; `after_crash`: what was not synced may be lost.
-    fn allows(&self, found: &State, after_crash: bool) -> bool {
+    /// Whether this may be found; `after_crash`: what was not synced may be lost, and with it under which of the names in
+    /// `all` it was written.
+    fn allows(&self, found: &State, after_crash: bool, all: &[Track]) -> bool {
         if self.states.contains(found) {
             return true;
         }
@@ -67,7 +68,8 @@ impl Track {
         if self.torn.is_empty() && !is_unsynced {
             return false;
         }
-        let lost = self.unsynced.iter().chain(&self.before).filter(|_| is_unsynced);
+        let lost = all.iter().flat_map(|track| track.states.iter().chain(&track.unsynced).chain(&track.before));
+        let lost = lost.filter(|_| is_unsynced);
         let all: Vec<&State> = self.states.iter().chain(&self.torn).chain(lost).collect();
         let Some(found) = found else { return all.iter().any(|state| state.is_none()) };
         let bytes = || all.iter().filter_map(|state| state.as_deref());
@@ -266,7 +268,7 @@ impl Model {
             let may_be = track.is_lost || after_crash && !track.unsynced.is_empty();
             return if may_be { Ok(()) } else { Err(format!("file {file} as {who:?} sees it is lost")) };
         };
-        if track.allows(found, after_crash) {
+        if track.allows(found, after_crash, &self.trunk) {
             return Ok(());
         }
         Err(format!("file {file} as {who:?} sees it is {}, and should be {}", show(found), track.shown()))

@@ -12,8 +12,11 @@ pub enum Change<'a> {
     Delete(Family, &'a [u8]),
 }
 
+/// What a batch has space for at once: so many bytes, and changes.
+const ROOM: (usize, usize) = (512, 8);
+
 /// Changes in their order; of those of one key the last holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct WriteBatch {
     /// All keys and values, one after the other.
     bytes: Vec<u8>,
@@ -27,6 +30,12 @@ struct Place {
     key: Range<usize>,
     /// `None` if the key goes.
     value: Option<Range<usize>>,
+}
+
+impl Default for WriteBatch {
+    fn default() -> Self {
+        WriteBatch { bytes: Vec::with_capacity(ROOM.0), changes: Vec::with_capacity(ROOM.1) }
+    }
 }
 
 impl WriteBatch {
@@ -59,6 +68,7 @@ impl WriteBatch {
     }
 
     /// Its changes, in order.
+    #[inline]
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
         self.changes.iter().map(|place| {
             let key = &self.bytes[place.key.clone()];

@@ -17,6 +17,9 @@ fn name(family: Family) -> &'static str {
     }
 }
 
+/// What a batch of a few changes takes in RocksDB beside its keys and values.
+const BATCH_BYTES: usize = 128;
+
 /// A database that is open.
 pub(super) struct RocksDb(DB);
 
@@ -77,7 +80,7 @@ impl Records for RocksDb {
     }
 
     fn apply(&self, batch: &WriteBatch, synced: bool) -> Result<()> {
-        let mut writes = rocksdb::WriteBatch::default();
+        let mut writes = rocksdb::WriteBatch::with_capacity_bytes(batch.bytes() + BATCH_BYTES);
         for change in batch.changes() {
             match change {
                 Change::Put(family, key, value) => writes.put_cf(self.family(family), key, value),
