@@ -38,6 +38,8 @@ fn each_library_is_known_in_one_folder() {
     ];
     each(|name, text| {
         for (library, home) in walls {
+            // The module of this name is not the library.
+            let text = text.replace("super::rocksdb::", "");
             let allowed = name.starts_with(home) || name == "tests/e2e/tidy.rs" || !name.ends_with(".rs");
             assert!(allowed || !text.contains(library), "{name} knows {library}");
         }
@@ -85,7 +87,7 @@ fn the_faulty_engine_is_not_shipped() {
             assert!(!(is_linked && line.starts_with("mojavefs-faulty")), "{name} links it in {section}");
         }
     });
-    let program = fs::read(MOJAVEFS.path()).expect("the program");
+    let program = fs::read(MOJAVEFS).expect("the program");
     let contains = |word: &[u8]| program.windows(word.len()).any(|window| window == word);
     assert!(contains(b"mojavefs_server"), "what is linked in can be told by the program");
     assert!(!contains(b"mojavefs_faulty"));

@@ -214,7 +214,7 @@ impl Disk {
         }
         let mut all_written = !self.names_failed;
         for file in &mut self.files {
-            file.failed |= fails && !(file.dirty.is_empty() && !file.len_is_dirty);
+            file.failed |= fails && (file.len_is_dirty || !file.dirty.is_empty());
             file.write_out(&mut || !fails || coin());
             all_written &= !file.failed;
         }

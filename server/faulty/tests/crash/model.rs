@@ -223,7 +223,9 @@ impl Model {
             let job = self.jobs.remove(job).expect("it is undecided");
             // Where nothing was changed nothing is lost, and nothing is synced.
             self.committed.extend(Some(job.spec).filter(|_| !job.files.is_empty()));
-            for (file, track) in job.files {
+            for (file, mut track) in job.files {
+                let old = &self.trunk[file];
+                track.before.extend(old.states.iter().chain(&old.unsynced).chain(&old.before).cloned());
                 self.trunk[file] = track;
             }
         }
