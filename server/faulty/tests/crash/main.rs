@@ -6,6 +6,7 @@
 //! of them, in `make soak` for all, with many seeds. A case that fails is printed, and is repeated by `MOJAVEFS_CASE`.
 
 mod history;
+mod look;
 mod model;
 mod world;
 

@@ -1,14 +1,14 @@
 //! Plays a history on a store as sessions and the coordinator do, and on the model.
 
-use super::history::{Change, FILES, Step, pattern};
-use super::model::{Job, Kept, Model, State};
+use super::history::{Change, Step, pattern};
+use super::model::{Job, Kept, Model};
 use mojavefs::id::{Ino, IntervalId, SpecId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{FileKind, SetAttr, Time};
 use mojavefs::protocol::{FallocateMode, RenameMode};
 use mojavefs_faulty::{Faulty, PowerCut};
 use mojavefs_server::ops::{Clock, NewFile, Ops, Scope};
-use mojavefs_server::store::{Held, Remembered, Report, Sight, Snapshot, Specs, Store, StoreError, StoreOptions, fsck};
+use mojavefs_server::store::{Held, Sight, Snapshot, Specs, Store, StoreError, StoreOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Clock for NoTime {
 }
 
 /// An undecided job, as the coordinator has it.
-struct Running {
+pub(super) struct Running {
     intervals: Vec<IntervalId>,
     /// Dropped when it is decided.
     snapshot: Option<Snapshot>,
@@ -42,10 +42,10 @@ pub(crate) enum Ended {
 }
 
 pub(crate) struct World {
-    place: Faulty,
+    pub(super) place: Faulty,
     store: Option<Arc<Store>>,
     ops: Option<Ops>,
-    running: BTreeMap<usize, Running>,
+    pub(super) running: BTreeMap<usize, Running>,
     readers: Vec<Snapshot>,
     /// Jobs that could not be decided, and that their histories have left.
     left: BTreeSet<usize>,
@@ -57,17 +57,12 @@ pub(crate) struct World {
     pub(crate) models: Vec<Model>,
 }
 
-type Played = Result<(), Stop>;
+pub(super) type Played = Result<(), Stop>;
 
 /// A step after which nothing goes on.
-struct Stop;
+pub(super) struct Stop;
 
-/// Whether it says that content is lost.
-fn is_loss(text: &str) -> bool {
-    text.contains("the content file ") && (text.contains(" is missing") || text.contains(" ends at byte "))
-}
-
-fn file_name(file: usize) -> [u8; 1] {
+pub(super) fn file_name(file: usize) -> [u8; 1] {
     [b'a' + file as u8]
 }
 
@@ -97,16 +92,16 @@ impl World {
         }
     }
 
-    fn store(&self) -> &Store {
+    pub(super) fn store(&self) -> &Store {
         self.store.as_ref().expect("the store is open")
     }
 
-    fn ops(&self) -> &Ops {
+    pub(super) fn ops(&self) -> &Ops {
         self.ops.as_ref().expect("the store is open")
     }
 
     /// What is known, until something is not.
-    fn model(&mut self) -> &mut Model {
+    pub(super) fn model(&mut self) -> &mut Model {
         self.models.first_mut().expect("there is one")
     }
 
@@ -155,7 +150,7 @@ impl World {
         sight
     }
 
-    fn scope(&self, who: Option<usize>) -> Scope {
+    pub(super) fn scope(&self, who: Option<usize>) -> Scope {
         Scope { sight: self.sight(who), touches: None, over: Arc::default() }
     }
 
@@ -252,7 +247,7 @@ impl World {
         who.is_none_or(is_open) && is_free(file) && is_free(target)
     }
 
-    fn change(&self, who: Option<usize>, file: usize, how: &Change) -> Result<(), Fault> {
+    pub(super) fn change(&self, who: Option<usize>, file: usize, how: &Change) -> Result<(), Fault> {
         let (scope, name) = (self.scope(who), file_name(file));
         let found = match self.ops().lookup(&scope, Ino::ROOT, &name) {
             Err(fault) if fault.kind == FaultKind::NotFound => None,
@@ -311,7 +306,7 @@ impl World {
         }
     }
 
-    fn commit(&mut self, jobs: &[usize]) -> Played {
+    pub(super) fn commit(&mut self, jobs: &[usize]) -> Played {
         let jobs: Vec<usize> = jobs.iter().copied().filter(|job| self.running.contains_key(job)).collect();
         let intervals: Vec<IntervalId> = jobs.iter().flat_map(|job| self.running[job].intervals.clone()).collect();
         if self.store().sync_early(&intervals).is_err() {
@@ -350,7 +345,7 @@ impl World {
         }
     }
 
-    fn abort(&mut self, job: usize) -> Played {
+    pub(super) fn abort(&mut self, job: usize) -> Played {
         let Some(running) = self.running(job) else { return Ok(()) };
         let intervals = running.intervals.clone();
         let (spec, kept) = (self.model().jobs[&job].spec, self.model().jobs[&job].kept);
@@ -384,7 +379,7 @@ impl World {
     }
 
     /// All that can be done in the background.
-    fn reclaim(&self) -> Result<(), StoreError> {
+    pub(super) fn reclaim(&self) -> Result<(), StoreError> {
         loop {
             let given_back = self.store().give_back()?;
             if !self.store().reclaim(&|_| false)?.more && given_back == 0 && !self.store().has_unused()? {
@@ -408,7 +403,7 @@ impl World {
     }
 
     /// Opens the store, and takes up what is held, as the coordinator does.
-    fn take_up(&mut self) -> Result<(), String> {
+    pub(super) fn take_up(&mut self) -> Result<(), String> {
         self.open().map_err(|error| format!("it can't be opened: {error}"))?;
         let held = self.store().held().map_err(|error| format!("what is held: {error}"))?;
         self.model().restart(|spec| held.iter().any(|held| held.spec == spec));
@@ -425,125 +420,5 @@ impl World {
             Some(held) => Err(format!("speculation {} is held, and should not be", held.spec)),
             None => Ok(()),
         }
-    }
-
-    /// What is read of a file; nothing at all if its content is said to be lost.
-    fn found(&self, who: Option<usize>, file: usize) -> Result<Option<State>, String> {
-        let scope = self.scope(who);
-        let failed = |fault: Fault| format!("file {file} as {who:?} sees it: {fault}");
-        match self.ops().lookup(&scope, Ino::ROOT, &file_name(file)) {
-            Err(fault) if fault.kind == FaultKind::NotFound => Ok(Some(None)),
-            Err(fault) => Err(failed(fault)),
-            Ok(found) => match self.ops().read(&scope, found.ino, 0, found.size as u32) {
-                Ok(bytes) => Ok(Some(Some(Arc::new(bytes)))),
-                Err(fault) if is_loss(&fault.to_string()) => Ok(None),
-                Err(fault) => Err(failed(fault)),
-            },
-        }
-    }
-
-    /// Compares all that is seen with the model.
-    pub(crate) fn compare(&mut self, after_crash: bool) -> Result<(), String> {
-        let model = self.model().clone();
-        for (who, file) in model.tracks() {
-            model.check(who, file, self.found(who, file)?.as_ref(), after_crash)?;
-        }
-        let committed = |spec: &&SpecId| self.store().remembers(**spec) == Remembered::Committed;
-        if let Some(spec) = model.committed.iter().find(|spec| !committed(spec)) {
-            return Err(format!("speculation {spec} was committed, and is not remembered"));
-        }
-        if let Some(spec) = model.undone.iter().find(committed) {
-            return Err(format!("speculation {spec} was undone, and is remembered as committed"));
-        }
-        Ok(())
-    }
-
-    /// What is found now is what is there.
-    fn know_all(&mut self) -> Result<(), String> {
-        for (who, file) in self.models[0].tracks() {
-            let found = self.found(who, file)?;
-            self.model().know(who, file, found);
-        }
-        Ok(())
-    }
-
-    /// Whether the store says that it has stopped.
-    pub(crate) fn has_stopped(&self) -> bool {
-        matches!(self.store().has_unused(), Err(StoreError::Stopped(_)))
-    }
-
-    /// Nothing may be wrong with a closed store, but that content may be lost which nobody has said to be durable.
-    fn check(&self, what: &str, after_crash: bool) -> Result<Report, String> {
-        let report = fsck(&self.place, OPTIONS, &mut |_| {}).map_err(|error| format!("fsck {what}: {error}"))?;
-        let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
-        let may_be_lost = |problem: &String| {
-            let mut files = (0..FILES).filter(|file| self.models[0].may_be_lost(*file));
-            let belongs =
-                |file: usize| problem.ends_with(&format!("it belongs to `/{}`", file_name(file).escape_ascii()));
-            // One that was removed belongs to no name.
-            let is_unnamed = problem.contains("it belongs to inode ");
-            after_crash && is_loss(problem) && (is_unnamed || files.any(belongs))
-        };
-        if problems.iter().all(may_be_lost) { Ok(report) } else { Err(format!("fsck {what}: {problems:#?}")) }
-    }
-
-    /// Whether what is found on `place` may be there, and can be gone on with.
-    pub(crate) fn examine(self, place: &Faulty, after_crash: bool) -> Result<(), String> {
-        if !self.has_opened && matches!(fsck(place, OPTIONS, &mut |_| {}), Err(StoreError::NoStore(_))) {
-            let mut world = World::new(place.clone());
-            world.take_up()?;
-            return world.go_on();
-        }
-        let mut reasons = Vec::new();
-        for model in self.models {
-            let mut world = World::new(place.clone());
-            world.models = vec![model];
-            let found = world.check("as it was found", after_crash).map(drop);
-            match found.and_then(|()| world.take_up()).and_then(|()| world.compare(after_crash)) {
-                Ok(()) => {
-                    world.know_all()?;
-                    place.grow(1 << 30);
-                    return world.go_on();
-                }
-                Err(why) => reasons.push(why),
-            }
-            world.close();
-        }
-        Err(reasons.join("\nor "))
-    }
-
-    /// Decides what is held, changes something, and looks whether all of that holds.
-    fn go_on(mut self) -> Result<(), String> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}, going on: {error}");
-        for job in self.model().jobs.keys().copied().collect::<Vec<_>>() {
-            let decided = if job % 2 == 0 { self.commit(&[job]) } else { self.abort(job) };
-            if decided.is_err() || self.running.contains_key(&job) {
-                return Err(format!("job {job} can't be decided, going on"));
-            }
-        }
-        for file in 0..FILES {
-            // What is lost can be removed.
-            if self.found(None, file)?.is_none() {
-                self.change(None, file, &Change::Remove).map_err(|fault| failed("a removal", &fault))?;
-                self.model().change(None, file, &Change::Remove);
-            }
-        }
-        let how = Change::Write { at: 10, len: 100_000, seed: 60 };
-        self.change(None, 3, &how).map_err(|fault| failed("a write", &fault))?;
-        self.model().change(None, 3, &how);
-        self.store().sync().map_err(|error| failed("a sync", &error))?;
-        self.model().all_synced();
-        self.reclaim().map_err(|error| failed("the background", &error))?;
-        self.compare(false)?;
-        self.close();
-        let report = self.check("in the end", false)?;
-        let garbage = (report.unreachable, report.unreachable_files);
-        if garbage != (0, 0) {
-            return Err(format!("no view can reach {garbage:?} versions and files: {:?}", report.unreachable_named));
-        }
-        self.take_up()?;
-        self.compare(false)?;
-        self.close();
-        Ok(())
     }
 }
