@@ -36,6 +36,8 @@ pub const HANDED_OVER_ALWAYS: usize = 64;
 pub const NAME_TRIES_MAX: usize = 1000;
 /// How many versions that no view can reach are named by a check.
 pub const UNREACHABLE_NAMED_MAX: usize = 16;
+/// How many changes of what is held are read at once when it is taken up.
+pub const CHANGES_READ_MAX: usize = 4096;
 /// How deep directories may nest.
 pub const PARENTS_MAX: usize = 100_000;
 /// How many locks all inodes share.

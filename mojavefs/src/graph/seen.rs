@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 pub struct Seen {
     /// The numbers of undecided changes that it sees, in order.
     pub numbers: Vec<IntervalId>,
-    /// Those of changes that contexts around it have made since it found what it stays with, in order.
+    /// Those of changes that contexts around it, or what has become part of these, have made since it found what it stays with,
+    /// in order.
     pub missed: Vec<IntervalId>,
     /// The number that its next change carries.
     pub writer: IntervalId,
@@ -40,9 +41,9 @@ impl Graph {
         }
         let mut seen: BTreeSet<IntervalId> = self.numbers_of(&own).into_iter().collect();
         seen.extend(found.iter().filter(|number| self.numbers.contains_key(number)));
-        let outer = around.iter().flat_map(|outer| self.stack(*outer));
-        let missed = self.numbers_of(outer).into_iter().filter(|number| !found.contains(number));
-        Some(Seen { missed: missed.collect(), numbers: seen.into_iter().collect(), writer })
+        let around: BTreeSet<IntervalId> = around.iter().flat_map(|outer| self.carried_by(*outer)).collect();
+        let missed = around.into_iter().filter(|number| !found.contains(number) && !seen.contains(number)).collect();
+        Some(Seen { missed, numbers: seen.into_iter().collect(), writer })
     }
 
     /// The number that a context's next change carries; nothing if nothing of it is undecided.

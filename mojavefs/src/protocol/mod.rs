@@ -2,8 +2,8 @@
 //! process and through a socket when they do not.
 //!
 //! [`message`] holds requests and answers, [`notice`] what comes without being asked for, [`view`] what views are opened with,
-//! [`decision`] what is said of speculations, [`control`] what the command line says to a mounted client, [`file`] the attributes of
-//! files, [`fault`] what can go wrong, and [`codec`] how all of it becomes bytes.
+//! [`decision`] what is said of speculations, [`control`] what the command line says to a mounted client, [`mod@file`] the
+//! attributes of files, [`fault`] what can go wrong, and [`codec`] how all of it becomes bytes.
 
 pub mod codec;
 pub mod control;

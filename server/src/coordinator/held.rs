@@ -1,18 +1,15 @@
 //! Held speculations: owned by the store, they survive every process and every restart.
 
-use super::conflicts::{Clash, Conflicts, Looming, Standing};
-use super::job::{Kind, Met, Stage};
+use super::conflicts::{Clash, Conflicts, Standing};
 use super::{Coordinator, Job, State, graph_fault};
-use crate::limits::PARENTS_MAX;
 use crate::ops::fault;
-use crate::store::{Held, Key, Sight, Store, StoreError};
-use crate::touch::{Touch, TouchKey};
-use mojavefs::graph::{Event, Graph, Resume, Sees};
-use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
+use crate::store::{Held, Store, StoreError};
+use crate::touch::TouchKey;
+use mojavefs::graph::{Event, Graph};
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{Back, JobInfo, OnRead, Outcome, SpecState};
+use mojavefs::protocol::{JobInfo, OnRead, Outcome, SpecState};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,23 +18,23 @@ use std::sync::atomic::Ordering;
 
 /// What the coordinator keeps of a held speculation beside its intervals and snapshot.
 #[derive(Serialize, Deserialize)]
-struct Payload {
-    context: ContextId,
-    entry: IntervalId,
-    info: JobInfo,
-    since: i64,
-    bytes: u64,
+pub(super) struct Payload {
+    pub(super) context: ContextId,
+    pub(super) entry: IntervalId,
+    pub(super) info: JobInfo,
+    pub(super) since: i64,
+    pub(super) bytes: u64,
     /// Undecided intervals around it: it falls with them.
-    outer: Vec<IntervalId>,
-    standing: Standing,
-    reads: Vec<u64>,
-    on_read: OnRead,
-    writer: IntervalId,
+    pub(super) outer: Vec<IntervalId>,
+    pub(super) standing: Standing,
+    pub(super) reads: Vec<u64>,
+    pub(super) on_read: OnRead,
+    pub(super) writer: IntervalId,
     /// What it depends on by its own reads, and owns beside its own: it falls with them.
-    joined: BTreeMap<SpecId, TouchKey>,
-    owns: Vec<SpecId>,
+    pub(super) joined: BTreeMap<SpecId, TouchKey>,
+    pub(super) owns: Vec<SpecId>,
     /// Its owner has voted to commit.
-    voted: bool,
+    pub(super) voted: bool,
 }
 
 /// What a record of a job is to leave out, because it is final by then.
@@ -176,190 +173,11 @@ impl Coordinator {
             false => Ok(()),
         }
     }
-
-    /// Takes up what was held or voted for when the store was closed; what it depended on and is gone takes it along.
-    pub(super) fn restore(&self) -> Result<(), StoreError> {
-        let corrupt = |why: &dyn std::fmt::Display| StoreError::corrupt(format!("a held speculation: {why}"));
-        let (mut kept, mut looming) = (Vec::new(), Vec::new());
-        for held in self.store.held()? {
-            let (payload, theirs) = Payload::decode(&held.payload).map_err(|why| corrupt(&why))?;
-            looming.extend(theirs);
-            kept.push((held, payload));
-        }
-        while let Some(at) = kept.iter().position(|(_, payload)| !payload.stands_on(&kept)) {
-            let (held, _) = kept.remove(at);
-            tracing::warn!("speculation {} falls with what it depended on, which was undecided", held.spec);
-            self.store.abort(&held.intervals, &[held.spec])?;
-        }
-        let mut state = self.state.lock();
-        let mut later = Vec::new();
-        for (held, payload) in kept {
-            let (spec, context) = (held.spec, payload.context);
-            later.push((spec, context, payload.joined.clone(), payload.owns.clone(), payload.voted));
-            self.restore_one(&mut state, held, payload)?;
-        }
-        self.conflicts.restore_looming(looming);
-        for (spec, context, joined, owns, _) in &later {
-            for of in joined.keys().filter_map(|spec| state.jobs.get(spec)).map(|job| job.entry).collect::<Vec<_>>() {
-                let interval = IntervalId(self.store.next_id()?);
-                let read = Event::Read { context: *context, of, interval, resume: Resume::Start };
-                state.apply(&read).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
-            }
-            for other in owns {
-                let interval = IntervalId(self.store.next_id()?);
-                let own = Event::CoOwn { context: *context, interval, spec: *other };
-                state.apply(&own).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
-            }
-        }
-        for (spec, _, _, _, voted) in later {
-            self.restore_word(&mut state, spec, voted).map_err(|why| corrupt(&why))?;
-        }
-        Ok(())
-    }
-
-    /// Says again what a restored job's owner had said: hold it, or commit. A vote that nothing keeps from being final any
-    /// more is left for its owner to repeat.
-    fn restore_word(&self, state: &mut State, spec: SpecId, voted: bool) -> Result<(), Fault> {
-        let Some(job) = state.jobs.get(&spec) else { return Ok(()) };
-        let votes = job.votes();
-        state.take_over(spec)?;
-        if !voted || state.is_final_by(spec, &votes) {
-            return Ok(());
-        }
-        self.vote(state, spec, &votes).map(drop)
-    }
-
-    fn restore_one(&self, state: &mut State, held: Held, payload: Payload) -> Result<(), StoreError> {
-        let (spec, context) = (held.spec, payload.context);
-        let entry = payload.entry;
-        let first = IntervalId(self.store.next_id()?);
-        // The last one that began is the innermost.
-        let outer = payload.outer.iter().filter_map(|number| state.of(state.graph.writer_of(*number)?));
-        let (parent, parent_context) = outer.map(|outer| (outer.spec, outer.context)).max().unzip();
-        let from = parent_context.and_then(|context| state.graph.current(context));
-        let sees = if payload.on_read.follows() { Sees::Follows } else { Sees::Had(payload.outer.clone()) };
-        let events =
-            [Event::Open { context, interval: first, from, sees }, Event::Speculate { context, interval: entry, spec }];
-        // One that has become part of another one is on record with that, too.
-        let own = held.intervals.iter().copied().filter(|number| state.graph.writer_of(*number).is_none());
-        let own: Vec<IntervalId> = own.chain([payload.writer]).collect();
-        let numbers = own.into_iter().map(|number| Event::Number { context, number });
-        for event in events.into_iter().chain(numbers) {
-            state.apply(&event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
-        }
-        self.conflicts.open(context, parent_context, payload.on_read.meets());
-        let mut live = held.intervals.clone();
-        live.sort_unstable();
-        let seen = Sight { snapshot: held.snapshot, live: live.into(), ..Sight::trunk() };
-        let mut changes = Vec::new();
-        for interval in &held.intervals {
-            let mut after = None;
-            loop {
-                let page = self.store.changes(*interval, after.as_ref(), 4096)?;
-                for key in &page {
-                    changes.extend(touched(&self.store, &seen, key)?);
-                }
-                match page.into_iter().last() {
-                    Some(last) => after = Some(last),
-                    None => break,
-                }
-            }
-        }
-        self.conflicts.restore(context, payload.standing, &payload.reads, changes.into_iter());
-        let snapshot = (held.snapshot != Seq::NOW).then(|| Arc::new(self.store.adopt_snapshot(held.snapshot)));
-        let over = Back::Start("its command is over".to_owned());
-        let job = Job {
-            spec,
-            context,
-            entry,
-            info: payload.info,
-            since: payload.since,
-            parent,
-            parent_context,
-            depth: 1,
-            on_read: payload.on_read,
-            snapshot,
-            joined: payload.joined.into_iter().map(|(spec, key)| (spec, Met { key, back: over.clone() })).collect(),
-            owns: payload.owns,
-            parts: held.parts,
-            replaces: None,
-            state: SpecState::Held,
-            stage: Stage::Ended,
-            kept: true,
-            recorded: true,
-            kind: Kind::Job,
-            restarts: None,
-            excuse: None,
-            probed: None,
-            doomed: false,
-            over: Arc::default(),
-            bytes: Arc::new(payload.bytes.into()),
-        };
-        state.insert(job);
-        Ok(())
-    }
-}
-
-impl Payload {
-    /// What was written, with the conflicts that may come; those of older versions of the program wrote none of these.
-    fn decode(bytes: &[u8]) -> Result<(Self, Vec<Looming>), codec::CodecError> {
-        codec::decode(bytes).or_else(|_| Ok((codec::decode(bytes)?, Vec::new())))
-    }
-
-    /// Whether all that it depends on is there.
-    fn stands_on(&self, kept: &[(Held, Payload)]) -> bool {
-        let around = |outer: &IntervalId| kept.iter().any(|(held, _)| held.intervals.contains(outer));
-        let there = |spec: &SpecId| kept.iter().any(|(held, _)| held.spec == *spec);
-        self.outer.iter().all(around) && self.joined.keys().chain(&self.owns).all(there)
-    }
-}
-
-/// A directory that lies elsewhere than what is final says: what its move rests on.
-fn moved_places(store: &Store, seen: &Sight, ino: Ino) -> Result<Vec<(TouchKey, Touch)>, StoreError> {
-    let parent = |sight: &Sight, ino: Ino| -> Result<Option<Ino>, StoreError> {
-        let inode = store.inode(sight, ino)?.found;
-        Ok(inode.filter(|inode| inode.kind == FileKind::Directory && inode.nlink > 0).map(|inode| inode.home.0))
-    };
-    let (Some(mut at), Some(before)) = (parent(seen, ino)?, parent(&Sight::trunk(), ino)?) else {
-        return Ok(Vec::new());
-    };
-    if at == before {
-        return Ok(Vec::new());
-    }
-    let mut places = vec![(TouchKey::Place(ino), Touch::Write)];
-    while at != Ino::ROOT && places.len() < PARENTS_MAX {
-        places.push((TouchKey::Place(at), Touch::Update));
-        match parent(seen, at)? {
-            Some(above) => at = above,
-            None => break,
-        }
-    }
-    Ok(places)
-}
-
-/// What a changed record means for conflicts, as the operation that changed it reported it.
-fn touched(store: &Store, seen: &Sight, key: &Key) -> Result<Vec<(TouchKey, Touch)>, StoreError> {
-    Ok(match key {
-        Key::Inode(ino) => {
-            let inode = store.inode(seen, *ino)?.found;
-            let removed = inode.is_some_and(|inode| inode.kind == FileKind::Directory && inode.nlink == 0);
-            let listing = removed.then_some((TouchKey::Listing(*ino), Touch::Write));
-            let places = moved_places(store, seen, *ino)?;
-            listing.into_iter().chain([(TouchKey::Inode(*ino), Touch::Write)]).chain(places).collect()
-        }
-        Key::Entry(parent, name) => {
-            vec![(TouchKey::Entry(*parent, name.clone()), Touch::Write), (TouchKey::Listing(*parent), Touch::Update)]
-        }
-        Key::Xattr(ino, name) => {
-            vec![(TouchKey::Xattr(*ino, name.clone()), Touch::Write), (TouchKey::XattrList(*ino), Touch::Update)]
-        }
-        Key::DirStat(_) | Key::Inline(_) | Key::Block(..) => Vec::new(),
-    })
 }
 
 impl State {
     /// The store owns what a job has owned.
-    fn take_over(&mut self, spec: SpecId) -> Result<(), Fault> {
+    pub(super) fn take_over(&mut self, spec: SpecId) -> Result<(), Fault> {
         let Some(job) = self.jobs.get(&spec) else { return Ok(()) };
         let context = job.context;
         for spec in job.owns.iter().copied().chain([spec]).collect::<Vec<_>>() {
@@ -422,6 +240,8 @@ mod tests {
     use crate::ops::{Ops, Scope, SystemClock};
     use crate::store::StoreOptions;
     use crate::store::engine::Directory;
+    use crate::touch::Touch;
+    use mojavefs::id::Ino;
     use tempfile::TempDir;
 
     const FILE: TouchKey = TouchKey::Inode(Ino(1000));

@@ -11,6 +11,7 @@ mod join;
 mod legs;
 mod merge;
 mod paths;
+mod restore;
 mod rings;
 mod state;
 mod status;

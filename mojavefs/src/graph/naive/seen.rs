@@ -32,7 +32,8 @@ impl Model {
         }
         let known = self.carried().map(|(number, _)| number).filter(|number| found.contains(number));
         let numbers: BTreeSet<IntervalId> = of(&own).into_iter().chain(known).collect();
-        let missed = of(&outside).into_iter().filter(|number| !found.contains(number)).collect();
+        let made = around.iter().flat_map(|outer| self.carried_by(*outer)).collect::<BTreeSet<_>>();
+        let missed = made.into_iter().filter(|number| !found.contains(number) && !numbers.contains(number)).collect();
         Some(Seen { numbers: numbers.into_iter().collect(), missed, writer })
     }
 

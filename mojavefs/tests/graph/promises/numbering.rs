@@ -124,3 +124,17 @@ fn a_number_is_handed_over_to_the_one_before_it_unless_somebody_could_tell() {
     assert_eq!(w.graph.carried_by(A), [a]);
     assert_eq!(w.try_apply(Event::Discard { number: a }), Err(GraphError::Needed(a)));
 }
+
+#[test]
+fn what_has_become_part_of_the_one_around_is_missed_as_its_own_changes_are() {
+    let mut w = World::new();
+    let (a, _) = w.speculate(A);
+    begin_inside(&mut w, a, Sees::Found);
+    let (beside, interval) = (ContextId(10), w.new_interval());
+    w.apply(Event::Open { context: beside, interval, from: Some(a), sees: Sees::Follows });
+    let (entry, t) = w.speculate(beside);
+    assert_eq!(w.graph.seen_by(INNER).map(|seen| seen.missed), Some(vec![]), "it may yet be undone");
+    w.vote(beside, t);
+    assert_eq!(w.graph.seen_by(INNER).map(|seen| seen.missed), Some(vec![interval, entry]));
+    assert_eq!(w.graph.carried_by(A), [a, interval, entry]);
+}
