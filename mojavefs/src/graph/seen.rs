@@ -76,6 +76,18 @@ impl Graph {
         !votes.is_empty() && votes.into_iter().all(|voted| voted)
     }
 
+    /// The contexts that build on an interval whose changes carry one of these numbers, its own included.
+    pub fn built_on(&self, numbers: &[IntervalId]) -> BTreeSet<ContextId> {
+        let mut todo: Vec<IntervalId> = numbers.iter().filter_map(|number| self.numbers.get(number).copied()).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(id) = todo.pop() {
+            if seen.insert(id) {
+                todo.extend(&self.intervals[&id].dependents);
+            }
+        }
+        seen.iter().map(|id| self.intervals[id].context).collect()
+    }
+
     /// The numbers of undecided changes around a context that it sees, in order.
     pub fn found_by(&self, context: ContextId) -> Vec<IntervalId> {
         if let Some(found) = self.contexts.get(&context).and_then(|state| state.keeps.as_ref()) {

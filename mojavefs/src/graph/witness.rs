@@ -235,6 +235,8 @@ impl Witness {
         same(format_args!("what context {context} sees"), &graph.seen_by(context), &seen)?;
         let carried = self.model.carried_by(context);
         same(format_args!("what context {context} has changed"), &graph.carried_by(context), &carried)?;
+        let builders = self.model.built_on(&carried);
+        same(format_args!("who builds on context {context}"), &graph.built_on(&carried), &builders)?;
         let found = self.model.found_by(context);
         same(format_args!("what context {context} has found around it"), &graph.found_by(context), &found)?;
         let around: Vec<ContextId> = graph.around(context).collect();

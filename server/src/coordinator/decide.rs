@@ -152,7 +152,7 @@ impl Coordinator {
             Ok(seq) => seq,
             Err(error) => return Err(self.not_committed(state, jobs, error)),
         };
-        let based = state.found_any(&all);
+        let based = state.based_on(&all);
         state.apply(vote).map_err(graph_fault)?;
         let rescoped = state.rebase(&based, specs, &self.store, seq);
         let mut aftermath = Aftermath { rescoped, ..Aftermath::default() };

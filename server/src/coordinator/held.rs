@@ -196,9 +196,9 @@ impl State {
         (conflicts, mut losers): (&Conflicts, HashMap<ContextId, Standing>),
     ) -> Result<Vec<Held>, StoreError> {
         let settled = Settled { intervals, specs, seq: Some(seq) };
-        let based = self.found_any(intervals);
+        let based = self.based_on(intervals);
         let is_concerned =
-            |job: &&Job| job.builds_on(specs) || based.contains(&job.spec) || losers.contains_key(&job.context);
+            |job: &&Job| job.builds_on(specs) || based.contains_key(&job.spec) || losers.contains_key(&job.context);
         let concerned: Vec<&Job> = self.jobs.values().filter(|job| job.recorded).filter(is_concerned).collect();
         let record = |job: &Job| {
             let standing = losers.remove(&job.context).unwrap_or_else(|| conflicts.of(job.context));
@@ -208,17 +208,17 @@ impl State {
     }
 
     /// What depended on these speculations, which are final at `seq` now, is based on what is final then; `based` are those
-    /// that were started inside of them.
+    /// that built on them, and whether they stay with what they found there.
     pub(super) fn rebase(
         &mut self,
-        based: &BTreeSet<SpecId>,
+        based: &BTreeMap<SpecId, bool>,
         specs: &[SpecId],
         store: &Store,
         seq: Seq,
     ) -> Vec<ContextId> {
         let mut rebased = Vec::new();
-        for job in self.jobs.values_mut().filter(|job| job.builds_on(specs) || based.contains(&job.spec)) {
-            if job.snapshot.is_some() && based.contains(&job.spec) {
+        for job in self.jobs.values_mut().filter(|job| job.builds_on(specs) || based.contains_key(&job.spec)) {
+            if based.get(&job.spec) == Some(&true) {
                 job.snapshot = Some(Arc::new(store.adopt_snapshot(seq)));
             }
             job.joined.retain(|spec, _| !specs.contains(spec));

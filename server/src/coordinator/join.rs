@@ -325,3 +325,41 @@ impl Coordinator {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::Beginning;
+    use crate::ops::{NewFile, Ops, SystemClock};
+    use crate::store::StoreOptions;
+    use crate::store::engine::memory::Memory;
+    use mojavefs::id::Ino;
+    use mojavefs::protocol::JobInfo;
+    use mojavefs::protocol::file::FileKind;
+
+    #[test]
+    fn who_runs_inside_a_job_that_has_joined_another_looks_anew_when_that_is_committed() {
+        let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+        let store = Arc::new(Store::open(&Memory::of(1 << 30), options).expect("the store opens"));
+        let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
+        let coordinator = Coordinator::open(store, ops.clone()).expect("nothing is held");
+        let begin =
+            |inside| coordinator.begin(inside, Beginning::job(JobInfo::default(), OnRead::Join)).expect("a job");
+        let (first, _, scope) = begin(None);
+        let (kind, target) = (FileKind::Regular, &b""[..]);
+        let new = NewFile { kind, mode: 0o644, umask: 0, uid: 0, gid: 0, rdev: 0, target };
+        ops.create(&scope, Ino::ROOT, b"file", new).expect("a file");
+        let (_, outer, scope) = begin(None);
+        let met = ops.lookup(&scope, Ino::ROOT, b"file").expect_err("it is undecided");
+        assert_eq!(met.kind, FaultKind::Again);
+        let (_, inner, scope) = begin(Some(outer));
+        ops.lookup(&scope, Ino::ROOT, b"file").expect("it is seen through the outer job");
+        let (_, aftermath) = coordinator.commit(first, 0, &[]).expect("a commit");
+        for context in [outer, inner] {
+            assert!(aftermath.rescoped.contains(&context), "{context}: {:?}", aftermath.rescoped);
+            let seen = coordinator.state.lock().graph.seen_by(context).expect("it is undecided").numbers;
+            let scope = coordinator.scope_of(context).expect("it is undecided");
+            assert_eq!(scope.sight.live[..], seen[..]);
+        }
+    }
+}

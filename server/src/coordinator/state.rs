@@ -163,10 +163,11 @@ impl State {
         self.graph.carried_by(job.context).iter().map(|number| store.changes_count(*number)).sum()
     }
 
-    /// The jobs that see changes around them which carry one of these numbers.
-    pub(super) fn found_any(&self, numbers: &[IntervalId]) -> BTreeSet<SpecId> {
-        let found = |job: &&Job| self.graph.found_by(job.context).iter().any(|number| numbers.contains(number));
-        self.jobs.values().filter(found).map(|job| job.spec).collect()
+    /// The jobs that build on changes with these numbers; true of those that stay with what they found, if that is among them.
+    pub(super) fn based_on(&self, numbers: &[IntervalId]) -> BTreeMap<SpecId, bool> {
+        let found = |job: &Job| self.graph.found_by(job.context).iter().any(|number| numbers.contains(number));
+        let jobs = self.graph.built_on(numbers).into_iter().filter_map(|context| self.of(context));
+        jobs.map(|job| (job.spec, job.snapshot.is_some() && found(job))).collect()
     }
 
     /// The contexts of all jobs inside the one of `outer`.

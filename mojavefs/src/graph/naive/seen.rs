@@ -59,6 +59,14 @@ impl Model {
         self.numbers_in(&all).into_iter().collect()
     }
 
+    /// The contexts that build on an interval whose changes carry one of these numbers, its own included.
+    pub fn built_on(&self, numbers: &[IntervalId]) -> BTreeSet<ContextId> {
+        let on: BTreeSet<IntervalId> = numbers.iter().filter_map(|number| self.has(*number)).collect();
+        let builds = |id: &IntervalId| !self.visible(*id).is_disjoint(&on);
+        let builders: BTreeSet<IntervalId> = self.live().filter(builds).collect();
+        self.contexts_of(&builders).collect()
+    }
+
     /// The numbers of undecided changes around a context that it sees.
     pub fn found_by(&self, context: ContextId) -> Vec<IntervalId> {
         let known: BTreeSet<IntervalId> = match self.found.get(&context) {
