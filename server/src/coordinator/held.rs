@@ -117,6 +117,15 @@ pub(super) fn write_down(state: &State, spec: SpecId, store: &Store, conflicts: 
     store.hold(&held).map_err(fault::store)
 }
 
+/// A hold or a vote could not be written down. Where the store has stopped, it may be there all the same.
+fn not_recorded(spec: SpecId, error: StoreError) -> Fault {
+    if matches!(error, StoreError::Stopped(_)) {
+        let text = format!("{error}; whether speculation {spec} is held is known when the store was opened again");
+        return Fault::new(FaultKind::InDoubt, text);
+    }
+    fault::store(error)
+}
+
 impl Coordinator {
     /// The store takes over as the owner of a speculation.
     pub(crate) fn hold(&self, spec: SpecId, uid: u32) -> Result<Outcome, Fault> {
@@ -130,7 +139,7 @@ impl Coordinator {
         job.must_be_there()?;
         let held = record(&state.graph, job, false, &self.conflicts).map_err(fault::store)?;
         let changes = state.changes(job, &self.store);
-        self.store.hold(&held).map_err(fault::store)?;
+        self.store.hold(&held).map_err(|error| not_recorded(spec, error))?;
         if !already {
             state.take_over(spec)?;
         }
@@ -146,7 +155,7 @@ impl Coordinator {
     pub(super) fn record_vote(&self, state: &mut State, spec: SpecId) -> Result<(), Fault> {
         let Some(job) = state.jobs.get(&spec) else { return Ok(()) };
         let held = record(&state.graph, job, true, &self.conflicts).map_err(fault::store)?;
-        self.store.hold(&held).map_err(fault::store)?;
+        self.store.hold(&held).map_err(|error| not_recorded(spec, error))?;
         state.jobs.entry(spec).and_modify(|job| job.recorded = true);
         Ok(())
     }
@@ -292,5 +301,13 @@ mod tests {
         assert_eq!(written_down(&coordinator), []);
         coordinator.commit(winner, 0, &[]).expect("a commit");
         assert_eq!(written_down(&coordinator), [FILE]);
+    }
+
+    #[test]
+    fn a_hold_of_which_a_stopped_store_does_not_know_is_in_doubt_and_any_other_failure_is_not() {
+        let kind = |error| not_recorded(SpecId(1), error).kind;
+        assert_eq!(kind(StoreError::Stopped("the disk failed".into())), FaultKind::InDoubt);
+        assert_eq!(kind(StoreError::NoSpace("full".into())), FaultKind::NoSpace);
+        assert_eq!(kind(StoreError::Records("failed".into())), FaultKind::Io);
     }
 }
