@@ -23,9 +23,9 @@ impl Graph {
     pub fn seen_by(&self, context: ContextId) -> Option<Seen> {
         let current = self.current(context)?;
         let writer = self.intervals[&current].writer;
-        let keeps = self.contexts[&context].keeps.as_ref();
-        let Some(found) = keeps.filter(|_| !is_planted(Planted::SightTooNew)) else {
-            let numbers = self.numbers_of(&self.visible(current));
+        let Some(found) = &self.contexts[&context].keeps else {
+            let mut numbers = self.numbers_of(&self.visible(current));
+            numbers.retain(|number| *number != writer || writer == current || !is_planted(Planted::SightTooOld));
             return Some(Seen { numbers, missed: Vec::new(), writer });
         };
         let around: BTreeSet<ContextId> = self.around(context).skip(1).collect();
