@@ -56,8 +56,6 @@ pub const AWAIT_STEP: Duration = Duration::from_secs(2);
 pub const HELD_UP_TIME: Duration = Duration::from_millis(20);
 /// The most files that were refused to one view, and not decided yet, that are remembered.
 pub const REFUSED_FILES_MAX: usize = 4096;
-/// The most reads that a kernel was told to make again and has not made yet that are remembered.
-pub const READS_AGAIN_MAX: usize = 1024;
 /// How many threads answer a kernel whose programs wait for decisions: so many of them may wait at once.
 pub const WAITING_FUSE_THREADS: usize = 32;
 /// How long a call that reads others' undecided work may be kept waiting until its process is stopped for a checkpoint.

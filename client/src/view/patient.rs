@@ -1,11 +1,9 @@
 //! A session for a view whose programs wait for decisions (`--on-read wait`).
 
-use crate::limits::{AWAIT_STEP, READS_AGAIN_MAX};
+use crate::limits::AWAIT_STEP;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request};
-use parking_lot::Mutex;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -21,40 +19,34 @@ pub(crate) struct Patient {
     waiting: AtomicU64,
     /// Nobody is to wait any more.
     over: AtomicBool,
-    /// What the kernel has been told to read again.
-    read_again: Mutex<HashSet<(Ino, u64)>>,
 }
 
 impl Patient {
     /// For the view of a speculation of this user.
     pub(crate) fn new(server: Arc<dyn Connection>, (spec, uid): (SpecId, u32)) -> Self {
-        let (interrupts, waiting, over, read_again) = Default::default();
-        Patient { server, spec, uid, interrupts, waiting, over, read_again }
+        let (interrupts, waiting, over) = Default::default();
+        Patient { server, spec, uid, interrupts, waiting, over }
     }
 
     /// Reads up to `size` bytes for a page cache. The kernel took the file's size for known before it asked; if the file has
     /// become shorter while the read waited, it would show zeros behind its end. So a read that has waited and meets the end
-    /// fails, once: the kernel was reading ahead, and asks again for what it needs. (If it was not, the program's call ends early
-    /// or with `EINTR`.)
+    /// fails with `Interrupted`, as often as that happens: the kernel was reading ahead, and asks again for what it needs. If
+    /// that has to wait for somebody else in turn, the program's call ends early or with `EINTR`. A read that has not waited
+    /// tells the kernel how long the file is.
     pub(super) fn read(&self, view: ViewId, ino: Ino, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
         let mut waited = false;
         let reply = self.call_again(&Request::Read { view, ino, offset, size }, || waited = true)?;
-        if waited {
-            // Only a read that begins after the kernel was told that the file has changed makes it shorter there.
-            self.while_waiting(|| self.server.done(Request::Announced))?;
-        }
         let Reply::Data(data) = reply else {
             return Err(Fault::new(FaultKind::Protocol, format!("this is no answer to a read: {reply:?}")));
         };
-        let mut read_again = self.read_again.lock();
-        let is_again = read_again.remove(&(ino, offset));
-        if !waited || is_again || data.len() == size as usize {
+        if !waited {
             return Ok(data);
         }
-        if read_again.len() == READS_AGAIN_MAX {
-            read_again.clear();
+        // Only a read that begins after the kernel was told that the file has changed makes it shorter there.
+        self.while_waiting(|| self.server.done(Request::Announced))?;
+        if data.len() == size as usize {
+            return Ok(data);
         }
-        read_again.insert((ino, offset));
         Err(Fault::new(FaultKind::Interrupted, format!("inode {ino} may be shorter by now: read it again")))
     }
 
@@ -125,6 +117,7 @@ impl Connection for Patient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
     use std::collections::VecDeque;
 
     const SIZE: u32 = 16;
@@ -179,16 +172,21 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_has_waited_and_meets_the_end_is_made_again_once() {
+    fn a_read_that_has_waited_and_meets_the_end_is_made_again() {
         let (found, asked) = read(&[None, Some("short"), Some("short")], 2);
         assert_eq!(found, [Err(FaultKind::Interrupted), Ok(b"short".to_vec())]);
         assert_eq!(asked, ["read", "await", "read", "announced", "read"]);
-        // The time after it, it counts as new.
+    }
+
+    #[test]
+    fn a_read_that_waits_again_and_meets_the_end_is_made_again_as_often_as_it_does() {
+        let (found, asked) = read(&[None, Some("short"), None, None, Some("less"), None, Some("end"), Some("end")], 4);
+        let again = Err(FaultKind::Interrupted);
+        assert_eq!(found, [again.clone(), again.clone(), again, Ok(b"end".to_vec())]);
+        assert_eq!(asked.iter().filter(|asked| **asked == "announced").count(), 3);
+        // Nor does one count that was made again long before, or that the kernel did not make again.
         let (found, _) = read(&[None, Some("short"), Some("short"), None, Some("less")], 3);
         assert_eq!(found, [Err(FaultKind::Interrupted), Ok(b"short".to_vec()), Err(FaultKind::Interrupted)]);
-        // The second read of the same may have waited, too.
-        let (found, _) = read(&[None, Some("short"), None, Some("less")], 2);
-        assert_eq!(found, [Err(FaultKind::Interrupted), Ok(b"less".to_vec())]);
     }
 
     #[test]
