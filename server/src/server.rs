@@ -8,9 +8,9 @@ use crate::store::engine::Engine;
 use crate::store::{Reclaimed, Search, Store, StoreError, StoreOptions};
 use crate::views::urgent::Waiters;
 use crate::views::{View, Views, Whose};
-use mojavefs::id::{ContextId, ViewId};
+use mojavefs::id::{ContextId, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Connection, Notice, Reply, SpecState};
+use mojavefs::protocol::{Connection, Notice, Outcome, Reply, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -255,12 +255,7 @@ impl Shared {
             for view in self.views.based_on(*context).into_iter().filter(lost) {
                 view.kill();
                 // One whose conflicts were settled is committed, though not as it was.
-                let state = match self.coordinator.outcome(*spec) {
-                    Ok(outcome) => outcome.state,
-                    // Whoever has voted asks again, and is told.
-                    Err(fault) if fault.kind == FaultKind::InDoubt => SpecState::Voted,
-                    Err(_) => SpecState::Aborted,
-                };
+                let state = self.state_of_undone(*spec, |outcome| outcome.state);
                 view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why: why.clone() });
             }
         }
@@ -358,8 +353,18 @@ impl Shared {
         // A job goes back to the first of its legs at once.
         let told = if view.whose == Whose::Job { 1 } else { usize::MAX };
         for (_, spec, why) in view.entered().iter().filter_map(fallen).take(told) {
-            let (state, why) = (SpecState::Aborted, why.clone());
+            let (state, why) = (self.state_of_undone(*spec, |_| SpecState::Aborted), why.clone());
             view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
+        }
+    }
+
+    /// What is told of a speculation that is undone here, of which `known` says more if its outcome is known. A commit that
+    /// failed may have happened all the same: then whoever has voted asks, and is told that nobody knows.
+    fn state_of_undone(&self, spec: SpecId, known: impl FnOnce(Outcome) -> SpecState) -> SpecState {
+        match self.coordinator.outcome(spec) {
+            Ok(outcome) => known(outcome),
+            Err(fault) if fault.kind == FaultKind::InDoubt => SpecState::Voted,
+            Err(_) => SpecState::Aborted,
         }
     }
 

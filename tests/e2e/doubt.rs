@@ -2,6 +2,7 @@
 
 use crate::harness::served::Server;
 use crate::harness::{MOJAVEFS, Mount, is_running, text, until};
+use crate::process::waiter::Waiter;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -165,6 +166,27 @@ fn a_vote_that_was_not_answered_is_not_cast_again_and_later_it_is_known_what_cam
         assert_eq!(told.status.code(), Some(if committed { 0 } else { 75 }), "{}", text(&told.stderr));
         assert_eq!(text(&told.stderr).contains("it was undone"), !committed);
     }
+}
+
+#[test]
+fn a_process_whose_vote_the_server_has_not_answered_does_not_go_back() {
+    require_root!();
+    let mut server = Server::new();
+    let mount = server.mount();
+    mount.may_be_dead();
+    let mut waiter = Waiter::start(&mount);
+    assert_eq!(["s", "w"].map(|order| waiter.does(order)), ["s 0", "w 0"]);
+    let slow = Slow::of_server(&mount, &server);
+    assert_eq!(waiter.does("c"), "c 0");
+    slow.wait_for_sync(1);
+    server.end(Signal::SIGKILL);
+    drop(slow);
+    for order in ["B", "o"] {
+        assert_eq!(waiter.does(order), format!("{order} -1 Input/output error"));
+    }
+    assert_eq!(waiter.code(), Some(0));
+    server.start_again();
+    assert!(server.mount().status().is_empty());
 }
 
 #[test]

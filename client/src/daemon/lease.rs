@@ -179,12 +179,10 @@ impl Lease {
 
     /// The process has voted, and may have gone on meanwhile: if the vote can't stand, it is told like what others undo.
     pub(super) fn voted(&mut self, daemon: &Daemon, spec: SpecId, vote: &Result<Outcome, Fault>) {
-        let state = match vote {
-            Ok(outcome) if outcome.conflicts.is_empty() => return self.committed(spec),
-            Ok(_) => SpecState::Held,
-            Err(_) => SpecState::Aborted,
-        };
-        if self.is_process() {
+        if vote.as_ref().is_ok_and(|outcome| outcome.conflicts.is_empty()) {
+            return self.committed(spec);
+        }
+        if let Some(state) = cannot_stand(vote).filter(|_| self.is_process()) {
             daemon.notices.deliver(Notice::Decided { view: self.view(), spec, state, why: None });
         }
     }
@@ -267,6 +265,17 @@ impl Lease {
     }
 }
 
+/// What a vote shows to have become of its speculation if it can't stand. Nothing if it stands, or if nobody knows: to tell its
+/// process to go back could have it done twice.
+fn cannot_stand(vote: &Result<Outcome, Fault>) -> Option<SpecState> {
+    match vote {
+        Ok(outcome) if outcome.conflicts.is_empty() => None,
+        Ok(_) => Some(SpecState::Held),
+        Err(fault) if fault.kind == FaultKind::InDoubt => None,
+        Err(_) => Some(SpecState::Aborted),
+    }
+}
+
 /// A process: as long as it lives, no other has its number.
 struct Holder {
     uid: u32,
@@ -302,5 +311,22 @@ fn check_device(caller: &Caller, device: &OwnedFd) -> Result<(), Fault> {
     match crate::sys::is_fuse_device(device.as_fd()) {
         Ok(true) => Ok(()),
         _ => refused("the descriptor that came along is not the FUSE device"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(kind: FaultKind) -> Option<SpecState> {
+        cannot_stand(&Err(Fault::new(kind, "it is not committed")))
+    }
+
+    #[test]
+    fn a_process_is_not_told_that_a_vote_can_not_stand_of_which_nobody_knows_what_came() {
+        assert_eq!(refused(FaultKind::InDoubt), None);
+        assert_eq!(refused(FaultKind::NoSpace), Some(SpecState::Aborted));
+        // It was not sent.
+        assert_eq!(refused(FaultKind::Disconnected), Some(SpecState::Aborted));
     }
 }

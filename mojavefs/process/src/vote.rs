@@ -110,14 +110,10 @@ fn next(asked: Asked, said: Option<Result<Answer, Fault>>) -> Result<Vote, Asked
             SpecState::Aborted => Ok(Vote::Fell),
             SpecState::Voted | SpecState::Running => Err(Asked::Wait),
         },
-        (Asked::Wait | Asked::Outcome, Some(Err(fault))) if is_gone(&fault) => Ok(Vote::Unknown),
-        _ => Ok(Vote::Fell),
+        // It was refused, or never sent. In what has been voted for an error says nothing of what came of it.
+        (Asked::Vote, Some(Err(fault))) if fault.kind != FaultKind::InDoubt => Ok(Vote::Fell),
+        _ => Ok(Vote::Unknown),
     }
-}
-
-/// Nobody answers any more.
-fn is_gone(fault: &Fault) -> bool {
-    matches!(fault.kind, FaultKind::InDoubt | FaultKind::Disconnected)
 }
 
 /// Whether an answer comes until the deadline; with none it is waited for.
@@ -159,5 +155,43 @@ pub(crate) fn forget_asked(stream: &UnixStream) -> Result<(), Fault> {
             answer(stream).map(drop)
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: SpecId = SpecId(7);
+
+    fn refused(kind: FaultKind) -> Option<Result<Answer, Fault>> {
+        Some(Err(Fault::new(kind, "refused")))
+    }
+
+    fn is(state: SpecState) -> Option<Result<Answer, Fault>> {
+        Some(Ok(Answer::Outcome(Outcome::of(SPEC, state, 0))))
+    }
+
+    #[test]
+    fn a_vote_that_was_refused_has_not_counted() {
+        for kind in [FaultKind::Disconnected, FaultKind::NoSpace, FaultKind::Stale] {
+            assert!(matches!(next(Asked::Vote, refused(kind)), Ok(Vote::Fell)));
+        }
+        assert!(matches!(next(Asked::Outcome, is(SpecState::Aborted)), Ok(Vote::Fell)));
+    }
+
+    #[test]
+    fn a_vote_of_which_nobody_says_what_came_is_not_said_to_have_come_to_nothing() {
+        assert!(matches!(next(Asked::Vote, refused(FaultKind::InDoubt)), Ok(Vote::Unknown)));
+        for kind in [FaultKind::InDoubt, FaultKind::Disconnected, FaultKind::NotFound, FaultKind::Io] {
+            assert!(matches!(next(Asked::Wait, refused(kind)), Ok(Vote::Unknown)));
+            assert!(matches!(next(Asked::Outcome, refused(kind)), Ok(Vote::Unknown)));
+        }
+    }
+
+    #[test]
+    fn a_vote_that_was_told_to_be_committed_counts() {
+        assert!(matches!(next(Asked::Vote, is(SpecState::Committed)), Ok(Vote::Cast)));
+        assert!(matches!(next(Asked::Outcome, is(SpecState::Committed)), Ok(Vote::Cast)));
     }
 }

@@ -8,7 +8,7 @@ mod random;
 mod together;
 mod unanswered;
 mod votes;
-mod waiter;
+pub(crate) mod waiter;
 
 use crate::harness::programs::{EXAMPLES, SUBJECTS, compiled, compiled_with_it_inside, with_python_package};
 use crate::harness::{Mount, SPECRUN, text, until};

@@ -8,15 +8,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// A process that speculates when it is told to.
-pub(super) struct Waiter {
+pub(crate) struct Waiter {
     specrun: Child,
-    pub(super) pid: Pid,
+    pub(crate) pid: Pid,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
 impl Waiter {
-    pub(super) fn start(mount: &Mount) -> Self {
+    pub(crate) fn start(mount: &Mount) -> Self {
         let program = compiled(mount, SUBJECTS, "waiter");
         let mut specrun = Command::new(SPECRUN);
         specrun.args(["--no-speculation", "--"]).arg(&program).current_dir(mount.path());
@@ -29,28 +29,28 @@ impl Waiter {
         Waiter { specrun, pid: Pid::from_raw(pid), orders, answers }
     }
 
-    pub(super) fn order(&mut self, order: &str) {
+    pub(crate) fn order(&mut self, order: &str) {
         self.orders.write_all(order.as_bytes()).expect("it takes orders");
     }
 
-    pub(super) fn answer(&mut self) -> String {
+    pub(crate) fn answer(&mut self) -> String {
         line(&mut self.answers)
     }
 
     /// What it says to one order.
-    pub(super) fn does(&mut self, order: &str) -> String {
+    pub(crate) fn does(&mut self, order: &str) -> String {
         self.order(order);
         self.answer()
     }
 
     /// Until it waits for a message on a socket.
-    pub(super) fn waits(&self) {
+    pub(crate) fn waits(&self) {
         let call = format!("{} ", nix::libc::SYS_recvmsg);
         let path = format!("/proc/{}/syscall", self.pid);
         until("it waits for the daemon", || fs::read_to_string(&path).is_ok_and(|now| now.starts_with(&call)));
     }
 
-    pub(super) fn code(mut self) -> Option<i32> {
+    pub(crate) fn code(mut self) -> Option<i32> {
         drop(self.orders);
         self.specrun.wait().expect("it ends").code()
     }
