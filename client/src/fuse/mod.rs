@@ -73,9 +73,10 @@ impl Filesystem for Fuse {
 
     fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _caller = Caller::is(req.pid());
-        match self.view.give_entry(Ino(parent.0), name.as_bytes()) {
+        match self.view.give_entry(Ino(parent.0), name.as_bytes(), req.pid()) {
             Err(fault) if fault.kind == FaultKind::NotFound => reply.entry(&CACHE_TIME, &attr(&absent()), GENERATION),
-            result => self.entry(result, reply),
+            Ok((found, false)) => reply.entry(&Duration::ZERO, &attr(&found), GENERATION),
+            result => self.entry(result.map(|(found, _)| found), reply),
         }
     }
 

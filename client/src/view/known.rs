@@ -61,7 +61,11 @@ impl Connection for Known {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
         let gives = matches!(
             request,
-            Request::Lookup { .. } | Request::Glance { .. } | Request::Create { .. } | Request::Link { .. }
+            Request::Lookup { .. }
+                | Request::Glance { .. }
+                | Request::GlanceNamed { .. }
+                | Request::Create { .. }
+                | Request::Link { .. }
         );
         if !gives {
             return self.server.call(request);

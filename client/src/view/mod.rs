@@ -21,7 +21,7 @@ use mojavefs::protocol::file::Attr;
 use mojavefs::protocol::{Connection, ConnectionExt, DirEntry, Invalidation, Request};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use mojavefs_attach::CONTROL_VERSION;
@@ -62,6 +62,8 @@ pub(crate) struct View {
     role: Role,
     /// The process that supervises a job, which looks at the job's files for nobody else.
     supervisor: OnceLock<u32>,
+    /// The job's process has gone back, so what the supervisor looks up is on its behalf.
+    has_come_back: AtomicBool,
     /// What [`CONTROL_XATTR`] says.
     control: Vec<u8>,
     entered: Mutex<Entered>,
@@ -92,6 +94,7 @@ impl View {
             id,
             role,
             supervisor: OnceLock::new(),
+            has_come_back: AtomicBool::new(false),
             control: format!("{CONTROL_VERSION}\n{control}\n{id}\n").into_bytes(),
             entered: Mutex::default(),
             open_dirs: Mutex::default(),
@@ -134,12 +137,16 @@ impl View {
     /// A file's attributes as a process asks for them; false if the kernel must not believe them any longer. Whoever supervises
     /// the job looks at nobody's undecided work by that: it asks on behalf of a process that does not run.
     pub(crate) fn attributes(&self, ino: Ino, pid: u32) -> Result<(Attr, bool), Fault> {
-        match self.supervisor.get() == Some(&pid) {
+        match self.is_supervisor(pid) {
             true => self.connection.glance(Request::GlanceAt { view: self.id, ino }),
             false => self
                 .unless_refused(ino, || self.connection.attr(Request::GetAttr { view: self.id, ino }))
                 .map(|attr| (attr, true)),
         }
+    }
+
+    fn is_supervisor(&self, pid: u32) -> bool {
+        self.supervisor.get() == Some(&pid)
     }
 
     fn unless_refused<T>(&self, ino: Ino, ask: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
@@ -212,6 +219,7 @@ impl View {
 
     /// That speculation was undone, and the view is back from it: so is what is remembered here.
     pub(crate) fn came_back(&self, spec: SpecId) {
+        self.has_come_back.store(true, Ordering::SeqCst);
         let since = self.entered.lock().undo(spec);
         self.open_dirs.lock().values().for_each(|dir| dir.undo(since));
         if let Some(patient) = &self.patient {
@@ -246,9 +254,13 @@ impl View {
         self.connection.entries(Request::ReadDir { view: self.id, ino, after, limit, attrs })
     }
 
-    /// Looks an entry of a directory up, as the kernel is about to know it.
-    pub(crate) fn give_entry(&self, parent: Ino, name: &[u8]) -> Result<Attr, Fault> {
-        self.give(Request::Lookup { view: self.id, parent, name })
+    /// Looks an entry of a directory up for a process, as the kernel is about to know it; false if the kernel must not believe
+    /// what it is told. Whoever has brought the job's process back looks at nobody's undecided work by that.
+    pub(crate) fn give_entry(&self, parent: Ino, name: &[u8], pid: u32) -> Result<(Attr, bool), Fault> {
+        if self.is_supervisor(pid) && self.has_come_back.load(Ordering::SeqCst) {
+            return self.connection.glance(Request::GlanceNamed { view: self.id, parent, name });
+        }
+        self.give(Request::Lookup { view: self.id, parent, name }).map(|attr| (attr, true))
     }
 
     /// The same for a listing; false if the kernel must not believe what it is told.

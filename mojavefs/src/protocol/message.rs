@@ -173,9 +173,17 @@ pub enum Request<'a> {
         /** The name. */
         name: &'a [u8],
     },
-    /// Finds a name for a listing with attributes: as [`Request::Lookup`], but another's undecided work is not looked at by
-    /// it. Answer: [`Reply::Glance`].
+    /// Finds a name for a listing: as [`Request::Lookup`], but looks at no undecided inode. Answer: [`Reply::Glance`].
     Glance {
+        /** The view. */
+        view: ViewId,
+        /** The directory. */
+        parent: Ino,
+        /** The name. */
+        name: &'a [u8],
+    },
+    /// Finds a name for nobody who acts on it. Fault: `Busy` if the name is undecided itself. Answer: [`Reply::Glance`].
+    GlanceNamed {
         /** The view. */
         view: ViewId,
         /** The directory. */

@@ -70,6 +70,15 @@ impl Ops {
         self.in_passing(Op::new(self, scope), ino)?.ok_or_else(|| fault::gone(ino))
     }
 
+    /// Finds `name` in `parent` for nobody who acts on it, as [`Ops::glance_at`]. Errors: `Busy` if another has made or removed it
+    /// and not committed that yet.
+    pub fn glance_named(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<(Attr, bool), Fault> {
+        check_name(name)?;
+        let mut op = Op::new(self, scope);
+        let entry = op.entry_in_passing(parent, name)?.ok_or_else(|| fault::no_name(parent, name))?;
+        self.in_passing(op, entry.ino)?.ok_or_else(|| fault::no_name(parent, name))
+    }
+
     fn in_passing(&self, mut op: Op<'_>, ino: Ino) -> Result<Option<(Attr, bool)>, Fault> {
         if let Some(inode) = op.inode_in_passing(ino)? {
             return Ok(Some((op.attr(ino, &inode)?, true)));

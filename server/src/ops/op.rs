@@ -89,6 +89,17 @@ impl<'a> Op<'a> {
         Ok(reading.found.filter(|_| reading.met.is_none()))
     }
 
+    /// A name, if it is there, for nobody who acts on it. Errors: `Busy` if that is another's undecided work.
+    pub(super) fn entry_in_passing(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Fault> {
+        let key = TouchKey::Entry(parent, name.to_vec());
+        let reading = self.look(&key, |ops, scope| ops.store.entry(&scope.sight, parent, name))?;
+        if reading.met.is_some() {
+            let text = format!("`{}` in directory {parent} is another's undecided work", name.escape_ascii());
+            return Err(Fault::new(FaultKind::Busy, text));
+        }
+        Ok(reading.found)
+    }
+
     /// A name, if it is there.
     pub(super) fn entry(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Fault> {
         self.read(TouchKey::Entry(parent, name.to_vec()), |ops, scope| ops.store.entry(&scope.sight, parent, name))

@@ -248,6 +248,7 @@ impl Connection for Session {
             }
             Request::Lookup { .. }
             | Request::Glance { .. }
+            | Request::GlanceNamed { .. }
             | Request::Create { .. }
             | Request::Link { .. }
             | Request::Unlink { .. }

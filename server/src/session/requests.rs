@@ -43,6 +43,16 @@ impl Session {
                 self.open_view(view)?.view.hold(attr.ino);
                 Ok(Reply::Glance { attr, current: current && self.shared.changes() == since })
             }
+            Request::GlanceNamed { view, parent, name } => {
+                // As for attributes: who asks is the one that brings the view back.
+                let open = self.live_view(view)?;
+                open.view.asks_for(parent, name);
+                let scope = open.view.scope();
+                let glance = || self.shared.ops.glance_named(&scope, parent, name);
+                let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
+                open.view.hold(attr.ino);
+                Ok(Reply::Glance { attr, current: current && self.shared.changes() == since })
+            }
             Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target } => {
                 let new = NewFile { kind, mode, umask, uid, gid, rdev, target };
                 self.open_view(view)?.view.asks_for(parent, name);

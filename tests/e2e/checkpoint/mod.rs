@@ -4,6 +4,7 @@ mod calls;
 mod locks;
 mod many;
 mod obstacles;
+mod places;
 mod sizes;
 mod ways;
 

@@ -5,8 +5,9 @@ use crate::harness::{Mount, until};
 
 /// A job that has begun, goes on when another has changed something, reads that, and goes back when the other fails; what it
 /// says in the end.
-fn after_going_back(mount: &Mount, change: &str, begin: &str, script: &str) -> String {
-    let script = format!("{begin}\nopen('../up', 'w').close()\nopen('../fifo').read()\n{script}");
+pub(super) fn after_going_back(mount: &Mount, change: &str, begin: &str, script: &str) -> String {
+    let begin = format!("import os\nhere = os.environ['HERE']\n{begin}\nopen(here + '/../up', 'w').close()");
+    let script = format!("{begin}\nopen(here + '/../fifo').read()\n{script}");
     let mut job = Job::python(mount, &[], &script);
     until("it has begun", || mount.beside("up").exists());
     let first = mount.start("first", &[], change);

@@ -10,6 +10,7 @@ mod kernel;
 mod locks;
 mod mapped;
 mod obstacles;
+mod places;
 mod signals;
 mod sizes;
 mod tracee;
@@ -22,6 +23,7 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use places::Places;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -61,6 +63,7 @@ struct Checkpoint {
     asleep: Asleep,
     point: Point,
     kernel: Kernel,
+    places: Places,
     taken: Instant,
 }
 
@@ -148,6 +151,7 @@ impl Checkpoints {
             return Err(obstacle);
         }
         let kernel = Kernel::note(tracee, point, mount).map_err(failed)?;
+        let places = Places::note(tracee.pid(), mount).map_err(failed)?;
         mapped::write_out(tracee, point, mount).map_err(failed)?;
         // As if the process's parent had started it: then so can one that is made from it.
         let flags = libc::CLONE_PARENT as u64;
@@ -156,7 +160,7 @@ impl Checkpoints {
         let asleep = Asleep(Some(copy));
         dies_with_me.map_err(failed)?;
         let taken = Instant::now();
-        Ok(Checkpoint { leg: ledger.begin_leg()?, asleep, point: *point, kernel, taken })
+        Ok(Checkpoint { leg: ledger.begin_leg()?, asleep, point: *point, kernel, places, taken })
     }
 
     /// Ends the job's processes and brings its main one back to where `leg` began; `before` runs when it is there and has not
@@ -178,7 +182,10 @@ impl Checkpoints {
         let failed = |error: io::Error| format!("process {main} could not be brought back: {error}");
         let back = checkpoint.revive(main).map_err(failed)?;
         let ready = checkpoint.kernel.put_back(&back, &checkpoint.point).map_err(failed);
-        let refresh = || sizes::refresh(main, mount).map_err(failed);
+        let refresh = || {
+            checkpoint.places.look_up(mount);
+            sizes::refresh(main, mount).map_err(failed)
+        };
         match ready.and_then(|()| before()).and_then(|()| refresh()) {
             Ok(()) => back.let_go(&checkpoint.point).map_err(failed),
             Err(why) => {
