@@ -168,6 +168,11 @@ impl Lease {
         self.decided(spec);
     }
 
+    /// Whether what the process looks up is on nobody's behalf for now.
+    pub(super) fn glances(&self, caller: &Caller, on: bool) {
+        self.view.glances(on.then_some(caller.pid));
+    }
+
     /// The process has decided a speculation, and with it those that it entered later.
     fn decided(&mut self, spec: SpecId) {
         if let Some(entered) = &mut self.entered

@@ -233,6 +233,10 @@ fn respond(
             viewed(lease)?.no_leg(daemon, shortened(why))?;
             Answer::Done
         }
+        Ask::Glancing { on } => {
+            viewed(lease)?.glances(caller, on);
+            Answer::Done
+        }
         Ask::Unheard => {
             server.done(Request::Unheard { view: viewed(lease)?.view() })?;
             Answer::Done

@@ -21,7 +21,7 @@ use mojavefs::protocol::file::Attr;
 use mojavefs::protocol::{Connection, ConnectionExt, DirEntry, Invalidation, Request};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use mojavefs_attach::CONTROL_VERSION;
@@ -62,8 +62,9 @@ pub(crate) struct View {
     role: Role,
     /// The process that supervises a job, which looks at the job's files for nobody else.
     supervisor: OnceLock<u32>,
-    /// The job's process has gone back, so what the supervisor looks up is on its behalf.
-    has_come_back: AtomicBool,
+    /// Who looks up names without acting on them: the supervisor of a job that has come back, or a process for as long as it says
+    /// so. 0 for nobody.
+    glances: AtomicU32,
     /// What [`CONTROL_XATTR`] says.
     control: Vec<u8>,
     entered: Mutex<Entered>,
@@ -94,7 +95,7 @@ impl View {
             id,
             role,
             supervisor: OnceLock::new(),
-            has_come_back: AtomicBool::new(false),
+            glances: AtomicU32::new(0),
             control: format!("{CONTROL_VERSION}\n{control}\n{id}\n").into_bytes(),
             entered: Mutex::default(),
             open_dirs: Mutex::default(),
@@ -137,7 +138,7 @@ impl View {
     /// A file's attributes as a process asks for them; false if the kernel must not believe them any longer. Whoever supervises
     /// the job looks at nobody's undecided work by that: it asks on behalf of a process that does not run.
     pub(crate) fn attributes(&self, ino: Ino, pid: u32) -> Result<(Attr, bool), Fault> {
-        match self.is_supervisor(pid) {
+        match self.supervisor.get() == Some(&pid) || self.is_glancing(pid) {
             true => self.connection.glance(Request::GlanceAt { view: self.id, ino }),
             false => self
                 .unless_refused(ino, || self.connection.attr(Request::GetAttr { view: self.id, ino }))
@@ -145,8 +146,14 @@ impl View {
         }
     }
 
-    fn is_supervisor(&self, pid: u32) -> bool {
-        self.supervisor.get() == Some(&pid)
+    /// What this process looks up from now on is on nobody's behalf.
+    pub(crate) fn glances(&self, pid: Option<u32>) {
+        self.glances.store(pid.unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// The kernel itself, which is 0, never is.
+    fn is_glancing(&self, pid: u32) -> bool {
+        pid != 0 && self.glances.load(Ordering::SeqCst) == pid
     }
 
     fn unless_refused<T>(&self, ino: Ino, ask: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
@@ -219,7 +226,9 @@ impl View {
 
     /// That speculation was undone, and the view is back from it: so is what is remembered here.
     pub(crate) fn came_back(&self, spec: SpecId) {
-        self.has_come_back.store(true, Ordering::SeqCst);
+        if let Some(supervisor) = self.supervisor.get() {
+            self.glances(Some(*supervisor));
+        }
         let since = self.entered.lock().undo(spec);
         self.open_dirs.lock().values().for_each(|dir| dir.undo(since));
         if let Some(patient) = &self.patient {
@@ -255,9 +264,9 @@ impl View {
     }
 
     /// Looks an entry of a directory up for a process, as the kernel is about to know it; false if the kernel must not believe
-    /// what it is told. Whoever has brought the job's process back looks at nobody's undecided work by that.
+    /// what it is told. Whoever does not act on it looks at nobody's undecided work by that.
     pub(crate) fn give_entry(&self, parent: Ino, name: &[u8], pid: u32) -> Result<(Attr, bool), Fault> {
-        if self.is_supervisor(pid) && self.has_come_back.load(Ordering::SeqCst) {
+        if self.is_glancing(pid) {
             return self.connection.glance(Request::GlanceNamed { view: self.id, parent, name });
         }
         self.give(Request::Lookup { view: self.id, parent, name }).map(|attr| (attr, true))

@@ -279,6 +279,18 @@ pub(crate) fn undone(mask: Mask) {
     }
 }
 
+/// Runs what looks names up without acting on them: what others have undecided there is not looked at. Where the daemon does not
+/// take that for it, nothing is looked up.
+pub(crate) fn glancing(mask: Mask, look: impl FnOnce()) {
+    let Some(daemon) = daemon() else { return };
+    let tell = |on| mortally(mask, || ask(&daemon, &Ask::Glancing { on }, None));
+    if tell(true).is_ok() {
+        look();
+        // What can't be told is over with the daemon.
+        drop(tell(false));
+    }
+}
+
 /// Whatever the process did from here on would be on top of what is undone.
 fn not_taken_back(why: &str) -> ! {
     let lost = arena::existing().and_then(|arena| arena.lost().ok().flatten());

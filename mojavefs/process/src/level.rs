@@ -4,7 +4,7 @@
 
 use crate::arena::{self, Arena, Doubt, Jump, Outcome};
 use crate::files;
-use crate::limits::{DYING_MAX, LEVELS_MAX};
+use crate::limits::{DYING_MAX, LEVELS_MAX, PLACES_BYTES_MAX};
 use crate::record;
 use crate::restore;
 use crate::sys::{self, Errno, Mask};
@@ -158,6 +158,7 @@ fn came_back() -> Entered {
         // Where an append goes, how far a copy reaches and what is mapped is the kernel's belief: it asks anew how long files are.
         let files = arena.levels[at].record.descriptors().iter().filter(|descriptor| descriptor.lockable);
         files.for_each(|file| sys::refresh(file.fd, file.status_flags & libc::O_APPEND != 0));
+        look_up_again(arena, at);
     }
     let entered = if retry {
         arena.depth = at + 1;
@@ -177,6 +178,20 @@ fn came_back() -> Entered {
     };
     sys::set_mask(arena.mask);
     entered
+}
+
+/// Has the kernel look up the directories that it believes elsewhere than they are again.
+fn look_up_again(arena: &mut Arena, level: usize) {
+    let Arena { levels, scratch, mask, .. } = arena;
+    let mut moved = levels[level].record.places.moved(&mut scratch.text_a[..PLACES_BYTES_MAX]).peekable();
+    if moved.peek().is_some() {
+        files::glancing(*mask, || {
+            moved.for_each(|path| {
+                // One that can't be found is nowhere to be moved from.
+                let _ = sys::identity(path);
+            });
+        });
+    }
 }
 
 /// The life of a checkpoint: it sleeps until the process that it belongs to is gone.

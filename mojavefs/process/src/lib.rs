@@ -29,6 +29,7 @@ mod libc_exec;
 mod limits;
 mod maps;
 mod pending;
+mod places;
 mod record;
 mod restore;
 mod share;

@@ -8,6 +8,8 @@ pub(crate) const STATUS_BYTES: usize = 4096;
 pub(crate) const NAME_BYTES: usize = 16;
 /// Descriptors that a speculating process may have open.
 pub(crate) const DESCRIPTORS_MAX: usize = 1024;
+/// Bytes of the paths of directories that a speculating process is in or has open, and of one such path.
+pub(crate) const PLACES_BYTES_MAX: usize = 4096;
 /// Locks that it may hold at the entry of a speculation.
 pub(crate) const LOCKS_MAX: usize = 64;
 /// Children that it may have at the entry of a speculation.

@@ -6,6 +6,7 @@ use crate::files::UNWRITTEN;
 use crate::kept::About;
 use crate::limits::{CHILDREN_MAX, DESCRIPTORS_MAX, LOCKS_MAX, NAME_BYTES, PENDING_MAX, STATUS_BYTES};
 use crate::pending::{self, Signal};
+use crate::places::Places;
 use crate::restore::Scratch;
 use crate::sys::{self, Action, Errno, Mask, SIGNALS};
 use mojavefs_procfs::process::{ProcPath, each_child, each_number, leading};
@@ -119,6 +120,7 @@ pub(crate) struct Record {
     pub(crate) umask: u32,
     /// Device and inode of the working directory.
     pub(crate) directory: (u32, u32, u64),
+    pub(crate) places: Places,
     pub(crate) standing: Standing,
     pub(crate) actions: Actions,
     pub(crate) timers: [libc::itimerval; 3],
@@ -351,6 +353,7 @@ fn take_descriptors(arena: &mut Arena) -> sys::Result<()> {
     let level = arena.depth;
     arena.levels[level].record.descriptors_count = 0;
     arena.levels[level].record.locks_count = 0;
+    take_working_directory(arena);
     let listed = list_descriptors(arena)?;
     let count = arena.scratch.numbers.iter().take(listed).filter(|fd| !arena.is_own(**fd)).count();
     if count > DESCRIPTORS_MAX || listed > arena.scratch.numbers.len() {
@@ -363,6 +366,16 @@ fn take_descriptors(arena: &mut Arena) -> sys::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where it is, if it is in the process's view.
+fn take_working_directory(arena: &mut Arena) {
+    let record = &mut arena.levels[arena.depth].record;
+    record.places.clear();
+    let (major, minor, _) = record.directory;
+    if arena.view_device == Some((major, minor)) {
+        record.places.note_working_directory();
+    }
 }
 
 /// Lists what is open, the library's included, in the numbers of the scratch room. Returns how many there are.
@@ -394,8 +407,11 @@ fn take_descriptor(arena: &mut Arena, fd: i32) -> sys::Result<()> {
         offset: if seekable { sys::seek(fd, 0, libc::SEEK_CUR).unwrap_or(-1) } else { -1 },
         lockable: kind == libc::S_IFREG && status_flags & libc::O_PATH == 0,
     };
-    let Arena { levels, scratch, depth, kept, own_from, .. } = arena;
+    let Arena { levels, scratch, depth, kept, own_from, view_device, .. } = arena;
     let record = &mut levels[*depth].record;
+    if kind == libc::S_IFDIR && view_device.is_some() && sys::device(fd)? == *view_device {
+        record.places.note(fd);
+    }
     record.descriptors[record.descriptors_count] = descriptor;
     record.descriptors_count += 1;
     if !descriptor.lockable {

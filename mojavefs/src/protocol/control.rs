@@ -169,6 +169,12 @@ pub enum Ask {
         /// The view.
         view: ViewId,
     },
+    /// The process of this connection's view looks names up on which it does not act, from now on or no more: another's undecided
+    /// work is not looked at by that. Answer: [`Answer::Done`].
+    Glancing {
+        /// From now on.
+        on: bool,
+    },
     /// A step of looking for what can be reclaimed and nothing names. Answer: [`Answer::Reclaimed`].
     Search {
         /// From the beginning.

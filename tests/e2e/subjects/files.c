@@ -103,6 +103,32 @@ static void nested(void) {
     REQUIRE(is("n", "0"));
 }
 
+/* Directories that are in use, and moved in what is undone, can be moved again. */
+static void moved_again(void) {
+    char path[4096];
+    int top = open(".", O_RDONLY);
+    REQUIRE(top >= 0 && mkdir("from", 0755) == 0 && mkdir("to", 0755) == 0 && mkdir("from/dir", 0755) == 0);
+    int dir = open("from/dir", O_RDONLY);
+    int code = enter();
+    if (code == 0) {
+        REQUIRE(dir >= 0 && rename("from/dir", "to/dir") == 0);
+        spec_abort(spec_current(), 7);
+    }
+    REQUIRE(code == 7 && rename("from/dir", "to/dir") == 0 && close(dir) == 0 && chdir("to/dir") == 0);
+    for (volatile int tries = 0; tries < 2; tries++) {
+        code = enter();
+        if (code == 0) {
+            REQUIRE(renameat(top, "to/dir", top, "from/dir") == 0);
+            /* Entered again, it is where it was. */
+            if (spec_code() == 0 && tries == 1) spec_retry(spec_current(), 1);
+            spec_abort(spec_current(), 7);
+        }
+        REQUIRE(code == 7 && getcwd(path, sizeof path) && strcmp(strrchr(path, 't'), "to/dir") == 0);
+    }
+    REQUIRE(renameat(top, "to/dir", top, "from/dir") == 0 && fchdir(top) == 0 && close(top) == 0);
+    REQUIRE(rmdir("from/dir") == 0 && rmdir("from") == 0 && rmdir("to") == 0);
+}
+
 static void mapped(void) {
     int file = open("m", O_CREAT | O_RDWR, 0644);
     REQUIRE(file >= 0 && ftruncate(file, 8192) == 0);
@@ -304,6 +330,7 @@ int main(int argc, char **argv) {
         undone_with_memory();
         kept();
         nested();
+        moved_again();
         mapped();
         offsets();
         of_children();

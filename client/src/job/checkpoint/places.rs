@@ -2,6 +2,7 @@
 //! as long as something keeps it in use, and can't be moved from where it is before somebody has looked that name up.
 
 use super::kernel::descriptors;
+use super::mapped;
 use crate::sys;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
@@ -24,9 +25,10 @@ impl Places {
         let process = PathBuf::from(format!("/proc/{pid}"));
         let mut links = vec![process.join("cwd"), process.join("root"), process.join("exe")];
         links.extend(descriptors(pid)?.into_iter().map(|number| process.join(format!("fd/{number}"))));
-        for entry in fs::read_dir(process.join("map_files"))? {
-            links.push(entry?.path());
-        }
+        // To look at all that is mapped takes longer than the rest of a checkpoint.
+        let maps = fs::read_to_string(process.join("maps"))?;
+        let mapped = maps.lines().filter_map(|line| mapped::of(line, device));
+        links.extend(mapped.map(|range| process.join(format!("map_files/{:x}-{:x}", range.start, range.end))));
         let mut places = BTreeSet::new();
         for link in links {
             let stat = sys::cached_stat(&link)?;

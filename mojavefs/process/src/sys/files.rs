@@ -52,6 +52,14 @@ pub(crate) fn kind(fd: i32) -> Result<u32> {
     Ok(u32::from(found.stx_mode) & libc::S_IFMT)
 }
 
+/// The device that a descriptor's file lies on, as far as the kernel knows by itself.
+pub(crate) fn device(fd: i32) -> Result<Option<(u32, u32)>> {
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH;
+    let args = [fd_arg(fd), c"".as_ptr() as usize, flags as usize, 0];
+    let found: libc::statx = filled(libc::SYS_statx, &args, 4, zeroed())?;
+    Ok(Some((found.stx_dev_major, found.stx_dev_minor)))
+}
+
 /// Has the kernel ask the filesystem for a file's attributes, if it knows that its own are old, or if it `must`.
 pub(crate) fn refresh(fd: i32, must: bool) {
     let flags = if must { libc::AT_STATX_FORCE_SYNC } else { libc::AT_STATX_SYNC_AS_STAT } | libc::AT_EMPTY_PATH;
