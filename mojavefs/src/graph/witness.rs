@@ -5,7 +5,9 @@ use super::event::{Because, Cause, Effect, Event, GraphError};
 use super::naive::{Model, Verdict};
 use super::state::Graph;
 use crate::id::{ContextId, IntervalId, SpecId};
-use crate::limits::{NAIVE_EVENTS_TOLD, NAIVE_INTERVALS_MAX, NAIVE_LIVE_MAX, NAIVE_STEPS_MAX, WHY_LINKS_MAX};
+use crate::limits::{
+    NAIVE_EVENTS_TOLD, NAIVE_INTERVALS_MAX, NAIVE_LIVE_MAX, NAIVE_NUMBERS_MAX, NAIVE_STEPS_MAX, WHY_LINKS_MAX,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{Arguments, Debug};
 
@@ -27,10 +29,10 @@ fn lines(events: &[Event]) -> String {
 
 /// Keeps the naive model of a graph, from when that is empty.
 ///
-/// The model computes everything anew from the history after every event, so what it costs is bounded in three ways. Once
+/// The model computes everything anew from the history after every event, so what it costs is bounded in these ways. Once
 /// the history is [`NAIVE_INTERVALS_MAX`] intervals long it is cut: what is settled by then is taken for granted from then
 /// on. What is under a live interval is compared for all of them up to 64, and beyond for fewer the more there are, by turns
-/// ([`NAIVE_STEPS_MAX`]). And with more than [`NAIVE_LIVE_MAX`] live ones the witness gives up, for good.
+/// ([`NAIVE_STEPS_MAX`]); of contexts, what they see and carry for one of them with more than [`NAIVE_NUMBERS_MAX`]. And with more than [`NAIVE_LIVE_MAX`] live ones the witness gives up, for good.
 #[derive(Clone, Debug)]
 pub struct Witness {
     model: Model,
@@ -188,8 +190,17 @@ impl Witness {
         for (spec, outcome) in self.model.decided_lately() {
             same(format_args!("the outcome of {spec}"), &graph.outcome(spec), &Some(outcome))?;
         }
+        let few = live.len() <= NAIVE_NUMBERS_MAX;
         let asked = self.by_turns(live);
-        asked.into_iter().try_for_each(|id| self.compare_under(graph, id))
+        for (at, id) in asked.into_iter().enumerate() {
+            self.compare_under(graph, id)?;
+            let of = self.model.interval(id).map(|interval| interval.context);
+            // The model goes through the whole history for it, several times.
+            if let Some(context) = of.filter(|_| few || at == 0) {
+                self.compare_numbers(graph, context)?;
+            }
+        }
+        Ok(())
     }
 
     fn compare_context(&self, graph: &Graph, context: ContextId, stack: &[IntervalId]) -> Result<(), String> {
@@ -214,9 +225,6 @@ impl Witness {
     /// What an interval sees and waits for.
     fn compare_under(&self, graph: &Graph, id: IntervalId) -> Result<(), String> {
         let context = self.model.interval(id).map_or(ContextId(0), |interval| interval.context);
-        if graph.current(context) == Some(id) {
-            self.compare_numbers(graph, context)?;
-        }
         for number in self.model.numbers_of(id) {
             same(format_args!("whose number {number} is"), &graph.writer_of(number), &Some(context))?;
         }
