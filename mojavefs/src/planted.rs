@@ -50,8 +50,6 @@ faults! {
     JoinInsteadOfWaiting "join-instead-of-waiting",
     /// What an inner context has changed is nobody's once it is folded.
     NumberLostAtFold "number-lost-at-fold",
-    /// A job does not see what it changes itself since it has met later changes of others.
-    SightTooOld "sight-too-old",
 }
 
 /// The variable of the environment that names the fault.

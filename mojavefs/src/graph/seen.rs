@@ -3,7 +3,6 @@
 use super::event::{Effect, GraphError};
 use super::state::Graph;
 use crate::id::{ContextId, IntervalId};
-use crate::planted::{Planted, is_planted};
 use std::collections::BTreeSet;
 
 /// Which changes a context sees, and how its own are numbered.
@@ -24,8 +23,7 @@ impl Graph {
         let current = self.current(context)?;
         let writer = self.intervals[&current].writer;
         let Some(found) = &self.contexts[&context].keeps else {
-            let mut numbers = self.numbers_of(&self.visible(current));
-            numbers.retain(|number| *number != writer || writer == current || !is_planted(Planted::SightTooOld));
+            let numbers = self.numbers_of(&self.visible(current));
             return Some(Seen { numbers, missed: Vec::new(), writer });
         };
         let around: BTreeSet<ContextId> = self.around(context).skip(1).collect();

@@ -26,7 +26,6 @@ const fn net(fault: Planted) -> (&'static str, u64) {
         Planted::AnswerBeforeDecision => (SPREAD, 20),
         Planted::JoinInsteadOfWaiting => (WAYS, 1),
         Planted::NumberLostAtFold => ("levels::levels_keep_all_of_a_process_together", 10),
-        Planted::SightTooOld => (SPREAD, 20),
     }
 }
 
@@ -93,5 +92,4 @@ each_is_found! {
     an_answer_before_the_decision_is_found AnswerBeforeDecision,
     joining_instead_of_waiting_is_found JoinInsteadOfWaiting,
     a_number_lost_at_a_fold_is_found NumberLostAtFold,
-    a_sight_too_old_is_found SightTooOld,
 }
