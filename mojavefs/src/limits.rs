@@ -65,7 +65,7 @@ pub const NAIVE_LIVE_MAX: usize = 512;
 pub const NAIVE_STEPS_MAX: usize = 4096;
 /// Up to how many undecided intervals it is compared for all contexts after an event what they see and carry; up to
 /// how many for one by turns; beyond, not at all.
-pub const NAIVE_NUMBERS_MAX: (usize, usize) = (12, 64);
+pub const NAIVE_NUMBERS_MAX: (usize, usize) = (8, 12);
 /// How many events are told of when a graph and its naive model differ: the last ones.
 pub const NAIVE_EVENTS_TOLD: usize = 64;
 /// The most links of one explanation of a rollback.
