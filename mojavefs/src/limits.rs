@@ -59,7 +59,7 @@ pub const GRAPH_CONTEXTS_MAX: usize = 1 << 16;
 /// How many intervals the history of a graph's naive model holds before it is cut.
 pub const NAIVE_INTERVALS_MAX: usize = 512;
 /// With how many undecided intervals a graph's naive model gives up.
-pub const NAIVE_LIVE_MAX: usize = 512;
+pub const NAIVE_LIVE_MAX: usize = 64;
 /// How many steps of comparing what is under undecided intervals are taken after an event: each that is asked about takes
 /// as many as there are.
 pub const NAIVE_STEPS_MAX: usize = 4096;
