@@ -59,13 +59,13 @@ pub const GRAPH_CONTEXTS_MAX: usize = 1 << 16;
 /// How many intervals the history of a graph's naive model holds before it is cut.
 pub const NAIVE_INTERVALS_MAX: usize = 512;
 /// With how many undecided intervals a graph's naive model gives up.
-pub const NAIVE_LIVE_MAX: usize = 64;
+pub const NAIVE_LIVE_MAX: usize = 512;
 /// How many steps of comparing what is under undecided intervals are taken after an event: each that is asked about takes
 /// as many as there are.
 pub const NAIVE_STEPS_MAX: usize = 4096;
-/// Up to how many undecided intervals it is compared for all contexts after an event what they see and carry; up to
-/// how many for one by turns; beyond, not at all.
-pub const NAIVE_NUMBERS_MAX: (usize, usize) = (8, 12);
+/// Up to how many undecided intervals it is compared for all contexts after an event what they see and carry; beyond, for one by
+/// turns.
+pub const NAIVE_NUMBERS_MAX: usize = 12;
 /// How many events are told of when a graph and its naive model differ: the last ones.
 pub const NAIVE_EVENTS_TOLD: usize = 64;
 /// The most links of one explanation of a rollback.

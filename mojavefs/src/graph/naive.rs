@@ -295,6 +295,8 @@ impl Model {
         self.numbers.retain(|(_, interval)| self.intervals.iter().any(|kept| kept.id == *interval));
         let attended: BTreeSet<ContextId> = self.intervals.iter().map(|interval| interval.context).collect();
         self.contexts.retain(|context, running| *running || attended.contains(context));
+        self.from.retain(|context, _| self.contexts.contains_key(context));
+        self.found.retain(|context, _| self.contexts.contains_key(context));
         self.verdict = self.judge();
     }
 

@@ -32,7 +32,7 @@ fn lines(events: &[Event]) -> String {
 /// The model computes everything anew from the history after every event, so what it costs is bounded in these ways. Once
 /// the history is [`NAIVE_INTERVALS_MAX`] intervals long it is cut: what is settled by then is taken for granted from then
 /// on. What is under a live interval is compared for all of them up to 64, and beyond for fewer the more there are, by turns
-/// ([`NAIVE_STEPS_MAX`]); of contexts, what they see and carry for one of them or none with more than [`NAIVE_NUMBERS_MAX`]. And with more than [`NAIVE_LIVE_MAX`] live ones the witness gives up, for good.
+/// ([`NAIVE_STEPS_MAX`]); of contexts, what they see and carry for one of them with more than [`NAIVE_NUMBERS_MAX`]. And with more than [`NAIVE_LIVE_MAX`] live ones the witness gives up, for good.
 #[derive(Clone, Debug)]
 pub struct Witness {
     model: Model,
@@ -190,13 +190,13 @@ impl Witness {
         for (spec, outcome) in self.model.decided_lately() {
             same(format_args!("the outcome of {spec}"), &graph.outcome(spec), &Some(outcome))?;
         }
-        let (few, some) = (live.len() <= NAIVE_NUMBERS_MAX.0, live.len() <= NAIVE_NUMBERS_MAX.1);
+        let few = live.len() <= NAIVE_NUMBERS_MAX;
         let asked = self.by_turns(live);
         for (at, id) in asked.into_iter().enumerate() {
             self.compare_under(graph, id)?;
             let of = self.model.interval(id).map(|interval| interval.context);
             // The model goes through the whole history for it, several times.
-            if let Some(context) = of.filter(|_| few || some && at == 0) {
+            if let Some(context) = of.filter(|_| few || at == 0) {
                 self.compare_numbers(graph, context)?;
             }
         }

@@ -3,7 +3,7 @@
 use super::Model;
 use crate::graph::{GraphError, Seen, Sees};
 use crate::id::{ContextId, IntervalId, SpecId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Model {
     /// What a context sees of undecided changes; nothing if nothing of it is undecided.
@@ -39,32 +39,50 @@ impl Model {
 
     /// The numbers that a context's changes carry, with those of contexts inside it that have voted for all that they own.
     pub fn carried_by(&self, context: ContextId) -> Vec<IntervalId> {
+        let whose = self.whose();
         let mut of = BTreeSet::from([context]);
         loop {
-            let before = of.len();
-            for inner in self.contexts() {
-                let own: BTreeSet<IntervalId> = self.stack(inner).into_iter().collect();
-                let owned: Vec<SpecId> = self.assumptions(&own).collect();
-                let voted = owned.iter().all(|spec| self.verdict.votes.contains(&(*spec, inner)));
-                let inside = self.around(inner).get(1).is_some_and(|outer| of.contains(outer));
-                if inside && voted && !owned.is_empty() {
-                    of.insert(inner);
-                }
-            }
-            if before == of.len() {
+            let inside = |inner: &ContextId| self.from.get(inner).and_then(|from| whose.get(from));
+            let new =
+                self.from.keys().filter(|inner| !of.contains(inner) && inside(inner).is_some_and(|o| of.contains(o)));
+            let new: Vec<ContextId> = new.copied().filter(|inner| self.has_voted(*inner)).collect();
+            if new.is_empty() {
                 break;
             }
+            of.extend(new);
         }
-        let all: BTreeSet<IntervalId> = of.iter().flat_map(|context| self.stack(*context)).collect();
+        let all = whose.into_iter().filter(|(_, context)| of.contains(context)).map(|(id, _)| id).collect();
         self.numbers_in(&all).into_iter().collect()
+    }
+
+    /// Whether a context owns something undecided, and has voted for all of that.
+    fn has_voted(&self, context: ContextId) -> bool {
+        let own: BTreeSet<IntervalId> = self.stack(context).into_iter().collect();
+        let owned: Vec<SpecId> = self.assumptions(&own).collect();
+        !owned.is_empty() && owned.iter().all(|spec| self.verdict.votes.contains(&(*spec, context)))
+    }
+
+    /// The contexts of all that is live.
+    fn whose(&self) -> BTreeMap<IntervalId, ContextId> {
+        let live = self.intervals.iter().filter(|interval| self.verdict.is_open(interval.id));
+        live.map(|interval| (interval.id, interval.context)).collect()
     }
 
     /// The contexts that build on an interval whose changes carry one of these numbers, its own included.
     pub fn built_on(&self, numbers: &[IntervalId]) -> BTreeSet<ContextId> {
-        let on: BTreeSet<IntervalId> = numbers.iter().filter_map(|number| self.has(*number)).collect();
-        let builds = |id: &IntervalId| !self.visible(*id).is_disjoint(&on);
-        let builders: BTreeSet<IntervalId> = self.live().filter(builds).collect();
-        self.contexts_of(&builders).collect()
+        let mut on: BTreeSet<IntervalId> =
+            self.carried().filter(|(number, _)| numbers.contains(number)).map(|(_, interval)| interval).collect();
+        loop {
+            let before = on.len();
+            for interval in self.intervals.iter().filter(|interval| self.verdict.is_open(interval.id)) {
+                if interval.base.iter().chain(&interval.deps).any(|needed| on.contains(needed)) {
+                    on.insert(interval.id);
+                }
+            }
+            if before == on.len() {
+                return self.contexts_of(&on).collect();
+            }
+        }
     }
 
     /// The numbers of undecided changes around a context that it sees.
@@ -86,9 +104,9 @@ impl Model {
 
     /// A context, the one that it is inside of, and so on.
     pub fn around(&self, mut context: ContextId) -> Vec<ContextId> {
-        let mut around = vec![context];
-        while let Some(from) = self.from.get(&context).filter(|from| self.is_live(**from)) {
-            context = self.interval(*from).expect("it is live").context;
+        let (whose, mut around) = (self.whose(), vec![context]);
+        while let Some(outer) = self.from.get(&context).and_then(|from| whose.get(from)) {
+            context = *outer;
             around.push(context);
         }
         around
@@ -96,7 +114,8 @@ impl Model {
 
     /// Every number that an undecided change may carry, in the order in which they came, and in which interval.
     pub fn carried(&self) -> impl DoubleEndedIterator<Item = (IntervalId, IntervalId)> {
-        self.numbers.iter().copied().filter(|(_, interval)| self.is_live(*interval))
+        let live: BTreeSet<IntervalId> = self.live().collect();
+        self.numbers.iter().copied().filter(move |(_, interval)| live.contains(interval))
     }
 
     /// The numbers that changes of an interval carry, decided or not.
@@ -166,7 +185,13 @@ impl Model {
         self.intervals.retain(|interval| !own.contains(&interval.id));
         self.places.retain(|place| !specs.contains(&place.spec));
         self.specs.retain(|spec| !specs.contains(spec));
-        self.contexts.insert(context, false);
+        self.from.remove(&context);
+        self.found.remove(&context);
+        if self.places.iter().any(|place| place.context == context) {
+            self.contexts.insert(context, false);
+        } else {
+            self.contexts.remove(&context);
+        }
         // What the outer one writes with stays the last of its numbers.
         let (folded, mut others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.numbers).into_iter().partition(|(_, interval)| own.contains(interval));
