@@ -1,9 +1,9 @@
 //! What owners decide, and what stands in the way (rules 3, 4, 7, 8, 11).
 
+use super::enter::final_at_once;
 use super::event::{Cause, Effect, Event, GraphError, Owner};
 use super::state::{Graph, Outcome, Place};
 use crate::id::{ContextId, IntervalId, SpecId};
-use std::collections::BTreeSet;
 
 impl Graph {
     fn place(&self, owner: Owner, spec: SpecId) -> Result<&Place, GraphError> {
@@ -128,19 +128,9 @@ impl Graph {
                 self.spec_mut(spec).conflict = true;
                 finals
             }
-            Event::Open { interval, from: None, .. } => BTreeSet::from([interval]),
+            Event::Open { interval, from: None, .. } => return Ok(vec![final_at_once(interval)]),
             _ => return Ok(Vec::new()),
         };
-        if finals.is_empty() {
-            return Ok(Vec::new());
-        }
-        let numbers = if matches!(event, Event::Open { .. }) {
-            finals.iter().copied().collect()
-        } else {
-            self.numbers_of(&finals)
-        };
-        let specs: BTreeSet<SpecId> =
-            finals.iter().filter_map(|id| self.intervals.get(id)).filter_map(|interval| interval.assumption).collect();
-        Ok(vec![Effect::Final { intervals: finals.into_iter().collect(), numbers, specs: specs.into_iter().collect() }])
+        Ok(if finals.is_empty() { Vec::new() } else { vec![self.said_final(&finals)] })
     }
 }

@@ -33,8 +33,7 @@ impl Graph {
         let state = self.contexts.get_mut(&context).expect("just inserted");
         if from.is_none() {
             state.settled = Some(interval);
-            let effect = Effect::Final { intervals: vec![interval], numbers: vec![interval], specs: Vec::new() };
-            return Ok(vec![effect]);
+            return Ok(vec![final_at_once(interval)]);
         }
         self.push(context, interval, from, None);
         Ok(Vec::new())
@@ -137,6 +136,11 @@ impl Graph {
         self.intervals.insert(interval, new);
         self.numbers.insert(interval, interval);
     }
+}
+
+/// What is said of a first interval that rests on nothing undecided.
+pub(super) fn final_at_once(interval: IntervalId) -> Effect {
+    Effect::Final { intervals: vec![interval], numbers: vec![interval], specs: Vec::new() }
 }
 
 impl Context {

@@ -57,9 +57,7 @@ impl Graph {
         if self.taker(from) != Some(to) {
             return Err(GraphError::Apart(from, to));
         }
-        self.numbers.remove(&from);
-        self.interval_mut(id).numbers.remove(&from);
-        Ok(Vec::new())
+        Ok(self.take_number(id, from))
     }
 
     pub(super) fn discard(&mut self, number: IntervalId) -> Result<Vec<Effect>, GraphError> {
@@ -67,9 +65,14 @@ impl Graph {
         if [id, self.intervals[&id].writer].contains(&number) {
             return Err(GraphError::Needed(number));
         }
+        Ok(self.take_number(id, number))
+    }
+
+    /// Nothing follows from it.
+    fn take_number(&mut self, from: IntervalId, number: IntervalId) -> Vec<Effect> {
         self.numbers.remove(&number);
-        self.interval_mut(id).numbers.remove(&number);
-        Ok(Vec::new())
+        self.interval_mut(from).numbers.remove(&number);
+        Vec::new()
     }
 }
 

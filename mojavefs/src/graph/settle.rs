@@ -33,16 +33,16 @@ impl Graph {
         if finals.is_empty() {
             return Vec::new();
         }
+        let effect = self.said_final(&finals);
         let mut specs = BTreeSet::new();
-        let numbers = self.numbers_of(&finals);
         let mut contexts: BTreeMap<ContextId, usize> = BTreeMap::new();
         for id in &finals {
             let interval = self.detach(*id);
             specs.extend(interval.assumption);
             *contexts.entry(interval.context).or_default() += 1;
         }
-        for spec in &specs {
-            self.decided(*spec, Outcome::Committed);
+        for spec in specs {
+            self.decided(spec, Outcome::Committed);
         }
         for (context, count) in contexts {
             // An interval is final only after its base, so it is always the bottom of a stack that goes.
@@ -50,7 +50,14 @@ impl Graph {
             state.settled = state.stack.drain(..count).next_back();
             self.forget_if_done(context);
         }
-        vec![Effect::Final { intervals: finals.into_iter().collect(), numbers, specs: specs.into_iter().collect() }]
+        vec![effect]
+    }
+
+    /// What is said of intervals that become final, which are in the graph still.
+    pub(super) fn said_final(&self, finals: &BTreeSet<IntervalId>) -> Effect {
+        let specs: BTreeSet<SpecId> = finals.iter().filter_map(|id| self.intervals[id].assumption).collect();
+        let (intervals, numbers) = (finals.iter().copied().collect(), self.numbers_of(finals));
+        Effect::Final { intervals, numbers, specs: specs.into_iter().collect() }
     }
 
     /// What is final by now among everything that hangs on a speculation's entries.

@@ -29,10 +29,11 @@ fn lines(events: &[Event]) -> String {
 
 /// Keeps the naive model of a graph, from when that is empty.
 ///
-/// The model computes everything anew from the history after every event, so what it costs is bounded in these ways. Once
+/// The model computes everything anew from the history after every event, so what it costs is bounded in four ways. Once
 /// the history is [`NAIVE_INTERVALS_MAX`] intervals long it is cut: what is settled by then is taken for granted from then
 /// on. What is under a live interval is compared for all of them up to 64, and beyond for fewer the more there are, by turns
-/// ([`NAIVE_STEPS_MAX`]); of contexts, what they see and carry for one of them with more than [`NAIVE_NUMBERS_MAX`]. And with more than [`NAIVE_LIVE_MAX`] live ones the witness gives up, for good.
+/// ([`NAIVE_STEPS_MAX`]); what contexts see and carry for all of them up to [`NAIVE_NUMBERS_MAX`], and beyond for one, by turns.
+/// And with more than [`NAIVE_LIVE_MAX`] live ones the witness gives up, for good.
 #[derive(Clone, Debug)]
 pub struct Witness {
     model: Model,

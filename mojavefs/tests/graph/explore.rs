@@ -257,7 +257,7 @@ fn every_interleaving_with_nested_contexts_agrees_with_the_model() {
 #[test]
 fn every_interleaving_of_folding_and_numbering_agrees_with_the_model() {
     let bounds = Bounds { contexts: 3, begun: 1, specs: 2, live: 4, depth: 6, rare: false, numbers: true };
-    explored("numbers and folds", &bounds, 1);
+    explored("numbers and folds", &bounds, 5_000);
 }
 
 #[test]

@@ -81,7 +81,10 @@ impl Coordinator {
                 }
             }
             if let Err(error) = state.apply(&Event::HandOver { from: *from, to }) {
-                tracing::error!("interval {from} is handed over to {to}: {error}");
+                // Nothing carries it any more: it is one number more to look for.
+                tracing::error!(
+                    "what carried number {from} carries {to} now, and the graph does not take that: {error}"
+                );
             }
             false
         });

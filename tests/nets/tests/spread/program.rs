@@ -58,6 +58,8 @@ impl FromStr for Line {
 struct Maker {
     random: Random,
     peaceful: bool,
+    /// Most jobs see nobody else's work, and all append to one log: conflicts.
+    crowded: bool,
     served: bool,
     lines: Vec<Line>,
     steps: usize,
@@ -68,8 +70,8 @@ struct Maker {
 /// The program of a seed.
 pub(super) fn program(seed: u64) -> Vec<Line> {
     let mut random = Random(seed);
-    let (peaceful, served) = (seed % 3 == 1, random.one_in(3));
-    let mut maker = Maker { random, peaceful, served, lines: Vec::new(), steps: 0, begins: Vec::new() };
+    let (peaceful, crowded, served) = (seed % 3 == 1, seed % 3 == 2, random.one_in(3));
+    let mut maker = Maker { random, peaceful, crowded, served, lines: Vec::new(), steps: 0, begins: Vec::new() };
     if served {
         maker.lines.push(Line::new(0, "served", ""));
     }
@@ -149,7 +151,10 @@ impl Maker {
         if job > 2 && self.random.one_in(8) {
             return "trunk".to_owned();
         }
-        let mode = self.random.weighted(&[peaceful, others].concat());
+        let apart: &[(usize, &str)] =
+            &[(1, "--isolate"), (1, "--on-read committed"), (1, "--no-wait --on-read committed")];
+        let modes = if self.crowded && self.random.one_in(2) { apart } else { &[peaceful, others].concat() };
+        let mode = self.random.weighted(modes);
         match self.random.below(3) {
             0 => mode.to_owned(),
             retries => format!("{mode} --retries {}", retries * 4 - 4).trim().to_owned(),
@@ -159,7 +164,8 @@ impl Maker {
     fn step(&mut self, job: u8) {
         self.steps += 1;
         let step = self.steps;
-        let [log, register, victim] = [LOGS, REGISTERS, VICTIMS].map(|limit| self.random.below(limit));
+        let logs = if self.crowded { 1 } else { LOGS };
+        let [log, register, victim] = [logs, REGISTERS, VICTIMS].map(|limit| self.random.below(limit));
         let pause = 1 + self.random.below(40);
         let what = self.random.weighted(&[
             (3, format!("do lines l{log}")),
