@@ -55,14 +55,8 @@ impl Graph {
         let mut all = BTreeSet::new();
         let mut todo = vec![context];
         while let Some(context) = todo.pop() {
-            for id in self.stack(context) {
-                let interval = &self.intervals[id];
-                all.extend(interval.numbers.iter().copied());
-                let inside = interval.dependents.iter().map(|dependent| self.intervals[dependent].context);
-                let inside: BTreeSet<ContextId> =
-                    inside.filter(|inner| self.contexts[inner].from == Some(*id)).collect();
-                todo.extend(inside.into_iter().filter(|inner| self.has_voted(*inner)));
-            }
+            all.extend(self.numbers_of(self.stack(context)));
+            todo.extend(self.inner(context).into_iter().filter(|inner| self.has_voted(*inner)));
         }
         all.into_iter().collect()
     }
@@ -108,6 +102,36 @@ impl Graph {
     pub fn outer(&self, context: ContextId) -> Option<ContextId> {
         let from = self.contexts.get(&context)?.from?;
         self.intervals.get(&from).map(|interval| interval.context)
+    }
+
+    /// The contexts that were started in this one and of which something is undecided, those inside of them left out.
+    pub fn inner(&self, context: ContextId) -> BTreeSet<ContextId> {
+        let mut inner = BTreeSet::new();
+        for id in self.stack(context) {
+            let dependents = self.intervals[id].dependents.iter().map(|dependent| self.intervals[dependent].context);
+            inner.extend(dependents.filter(|inner| self.contexts[inner].from == Some(*id)));
+        }
+        inner
+    }
+
+    /// All contexts inside one of which something is undecided.
+    pub fn inside(&self, context: ContextId) -> BTreeSet<ContextId> {
+        let mut all = BTreeSet::new();
+        let mut todo = vec![context];
+        while let Some(context) = todo.pop() {
+            todo.extend(self.inner(context).into_iter().filter(|inner| all.insert(*inner)));
+        }
+        all
+    }
+
+    /// The other contexts of whose changes so far one sees all.
+    pub fn wholly_seen_by(&self, context: ContextId) -> BTreeSet<ContextId> {
+        let seen: BTreeSet<IntervalId> =
+            self.seen_by(context).map(|seen| seen.numbers.into_iter().collect()).unwrap_or_default();
+        let contexts: BTreeSet<ContextId> = seen.iter().filter_map(|number| self.writer_of(*number)).collect();
+        let is_seen =
+            |other: &ContextId| *other != context && self.carried_by(*other).iter().all(|number| seen.contains(number));
+        contexts.into_iter().filter(is_seen).collect()
     }
 
     /// The context whose changes carry this number; nothing if none of them is undecided.

@@ -11,16 +11,15 @@ use crate::limits::{HANDED_OVER_ALWAYS, HANDED_OVER_MAX};
 use crate::ops::fault;
 use crate::store::{Key, StoreError};
 use mojavefs::graph::Event;
-use mojavefs::id::{IntervalId, SpecId};
+use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::{Outcome, SpecState};
-use std::collections::BTreeSet;
 
 impl Coordinator {
     /// Makes a committed level part of what is around it; nothing if it can't be done so simply.
     pub(super) fn absorb(&self, state: &mut State, spec: SpecId) -> Result<Option<Aftermath>, Fault> {
-        let Some(parent) = state.absorbs(spec) else { return Ok(None) };
+        let Some(outer) = state.absorbs(spec) else { return Ok(None) };
         // Before anything has happened that could not be undone.
         let new_writer = IntervalId(self.store.next_id().map_err(fault::store)?);
         let job = &state.jobs[&spec];
@@ -32,28 +31,28 @@ impl Coordinator {
             state.apply(&Event::Discard { number }).map_err(graph_fault)?;
         }
         let jobs: Vec<_> = state.remove(spec).into_iter().collect();
-        if let Some(outer) = state.jobs.get_mut(&parent) {
+        let parent = state.contexts.get(&outer).copied();
+        if let Some(outer) = parent.and_then(|outer| state.jobs.get_mut(&outer)) {
             jobs.iter().for_each(|job| outer.takes_in(job));
         }
         state.absorbed.push_back(spec);
         if state.absorbed.len() > OUTCOMES_KEPT_MAX {
             state.absorbed.pop_front();
         }
-        let outer = jobs[0].parent_context.expect("a level that is absorbed is inside another context");
         let mut aftermath = Aftermath { jobs, ..Aftermath::default() };
         if changed.is_empty() {
             self.conflicts.decided(context, true);
             aftermath.dropped = Some((context, outer));
             return Ok(Some(aftermath));
         }
-        self.conflicts.fold(context, outer, &BTreeSet::new());
+        self.conflicts.fold(context, outer, state);
         self.conflicts.outdated(outer);
         (changed, aftermath.handed_over) = self.hand_over(state, changed);
-        if !changed.is_empty() && state.jobs.get(&parent).is_some_and(|outer| !outer.on_read.meets()) {
+        if !changed.is_empty() && state.of(outer).is_some_and(|outer| !outer.on_read.meets()) {
             // It would not notice that what it writes next is under what the level wrote.
             state.apply(&Event::Number { context: outer, number: new_writer }).map_err(graph_fault)?;
         }
-        aftermath.rescoped = state.inside(parent);
+        aftermath.rescoped = state.open_inside(outer);
         aftermath.folded = Some((context, outer, changed));
         Ok(Some(aftermath))
     }
@@ -111,10 +110,10 @@ impl Coordinator {
 }
 
 impl State {
-    /// The job that a level can become part of, without anybody's knowing that it was apart.
-    fn absorbs(&self, spec: SpecId) -> Option<SpecId> {
-        let job = self.jobs.get(&spec).filter(|job| job.kind != Kind::Job)?;
-        job.parent.filter(|_| self.graph.can_fold(job.context))
+    /// The context that a level can become part of, without anybody's knowing that it was apart.
+    fn absorbs(&self, spec: SpecId) -> Option<ContextId> {
+        let job = self.jobs.get(&spec).filter(|job| job.kind != Kind::Job && self.graph.can_fold(job.context))?;
+        self.graph.outer(job.context)
     }
 
     /// Where a level stands that is part of another by now.
@@ -130,7 +129,7 @@ mod tests {
     use crate::ops::{NewFile, Ops, Scope, SystemClock};
     use crate::store::engine::Directory;
     use crate::store::{Store, StoreOptions};
-    use mojavefs::id::{ContextId, Ino};
+    use mojavefs::id::Ino;
     use mojavefs::protocol::file::FileKind;
     use mojavefs::protocol::{JobInfo, OnRead};
     use std::sync::Arc;

@@ -25,7 +25,7 @@ impl Coordinator {
                 return Ok((outcome, Aftermath::default()));
             }
             let job = state.job(spec, uid)?;
-            (job.context, job.parent.is_none().then(|| state.graph.carried_by(job.context)))
+            (job.context, state.outer(spec).is_none().then(|| state.graph.carried_by(job.context)))
         };
         let standing = self.conflicts.of(context);
         if !standing.is_empty() && !resolutions.is_empty() {
@@ -54,14 +54,14 @@ impl Coordinator {
         if let Some(aftermath) = self.absorb(&mut state, spec)? {
             return Ok((Outcome { state: SpecState::Voted, ..outcome }, aftermath));
         }
-        if state.jobs[&spec].parent.is_none() && !state.is_final_by(spec, &votes) {
+        if state.outer(spec).is_none() && !state.is_final_by(spec, &votes) {
             self.record_vote(&mut state, spec)?;
         }
         let mut aftermath = self.vote(&mut state, spec, &votes)?;
         aftermath.clashing = std::mem::take(&mut state.clashing);
         self.decided.notify_all();
         let Some(job) = state.jobs.get(&spec) else { return Ok((outcome, aftermath)) };
-        let waits_for = match job.parent {
+        let waits_for = match state.outer(spec) {
             Some(_) => Vec::new(),
             None => state.open_under(job),
         };
@@ -209,13 +209,12 @@ impl Coordinator {
     /// An inner job's commit becomes part of the outer one: that one joins it.
     fn fold(&self, state: &mut State, spec: SpecId) -> Result<Aftermath, Fault> {
         let inner = state.jobs.get(&spec).expect("the job was found before");
-        let (context, parent) = (inner.context, inner.parent_context);
+        let (context, parent) = (inner.context, state.graph.outer(inner.context));
         let intervals = state.graph.carried_by(context);
         let mut parts = inner.parts.clone();
         parts.insert(spec);
         let Some(parent) = parent else { return Ok(Aftermath::default()) };
         inner.over.store(true, Ordering::SeqCst);
-        let builds_on = state.under(context);
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
         let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
         // What the outer job does next builds on it, and the outer job can only go back to its start.
@@ -230,11 +229,10 @@ impl Coordinator {
         if let Some(outer) = outer.and_then(|outer| state.jobs.get_mut(&outer)) {
             outer.parts.extend(&parts);
         }
-        self.conflicts.fold(context, parent, &builds_on);
+        self.conflicts.fold(context, parent, state);
         self.conflicts.outdated(parent);
         state.inherit(spec).into_iter().for_each(|other| self.conflicts.outdated(other));
-        let outer = state.contexts.get(&parent).copied();
-        let rescoped = outer.map(|outer| state.inside(outer)).unwrap_or_default();
+        let rescoped = state.open_inside(parent);
         Ok(Aftermath { folded: Some((context, parent, intervals)), rescoped, ..Aftermath::default() })
     }
 
@@ -250,7 +248,7 @@ impl Coordinator {
             return Ok((outcome, Aftermath::default()));
         }
         let job = state.job(spec, uid.unwrap_or(0))?;
-        if job.state == SpecState::Voted && job.parent.is_some() {
+        if job.state == SpecState::Voted && state.outer(spec).is_some() {
             return Err(into_its_surroundings(spec));
         }
         let changes = state.parts(spec).iter().map(|part| state.changes(part, &self.store)).sum();
@@ -302,6 +300,7 @@ impl Coordinator {
 
     fn undo(&self, state: &mut State, abort: &Event, records: Records, aftermath: &mut Aftermath) -> Result<(), Fault> {
         let reads = state.inner_reads();
+        state.note_nesting(abort);
         let effects = state.apply(abort).map_err(graph_fault)?;
         let falls = self.falls(state, &effects);
         let mut failed = None;
@@ -317,14 +316,18 @@ impl Coordinator {
             }
             aftermath.dead.extend(all);
             for job in jobs {
+                let outer = state.outer(job.spec);
                 if job.is_leg() {
-                    state.goes_back(job.parent);
+                    state.goes_back(outer);
+                } else if job.is_held() || job.state == SpecState::Voted && outer.is_none() {
+                    aftermath.left_alone.insert(job.spec);
                 }
                 self.conflicts.decided(job.context, true);
                 aftermath.undone.push((job.context, job.spec, falls.get(&job.spec).cloned()));
                 aftermath.jobs.push(job);
             }
         }
+        state.fallen_from.clear();
         if let Err(fault) = self.pass_on_reads(state, reads, aftermath) {
             failed = Some(fault);
         }

@@ -232,10 +232,6 @@ impl State {
             }
             job.joined.retain(|spec, _| !specs.contains(spec));
             job.owns.retain(|spec| !specs.contains(spec));
-            if job.parent.is_some_and(|parent| specs.contains(&parent)) {
-                job.parent = None;
-                job.parent_context = None;
-            }
             rebased.push(job.context);
         }
         rebased

@@ -26,11 +26,6 @@ pub(super) struct InnerReads {
 }
 
 impl Job {
-    /// It is part of what is around it.
-    fn is_folded(&self) -> bool {
-        self.parent.is_some() && self.over.load(Ordering::SeqCst)
-    }
-
     /// Where it goes back to if something falls that an inner one, which is part of it now, depended on.
     fn goes_back_for(&self, inner: &Job) -> Back {
         let inside = || "a speculation inside of it read it".to_owned();
@@ -73,7 +68,7 @@ impl Coordinator {
                 state.note_reads(reads.outer, reads.back, reads.joined);
                 write_down(state, reads.outer, &self.store, &self.conflicts)?;
                 aftermath.rescoped.push(context);
-                aftermath.rescoped.extend(state.inside(reads.outer));
+                aftermath.rescoped.extend(state.open_inside(context));
             }
         }
         Ok(())
@@ -85,7 +80,7 @@ impl State {
     pub(super) fn inner_reads(&self) -> Vec<InnerReads> {
         let inner = self.jobs.values().filter(|job| job.kind == Kind::Job && job.state == SpecState::Running);
         let reads = |job: &Job| {
-            let outer = self.jobs.get(&job.parent?)?;
+            let outer = self.jobs.get(&self.outer(job.spec)?)?;
             let parts = self.parts(job.spec);
             let joined = parts.iter().flat_map(|part| part.joined.iter().map(|(spec, met)| (*spec, met.clone())));
             let joined: Vec<_> = joined.collect();
@@ -110,8 +105,9 @@ impl State {
 
     /// What a speculation is part of by now, for others to depend on; mostly itself.
     pub(super) fn part_of(&self, mut spec: SpecId) -> SpecId {
-        let is_part = |job: &&Job| job.is_leg() || job.is_folded();
-        while let Some(outer) = self.jobs.get(&spec).filter(is_part).and_then(|job| job.parent) {
+        // One inside of another that is over has been committed into that.
+        let is_part = |job: &&Job| job.is_leg() || job.over.load(Ordering::SeqCst);
+        while let Some(outer) = self.jobs.get(&spec).filter(is_part).and_then(|job| self.outer(job.spec)) {
             spec = outer;
         }
         spec
@@ -120,7 +116,7 @@ impl State {
     /// An inner one was folded into what is around it. Returns the contexts of the others that depended on it.
     pub(super) fn inherit(&mut self, inner: SpecId) -> Vec<ContextId> {
         let Some(job) = self.jobs.get(&inner) else { return Vec::new() };
-        let Some(outer) = job.parent.and_then(|outer| self.jobs.get(&outer)) else { return Vec::new() };
+        let Some(outer) = self.outer(inner).and_then(|outer| self.jobs.get(&outer)) else { return Vec::new() };
         let (parent, back, whole) = (outer.spec, outer.goes_back_for(job), self.part_of(inner));
         // What it owned together with others it has voted for; it falls with that.
         let owned = job.owns.iter().map(|spec| (*spec, TouchKey::Inode(Ino::ROOT)));

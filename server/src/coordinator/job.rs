@@ -53,9 +53,6 @@ pub(crate) struct Job {
     pub(crate) info: JobInfo,
     /// In seconds since the epoch.
     pub(crate) since: i64,
-    /// The speculation around it.
-    pub(crate) parent: Option<SpecId>,
-    pub(crate) parent_context: Option<ContextId>,
     pub(crate) kind: Kind,
     /// Why it can go back to its start only; nothing if its process is asked for a checkpoint before it joins.
     pub(crate) restarts: Option<String>,
@@ -65,8 +62,6 @@ pub(crate) struct Job {
     pub(crate) probed: Option<Instant>,
     /// For a level: its process is dead, and it is about to be undone.
     pub(crate) doomed: bool,
-    /// How many jobs it is nested in, itself included.
-    pub(crate) depth: usize,
     /// What it sees of others.
     pub(crate) on_read: OnRead,
     /// What was final when it started, for one that stays with that.
@@ -137,16 +132,16 @@ impl Job {
         self.snapshot.as_ref().map_or(Seq::NOW, |snapshot| snapshot.seq())
     }
 
-    /// It was started inside one of these speculations, or depends on one by what it read or owns.
+    /// It depends on one of these speculations by what it read or owns.
     pub(crate) fn builds_on(&self, specs: &[SpecId]) -> bool {
-        self.joined.keys().chain(&self.owns).chain(&self.parent).any(|spec| specs.contains(spec))
+        self.joined.keys().chain(&self.owns).any(|spec| specs.contains(spec))
     }
 
     pub(crate) fn may_see(&self, uid: u32) -> bool {
         uid == 0 || uid == self.info.uid
     }
 
-    /// Where it stands, but for how much it changed.
+    /// Where it stands, but for what others have to say of it.
     pub(crate) fn status(&self) -> SpecStatus {
         SpecStatus {
             id: self.spec,
@@ -155,7 +150,7 @@ impl Job {
             since: self.since,
             changes: 0,
             bytes: self.bytes.load(Ordering::Relaxed),
-            parent: self.parent,
+            parent: None,
             conflicts: Vec::new(),
             joined: Vec::new(),
             owns: self.owns.clone(),

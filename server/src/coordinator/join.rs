@@ -89,16 +89,6 @@ impl Joins {
         written
     }
 
-    /// The contexts whose undecided work one that joins nobody sees all the same: those that it depends on by what is inside it, or
-    /// by what it owns.
-    pub(super) fn seen_unnoticed(&self, context: ContextId) -> BTreeSet<ContextId> {
-        let state = self.state.lock();
-        match state.of(context) {
-            Some(job) if job.on_read.follows() && !job.on_read.meets() => state.under(context),
-            _ => BTreeSet::new(),
-        }
-    }
-
     fn join(&self, state: &mut State, spec: SpecId, other: SpecId, key: &TouchKey) -> Result<(), Fault> {
         let (context, theirs) = (state.jobs[&spec].context, state.jobs[&other].context);
         let Some(of) = state.graph.current(theirs) else { return Ok(()) };
@@ -225,10 +215,9 @@ impl Coordinator {
         let mut todo = std::collections::VecDeque::from([job.spec]);
         while let Some(at) = todo.pop_front() {
             let Some(next) = state.jobs.get(&at) else { continue };
-            let inner = state.jobs.values().filter(|job| job.parent == Some(at));
-            let folded = inner.filter(|job| job.state == SpecState::Voted || job.is_leg());
+            let folded = state.inner(next).filter(|job| job.state == SpecState::Voted || job.is_leg());
             let folded: Vec<SpecId> = folded.map(|job| job.spec).collect();
-            for spec in next.joined.keys().chain(&next.owns).chain(&next.parent).chain(&folded) {
+            for spec in next.joined.keys().chain(&next.owns).chain(&state.outer(at)).chain(&folded) {
                 if *spec != job.spec && !came_from.contains_key(spec) {
                     came_from.insert(*spec, at);
                     todo.push_back(*spec);

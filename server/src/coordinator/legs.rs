@@ -101,9 +101,8 @@ impl State {
     /// A job and its open legs, each inside the one before.
     pub(super) fn parts(&self, spec: SpecId) -> Vec<&Job> {
         let mut parts: Vec<&Job> = self.jobs.get(&spec).into_iter().collect();
-        let is_next =
-            |job: &&Job, of: SpecId| job.is_leg() && job.parent == Some(of) && job.state == SpecState::Running;
-        while let Some(next) = parts.last().and_then(|last| self.jobs.values().find(|job| is_next(job, last.spec))) {
+        let is_next = |job: &&Job| job.is_leg() && job.state == SpecState::Running;
+        while let Some(next) = parts.last().and_then(|last| self.inner(last).find(is_next)) {
             parts.push(next);
         }
         parts
@@ -116,11 +115,8 @@ impl State {
 
     /// The job that a leg belongs to; of everything else, itself.
     pub(super) fn whole(&self, mut spec: SpecId) -> SpecId {
-        while let Some(job) = self.jobs.get(&spec).filter(|job| job.is_leg()) {
-            match job.parent {
-                Some(parent) => spec = parent,
-                None => break,
-            }
+        while let Some(outer) = self.jobs.get(&spec).filter(|job| job.is_leg()).and_then(|leg| self.outer(leg.spec)) {
+            spec = outer;
         }
         spec
     }

@@ -117,7 +117,7 @@ impl Coordinator {
             let standing = self.conflicts.of(job.context);
             let waits = state.open_under(job);
             let (info, parts) = (job.info.clone(), job.parts.clone());
-            (info, job.parent_context, state.changes(job, &self.store), standing, job.state, waits, parts)
+            (info, state.graph.outer(job.context), state.changes(job, &self.store), standing, job.state, waits, parts)
         };
         if parent.is_none() && !waits.is_empty() {
             let text = format!("speculation {spec} depends on {}: decide that first", list(&waits));

@@ -33,7 +33,7 @@ use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Fall, JobInfo, OnRead, SpecState};
 use parking_lot::{Condvar, Mutex, RwLock};
 use state::State;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How a job begins.
@@ -84,18 +84,16 @@ pub(crate) struct Aftermath {
     pub(crate) clashing: Vec<(ContextId, SpecId)>,
     /// The process of this view is back from this speculation; true if its kernel holds nothing back that was written there.
     pub(crate) back: Option<(ViewId, SpecId, bool)>,
+    /// Those of the undone ones that were held or voted for: nobody may be there any more who would notice.
+    pub(crate) left_alone: BTreeSet<SpecId>,
     /// Kept until the views were told, so that nothing they may still read goes.
     pub(crate) jobs: Vec<Job>,
 }
 
 impl Aftermath {
-    /// The held and the decided ones that were undone with this one: nobody may be there any more who would notice.
+    /// The held and the decided ones that were undone with this one.
     fn fallen_with(&self, spec: SpecId) -> Vec<SpecId> {
-        let left_alone = |job: &&Job| job.is_held() || job.state == SpecState::Voted && job.parent.is_none();
-        let others = self.jobs.iter().filter(|job| job.spec != spec && !job.is_leg()).filter(left_alone);
-        let mut fallen: Vec<SpecId> = others.map(|job| job.spec).collect();
-        fallen.sort_unstable();
-        fallen
+        self.left_alone.iter().copied().filter(|other| *other != spec).collect()
     }
 }
 
@@ -120,7 +118,7 @@ struct ContextTouches {
 
 impl Touches for ContextTouches {
     fn touch(&self, key: TouchKey, how: Touch, newer_final: bool) {
-        self.conflicts.touched(self.context, key, how, newer_final, || self.joins.seen_unnoticed(self.context));
+        self.conflicts.touched(self.context, key, how, newer_final, || self.joins.state.lock());
     }
 
     fn meet(&self, key: &TouchKey, of: &[IntervalId]) -> Fault {
@@ -247,7 +245,7 @@ impl Coordinator {
             Kind::Level => ("speculations", LEVELS_NESTING_MAX),
             Kind::Job | Kind::Leg { .. } => ("jobs", NESTING_MAX),
         };
-        if outer.is_some_and(|outer| outer.depth >= deepest) {
+        if inside.is_some_and(|context| state.graph.around(context).count() >= deepest) {
             return Err(Fault::new(FaultKind::Unsupported, format!("{what} nest {deepest} deep at most")));
         }
         let snapshot = match outer.and_then(|outer| outer.snapshot.clone()) {
@@ -262,14 +260,11 @@ impl Coordinator {
             entry,
             info,
             since: job::now(),
-            parent: outer.map(|outer| outer.spec),
-            parent_context: inside,
             kind,
             restarts,
             excuse: None,
             probed: None,
             doomed: false,
-            depth: outer.map_or(0, |outer| outer.depth) + 1,
             on_read,
             snapshot,
             joined: BTreeMap::new(),
@@ -286,7 +281,7 @@ impl Coordinator {
         let sees = if on_read.follows() { Sees::Follows } else { Sees::Found };
         state.apply(&Event::Open { context, interval: first, from, sees }).map_err(graph_fault)?;
         state.apply(&Event::Speculate { context, interval: entry, spec }).map_err(graph_fault)?;
-        self.conflicts.open(context, inside, on_read.meets());
+        self.conflicts.open(context, on_read.into());
         state.insert(job);
         if let Some(own) = own
             && let Err(fault) = self.own(&mut state, spec, own)

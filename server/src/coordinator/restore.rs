@@ -74,8 +74,8 @@ impl Coordinator {
         let first = IntervalId(self.store.next_id()?);
         // The last one that began is the innermost.
         let outer = payload.outer.iter().filter_map(|number| state.of(state.graph.writer_of(*number)?));
-        let (parent, parent_context) = outer.map(|outer| (outer.spec, outer.context)).max().unzip();
-        let from = parent_context.and_then(|context| state.graph.current(context));
+        let outer = outer.max_by_key(|outer| outer.spec).map(|outer| outer.context);
+        let from = outer.and_then(|context| state.graph.current(context));
         let sees = if payload.on_read.follows() { Sees::Follows } else { Sees::Had(payload.outer.clone()) };
         let events =
             [Event::Open { context, interval: first, from, sees }, Event::Speculate { context, interval: entry, spec }];
@@ -86,7 +86,7 @@ impl Coordinator {
         for event in events.into_iter().chain(numbers) {
             state.apply(&event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
         }
-        self.conflicts.open(context, parent_context, payload.on_read.meets());
+        self.conflicts.open(context, payload.on_read.into());
         let changes = changes(&self.store, &held)?;
         self.conflicts.restore(context, payload.standing, &payload.reads, changes.into_iter());
         let snapshot = (held.snapshot != Seq::NOW).then(|| Arc::new(self.store.adopt_snapshot(held.snapshot)));
@@ -97,9 +97,6 @@ impl Coordinator {
             entry,
             info: payload.info,
             since: payload.since,
-            parent,
-            parent_context,
-            depth: 1,
             on_read: payload.on_read,
             snapshot,
             joined: payload.joined.into_iter().map(|(spec, key)| (spec, Met { key, back: over.clone() })).collect(),

@@ -1,6 +1,6 @@
 //! Everything undecided, and how its parts are found.
 
-use super::conflicts::Conflicts;
+use super::conflicts::{Conflicts, Nesting};
 use super::waits::Wait;
 use super::{Aftermath, Job};
 use crate::store::{Remembered, Store};
@@ -9,6 +9,7 @@ use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::SpecState;
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -31,6 +32,8 @@ pub(super) struct State {
     pub(super) waiting: HashMap<ContextId, BTreeMap<Wait, Instant>>,
     /// Those whose conflicts their owners have settled, lately, and what was committed in their place.
     pub(super) settled: VecDeque<(SpecId, SpecId)>,
+    /// Inside whom those were that the graph has just undone, while their jobs are there still.
+    pub(super) fallen_from: BTreeMap<SpecId, SpecId>,
     /// Voted ones found in conflict, of which nobody was told yet.
     pub(super) clashing: Vec<(ContextId, SpecId)>,
     /// Those of which not even the store knows whether they are committed, before it is opened again.
@@ -96,6 +99,13 @@ impl State {
             todo.extend(self.jobs.values().filter(|job| job.owns.iter().any(|o| new.contains(o))).map(|job| job.spec));
         }
         all
+    }
+
+    /// An abort is about to undo these: what is left of them in the graph does not say any more inside whom they were.
+    pub(super) fn note_nesting(&mut self, abort: &Event) {
+        let Event::Abort { spec, .. } = abort else { return };
+        let falls = self.graph.falls_with(*spec);
+        self.fallen_from = falls.into_iter().filter_map(|spec| Some((spec, self.outer(spec)?))).collect();
     }
 
     /// Tells the graph of an event.
@@ -170,18 +180,26 @@ impl State {
         jobs.map(|job| (job.spec, job.snapshot.is_some() && found(job))).collect()
     }
 
-    /// The contexts of all jobs inside the one of `outer`.
-    pub(super) fn inside(&self, outer: SpecId) -> Vec<ContextId> {
-        // A job begins after the one around it, so it comes later.
-        let mut specs = vec![outer];
-        let mut contexts = Vec::new();
-        for job in self.jobs.values().filter(|job| job.state != SpecState::Voted) {
-            if job.parent.is_some_and(|parent| specs.contains(&parent)) {
-                specs.push(job.spec);
-                contexts.push(job.context);
-            }
+    /// The undecided speculation that one is inside of.
+    pub(super) fn outer(&self, spec: SpecId) -> Option<SpecId> {
+        if let Some(outer) = self.fallen_from.get(&spec) {
+            return Some(*outer);
         }
-        contexts
+        let outer = self.graph.outer(self.jobs.get(&spec)?.context)?;
+        self.contexts.get(&outer).copied()
+    }
+
+    /// The undecided jobs that were started in one, those inside of them left out.
+    pub(super) fn inner(&self, job: &Job) -> impl Iterator<Item = &Job> {
+        let fallen = self.fallen_from.iter().filter(|(_, outer)| **outer == job.spec).map(|(inner, _)| inner);
+        let inner = self.graph.inner(job.context).into_iter().filter_map(|context| self.of(context));
+        inner.chain(fallen.filter_map(|inner| self.jobs.get(inner)))
+    }
+
+    /// The contexts inside one whose jobs are at work or held.
+    pub(super) fn open_inside(&self, outer: ContextId) -> Vec<ContextId> {
+        let inside = self.graph.inside(outer).into_iter();
+        inside.filter(|inner| self.of(*inner).is_some_and(|job| job.state != SpecState::Voted)).collect()
     }
 
     pub(super) fn job_of(&self, context: ContextId) -> Result<&Job, Fault> {
@@ -203,6 +221,43 @@ impl State {
                 ),
             )),
         }
+    }
+}
+
+impl Nesting for State {
+    fn inside(&self, context: ContextId) -> BTreeSet<ContextId> {
+        self.graph.inside(context)
+    }
+
+    fn around(&self, context: ContextId) -> BTreeSet<ContextId> {
+        self.graph.around(context).skip(1).collect()
+    }
+
+    fn under(&self, context: ContextId) -> BTreeSet<ContextId> {
+        State::under(self, context)
+    }
+
+    fn seen(&self, context: ContextId) -> BTreeSet<ContextId> {
+        self.graph.wholly_seen_by(context)
+    }
+}
+
+/// A graph that stays as it is meanwhile.
+impl Nesting for MutexGuard<'_, State> {
+    fn inside(&self, context: ContextId) -> BTreeSet<ContextId> {
+        Nesting::inside(&**self, context)
+    }
+
+    fn around(&self, context: ContextId) -> BTreeSet<ContextId> {
+        Nesting::around(&**self, context)
+    }
+
+    fn under(&self, context: ContextId) -> BTreeSet<ContextId> {
+        State::under(self, context)
+    }
+
+    fn seen(&self, context: ContextId) -> BTreeSet<ContextId> {
+        Nesting::seen(&**self, context)
     }
 }
 

@@ -42,7 +42,7 @@ impl Coordinator {
         let joined = parts.iter().rev().flat_map(|part| part.joined.clone()).collect();
         let status = SpecStatus {
             changes: parts.iter().map(|part| state.changes(part, &self.store)).sum(),
-            parent: job.parent.map(|parent| state.whole(parent)),
+            parent: state.outer(job.spec).map(|outer| state.whole(outer)),
             ..job.status()
         };
         (status, state.sight(state.tip(job.spec)), standing, joined)

@@ -53,8 +53,7 @@ impl State {
 
     /// A speculation and those around it, the outermost last.
     pub(super) fn around(&self, spec: SpecId) -> Vec<SpecId> {
-        let outer = |spec: &SpecId| self.jobs.get(spec)?.parent;
-        std::iter::successors(Some(spec), outer).collect()
+        std::iter::successors(Some(spec), |spec| self.outer(*spec)).collect()
     }
 
     fn awaited(&self, on: Wait) -> Option<Awaited> {
@@ -70,7 +69,7 @@ impl State {
     fn waits(&self) -> Waits {
         let mut waits = Waits::new();
         for job in self.jobs.values().filter(|job| job.is_at_work()) {
-            let Some(outer) = job.parent_context else { continue };
+            let Some(outer) = self.graph.outer(job.context) else { continue };
             let all = waits.entry(outer).or_default();
             all.insert(Awaited::End(job.context));
             // A job votes when its legs depend on nothing any more that is undecided. One inside of another votes at once.
@@ -89,7 +88,7 @@ impl State {
 
     /// Whether a job is inside of another.
     pub(super) fn is_inside(&self, spec: SpecId) -> bool {
-        self.jobs.get(&self.whole(spec)).is_some_and(|job| job.parent.is_some())
+        self.outer(self.whole(spec)).is_some()
     }
 
     /// Notes that a job waits, until then: if it still does, it asks again before.

@@ -16,13 +16,13 @@ pub(crate) struct Looming {
 impl Conflicts {
     /// What turns into conflicts of this context, and of others by it; of each two contexts no more objects than are named.
     pub(crate) fn looming(&self, context: ContextId) -> Vec<Looming> {
-        let family = self.family.read();
+        let users = self.users.read();
         let noticed = self.noticed.lock();
         let mut counts: HashMap<(ContextId, ContextId, bool), usize> = HashMap::new();
         let mut all = Vec::new();
         for (winner, pending) in &noticed.pending {
             for pending in pending {
-                let Some(loser) = family.effective(pending.loser) else { continue };
+                let Some(loser) = users.effective(pending.loser) else { continue };
                 if loser != context && *winner != context {
                     continue;
                 }
@@ -38,9 +38,9 @@ impl Conflicts {
 
     /// Takes up again what was written down, as far as both contexts are there.
     pub(crate) fn restore_looming(&self, all: Vec<Looming>) {
-        let family = self.family.read();
+        let users = self.users.read();
         for Looming { winner, pending } in all {
-            if family.effective(winner).is_some() && family.effective(pending.loser).is_some() {
+            if users.effective(winner).is_some() && users.effective(pending.loser).is_some() {
                 self.pend(winner, pending);
             }
         }

@@ -1,6 +1,8 @@
 //! Conflicts between contexts that do not join each other (rule 11 and `--isolate`): noticed when a second one touches an
 //! object, effective when the first one becomes final.
 
+#[cfg(test)]
+mod histories;
 mod kept;
 #[cfg(test)]
 mod model;
@@ -14,6 +16,7 @@ use super::touches::{TouchIndex, Toucher, hash_key};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::id::ContextId;
 use mojavefs::planted::{Planted, is_planted};
+use mojavefs::protocol::OnRead;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// The conflicts of every undecided context.
 pub(crate) struct Conflicts {
     index: TouchIndex,
-    family: RwLock<Family>,
+    users: RwLock<Users>,
     noticed: Mutex<Noticed>,
     /// How many contexts are undecided: while none is, trunk pays nothing.
     undecided: AtomicUsize,
@@ -29,15 +32,46 @@ pub(crate) struct Conflicts {
     has_news: AtomicBool,
 }
 
-/// Who is nested in whom.
+/// Whose the noted uses are by now.
 #[derive(Default)]
-struct Family {
-    /// Every undecided context and the one it was started in.
-    parent: HashMap<ContextId, Option<ContextId>>,
-    /// Those that meet others' undecided work: they never conflict with each other.
-    joiners: HashSet<ContextId>,
+struct Users {
+    /// Every undecided context.
+    undecided: HashMap<ContextId, Looks>,
     /// Contexts whose commit folded into an outer one: their touches are the outer one's now.
     folded: HashMap<ContextId, ContextId>,
+}
+
+/// What a context does about others' undecided work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// It builds on that, or is refused: two of these never conflict with each other.
+    Joins,
+    /// It sees what is final, as it comes, and what it depends on in another way.
+    Follows,
+    /// It stays with what it found.
+    Stays,
+}
+
+impl From<OnRead> for Looks {
+    fn from(on_read: OnRead) -> Self {
+        match (on_read.meets(), on_read.follows()) {
+            (true, _) => Looks::Joins,
+            (false, true) => Looks::Follows,
+            (false, false) => Looks::Stays,
+        }
+    }
+}
+
+/// What the graph says of contexts.
+pub(crate) trait Nesting {
+    /// Those that were started inside one, or inside what was.
+    fn inside(&self, context: ContextId) -> BTreeSet<ContextId>;
+    /// Those that it is inside of.
+    fn around(&self, context: ContextId) -> BTreeSet<ContextId>;
+    /// Those that it depends on.
+    fn under(&self, context: ContextId) -> BTreeSet<ContextId>;
+    /// Those of which it sees all that they have changed so far.
+    fn seen(&self, context: ContextId) -> BTreeSet<ContextId>;
 }
 
 #[derive(Default)]
@@ -69,46 +103,17 @@ impl Noticed {
     }
 }
 
-/// How two contexts stand to each other.
-#[derive(PartialEq)]
-enum Kin {
-    /// One and the same, or one folded into the other.
-    Same,
-    /// The first runs around the second.
-    Outer,
-    /// The first runs inside the second.
-    Inner,
-    /// Neither.
-    Strangers,
-}
-
-impl Family {
+impl Users {
     /// The undecided context that now stands for `context`; `None` if it was decided.
     fn effective(&self, mut context: ContextId) -> Option<ContextId> {
         while let Some(outer) = self.folded.get(&context) {
             context = *outer;
         }
-        self.parent.contains_key(&context).then_some(context)
+        self.undecided.contains_key(&context).then_some(context)
     }
 
-    fn is_outer(&self, outer: ContextId, inner: ContextId) -> bool {
-        let mut at = self.parent.get(&inner).copied().flatten();
-        while let Some(context) = at {
-            if context == outer {
-                return true;
-            }
-            at = self.parent.get(&context).copied().flatten();
-        }
-        false
-    }
-
-    fn kin(&self, a: ContextId, b: ContextId) -> Kin {
-        match () {
-            () if a == b => Kin::Same,
-            () if self.is_outer(a, b) => Kin::Outer,
-            () if self.is_outer(b, a) => Kin::Inner,
-            () => Kin::Strangers,
-        }
+    fn joins(&self, context: ContextId) -> bool {
+        self.undecided.get(&context) == Some(&Looks::Joins)
     }
 }
 
@@ -116,20 +121,16 @@ impl Conflicts {
     pub(crate) fn new() -> Self {
         Conflicts {
             index: TouchIndex::new(),
-            family: RwLock::default(),
+            users: RwLock::default(),
             noticed: Mutex::default(),
             undecided: AtomicUsize::new(0),
             has_news: AtomicBool::new(false),
         }
     }
 
-    /// A context begins, inside `parent` if there is one; a joiner builds on what others have undecided, or is refused.
-    pub(crate) fn open(&self, context: ContextId, parent: Option<ContextId>, joiner: bool) {
-        let mut family = self.family.write();
-        family.parent.insert(context, parent);
-        if joiner {
-            family.joiners.insert(context);
-        }
+    /// A context begins.
+    pub(crate) fn open(&self, context: ContextId, looks: Looks) {
+        self.users.write().undecided.insert(context, looks);
         self.undecided.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -139,10 +140,10 @@ impl Conflicts {
             return Vec::new();
         }
         let touchers = self.index.touchers(hash_key(key));
-        let family = self.family.read();
+        let users = self.users.read();
         let losers = touchers.into_iter().filter(|t| t.how.conflicts_with(how));
         let clash = |by: Toucher| Clash { key: key.clone(), changed: by.how.changes() };
-        losers.filter_map(|by| Some((family.effective(by.context)?, clash(by)))).collect()
+        losers.filter_map(|by| Some((users.effective(by.context)?, clash(by)))).collect()
     }
 
     /// A process outside every context changed an object.
@@ -159,26 +160,26 @@ impl Conflicts {
 
     /// What will keep contexts from committing once these others are final, for those that lose by it.
     pub(crate) fn of_losers(&self, winners: &[ContextId]) -> HashMap<ContextId, Standing> {
-        let family = self.family.read();
+        let users = self.users.read();
         let noticed = self.noticed.lock();
         let mut losers: HashMap<ContextId, Standing> = HashMap::new();
         for Pending { loser, clash, .. } in winners.iter().filter_map(|winner| noticed.pending.get(winner)).flatten() {
-            let Some(loser) = family.effective(*loser) else { continue };
+            let Some(loser) = users.effective(*loser) else { continue };
             let known = || noticed.standing.get(&loser).cloned().unwrap_or_default();
             losers.entry(loser).or_insert_with(known).add(clash.clone());
         }
         losers
     }
 
-    /// `context` used an object; `newer_final`: something newer than its snapshot was final already. `builds_on` says on whose
-    /// undecided work it builds, where that is seen without being noticed.
-    pub(crate) fn touched(
+    /// `context` used an object; `newer_final`: something newer than its snapshot was final already. The graph is asked only
+    /// if others have used it, too.
+    pub(crate) fn touched<N: Nesting>(
         &self,
         context: ContextId,
         key: TouchKey,
         how: Touch,
         newer_final: bool,
-        builds_on: impl FnOnce() -> BTreeSet<ContextId>,
+        graph: impl FnOnce() -> N,
     ) {
         if newer_final && how != Touch::Update {
             self.stand(context, Clash { key: key.clone(), changed: how.changes() });
@@ -192,42 +193,50 @@ impl Conflicts {
         if others.iter().all(|other| other.context == context) {
             return;
         }
-        // Before the family is locked, which those who look into the graph do later.
-        let builds_on = builds_on();
-        let family = self.family.read();
-        let Some(me) = family.effective(context) else { return };
-        let builds_on: BTreeSet<ContextId> = builds_on.into_iter().filter_map(|on| family.effective(on)).collect();
-        self.index.settle_one(hash, |context| family.effective(context));
+        // Before the users are locked: whoever has the graph looks into them.
+        let graph = graph();
+        let users = self.users.read();
+        let Some(me) = users.effective(context) else { return };
+        let (around, inside) = (graph.around(me), graph.inside(me));
+        let has_joined = users.joins(me).then(|| if inside.is_empty() { BTreeSet::new() } else { graph.under(me) });
+        let seen = if users.joins(me) { BTreeSet::new() } else { graph.seen(me) };
+        self.index.settle_one(hash, |context| users.effective(context));
         for other in others.into_iter().filter(|t| t.how.conflicts_with(how)) {
-            if let Some(them) = family.effective(other.context).filter(|them| !builds_on.contains(them)) {
-                self.meet(&family, me, how, Toucher { context: them, ..other }, &key);
+            let Some(them) = users.effective(other.context).filter(|them| *them != me) else { continue };
+            let is_inside = inside.contains(&them);
+            // It comes after what the other one did, and has that.
+            let has = around.contains(&them)
+                || match &has_joined {
+                    // What a joiner finds changed it has joined: it can only be in the way of who stays apart.
+                    Some(joined) => users.joins(them) || is_inside && joined.contains(&them),
+                    None => seen.contains(&them),
+                };
+            if !has {
+                self.meet((me, users.joins(me)), how, Toucher { context: them, ..other }, is_inside, &key);
             }
         }
     }
 
-    fn meet(&self, family: &Family, me: ContextId, how: Touch, them: Toucher, key: &TouchKey) {
+    /// One context uses what another has used, and does not have all that this did. That one may run inside of it.
+    fn meet(&self, (me, joins): (ContextId, bool), how: Touch, them: Toucher, is_inside: bool, key: &TouchKey) {
         let clash = |changed: bool| Clash { key: key.clone(), changed };
-        match family.kin(me, them.context) {
-            Kin::Same | Kin::Inner => {}
-            // What a joiner finds changed it has joined: it can only be in others' way.
-            _ if family.joiners.contains(&me) && family.joiners.contains(&them.context) => {}
-            // The outer job changed what an inner one had built on.
-            Kin::Outer if how.changes() => self.stand(them.context, clash(them.how.changes())),
-            Kin::Outer => {}
-            Kin::Strangers => {
-                let mut is_new = false;
-                // A joiner has what the other has changed so far, and only what that changes later is apart from it.
-                let apart = !family.joiners.contains(&me);
-                if how.changes() {
-                    is_new |= self.pend(me, Pending { loser: them.context, clash: clash(them.how.changes()), apart });
-                }
-                if them.how.changes() && apart {
-                    is_new |= self.pend(them.context, Pending { loser: me, clash: clash(how.changes()), apart });
-                }
-                if is_new {
-                    self.outdated(me);
-                }
+        if is_inside {
+            if how.changes() {
+                self.stand(them.context, clash(them.how.changes()));
             }
+            return;
+        }
+        let mut is_new = false;
+        // A joiner has what the other has changed so far, and only what that changes later is apart from it.
+        let apart = !joins;
+        if how.changes() {
+            is_new |= self.pend(me, Pending { loser: them.context, clash: clash(them.how.changes()), apart });
+        }
+        if them.how.changes() && apart {
+            is_new |= self.pend(them.context, Pending { loser: me, clash: clash(how.changes()), apart });
+        }
+        if is_new {
+            self.outdated(me);
         }
     }
 
@@ -282,19 +291,20 @@ impl Conflicts {
 
     /// The hashes of what `context`, and what folded into it, saw.
     pub(crate) fn reads_of(&self, context: ContextId) -> Vec<u64> {
-        let family = self.family.read();
-        self.index.reads_of(|c| family.effective(c) == Some(context))
+        let users = self.users.read();
+        self.index.reads_of(|c| users.effective(c) == Some(context))
     }
 
     /// An inner context's commit folded into `outer`: what it touched counts as the outer one's, and its siblings that
-    /// touched the same conflict now, but for those that it `builds_on` and whose work it had seen where it touched it.
-    pub(crate) fn fold(&self, inner: ContextId, outer: ContextId, builds_on: &BTreeSet<ContextId>) {
-        let mut family = self.family.write();
+    /// touched the same conflict now, but for those that it builds on and whose work it had seen where it touched it.
+    pub(crate) fn fold(&self, inner: ContextId, outer: ContextId, graph: &impl Nesting) {
+        let (inside, under) = (graph.inside(outer), graph.under(inner));
+        let mut users = self.users.write();
         let mut noticed = self.noticed.lock();
         for Pending { loser, clash, apart } in noticed.pending.remove(&inner).unwrap_or_default() {
-            let Some(loser) = family.effective(loser) else { continue };
-            if family.is_outer(outer, loser) {
-                if !apart && builds_on.contains(&loser) {
+            let Some(loser) = users.effective(loser) else { continue };
+            if inside.contains(&loser) {
+                if !apart && under.contains(&loser) {
                     continue;
                 }
                 noticed.stand(loser, clash);
@@ -306,24 +316,22 @@ impl Conflicts {
         if let Some(standing) = noticed.standing.remove(&inner).filter(|standing| !standing.is_empty()) {
             noticed.standing.entry(outer).or_default().merge(standing);
         }
-        family.parent.remove(&inner);
-        family.joiners.remove(&inner);
-        family.folded.insert(inner, outer);
+        users.undecided.remove(&inner);
+        users.folded.insert(inner, outer);
         self.undecided.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// `context` became final (or, with `dead`, was undone): what it changed stands, or never was.
     pub(crate) fn decided(&self, context: ContextId, dead: bool) {
-        let mut family = self.family.write();
+        let mut users = self.users.write();
         let mut noticed = self.noticed.lock();
-        family.joiners.remove(&context);
-        if family.parent.remove(&context).is_some() {
+        if users.undecided.remove(&context).is_some() {
             self.undecided.fetch_sub(1, Ordering::SeqCst);
         }
         noticed.standing.remove(&context);
         let pending = noticed.pending.remove(&context).unwrap_or_default();
         for Pending { loser, clash, .. } in pending.into_iter().filter(|_| !dead) {
-            if let Some(loser) = family.effective(loser) {
+            if let Some(loser) = users.effective(loser) {
                 noticed.stand(loser, clash);
                 self.has_news.store(true, Ordering::SeqCst);
             }
@@ -334,16 +342,16 @@ impl Conflicts {
     /// index; called in the background.
     pub(crate) fn sweep(&self) {
         self.index.settle(|| {
-            let family = self.family.read();
-            move |context| family.effective(context)
+            let users = self.users.read();
+            move |context| users.effective(context)
         });
-        let mut family = self.family.write();
+        let mut users = self.users.write();
         for pending in self.noticed.lock().pending.values_mut() {
-            pending.retain(|pending| family.effective(pending.loser).is_some());
+            pending.retain(|pending| users.effective(pending.loser).is_some());
         }
-        let dead = |inner: &&ContextId| family.effective(**inner).is_none();
-        let dead: HashSet<ContextId> = family.folded.keys().filter(dead).copied().collect();
-        family.folded.retain(|inner, _| !dead.contains(inner));
+        let dead = |inner: &&ContextId| users.effective(**inner).is_none();
+        let dead: HashSet<ContextId> = users.folded.keys().filter(dead).copied().collect();
+        users.folded.retain(|inner, _| !dead.contains(inner));
     }
 }
 
@@ -361,18 +369,44 @@ mod tests {
         TouchKey::Inode(Ino(ino))
     }
 
+    /// Some are inside A, and INNER may depend on one.
+    struct Nested {
+        joined: Option<ContextId>,
+    }
+
+    const NESTED: Nested = Nested { joined: None };
+    const SIBLING: ContextId = ContextId(4);
+
+    impl Nesting for Nested {
+        fn inside(&self, context: ContextId) -> BTreeSet<ContextId> {
+            if context == A { BTreeSet::from([INNER, SIBLING]) } else { BTreeSet::new() }
+        }
+
+        fn around(&self, context: ContextId) -> BTreeSet<ContextId> {
+            [A].into_iter().filter(|_| [INNER, SIBLING].contains(&context)).collect()
+        }
+
+        fn under(&self, context: ContextId) -> BTreeSet<ContextId> {
+            self.joined.into_iter().filter(|_| context == INNER).chain(self.around(context)).collect()
+        }
+
+        fn seen(&self, context: ContextId) -> BTreeSet<ContextId> {
+            self.under(context)
+        }
+    }
+
     fn two() -> Conflicts {
         let conflicts = Conflicts::new();
-        conflicts.open(A, None, false);
-        conflicts.open(B, None, false);
+        conflicts.open(A, Looks::Stays);
+        conflicts.open(B, Looks::Stays);
         conflicts
     }
 
     #[test]
     fn the_first_to_commit_wins() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
-        conflicts.touched(B, file(1), Touch::Write, false, BTreeSet::new);
+        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
+        conflicts.touched(B, file(1), Touch::Write, false, || NESTED);
         assert!(conflicts.of(A).is_empty() && conflicts.of(B).is_empty());
         conflicts.decided(A, false);
         assert!(!conflicts.of(B).is_empty());
@@ -381,8 +415,8 @@ mod tests {
     #[test]
     fn an_abort_leaves_no_conflict() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
-        conflicts.touched(B, file(1), Touch::Read, false, BTreeSet::new);
+        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
+        conflicts.touched(B, file(1), Touch::Read, false, || NESTED);
         conflicts.decided(A, true);
         assert!(conflicts.of(B).is_empty());
     }
@@ -391,8 +425,8 @@ mod tests {
     fn readers_and_makers_of_different_names_do_not_meet() {
         let conflicts = two();
         for context in [A, B] {
-            conflicts.touched(context, file(1), Touch::Read, false, BTreeSet::new);
-            conflicts.touched(context, TouchKey::Listing(Ino(2)), Touch::Update, false, BTreeSet::new);
+            conflicts.touched(context, file(1), Touch::Read, false, || NESTED);
+            conflicts.touched(context, TouchKey::Listing(Ino(2)), Touch::Update, false, || NESTED);
         }
         conflicts.decided(A, false);
         assert!(conflicts.of(B).is_empty());
@@ -401,7 +435,7 @@ mod tests {
     #[test]
     fn trunk_wins_at_once() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Read, false, BTreeSet::new);
+        conflicts.touched(A, file(1), Touch::Read, false, || NESTED);
         for ino in [1, 2] {
             conflicts.touched_on_trunk(&file(ino), Touch::Write);
         }
@@ -411,43 +445,41 @@ mod tests {
     #[test]
     fn an_inner_job_builds_on_the_outer_one() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
-        conflicts.open(INNER, Some(A), false);
-        conflicts.touched(INNER, file(1), Touch::Write, false, BTreeSet::new);
+        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
+        conflicts.open(INNER, Looks::Stays);
+        conflicts.touched(INNER, file(1), Touch::Write, false, || NESTED);
         assert!(conflicts.of(INNER).is_empty());
-        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
+        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
         assert!(!conflicts.of(INNER).is_empty());
     }
 
     #[test]
     fn what_folds_into_the_outer_job_conflicts_through_it() {
         let conflicts = two();
-        conflicts.open(INNER, Some(A), false);
-        conflicts.touched(INNER, file(1), Touch::Write, false, BTreeSet::new);
-        conflicts.touched(B, file(1), Touch::Write, false, BTreeSet::new);
-        conflicts.fold(INNER, A, &BTreeSet::new());
+        conflicts.open(INNER, Looks::Stays);
+        conflicts.touched(INNER, file(1), Touch::Write, false, || NESTED);
+        conflicts.touched(B, file(1), Touch::Write, false, || NESTED);
+        conflicts.fold(INNER, A, &NESTED);
         assert!(conflicts.of(B).is_empty());
         conflicts.decided(B, false);
         assert!(!conflicts.of(A).is_empty());
         conflicts.decided(A, true);
         conflicts.sweep();
-        assert!(conflicts.family.read().folded.is_empty());
+        assert!(conflicts.users.read().folded.is_empty());
     }
 
     #[test]
     fn of_siblings_the_one_that_was_built_on_comes_first() {
-        const SIBLING: ContextId = ContextId(4);
         for (sees, is_built_on_last) in [(true, false), (true, true), (false, true)] {
             let conflicts = two();
-            conflicts.open(INNER, Some(A), true);
-            conflicts.open(SIBLING, Some(A), false);
-            conflicts.touched(SIBLING, file(1), Touch::Write, false, BTreeSet::new);
-            conflicts.touched(INNER, file(1), Touch::Write, false, BTreeSet::new);
+            conflicts.open(INNER, Looks::Joins);
+            conflicts.open(SIBLING, Looks::Stays);
+            conflicts.touched(SIBLING, file(1), Touch::Write, false, || NESTED);
+            conflicts.touched(INNER, file(1), Touch::Write, false, || NESTED);
             if !is_built_on_last {
-                conflicts.touched(SIBLING, file(1), Touch::Write, false, BTreeSet::new);
+                conflicts.touched(SIBLING, file(1), Touch::Write, false, || NESTED);
             }
-            let builds_on = if sees { BTreeSet::from([A, SIBLING]) } else { BTreeSet::from([A]) };
-            conflicts.fold(INNER, A, &builds_on);
+            conflicts.fold(INNER, A, &Nested { joined: sees.then_some(SIBLING) });
             assert_eq!(conflicts.of(SIBLING).is_empty(), sees && is_built_on_last);
         }
     }
@@ -455,14 +487,14 @@ mod tests {
     #[test]
     fn nothing_is_kept_for_losers_that_are_decided() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, BTreeSet::new);
+        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
         for round in 0..3 {
             let loser = ContextId(10 + round);
-            conflicts.open(loser, None, false);
-            conflicts.touched(loser, file(1), Touch::Read, false, BTreeSet::new);
+            conflicts.open(loser, Looks::Stays);
+            conflicts.touched(loser, file(1), Touch::Read, false, || NESTED);
             conflicts.decided(loser, true);
         }
-        conflicts.touched(B, file(1), Touch::Read, false, BTreeSet::new);
+        conflicts.touched(B, file(1), Touch::Read, false, || NESTED);
         conflicts.sweep();
         assert_eq!(conflicts.noticed.lock().pending[&A].len(), 1);
         conflicts.decided(A, false);
@@ -473,7 +505,7 @@ mod tests {
     fn what_is_in_conflict_already_is_no_news() {
         let conflicts = two();
         let objects = CONFLICTS_MAX as u64 + 20;
-        (0..objects).for_each(|ino| conflicts.touched(A, file(ino), Touch::Read, false, BTreeSet::new));
+        (0..objects).for_each(|ino| conflicts.touched(A, file(ino), Touch::Read, false, || NESTED));
         let mut written_down = 0;
         for ino in (0..objects).chain(0..objects) {
             conflicts.touched_on_trunk(&file(ino), Touch::Write);

@@ -1,128 +1,212 @@
 //! What conflicts should be, said anew from the whole history: every use of every object, and what its user saw.
 //!
-//! A use is in conflict with a change that is final and that its user did not see, whichever came first. Contexts that become
-//! final together are one history: that is wrong if it leads round in a ring who of them comes before whom, as the one did not
-//! see the other's change.
+//! A use is in conflict with a change that is final, or was made by what is around its user, and that the user did not see,
+//! whichever came first. It is not where what is around has seen the use and depends on its user, which comes first then. Contexts
+//! that become final together are one history: that is wrong if it leads round in a ring who of them comes before whom, as the
+//! one did not see the other's change.
 
-use super::Conflicts;
-use crate::touch::{Touch, TouchKey};
-use mojavefs::id::{ContextId, Ino};
+use super::{Looks, Nesting};
+use mojavefs::id::ContextId;
 use std::collections::{BTreeMap, BTreeSet};
 
-const OBJECTS: u64 = 3;
-const CONTEXTS_MAX: usize = 5;
-const STEPS: usize = 60;
+/// What a change carries: whose it was, and how often that context had begun a new number.
+pub(super) type Number = (ContextId, usize);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Mode {
-    /// Sees all that others have changed.
-    Joins,
-    /// Sees what is final.
-    Follows,
-    /// Sees what was final when it began.
-    Isolated,
-}
-
-#[derive(Debug)]
-struct Context {
-    mode: Mode,
-    /// Becomes final with these, at the earliest.
-    needs: BTreeSet<ContextId>,
-    /// The changes that were final when it began.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    pub(super) looks: Looks,
+    pub(super) outer: Option<ContextId>,
+    /// Becomes final with these, at the earliest, and with what is around it.
+    pub(super) needs: BTreeSet<ContextId>,
+    /// The numbers that its changes carry.
+    numbers: BTreeSet<Number>,
+    /// The last of its own.
+    number: usize,
+    /// Of one that stays with what it found: the changes that were final.
     snapshot: BTreeSet<usize>,
+    /// And the numbers of those that were not.
+    found: BTreeSet<Number>,
 }
 
 /// One use of one object, by its place in the history.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Use {
-    /// Nobody is a process outside every context.
+    /// Nobody is a process outside every context. What has become part of what is around it is that one's.
     by: Option<ContextId>,
     object: u64,
     changes: bool,
+    number: Option<Number>,
+    /// It is answered for: only who stays with what it found does so for what it has only read.
+    counts: bool,
     /// The earlier uses that it takes account of.
     saw: BTreeSet<usize>,
+    /// Earlier ones that are no matter of conflict with it: both users join what they find.
+    joined: BTreeSet<usize>,
+    /// Under whose name it is noted; of what has become part of another, that one's after a sweep.
+    noted: Option<ContextId>,
+    /// Those that its user depended on when the change was made, or became part of what is around that.
+    after: BTreeSet<ContextId>,
 }
 
-#[derive(Default, Debug)]
-struct Model {
-    contexts: BTreeMap<ContextId, Context>,
+#[derive(Clone, Default, Debug)]
+pub(super) struct Model {
+    pub(super) contexts: BTreeMap<ContextId, Context>,
     history: BTreeMap<usize, Use>,
     finals: BTreeSet<usize>,
     next: usize,
 }
 
+impl Nesting for &Model {
+    fn inside(&self, context: ContextId) -> BTreeSet<ContextId> {
+        self.contexts.keys().copied().filter(|inner| Model::around(self, *inner).contains(&context)).collect()
+    }
+
+    fn around(&self, context: ContextId) -> BTreeSet<ContextId> {
+        Model::around(self, context).into_iter().collect()
+    }
+
+    fn under(&self, context: ContextId) -> BTreeSet<ContextId> {
+        self.all_needed(context)
+    }
+
+    fn seen(&self, context: ContextId) -> BTreeSet<ContextId> {
+        self.contexts.keys().copied().filter(|other| self.sees(context, *other)).collect()
+    }
+}
+
 impl Model {
-    fn all_needed(&self, context: ContextId) -> BTreeSet<ContextId> {
+    /// Those that one is inside of.
+    fn around(&self, context: ContextId) -> Vec<ContextId> {
+        let outer = |context: &ContextId| self.contexts.get(context)?.outer;
+        std::iter::successors(outer(&context), outer).collect()
+    }
+
+    /// Whether it sees all that the other has changed so far.
+    fn sees(&self, context: ContextId, other: ContextId) -> bool {
+        match self.contexts[&context].looks {
+            Looks::Joins | Looks::Follows => self.all_needed(context).contains(&other),
+            Looks::Stays => self.contexts[&other].numbers.is_subset(&self.seen_numbers(context)),
+        }
+    }
+
+    pub(super) fn all_needed(&self, context: ContextId) -> BTreeSet<ContextId> {
+        self.needed_but(context, &[])
+    }
+
+    fn needed_but(&self, context: ContextId, left_out: &[ContextId]) -> BTreeSet<ContextId> {
         let mut needed = BTreeSet::new();
         let mut todo = vec![context];
         while let Some(at) = todo.pop() {
-            if let Some(context) = self.contexts.get(&at).filter(|_| needed.insert(at)) {
-                todo.extend(&context.needs);
-            }
+            let context = self.contexts.get(&at).filter(|_| !left_out.contains(&at) && needed.insert(at));
+            todo.extend(context.into_iter().flat_map(|context| context.needs.iter().chain(&context.outer)));
         }
         needed
     }
 
-    /// Whose undecided work a context sees without joining anybody.
-    fn sees(&self, context: ContextId) -> BTreeSet<ContextId> {
-        match self.contexts[&context].mode {
-            Mode::Follows => self.all_needed(context),
-            Mode::Joins | Mode::Isolated => BTreeSet::new(),
-        }
+    /// The numbers that one sees that stays with what it found: these, its own, and those of what it depends on in another way.
+    fn seen_numbers(&self, context: ContextId) -> BTreeSet<Number> {
+        let needed = self.needed_but(context, &self.around(context));
+        let numbers = needed.iter().flat_map(|needed| &self.contexts[needed].numbers);
+        numbers.chain(&self.contexts[&context].found).copied().collect()
+    }
+
+    pub(super) fn begin(&mut self, context: ContextId, looks: Looks, outer: Option<ContextId>) {
+        let around = outer.and_then(|outer| Some((outer, self.contexts.get(&outer)?)));
+        let (snapshot, found) = match around {
+            None => (self.finals.clone(), BTreeSet::new()),
+            Some((outer, it)) if it.looks == Looks::Stays => (it.snapshot.clone(), self.seen_numbers(outer)),
+            Some((outer, _)) => {
+                let needed = self.all_needed(outer);
+                (self.finals.clone(), needed.iter().flat_map(|at| &self.contexts[at].numbers).copied().collect())
+            }
+        };
+        let (numbers, needs) = (BTreeSet::from([(context, 0)]), BTreeSet::new());
+        self.contexts.insert(context, Context { looks, outer, needs, numbers, number: 0, snapshot, found });
     }
 
     fn seen(&self, context: ContextId, earlier: usize) -> bool {
-        let it = &self.contexts[&context];
-        let by = self.history[&earlier].by;
-        by == Some(context)
-            || match it.mode {
-                Mode::Joins => true,
-                Mode::Follows => {
-                    self.finals.contains(&earlier) || by.is_some_and(|by| self.sees(context).contains(&by))
+        let (it, earlier_use) = (&self.contexts[&context], &self.history[&earlier]);
+        let Some(by) = earlier_use.by.filter(|_| !self.finals.contains(&earlier)) else {
+            return it.looks != Looks::Stays || it.snapshot.contains(&earlier);
+        };
+        by == context
+            || match it.looks {
+                Looks::Joins => true,
+                Looks::Follows => self.sees(context, by),
+                Looks::Stays if self.around(context).contains(&by) => {
+                    earlier_use.number.is_some_and(|number| it.found.contains(&number))
                 }
-                Mode::Isolated => it.snapshot.contains(&earlier),
+                Looks::Stays => self.sees(context, by),
             }
     }
 
-    fn touch(&mut self, by: Option<ContextId>, object: u64, changes: bool) {
+    /// Whether one that stays with what it found comes upon something newer, final or of what is around it.
+    pub(super) fn finds_newer(&self, context: ContextId, object: u64) -> bool {
+        let around = self.around(context);
+        let is_there =
+            |(at, a_use): &(&usize, &Use)| self.finals.contains(at) || a_use.by.is_some_and(|by| around.contains(&by));
+        let changes = self.history.iter().filter(|(_, a_use)| a_use.object == object && a_use.changes);
+        changes.filter(is_there).any(|(at, _)| !self.seen(context, *at))
+    }
+
+    pub(super) fn touch(&mut self, by: Option<ContextId>, object: u64, changes: bool) {
+        let is_known = |a_use: &Use| a_use.object == object && a_use.noted == by;
+        let finds_newer = by.is_some_and(|by| self.contexts[&by].looks == Looks::Stays && self.finds_newer(by, object));
+        if !changes && !finds_newer && self.history.values().any(is_known) {
+            // Looking again at what it has used before says nothing new.
+            return;
+        }
         let earlier = self.history.iter().filter(|(_, earlier)| earlier.object == object).map(|(at, _)| *at);
         let saw: BTreeSet<usize> = earlier.filter(|at| by.is_none_or(|context| self.seen(context, *at))).collect();
-        let joined: BTreeSet<ContextId> =
+        let found: BTreeSet<ContextId> =
             saw.iter().filter_map(|at| self.history[at].by.filter(|_| self.history[at].changes)).collect();
         match by.and_then(|context| self.contexts.get_mut(&context)) {
-            Some(context) if context.mode == Mode::Joins => context.needs.extend(joined),
+            Some(context) if context.looks == Looks::Joins => context.needs.extend(found),
             Some(_) => {}
             None => drop(self.finals.insert(self.next)),
         }
-        self.history.insert(self.next, Use { by, object, changes, saw });
+        let number = by.map(|by| (by, self.contexts[&by].number));
+        let joins = |by: Option<ContextId>| by.is_some_and(|by| self.contexts[&by].looks == Looks::Joins);
+        let both_join = |at: &usize| {
+            let other = self.history[at].by.filter(|by| self.contexts.contains_key(by));
+            joins(by) && joins(other)
+        };
+        let joined = saw.iter().copied().filter(both_join).collect();
+        let counts = by.is_some_and(|by| changes || self.contexts[&by].looks == Looks::Stays);
+        let after = by.map(|by| self.all_needed(by)).unwrap_or_default();
+        self.history.insert(self.next, Use { by, object, changes, number, counts, saw, joined, noted: by, after });
         self.next += 1;
     }
 
-    /// Only who stays with a snapshot has to answer for what it has only read.
-    fn counts(&self, a_use: &Use) -> bool {
-        a_use.by.is_some_and(|by| a_use.changes || self.contexts[&by].mode == Mode::Isolated)
+    pub(super) fn need(&mut self, context: ContextId, other: ContextId) {
+        self.contexts.get_mut(&context).expect("it is undecided").needs.insert(other);
     }
 
     /// Who can't commit, and over what.
-    fn standing(&self) -> BTreeSet<(ContextId, u64)> {
+    pub(super) fn standing(&self) -> BTreeSet<(ContextId, u64)> {
         let mut standing = BTreeSet::new();
-        for a_use in self.history.values().filter(|a_use| a_use.by.is_some_and(|by| self.contexts.contains_key(&by))) {
-            let unseen = |at: &&usize| {
-                let change = &self.history[*at];
-                change.object == a_use.object && change.changes && change.by != a_use.by && !a_use.saw.contains(at)
+        for (at, a_use) in &self.history {
+            let Some(by) = a_use.by.filter(|by| self.contexts.contains_key(by) && a_use.counts) else { continue };
+            let around = self.around(by);
+            let stands = |(then, change): (&usize, &Use)| {
+                let comes_first = change.saw.contains(at) && change.after.contains(&by);
+                let is_around = change.by.is_some_and(|by| around.contains(&by)) && !comes_first;
+                let unseen =
+                    change.changes && change.by != Some(by) && !a_use.saw.contains(then) && !change.joined.contains(at);
+                change.object == a_use.object && unseen && (is_around || self.finals.contains(then))
             };
-            if self.counts(a_use) && self.finals.iter().any(|at| unseen(&at)) {
-                standing.extend(a_use.by.map(|by| (by, a_use.object)));
+            if self.history.iter().any(stands) {
+                standing.insert((by, a_use.object));
             }
         }
         standing
     }
 
     /// Those of a set that come before themselves.
-    fn in_rings(&self, set: &BTreeSet<ContextId>) -> BTreeSet<ContextId> {
+    pub(super) fn in_rings(&self, set: &BTreeSet<ContextId>) -> BTreeSet<ContextId> {
         let mut before: BTreeSet<(ContextId, ContextId)> = BTreeSet::new();
         let of_set = |(_, a_use): &(&usize, &Use)| a_use.by.is_some_and(|by| set.contains(&by));
-        for (at, a_use) in self.history.iter().filter(of_set).filter(|(_, a_use)| self.counts(a_use)) {
+        for (at, a_use) in self.history.iter().filter(of_set).filter(|(_, a_use)| a_use.counts) {
             for (then, change) in self.history.iter().filter(of_set).filter(|(_, change)| change.changes) {
                 let apart = !a_use.saw.contains(then) && !change.saw.contains(at);
                 if apart && a_use.object == change.object && a_use.by != change.by {
@@ -141,14 +225,49 @@ impl Model {
         }
     }
 
-    fn finish(&mut self, set: &BTreeSet<ContextId>) {
+    /// An inner context becomes part of the one around it, which writes on with a new number or with the one it had.
+    pub(super) fn fold(&mut self, inner: ContextId, with_new_number: bool) {
+        let needed = self.all_needed(inner);
+        let inside: BTreeSet<ContextId> =
+            self.contexts.keys().copied().filter(|at| self.around(*at).contains(&inner)).collect();
+        let folded = self.contexts.remove(&inner).expect("it is undecided");
+        let outer = folded.outer.expect("it is inside of another");
+        for a_use in self.history.values_mut().filter(|a_use| a_use.by == Some(inner)) {
+            a_use.by = Some(outer);
+            a_use.after.retain(|other| inside.contains(other));
+            a_use.after.extend(needed.difference(&inside));
+        }
+        let part_of = |context: ContextId| if context == inner { outer } else { context };
+        for (at, context) in &mut self.contexts {
+            context.outer = context.outer.map(part_of);
+            if *at == outer {
+                context.needs.extend(folded.needs.iter().copied());
+                context.numbers.extend(&folded.numbers);
+                context.number += usize::from(with_new_number);
+                context.numbers.insert((outer, context.number));
+            }
+            context.needs = context.needs.iter().copied().map(part_of).filter(|need| need != at).collect();
+        }
+    }
+
+    pub(super) fn sweep(&mut self) {
+        self.history.values_mut().for_each(|a_use| a_use.noted = a_use.by);
+    }
+
+    pub(super) fn finish(&mut self, set: &BTreeSet<ContextId>) {
         let of_set = |a_use: &&Use| a_use.by.is_some_and(|by| set.contains(&by));
         self.finals.extend(self.history.iter().filter(|(_, a_use)| of_set(a_use)).map(|(at, _)| *at));
+        let numbers: BTreeSet<Number> =
+            set.iter().flat_map(|context| &self.contexts[context].numbers).copied().collect();
         self.forget(set);
+        for context in self.contexts.values_mut().filter(|context| !context.found.is_disjoint(&numbers)) {
+            // What it found is part of what is final now.
+            context.snapshot.clone_from(&self.finals);
+        }
     }
 
     /// Undoes a context and all that needs it. Returns them.
-    fn undo(&mut self, context: ContextId) -> BTreeSet<ContextId> {
+    pub(super) fn undo(&mut self, context: ContextId) -> BTreeSet<ContextId> {
         let needing = self.contexts.keys().copied().filter(|other| self.all_needed(*other).contains(&context));
         let dead: BTreeSet<ContextId> = needing.collect();
         self.history.retain(|_, a_use| a_use.by.is_none_or(|by| !dead.contains(&by)));
@@ -158,180 +277,15 @@ impl Model {
 
     fn forget(&mut self, set: &BTreeSet<ContextId>) {
         self.contexts.retain(|context, _| !set.contains(context));
-        self.contexts.values_mut().for_each(|context| context.needs.retain(|need| !set.contains(need)));
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 16) % limit as u64) as usize
-    }
-
-    fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-}
-
-struct World {
-    real: Conflicts,
-    model: Model,
-    random: Random,
-    began: u64,
-    /// How often somebody's work could not become final together with that of others.
-    rings: usize,
-    /// For people.
-    log: Vec<String>,
-}
-
-impl World {
-    fn begin(&mut self) {
-        self.began += 1;
-        let context = ContextId(self.began);
-        let mode = self.random.one_of(&[Mode::Joins, Mode::Joins, Mode::Follows, Mode::Isolated]);
-        self.log.push(format!("{context} begins: {mode:?}"));
-        self.real.open(context, None, mode == Mode::Joins);
-        let snapshot = self.model.finals.clone();
-        self.model.contexts.insert(context, Context { mode, needs: BTreeSet::new(), snapshot });
-    }
-
-    fn touch(&mut self, context: ContextId) {
-        let (object, changes) = (self.random.below(OBJECTS as usize) as u64, self.random.below(3) > 0);
-        self.log.push(format!("{context} {} {object}", if changes { "changes" } else { "reads" }));
-        let is_isolated = self.model.contexts[&context].mode == Mode::Isolated;
-        let sees = self.model.sees(context);
-        self.model.touch(Some(context), object, changes);
-        let newer = |at: &usize| {
-            let change = &self.model.history[at];
-            change.object == object && change.changes && !self.model.contexts[&context].snapshot.contains(at)
-        };
-        let newer_final = is_isolated && self.model.finals.iter().any(newer);
-        if changes || is_isolated {
-            let how = if changes { Touch::Write } else { Touch::Read };
-            self.real.touched(context, TouchKey::Inode(Ino(object)), how, newer_final, || sees);
+        for context in self.contexts.values_mut() {
+            context.needs.retain(|need| !set.contains(need));
+            context.outer = context.outer.filter(|outer| !set.contains(outer));
         }
     }
 
-    fn touch_on_trunk(&mut self) {
-        let object = self.random.below(OBJECTS as usize) as u64;
-        self.log.push(format!("trunk changes {object}"));
-        self.model.touch(None, object, true);
-        self.real.touched_on_trunk(&TouchKey::Inode(Ino(object)), Touch::Write);
+    /// The objects that a context, with what has become part of it, has changed.
+    pub(super) fn changed(&self, context: ContextId) -> BTreeSet<u64> {
+        let changes = self.history.values().filter(|a_use| a_use.by == Some(context) && a_use.changes);
+        changes.map(|a_use| a_use.object).collect()
     }
-
-    /// A context comes to need another in a way that is no look at an object.
-    fn need(&mut self, context: ContextId, other: ContextId) {
-        self.log.push(format!("{context} needs {other}"));
-        self.model.contexts.get_mut(&context).expect("it is undecided").needs.insert(other);
-    }
-
-    fn commit(&mut self, context: ContextId) {
-        let set = self.model.all_needed(context);
-        if self.model.standing().iter().any(|(loser, _)| set.contains(loser)) {
-            return self.abort(context);
-        }
-        self.log.push(format!("{context} votes, which makes {set:?} final"));
-        let rings = self.model.in_rings(&set);
-        let all: Vec<ContextId> = set.iter().copied().collect();
-        match self.real.stand_together(&all, context) {
-            None => {
-                assert!(rings.is_empty(), "not noticed: {rings:?}");
-                all.iter().for_each(|context| self.real.decided(*context, false));
-                self.model.finish(&set);
-            }
-            Some(loser) => {
-                assert!(rings.contains(&loser) && loser != context, "{loser} is not in {rings:?}");
-                assert!(!self.real.of(loser).is_empty());
-                self.rings += 1;
-                self.abort(loser);
-            }
-        }
-    }
-
-    fn abort(&mut self, context: ContextId) {
-        self.log.push(format!("{context} aborts"));
-        self.model.undo(context).into_iter().for_each(|dead| self.real.decided(dead, true));
-    }
-
-    fn step(&mut self) {
-        let contexts: Vec<ContextId> = self.model.contexts.keys().copied().collect();
-        if contexts.is_empty() || contexts.len() < CONTEXTS_MAX && self.random.below(6) == 0 {
-            return self.begin();
-        }
-        let context = self.random.one_of(&contexts);
-        match self.random.below(21) {
-            0..14 => self.touch(context),
-            14 => self.touch_on_trunk(),
-            15 => {
-                let other = self.random.one_of(&contexts);
-                self.need(context, other);
-            }
-            16..19 => self.commit(context),
-            19 => self.restart(),
-            _ => self.abort(context),
-        }
-    }
-
-    /// All that is undecided is held, and taken up again.
-    fn restart(&mut self) {
-        self.log.push("restart".to_owned());
-        let before = std::mem::replace(&mut self.real, Conflicts::new());
-        let mut looming = Vec::new();
-        for (context, known) in &self.model.contexts {
-            self.real.open(*context, None, known.mode == Mode::Joins);
-            let changed = self.model.history.values().filter(|a_use| a_use.by == Some(*context) && a_use.changes);
-            let changed = changed.map(|a_use| (TouchKey::Inode(Ino(a_use.object)), Touch::Write));
-            self.real.restore(*context, before.of(*context), &before.reads_of(*context), changed);
-            looming.extend(before.looming(*context));
-        }
-        self.real.restore_looming(looming);
-    }
-
-    fn compare(&self) {
-        let mut real = BTreeSet::new();
-        for context in self.model.contexts.keys() {
-            for key in self.real.of(*context).clashes.into_keys() {
-                let TouchKey::Inode(ino) = key else { panic!("nobody used {key:?}") };
-                real.insert((*context, ino.0));
-            }
-        }
-        assert_eq!(real, self.model.standing());
-    }
-}
-
-/// Prints what was done up to a failure.
-impl Drop for World {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!("{}", self.log.join("\n"));
-        }
-    }
-}
-
-#[test]
-fn random_histories_conflict_as_the_whole_history_says() {
-    let given = std::env::var("MOJAVEFS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = given.map_or(1..=3000, |seed: u64| seed..=seed);
-    let mut rings = 0;
-    for seed in seeds {
-        let random = Random((seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
-        let mut world = World {
-            real: Conflicts::new(),
-            model: Model::default(),
-            random,
-            began: 0,
-            rings: 0,
-            log: vec![format!("MOJAVEFS_SEED={seed}")],
-        };
-        for _ in 0..STEPS {
-            world.step();
-            world.compare();
-        }
-        rings += world.rings;
-    }
-    assert!(given.is_some() || rings > 100, "only {rings} times there was a ring");
 }
