@@ -115,6 +115,20 @@ fn a_job_inside_of_another_is_part_of_it_as_soon_as_it_ends() {
 }
 
 #[test]
+fn an_isolated_job_inside_one_that_has_joined_another_is_in_no_conflict_with_what_it_sees_of_that() {
+    let mount = Mount::new();
+    mount.write("data", "old\n");
+    let writer = mount.start("writer", &[], "echo new > data");
+    let script = format!("cat data > copy; {SPECRUN} --isolate -- cat data > seen");
+    let outer = mount.start("outer", &["--retries", "0"], &script);
+    assert_eq!(writer.exit(0).status.code(), Some(0));
+    let output = outer.exit(0);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(["copy", "seen"].map(|file| mount.read(file)), ["new\n", "new\n"]);
+    mount.check();
+}
+
+#[test]
 fn what_a_failed_job_had_read_counts_for_the_one_around_it() {
     for options in ["", "--from-start"] {
         let mount = Mount::new();
