@@ -50,6 +50,12 @@ faults! {
     JoinInsteadOfWaiting "join-instead-of-waiting",
     /// What an inner context has changed is nobody's once it is folded.
     NumberLostAtFold "number-lost-at-fold",
+    /// Only the first that uses an object is noted.
+    UseForgotten "use-forgotten",
+    /// What is taken up after a restart has lost its conflicts, those that stand and those that may come.
+    ConflictsLostAtRestart "conflicts-lost-at-restart",
+    /// A job that stays with what it found sees what those around it have changed since.
+    SightTooNew "sight-too-new",
 }
 
 /// The variable of the environment that names the fault.

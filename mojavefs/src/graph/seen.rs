@@ -3,6 +3,7 @@
 use super::event::{Effect, GraphError};
 use super::state::Graph;
 use crate::id::{ContextId, IntervalId};
+use crate::planted::{Planted, is_planted};
 use std::collections::BTreeSet;
 
 /// Which changes a context sees, and how its own are numbered.
@@ -22,7 +23,8 @@ impl Graph {
     pub fn seen_by(&self, context: ContextId) -> Option<Seen> {
         let current = self.current(context)?;
         let writer = self.intervals[&current].writer;
-        let Some(found) = &self.contexts[&context].keeps else {
+        let keeps = self.contexts[&context].keeps.as_ref();
+        let Some(found) = keeps.filter(|_| !is_planted(Planted::SightTooNew)) else {
             let numbers = self.numbers_of(&self.visible(current));
             return Some(Seen { numbers, missed: Vec::new(), writer });
         };

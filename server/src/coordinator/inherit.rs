@@ -53,7 +53,7 @@ impl Coordinator {
             else {
                 continue;
             };
-            let mut joins = false;
+            let mut joins = Vec::new();
             for of in reads.of.into_iter().rev() {
                 let current = state.graph.current(context);
                 let knows = current.is_some_and(|current| state.graph.builds_on(current, of));
@@ -61,11 +61,15 @@ impl Coordinator {
                     let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
                     let read = Event::Read { context, of, interval, resume: Resume::Start };
                     state.apply(&read).map_err(graph_fault)?;
-                    joins = true;
+                    joins.extend(state.graph.writer_of(of).and_then(|context| state.of(context)).map(|job| job.spec));
                 }
             }
-            if joins {
-                state.note_reads(reads.outer, reads.back, reads.joined);
+            if !joins.is_empty() {
+                // Some were read only by what is undone with the inner one.
+                let first = reads.joined.first().map(|(_, met)| met.clone());
+                let further = joins.into_iter().map(|spec| state.part_of(spec)).zip(first.into_iter().cycle());
+                let joined = reads.joined.into_iter().chain(further).collect();
+                state.note_reads(reads.outer, reads.back, joined);
                 write_down(state, reads.outer, &self.store, &self.conflicts)?;
                 aftermath.rescoped.push(context);
                 aftermath.rescoped.extend(state.open_inside(context));

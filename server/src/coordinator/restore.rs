@@ -208,6 +208,7 @@ mod tests {
     use crate::store::engine::memory::Memory;
     use mojavefs::graph::Seen;
     use mojavefs::id::ContextId;
+    use mojavefs::protocol::fault::FaultKind;
     use mojavefs::protocol::{JobInfo, OnRead};
 
     struct World {
@@ -283,5 +284,24 @@ mod tests {
         assert!(!carried(&after.0.missed).is_empty(), "nothing was missed");
         assert_eq!(world.names(isolated), [b"before"]);
         assert_eq!(world.names(context), [&b"after"[..], b"before", b"beside"]);
+    }
+
+    #[test]
+    fn what_is_held_falls_with_what_was_read_inside_of_it_by_way_of_what_is_undone() {
+        let mut world = World::new();
+        let (writer, context) = world.begin(None, OnRead::Join);
+        let (part, inside) = world.begin(Some(context), OnRead::Join);
+        world.create(inside, b"file");
+        let (held, context) = world.begin(None, OnRead::Join);
+        let (_, reader) = world.begin(Some(context), OnRead::Join);
+        let met = world.ops.lookup(&world.scope(reader), Ino::ROOT, b"file").expect_err("it is undecided");
+        assert_eq!(met.kind, FaultKind::Again);
+        world.ops.lookup(&world.scope(reader), Ino::ROOT, b"file").expect("it is joined");
+        world.coordinator.hold(held, 0).expect("a hold");
+        world.coordinator.abort(part, None).expect("an abort");
+        let status = world.coordinator.status(0).into_iter().find(|status| status.id == held).expect("it is held");
+        assert_eq!(status.joined.iter().map(|joined| joined.spec).collect::<Vec<_>>(), [writer]);
+        world.restart();
+        assert!(world.coordinator.is_idle(), "it has read what never happened");
     }
 }

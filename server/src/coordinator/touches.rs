@@ -2,6 +2,7 @@
 
 use crate::touch::{Touch, TouchKey};
 use mojavefs::id::ContextId;
+use mojavefs::planted::{Planted, is_planted};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use xxhash_rust::xxh3::Xxh3;
@@ -78,7 +79,7 @@ impl TouchIndex {
                 return None;
             }
             known.how = both;
-        } else {
+        } else if !is_planted(Planted::UseForgotten) {
             touchers.more.push(new);
         }
         Some(others)

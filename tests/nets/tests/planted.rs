@@ -25,6 +25,9 @@ const fn net(fault: Planted) -> (&'static str, u64) {
         Planted::FurtherOwnerForgotten => (SPREAD, 60),
         Planted::AnswerBeforeDecision => (SPREAD, 20),
         Planted::JoinInsteadOfWaiting => (WAYS, 1),
+        Planted::UseForgotten => (SPREAD, 60),
+        Planted::ConflictsLostAtRestart => (SPREAD, 100),
+        Planted::SightTooNew => (SPREAD, 100),
         Planted::NumberLostAtFold => ("levels::levels_keep_all_of_a_process_together", 10),
     }
 }
@@ -92,4 +95,7 @@ each_is_found! {
     an_answer_before_the_decision_is_found AnswerBeforeDecision,
     joining_instead_of_waiting_is_found JoinInsteadOfWaiting,
     a_number_lost_at_a_fold_is_found NumberLostAtFold,
+    a_use_forgotten_is_found UseForgotten,
+    conflicts_lost_at_a_restart_are_found ConflictsLostAtRestart,
+    a_sight_that_is_too_new_is_found SightTooNew,
 }

@@ -284,7 +284,7 @@ impl Conflicts {
         for (key, how) in changes {
             self.index.touch(hash_key(&key), context, how);
         }
-        if !standing.is_empty() {
+        if !standing.is_empty() && !is_planted(Planted::ConflictsLostAtRestart) {
             self.noticed.lock().standing.insert(context, standing);
         }
     }

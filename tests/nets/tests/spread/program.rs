@@ -3,6 +3,7 @@
 //! | line | what it says |
 //! | --- | --- |
 //! | `0 served` | two mounts of one server, not one mount with a server of its own |
+//! | `0 remounted` | what is held is decided once all jobs have ended and the mount was unmounted and mounted again |
 //! | `0 peaceful` | nobody fails, and nobody is in conflict: nobody may be undone |
 //! | `3 begin 40 0 OPTION…` | job 3 begins after 40 ms, on mount 0, with these options of `specrun`; `trunk`: in no job |
 //! | `3 own 2` | it is a further owner of job 2 |
@@ -61,6 +62,8 @@ struct Maker {
     /// Most jobs see nobody else's work, and all append to one log: conflicts.
     crowded: bool,
     served: bool,
+    /// Nobody waits for anybody else's decision.
+    remounted: bool,
     lines: Vec<Line>,
     steps: usize,
     /// When each job begins, in milliseconds.
@@ -71,9 +74,14 @@ struct Maker {
 pub(super) fn program(seed: u64) -> Vec<Line> {
     let mut random = Random(seed);
     let (peaceful, crowded, served) = (seed % 3 == 1, seed % 3 == 2, random.one_in(3));
-    let mut maker = Maker { random, peaceful, crowded, served, lines: Vec::new(), steps: 0, begins: Vec::new() };
+    let remounted = seed % 6 == 5 && !served;
+    let mut maker =
+        Maker { random, peaceful, crowded, served, remounted, lines: Vec::new(), steps: 0, begins: Vec::new() };
     if served {
         maker.lines.push(Line::new(0, "served", ""));
+    }
+    if remounted {
+        maker.lines.push(Line::new(0, "remounted", ""));
     }
     if peaceful {
         maker.lines.push(Line::new(0, "peaceful", ""));
@@ -91,7 +99,7 @@ impl Maker {
     fn job(&mut self, job: u8) {
         let mount = self.random.below(1 + usize::from(self.served));
         let options = self.options(job);
-        let may_own = !self.peaceful && job > 1 && !options.contains("trunk");
+        let may_own = !self.peaceful && !self.remounted && job > 1 && !options.contains("trunk");
         let owned = (may_own && self.random.one_in(4)).then(|| 1 + self.random.below(usize::from(job) - 1));
         // One that is there, and goes on for a while, can be owned.
         let delay = self.random.below(60) + owned.map_or(0, |owned| self.begins[owned - 1]);
@@ -124,6 +132,7 @@ impl Maker {
             true => &[(3, ""), (1, "--on-read wait"), (1, "--from-start")],
             false => &[(4, ""), (1, "--on-read wait"), (1, "--from-start"), (1, "--isolate"), (1, "--retries 0")],
         };
+        let modes = if self.remounted { &[(2, ""), (1, "--isolate")] } else { modes };
         let options = self.random.weighted(modes);
         self.add(job, "inner", format!("{inner} {options}"));
         for _ in 0..1 + self.random.below(4) {
@@ -150,6 +159,12 @@ impl Maker {
         }
         if job > 2 && self.random.one_in(8) {
             return "trunk".to_owned();
+        }
+        if self.remounted {
+            return self
+                .random
+                .weighted(&[(3, "--hold"), (3, "--hold --isolate"), (1, "--isolate"), (1, "--no-wait")])
+                .to_owned();
         }
         let apart: &[(usize, &str)] =
             &[(1, "--isolate"), (1, "--on-read committed"), (1, "--no-wait --on-read committed")];

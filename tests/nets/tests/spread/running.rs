@@ -11,8 +11,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// Who looks on stops, for as long as there is no mount.
+struct Watching {
+    over: AtomicBool,
+    pauses: AtomicBool,
+    /// Passed when it has stopped, and when it is to go on.
+    meeting: Barrier,
+}
+
+/// Lets who looks on go on, whatever has happened.
+struct GoesOn<'a>(&'a Barrier);
+
+impl Drop for GoesOn<'_> {
+    fn drop(&mut self) {
+        self.0.wait();
+    }
+}
 
 /// How long all of it may take.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -113,6 +131,14 @@ impl World {
         worker.exit(0);
     }
 
+    fn remount(&self, watching: &Watching) {
+        watching.pauses.store(true, Ordering::SeqCst);
+        watching.meeting.wait();
+        let _goes_on = GoesOn(&watching.meeting);
+        self.mounts[0].umount();
+        self.mounts[0].mount();
+    }
+
     fn check(&self) {
         match &self.server {
             None => self.mounts[0].check(),
@@ -143,11 +169,11 @@ pub(super) fn run(lines: &[Line]) -> Result<(), Failure> {
     let is = |word: &str| world_lines.iter().any(|line| line.word == word);
     let world = World::new(is("served"));
     world.prepare();
-    let over = AtomicBool::new(false);
+    let watching = Watching { over: AtomicBool::new(false), pauses: AtomicBool::new(false), meeting: Barrier::new(2) };
     let ran = std::thread::scope(|scope| {
-        let watchers: Vec<_> = world.mounts.iter().map(|mount| scope.spawn(|| watch(mount, &over))).collect();
-        let ran = run_jobs(&world, &programs);
-        over.store(true, Ordering::SeqCst);
+        let watchers: Vec<_> = world.mounts.iter().map(|mount| scope.spawn(|| watch(mount, &watching))).collect();
+        let ran = run_jobs(&world, &programs, is("remounted").then_some(&watching));
+        watching.over.store(true, Ordering::SeqCst);
         let watched: Vec<Vec<Did>> = watchers.into_iter().map(|watcher| watcher.join().expect("it looks on")).collect();
         ran.map(|jobs| (jobs, watched))
     });
@@ -184,10 +210,16 @@ fn look_at_all(worker: &mut Worker) -> Vec<Did> {
 }
 
 /// Looks at everything on trunk, again and again.
-fn watch(mount: &Mount, over: &AtomicBool) -> Vec<Did> {
+fn watch(mount: &Mount, watching: &Watching) -> Vec<Did> {
     let mut worker = Worker::start(&mount.path());
     let mut seen: Vec<Did> = Vec::new();
-    while !over.load(Ordering::SeqCst) {
+    while !watching.over.load(Ordering::SeqCst) {
+        if watching.pauses.swap(false, Ordering::SeqCst) {
+            worker.exit(0);
+            watching.meeting.wait();
+            watching.meeting.wait();
+            worker = Worker::start(&mount.path());
+        }
         for did in look_at_all(&mut worker) {
             // What is as before tells nothing new.
             let before = seen.iter().rev().find(|before| before.what == did.what);
@@ -201,7 +233,11 @@ fn watch(mount: &Mount, over: &AtomicBool) -> Vec<Did> {
     seen
 }
 
-fn run_jobs(world: &World, programs: &Programs<'_>) -> Result<BTreeMap<u8, Job>, Failure> {
+fn run_jobs(
+    world: &World,
+    programs: &Programs<'_>,
+    mut remounts: Option<&Watching>,
+) -> Result<BTreeMap<u8, Job>, Failure> {
     let deadline = Instant::now() + TIME_MAX;
     let mut waiting: Vec<(u64, u8)> = Vec::new();
     for (number, lines) in programs {
@@ -222,7 +258,12 @@ fn run_jobs(world: &World, programs: &Programs<'_>) -> Result<BTreeMap<u8, Job>,
         if Instant::now() > deadline {
             return Err(hangs(world, &mut running));
         }
-        running.iter_mut().for_each(|running| running.look(world));
+        running.iter_mut().for_each(|running| running.look(world, remounts.is_none()));
+        if running.iter().all(|running| running.over.is_some())
+            && let Some(watching) = remounts.take()
+        {
+            world.remount(watching);
+        }
         if Instant::now() > tidied + TIDY_AFTER {
             tidied = Instant::now();
             abort_what_nobody_decides(world);
@@ -365,7 +406,7 @@ impl Running {
         self.over.is_some() && self.then.is_none()
     }
 
-    fn look(&mut self, world: &World) {
+    fn look(&mut self, world: &World, may_decide: bool) {
         if let Some(status) = self.process.0.as_mut().and_then(|child| child.try_wait().expect("wait")) {
             self.process.0 = None;
             (self.job.code, self.job.ended, self.over) = (status.code(), now(), Some(Instant::now()));
@@ -374,7 +415,7 @@ impl Running {
             }
         }
         let is_due = |(_, delay): &(String, Duration)| self.over.is_some_and(|over| over.elapsed() > *delay);
-        if !self.then.as_ref().is_some_and(is_due) {
+        if !may_decide || !self.then.as_ref().is_some_and(is_due) {
             return;
         }
         let Some((how, _)) = self.then.take() else { return };

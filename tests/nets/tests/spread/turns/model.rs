@@ -288,6 +288,16 @@ impl Model {
         self.depend(around, &inner.on);
     }
 
+    /// All that a job depends on, by way of others, too.
+    fn all_under(&self, job: Job) -> BTreeSet<Job> {
+        let mut under = BTreeSet::new();
+        let mut todo = vec![job];
+        while let Some(at) = todo.pop() {
+            todo.extend(self.jobs[&at].on.iter().filter(|on| under.insert(**on)));
+        }
+        under
+    }
+
     fn depend(&mut self, job: Job, on: &BTreeSet<Job>) {
         let on: Vec<Job> = on.iter().copied().filter(|on| *on != job && self.jobs.contains_key(on)).collect();
         self.jobs.get_mut(&job).expect("it is undecided").on.extend(on);
@@ -333,7 +343,7 @@ impl Model {
             dead.extend(more);
         }
         self.log.retain(|done| !dead.contains(&done.job));
-        let inner = dead.iter().filter_map(|job| Some((self.around(*job)?, self.jobs[job].on.clone())));
+        let inner = dead.iter().filter_map(|job| Some((self.around(*job)?, self.all_under(*job))));
         let seen: Vec<(Job, BTreeSet<Job>)> = inner.filter(|(around, _)| !dead.contains(around)).collect();
         let fallen = self.forget(&dead);
         seen.into_iter().for_each(|(around, on)| self.depend(around, &on));

@@ -59,6 +59,16 @@ fn same<T: PartialEq + std::fmt::Debug>(kind: &str, what: &str, found: &T, wante
     }
 }
 
+/// Who does not go on, or does not end, is no failure like others, but what was done before is told all the same.
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}\ndepend: {}", self.done.join("\n"), self.model.dependencies());
+            println!("{}", serde_json::Value::from(self.mount.status()));
+        }
+    }
+}
+
 impl Run<'_> {
     fn told(&self, failure: Failure) -> Failure {
         let last = self.done.len().saturating_sub(TOLD);
