@@ -23,6 +23,15 @@ struct Watching {
     meeting: Barrier,
 }
 
+/// Who looks on ends, whatever has happened.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Lets who looks on go on, whatever has happened.
 struct GoesOn<'a>(&'a Barrier);
 
@@ -172,8 +181,9 @@ pub(super) fn run(lines: &[Line]) -> Result<(), Failure> {
     let watching = Watching { over: AtomicBool::new(false), pauses: AtomicBool::new(false), meeting: Barrier::new(2) };
     let ran = std::thread::scope(|scope| {
         let watchers: Vec<_> = world.mounts.iter().map(|mount| scope.spawn(|| watch(mount, &watching))).collect();
+        let ends = Ends(&watching.over);
         let ran = run_jobs(&world, &programs, is("remounted").then_some(&watching));
-        watching.over.store(true, Ordering::SeqCst);
+        drop(ends);
         let watched: Vec<Vec<Did>> = watchers.into_iter().map(|watcher| watcher.join().expect("it looks on")).collect();
         ran.map(|jobs| (jobs, watched))
     });
