@@ -17,7 +17,6 @@ mod enter;
 mod event;
 mod fall;
 mod fold;
-mod held;
 pub mod naive;
 mod query;
 mod seen;

@@ -549,33 +549,4 @@ impl Model {
             }
         }
     }
-
-    /// Rule 7 and restarts: the history goes on with the end of every process; what then neither a hold nor a vote stands
-    /// for is lost.
-    pub fn after_restart(&self) -> BTreeSet<IntervalId> {
-        let mut ended = self.clone();
-        ended.contexts.values_mut().for_each(|open| *open = false);
-        ended.verdict = ended.judge();
-        let mut kept = BTreeSet::new();
-        let undecided: BTreeSet<SpecId> = ended.undecided().collect();
-        for place in ended.places.iter().filter(|place| undecided.contains(&place.spec)) {
-            kept.extend(ended.visible(place.entry));
-            kept.extend(place.votes.iter().filter(|vote| ended.is_live(**vote)).flat_map(|vote| ended.visible(*vote)));
-            if place.held {
-                kept.extend(ended.stack(place.context).last().iter().flat_map(|tip| ended.visible(**tip)));
-            }
-        }
-        loop {
-            // A kept entry stands for its co-owners' votes as well, and those for what they build on.
-            let assumptions: BTreeSet<SpecId> =
-                kept.iter().filter_map(|id| ended.interval(*id).and_then(|i| i.assumption)).collect();
-            let votes = ended.places.iter().filter(|place| assumptions.contains(&place.spec));
-            let votes = votes.flat_map(|place| place.votes.iter()).filter(|vote| ended.is_live(**vote));
-            let more: BTreeSet<IntervalId> = votes.flat_map(|vote| ended.visible(*vote)).collect();
-            if more.is_subset(&kept) {
-                return kept;
-            }
-            kept.extend(more);
-        }
-    }
 }

@@ -208,7 +208,6 @@ fn explore(bounds: &Bounds) -> usize {
     let mut seen: HashSet<Shape> = HashSet::from([shape(&start)]);
     let mut todo = VecDeque::from([start]);
     while let Some(state) = todo.pop_front() {
-        state.referee.check_restart();
         for event in state.events(bounds) {
             if let Some(next) = state.after(&event)
                 && next.depth < last

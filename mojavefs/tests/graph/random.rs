@@ -149,7 +149,6 @@ fn play(choices: &[Choice], mut referee: Referee) {
             }
         }
         if at % 8 == 7 {
-            referee.check_restart();
             referee.check_waits(&waits(choice, &referee));
         }
     }

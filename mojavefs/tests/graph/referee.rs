@@ -63,16 +63,6 @@ impl Referee {
         }
     }
 
-    /// What would be left after a restart.
-    pub(crate) fn check_restart(&self) {
-        let held = self.graph.held();
-        held.check().unwrap_or_else(|broken| panic!("held part: {broken}"));
-        let kept: BTreeSet<IntervalId> =
-            self.model().contexts().flat_map(|context| held.stack(context).to_vec()).collect();
-        assert_eq!(kept, self.model().after_restart());
-        assert_eq!(held.held(), held, "a second restart loses nothing");
-    }
-
     /// Every question about waiting, with these waits under way.
     pub(crate) fn check_waits(&self, waits: &Waits) {
         let decisions: Vec<Awaited> = self.model().live().map(Awaited::Decision).collect();

@@ -113,7 +113,8 @@ impl State {
     /// The context that a level can become part of, without anybody's knowing that it was apart.
     fn absorbs(&self, spec: SpecId) -> Option<ContextId> {
         let job = self.jobs.get(&spec).filter(|job| job.kind != Kind::Job && self.graph.can_fold(job.context))?;
-        self.graph.outer(job.context)
+        // One that was committed itself meanwhile is no place for it any more.
+        self.graph.outer(job.context).filter(|outer| self.contexts.get(outer).copied() == self.taken_in_by(spec))
     }
 
     /// Where a level stands that is part of another by now.

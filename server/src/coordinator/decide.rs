@@ -9,6 +9,7 @@ use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Outcome, Resolution, SpecState};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 impl Coordinator {
@@ -209,7 +210,8 @@ impl Coordinator {
     /// An inner job's commit becomes part of the outer one: that one joins it.
     fn fold(&self, state: &mut State, spec: SpecId) -> Result<Aftermath, Fault> {
         let inner = state.jobs.get(&spec).expect("the job was found before");
-        let (context, parent) = (inner.context, state.graph.outer(inner.context));
+        let outer = state.taken_in_by(spec);
+        let (context, parent) = (inner.context, outer.map(|outer| state.jobs[&outer].context));
         let intervals = state.graph.carried_by(context);
         let mut parts = inner.parts.clone();
         parts.insert(spec);
@@ -222,10 +224,7 @@ impl Coordinator {
         if !is_planted(Planted::DependencyForgottenAtFold) {
             state.apply(&join).map_err(graph_fault)?;
         }
-        let outer = state.contexts.get(&parent).copied();
-        if outer.is_some() {
-            state.apply(&Event::Number { context: parent, number: interval }).map_err(graph_fault)?;
-        }
+        state.apply(&Event::Number { context: parent, number: interval }).map_err(graph_fault)?;
         if let Some(outer) = outer.and_then(|outer| state.jobs.get_mut(&outer)) {
             outer.parts.extend(&parts);
         }
@@ -304,9 +303,11 @@ impl Coordinator {
         let effects = state.apply(abort).map_err(graph_fault)?;
         let falls = self.falls(state, &effects);
         let mut failed = None;
+        let mut gone = BTreeSet::new();
         self.decided.notify_all();
         for effect in effects {
             let Effect::Dead { numbers: all, specs, .. } = effect else { continue };
+            gone.extend(specs.iter().copied());
             let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
             let recorded = jobs.iter().filter(|job| job.recorded && records == Records::Go);
             let held: Vec<SpecId> = recorded.map(|job| job.spec).collect();
@@ -332,7 +333,6 @@ impl Coordinator {
             failed = Some(fault);
         }
         // A further owner goes on in the graph from before it was one; its job can't.
-        let gone: Vec<SpecId> = aftermath.jobs.iter().map(|job| job.spec).collect();
         let owner = |job: &&Job| job.owns.iter().any(|owned| gone.contains(owned));
         let owners: Vec<(SpecId, Owner)> =
             state.jobs.values().filter(owner).map(|job| (job.spec, job.owner())).collect();

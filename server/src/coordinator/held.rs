@@ -5,8 +5,8 @@ use super::{Coordinator, Job, State, graph_fault};
 use crate::ops::fault;
 use crate::store::{Held, Store, StoreError};
 use crate::touch::TouchKey;
-use mojavefs::graph::{Event, Graph};
-use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use mojavefs::graph::Event;
+use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{JobInfo, OnRead, Outcome, SpecState};
@@ -24,13 +24,13 @@ pub(super) struct Payload {
     pub(super) info: JobInfo,
     pub(super) since: i64,
     pub(super) bytes: u64,
-    /// Undecided intervals around it: it falls with them.
+    /// The undecided numbers around it: it falls with them. The last is one of the context that it is inside of.
     pub(super) outer: Vec<IntervalId>,
     pub(super) standing: Standing,
     pub(super) reads: Vec<u64>,
     pub(super) on_read: OnRead,
     pub(super) writer: IntervalId,
-    /// What it depends on by its own reads, and owns beside its own: it falls with them.
+    /// What it depends on by its own reads, its further owners, and what it owns beside its own: it falls with them.
     pub(super) joined: BTreeMap<SpecId, TouchKey>,
     pub(super) owns: Vec<SpecId>,
     /// Its owner has voted to commit.
@@ -46,20 +46,34 @@ struct Settled<'a> {
     seq: Option<Seq>,
 }
 
-fn record(graph: &Graph, job: &Job, voted: bool, conflicts: &Conflicts) -> Result<Held, StoreError> {
-    record_with((graph, job), &Settled::default(), voted, conflicts, conflicts.of(job.context))
+fn record(state: &State, job: &Job, voted: bool, conflicts: &Conflicts) -> Result<Held, StoreError> {
+    record_with((state, job), &Settled::default(), voted, conflicts, conflicts.of(job.context))
 }
 
 fn record_with(
-    (graph, job): (&Graph, &Job),
+    (state, job): (&State, &Job),
     settled: &Settled<'_>,
     voted: bool,
     conflicts: &Conflicts,
     standing: Standing,
 ) -> Result<Held, StoreError> {
+    let graph = &state.graph;
     let found = graph.found_by(job.context);
-    let (ended, outer): (Vec<_>, Vec<_>) = found.into_iter().partition(|number| settled.intervals.contains(number));
-    let joined = job.joined.iter().filter(|(spec, _)| !settled.specs.contains(spec));
+    let (ended, mut outer): (Vec<_>, Vec<_>) = found.into_iter().partition(|number| settled.intervals.contains(number));
+    // What has become part of another one is decided, and taken up again, with that.
+    let owns: BTreeSet<SpecId> = job.owns.iter().map(|spec| state.part_of(*spec)).collect();
+    let joined = job.joined.iter().map(|(spec, met)| (state.part_of(*spec), met.key.clone()));
+    // It falls with its further owners, too, and with those of what is part of it.
+    let further = state
+        .all_parts(job.spec)
+        .into_iter()
+        .flat_map(|part| graph.owners(part))
+        .filter_map(|(owner, _)| state.of(owner.context()));
+    let further = further.map(|owner| (state.part_of(owner.spec), TouchKey::Inode(Ino::ROOT)));
+    let joined: BTreeMap<SpecId, TouchKey> = further.chain(joined).collect();
+    let is_other = |spec: &SpecId| *spec != job.spec && !settled.specs.contains(spec);
+    // An isolated one has found numbers of those, too, that the one around it depends on.
+    outer.sort_by_key(|number| graph.writer_of(*number) == graph.outer(job.context));
     let snapshot = match settled.seq {
         Some(seq) if job.snapshot.is_some() && !ended.is_empty() => seq,
         _ => job.horizon(),
@@ -75,8 +89,8 @@ fn record_with(
         reads: conflicts.reads_of(job.context),
         on_read: job.on_read,
         writer: graph.writer(job.context).unwrap_or(job.entry),
-        joined: joined.map(|(spec, met)| (*spec, met.key.clone())).collect(),
-        owns: job.owns.iter().copied().filter(|spec| !settled.specs.contains(spec)).collect(),
+        joined: joined.into_iter().filter(|(spec, _)| is_other(spec)).collect(),
+        owns: owns.into_iter().filter(is_other).collect(),
         voted,
     };
     let payload = codec::encode(&(payload, conflicts.looming(job.context)))
@@ -113,7 +127,7 @@ pub(super) fn foresee(
 /// written down before. Blocks for the disk.
 pub(super) fn write_down(state: &State, spec: SpecId, store: &Store, conflicts: &Conflicts) -> Result<(), Fault> {
     let Some(job) = state.jobs.get(&spec).filter(|job| job.recorded) else { return Ok(()) };
-    let held = record(&state.graph, job, job.state == SpecState::Voted, conflicts).map_err(fault::store)?;
+    let held = record(state, job, job.state == SpecState::Voted, conflicts).map_err(fault::store)?;
     store.hold(&held).map_err(fault::store)
 }
 
@@ -137,7 +151,7 @@ impl Coordinator {
             return Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is voted for already")));
         }
         job.must_be_there()?;
-        let held = record(&state.graph, job, false, &self.conflicts).map_err(fault::store)?;
+        let held = record(&state, job, false, &self.conflicts).map_err(fault::store)?;
         let changes = state.changes(job, &self.store);
         self.store.hold(&held).map_err(|error| not_recorded(spec, error))?;
         if !already {
@@ -154,7 +168,7 @@ impl Coordinator {
     /// Writes a vote down that has to wait for others, with the content it stands for.
     pub(super) fn record_vote(&self, state: &mut State, spec: SpecId) -> Result<(), Fault> {
         let Some(job) = state.jobs.get(&spec) else { return Ok(()) };
-        let held = record(&state.graph, job, true, &self.conflicts).map_err(fault::store)?;
+        let held = record(state, job, true, &self.conflicts).map_err(fault::store)?;
         self.store.hold(&held).map_err(|error| not_recorded(spec, error))?;
         state.jobs.entry(spec).and_modify(|job| job.recorded = true);
         Ok(())
@@ -211,7 +225,7 @@ impl State {
         let concerned: Vec<&Job> = self.jobs.values().filter(|job| job.recorded).filter(is_concerned).collect();
         let record = |job: &Job| {
             let standing = losers.remove(&job.context).unwrap_or_else(|| conflicts.of(job.context));
-            record_with((&self.graph, job), &settled, job.state == SpecState::Voted, conflicts, standing)
+            record_with((self, job), &settled, job.state == SpecState::Voted, conflicts, standing)
         };
         concerned.into_iter().map(record).collect()
     }

@@ -12,6 +12,7 @@ use mojavefs::graph::{Event, Resume};
 use mojavefs::id::{ContextId, Ino, IntervalId, SpecId};
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::{Back, SpecState};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 /// What a job inside of another depends on.
@@ -107,6 +108,28 @@ impl State {
         }
     }
 
+    /// What one becomes part of: the next around it that is not part of something itself.
+    pub(super) fn taken_in_by(&self, spec: SpecId) -> Option<SpecId> {
+        let is_over = |outer: &SpecId| self.jobs.get(outer).is_some_and(|job| job.over.load(Ordering::SeqCst));
+        self.around(spec).into_iter().skip(1).find(|outer| !is_over(outer))
+    }
+
+    /// A speculation and those that are part of it.
+    pub(super) fn all_parts(&self, whole: SpecId) -> Vec<SpecId> {
+        let inside = self.jobs.get(&whole).map(|job| self.graph.inside(job.context)).unwrap_or_default();
+        let specs = inside.iter().filter_map(|inner| self.of(*inner)).map(|inner| inner.spec);
+        specs.filter(|part| self.part_of(*part) == whole).chain([whole]).collect()
+    }
+
+    /// What others own of a job, with all that is part of it, and what that owns of others.
+    fn owned_in_common(&self, whole: SpecId) -> BTreeSet<SpecId> {
+        let parts = self.all_parts(whole);
+        let owns = |job: &&Job| job.owns.iter().any(|owned| parts.contains(owned));
+        let owned = parts.iter().filter_map(|part| self.jobs.get(part)).flat_map(|part| &part.owns);
+        let owners = self.jobs.values().filter(owns).map(|owner| &owner.spec);
+        owned.chain(owners).map(|spec| self.part_of(*spec)).filter(|spec| *spec != whole).collect()
+    }
+
     /// What a speculation is part of by now, for others to depend on; mostly itself.
     pub(super) fn part_of(&self, mut spec: SpecId) -> SpecId {
         // One inside of another that is over has been committed into that.
@@ -117,13 +140,15 @@ impl State {
         spec
     }
 
-    /// An inner one was folded into what is around it. Returns the contexts of the others that depended on it.
+    /// An inner one was folded into what is around it. Returns the contexts of the others that depended on it, or that
+    /// owned it or were owned by it.
     pub(super) fn inherit(&mut self, inner: SpecId) -> Vec<ContextId> {
         let Some(job) = self.jobs.get(&inner) else { return Vec::new() };
-        let Some(outer) = self.outer(inner).and_then(|outer| self.jobs.get(&outer)) else { return Vec::new() };
+        let Some(outer) = self.taken_in_by(inner).and_then(|outer| self.jobs.get(&outer)) else { return Vec::new() };
         let (parent, back, whole) = (outer.spec, outer.goes_back_for(job), self.part_of(inner));
         // What it owned together with others it has voted for; it falls with that.
-        let owned = job.owns.iter().map(|spec| (*spec, TouchKey::Inode(Ino::ROOT)));
+        let owned = job.owns.iter().map(|spec| (self.part_of(*spec), TouchKey::Inode(Ino::ROOT)));
+        let in_common = self.owned_in_common(whole);
         let joined: Vec<_> = job.joined.iter().map(|(spec, met)| (*spec, met.key.clone())).chain(owned).collect();
         if let Some(outer) = self.jobs.get_mut(&parent) {
             for (spec, key) in joined.into_iter().filter(|(spec, _)| *spec != whole && *spec != parent) {
@@ -139,6 +164,6 @@ impl State {
                 other.joined.entry(whole).or_insert(met);
             }
         }
-        others.iter().filter_map(|other| self.jobs.get(other)).map(|other| other.context).collect()
+        others.iter().chain(&in_common).filter_map(|other| self.jobs.get(other)).map(|other| other.context).collect()
     }
 }

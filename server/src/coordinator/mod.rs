@@ -11,6 +11,8 @@ mod join;
 mod legs;
 mod merge;
 mod paths;
+#[cfg(test)]
+mod restarts;
 mod restore;
 mod rings;
 mod state;
@@ -305,6 +307,8 @@ impl Coordinator {
         if let Some(job) = state.jobs.get_mut(&spec) {
             job.owns.push(other);
         }
+        // It falls with this one from now on.
+        state.jobs.get(&state.part_of(other)).into_iter().for_each(|other| self.conflicts.outdated(other.context));
         Ok(())
     }
 

@@ -115,57 +115,11 @@ fn a_held_speculation_falls_with_what_it_depends_on() {
 }
 
 #[test]
-fn holds_and_votes_survive_a_restart_and_nothing_else_does() {
-    let mut w = World::new();
-    let (held, s) = w.speculate(A);
-    w.apply(Event::Hold { context: A, spec: s });
-    let (job, first) = (ContextId(9), w.new_interval());
-    w.apply(Event::Open { context: job, interval: first, from: Some(held), sees: Sees::Follows });
-    let (inner, t) = w.speculate(job);
-    assert_eq!(w.vote(job, t), []);
-    let (undecided, u) = w.speculate(B);
-    let reader = w.join(C, held);
-    w.apply(Event::Conflict { spec: s });
-
-    let bytes = codec::encode(&w.graph.held()).expect("a graph can be written down");
-    let mut again: Graph = codec::decode(&bytes).expect("and read");
-    again.check().expect("what was written is in order");
-    assert_eq!([held, first, inner].map(|id| again.is_live(id)), [true; 3]);
-    assert_eq!([undecided, reader].map(|id| again.is_live(id)), [false; 2]);
-    assert!(!again.is_undecided(u) && again.is_in_conflict(s));
-    again.apply(&Event::Resolve { spec: s }).expect("it is undecided");
-    let effects = again.apply(&Event::Vote { owner: Owner::Store(A), spec: s }).expect("the store owns it");
-    assert_eq!(effects, finals(&[held, first, inner], &[s, t]));
-}
-
-#[test]
-fn a_hold_inside_something_undecided_does_not_survive_a_restart() {
-    let mut w = World::new();
-    let (a, _) = w.speculate(A);
-    w.join(B, a);
-    let (_, t) = w.speculate(B);
-    w.apply(Event::Hold { context: B, spec: t });
-    assert_eq!(w.graph.held(), Graph::new());
-}
-
-#[test]
-fn what_a_held_job_joined_and_lost_leaves_the_rest_of_it() {
-    let mut w = World::new();
-    let (held, s) = w.speculate(A);
-    w.apply(Event::Hold { context: A, spec: s });
-    let (b, _) = w.speculate(B);
-    let joined = w.join(A, b);
-    let left = w.graph.held();
-    assert!(left.is_live(held) && !left.is_live(joined) && !left.is_live(b));
-    assert_eq!(left.current(A), Some(held));
-}
-
-#[test]
 fn a_broken_graph_is_not_taken_for_a_whole_one() {
     let mut w = World::new();
     let (_, s) = w.speculate(A);
     w.apply(Event::Hold { context: A, spec: s });
-    let whole = codec::encode(&w.graph.held()).expect("a graph can be written down");
+    let whole = codec::encode(&w.graph).expect("a graph can be written down");
     let mut refused = 0;
     for at in 0..whole.len() {
         for bit in 0..8 {
