@@ -85,7 +85,7 @@ impl State {
     pub(super) fn inner_reads(&self) -> Vec<InnerReads> {
         let inner = self.jobs.values().filter(|job| job.kind == Kind::Job && job.state == SpecState::Running);
         let reads = |job: &Job| {
-            let outer = self.jobs.get(&self.outer(job.spec)?)?;
+            let outer = self.jobs.get(&self.taken_in_by(job.spec)?)?;
             let parts = self.parts(job.spec);
             let joined = parts.iter().flat_map(|part| part.joined.iter().map(|(spec, met)| (*spec, met.clone())));
             let joined: Vec<_> = joined.collect();

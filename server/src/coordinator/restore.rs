@@ -50,6 +50,8 @@ impl Coordinator {
                 state.apply(&read).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
             }
             for other in owns {
+                // It is that one's further owner; nothing was read.
+                state.jobs.get_mut(other).into_iter().for_each(|owned| drop(owned.joined.remove(spec)));
                 let interval = IntervalId(self.store.next_id()?);
                 let own = Event::CoOwn { context: *context, interval, spec: *other };
                 state.apply(&own).map_err(|why| corrupt(&format!("speculation {spec}: {why}")))?;
@@ -73,7 +75,8 @@ impl Coordinator {
         let is_carried = |number: &IntervalId| kept.iter().any(|(held, _)| held.intervals.contains(number));
         let named = kept.iter().flat_map(|(_, payload)| payload.joined.keys().chain(&payload.owns));
         let specs: BTreeSet<SpecId> = named.copied().filter(|spec| !is_kept(spec)).collect();
-        let around = kept.iter().flat_map(|(_, payload)| &payload.outer).copied();
+        // What is further out, and what that depends on, is on record with what it is inside of.
+        let around = kept.iter().filter_map(|(_, payload)| payload.outer.last()).copied();
         let numbers: BTreeSet<IntervalId> = around.filter(|number| !is_carried(number)).collect();
         for spec in specs {
             self.begin_one_missing(state, &mut missing, spec)?;
