@@ -50,7 +50,7 @@ faults! {
     JoinInsteadOfWaiting "join-instead-of-waiting",
     /// What an inner context has changed is nobody's once it is folded.
     NumberLostAtFold "number-lost-at-fold",
-    /// Only the first that uses an object is noted.
+    /// Of every second context it is not noted what it uses.
     UseForgotten "use-forgotten",
     /// What is taken up after a restart has lost its conflicts, those that stand and those that may come.
     ConflictsLostAtRestart "conflicts-lost-at-restart",

@@ -313,6 +313,22 @@ fn further_owners_decide_together() {
 }
 
 #[test]
+fn one_that_has_voted_falls_with_a_further_owner_that_a_crash_has_ended() {
+    let mount = Mount::new();
+    let first = mount.start("first", &["--retries", "0"], "echo 1 > a");
+    let second = mount.start("second", &["--retries", "0", "--own", &first.spec().to_string()], "echo 2 > b");
+    first.let_exit(0);
+    until("the first has voted", || mount.status().iter().any(|s| s["state"] == "voted"));
+    mount.crash();
+    assert_ne!(first.wait().status.code(), Some(0));
+    assert_ne!(second.exit(0).status.code(), Some(0));
+    mount.mount();
+    assert!(mount.status().is_empty(), "it is left without its other owner");
+    assert!(!mount.exists("a") && !mount.exists("b"));
+    mount.check();
+}
+
+#[test]
 fn output_is_held_back_until_it_happened() {
     let mount = Mount::new();
     mount.write("data", "old\n");
