@@ -26,7 +26,7 @@ const fn net(fault: Planted) -> (&'static str, u64) {
         Planted::AnswerBeforeDecision => (SPREAD, 20),
         Planted::JoinInsteadOfWaiting => (WAYS, 1),
         Planted::UseForgotten => (SPREAD, 120),
-        Planted::ConflictsLostAtRestart => (SPREAD, 100),
+        Planted::ConflictsLostAtRestart => (SPREAD, 200),
         Planted::SightTooNew => (SPREAD, 100),
         Planted::NumberLostAtFold => ("levels::levels_keep_all_of_a_process_together", 10),
     }
