@@ -208,6 +208,7 @@ fn explore(bounds: &Bounds) -> usize {
     let mut seen: HashSet<Shape> = HashSet::from([shape(&start)]);
     let mut todo = VecDeque::from([start]);
     while let Some(state) = todo.pop_front() {
+        state.referee.check_nesting();
         for event in state.events(bounds) {
             if let Some(next) = state.after(&event)
                 && next.depth < last

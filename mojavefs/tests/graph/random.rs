@@ -149,6 +149,7 @@ fn play(choices: &[Choice], mut referee: Referee) {
             }
         }
         if at % 8 == 7 {
+            referee.check_nesting();
             referee.check_waits(&waits(choice, &referee));
         }
     }

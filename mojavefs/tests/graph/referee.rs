@@ -2,7 +2,7 @@
 
 use mojavefs::graph::naive::Model;
 use mojavefs::graph::{Awaited, Effect, Event, Graph, GraphError, Waits, Witness};
-use mojavefs::id::IntervalId;
+use mojavefs::id::{ContextId, IntervalId};
 use std::collections::BTreeSet;
 
 /// The graph, the model, and what the graph has said so far.
@@ -60,6 +60,23 @@ impl Referee {
         }
         if self.model().all_decided() {
             assert_eq!(self.graph.size().0, 0, "{event:?}: every owner has decided and something is left");
+        }
+    }
+
+    /// Who is inside whom, and who sees all that another has changed.
+    pub(crate) fn check_nesting(&self) {
+        let model = self.model();
+        let undecided: BTreeSet<ContextId> = model.contexts().filter(|at| !model.stack(*at).is_empty()).collect();
+        for context in undecided.iter().copied() {
+            let inside = |other: &ContextId| model.around(*other).into_iter().skip(1).any(|outer| outer == context);
+            let expected: BTreeSet<ContextId> = undecided.iter().copied().filter(inside).collect();
+            assert_eq!(self.graph.inside(context), expected, "inside context {context}");
+            let seen = model.seen_by(context).map(|seen| seen.numbers).unwrap_or_default();
+            let is_seen = |other: &ContextId| {
+                *other != context && model.carried_by(*other).iter().all(|number| seen.contains(number))
+            };
+            let expected: BTreeSet<ContextId> = undecided.iter().copied().filter(is_seen).collect();
+            assert_eq!(self.graph.wholly_seen_by(context), expected, "seen by context {context}");
         }
     }
 
