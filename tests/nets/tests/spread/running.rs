@@ -11,17 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// Who looks on stops, for as long as there is no mount.
-struct Watching {
-    over: AtomicBool,
-    pauses: AtomicBool,
-    /// Passed when it has stopped, and when it is to go on.
-    meeting: Barrier,
-}
 
 /// Who looks on ends, whatever has happened.
 struct Ends<'a>(&'a AtomicBool);
@@ -29,15 +20,6 @@ struct Ends<'a>(&'a AtomicBool);
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Lets who looks on go on, whatever has happened.
-struct GoesOn<'a>(&'a Barrier);
-
-impl Drop for GoesOn<'_> {
-    fn drop(&mut self) {
-        self.0.wait();
     }
 }
 
@@ -140,10 +122,7 @@ impl World {
         worker.exit(0);
     }
 
-    fn remount(&self, watching: &Watching) {
-        watching.pauses.store(true, Ordering::SeqCst);
-        watching.meeting.wait();
-        let _goes_on = GoesOn(&watching.meeting);
+    fn remount(&self) {
         self.mounts[0].umount();
         self.mounts[0].mount();
     }
@@ -178,16 +157,20 @@ pub(super) fn run(lines: &[Line]) -> Result<(), Failure> {
     let is = |word: &str| world_lines.iter().any(|line| line.word == word);
     let world = World::new(is("served"));
     world.prepare();
-    let watching = Watching { over: AtomicBool::new(false), pauses: AtomicBool::new(false), meeting: Barrier::new(2) };
-    let ran = std::thread::scope(|scope| {
-        let watchers: Vec<_> = world.mounts.iter().map(|mount| scope.spawn(|| watch(mount, &watching))).collect();
-        let ends = Ends(&watching.over);
-        let ran = run_jobs(&world, &programs, is("remounted").then_some(&watching));
-        drop(ends);
-        let watched: Vec<Vec<Did>> = watchers.into_iter().map(|watcher| watcher.join().expect("it looks on")).collect();
-        ran.map(|jobs| (jobs, watched))
+    let deadline = Instant::now() + TIME_MAX;
+    let mut running = Vec::new();
+    let (mut ran, mut watched) = watched(&world, || {
+        begin_jobs(&world, &programs, &mut running);
+        await_jobs(&world, &mut running, deadline, !is("remounted"))
     });
-    let (jobs, watched) = ran.inspect_err(|_| lines.iter().for_each(|line| println!("{line}")))?;
+    if is("remounted") && ran.is_ok() {
+        world.remount();
+        let (then, more) = self::watched(&world, || await_jobs(&world, &mut running, deadline, true));
+        ran = then;
+        watched.extend(more);
+    }
+    ran.inspect_err(|_| lines.iter().for_each(|line| println!("{line}")))?;
+    let jobs = told(&world, &programs, running);
     let mut worker = Worker::start(&world.mounts[0].path());
     let last = look_at_all(&mut worker);
     worker.exit(0);
@@ -219,17 +202,23 @@ fn look_at_all(worker: &mut Worker) -> Vec<Did> {
     seen
 }
 
+/// Does something while somebody looks on at every mount, and returns what those have seen.
+fn watched<T>(world: &World, what: impl FnOnce() -> T) -> (T, Vec<Vec<Did>>) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watchers: Vec<_> = world.mounts.iter().map(|mount| scope.spawn(|| watch(mount, &over))).collect();
+        let ends = Ends(&over);
+        let done = what();
+        drop(ends);
+        (done, watchers.into_iter().map(|watcher| watcher.join().expect("it looks on")).collect())
+    })
+}
+
 /// Looks at everything on trunk, again and again.
-fn watch(mount: &Mount, watching: &Watching) -> Vec<Did> {
+fn watch(mount: &Mount, over: &AtomicBool) -> Vec<Did> {
     let mut worker = Worker::start(&mount.path());
     let mut seen: Vec<Did> = Vec::new();
-    while !watching.over.load(Ordering::SeqCst) {
-        if watching.pauses.swap(false, Ordering::SeqCst) {
-            worker.exit(0);
-            watching.meeting.wait();
-            watching.meeting.wait();
-            worker = Worker::start(&mount.path());
-        }
+    while !over.load(Ordering::SeqCst) {
         for did in look_at_all(&mut worker) {
             // What is as before tells nothing new.
             let before = seen.iter().rev().find(|before| before.what == did.what);
@@ -243,12 +232,7 @@ fn watch(mount: &Mount, watching: &Watching) -> Vec<Did> {
     seen
 }
 
-fn run_jobs(
-    world: &World,
-    programs: &Programs<'_>,
-    mut remounts: Option<&Watching>,
-) -> Result<BTreeMap<u8, Job>, Failure> {
-    let deadline = Instant::now() + TIME_MAX;
+fn begin_jobs(world: &World, programs: &Programs<'_>, running: &mut Vec<Running>) {
     let mut waiting: Vec<(u64, u8)> = Vec::new();
     for (number, lines) in programs {
         let begin = lines.iter().find(|line| line.word == "begin");
@@ -256,37 +240,42 @@ fn run_jobs(
         waiting.extend(delay.map(|delay| (delay, *number)));
     }
     waiting.sort_unstable();
-    let mut running: Vec<Running> = Vec::new();
-    let (mut passed, mut tidied) = (0, Instant::now());
+    let mut passed = 0;
     for (delay, number) in waiting {
         std::thread::sleep(Duration::from_millis(delay - passed));
         passed = delay;
-        let new = begin(world, programs, number, &running);
+        let new = begin(world, programs, number, running);
         running.push(new);
     }
-    while running.iter().any(|running| !running.is_over()) {
+}
+
+/// Waits until the processes of all jobs have ended; or, with decisions, until nothing is undecided.
+fn await_jobs(world: &World, running: &mut [Running], deadline: Instant, decides: bool) -> Result<(), Failure> {
+    let until = if decides { Running::is_over } else { Running::has_ended };
+    let mut tidied = Instant::now();
+    while !running.iter().all(until) {
         if Instant::now() > deadline {
-            return Err(hangs(world, &mut running));
+            return Err(hangs(world, running));
         }
-        running.iter_mut().for_each(|running| running.look(world, remounts.is_none()));
-        if running.iter().all(|running| running.over.is_some())
-            && let Some(watching) = remounts.take()
-        {
-            world.remount(watching);
-        }
+        running.iter_mut().for_each(|running| running.look(world, decides));
         if Instant::now() > tidied + TIDY_AFTER {
             tidied = Instant::now();
             abort_what_nobody_decides(world);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    while world.mounts.iter().any(|mount| !mount.status().is_empty()) {
+    while decides && world.mounts.iter().any(|mount| !mount.status().is_empty()) {
         if Instant::now() > deadline {
-            return Err(hangs(world, &mut running));
+            return Err(hangs(world, running));
         }
         abort_what_nobody_decides(world);
         std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
+}
+
+/// What became of the jobs, and of those inside of them.
+fn told(world: &World, programs: &Programs<'_>, running: Vec<Running>) -> BTreeMap<u8, Job> {
     let mut jobs = BTreeMap::new();
     for Running { mut job, program, .. } in running {
         job.did = history::read(&world.file(&format!("answers.{}", job.number)), &program);
@@ -294,7 +283,7 @@ fn run_jobs(
         inner_jobs(world, programs, &job, &mut jobs);
         jobs.insert(job.number, job);
     }
-    Ok(jobs)
+    jobs
 }
 
 /// One that waits for nobody (`--no-wait`) and is in conflict after its end is left held, and others wait for that.
@@ -412,8 +401,14 @@ fn spec_of(running: &Running, world: &World) -> Option<String> {
 }
 
 impl Running {
+    /// Its process has.
+    fn has_ended(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// That, and it is decided if it was to be.
     fn is_over(&self) -> bool {
-        self.over.is_some() && self.then.is_none()
+        self.has_ended() && self.then.is_none()
     }
 
     fn look(&mut self, world: &World, may_decide: bool) {
