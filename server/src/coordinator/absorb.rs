@@ -19,7 +19,7 @@ use mojavefs::protocol::{Outcome, SpecState};
 impl Coordinator {
     /// Makes a committed level part of what is around it; nothing if it can't be done so simply.
     pub(super) fn absorb(&self, state: &mut State, spec: SpecId) -> Result<Option<Aftermath>, Fault> {
-        let Some(outer) = state.absorbs(spec) else { return Ok(None) };
+        let Some((parent, outer)) = state.absorbs(spec) else { return Ok(None) };
         // Before anything has happened that could not be undone.
         let new_writer = IntervalId(self.store.next_id().map_err(fault::store)?);
         let job = &state.jobs[&spec];
@@ -31,8 +31,7 @@ impl Coordinator {
             state.apply(&Event::Discard { number }).map_err(graph_fault)?;
         }
         let jobs: Vec<_> = state.remove(spec).into_iter().collect();
-        let parent = state.contexts.get(&outer).copied();
-        if let Some(outer) = parent.and_then(|outer| state.jobs.get_mut(&outer)) {
+        if let Some(outer) = state.jobs.get_mut(&parent) {
             jobs.iter().for_each(|job| outer.takes_in(job));
         }
         state.absorbed.push_back(spec);
@@ -110,11 +109,12 @@ impl Coordinator {
 }
 
 impl State {
-    /// The context that a level can become part of, without anybody's knowing that it was apart.
-    fn absorbs(&self, spec: SpecId) -> Option<ContextId> {
-        let job = self.jobs.get(&spec).filter(|job| job.kind != Kind::Job && self.graph.can_fold(job.context))?;
+    /// The job, and its context, that a level can become part of, without anybody's knowing that it was apart.
+    fn absorbs(&self, spec: SpecId) -> Option<(SpecId, ContextId)> {
+        self.jobs.get(&spec).filter(|job| job.kind != Kind::Job && self.graph.can_fold(job.context))?;
         // One that was committed itself meanwhile is no place for it any more.
-        self.graph.outer(job.context).filter(|outer| self.contexts.get(outer).copied() == self.taken_in_by(spec))
+        let outer = self.taken_in_by(spec).filter(|outer| self.outer(spec) == Some(*outer))?;
+        Some((outer, self.jobs.get(&outer)?.context))
     }
 
     /// Where a level stands that is part of another by now.

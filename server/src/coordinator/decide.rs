@@ -209,13 +209,12 @@ impl Coordinator {
 
     /// An inner job's commit becomes part of the outer one: that one joins it.
     fn fold(&self, state: &mut State, spec: SpecId) -> Result<Aftermath, Fault> {
+        let Some(outer) = state.taken_in_by(spec) else { return Ok(Aftermath::default()) };
         let inner = state.jobs.get(&spec).expect("the job was found before");
-        let outer = state.taken_in_by(spec);
-        let (context, parent) = (inner.context, outer.map(|outer| state.jobs[&outer].context));
+        let (context, parent) = (inner.context, state.jobs[&outer].context);
         let intervals = state.graph.carried_by(context);
         let mut parts = inner.parts.clone();
         parts.insert(spec);
-        let Some(parent) = parent else { return Ok(Aftermath::default()) };
         inner.over.store(true, Ordering::SeqCst);
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
         let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
@@ -225,7 +224,7 @@ impl Coordinator {
             state.apply(&join).map_err(graph_fault)?;
         }
         state.apply(&Event::Number { context: parent, number: interval }).map_err(graph_fault)?;
-        if let Some(outer) = outer.and_then(|outer| state.jobs.get_mut(&outer)) {
+        if let Some(outer) = state.jobs.get_mut(&outer) {
             outer.parts.extend(&parts);
         }
         self.conflicts.fold(context, parent, state);
@@ -299,8 +298,9 @@ impl Coordinator {
 
     fn undo(&self, state: &mut State, abort: &Event, records: Records, aftermath: &mut Aftermath) -> Result<(), Fault> {
         let reads = state.inner_reads();
-        state.note_nesting(abort);
+        let nesting = state.nesting_of(abort);
         let effects = state.apply(abort).map_err(graph_fault)?;
+        state.fallen_from = nesting;
         let falls = self.falls(state, &effects);
         let mut failed = None;
         let mut gone = BTreeSet::new();

@@ -117,7 +117,8 @@ impl Coordinator {
             let standing = self.conflicts.of(job.context);
             let waits = state.open_under(job);
             let (info, parts) = (job.info.clone(), job.parts.clone());
-            (info, state.graph.outer(job.context), state.changes(job, &self.store), standing, job.state, waits, parts)
+            let outer = state.taken_in_by(spec).map(|outer| state.jobs[&outer].context);
+            (info, outer, state.changes(job, &self.store), standing, job.state, waits, parts)
         };
         if parent.is_none() && !waits.is_empty() {
             let text = format!("speculation {spec} depends on {}: decide that first", list(&waits));

@@ -12,6 +12,8 @@ mod legs;
 mod merge;
 mod paths;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod restarts;
 mod restore;
 mod rings;

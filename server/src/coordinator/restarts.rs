@@ -1,5 +1,6 @@
 //! Restarts: what is held or voted for is taken up as it was, and falls with what is not.
 
+use super::random::Random;
 use super::{Beginning, Coordinator};
 use crate::ops::{NewFile, Ops, Scope, SystemClock};
 use crate::store::engine::memory::Memory;
@@ -109,17 +110,6 @@ fn what_is_held_falls_with_what_was_read_inside_of_it_by_way_of_what_is_undone()
     assert!(world.coordinator.is_idle(), "it has read what never happened");
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 16) % limit as u64) as usize
-    }
-}
-
 /// What is on record, and of that what each depends on.
 type Left = BTreeMap<SpecId, BTreeSet<SpecId>>;
 
@@ -221,7 +211,7 @@ fn what_is_on_record_is_left_if_all_that_it_depends_on_is() {
     let given = std::env::var("MOJAVEFS_SEED").ok().and_then(|seed| seed.parse().ok());
     let (mut left, mut fallen) = (0, 0);
     for seed in given.map_or(1..=1500, |seed: u64| seed..=seed) {
-        let mut random = Random((seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
+        let mut random = Random::of(seed);
         let mut world = World::new();
         for step in 0..40 {
             world.step(&mut random, step);

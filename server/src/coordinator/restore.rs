@@ -10,18 +10,15 @@ use crate::touch::{Touch, TouchKey};
 use mojavefs::graph::{Event, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
 use mojavefs::protocol::codec;
-use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
 use mojavefs::protocol::{Back, SpecState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What a record names that is not on record itself, and so has gone: as contexts whose owners are gone.
-#[derive(Default)]
-struct Missing {
-    /// The entry of each speculation, or of one that stands for contexts around others.
-    entries: BTreeMap<SpecId, (ContextId, IntervalId)>,
-}
+/// What records name that is not on record itself: the context and the entry of each speculation, or of one that stands for what
+/// was around another.
+type Missing = BTreeMap<SpecId, (ContextId, IntervalId)>;
 
 impl Coordinator {
     /// Takes up what was held or voted for when the store was closed; what it depended on and is gone takes it along.
@@ -42,8 +39,7 @@ impl Coordinator {
             self.restore_one(&mut state, held, payload)?;
         }
         for (spec, context, joined, owns, _) in &later {
-            let entry =
-                |of: &SpecId| state.jobs.get(of).map(|job| job.entry).or(missing.entries.get(of).map(|of| of.1));
+            let entry = |of: &SpecId| state.jobs.get(of).map(|job| job.entry).or(missing.get(of).map(|of| of.1));
             for of in joined.keys().filter_map(entry).collect::<Vec<_>>() {
                 let interval = IntervalId(self.store.next_id()?);
                 let read = Event::Read { context: *context, of, interval, resume: Resume::Start };
@@ -60,17 +56,17 @@ impl Coordinator {
         for (spec, ..) in &later {
             state.take_over(*spec).map_err(|why| corrupt(&why))?;
         }
-        self.end_missing(&mut state, missing).map_err(|why| corrupt(&why))?;
+        self.end_missing(&mut state, missing).map_err(failed)?;
         self.conflicts.restore_looming(looming);
         for (spec, ..) in later.iter().filter(|(.., voted)| *voted) {
-            self.restore_vote(&mut state, *spec).map_err(|why| corrupt(&why))?;
+            self.restore_vote(&mut state, *spec).map_err(failed)?;
         }
         Ok(())
     }
 
     /// Whatever is named and not on record begins, for the graph to say what falls with it.
     fn begin_missing(&self, state: &mut State, kept: &[(Held, Payload)]) -> Result<Missing, StoreError> {
-        let mut missing = Missing::default();
+        let mut missing = Missing::new();
         let is_kept = |spec: &SpecId| kept.iter().any(|(held, _)| held.spec == *spec);
         let is_carried = |number: &IntervalId| kept.iter().any(|(held, _)| held.intervals.contains(number));
         let named = kept.iter().flat_map(|(_, payload)| payload.joined.keys().chain(&payload.owns));
@@ -101,13 +97,13 @@ impl Coordinator {
         for event in [open, Event::Speculate { context, interval: entry, spec }] {
             state.apply(&event).map_err(|why| StoreError::corrupt(format!("speculation {spec}: {why}")))?;
         }
-        missing.entries.insert(spec, (context, entry));
+        missing.insert(spec, (context, entry));
         Ok(context)
     }
 
     /// The owners of what is missing have gone without a decision.
     fn end_missing(&self, state: &mut State, missing: Missing) -> Result<(), Fault> {
-        for (spec, (context, _)) in missing.entries {
+        for (spec, (context, _)) in missing {
             // It may have fallen with another owner of it.
             if state.graph.is_undecided(spec) {
                 let abort = Event::Abort { owner: Owner::Context(context), spec, code: 1, retry: false };
@@ -178,6 +174,15 @@ impl Coordinator {
         };
         state.insert(job);
         Ok(())
+    }
+}
+
+/// What is on record could not be taken up: the disk failed, or the records make no sense.
+fn failed(fault: Fault) -> StoreError {
+    match fault.kind {
+        FaultKind::NoSpace => StoreError::NoSpace(fault.to_string()),
+        FaultKind::Io | FaultKind::InDoubt => StoreError::Records(fault.to_string()),
+        _ => StoreError::corrupt(format!("a held speculation: {fault}")),
     }
 }
 

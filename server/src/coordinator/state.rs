@@ -9,7 +9,6 @@ use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::SpecState;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -101,11 +100,11 @@ impl State {
         all
     }
 
-    /// An abort is about to undo these: what is left of them in the graph does not say any more inside whom they were.
-    pub(super) fn note_nesting(&mut self, abort: &Event) {
-        let Event::Abort { spec, .. } = abort else { return };
+    /// Inside whom those are that an abort would undo: after it the graph does not say so any more.
+    pub(super) fn nesting_of(&self, abort: &Event) -> BTreeMap<SpecId, SpecId> {
+        let Event::Abort { spec, .. } = abort else { return BTreeMap::new() };
         let falls = self.graph.falls_with(*spec);
-        self.fallen_from = falls.into_iter().filter_map(|spec| Some((spec, self.outer(spec)?))).collect();
+        falls.into_iter().filter_map(|spec| Some((spec, self.outer(spec)?))).collect()
     }
 
     /// Tells the graph of an event.
@@ -239,25 +238,6 @@ impl Nesting for State {
 
     fn seen(&self, context: ContextId) -> BTreeSet<ContextId> {
         self.graph.wholly_seen_by(context)
-    }
-}
-
-/// A graph that stays as it is meanwhile.
-impl Nesting for MutexGuard<'_, State> {
-    fn inside(&self, context: ContextId) -> BTreeSet<ContextId> {
-        Nesting::inside(&**self, context)
-    }
-
-    fn around(&self, context: ContextId) -> BTreeSet<ContextId> {
-        Nesting::around(&**self, context)
-    }
-
-    fn under(&self, context: ContextId) -> BTreeSet<ContextId> {
-        State::under(self, context)
-    }
-
-    fn seen(&self, context: ContextId) -> BTreeSet<ContextId> {
-        Nesting::seen(&**self, context)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Random histories, held against the model.
 
+use super::super::random::Random;
 use super::model::Model;
 use super::{Conflicts, Looks};
 use crate::touch::{Touch, TouchKey};
@@ -9,21 +10,6 @@ use std::collections::BTreeSet;
 const OBJECTS: usize = 3;
 const CONTEXTS_MAX: usize = 6;
 const STEPS: usize = 60;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 16) % limit as u64) as usize
-    }
-
-    fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-}
 
 /// How often there was what is to be tried.
 #[derive(Default, Debug)]
@@ -139,7 +125,7 @@ impl World {
         let outer = self.model.contexts[&inner].outer.expect("it is inside of another");
         self.log.push(format!("{inner} becomes part of {outer}"));
         self.counts.folds += 1;
-        self.real.fold(inner, outer, &&self.model);
+        self.real.fold(inner, outer, &self.model);
         let with_new_number = self.random.below(2) == 0;
         self.model.fold(inner, with_new_number);
     }
@@ -217,7 +203,7 @@ fn run(is_nested: bool, seeds: std::ops::RangeInclusive<u64>) -> Option<Counts> 
     let given = std::env::var("MOJAVEFS_SEED").ok().and_then(|seed| seed.parse().ok());
     let mut counts = Counts::default();
     for seed in given.map_or(seeds, |seed: u64| seed..=seed) {
-        let random = Random((seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
+        let random = Random::of(seed);
         let log = vec![format!("MOJAVEFS_SEED={seed}")];
         let (real, model) = (Conflicts::new(), Model::default());
         let mut world = World { real, model, random, is_nested, began: 0, counts, log };

@@ -19,6 +19,7 @@ use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::OnRead;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The conflicts of every undecided context.
@@ -173,13 +174,13 @@ impl Conflicts {
 
     /// `context` used an object; `newer_final`: something newer than its snapshot was final already. The graph is asked only
     /// if others have used it, too.
-    pub(crate) fn touched<N: Nesting>(
+    pub(crate) fn touched<G: Deref<Target: Nesting>>(
         &self,
         context: ContextId,
         key: TouchKey,
         how: Touch,
         newer_final: bool,
-        graph: impl FnOnce() -> N,
+        graph: impl FnOnce() -> G,
     ) {
         if newer_final && how != Touch::Update {
             self.stand(context, Clash { key: key.clone(), changed: how.changes() });
@@ -197,22 +198,22 @@ impl Conflicts {
         let graph = graph();
         let users = self.users.read();
         let Some(me) = users.effective(context) else { return };
-        let (around, inside) = (graph.around(me), graph.inside(me));
-        let has_joined = users.joins(me).then(|| if inside.is_empty() { BTreeSet::new() } else { graph.under(me) });
-        let seen = if users.joins(me) { BTreeSet::new() } else { graph.seen(me) };
+        let (joins, around, inside) = (users.joins(me), graph.around(me), graph.inside(me));
+        // A joiner has joined whatever it found changed. That matters only for what is inside of it.
+        let seen = match joins {
+            true if inside.is_empty() => BTreeSet::new(),
+            true => graph.under(me),
+            false => graph.seen(me),
+        };
         self.index.settle_one(hash, |context| users.effective(context));
         for other in others.into_iter().filter(|t| t.how.conflicts_with(how)) {
             let Some(them) = users.effective(other.context).filter(|them| *them != me) else { continue };
             let is_inside = inside.contains(&them);
             // It comes after what the other one did, and has that.
-            let has = around.contains(&them)
-                || match &has_joined {
-                    // What a joiner finds changed it has joined: it can only be in the way of who stays apart.
-                    Some(joined) => users.joins(them) || is_inside && joined.contains(&them),
-                    None => seen.contains(&them),
-                };
+            let is_joined = joins && users.joins(them);
+            let has = around.contains(&them) || is_joined || (is_inside || !joins) && seen.contains(&them);
             if !has {
-                self.meet((me, users.joins(me)), how, Toucher { context: them, ..other }, is_inside, &key);
+                self.meet((me, joins), how, Toucher { context: them, ..other }, is_inside, &key);
             }
         }
     }
@@ -405,8 +406,8 @@ mod tests {
     #[test]
     fn the_first_to_commit_wins() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
-        conflicts.touched(B, file(1), Touch::Write, false, || NESTED);
+        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
+        conflicts.touched(B, file(1), Touch::Write, false, || &NESTED);
         assert!(conflicts.of(A).is_empty() && conflicts.of(B).is_empty());
         conflicts.decided(A, false);
         assert!(!conflicts.of(B).is_empty());
@@ -415,8 +416,8 @@ mod tests {
     #[test]
     fn an_abort_leaves_no_conflict() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
-        conflicts.touched(B, file(1), Touch::Read, false, || NESTED);
+        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
+        conflicts.touched(B, file(1), Touch::Read, false, || &NESTED);
         conflicts.decided(A, true);
         assert!(conflicts.of(B).is_empty());
     }
@@ -425,8 +426,8 @@ mod tests {
     fn readers_and_makers_of_different_names_do_not_meet() {
         let conflicts = two();
         for context in [A, B] {
-            conflicts.touched(context, file(1), Touch::Read, false, || NESTED);
-            conflicts.touched(context, TouchKey::Listing(Ino(2)), Touch::Update, false, || NESTED);
+            conflicts.touched(context, file(1), Touch::Read, false, || &NESTED);
+            conflicts.touched(context, TouchKey::Listing(Ino(2)), Touch::Update, false, || &NESTED);
         }
         conflicts.decided(A, false);
         assert!(conflicts.of(B).is_empty());
@@ -435,7 +436,7 @@ mod tests {
     #[test]
     fn trunk_wins_at_once() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Read, false, || NESTED);
+        conflicts.touched(A, file(1), Touch::Read, false, || &NESTED);
         for ino in [1, 2] {
             conflicts.touched_on_trunk(&file(ino), Touch::Write);
         }
@@ -445,11 +446,11 @@ mod tests {
     #[test]
     fn an_inner_job_builds_on_the_outer_one() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
+        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
         conflicts.open(INNER, Looks::Stays);
-        conflicts.touched(INNER, file(1), Touch::Write, false, || NESTED);
+        conflicts.touched(INNER, file(1), Touch::Write, false, || &NESTED);
         assert!(conflicts.of(INNER).is_empty());
-        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
+        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
         assert!(!conflicts.of(INNER).is_empty());
     }
 
@@ -457,8 +458,8 @@ mod tests {
     fn what_folds_into_the_outer_job_conflicts_through_it() {
         let conflicts = two();
         conflicts.open(INNER, Looks::Stays);
-        conflicts.touched(INNER, file(1), Touch::Write, false, || NESTED);
-        conflicts.touched(B, file(1), Touch::Write, false, || NESTED);
+        conflicts.touched(INNER, file(1), Touch::Write, false, || &NESTED);
+        conflicts.touched(B, file(1), Touch::Write, false, || &NESTED);
         conflicts.fold(INNER, A, &NESTED);
         assert!(conflicts.of(B).is_empty());
         conflicts.decided(B, false);
@@ -474,10 +475,10 @@ mod tests {
             let conflicts = two();
             conflicts.open(INNER, Looks::Joins);
             conflicts.open(SIBLING, Looks::Stays);
-            conflicts.touched(SIBLING, file(1), Touch::Write, false, || NESTED);
-            conflicts.touched(INNER, file(1), Touch::Write, false, || NESTED);
+            conflicts.touched(SIBLING, file(1), Touch::Write, false, || &NESTED);
+            conflicts.touched(INNER, file(1), Touch::Write, false, || &NESTED);
             if !is_built_on_last {
-                conflicts.touched(SIBLING, file(1), Touch::Write, false, || NESTED);
+                conflicts.touched(SIBLING, file(1), Touch::Write, false, || &NESTED);
             }
             conflicts.fold(INNER, A, &Nested { joined: sees.then_some(SIBLING) });
             assert_eq!(conflicts.of(SIBLING).is_empty(), sees && is_built_on_last);
@@ -487,14 +488,14 @@ mod tests {
     #[test]
     fn nothing_is_kept_for_losers_that_are_decided() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, || NESTED);
+        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
         for round in 0..3 {
             let loser = ContextId(10 + round);
             conflicts.open(loser, Looks::Stays);
-            conflicts.touched(loser, file(1), Touch::Read, false, || NESTED);
+            conflicts.touched(loser, file(1), Touch::Read, false, || &NESTED);
             conflicts.decided(loser, true);
         }
-        conflicts.touched(B, file(1), Touch::Read, false, || NESTED);
+        conflicts.touched(B, file(1), Touch::Read, false, || &NESTED);
         conflicts.sweep();
         assert_eq!(conflicts.noticed.lock().pending[&A].len(), 1);
         conflicts.decided(A, false);
@@ -505,7 +506,7 @@ mod tests {
     fn what_is_in_conflict_already_is_no_news() {
         let conflicts = two();
         let objects = CONFLICTS_MAX as u64 + 20;
-        (0..objects).for_each(|ino| conflicts.touched(A, file(ino), Touch::Read, false, || NESTED));
+        (0..objects).for_each(|ino| conflicts.touched(A, file(ino), Touch::Read, false, || &NESTED));
         let mut written_down = 0;
         for ino in (0..objects).chain(0..objects) {
             conflicts.touched_on_trunk(&file(ino), Touch::Write);

@@ -56,7 +56,7 @@ pub(super) struct Model {
     next: usize,
 }
 
-impl Nesting for &Model {
+impl Nesting for Model {
     fn inside(&self, context: ContextId) -> BTreeSet<ContextId> {
         self.contexts.keys().copied().filter(|inner| Model::around(self, *inner).contains(&context)).collect()
     }
