@@ -1,9 +1,9 @@
-//! Levels of a process that nobody else knows of: when one is committed, it simply was never apart from what is around it.
+//! When a job, level or leg inside another one is committed, it simply was never apart from that.
 //!
 //! A process may enter and commit a hundred thousand speculations in one job. Each as a context of its own to the job's end
-//! would make every later look-up slower; so those that nothing depends on, and that depend on nothing but what is around
-//! them, leave the graph, and their changes are the outer job's. They are handed over to an interval that it has already, as
-//! long as that costs no more than the level itself did: a level that changed much keeps an interval of its own.
+//! would make every later look-up slower; so they leave the graph, and their changes are the outer job's. These are handed over to
+//! an interval that it has already, as long as that costs no more than the inner one itself did: one that changed much keeps an
+//! interval of its own.
 
 use super::job::Kind;
 use super::{Aftermath, Coordinator, State, graph_fault};
@@ -15,42 +15,51 @@ use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::{Outcome, SpecState};
+use std::sync::atomic::Ordering;
 
 impl Coordinator {
-    /// Makes a committed level part of what is around it; nothing if it can't be done so simply.
+    /// Makes a committed one part of what is around it; nothing if it can't be done without a trace.
     pub(super) fn absorb(&self, state: &mut State, spec: SpecId) -> Result<Option<Aftermath>, Fault> {
         let Some((parent, outer)) = state.absorbs(spec) else { return Ok(None) };
         // Before anything has happened that could not be undone.
         let new_writer = IntervalId(self.store.next_id().map_err(fault::store)?);
         let job = &state.jobs[&spec];
-        let (context, numbers) = (job.context, state.graph.carried_by(job.context));
+        job.over.store(true, Ordering::SeqCst);
+        let (context, is_job, numbers) = (job.context, job.kind == Kind::Job, state.graph.carried_by(job.context));
         let has_changed = |number: &IntervalId| self.store.changes_count(*number) > 0;
-        let (mut changed, unchanged): (Vec<_>, Vec<_>) = numbers.into_iter().partition(has_changed);
+        let (changed, unchanged): (Vec<_>, Vec<_>) = numbers.into_iter().partition(has_changed);
+        let mut others = state.inherit(spec);
+        others.extend(state.graph.inside(context));
+        if changed.is_empty() && state.jobs[&parent].snapshot.is_none() {
+            // What it has read is not noted.
+            self.conflicts.decided(context, true);
+        } else {
+            self.conflicts.fold(context, outer, state);
+            self.conflicts.outdated(outer);
+        }
+        others.into_iter().for_each(|other| self.conflicts.outdated(other));
         state.apply(&Event::Fold { context }).map_err(graph_fault)?;
         for number in unchanged {
             state.apply(&Event::Discard { number }).map_err(graph_fault)?;
         }
-        let jobs: Vec<_> = state.remove(spec).into_iter().collect();
-        if let Some(outer) = state.jobs.get_mut(&parent) {
-            jobs.iter().for_each(|job| outer.takes_in(job));
-        }
+        let job = state.remove(spec).expect("it was found before");
+        state.jobs.entry(parent).and_modify(|outer| outer.takes_in(&job));
         state.absorbed.push_back(spec);
         if state.absorbed.len() > OUTCOMES_KEPT_MAX {
             state.absorbed.pop_front();
         }
-        let mut aftermath = Aftermath { jobs, ..Aftermath::default() };
-        if changed.is_empty() {
-            self.conflicts.decided(context, true);
+        let mut aftermath = Aftermath { jobs: vec![job], ..Aftermath::default() };
+        if changed.is_empty() && !is_job {
             aftermath.dropped = Some((context, outer));
             return Ok(Some(aftermath));
         }
-        self.conflicts.fold(context, outer, state);
-        self.conflicts.outdated(outer);
-        (changed, aftermath.handed_over) = self.hand_over(state, changed);
-        if !changed.is_empty() && state.of(outer).is_some_and(|outer| !outer.on_read.meets()) {
-            // It would not notice that what it writes next is under what the level wrote.
+        let (changed, handed_over) = self.hand_over(state, changed);
+        // It would not notice that what it writes next is under what the inner one wrote; and what stays with what it has found
+        // in it does not see what it writes from now on.
+        if is_job || !changed.is_empty() && !state.jobs[&parent].on_read.meets() {
             state.apply(&Event::Number { context: outer, number: new_writer }).map_err(graph_fault)?;
         }
+        aftermath.handed_over = handed_over;
         aftermath.rescoped = state.open_inside(outer);
         aftermath.folded = Some((context, outer, changed));
         Ok(Some(aftermath))
@@ -111,7 +120,7 @@ impl Coordinator {
 impl State {
     /// The job, and its context, that a level can become part of, without anybody's knowing that it was apart.
     fn absorbs(&self, spec: SpecId) -> Option<(SpecId, ContextId)> {
-        self.jobs.get(&spec).filter(|job| job.kind != Kind::Job && self.graph.can_fold(job.context))?;
+        self.jobs.get(&spec).filter(|job| !job.recorded && self.graph.can_fold(job.context))?;
         // One that was committed itself meanwhile is no place for it any more.
         let outer = self.taken_in_by(spec).filter(|outer| self.outer(spec) == Some(*outer))?;
         Some((outer, self.jobs.get(&outer)?.context))
@@ -131,8 +140,10 @@ mod tests {
     use crate::store::engine::Directory;
     use crate::store::{Store, StoreOptions};
     use mojavefs::id::Ino;
+    use mojavefs::protocol::fault::FaultKind;
     use mojavefs::protocol::file::FileKind;
     use mojavefs::protocol::{JobInfo, OnRead};
+    use std::collections::BTreeSet;
     use std::sync::Arc;
     use tempfile::TempDir;
 
@@ -173,6 +184,16 @@ mod tests {
             let scope = self.coordinator.scope_of(context).expect("it is undecided");
             let bytes = self.coordinator.ops.read(&scope, ino, 0, 100).expect("bytes");
             String::from_utf8(bytes).expect("text")
+        }
+
+        /// Looks a name up, joining whoever has made it.
+        fn look(&self, context: ContextId, name: &[u8]) {
+            let ops = &self.coordinator.ops;
+            let scope = || self.coordinator.scope_of(context).expect("it is undecided");
+            ops.lookup(&scope(), Ino::ROOT, name)
+                .map(drop)
+                .unwrap_or_else(|met| assert_eq!(met.kind, FaultKind::Again));
+            ops.lookup(&scope(), Ino::ROOT, name).expect("it is joined");
         }
 
         fn commit(&self, spec: SpecId) -> Aftermath {
@@ -219,6 +240,36 @@ mod tests {
         }
         let changes = world.changes();
         assert_eq!((changes, world.read(world.context, world.file)), (1001, "job ".to_owned()));
+    }
+
+    #[test]
+    fn however_many_inner_jobs_others_have_read_or_have_read_others_few_intervals_are_left_of_them() {
+        let world = World::new(OnRead::Join);
+        let begin =
+            |inside| world.coordinator.begin(inside, Beginning::job(JobInfo::default(), OnRead::Join)).expect("a job");
+        let (other, beside, scope) = begin(None);
+        create(&world.coordinator, &scope, b"other");
+        for round in 0..100 {
+            let (inner, context, scope) = begin(Some(world.context));
+            let name = format!("new {round}");
+            create(&world.coordinator, &scope, name.as_bytes());
+            world.look(context, b"other");
+            world.look(beside, name.as_bytes());
+            world.commit(inner);
+            let size = world.coordinator.state.lock().graph.size();
+            assert!(size.0 <= 2 * KNOWN && size.2 == 2, "after {round} jobs: {size:?}");
+        }
+        let status = world.coordinator.status(0);
+        let joined = |spec| {
+            status
+                .iter()
+                .find(|status| status.id == spec)
+                .map(|status| status.joined.iter().map(|joined| joined.spec).collect::<Vec<_>>())
+        };
+        assert_eq!((joined(other), joined(world.job)), (Some(vec![world.job]), Some(vec![other])));
+        let (_, aftermath) = world.coordinator.abort(world.job, None).expect("an abort");
+        let undone: BTreeSet<SpecId> = aftermath.undone.iter().map(|(_, spec, _)| *spec).collect();
+        assert_eq!(undone, [world.job, other].into());
     }
 
     #[test]
@@ -287,6 +338,17 @@ mod tests {
         assert_eq!(world.read(world.context, world.file), "two");
         world.write(&later, "three");
         let (outcome, _) = world.coordinator.commit(second, 0, &[]).expect("an answer");
+        assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
+    }
+
+    #[test]
+    fn what_a_level_of_an_isolated_job_has_only_read_counts_as_read_by_the_job() {
+        let world = World::new(OnRead::Isolate);
+        let (level, context, _) = world.enter(world.context);
+        world.read(context, world.file);
+        world.commit(level);
+        world.write(&world.coordinator.trunk(), "else");
+        let (outcome, _) = world.coordinator.commit(world.job, 0, &[]).expect("an answer");
         assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
     }
 }

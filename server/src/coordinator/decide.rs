@@ -6,7 +6,6 @@ use crate::ops::fault;
 use crate::store::{Specs, Store, StoreError};
 use mojavefs::graph::{Effect, Event, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
-use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Outcome, Resolution, SpecState};
 use std::collections::BTreeSet;
@@ -220,9 +219,7 @@ impl Coordinator {
         let of = state.graph.current(context).unwrap_or(intervals[intervals.len() - 1]);
         // What the outer job does next builds on it, and the outer job can only go back to its start.
         let join = Event::Read { context: parent, of, interval, resume: Resume::Start };
-        if !is_planted(Planted::DependencyForgottenAtFold) {
-            state.apply(&join).map_err(graph_fault)?;
-        }
+        state.apply(&join).map_err(graph_fault)?;
         state.apply(&Event::Number { context: parent, number: interval }).map_err(graph_fault)?;
         if let Some(outer) = state.jobs.get_mut(&outer) {
             outer.parts.extend(&parts);

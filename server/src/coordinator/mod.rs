@@ -321,6 +321,6 @@ impl Coordinator {
 
     /// Forgets what decided contexts touched. Called in the background.
     pub(crate) fn sweep(&self) {
-        self.conflicts.sweep();
+        self.conflicts.sweep(|| self.decisions.write());
     }
 }

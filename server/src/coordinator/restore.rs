@@ -5,7 +5,7 @@ use super::held::Payload;
 use super::job::{Kind, Met, Stage};
 use super::{Coordinator, Job, State, graph_fault};
 use crate::limits::{CHANGES_READ_MAX, PARENTS_MAX};
-use crate::store::{Held, Key, Sight, Store, StoreError};
+use crate::store::{Held, Key, Sight, Specs, Store, StoreError};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::graph::{Event, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
@@ -30,6 +30,7 @@ impl Coordinator {
             looming.extend(theirs);
             kept.push((held, payload));
         }
+        name_wholes(&mut kept);
         let mut state = self.state.lock();
         let missing = self.begin_missing(&mut state, &kept)?;
         let mut later = Vec::new();
@@ -174,6 +175,17 @@ impl Coordinator {
         };
         state.insert(job);
         Ok(())
+    }
+}
+
+/// What one depends on may have become part of another since that was written down: that stands for it.
+fn name_wholes(kept: &mut [(Held, Payload)]) {
+    let parts: Vec<(SpecId, Specs)> = kept.iter().map(|(held, _)| (held.spec, held.parts.clone())).collect();
+    let whole = |spec| parts.iter().find(|(_, parts)| parts.contains(spec)).map_or(spec, |(whole, _)| *whole);
+    for (held, payload) in kept {
+        let joined = std::mem::take(&mut payload.joined).into_iter().map(|(spec, key)| (whole(spec), key));
+        payload.joined = joined.filter(|(spec, _)| *spec != held.spec).collect();
+        payload.owns = payload.owns.iter().map(|spec| whole(*spec)).filter(|spec| *spec != held.spec).collect();
     }
 }
 

@@ -172,17 +172,15 @@ impl Model {
         let others_build = live().any(|other| {
             !own.contains(&other.id) && other.base.iter().chain(&other.deps).any(|needed| own.contains(needed))
         });
-        let builds_on_others = live().filter(|interval| own.contains(&interval.id)).any(|interval| {
-            let mut deps = interval.deps.iter().filter(|dep| self.is_live(**dep));
-            deps.any(|dep| !own.contains(dep) && !outer.contains(dep))
-        });
         let alone = |spec: &SpecId| {
             let mut places = self.places_of(*spec);
             places.all(|place| place.context == context && !place.held) && !self.conflicts.contains(spec)
         };
-        let fits = !others_build && !builds_on_others && specs.iter().all(alone);
+        let owned = self.assumptions(&outer.iter().copied().collect()).any(|spec| self.is_open(spec));
+        let sees_it = self.from.get(&context) == Some(&into);
+        let fits = owned && (sees_it || !others_build) && specs.iter().all(alone);
         self.demand(fits, GraphError::CannotFold(context))?;
-        self.intervals.retain(|interval| !own.contains(&interval.id));
+        self.take_in(&own, &outer);
         self.places.retain(|place| !specs.contains(&place.spec));
         self.specs.retain(|spec| !specs.contains(spec));
         self.from.remove(&context);
@@ -201,15 +199,35 @@ impl Model {
         Ok(())
     }
 
+    /// Whatever builds on these builds on the last of the outer ones, and what they build on the first of those does.
+    fn take_in(&mut self, own: &BTreeSet<IntervalId>, outer: &[IntervalId]) {
+        let (first, into) = (outer[0], outer[outer.len() - 1]);
+        let read = self.intervals.iter().filter(|interval| own.contains(&interval.id)).flat_map(|i| i.deps.clone());
+        let read = read.filter(|dep| !own.contains(dep) && !outer.contains(dep)).collect::<Vec<_>>();
+        self.intervals.retain(|interval| !own.contains(&interval.id));
+        for interval in &mut self.intervals {
+            let before = interval.deps.len();
+            interval.deps.retain(|dep| !own.contains(dep));
+            if before != interval.deps.len() && interval.id != into {
+                interval.deps.insert(into);
+            }
+            if interval.id == first {
+                interval.deps.extend(&read);
+            }
+        }
+        self.from.values_mut().filter(|from| own.contains(from)).for_each(|from| *from = into);
+    }
+
     pub(super) fn hand_over(&mut self, from: IntervalId, to: IntervalId) -> Result<(), GraphError> {
         let id = self.has(from).ok_or(GraphError::NoInterval(from))?;
-        let context = self.interval(id).expect("it is live").context;
-        let seen = self.seen_by(context).ok_or(GraphError::NoInterval(from))?;
         let last = self.last_of(id);
-        let between = seen.numbers.iter().any(|number| to < *number && *number < from);
-        let seen_alone = |context: &ContextId| !self.stack(*context).is_empty() && self.found[context].contains(&to);
-        let fits = self.has(to) == Some(id) && to < from && from != id && last != Some(from) && !between;
-        let fits = fits && !self.found.keys().any(seen_alone);
+        let sees = self.contexts().filter_map(|context| self.seen_by(context)).map(|seen| seen.numbers);
+        let apart = |seen: Vec<IntervalId>| {
+            let between = seen.iter().any(|number| to < *number && *number < from);
+            seen.contains(&from) && between || seen.contains(&from) != seen.contains(&to)
+        };
+        let apart = sees.map(apart).any(|apart| apart);
+        let fits = self.has(to) == Some(id) && to < from && from != id && last != Some(from) && !apart;
         self.demand(fits, GraphError::Apart(from, to))?;
         self.numbers.retain(|(number, _)| *number != from);
         Ok(())

@@ -88,21 +88,71 @@ fn a_fold_leaves_the_numbers_to_the_one_around_and_nothing_else() {
 }
 
 #[test]
-fn who_others_build_on_or_who_builds_on_others_is_not_folded() {
+fn who_built_on_what_was_folded_builds_on_what_took_it_in() {
+    let mut w = World::new();
+    let (a, s) = w.speculate(A);
+    let (_, entry, _) = begin_inside(&mut w, a, Sees::Follows);
+    let (b, _) = w.speculate(B);
+    let inside = ContextId(10);
+    let interval = w.new_interval();
+    w.apply(Event::Open { context: inside, interval, from: Some(entry), sees: Sees::Follows });
+    w.join(B, entry);
+    let before = [B, inside].map(|context| w.graph.seen_by(context));
+    w.apply(Event::Fold { context: INNER });
+    assert_eq!([B, inside].map(|context| w.graph.seen_by(context)), before, "they see what they saw");
+    assert_eq!((w.graph.outer(inside), w.graph.inner(A).len()), (Some(A), 1));
+    let effects = w.abort(A, s);
+    let said = format!("{effects:?}");
+    assert!(!w.graph.is_live(interval) && w.graph.is_live(b), "{said}");
+}
+
+#[test]
+fn what_was_folded_hands_on_what_it_had_read() {
+    let mut w = World::new();
+    let (a, s) = w.speculate(A);
+    begin_inside(&mut w, a, Sees::Follows);
+    let (b, t) = w.speculate(B);
+    w.join(INNER, b);
+    w.apply(Event::Fold { context: INNER });
+    assert_eq!(w.graph.contexts_under(a), [A, B].into());
+    assert_eq!(w.vote(A, s), [], "it waits for what it has read");
+    assert!(format!("{:?}", w.vote(B, t)).contains(&format!("{:?}", [s, t])));
+}
+
+#[test]
+fn what_is_shared_in_conflict_or_inside_of_nothing_open_is_not_folded() {
+    let refused = Err(GraphError::CannotFold(INNER));
+    let begin = || {
+        let mut w = World::new();
+        let (a, s) = w.speculate(A);
+        let (_, _, t) = begin_inside(&mut w, a, Sees::Follows);
+        assert_eq!(w.try_apply(Event::Fold { context: A }), Err(GraphError::CannotFold(A)));
+        (w, s, t)
+    };
+    let (mut w, _, spec) = begin();
+    w.apply(Event::Conflict { spec });
+    assert_eq!(w.try_apply(Event::Fold { context: INNER }), refused);
+    let (mut w, _, spec) = begin();
+    w.speculate(B);
+    let interval = w.new_interval();
+    w.apply(Event::CoOwn { context: B, interval, spec });
+    assert_eq!(w.try_apply(Event::Fold { context: INNER }), refused);
+    let (mut w, spec, _) = begin();
+    let (b, _) = w.speculate(B);
+    w.join(A, b);
+    w.vote(A, spec);
+    assert_eq!(w.try_apply(Event::Fold { context: INNER }), refused, "nothing of A's is open any more");
+}
+
+#[test]
+fn what_others_build_on_stays_apart_from_a_later_interval() {
     let mut w = World::new();
     let (a, _) = w.speculate(A);
     let (_, entry, _) = begin_inside(&mut w, a, Sees::Follows);
-    assert_eq!(w.try_apply(Event::Fold { context: A }), Err(GraphError::CannotFold(A)));
-    let (b, _) = w.speculate(B);
-    let joined = w.join(B, entry);
+    w.speculate(A);
+    w.speculate(B);
+    w.join(B, entry);
     assert_eq!(w.try_apply(Event::Fold { context: INNER }), Err(GraphError::CannotFold(INNER)));
-    let mut w = World::new();
-    let (a, _) = w.speculate(A);
-    begin_inside(&mut w, a, Sees::Follows);
-    let (b2, _) = w.speculate(B);
-    w.join(INNER, b2);
-    assert_eq!(w.try_apply(Event::Fold { context: INNER }), Err(GraphError::CannotFold(INNER)));
-    assert_ne!(b, joined);
 }
 
 #[test]
@@ -117,9 +167,12 @@ fn a_number_is_handed_over_to_the_one_before_it_unless_somebody_could_tell() {
     assert_eq!(w.graph.taker(entry), Some(a));
     let interval = w.new_interval();
     let context = ContextId(10);
-    w.apply(Event::Open { context, interval, from: Some(a), sees: Sees::Found });
+    w.apply(Event::Open { context, interval, from: Some(a), sees: Sees::Had(vec![a]) });
     assert_eq!(w.try_apply(Event::HandOver { from: entry, to: a }), Err(GraphError::Apart(entry, a)));
     w.apply(Event::Close { context });
+    let (context, interval) = (ContextId(11), w.new_interval());
+    w.apply(Event::Open { context, interval, from: Some(a), sees: Sees::Found });
+    assert_eq!(w.graph.taker(entry), Some(a), "it sees both");
     w.apply(Event::HandOver { from: entry, to: a });
     assert_eq!(w.graph.carried_by(A), [a]);
     assert_eq!(w.try_apply(Event::Discard { number: a }), Err(GraphError::Needed(a)));

@@ -157,7 +157,7 @@ impl World {
 
     fn sweep(&mut self) {
         self.log.push("sweep".to_owned());
-        self.real.sweep();
+        self.real.sweep(|| ());
         self.model.sweep();
     }
 

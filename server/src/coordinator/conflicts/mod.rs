@@ -18,7 +18,7 @@ use mojavefs::id::ContextId;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::OnRead;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -339,20 +339,24 @@ impl Conflicts {
         }
     }
 
-    /// Forgets what decided contexts touched or would have lost by, and what each of many inner ones did. Cost: the whole
-    /// index; called in the background.
-    pub(crate) fn sweep(&self) {
+    /// Forgets what decided contexts touched or would have lost by. Cost: the whole index; called in the background. `alone`
+    /// returns once nobody is about to use what was looked up before.
+    pub(crate) fn sweep<G>(&self, alone: impl FnOnce() -> G) {
+        let folded: Vec<ContextId> = self.users.read().folded.keys().copied().collect();
         self.index.settle(|| {
             let users = self.users.read();
             move |context| users.effective(context)
         });
-        let mut users = self.users.write();
+        let users = self.users.write();
         for pending in self.noticed.lock().pending.values_mut() {
-            pending.retain(|pending| users.effective(pending.loser).is_some());
+            let effective = |pending: Pending| Some(Pending { loser: users.effective(pending.loser)?, ..pending });
+            *pending = std::mem::take(pending).into_iter().filter_map(effective).collect();
         }
-        let dead = |inner: &&ContextId| users.effective(**inner).is_none();
-        let dead: HashSet<ContextId> = users.folded.keys().filter(dead).copied().collect();
-        users.folded.retain(|inner, _| !dead.contains(inner));
+        drop(users);
+        // Nothing names them any more.
+        let _alone = alone();
+        let mut users = self.users.write();
+        folded.iter().for_each(|inner| _ = users.folded.remove(inner));
     }
 }
 
@@ -465,7 +469,7 @@ mod tests {
         conflicts.decided(B, false);
         assert!(!conflicts.of(A).is_empty());
         conflicts.decided(A, true);
-        conflicts.sweep();
+        conflicts.sweep(|| ());
         assert!(conflicts.users.read().folded.is_empty());
     }
 
@@ -496,7 +500,7 @@ mod tests {
             conflicts.decided(loser, true);
         }
         conflicts.touched(B, file(1), Touch::Read, false, || &NESTED);
-        conflicts.sweep();
+        conflicts.sweep(|| ());
         assert_eq!(conflicts.noticed.lock().pending[&A].len(), 1);
         conflicts.decided(A, false);
         assert!(!conflicts.of(B).is_empty());
