@@ -263,7 +263,8 @@ impl Shared {
         let committed = aftermath.committed.iter().map(|(context, spec)| (context, spec, SpecState::Committed));
         let clashing = aftermath.clashing.iter().map(|(context, spec)| (context, spec, SpecState::Held));
         for (context, spec, state) in committed.chain(clashing) {
-            for view in self.views.of(Some(*context)) {
+            // A process may be in something inside of it by now.
+            for view in self.views.all().into_iter().filter(|view| view.shows_from_inside(*context)) {
                 view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why: None });
             }
         }

@@ -36,7 +36,7 @@ impl Barrier {
         let behind = job_around(&filesystem);
         let mut open = specs.clone();
         loop {
-            open = match control::ask(&stream, &Ask::Await { specs: open, behind }, None)?.0 {
+            open = match control::ask(&stream, &Ask::Await { specs: open, behind, millis: None }, None)?.0 {
                 Answer::Specs(open) => open,
                 other => return Err(unexpected(&other)),
             };

@@ -97,7 +97,10 @@ impl Commit {
                 FaultKind::Disconnected => Fault { kind: FaultKind::InDoubt, ..fault },
                 _ => fault,
             };
-            match control::ask(stream, &Ask::Await { specs: vec![self.id], behind }, None).map_err(in_doubt)?.0 {
+            match control::ask(stream, &Ask::Await { specs: vec![self.id], behind, millis: None }, None)
+                .map_err(in_doubt)?
+                .0
+            {
                 Answer::Specs(_) => {}
                 other => return Err(unexpected(&other)),
             }

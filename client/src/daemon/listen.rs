@@ -258,8 +258,9 @@ fn respond(
         Ask::Status => Answer::Status(server.status(Request::Status { uid })?),
         Ask::Diff { spec, from } => Answer::Diff(server.diff(Request::Diff { spec, uid, from })?),
         Ask::Content { spec, side, path, bytes_max } => content(daemon, caller, (spec, side), &path, bytes_max)?,
-        Ask::Await { specs, behind } => {
-            let millis = AWAIT_STEP.as_millis() as u32;
+        Ask::Await { specs, behind, millis } => {
+            let step = AWAIT_STEP.as_millis() as u32;
+            let millis = millis.map_or(step, |millis| millis.min(step));
             Answer::Specs(server.specs(Request::Await { specs, millis, behind, uid })?)
         }
         Ask::Outcome { spec } => Answer::Outcome(server.outcome(Request::Outcome { spec })?),

@@ -15,6 +15,7 @@ use crate::sys::{self, Mask, Registers};
 use crate::text::Text;
 use crate::vote::Asked;
 use core::cell::UnsafeCell;
+use core::ops::{Index, IndexMut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// How one speculation stands.
@@ -79,6 +80,35 @@ impl Stack {
     }
 }
 
+/// The levels, by how far out they are. Each stays in its place as long as it has a checkpoint, which sleeps on a stack there.
+#[repr(C)]
+pub(crate) struct Levels {
+    places: [Level; LEVELS_MAX],
+    /// Where each is; behind the last, what is free.
+    order: [u16; LEVELS_MAX],
+}
+
+impl Levels {
+    /// Takes one out of the first `count`.
+    fn remove(&mut self, level: usize, count: usize) {
+        self.order[level..count].rotate_left(1);
+    }
+}
+
+impl Index<usize> for Levels {
+    type Output = Level;
+
+    fn index(&self, level: usize) -> &Level {
+        &self.places[usize::from(self.order[level])]
+    }
+}
+
+impl IndexMut<usize> for Levels {
+    fn index_mut(&mut self, level: usize) -> &mut Level {
+        &mut self.places[usize::from(self.order[level])]
+    }
+}
+
 /// Where a process goes back to.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -97,10 +127,9 @@ pub(crate) struct Jump {
 pub(crate) struct Arena {
     /// The process it belongs to.
     pub(crate) owner: i32,
-    /// How many levels are open.
+    /// How many levels have a checkpoint.
     pub(crate) depth: usize,
-    /// The outermost level was voted for, and what comes of it is not known yet: it is no open level any more, but its
-    /// checkpoint is there.
+    /// The outermost of them was voted for, and what comes of it is not known yet: it is no open level any more.
     pub(crate) awaits: bool,
     /// What the daemon was asked about it and has not answered yet.
     pub(crate) asked: Asked,
@@ -139,7 +168,7 @@ pub(crate) struct Arena {
     pub(crate) doubt: Doubt,
     /// What was said last.
     pub(crate) words: Text<WORDS_BYTES_MAX>,
-    pub(crate) levels: [Level; LEVELS_MAX],
+    pub(crate) levels: Levels,
     pub(crate) scratch: Scratch,
     stack: [u8; LIBRARY_STACK_BYTES],
 }
@@ -191,6 +220,7 @@ pub(crate) fn ensure() -> sys::Result<&'static mut Arena> {
     // SAFETY: just mapped, zeros, and all zeros are a valid arena: numbers, `false`, and first variants.
     let arena = unsafe { &mut *arena };
     arena.owner = sys::pid();
+    arena.levels.order.iter_mut().zip(0..).for_each(|(place, at)| *place = at);
     if let Err(error) = arena.open_life() {
         sys::unmap(at, size_of::<Arena>())?;
         return Err(error);
@@ -234,8 +264,7 @@ extern "C" fn at_end() {
 
 extern "C" fn before_fork() {
     if let Some(arena) = existing() {
-        let count = arena.undecided().len();
-        arena.levels[..count].iter_mut().for_each(|level| level.forked = true);
+        (0..arena.depth).for_each(|level| arena.levels[level].forked = true);
     }
 }
 
@@ -272,19 +301,20 @@ impl Arena {
     }
 
     /// The open levels, the outermost first.
-    pub(crate) fn open(&self) -> &[Level] {
-        &self.levels[..self.depth]
+    pub(crate) fn open(&self) -> impl DoubleEndedIterator<Item = &Level> {
+        (usize::from(self.awaits)..self.depth).map(|level| &self.levels[level])
     }
 
     /// These, and the one whose vote is not known to count.
-    pub(crate) fn undecided(&self) -> &[Level] {
-        &self.levels[..self.depth.max(usize::from(self.awaits))]
+    pub(crate) fn undecided(&self) -> impl DoubleEndedIterator<Item = &Level> {
+        (0..self.depth).map(|level| &self.levels[level])
     }
 
-    /// The level whose vote is not known to count is one to go back to again.
-    pub(crate) fn reopen(&mut self) {
-        self.depth = self.undecided().len();
-        self.awaits = false;
+    /// A level is none any more, whatever is inside of it.
+    pub(crate) fn let_go(&mut self, level: usize) {
+        self.end_checkpoint(level);
+        self.levels.remove(level, self.depth);
+        self.depth -= 1;
     }
 
     pub(crate) fn is_own(&self, fd: i32) -> bool {
@@ -302,7 +332,7 @@ impl Arena {
     pub(crate) fn lost(&mut self) -> sys::Result<Option<i32>> {
         let lost = |files: &[File]| files.iter().find(|file| !file.is_itself()).map(|file| file.fd);
         match (lost(&self.own[..self.own_count]), lost(&self.life)) {
-            (None, Some(_)) if self.undecided().is_empty() => {
+            (None, Some(_)) if self.depth == 0 => {
                 self.life.iter().for_each(File::close);
                 self.open_life().map(|()| None)
             }
@@ -348,20 +378,27 @@ impl Arena {
     pub(crate) fn fold_votes(&mut self, level: usize) {
         let Some(around) = level.checked_sub(1).map(|around| self.levels[around].id) else { return };
         let id = self.levels[level].id;
-        self.levels[..level].iter_mut().filter(|outer| outer.voted_in == id).for_each(|outer| outer.voted_in = around);
+        self.change_votes(level, |voted_in| if voted_in == id { around } else { voted_in });
     }
 
     /// A level is undone, and with it the votes that were cast inside of it, and whatever was committed into it.
     pub(crate) fn take_back(&mut self, level: usize) {
         // Levels are numbered in the order of their entries: what has a higher number was entered inside of it.
         let id = self.levels[level].id;
-        self.levels[..level].iter_mut().filter(|outer| outer.voted_in >= id).for_each(|outer| outer.voted_in = 0);
+        self.change_votes(level, |voted_in| if voted_in >= id { 0 } else { voted_in });
         self.decided.iter_mut().filter(|(decided, _)| *decided > id).for_each(|(_, how)| *how = Outcome::Aborted);
+    }
+
+    fn change_votes(&mut self, around: usize, change: impl Fn(i32) -> i32) {
+        for level in 0..around {
+            let voted_in = &mut self.levels[level].voted_in;
+            *voted_in = change(*voted_in);
+        }
     }
 
     /// How a speculation stands; nothing if it is not known (any more).
     pub(crate) fn outcome(&self, id: i32) -> Option<Outcome> {
-        if self.undecided().iter().any(|level| level.id == id) {
+        if self.undecided().any(|level| level.id == id) {
             return Some(Outcome::Undecided);
         }
         let known = &self.decided[..self.decided_count.min(DECIDED_KEPT_MAX)];

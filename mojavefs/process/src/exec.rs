@@ -6,7 +6,6 @@
 
 #![allow(unsafe_code)]
 
-use crate::arena;
 use crate::files;
 use crate::level::{self, Entered};
 use crate::sys::{self, Action, Errno};
@@ -22,7 +21,7 @@ pub(crate) fn instead(exec: impl Fn() -> Errno) -> Errno {
     if level::in_doubt() {
         return Errno(libc::EIO);
     }
-    match arena::existing().is_some_and(|arena| arena.depth > 0) && files::attached() {
+    match level::current().is_some() && files::attached() {
         true => in_a_level_of_its_own(exec),
         false => exec(),
     }

@@ -187,7 +187,7 @@ extern "C" fn hear(_signal: i32) {
     while let Ok(8) = sys::read(arena.watch, &mut number) {
         let number = u64::from_le_bytes(number);
         let code = if number & WATCHED_CONFLICT == 0 { FELL } else { CONFLICT };
-        let found = arena.undecided().iter().position(|level| level.spec == number & !WATCHED_CONFLICT);
+        let found = arena.undecided().position(|level| level.spec == number & !WATCHED_CONFLICT);
         outermost = match (outermost, found.map(|at| (at, code))) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

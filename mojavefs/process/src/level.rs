@@ -8,7 +8,7 @@ use crate::limits::{DYING_MAX, LEVELS_MAX, PLACES_BYTES_MAX};
 use crate::record;
 use crate::restore;
 use crate::sys::{self, Errno, Mask};
-use crate::vote::{self, Vote};
+use crate::vote::{self, Asked, Until, Vote};
 use mojavefs::id::SpecId;
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ pub(crate) enum Refusal {
 /// another's that it becomes a further owner of.
 pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
     let arena = arena::ensure()?;
-    settle(arena, None);
+    settle(arena, Until::Told);
     arena.say(format_args!(""));
     arena.reap_dying(|_| false);
     if arena.dying_count > DYING_MAX {
@@ -154,6 +154,8 @@ fn came_back() -> Entered {
         }
     }
     arena.take_back(at);
+    // One whose vote can't stand is one to go back to again.
+    arena.awaits &= at > 0;
     if arena.levels[at].spec != 0 {
         // Where an append goes, how far a copy reaches and what is mapped is the kernel's belief: it asks anew how long files are.
         let files = arena.levels[at].record.descriptors().iter().filter(|descriptor| descriptor.lockable);
@@ -208,42 +210,28 @@ extern "C" fn sleep() -> ! {
     sys::exit(0)
 }
 
-/// Waits until it is known what comes of the last vote, until the deadline. False: it is not known yet. If the vote can't
-/// stand, the process goes back to where it entered the level.
-pub(crate) fn settle(arena: &mut Arena, deadline: Option<Instant>) -> bool {
-    while arena.awaits {
-        block_signals(arena);
-        let vote = vote::verdict(arena, arena.levels[0].spec, deadline);
-        let Some(vote) = vote else {
-            sys::set_mask(arena.mask);
-            return false;
-        };
-        if matches!(vote, Vote::Conflict | Vote::Fell) {
-            arena.reopen();
-        }
+/// Looks what comes of the vote for the outermost level. False: it is not known by then. If the vote can't stand, the process
+/// goes back to where it entered that level.
+pub(crate) fn settle(arena: &mut Arena, until: Until) -> bool {
+    if !arena.awaits {
+        return true;
+    }
+    block_signals(arena);
+    let vote = vote::verdict(arena, arena.levels[0].spec, until);
+    let known = vote.is_some();
+    if let Some(vote) = vote {
         counted(arena, 0, vote);
         arena.awaits = false;
-        sys::set_mask(arena.mask);
     }
-    true
+    sys::set_mask(arena.mask);
+    known
 }
 
 /// The vote for a level counts: it is no more. Or it does not: the process goes back to its entry.
 fn counted(arena: &mut Arena, level: usize, vote: Vote) {
-    match vote {
-        Vote::Cast => {
-            arena.end_checkpoint(level);
-            arena.decide(arena.levels[level].id, Outcome::Committed);
-            arena.fold_votes(level);
-        }
-        Vote::Unknown => {
-            // To go back and do it again may do it twice.
-            arena.end_checkpoint(level);
-            arena.decide(arena.levels[level].id, Outcome::Unknown);
-            arena.fold_votes(level);
-            arena.say(format_args!("{IN_DOUBT}"));
-            arena.doubt = Doubt::Untold;
-        }
+    let how = match vote {
+        Vote::Cast => Outcome::Committed,
+        Vote::Unknown => Outcome::Unknown,
         Vote::Conflict => {
             arena.say(format_args!("{IN_CONFLICT}"));
             roll_back(arena, level, files::CONFLICT, false)
@@ -252,12 +240,20 @@ fn counted(arena: &mut Arena, level: usize, vote: Vote) {
             arena.say(format_args!("{FELL_WITH}"));
             roll_back(arena, level, files::FELL, false)
         }
+    };
+    arena.decide(arena.levels[level].id, how);
+    arena.fold_votes(level);
+    arena.let_go(level);
+    if how == Outcome::Unknown {
+        // To go back and do it again may do it twice.
+        arena.say(format_args!("{IN_DOUBT}"));
+        arena.doubt = Doubt::Untold;
     }
 }
 
 fn find(arena: &Arena, id: i32, committed: bool) -> Result<Option<usize>, Refusal> {
-    if let Some(at) = arena.open().iter().position(|level| level.id == id) {
-        return Ok(Some(at));
+    if let Some(at) = arena.open().position(|level| level.id == id) {
+        return Ok(Some(at + usize::from(arena.awaits)));
     }
     match arena.outcome(id) {
         // Voted for, which is not taken back.
@@ -273,6 +269,7 @@ fn find(arena: &Arena, id: i32, committed: bool) -> Result<Option<usize>, Refusa
 /// Votes to commit. The vote for a level that others were entered inside of counts when these are committed.
 pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
     let arena = arena::existing().ok_or(Refusal::Unknown)?;
+    settle(arena, Until::Told);
     let Some(at) = find(arena, id, true)? else { return Ok(()) };
     let innermost = arena.levels[arena.depth - 1].id;
     let level = &mut arena.levels[at];
@@ -280,21 +277,10 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
         level.voted_in = innermost;
     }
     block_signals(arena);
-    while arena.depth > 0 && arena.levels[arena.depth - 1].voted_in != 0 {
-        let top = arena.depth - 1;
-        match arena.levels[top].spec {
-            0 => counted(arena, top, Vote::Cast),
-            spec => match vote::cast(arena, spec) {
-                Ok(()) if top == 0 && files::decides_alone() => arena.awaits = true,
-                Ok(()) => {
-                    let vote = vote::verdict(arena, spec, None).unwrap_or(Vote::Fell);
-                    counted(arena, top, vote);
-                }
-                Err(vote) => counted(arena, top, vote),
-            },
-        }
-        arena.depth = top;
-        if arena.outcome(arena.levels[top].id) == Some(Outcome::Unknown) {
+    let voted = |arena: &Arena| arena.open().next_back().filter(|level| level.voted_in != 0).map(|level| level.id);
+    while let Some(id) = voted(arena) {
+        vote_for_the_innermost(arena);
+        if arena.outcome(id) == Some(Outcome::Unknown) {
             arena.doubt = Doubt::Told;
             sys::set_mask(arena.mask);
             return Err(Refusal::Doubt);
@@ -304,10 +290,33 @@ pub(crate) fn commit(id: i32) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Casts the vote for the innermost level. What comes of it is waited for unless nothing open is around the level.
+fn vote_for_the_innermost(arena: &mut Arena) {
+    let level = arena.depth - 1;
+    let spec = arena.levels[level].spec;
+    if spec == 0 {
+        return counted(arena, level, Vote::Cast);
+    }
+    let decided_alone = level == usize::from(arena.awaits) && files::decides_alone();
+    let vote = match vote::cast(arena, spec) {
+        Err(vote) => vote,
+        Ok(()) if decided_alone && level == 0 => {
+            arena.awaits = true;
+            return;
+        }
+        Ok(()) if decided_alone => match vote::verdict(arena, spec, Until::Told) {
+            Some(vote) => vote,
+            // It waits for others, so nothing is around it: what was is final, and it is the outermost itself.
+            None => return counted(arena, 0, Vote::Cast),
+        },
+        Ok(()) => vote::verdict(arena, spec, Until::Decided(None)).unwrap_or(Vote::Fell),
+    };
+    counted(arena, level, vote);
+}
+
 /// Goes back to a level that others have undone, or that is in conflict, from wherever the program is.
 pub(crate) fn fall(arena: &mut Arena, level: usize, code: i32) -> ! {
     sys::set_mask(ALL);
-    arena.reopen();
     match code {
         files::CONFLICT => arena.say(format_args!("{IN_CONFLICT}")),
         _ => arena.say(format_args!("{FELL_WITH}")),
@@ -349,12 +358,12 @@ pub(crate) fn abort(id: i32, code: i32, retry: bool, words: &str) -> Refusal {
 /// The innermost open speculation, and how many are open.
 pub(crate) fn current() -> Option<(i32, usize)> {
     let arena = arena::existing()?;
-    arena.open().last().map(|level| (level.id, arena.depth))
+    arena.open().next_back().map(|level| (level.id, arena.open().count()))
 }
 
 /// The innermost open speculation's number in the filesystem, by which others can own it, too.
 pub(crate) fn shared() -> Option<u64> {
-    arena::existing()?.open().last().map(|level| level.spec).filter(|spec| *spec != 0)
+    arena::existing()?.open().next_back().map(|level| level.spec).filter(|spec| *spec != 0)
 }
 
 /// Waits until nothing that the process has done can be undone any more, no longer than that if it is said.
@@ -372,7 +381,7 @@ pub(crate) fn barrier(limit: Option<Duration>) -> sys::Result<()> {
 /// Waits until it is known what comes of the last vote.
 pub(crate) fn finish(limit: Option<Duration>) -> bool {
     let deadline = limit.map(|limit| Instant::now() + limit);
-    arena::existing().is_none_or(|arena| settle(arena, deadline))
+    arena::existing().is_none_or(|arena| settle(arena, Until::Decided(deadline)))
 }
 
 /// Whether nobody knows what came of a vote of this process; the caller tells the program.
@@ -390,7 +399,8 @@ pub(crate) fn in_doubt() -> bool {
 /// How a speculation of this process stands, as far as that is known.
 pub(crate) fn outcome(id: i32) -> Option<Outcome> {
     let arena = arena::existing()?;
-    settle(arena, Some(Instant::now()));
+    // An answer that is on its way is not waited for.
+    settle(arena, if arena.asked == Asked::Nothing { Until::Told } else { Until::Decided(Some(Instant::now())) });
     let outcome = arena.outcome(id);
     if outcome == Some(Outcome::Unknown) {
         in_doubt();
@@ -400,5 +410,5 @@ pub(crate) fn outcome(id: i32) -> Option<Outcome> {
 
 /// The code of the retry by which the innermost speculation was entered; 0 at first.
 pub(crate) fn code() -> i32 {
-    arena::existing().and_then(|arena| arena.open().last().map(|level| level.code)).unwrap_or(0)
+    arena::existing().and_then(|arena| arena.open().next_back().map(|level| level.code)).unwrap_or(0)
 }

@@ -1,7 +1,8 @@
 //! Votes. That for a level that nothing is around is cast without waiting for what comes of it.
 //!
-//! Until that is known the level's checkpoint is kept. It is asked for when the process enters the next level, waits at a
-//! barrier, runs another program or ends; that the vote can't stand the daemon says by itself, and the process goes back.
+//! Until that is known the level's checkpoint is kept, and what the process enters next is inside of it. It is asked for when the
+//! process enters or decides another level, and waited for at a barrier and before the process runs another program or ends; that
+//! the vote can't stand the daemon says by itself, and the process goes back.
 
 use crate::arena::{self, Arena};
 use crate::files;
@@ -44,28 +45,45 @@ pub(crate) enum Vote {
 pub(crate) fn cast(arena: &mut Arena, spec: u64) -> Result<(), Vote> {
     files::mortally(arena.mask, || {
         files::drain().map_err(|_| Vote::Fell)?;
-        match ask(arena, Asked::Vote, spec) {
+        match ask(arena, Asked::Vote, spec, None) {
             Some(Ok(())) => Ok(()),
             _ => Err(Vote::Fell),
         }
     })
 }
 
-fn ask(arena: &mut Arena, what: Asked, spec: u64) -> Option<Result<(), Fault>> {
+fn ask(arena: &mut Arena, what: Asked, spec: u64, deadline: Option<Instant>) -> Option<Result<(), Fault>> {
     let spec = SpecId(spec);
     let question = match what {
         Asked::Nothing => return None,
         Asked::Vote => Ask::Commit { spec, resolutions: Vec::new() },
-        Asked::Wait => Ask::Await { specs: vec![spec], behind: None },
+        // What is entered next is announced behind the answer.
+        Asked::Wait => Ask::Await { specs: vec![spec], behind: None, millis: deadline.map(|at| left(at) as u32) },
         Asked::Outcome => Ask::Outcome { spec },
     };
     arena.asked = what;
     files::daemon().map(|daemon| put(&daemon, &question))
 }
 
-/// What has come of the vote for a level; nothing if that is not known at the deadline.
-pub(crate) fn verdict(arena: &mut Arena, spec: u64, deadline: Option<Instant>) -> Option<Vote> {
+/// How long what comes of a vote is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Until the daemon has said how it stands.
+    Told,
+    /// Until that is decided, or this moment has come.
+    Decided(Option<Instant>),
+}
+
+/// What has come of the vote for a level; nothing if that is not known by then.
+pub(crate) fn verdict(arena: &mut Arena, spec: u64, until: Until) -> Option<Vote> {
     files::mortally(arena.mask, || {
+        let (first, deadline) = match until {
+            Until::Told => (Asked::Outcome, None),
+            Until::Decided(deadline) => (Asked::Wait, deadline),
+        };
+        if arena.asked == Asked::Nothing && !matches!(ask(arena, first, spec, deadline), Some(Ok(()))) {
+            return Some(unanswered(arena, spec));
+        }
         loop {
             if !files::daemon().is_none_or(|daemon| is_there(&daemon, deadline)) {
                 return None;
@@ -73,16 +91,23 @@ pub(crate) fn verdict(arena: &mut Arena, spec: u64, deadline: Option<Instant>) -
             let asked = core::mem::replace(&mut arena.asked, Asked::Nothing);
             let said = files::daemon().map(|daemon| answer(&daemon).map(|(answer, _)| answer));
             if said.as_ref().is_none_or(|said| said.as_ref().is_err_and(|fault| fault.kind == FaultKind::InDoubt)) {
-                let known = if arena.awaits { anew(SpecId(spec)) } else { None };
-                return Some(known.unwrap_or(Vote::Unknown));
+                return Some(unanswered(arena, spec));
             }
             match next(asked, said) {
                 Ok(vote) => return Some(vote),
-                Err(question) if matches!(ask(arena, question, spec), Some(Ok(()))) => {}
+                // It waits for others.
+                Err(Asked::Wait) if until == Until::Told => return None,
+                Err(question) if matches!(ask(arena, question, spec, deadline), Some(Ok(()))) => {}
                 Err(_) => return Some(Vote::Unknown),
             }
         }
     })
+}
+
+/// The daemon does not say on the process's connection what has come of a vote.
+fn unanswered(arena: &Arena, spec: u64) -> Vote {
+    let known = if arena.awaits { anew(SpecId(spec)) } else { None };
+    known.unwrap_or(Vote::Unknown)
 }
 
 /// The same from another connection: the program has closed the library's. Nothing if the daemon is gone.
@@ -92,7 +117,9 @@ fn anew(spec: SpecId) -> Option<Vote> {
         let answer = control::ask(&daemon, &Ask::Outcome { spec }, None).ok()?.0;
         match next(Asked::Outcome, Some(Ok(answer))) {
             Ok(vote) => return Some(vote),
-            Err(_) => drop(control::ask(&daemon, &Ask::Await { specs: vec![spec], behind: None }, None).ok()?),
+            Err(_) => {
+                drop(control::ask(&daemon, &Ask::Await { specs: vec![spec], behind: None, millis: None }, None).ok()?)
+            }
         }
     }
 }
@@ -116,13 +143,17 @@ fn next(asked: Asked, said: Option<Result<Answer, Fault>>) -> Result<Vote, Asked
     }
 }
 
+/// How many milliseconds are left.
+fn left(deadline: Instant) -> i32 {
+    i32::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(i32::MAX)
+}
+
 /// Whether an answer comes until the deadline; with none it is waited for.
 fn is_there(stream: &UnixStream, deadline: Option<Instant>) -> bool {
     let Some(deadline) = deadline else { return true };
     let mut waits = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     loop {
-        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-        let left = i32::try_from(left).unwrap_or(i32::MAX);
+        let left = left(deadline);
         match sys::filled(libc::SYS_poll, &[0, 1, left as usize], 0, waits) {
             Ok(seen) if seen.revents != 0 => return true,
             Ok(_) if left == 0 => return false,

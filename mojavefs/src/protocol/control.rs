@@ -104,6 +104,8 @@ pub enum Ask {
         specs: Vec<SpecId>,
         /// The one that waits.
         behind: Option<SpecId>,
+        /// No longer than that.
+        millis: Option<u32>,
     },
     /// How a speculation was decided, lately.
     Outcome {

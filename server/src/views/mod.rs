@@ -166,6 +166,11 @@ impl View {
         self.shows.read().iter().skip(1).filter_map(|shown| shown.context).collect()
     }
 
+    /// It shows a context, or something that its process has entered from there.
+    pub(crate) fn shows_from_inside(&self, context: ContextId) -> bool {
+        self.shows.read().iter().any(|shown| shown.context == Some(context))
+    }
+
     /// A process's view goes into the new context of a speculation.
     pub(crate) fn go_into(&self, context: ContextId, spec: SpecId, scope: Arc<Scope>) {
         self.shows.write().push(Shown { context: Some(context), spec: Some(spec) });

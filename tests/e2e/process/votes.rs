@@ -4,6 +4,7 @@ use super::waiter::Waiter;
 use super::{specrun, succeeds};
 use crate::harness::programs::{SUBJECTS, compiled};
 use crate::harness::{Mount, SPECRUN, until};
+use std::fs;
 
 /// A process that has read what a job has undecided, written, voted and gone on.
 fn voted(mount: &Mount) -> Waiter {
@@ -35,6 +36,109 @@ fn a_vote_that_waits_for_others_keeps_nobody_waiting() {
     assert_eq!(waiter.does("o"), "o 1");
     assert_eq!(waiter.code(), Some(0));
     assert_eq!((mount.read("copy"), mount.read("after")), ("new\n".into(), String::new()));
+    mount.check();
+}
+
+/// How many checkpoints a process has that have not ended.
+fn checkpoints(waiter: &Waiter) -> usize {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", waiter.pid)).expect("its children");
+    let is_alive =
+        |child: &&str| fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    children.split_whitespace().filter(is_alive).count()
+}
+
+#[test]
+fn a_level_begins_inside_one_whose_vote_waits_and_is_decided_with_it() {
+    let mount = Mount::new();
+    mount.write("data", "old");
+    let job = mount.start("job", &[], "echo new > data");
+    let mut waiter = voted(&mount);
+    for (order, answer) in [
+        ("s", "s 0"),
+        ("d", "d 1"),
+        ("i", "i 0"),
+        ("b", "b -1 Resource deadlock avoided"),
+        ("c", "c 0"),
+        ("o", "o 1"),
+        ("d", "d 0"),
+        ("b", "b -1 Connection timed out"),
+    ] {
+        assert_eq!(waiter.does(order), answer);
+    }
+    assert!(!mount.exists("copy") && !mount.exists("inside"));
+    succeeds(&job.exit(0));
+    assert_eq!(waiter.does("B"), "B 0");
+    assert_eq!((mount.read("copy"), mount.read("inside")), ("new\n".into(), "new\n".into()));
+    assert_eq!(waiter.code(), Some(0));
+    mount.check();
+}
+
+#[test]
+fn a_level_whose_vote_counts_goes_whatever_was_entered_inside_of_it() {
+    let mount = Mount::new();
+    mount.write("data", "0");
+    let mut waiter = Waiter::start(&mount);
+    let mut job = mount.start("job0", &[], "echo new 0 > data");
+    assert_eq!([waiter.does("s"), waiter.does("r"), waiter.does("c")], ["s 0", "r 0", "c 0"]);
+    for round in 1..=5 {
+        // The one before waits; two more are inside of it.
+        assert_eq!([waiter.does("s"), waiter.does("s")], ["s 0", "s 0"]);
+        assert_eq!((waiter.does("d"), checkpoints(&waiter)), ("d 2".into(), 3));
+        succeeds(&job.exit(0));
+        until("it is final", || mount.read("copy") == format!("new {}\n", round - 1));
+        assert_eq!(waiter.does("o"), "o 0");
+        until("its checkpoint is gone", || checkpoints(&waiter) == 2);
+        job = mount.start(&format!("job{round}"), &[], &format!("echo new {round} > data"));
+        // The inner one is aborted; the outer one waits for the next.
+        assert!(waiter.does("a").starts_with("s 7"));
+        assert_eq!((waiter.does("e"), waiter.does("d")), (format!("e {}", round + 1), "d 1".into()));
+        assert_eq!(waiter.does("r"), "r 0");
+        assert_eq!(waiter.does("c"), "c 0");
+    }
+    succeeds(&job.exit(0));
+    assert_eq!(waiter.does("B"), "B 0");
+    assert_eq!((mount.read("copy"), waiter.code()), ("new 5\n".into(), Some(0)));
+    mount.check();
+}
+
+#[test]
+fn what_was_entered_inside_of_one_whose_vote_falls_is_undone_with_it() {
+    for commit in [false, true] {
+        let mount = Mount::new();
+        mount.write("data", "old");
+        let job = mount.start("job", &[], "echo new > data");
+        let mut waiter = voted(&mount);
+        assert_eq!([waiter.does("s"), waiter.does("i")], ["s 0", "i 0"]);
+        if commit {
+            assert_eq!(waiter.does("c"), "c 0");
+        }
+        assert_eq!(job.exit(1).status.code(), Some(1));
+        let said = waiter.answer();
+        assert!(said.starts_with("s 255 somebody else has undone it"), "{said}");
+        assert!(waiter.does("d").starts_with("d 0"));
+        assert!(["copy", "after", "inside"].iter().all(|name| !mount.exists(name)));
+        for (order, answer) in [("s", "s 0"), ("r", "r 0"), ("c", "c 0"), ("B", "B 0")] {
+            assert_eq!(waiter.does(order), answer);
+        }
+        assert_eq!((waiter.code(), mount.read("copy")), (Some(0), "old".into()));
+        mount.check();
+    }
+}
+
+#[test]
+fn a_vote_that_meets_a_conflict_takes_its_process_back_from_a_level_inside() {
+    let mount = Mount::new();
+    mount.write("data", "old");
+    let job = mount.start("job", &[], "echo new > data");
+    let mut waiter = voted(&mount);
+    assert_eq!([waiter.does("s"), waiter.does("i")], ["s 0", "i 0"]);
+    mount.write("copy", "mine");
+    succeeds(&job.exit(0));
+    let said = waiter.answer();
+    assert!(said.starts_with("s 254 somebody else has changed"), "{said}");
+    assert_eq!((mount.read("copy"), mount.exists("inside")), ("mine".into(), false));
+    assert_eq!(waiter.code(), Some(0));
+    until("nothing is undecided", || mount.status().is_empty());
     mount.check();
 }
 

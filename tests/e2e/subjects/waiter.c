@@ -17,7 +17,7 @@ static int copy(const char *from, const char *to) {
 
 int main(void) {
     char order;
-    int last = 0;
+    int last = 0, entered = 0;
     /* From here on it has a view of its own. */
     if (speculate() != 0 || spec_commit(spec_current()) != 0 || spec_barrier(-1) != 0) return 9;
     dprintf(1, "ready\n");
@@ -27,8 +27,12 @@ int main(void) {
         switch (order) {
         case 's':
             result = speculate();
-            if (result == 0) last = spec_current();
+            if (result == 0) last = spec_current(), entered++;
             break;
+        case 'a': result = spec_abort(last, 7); break;
+        case 'd': result = spec_depth(); break;
+        case 'e': result = entered; break;
+        case 'i': result = copy("data", "inside"); break;
         case 'c': result = spec_commit(last); break;
         case 'b': result = spec_barrier(10); break;
         case 'B': result = spec_barrier(-1); break;

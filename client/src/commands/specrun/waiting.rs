@@ -29,7 +29,7 @@ impl Scene<'_> {
         bell: Option<BorrowedFd<'_>>,
     ) -> Result<Awaited, Fault> {
         let stream = self.filesystem.connect()?;
-        control::put(&stream, &Ask::Await { specs: specs.to_vec(), behind })?;
+        control::put(&stream, &Ask::Await { specs: specs.to_vec(), behind, millis: None })?;
         let awaited: Vec<BorrowedFd<'_>> = std::iter::once(stream.as_fd()).chain(bell).collect();
         match self.supervisor.wait_for(&awaited).map_err(host_fault("wait for others"))? {
             Woken::Asked(signal) => Ok(Awaited::Asked(signal)),

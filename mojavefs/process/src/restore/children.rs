@@ -56,9 +56,10 @@ fn collect(arena: &mut Arena, own_list: i32, had_children: &mut bool) -> sys::Re
     let Arena { scratch, levels, owner, depth, dying, dying_count, jump, .. } = arena;
     let super::Scratch { text_a, numbers, .. } = scratch;
     let Level { record, checkpoint, .. } = &levels[jump.level];
-    let (open, dying) = (&levels[..*depth], &dying[..*dying_count]);
-    let is_checkpoint =
-        |pid: i32| open.iter().any(|level| level.checkpoint == pid) || dying.iter().any(|dying| dying.pid == pid);
+    let (depth, dying) = (*depth, &dying[..*dying_count]);
+    let is_checkpoint = |pid: i32| {
+        (0..depth).any(|level| levels[level].checkpoint == pid) || dying.iter().any(|dying| dying.pid == pid)
+    };
     let mut count = 0;
     let mut add = |pid: i32| {
         if let Some(place) = numbers.get_mut(count) {
