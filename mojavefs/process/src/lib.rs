@@ -160,7 +160,7 @@ fn entered(returned: sys::Result<Entered>) -> io::Result<Branch> {
 /// in any order; one inside of which others are open is committed when these are, and open again if one of them is aborted.
 ///
 /// The vote is not waited for: [`barrier`] says when what it was cast for is final. If that can't be, the process goes back to
-/// the entry from wherever it is by then. The next entry, and the process's end, wait for it.
+/// the entry from wherever it is by then. The process's end waits for it.
 ///
 /// # Errors
 /// If it is aborted, or not known. Committing twice is harmless.

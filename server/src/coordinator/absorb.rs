@@ -26,17 +26,17 @@ impl Coordinator {
         let job = &state.jobs[&spec];
         job.over.store(true, Ordering::SeqCst);
         let (context, is_job, numbers) = (job.context, job.kind == Kind::Job, state.graph.carried_by(job.context));
+        let (reads_are_noted, depends) = (job.snapshot.is_some(), !job.joined.is_empty());
         let has_changed = |number: &IntervalId| self.store.changes_count(*number) > 0;
         let (changed, unchanged): (Vec<_>, Vec<_>) = numbers.into_iter().partition(has_changed);
         let mut others = state.inherit(spec);
         others.extend(state.graph.inside(context));
-        if changed.is_empty() && state.jobs[&parent].snapshot.is_none() {
-            // What it has read is not noted.
+        if changed.is_empty() && !reads_are_noted {
             self.conflicts.decided(context, true);
         } else {
             self.conflicts.fold(context, outer, state);
-            self.conflicts.outdated(outer);
         }
+        self.conflicts.outdated(outer);
         others.into_iter().for_each(|other| self.conflicts.outdated(other));
         state.apply(&Event::Fold { context }).map_err(graph_fault)?;
         for number in unchanged {
@@ -49,7 +49,7 @@ impl Coordinator {
             state.absorbed.pop_front();
         }
         let mut aftermath = Aftermath { jobs: vec![job], ..Aftermath::default() };
-        if changed.is_empty() && !is_job {
+        if changed.is_empty() && !is_job && !depends {
             aftermath.dropped = Some((context, outer));
             return Ok(Some(aftermath));
         }

@@ -106,14 +106,16 @@ impl Session {
             return Err(Fault::new(FaultKind::NotFound, format!("there is no view {id}")));
         };
         self.shared.close_view(&open.view);
-        if let Some(outermost) = open.view.entered().first().filter(|_| open.view.whose == Whose::Process) {
-            return match self.shared.coordinator.spec_of(*outermost) {
-                Some(spec) if !self.shared.coordinator.is_left(spec) => self.abandon(spec),
-                _ => Ok(()),
-            };
+        let coordinator = &self.shared.coordinator;
+        if open.view.whose == Whose::Process && !open.view.entered().is_empty() {
+            // What it has voted for stays, and waits for others.
+            let specs = open.view.entered().into_iter().filter_map(|context| coordinator.spec_of(context));
+            return specs
+                .into_iter()
+                .find(|spec| !coordinator.is_left(*spec))
+                .map_or(Ok(()), |spec| self.abandon(spec));
         }
         let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
-        let coordinator = &self.shared.coordinator;
         if coordinator.is_held(spec) || open.view.whose == Whose::Guest {
             return coordinator.hold_again(spec);
         }

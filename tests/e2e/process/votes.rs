@@ -4,6 +4,7 @@ use super::waiter::Waiter;
 use super::{specrun, succeeds};
 use crate::harness::programs::{SUBJECTS, compiled};
 use crate::harness::{Mount, SPECRUN, until};
+use nix::sys::signal::{Signal, kill};
 use std::fs;
 
 /// A process that has read what a job has undecided, written, voted and gone on.
@@ -123,6 +124,25 @@ fn what_was_entered_inside_of_one_whose_vote_falls_is_undone_with_it() {
         assert_eq!((waiter.code(), mount.read("copy")), (Some(0), "old".into()));
         mount.check();
     }
+}
+
+#[test]
+fn who_dies_in_a_level_inside_of_one_that_waits_has_voted_for_that_only() {
+    let mount = Mount::new();
+    mount.write("data", "old");
+    let job = mount.start("job", &[], "echo new > data");
+    let mut waiter = voted(&mount);
+    assert_eq!([waiter.does("s"), waiter.does("i")], ["s 0", "i 0"]);
+    kill(waiter.pid, Signal::SIGKILL).expect("it is there");
+    assert_eq!(waiter.code(), Some(128 + 9));
+    until("the level is undone", || {
+        mount.status().iter().all(|status| status["state"] != "running" || status["id"] == job.spec())
+    });
+    succeeds(&job.exit(0));
+    until("it is final", || mount.exists("copy"));
+    assert_eq!((mount.read("copy"), mount.exists("inside")), ("new\n".into(), false));
+    until("nothing is undecided", || mount.status().is_empty());
+    mount.check();
 }
 
 #[test]
