@@ -255,7 +255,7 @@ pub(crate) fn of_checkpoint() -> Option<Life> {
 
 /// A program that has voted and is done learns whether its vote counts: if it does not, it is not done.
 extern "C" fn at_end() {
-    level::finish(None);
+    level::end();
     if existing().is_some_and(|arena| arena.doubt == Doubt::Untold) {
         // Its exit status would say that all is well.
         crate::sys::die(&[level::IN_DOUBT.as_bytes()]);

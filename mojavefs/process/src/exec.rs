@@ -17,14 +17,11 @@ static PROGRAM: AtomicI32 = AtomicI32::new(0);
 /// Runs a program instead of this one, by `exec`, which returns only if that fails. In an open level it does so in a child,
 /// and this process ends as the child does.
 pub(crate) fn instead(exec: impl Fn() -> Errno) -> Errno {
+    if level::current().is_some() && files::attached() {
+        return in_a_level_of_its_own(exec);
+    }
     level::finish(None);
-    if level::in_doubt() {
-        return Errno(libc::EIO);
-    }
-    match level::current().is_some() && files::attached() {
-        true => in_a_level_of_its_own(exec),
-        false => exec(),
-    }
+    if level::in_doubt() { Errno(libc::EIO) } else { exec() }
 }
 
 fn in_a_level_of_its_own(exec: impl Fn() -> Errno) -> Errno {
@@ -128,8 +125,14 @@ fn stand_for(program: i32) -> ! {
                 stop_by(status);
                 let _ = sys::kill(program, libc::SIGCONT);
             }
-            libc::CLD_EXITED => sys::exit(status),
-            _ => end_by(status),
+            libc::CLD_EXITED => {
+                level::end();
+                sys::exit(status)
+            }
+            _ => {
+                level::end();
+                end_by(status)
+            }
         }
     }
 }

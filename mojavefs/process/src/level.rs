@@ -384,6 +384,23 @@ pub(crate) fn finish(limit: Option<Duration>) -> bool {
     arena::existing().is_none_or(|arena| settle(arena, Until::Decided(deadline)))
 }
 
+/// The process ends, and with it what it has not decided, on which its last vote may depend by way of others: that is undone before
+/// what comes of the vote is waited for.
+pub(crate) fn end() {
+    if let Some(arena) = arena::existing().filter(|arena| arena.awaits) {
+        let outermost = arena.open().next().map(|level| level.spec);
+        if let Some(spec) = outermost {
+            block_signals(arena);
+            files::undo(arena.mask, spec);
+            while arena.open().next().is_some() {
+                arena.let_go(arena.depth - 1);
+            }
+            sys::set_mask(arena.mask);
+        }
+    }
+    finish(None);
+}
+
 /// Whether nobody knows what came of a vote of this process; the caller tells the program.
 pub(crate) fn in_doubt() -> bool {
     arena::existing().is_some_and(|arena| {

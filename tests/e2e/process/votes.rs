@@ -5,7 +5,7 @@ use super::{specrun, succeeds};
 use crate::harness::programs::{SUBJECTS, compiled};
 use crate::harness::{Mount, SPECRUN, until};
 use nix::sys::signal::{Signal, kill};
-use std::fs;
+use std::{fs, thread};
 
 /// A process that has read what a job has undecided, written, voted and gone on.
 fn voted(mount: &Mount) -> Waiter {
@@ -143,6 +143,41 @@ fn who_dies_in_a_level_inside_of_one_that_waits_has_voted_for_that_only() {
     assert_eq!((mount.read("copy"), mount.exists("inside")), ("new\n".into(), false));
     until("nothing is undecided", || mount.status().is_empty());
     mount.check();
+}
+
+#[test]
+fn who_ends_in_a_level_inside_of_one_that_waits_has_aborted_that_level_and_waits_for_the_other() {
+    // By a return from `main`, or as a program does that was run in the level; and where the vote waits for a job that has read
+    // what the level made, so that waiting before it is undone would be for ever.
+    for (program, reads) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mount = Mount::new();
+        mount.write("data", "old");
+        let wrote = mount.beside("wrote");
+        let looks = if reads { "until [ -e inside ]; do sleep 0.01; done" } else { "" };
+        let job = mount.start_freely("job", &[], &format!("echo new > data; touch {}; {looks}", wrote.display()));
+        until("it has written", || wrote.exists());
+        let mut waiter = Waiter::start(&mount);
+        for order in ["s", "r", "c", "s", "i"] {
+            assert_eq!(waiter.does(order), format!("{order} 0"));
+        }
+        if reads {
+            until("it has read", || mount.beside("job.through").exists());
+            job.let_exit(0);
+        }
+        if program {
+            assert_eq!(waiter.does("E"), "it runs");
+        }
+        let ended = thread::spawn(move || waiter.code());
+        until("the level is undone", || mount.status().len() == 2);
+        match reads {
+            true => mount.write("inside", "trunk's"),
+            false => job.let_exit(0),
+        }
+        succeeds(&job.wait());
+        assert_eq!((ended.join().expect("no panic"), mount.read("copy")), (Some(0), "new\n".into()));
+        assert_eq!(mount.exists("inside"), reads);
+        mount.check();
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ int main(void) {
         case 'a': result = spec_abort(last, 7); break;
         case 'd': result = spec_depth(); break;
         case 'e': result = entered; break;
+        case 'E': execl("/bin/echo", "echo", "it runs", (char *)0); break;
         case 'i': result = copy("data", "inside"); break;
         case 'c': result = spec_commit(last); break;
         case 'b': result = spec_barrier(10); break;
