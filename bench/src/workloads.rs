@@ -2,10 +2,11 @@
 
 use crate::Outcome;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 const KIB: usize = 1 << 10;
@@ -38,6 +39,7 @@ impl Workload {
         Workload { name: "200 random writes of 1 MiB", prepare: large, run: random_write_1m },
         Workload { name: "1-byte change in 1 GiB", prepare: gib, run: one_byte },
         Workload { name: "300 SQLite commits", prepare: nothing, run: sqlite },
+        Workload { name: "8 threads, 50 synced appends each", prepare: nothing, run: synced_appends },
         Workload { name: "make -j2 of 60 C files", prepare: sources, run: compile },
     ];
 
@@ -263,6 +265,25 @@ fn sqlite(dir: &Path) -> Outcome<Duration> {
     let file = dir.join("script.sql");
     fs::write(&file, script)?;
     timed(|| command(dir, "sh", &["-c", "sqlite3 test.db < script.sql"]))
+}
+
+/// Each thread has a file of its own.
+fn synced_appends(dir: &Path) -> Outcome<Duration> {
+    let append = |thread: usize| -> io::Result<()> {
+        let mut file = File::create(dir.join(thread.to_string()))?;
+        for _ in 0..50 {
+            file.write_all(&[1; 4 * KIB])?;
+            file.sync_data()?;
+        }
+        Ok(())
+    };
+    timed(|| {
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|thread| scope.spawn(move || append(thread))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+        })?;
+        Ok(())
+    })
 }
 
 /// Sixty units of C of some weight, each with the same headers.

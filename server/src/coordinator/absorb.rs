@@ -28,8 +28,10 @@ impl Coordinator {
         let (context, is_job, numbers) = (job.context, job.kind == Kind::Job, state.graph.carried_by(job.context));
         let (reads_are_noted, depends) = (job.snapshot.is_some(), !job.joined.is_empty());
         let has_changed = |number: &IntervalId| self.store.changes_count(*number) > 0;
+        let is_alone = !depends && state.graph.built_on(&numbers).len() == 1;
         let (changed, unchanged): (Vec<_>, Vec<_>) = numbers.into_iter().partition(has_changed);
-        let mut others = state.inherit(spec);
+        // To look for who depends on it takes time in proportion to all that is undecided.
+        let mut others = if is_alone { Vec::new() } else { state.inherit(spec) };
         others.extend(state.graph.inside(context));
         if changed.is_empty() && !reads_are_noted {
             self.conflicts.decided(context, true);

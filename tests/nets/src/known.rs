@@ -3,6 +3,8 @@
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
+use std::os::fd::BorrowedFd;
 
 /// A directory's size is nobody's business.
 pub(crate) fn directory_size() -> i64 {
@@ -20,6 +22,11 @@ pub(crate) fn time(seconds: i64, nanoseconds: i64) -> String {
 /// Copies in the kernel of files that are open with `O_DIRECT`: the host's filesystem asks for aligned ranges even there.
 pub(crate) fn copies_in_the_kernel(flags: [OFlag; 2]) -> bool {
     !flags.iter().any(|flags| flags.contains(OFlag::O_DIRECT))
+}
+
+/// A copy in the kernel may stop at the length that a file had before another job made it longer: not so if it is asked for first.
+pub(crate) fn ask_how_long_it_is(from: BorrowedFd<'_>) -> Result<(), Errno> {
+    fstat(from).map(drop)
 }
 
 /// With `O_DIRECT` the host's filesystem asks for aligned offsets; a mount takes any.

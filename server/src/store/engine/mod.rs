@@ -9,6 +9,7 @@ mod directory;
 mod disk;
 mod error;
 mod files;
+mod log_sync;
 pub mod memory;
 mod private;
 mod rocksdb;

@@ -1,10 +1,11 @@
 //! Records in RocksDB: three column families, and a log that is synced on demand.
 
+use super::log_sync::LogSync;
 use super::{Change, Cursor, EngineError, Family, Item, Records, Result, WriteBatch};
 use crate::limits::{BLOCK_CACHE_SHARE, LOG_BYTES_MAX, OPEN_TABLES_MAX, WALKED_MAX, WRITE_BUFFER_SHARE};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, ErrorKind,
-    Options, ReadOptions, WriteOptions,
+    Options, ReadOptions,
 };
 use std::path::Path;
 
@@ -21,25 +22,32 @@ fn name(family: Family) -> &'static str {
 const BATCH_BYTES: usize = 128;
 
 /// A database that is open.
-pub(super) struct RocksDb(DB);
+pub(super) struct RocksDb {
+    db: DB,
+    log: LogSync,
+}
 
 impl RocksDb {
     /// Opens the database, or makes it if it is to be `fresh`; `memory_bytes` bounds its buffers and cache.
     pub(super) fn open(path: &Path, memory_bytes: usize, fresh: bool) -> Result<Self> {
         let options = options(memory_bytes, fresh).map_err(of_reading)?;
         let families = families(memory_bytes).map_err(of_reading)?;
-        DB::open_cf_descriptors(&options, path, families).map(RocksDb).map_err(of_reading)
+        DB::open_cf_descriptors(&options, path, families).map(RocksDb::of).map_err(of_reading)
     }
 
     /// Opens the database to look at it: nothing is written, whatever state it is in.
     pub(super) fn open_read_only(path: &Path, memory_bytes: usize) -> Result<Self> {
         let options = options(memory_bytes, false).map_err(of_reading)?;
         let families = families(memory_bytes).map_err(of_reading)?;
-        DB::open_cf_descriptors_read_only(&options, path, families, false).map(RocksDb).map_err(of_reading)
+        DB::open_cf_descriptors_read_only(&options, path, families, false).map(RocksDb::of).map_err(of_reading)
+    }
+
+    fn of(db: DB) -> Self {
+        RocksDb { db, log: LogSync::default() }
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {
-        self.0.cf_handle(name(family)).expect("every family is created when the database is opened")
+        self.db.cf_handle(name(family)).expect("every family is created when the database is opened")
     }
 
     fn iterator(&self, family: Family, prefix: &[u8], from: &[u8]) -> DBRawIterator<'_> {
@@ -49,7 +57,7 @@ impl RocksDb {
         if let Some(end) = successor(prefix) {
             options.set_iterate_upper_bound(end);
         }
-        let mut at = self.0.raw_iterator_cf_opt(self.family(family), options);
+        let mut at = self.db.raw_iterator_cf_opt(self.family(family), options);
         at.seek(from);
         at
     }
@@ -57,11 +65,11 @@ impl RocksDb {
 
 impl Records for RocksDb {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.0.get_cf(self.family(family), key).map_err(of_reading)
+        self.db.get_cf(self.family(family), key).map_err(of_reading)
     }
 
     fn contains(&self, family: Family, key: &[u8]) -> Result<bool> {
-        Ok(self.0.get_pinned_cf(self.family(family), key).map_err(of_reading)?.is_some())
+        Ok(self.db.get_pinned_cf(self.family(family), key).map_err(of_reading)?.is_some())
     }
 
     fn newest(&self, family: Family, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
@@ -87,21 +95,21 @@ impl Records for RocksDb {
                 Change::Delete(family, key) => writes.delete_cf(self.family(family), key),
             }
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(synced);
-        self.0.write_opt(writes, &options).map_err(of_writing)
+        // A write that syncs would have all later ones wait for it.
+        self.db.write(writes).map_err(of_writing)?;
+        if synced { self.sync() } else { Ok(()) }
     }
 
     fn sync(&self) -> Result<()> {
-        self.0.flush_wal(true).map_err(of_writing)
+        self.log.sync(|| self.db.flush_wal(true).map_err(of_writing))
     }
 
     fn flush(&self) -> Result<()> {
-        Family::ALL.into_iter().try_for_each(|family| self.0.flush_cf(self.family(family))).map_err(of_writing)
+        Family::ALL.into_iter().try_for_each(|family| self.db.flush_cf(self.family(family))).map_err(of_writing)
     }
 
     fn reached(&self) -> u64 {
-        self.0.latest_sequence_number()
+        self.db.latest_sequence_number()
     }
 }
 

@@ -266,17 +266,20 @@ impl Performer {
 
     fn copy_range(&self, (from, at): (u8, u64), (to, to_at): (u8, u64), length: u64) -> Said {
         let (from, to, mut at, mut to_at) = (self.slot(from)?, self.slot(to)?, offset(at)?, offset(to_at)?);
+        known::ask_how_long_it_is(from)?;
         whole(length as usize, |length| sys::copy_range((from, &mut at), (to, &mut to_at), length))
     }
 
     fn sendfile(&self, (from, at): (u8, u64), to: u8, length: u64) -> Said {
         let (from, to, mut at) = (self.slot(from)?, self.slot(to)?, offset(at)?);
+        known::ask_how_long_it_is(from)?;
         whole(length as usize, |length| sys::sendfile(to, from, &mut at, length))
     }
 
     fn splice(&self, (from, at): (u8, u64), (to, to_at): (u8, u64), length: usize) -> Said {
         let (from, to, mut at, mut to_at) = (self.slot(from)?, self.slot(to)?, offset(at)?, offset(to_at)?);
         let (out, into) = unistd::pipe()?;
+        known::ask_how_long_it_is(from)?;
         whole(length, |length| {
             let taken = sys::splice_out(from, &mut at, into.as_fd(), length.min(PIPE_BYTES))?;
             let mut left = taken;
