@@ -66,5 +66,7 @@ pub const CHECKPOINT_TRIES_MAX: usize = 1000;
 pub const STOP_CALL_TIME_MAX: Duration = Duration::from_millis(500);
 /// The most checkpoints of one job: each is a process that sleeps.
 pub const CHECKPOINTS_MAX: usize = 16;
+/// How long `specrun` waits until what its command has left behind, and was killed, is undone.
+pub const LEFT_BEHIND_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long `specrun` waits for others before it says so.
 pub const QUIET_WAIT: Duration = Duration::from_millis(500);

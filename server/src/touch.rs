@@ -1,6 +1,7 @@
 //! What an operation reports of the objects it read or changed, so that the coordinator can notice conflicts when they
 //! arise instead of searching for them at a commit.
 
+use crate::store::Newer;
 use mojavefs::id::{Ino, IntervalId};
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::file::Name;
@@ -62,8 +63,8 @@ pub trait Touches: Send + Sync {
         Ok(())
     }
 
-    /// `key` was used. `newer_final`: a version that became final after this view's snapshot exists.
-    fn touch(&self, key: TouchKey, how: Touch, newer_final: bool);
+    /// `key` was used.
+    fn touch(&self, key: TouchKey, how: Touch, newer: Newer);
 
     /// The newest versions of `key` are those of these undecided intervals, which the view does not see, or may not
     /// write over in its own interval. Returns the refusal of the operation: [`mojavefs::protocol::fault::FaultKind::Again`] if it can be repeated

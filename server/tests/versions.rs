@@ -226,7 +226,7 @@ impl World {
                 assert_eq!(reading.found, expected.get(&key).map(|value| vec![*value]), "key {key} for {at:?}");
                 if !own.contains_key(&key) {
                     let newer = at.is_some_and(|at| self.writers[at].newer.contains(&key));
-                    assert_eq!(reading.newer_final, newer, "whether key {key} has a version that {at:?} misses");
+                    assert_eq!(reading.newer.any(), newer, "whether key {key} has a version that {at:?} misses");
                 }
             }
             let names = self.store().xattrs(&sight, Ino::ROOT).expect("names").found;

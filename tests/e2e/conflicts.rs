@@ -1,6 +1,6 @@
 //! First to commit wins, and nobody's work is overwritten unseen.
 
-use crate::harness::{Mount, text, until};
+use crate::harness::{Mount, SPECRUN, text, until};
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
@@ -30,6 +30,35 @@ fn trunk_wins_at_once_and_reading_counts() {
     let refused = mount.mojavefs(&["commit", &id]);
     assert_eq!(refused.status.code(), Some(75), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("a (content or attributes; read here"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn what_a_job_inside_has_read_counts_for_an_isolated_one_though_it_is_undone() {
+    for (options, inner) in [("", "cat a; false"), ("", "cat a; echo inner > b; false"), ("--isolate", "cat a; false")]
+    {
+        let inner = format!("{SPECRUN} --quiet --retries 0 {options} -- sh -c '{inner}'; echo x > c");
+        // Read before the others' change, or after it and old.
+        for is_before in [true, false] {
+            let mount = Mount::new();
+            mount.write("a", "0\n");
+            let go = mount.beside("go");
+            let waits = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
+            let script = if is_before { inner.clone() } else { format!("{waits}; {inner}") };
+            let job = mount.start_freely("job", &["--isolate", "--retries", "0"], &script);
+            match is_before {
+                true => until("it has read", || mount.beside("job.through").exists()),
+                false => until("it has begun", || !mount.status().is_empty()),
+            }
+            mount.write("a", "1\n");
+            fs::write(&go, "").expect("say so");
+            let output = job.exit(0);
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(75), "{inner}: {said}");
+            assert!(said.contains("a (content or attributes; read here"), "{inner}: {said}");
+            assert!(!mount.exists("c"));
+            mount.check();
+        }
+    }
 }
 
 #[test]

@@ -58,7 +58,8 @@ impl Coordinator {
         let (changed, handed_over) = self.hand_over(state, changed);
         // It would not notice that what it writes next is under what the inner one wrote; and what stays with what it has found
         // in it does not see what it writes from now on.
-        if is_job || !changed.is_empty() && !state.jobs[&parent].on_read.meets() {
+        let is_found = is_job && state.graph.inside(outer).into_iter().any(|inside| state.stays(inside));
+        if is_found || !changed.is_empty() && !state.jobs[&parent].on_read.meets() {
             state.apply(&Event::Number { context: outer, number: new_writer }).map_err(graph_fault)?;
         }
         aftermath.handed_over = handed_over;
@@ -272,6 +273,19 @@ mod tests {
         let (_, aftermath) = world.coordinator.abort(world.job, None).expect("an abort");
         let undone: BTreeSet<SpecId> = aftermath.undone.iter().map(|(_, spec, _)| *spec).collect();
         assert_eq!(undone, [world.job, other].into());
+    }
+
+    #[test]
+    fn what_inner_jobs_change_again_and_again_is_kept_once() {
+        let world = World::new(OnRead::Join);
+        for round in 0..100 {
+            let beginning = Beginning::job(JobInfo::default(), OnRead::Join);
+            let (inner, _, scope) = world.coordinator.begin(Some(world.context), beginning).expect("a job");
+            world.write(&scope, &format!("{round:4}"));
+            world.commit(inner);
+            assert!(world.intervals(world.job) <= KNOWN, "after {round} jobs: {}", world.intervals(world.job));
+        }
+        assert_eq!((world.changes(), world.read(world.context, world.file)), (1, "  99".to_owned()));
     }
 
     #[test]

@@ -257,8 +257,8 @@ mod tests {
     use super::super::Beginning;
     use super::*;
     use crate::ops::{Ops, Scope, SystemClock};
-    use crate::store::StoreOptions;
     use crate::store::engine::Directory;
+    use crate::store::{Newer, StoreOptions};
     use crate::touch::Touch;
     use mojavefs::id::Ino;
     use tempfile::TempDir;
@@ -277,7 +277,7 @@ mod tests {
     fn job(coordinator: &Coordinator, how: Touch) -> SpecId {
         let beginning = Beginning::job(JobInfo::default(), OnRead::Isolate);
         let (spec, _, scope) = coordinator.begin(None, beginning).expect("a job");
-        touches(&scope, |touches| touches.touch(FILE, how, false));
+        touches(&scope, |touches| touches.touch(FILE, how, Newer::default()));
         spec
     }
 

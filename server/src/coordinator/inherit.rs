@@ -96,6 +96,16 @@ impl State {
         inner.filter_map(reads).collect()
     }
 
+    /// The jobs around one, or the level that it was started in, that answer for what it has read though it may be undone, as they
+    /// stay with what they found.
+    pub(super) fn answer_for(&self, job: &Job) -> Vec<ContextId> {
+        let next = |job: &&Job| -> Option<&Job> {
+            let outer = (job.kind == Kind::Job).then(|| self.outer(job.spec)).flatten();
+            outer.and_then(|outer| self.jobs.get(&outer)).filter(|outer| outer.snapshot.is_some())
+        };
+        std::iter::successors(next(&job), next).map(|outer| outer.context).collect()
+    }
+
     /// A job depends on these, too, and goes back there for them.
     fn note_reads(&mut self, spec: SpecId, back: Back, joined: Vec<(SpecId, Met)>) {
         let whole = self.part_of(spec);

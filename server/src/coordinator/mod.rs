@@ -25,7 +25,7 @@ mod waits;
 pub(crate) use job::{Job, Kind, Stage};
 
 use crate::ops::{Ops, Scope, fault};
-use crate::store::{Key, Sight, Specs, Store, StoreError};
+use crate::store::{Key, Newer, Sight, Specs, Store, StoreError};
 use crate::touch::{Touch, TouchKey, Touches};
 use conflicts::Conflicts;
 use join::Joins;
@@ -118,11 +118,16 @@ struct ContextTouches {
     conflicts: Arc<Conflicts>,
     joins: Joins,
     context: ContextId,
+    /// Jobs that answer for what it sees: their commands see how it ends.
+    seen_by: Vec<ContextId>,
 }
 
 impl Touches for ContextTouches {
-    fn touch(&self, key: TouchKey, how: Touch, newer_final: bool) {
-        self.conflicts.touched(self.context, key, how, newer_final, || self.joins.state.lock());
+    fn touch(&self, key: TouchKey, how: Touch, newer: Newer) {
+        self.conflicts.touched(self.context, key.clone(), how, newer.any(), || self.joins.state.lock());
+        for outer in &self.seen_by {
+            self.conflicts.touched(*outer, key.clone(), Touch::Read, newer.is_final, || self.joins.state.lock());
+        }
     }
 
     fn meet(&self, key: &TouchKey, of: &[IntervalId]) -> Fault {
@@ -144,7 +149,7 @@ impl Touches for TrunkTouches {
         held::foresee(&self.store, &self.conflicts, &self.state, losers.collect())
     }
 
-    fn touch(&self, key: TouchKey, how: Touch, _newer_final: bool) {
+    fn touch(&self, key: TouchKey, how: Touch, _newer: Newer) {
         self.conflicts.touched_on_trunk(&key, how);
     }
 
@@ -213,7 +218,12 @@ impl Coordinator {
     fn scope(&self, state: &State, job: &Job) -> Scope {
         let (store, conflicts) = (self.store.clone(), self.conflicts.clone());
         let joins = Joins { store, conflicts, state: self.state.clone() };
-        let touches = ContextTouches { conflicts: self.conflicts.clone(), joins, context: job.context };
+        let touches = ContextTouches {
+            conflicts: self.conflicts.clone(),
+            joins,
+            context: job.context,
+            seen_by: state.answer_for(job),
+        };
         Scope { sight: state.sight(job), touches: Some(Arc::new(touches)), over: job.over.clone() }
     }
 

@@ -201,6 +201,11 @@ impl State {
         inside.filter(|inner| self.of(*inner).is_some_and(|job| job.state != SpecState::Voted)).collect()
     }
 
+    /// Whether a context's job stays with what it has found.
+    pub(super) fn stays(&self, context: ContextId) -> bool {
+        self.of(context).is_some_and(|job| job.snapshot.is_some())
+    }
+
     pub(super) fn job_of(&self, context: ContextId) -> Result<&Job, Fault> {
         self.of(context)
             .ok_or_else(|| Fault::new(FaultKind::NotFound, "the job around this one is decided already".to_string()))

@@ -6,7 +6,7 @@
 
 use super::{Ops, Scope, fault};
 use crate::limits::{NAME_TRIES_MAX, PARENTS_MAX};
-use crate::store::{Batch, DirStat, Entry, Inode, Order, Reading, Store};
+use crate::store::{Batch, DirStat, Entry, Inode, Newer, Order, Reading, Store};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::acl::{self, Acl};
 use mojavefs::id::{Ino, IntervalId};
@@ -29,7 +29,7 @@ pub(super) struct Op<'a> {
     pub(super) now: Time,
     changed: Vec<(TouchKey, Touch)>,
     /// What was read and has a final version that this view does not see.
-    newer: Vec<TouchKey>,
+    newer: Vec<(TouchKey, Newer)>,
     /// The latest interval of what was read, and what that was.
     latest: Option<(IntervalId, TouchKey)>,
 }
@@ -66,12 +66,12 @@ impl<'a> Op<'a> {
     ) -> Result<Reading<T>, Fault> {
         let touches = self.scope.reads_reported();
         if let Some(touches) = touches {
-            touches.touch(key.clone(), Touch::Read, false);
+            touches.touch(key.clone(), Touch::Read, Newer::default());
         }
         let reading = read(self.ops, self.scope).map_err(fault::store)?;
-        if let Some(touches) = touches.filter(|_| reading.newer_final) {
-            touches.touch(key.clone(), Touch::Read, true);
-            self.newer.push(key.clone());
+        if let Some(touches) = touches.filter(|_| reading.newer.any()) {
+            touches.touch(key.clone(), Touch::Read, reading.newer);
+            self.newer.push((key.clone(), reading.newer));
         }
         if let Some(interval) = reading.order.and_then(Order::interval)
             && self.latest.as_ref().is_none_or(|(latest, _)| *latest < interval)
@@ -148,17 +148,17 @@ impl<'a> Op<'a> {
     /// Reports that `key` is seen.
     pub(super) fn sees(&self, key: TouchKey) {
         if let Some(touches) = self.scope.reads_reported() {
-            touches.touch(key, Touch::Read, false);
+            touches.touch(key, Touch::Read, Newer::default());
         }
     }
 
     /// Reports what was found when the names of `key` were read.
-    pub(super) fn saw_list(&self, key: TouchKey, newer_final: bool, met: &[IntervalId]) -> Result<(), Fault> {
+    pub(super) fn saw_list(&self, key: TouchKey, newer: Newer, met: &[IntervalId]) -> Result<(), Fault> {
         if !met.is_empty() {
             return Err(self.scope.meet(&key, met));
         }
-        if let Some(touches) = self.scope.reads_reported().filter(|_| newer_final) {
-            touches.touch(key, Touch::Read, true);
+        if let Some(touches) = self.scope.reads_reported().filter(|_| newer.any()) {
+            touches.touch(key, Touch::Read, newer);
         }
         Ok(())
     }
@@ -334,8 +334,12 @@ impl<'a> Op<'a> {
         self.ops.store.apply(self.batch).map_err(fault::store)?;
         if let Some(touches) = self.scope.touches.as_deref() {
             for (key, how) in self.changed {
-                let newer_final = self.newer.contains(&key);
-                touches.touch(key, how, newer_final);
+                let newer =
+                    self.newer.iter().filter(|(of, _)| *of == key).fold(Newer::default(), |mut all, (_, newer)| {
+                        all |= *newer;
+                        all
+                    });
+                touches.touch(key, how, newer);
             }
         }
         Ok(())

@@ -34,7 +34,7 @@ impl Ops {
         let op = Op::new(self, scope);
         op.sees(TouchKey::XattrList(ino));
         let names = self.store.xattrs(&scope.sight, ino).map_err(fault::store)?;
-        op.saw_list(TouchKey::XattrList(ino), names.newer_final, &names.met)?;
+        op.saw_list(TouchKey::XattrList(ino), names.newer, &names.met)?;
         Ok(names.found)
     }
 

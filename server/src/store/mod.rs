@@ -38,7 +38,7 @@ pub use outcomes::{Remembered, Specs};
 pub use reclaim::Reclaimed;
 pub use record::{BlockRecord, DirStat, Entry, Inode};
 pub use search::Search;
-pub use sight::{Listed, Reading, Sight};
+pub use sight::{Listed, Newer, Reading, Sight};
 pub use snapshots::Snapshot;
 
 use crate::limits::{REOPEN_PAUSE, REOPEN_TIME_MAX, REOPEN_TRIES_MAX};

@@ -39,6 +39,29 @@ impl Sight {
     }
 }
 
+/// What there is of an object that its user does not see, though it is not just another's undecided work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Newer {
+    /// A version that became final after the user's snapshot.
+    pub is_final: bool,
+    /// One that a job around the user has made since it began. What is final behind that is not looked for.
+    pub is_missed: bool,
+}
+
+impl Newer {
+    /// There is something.
+    pub fn any(self) -> bool {
+        self.is_final || self.is_missed
+    }
+}
+
+impl std::ops::BitOrAssign for Newer {
+    fn bitor_assign(&mut self, other: Newer) {
+        self.is_final |= other.is_final;
+        self.is_missed |= other.is_missed;
+    }
+}
+
 /// What a look at one object gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading<T> {
@@ -46,8 +69,8 @@ pub struct Reading<T> {
     pub found: Option<T>,
     /// Which version it was, a tombstone's too; nothing if there was no visible one.
     pub order: Option<Order>,
-    /// A final version exists that became so after the snapshot, or one of a job around this one that it missed.
-    pub newer_final: bool,
+    /// What there is that the view does not see.
+    pub newer: Newer,
     /// The newest version is one of this undecided interval, which the view does not see; nothing else was looked for.
     pub met: Option<IntervalId>,
 }
@@ -57,8 +80,8 @@ pub struct Reading<T> {
 pub struct Listed<T> {
     /// What was found, in the order of the names' bytes.
     pub found: Vec<T>,
-    /// One of the names met on the way has a final version that the view does not see.
-    pub newer_final: bool,
+    /// What there is of the names met on the way that the view does not see.
+    pub newer: Newer,
     /// The undecided intervals with versions that were met and that the view does not see.
     pub met: Vec<IntervalId>,
 }
@@ -67,6 +90,6 @@ impl<T> Reading<T> {
     /// The same reading of another form.
     pub(super) fn and_then<U, E>(self, f: impl FnOnce(T) -> Result<U, E>) -> Result<Reading<U>, E> {
         let found = self.found.map(f).transpose()?;
-        Ok(Reading { found, order: self.order, newer_final: self.newer_final, met: self.met })
+        Ok(Reading { found, order: self.order, newer: self.newer, met: self.met })
     }
 }

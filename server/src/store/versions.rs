@@ -3,7 +3,7 @@
 use super::db::{Db, Family, Scan};
 use super::keys::{self, Key, ORDER_BYTES, Order};
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
-use super::{Decided, Listed, Reading, Sight, Store, StoreError, meta};
+use super::{Decided, Listed, Newer, Reading, Sight, Store, StoreError, meta};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
 use mojavefs::protocol::file::Name;
 use serde::de::DeserializeOwned;
@@ -47,14 +47,14 @@ struct Chooser<'a> {
     sight: &'a Sight,
     decided: &'a Decided,
     best: Option<(Seq, Order, Vec<u8>)>,
-    newer_final: bool,
+    newer: Newer,
     met: Option<IntervalId>,
     done: bool,
 }
 
 impl<'a> Chooser<'a> {
     fn new(sight: &'a Sight, decided: &'a Decided) -> Self {
-        Chooser { sight, decided, best: None, newer_final: false, met: None, done: false }
+        Chooser { sight, decided, best: None, newer: Newer::default(), met: None, done: false }
     }
 
     fn offer(&mut self, order: Order, stored: &[u8]) {
@@ -68,7 +68,7 @@ impl<'a> Chooser<'a> {
                 return;
             }
             Some(interval) if self.sight.missed.contains(&interval) => {
-                self.newer_final = true;
+                self.newer.is_missed = true;
                 return;
             }
             Some(interval) => match self.decided.committed.get(&interval) {
@@ -83,7 +83,7 @@ impl<'a> Chooser<'a> {
             None => order.seq().expect("an order is an interval's or final"),
         };
         if seq > self.sight.snapshot {
-            self.newer_final = true;
+            self.newer.is_final |= !self.newer.is_missed;
             return;
         }
         if self.best.as_ref().is_none_or(|(best, ..)| *best < seq) {
@@ -106,13 +106,13 @@ impl<'a> Chooser<'a> {
     }
 
     fn finish(self) -> Result<Reading<Vec<u8>>, StoreError> {
-        let (newer_final, met) = (self.newer_final, self.met);
+        let (newer, met) = (self.newer, self.met);
         let Some((_, order, mut stored)) = self.best else {
-            return Ok(Reading { found: None, order: None, newer_final, met });
+            return Ok(Reading { found: None, order: None, newer, met });
         };
         let found = record::payload(&stored)?.is_some();
         stored.remove(0);
-        Ok(Reading { found: found.then_some(stored), order: Some(order), newer_final, met })
+        Ok(Reading { found: found.then_some(stored), order: Some(order), newer, met })
     }
 }
 
@@ -186,8 +186,8 @@ impl Store {
     /// Whether a directory has no visible name.
     pub fn is_empty_dir(&self, sight: &Sight, ino: Ino) -> Result<Reading<bool>, StoreError> {
         let entries = self.named(sight, &Key::entries_of(ino), None, 1)?;
-        let (newer_final, met) = (entries.newer_final, entries.met.first().copied());
-        Ok(Reading { found: Some(entries.found.is_empty()), order: None, newer_final, met })
+        let (newer, met) = (entries.newer, entries.met.first().copied());
+        Ok(Reading { found: Some(entries.found.is_empty()), order: None, newer, met })
     }
 
     /// Up to `limit` names of a directory after `after`.
@@ -198,15 +198,15 @@ impl Store {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Listed<(Name, Entry)>, StoreError> {
-        let Listed { found, newer_final, met } = self.named(sight, &Key::entries_of(ino), after, limit)?;
+        let Listed { found, newer, met } = self.named(sight, &Key::entries_of(ino), after, limit)?;
         let entries = found.into_iter().map(|(name, bytes)| Ok((name, record::decode(&bytes)?)));
-        Ok(Listed { found: entries.collect::<Result<_, StoreError>>()?, newer_final, met })
+        Ok(Listed { found: entries.collect::<Result<_, StoreError>>()?, newer, met })
     }
 
     /// The names of a file's extended attributes.
     pub fn xattrs(&self, sight: &Sight, ino: Ino) -> Result<Listed<Name>, StoreError> {
-        let Listed { found, newer_final, met } = self.named(sight, &Key::xattrs_of(ino), None, usize::MAX)?;
-        Ok(Listed { found: found.into_iter().map(|(name, _)| name).collect(), newer_final, met })
+        let Listed { found, newer, met } = self.named(sight, &Key::xattrs_of(ino), None, usize::MAX)?;
+        Ok(Listed { found: found.into_iter().map(|(name, _)| name).collect(), newer, met })
     }
 
     /// Visible records whose keys are `owner` and a name.
@@ -224,14 +224,14 @@ impl Store {
             from.extend_from_slice(after);
             from.push(1);
         }
-        let mut listed = Listed { found: Vec::new(), newer_final: false, met: Vec::new() };
+        let mut listed = Listed { found: Vec::new(), newer: Newer::default(), met: Vec::new() };
         let mut scan = db.scan(Family::Data, owner, &from);
         while listed.found.len() < limit {
             let Some((key, _)) = scan.item()? else { break };
             let Some((prefix, _)) = keys::split(key) else { break };
             let prefix = prefix.to_vec();
             let reading = Chooser::new(sight, &decided).choose(&mut scan, &prefix)?;
-            listed.newer_final |= reading.newer_final;
+            listed.newer |= reading.newer;
             listed.met.extend(reading.met);
             let name = prefix[owner.len()..].strip_suffix(&[0]);
             if let (Some(name), Some(bytes)) = (name, reading.found) {

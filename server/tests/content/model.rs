@@ -130,10 +130,20 @@ impl Model {
         let (stale, missed) = (job.stale, job.missed);
         let in_front = |until| self.job_around(id, until, |outer| outer.files[file].changed);
         let conflict = (stale && !in_front(None)) || (missed.is_some() && !in_front(missed));
+        self.note_touch(id, file, conflict);
+        // The jobs around it answer for what it has seen, whatever becomes of it.
+        let mut at = self.jobs[&id].parent;
+        while let Some(outer) = at {
+            self.note_touch(outer, file, conflict && missed.is_none());
+            at = self.jobs[&outer].parent;
+        }
+    }
+
+    fn note_touch(&mut self, id: usize, file: usize, conflict: bool) {
         let file = &mut self.jobs.get_mut(&id).expect("the job is there").files[file];
         file.touched = true;
         file.conflict |= conflict;
-        file.doubtful |= stale || missed.is_some();
+        file.doubtful |= file.stale || file.missed.is_some();
     }
 
     /// What is copied from two histories mixed is as mixed.

@@ -155,6 +155,43 @@ fn a_ring_falls_together() {
 }
 
 #[test]
+fn a_job_that_has_read_what_it_leaves_behind_falls_alone() {
+    let mount = Mount::new();
+    mount.write("f", "0\n");
+    let specrun = crate::harness::SPECRUN;
+    let script = mount.beside("inner.sh");
+    let behind = format!("({specrun} --quiet --retries 0 -- sh -c 'echo k > f; sleep 100' > /dev/null 2>&1 &)");
+    std::fs::write(&script, format!("{behind}\nuntil grep -q k f; do sleep 0.01; done\n")).expect("a script");
+    let inner = format!("{specrun} --quiet --retries 0 --from-start -- sh {}", script.display());
+    let output = mount.specrun(&["--retries", "0", "--from-start"], &format!("{inner}; echo $? > said"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!((mount.read("said"), mount.read("f")), ("75\n".into(), "0\n".into()));
+    assert!(mount.status().is_empty());
+}
+
+#[test]
+fn what_is_left_behind_inside_of_a_job_is_undone_before_that_is_decided_and_has_been_read_for_it() {
+    for code in [0, 1] {
+        let mount = Mount::new();
+        mount.write("h", "0\n");
+        let other = mount.start("other", &[], "echo 1 > h");
+        let specrun = crate::harness::SPECRUN;
+        let read = mount.beside("read");
+        let reads = format!("cat h > {}; sleep 100", read.display());
+        let behind = format!("({specrun} --quiet --retries 0 -- sh -c '{reads}' > /dev/null 2>&1 &)");
+        let script = format!("{behind}; until [ -s {} ]; do sleep 0.01; done; echo m > g", read.display());
+        let outer = mount.start("outer", &["--retries", "0", "--from-start"], &script);
+        outer.let_exit(0);
+        crate::harness::until("the outer has voted", || mount.status().iter().any(|s| s["state"] == "voted"));
+        assert!(!mount.exists("g"));
+        assert_eq!(other.exit(code).status.code(), Some(code));
+        assert_eq!(outer.wait().status.code(), Some(if code == 0 { 0 } else { 75 }));
+        assert_eq!(mount.exists("g"), code == 0);
+        mount.check();
+    }
+}
+
+#[test]
 fn nested_jobs_carry_what_they_joined_outwards() {
     let mount = Mount::new();
     mount.write("a", "0\n");

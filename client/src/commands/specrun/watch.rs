@@ -5,14 +5,15 @@ use super::options::Cli;
 use super::report::{Voice, because, waits_for};
 use super::waiting::Awaited;
 use super::{Attempt, NEWS_TIME, Scene, host_fault};
-use crate::control::unexpected;
+use crate::control::{self, unexpected};
 use crate::job::checkpoint::{Checkpoints, Ledger};
 use crate::job::supervise::{self, Ending, Ground, Running, Woken};
 use crate::job::{JobView, Todo};
+use crate::limits::LEFT_BEHIND_TIME_MAX;
 use mojavefs::id::SpecId;
-use mojavefs::protocol::Fall;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Fall, SpecState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::{Cell, RefCell};
@@ -62,7 +63,34 @@ impl<'a> Watch<'a> {
         if self.has_fallen() {
             self.kill();
         }
-        supervise::end_all_but(&self.checkpoints.borrow().pids());
+        let ended = supervise::end_all_but(&self.checkpoints.borrow().pids());
+        if ended > 0
+            && !self.has_fallen()
+            && let Err(fault) = self.await_undone()
+        {
+            tracing::debug!("{fault}");
+        }
+    }
+
+    /// Whoever ran inside of the job and was ended has decided nothing: that is undone before the job is decided, since the job may
+    /// have read it, and answers for what it has read.
+    fn await_undone(&self) -> Result<(), Fault> {
+        let stream = self.scene.filesystem.connect()?;
+        let deadline = Instant::now() + LEFT_BEHIND_TIME_MAX;
+        while Instant::now() < deadline {
+            let all = match control::ask(&stream, &Ask::Status, None)?.0 {
+                Answer::Status(all) => all,
+                other => return Err(unexpected(&other)),
+            };
+            let inside = all.iter().filter(|one| one.parent == Some(self.view.spec) && one.state == SpecState::Running);
+            let specs: Vec<SpecId> = inside.map(|one| one.id).collect();
+            if specs.is_empty() {
+                return Ok(());
+            }
+            let millis = Some(LEFT_BEHIND_TIME_MAX.as_millis() as u32);
+            control::ask(&stream, &Ask::Await { specs, behind: None, millis }, None)?;
+        }
+        Ok(())
     }
 
     /// Kills its processes but for the checkpoints: one that waits for an answer ends when it has it, and never sees it.

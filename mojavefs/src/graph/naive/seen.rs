@@ -221,12 +221,12 @@ impl Model {
     pub(super) fn hand_over(&mut self, from: IntervalId, to: IntervalId) -> Result<(), GraphError> {
         let id = self.has(from).ok_or(GraphError::NoInterval(from))?;
         let last = self.last_of(id);
-        let sees = self.contexts().filter_map(|context| self.seen_by(context)).map(|seen| seen.numbers);
-        let apart = |seen: Vec<IntervalId>| {
+        let apart = |context: ContextId| {
+            let seen = self.seen_by(context).map(|seen| seen.numbers).unwrap_or_default();
             let between = seen.iter().any(|number| to < *number && *number < from);
             seen.contains(&from) && between || seen.contains(&from) != seen.contains(&to)
         };
-        let apart = sees.map(apart).any(|apart| apart);
+        let apart = self.contexts().any(apart);
         let fits = self.has(to) == Some(id) && to < from && from != id && last != Some(from) && !apart;
         self.demand(fits, GraphError::Apart(from, to))?;
         self.numbers.retain(|(number, _)| *number != from);

@@ -2,7 +2,7 @@
 
 use super::super::random::Random;
 use super::model::Model;
-use super::{Conflicts, Looks};
+use super::{Conflicts, Looks, Nesting};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::id::{ContextId, Ino};
 use std::collections::BTreeSet;
@@ -57,6 +57,14 @@ impl World {
         if changes || stays {
             let how = if changes { Touch::Write } else { Touch::Read };
             self.real.touched(context, TouchKey::Inode(Ino(object)), how, newer_final, || &self.model);
+        }
+        // Who is around sees how it ends, and so what it has seen.
+        for outer in Nesting::around(&self.model, context).into_iter().rev() {
+            if self.model.contexts[&outer].looks == Looks::Stays {
+                let newer_final = self.model.finds_newer(outer, object);
+                self.model.touch(Some(outer), object, false);
+                self.real.touched(outer, TouchKey::Inode(Ino(object)), Touch::Read, newer_final, || &self.model);
+            }
         }
     }
 
