@@ -62,6 +62,24 @@ fn what_a_job_inside_has_read_counts_for_an_isolated_one_though_it_is_undone() {
 }
 
 #[test]
+fn a_job_inside_one_that_is_in_conflict_is_not_run_again() {
+    let mount = Mount::new();
+    mount.write("a", "0\n");
+    let (go, runs) = (mount.beside("go"), mount.beside("runs"));
+    let inner = format!("{SPECRUN} --retries 5 -- sh -c 'echo run >> {}; cat a > b'", runs.display());
+    let script = format!("until [ -e {} ]; do sleep 0.01; done; {inner}", go.display());
+    let job = mount.start_freely("job", &["--isolate", "--retries", "0"], &script);
+    until("it has begun", || !mount.status().is_empty());
+    mount.write("a", "1\n");
+    fs::write(&go, "").expect("say so");
+    let output = job.exit(0);
+    assert_eq!(output.status.code(), Some(75));
+    assert!(text(&output.stderr).contains("not run again: the job around it"), "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(runs).expect("it ran"), "run\n");
+    mount.check();
+}
+
+#[test]
 fn unrelated_names_of_one_directory_do_not_meet() {
     let mount = Mount::new();
     fs::create_dir(mount.at("d")).expect("mkdir");

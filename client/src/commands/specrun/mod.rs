@@ -109,7 +109,12 @@ impl Cli {
                 return Ok(ExitCode::from(code));
             }
             let again = scene.again.get();
-            if again == self.retries {
+            let in_vain = again < self.retries && !outcome.conflicts.is_empty() && scene.is_around_in_conflict()?;
+            if in_vain {
+                self.voice()
+                    .note("not run again: the job around it is in conflict itself, and can't be committed as it is");
+            }
+            if again == self.retries || in_vain {
                 match outcome.conflicts.is_empty() {
                     true => {
                         let why = format!("{why}; it was run {} in all", count(again + 1, "time"));

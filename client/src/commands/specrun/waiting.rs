@@ -21,6 +21,15 @@ pub(super) enum Awaited {
 }
 
 impl Scene<'_> {
+    /// Whether the job around this one is in conflict itself, so that whatever runs in it is in vain.
+    pub(super) fn is_around_in_conflict(&self) -> Result<bool, Fault> {
+        let Some(around) = job_around(self.filesystem) else { return Ok(false) };
+        match self.filesystem.ask(&Ask::Status)? {
+            Answer::Status(all) => Ok(all.iter().any(|one| one.id == around && !one.conflicts.is_empty())),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Waits for the decision of these, for a while; `behind` is the job that does.
     pub(super) fn await_decided(
         &self,
