@@ -1,6 +1,6 @@
 //! Waiting for others' decisions without being deaf to anything else.
 
-use super::{Scene, host_fault};
+use super::{Scene, host_fault, job_around};
 use crate::control::{self, unexpected};
 use crate::job::supervise::Woken;
 use mojavefs::id::SpecId;
@@ -24,7 +24,7 @@ impl Scene<'_> {
     /// Whether the job around this one is in conflict itself, so that whatever runs in it is in vain.
     pub(super) fn is_around_in_conflict(&self) -> Result<bool, Fault> {
         let Some(around) = job_around(self.filesystem) else { return Ok(false) };
-        match self.filesystem.ask(&Ask::Status)? {
+        match control::ask(&self.filesystem.connect()?, &Ask::Status, None)?.0 {
             Answer::Status(all) => Ok(all.iter().any(|one| one.id == around && !one.conflicts.is_empty())),
             other => Err(unexpected(&other)),
         }
