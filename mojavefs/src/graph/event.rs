@@ -138,8 +138,8 @@ pub enum Event {
         /// The number; no interval's and no other change's.
         number: IntervalId,
     },
-    /// A context that nobody else builds on, and that builds on nothing but the one around it, becomes part of that, with all
-    /// that it changed. Its speculations were never apart from that one's. It is gone with it.
+    /// A context becomes part of the one around it, with all that it changed. Its speculations were never apart from that one's. It
+    /// is gone with it: who built on it builds on that one, and what it depended on that one depends on from its start.
     Fold {
         /// The inner context.
         context: ContextId,
@@ -285,9 +285,9 @@ pub enum GraphError {
     /// All of it is final: what it changes carries no number.
     #[error("context {0} has nothing undecided")]
     NothingUndecided(ContextId),
-    /// More depends on it, or it on more, than folding could keep.
+    /// It could be told that it was apart, or something would be decided by it.
     #[error(
-        "context {0} can't become part of the one around it: others build on it, it builds on others, or it is in none"
+        "context {0} can't become part of the one around it: it shares a speculation, is in conflict or held, or is inside nothing open"
     )]
     CannotFold(ContextId),
     /// Somebody could tell the two apart.

@@ -28,7 +28,7 @@ pub(super) struct Op<'a> {
     /// The time of everything this operation changes.
     pub(super) now: Time,
     changed: Vec<(TouchKey, Touch)>,
-    /// What was read and has a final version that this view does not see.
+    /// What was read, and what there is of it that this view does not see.
     newer: Vec<(TouchKey, Newer)>,
     /// The latest interval of what was read, and what that was.
     latest: Option<(IntervalId, TouchKey)>,
@@ -334,11 +334,8 @@ impl<'a> Op<'a> {
         self.ops.store.apply(self.batch).map_err(fault::store)?;
         if let Some(touches) = self.scope.touches.as_deref() {
             for (key, how) in self.changed {
-                let newer =
-                    self.newer.iter().filter(|(of, _)| *of == key).fold(Newer::default(), |mut all, (_, newer)| {
-                        all |= *newer;
-                        all
-                    });
+                let newer = self.newer.iter().filter(|(of, _)| *of == key).map(|(_, newer)| *newer);
+                let newer = newer.fold(Newer::default(), Newer::and);
                 touches.touch(key, how, newer);
             }
         }

@@ -49,16 +49,14 @@ pub struct Newer {
 }
 
 impl Newer {
+    /// What there is of both.
+    pub(crate) fn and(self, other: Newer) -> Newer {
+        Newer { is_final: self.is_final || other.is_final, is_missed: self.is_missed || other.is_missed }
+    }
+
     /// There is something.
     pub fn any(self) -> bool {
         self.is_final || self.is_missed
-    }
-}
-
-impl std::ops::BitOrAssign for Newer {
-    fn bitor_assign(&mut self, other: Newer) {
-        self.is_final |= other.is_final;
-        self.is_missed |= other.is_missed;
     }
 }
 

@@ -231,7 +231,7 @@ impl Store {
             let Some((prefix, _)) = keys::split(key) else { break };
             let prefix = prefix.to_vec();
             let reading = Chooser::new(sight, &decided).choose(&mut scan, &prefix)?;
-            listed.newer |= reading.newer;
+            listed.newer = listed.newer.and(reading.newer);
             listed.met.extend(reading.met);
             let name = prefix[owner.len()..].strip_suffix(&[0]);
             if let (Some(name), Some(bytes)) = (name, reading.found) {
