@@ -507,6 +507,18 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_leaves_nothing_of_what_was_folded_but_its_uses() {
+        let conflicts = two();
+        conflicts.open(INNER, Looks::Stays);
+        conflicts.touched(INNER, file(1), Touch::Read, false, || &NESTED);
+        conflicts.fold(INNER, A, &NESTED);
+        conflicts.sweep(|| ());
+        assert!(conflicts.users.read().folded.is_empty());
+        conflicts.touched_on_trunk(&file(1), Touch::Write);
+        assert!(!conflicts.of(A).is_empty());
+    }
+
+    #[test]
     fn what_is_in_conflict_already_is_no_news() {
         let conflicts = two();
         let objects = CONFLICTS_MAX as u64 + 20;
