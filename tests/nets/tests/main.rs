@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate mojavefs_harness;
 
+mod apart;
 mod bytes;
 mod empty;
 mod kills;

@@ -6,6 +6,7 @@ use mojavefs_nets::net::{SEED, SEEDS};
 use std::process::Command;
 
 const SPREAD: &str = "spread::who_is_committed_has_seen_what_is_and_left_what_it_did";
+const APART: &str = "apart::who_stays_with_what_it_found_sees_that_whatever_becomes_part_of_what_is_around_it";
 const WAYS: &str = "ways::every_way_of_looking_shows_what_is_and_after_a_fall_what_was";
 
 /// The net that must find a fault, and within how many seeds.
@@ -27,7 +28,7 @@ const fn net(fault: Planted) -> (&'static str, u64) {
         Planted::JoinInsteadOfWaiting => (WAYS, 1),
         Planted::UseForgotten => (SPREAD, 120),
         Planted::ConflictsLostAtRestart => (SPREAD, 200),
-        Planted::SightTooNew => (SPREAD, 100),
+        Planted::SightTooNew => (APART, 3),
         Planted::NumberLostAtFold => ("levels::levels_keep_all_of_a_process_together", 10),
     }
 }
