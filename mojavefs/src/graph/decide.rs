@@ -6,7 +6,7 @@ use super::state::{Graph, Outcome, Place};
 use crate::id::{ContextId, IntervalId, SpecId};
 
 impl Graph {
-    fn place(&self, owner: Owner, spec: SpecId) -> Result<&Place, GraphError> {
+    pub(super) fn place(&self, owner: Owner, spec: SpecId) -> Result<&Place, GraphError> {
         let place = self.undecided(spec)?.owners.get(&owner.context());
         let held = matches!(owner, Owner::Store(_));
         place.filter(|place| place.held == held).ok_or(GraphError::NotOwner(spec))
@@ -24,14 +24,26 @@ impl Graph {
             return Ok(Vec::new());
         }
         self.cast(owner.context(), spec);
+        let finals = self.finals(spec);
+        if let Err(error) = self.demand_apart(spec, &finals) {
+            self.take_back(owner.context(), spec);
+            return Err(error);
+        }
         Ok(self.settle(spec))
     }
 
-    fn cast(&mut self, context: ContextId, spec: SpecId) -> IntervalId {
+    pub(super) fn cast(&mut self, context: ContextId, spec: SpecId) -> IntervalId {
         let by = self.current(context).expect("an owner's entry is alive as long as its speculation is undecided");
         self.interval_mut(by).votes.insert(spec);
         self.place_mut(context, spec).vote = Some(by);
         by
+    }
+
+    /// As if it had not been cast.
+    pub(super) fn take_back(&mut self, context: ContextId, spec: SpecId) {
+        if let Some(by) = self.place_mut(context, spec).vote.take() {
+            self.interval_mut(by).votes.remove(&spec);
+        }
     }
 
     pub(super) fn abort(
@@ -48,12 +60,14 @@ impl Graph {
             return if retry { Err(GraphError::Aborted(spec)) } else { Ok(Vec::new()) };
         }
         self.place(owner, spec)?;
+        self.demand_unsealed_spec(spec)?;
         Ok(self.fall(spec, Cause::Aborted { spec, code, retry }))
     }
 
     pub(super) fn hold(&mut self, context: ContextId, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
         if self.place(Owner::Store(context), spec).is_err() {
             self.place(Owner::Context(context), spec)?;
+            self.demand_unsealed_spec(spec)?;
             self.place_mut(context, spec).held = true;
         }
         Ok(Vec::new())
@@ -61,6 +75,7 @@ impl Graph {
 
     pub(super) fn close(&mut self, context: ContextId) -> Result<Vec<Effect>, GraphError> {
         self.running(context)?;
+        self.demand_unsealed_context(context)?;
         let state = self.contexts.get_mut(&context).expect("it runs");
         state.open = false;
         let abandoned = |spec: &SpecId| {
@@ -94,6 +109,7 @@ impl Graph {
 
     pub(super) fn conflict(&mut self, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
         self.undecided(spec)?;
+        self.demand_unsealed_spec(spec)?;
         self.spec_mut(spec).conflict = true;
         Ok(Vec::new())
     }
@@ -103,6 +119,11 @@ impl Graph {
             return Ok(Vec::new());
         }
         self.spec_mut(spec).conflict = false;
+        let finals = self.finals(spec);
+        if let Err(error) = self.demand_apart(spec, &finals) {
+            self.spec_mut(spec).conflict = true;
+            return Err(error);
+        }
         Ok(self.settle(spec))
     }
 
@@ -116,18 +137,27 @@ impl Graph {
                 if self.place(owner, spec)?.vote.is_some() {
                     return Ok(Vec::new());
                 }
-                let by = self.cast(owner.context(), spec);
+                self.cast(owner.context(), spec);
                 let finals = self.finals(spec);
-                self.interval_mut(by).votes.remove(&spec);
-                self.place_mut(owner.context(), spec).vote = None;
-                finals
+                let apart = self.demand_apart(spec, &finals);
+                self.take_back(owner.context(), spec);
+                apart.map(|()| finals)?
             }
             Event::Resolve { spec } if self.undecided(spec)?.conflict => {
                 self.spec_mut(spec).conflict = false;
                 let finals = self.finals(spec);
+                let apart = self.demand_apart(spec, &finals);
                 self.spec_mut(spec).conflict = true;
-                finals
+                apart.map(|()| finals)?
             }
+            Event::Confirm { spec } => match self.sealed.remove(&spec) {
+                Some(sealed) => {
+                    let finals = self.finals(spec);
+                    self.sealed.insert(spec, sealed);
+                    finals
+                }
+                None => return Ok(Vec::new()),
+            },
             Event::Open { interval, from: None, .. } => return Ok(vec![final_at_once(interval)]),
             _ => return Ok(Vec::new()),
         };

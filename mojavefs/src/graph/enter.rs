@@ -64,6 +64,7 @@ impl Graph {
         if self.undecided(spec)?.owners.contains_key(&context) {
             return Err(GraphError::Owns(context, spec));
         }
+        self.demand_unsealed_spec(spec)?;
         self.enter(context, interval, spec);
         Ok(Vec::new())
     }
@@ -92,6 +93,7 @@ impl Graph {
             Resume::At(at) => stack.iter().find(|live| **live == at),
         };
         let joins = *joins.ok_or(GraphError::CannotResume(context))?;
+        self.demand_unsealed(joins)?;
         self.interval_mut(joins).deps.insert(of);
         self.interval_mut(of).dependents.insert(joins);
         Ok(Vec::new())

@@ -94,6 +94,26 @@ pub enum Event {
         /// The speculation.
         spec: SpecId,
     },
+    /// An owner's vote that makes something final, of which nothing follows yet (rule 12): what it makes final is sealed. Until
+    /// [`Event::Confirm`] or [`Event::Cancel`] no event is accepted that would change something of that, or which speculations
+    /// confirming decides.
+    Prepare {
+        /// The owner.
+        owner: Owner,
+        /// The speculation.
+        spec: SpecId,
+    },
+    /// What the vote for this speculation has sealed becomes final: these speculations, no others. What has come to build on them
+    /// since, and assumes nothing itself, becomes final with them.
+    Confirm {
+        /// The speculation.
+        spec: SpecId,
+    },
+    /// The vote that has sealed something is taken back, as if it had not been cast.
+    Cancel {
+        /// The speculation.
+        spec: SpecId,
+    },
     /// An owner's abort (rule 4), also after its vote. With `retry` its context enters the same level again (rule 8): a
     /// [`Event::Speculate`] with new ids follows, unless the context fell further back than that.
     Abort {
@@ -210,6 +230,15 @@ pub enum Effect {
         /// The speculations whose assumptions hold by it.
         specs: Vec<SpecId>,
     },
+    /// These become final, in one step, if they are confirmed; until then they stay as they are.
+    Sealed {
+        /// The intervals, by id.
+        intervals: Vec<IntervalId>,
+        /// The numbers that their changes carry.
+        numbers: Vec<IntervalId>,
+        /// The speculations whose assumptions hold by it.
+        specs: Vec<SpecId>,
+    },
     /// These are undone.
     Dead {
         /// The intervals, by id.
@@ -221,7 +250,7 @@ pub enum Effect {
         /// What it began with.
         cause: Cause,
     },
-    /// An owner's vote was cast by an interval that is dead: it has not decided and must again (rule 3).
+    /// An owner's vote was cast by an interval that is dead, or was cancelled: it has not decided and must again (rule 3).
     Withdrawn {
         /// The speculation, undecided.
         spec: SpecId,
@@ -296,6 +325,15 @@ pub enum GraphError {
     /// Changes carry it, or it is an interval's own.
     #[error("number {0} is in use and can't go")]
     Needed(IntervalId),
+    /// It would change what is sealed, or what confirming that makes final: once that is confirmed or cancelled, it can be done.
+    #[error("this changes what is being decided with speculation {0}; try again when that is done")]
+    Sealed(SpecId),
+    /// The vote makes nothing final, or was cast before.
+    #[error("the vote for speculation {0} seals nothing")]
+    SealsNothing(SpecId),
+    /// Nothing is sealed by a vote for it.
+    #[error("nothing is sealed by a vote for speculation {0}")]
+    NotSealed(SpecId),
     /// A limit of the graph is reached.
     #[error("more than {0} undecided intervals or contexts; decide some speculations first")]
     Full(usize),

@@ -25,6 +25,8 @@ impl Graph {
     pub(super) fn fold(&mut self, context: ContextId) -> Result<Vec<Effect>, GraphError> {
         self.running(context)?;
         let outer = self.outer(context).filter(|_| self.can_fold(context)).ok_or(GraphError::CannotFold(context))?;
+        self.demand_unsealed_context(context)?;
+        self.demand_unsealed_context(outer)?;
         let stack = self.contexts.remove(&context).map(|state| state.stack).unwrap_or_default();
         for id in stack.into_iter().rev() {
             self.fold_interval(id, outer);
@@ -87,6 +89,7 @@ impl Graph {
         if self.taker(from) != Some(to) {
             return Err(GraphError::Apart(from, to));
         }
+        self.demand_unsealed(id)?;
         Ok(self.take_number(id, from))
     }
 
@@ -95,6 +98,7 @@ impl Graph {
         if [id, self.intervals[&id].writer].contains(&number) {
             return Err(GraphError::Needed(number));
         }
+        self.demand_unsealed(id)?;
         Ok(self.take_number(id, number))
     }
 

@@ -19,6 +19,7 @@ mod fall;
 mod fold;
 pub mod naive;
 mod query;
+mod seal;
 mod seen;
 mod settle;
 mod state;

@@ -2,6 +2,7 @@
 //! is computed anew by fixpoints over all of it. No index, no cleverness. It is what the [graph](super::Graph) is held
 //! against: by its tests, and in a server that is told to, by a [`Witness`](super::Witness).
 
+mod seal;
 mod seen;
 
 use super::event::{Event, GraphError, Owner, Resume};
@@ -46,6 +47,8 @@ pub struct Model {
     contexts: BTreeMap<ContextId, bool>,
     aborted: BTreeSet<SpecId>,
     conflicts: BTreeSet<SpecId>,
+    /// By speculation: the owner whose vote for it is not confirmed yet, and what that makes final.
+    sealed: BTreeMap<SpecId, (ContextId, BTreeSet<IntervalId>)>,
     /// Every number that a change may carry, and in which interval; of each interval the one it writes with last.
     numbers: Vec<(IntervalId, IntervalId)>,
     /// What contexts were started from.
@@ -173,9 +176,10 @@ impl Model {
         !self.undecided().any(|spec| self.is_open(spec))
     }
 
-    /// An owner has not voted, or there is a conflict.
+    /// An owner has not voted, a vote is not confirmed, or there is a conflict.
     fn is_open(&self, spec: SpecId) -> bool {
         self.is_in_conflict(spec)
+            || self.sealed.contains_key(&spec)
             || !self.places_of(spec).all(|place| self.verdict.votes.contains(&(spec, place.context)))
     }
 
@@ -323,6 +327,7 @@ impl Model {
                 self.demand_undecided(spec)?;
                 let owns = self.places_of(spec).any(|place| place.context == context);
                 self.demand(!owns, GraphError::Owns(context, spec))?;
+                self.demand_unsealed_spec(spec)?;
                 self.enter(context, interval, spec);
             }
             Event::Read { context, of, interval, resume } => self.read(context, of, interval, resume)?,
@@ -334,7 +339,17 @@ impl Model {
                 if !self.verdict.votes.contains(&(spec, owner.context())) {
                     let by = self.standing(owner.context()).next_back().expect("an owner's entry stands");
                     self.place_mut(owner.context(), spec).votes.push(by);
+                    if let Err(error) = self.demand_apart() {
+                        self.place_mut(owner.context(), spec).votes.pop();
+                        return Err(error);
+                    }
                 }
+            }
+            Event::Prepare { owner, spec } => self.prepare(owner, spec)?,
+            Event::Confirm { spec } => self.unseal(spec).map(drop)?,
+            Event::Cancel { spec } => {
+                let voter = self.unseal(spec)?;
+                self.place_mut(voter, spec).votes.pop();
             }
             Event::Abort { owner, spec, code, retry } => {
                 self.demand(code != 0, GraphError::ZeroCode(spec))?;
@@ -342,25 +357,35 @@ impl Model {
                     return Ok(());
                 }
                 self.demand_owner(owner, spec)?;
+                self.demand_unsealed_spec(spec)?;
                 self.aborted.insert(spec);
             }
             Event::Hold { context, spec } => {
                 self.demand_undecided(spec)?;
                 let owns = self.places_of(spec).any(|place| place.context == context);
                 self.demand(owns, GraphError::NotOwner(spec))?;
+                if !self.place_mut(context, spec).held {
+                    self.demand_unsealed_spec(spec)?;
+                }
                 self.place_mut(context, spec).held = true;
             }
             Event::Close { context } => {
                 self.demand(self.contexts.get(&context) == Some(&true), GraphError::NoContext(context))?;
+                self.demand_unsealed_context(context)?;
                 self.contexts.insert(context, false);
             }
             Event::Conflict { spec } => {
                 self.demand_undecided(spec)?;
+                self.demand_unsealed_spec(spec)?;
                 self.conflicts.insert(spec);
             }
             Event::Resolve { spec } => {
                 self.demand_undecided(spec)?;
-                self.conflicts.remove(&spec);
+                let was_in_conflict = self.conflicts.remove(&spec);
+                if let Err(error) = self.demand_apart() {
+                    self.conflicts.extend(was_in_conflict.then_some(spec));
+                    return Err(error);
+                }
             }
             Event::Number { context, number } => self.number(context, number)?,
             Event::Fold { context } => self.fold(context)?,
@@ -393,6 +418,7 @@ impl Model {
             Resume::At(at) => Some(at).filter(|at| stack.contains(at)),
         };
         let at = at.ok_or(GraphError::CannotResume(context))?;
+        self.demand_unsealed(at)?;
         let joins = self.intervals.iter_mut().find(|interval| interval.id == at).expect("it is in the stack");
         joins.deps.insert(of);
         Ok(())
@@ -510,7 +536,8 @@ impl Model {
 
     fn holds(&self, spec: SpecId, finals: &BTreeSet<IntervalId>, aborted: &BTreeSet<SpecId>) -> bool {
         let voted = |place: &Place| place.votes.iter().any(|vote| finals.contains(vote));
-        !aborted.contains(&spec) && !self.conflicts.contains(&spec) && self.places_of(spec).all(voted)
+        let is_hindered = self.conflicts.contains(&spec) || self.sealed.contains_key(&spec);
+        !aborted.contains(&spec) && !is_hindered && self.places_of(spec).all(voted)
     }
 
     /// Rule 9 by enumeration: all that is waited for, all whose doing is, and what these wait for in turn.

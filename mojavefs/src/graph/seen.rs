@@ -156,6 +156,7 @@ impl Graph {
             self.check_acting(context, number)?;
         }
         let current = current.ok_or(GraphError::NothingUndecided(context))?;
+        self.demand_unsealed(current)?;
         let interval = self.interval_mut(current);
         interval.numbers.insert(number);
         interval.writer = number;

@@ -20,10 +20,13 @@ impl Graph {
         interval.dependents.iter().copied().chain(entries)
     }
 
-    /// Its assumption is open: an owner has not voted, or a conflict stands in the way.
+    /// Its assumption is open: an owner has not voted, a vote is not confirmed, or a conflict stands in the way.
     pub(super) fn is_open(&self, interval: &Interval) -> bool {
-        let spec = interval.assumption.map(|spec| &self.specs[&spec]);
-        spec.is_some_and(|spec| spec.conflict || spec.owners.values().any(|place| place.vote.is_none()))
+        interval.assumption.is_some_and(|id| {
+            let spec = &self.specs[&id];
+            let is_unconfirmed = self.sealed.contains_key(&id);
+            is_unconfirmed || spec.conflict || spec.owners.values().any(|place| place.vote.is_none())
+        })
     }
 
     /// Makes final whatever can be, now that a speculation has a vote more or a conflict less. Nothing else makes a live
@@ -55,19 +58,32 @@ impl Graph {
 
     /// What is said of intervals that become final, which are in the graph still.
     pub(super) fn said_final(&self, finals: &BTreeSet<IntervalId>) -> Effect {
-        let specs: BTreeSet<SpecId> = finals.iter().filter_map(|id| self.intervals[id].assumption).collect();
-        let (intervals, numbers) = (finals.iter().copied().collect(), self.numbers_of(finals));
-        Effect::Final { intervals, numbers, specs: specs.into_iter().collect() }
+        let (numbers, specs) = (self.numbers_of(finals), self.assumptions_of(finals));
+        Effect::Final { intervals: finals.iter().copied().collect(), numbers, specs }
+    }
+
+    /// The speculations that live intervals are the entries of, in order.
+    pub(super) fn assumptions_of(&self, intervals: &BTreeSet<IntervalId>) -> Vec<SpecId> {
+        let specs: BTreeSet<SpecId> = intervals.iter().filter_map(|id| self.intervals[id].assumption).collect();
+        specs.into_iter().collect()
     }
 
     /// What is final by now among everything that hangs on a speculation's entries.
     pub(super) fn finals(&self, spec: SpecId) -> BTreeSet<IntervalId> {
-        let entries = || self.specs[&spec].owners.values().map(|place| place.entry);
-        if self.needs_open(entries()) {
-            return BTreeSet::new();
+        match self.needs_open(self.entries(spec)) {
+            true => BTreeSet::new(),
+            false => self.finals_of(&[spec]),
         }
+    }
+
+    fn entries(&self, spec: SpecId) -> impl Iterator<Item = IntervalId> + '_ {
+        self.specs[&spec].owners.values().map(|place| place.entry)
+    }
+
+    /// The same among everything that hangs on the entries of several.
+    pub(super) fn finals_of(&self, specs: &[SpecId]) -> BTreeSet<IntervalId> {
         let mut candidates = BTreeSet::new();
-        let mut todo: Vec<IntervalId> = entries().collect();
+        let mut todo: Vec<IntervalId> = specs.iter().flat_map(|spec| self.entries(*spec)).collect();
         while let Some(id) = todo.pop() {
             if candidates.insert(id) {
                 todo.extend(self.needed_by(&self.intervals[&id]));

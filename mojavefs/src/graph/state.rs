@@ -40,6 +40,14 @@ pub(super) struct Spec {
     pub(super) conflict: bool,
 }
 
+/// What a vote that is not confirmed yet makes final.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Sealed {
+    /// The context whose vote it is.
+    pub(super) voter: ContextId,
+    pub(super) intervals: BTreeSet<IntervalId>,
+}
+
 /// An owner's place in a speculation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Place {
@@ -75,6 +83,8 @@ pub struct Graph {
     pub(super) outcome_order: VecDeque<SpecId>,
     /// Whose each writer number is.
     pub(super) numbers: BTreeMap<IntervalId, IntervalId>,
+    /// What becomes final once a vote that was cast for a speculation is confirmed.
+    pub(super) sealed: BTreeMap<SpecId, Sealed>,
 }
 
 impl Graph {
@@ -92,6 +102,9 @@ impl Graph {
             Event::CoOwn { context, interval, spec } => self.co_own(context, interval, spec),
             Event::Read { context, of, interval, resume } => self.read(context, of, interval, resume),
             Event::Vote { owner, spec } => self.vote(owner, spec),
+            Event::Prepare { owner, spec } => self.prepare(owner, spec),
+            Event::Confirm { spec } => self.confirm(spec),
+            Event::Cancel { spec } => self.cancel(spec),
             Event::Abort { owner, spec, code, retry } => self.abort(owner, spec, code, retry),
             Event::Hold { context, spec } => self.hold(context, spec),
             Event::Close { context } => self.close(context),

@@ -113,6 +113,7 @@ impl Witness {
             let finals = effects.iter().filter(|effect| matches!(effect, Effect::Final { .. })).cloned();
             same(format_args!("what the preview said"), &previewed, &Ok(finals.collect()))?;
             self.compare_effects(&before, effects)?;
+            self.compare_sealed(event, effects)?;
         }
         self.compare_states(graph)
     }
@@ -143,6 +144,20 @@ impl Witness {
         };
         same(format_args!("the effects"), &said, &expected)?;
         effects.iter().try_for_each(|effect| self.check_explanation(effect, &said))
+    }
+
+    /// What a vote has sealed.
+    fn compare_sealed(&self, event: &Event, effects: &[Effect]) -> Result<(), String> {
+        let said: Vec<&Effect> = effects.iter().filter(|effect| matches!(effect, Effect::Sealed { .. })).collect();
+        let Event::Prepare { spec, .. } = event else {
+            return same(format_args!("what is sealed without a vote for it"), &said, &Vec::new());
+        };
+        let sealed = self.model.sealed(*spec).cloned().unwrap_or_default();
+        let numbers: BTreeSet<IntervalId> = sealed.iter().flat_map(|id| self.model.numbers_of(*id)).collect();
+        let specs: BTreeSet<SpecId> = self.model.assumptions(&sealed).collect();
+        let (intervals, numbers) = (sealed.into_iter().collect(), numbers.into_iter().collect());
+        let expected = Effect::Sealed { intervals, numbers, specs: specs.into_iter().collect() };
+        same(format_args!("what is sealed"), &said, &vec![&expected])
     }
 
     /// Every link of a rollback's explanation is a real one, and the last leads to what it began with.
@@ -297,6 +312,7 @@ impl Said {
                     said.dead.extend(intervals);
                     said.aborted.extend(specs);
                 }
+                Effect::Sealed { .. } => {}
                 Effect::Withdrawn { spec, context } => twice |= !said.withdrawn.insert((*spec, *context)),
                 Effect::Rollback { context, to, .. } => twice |= said.rollbacks.insert(*context, *to).is_some(),
             }

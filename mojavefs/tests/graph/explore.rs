@@ -20,6 +20,8 @@ struct Bounds {
     rare: bool,
     /// Explores what changes are numbered with, and folding.
     numbers: bool,
+    /// Explores decisions that are under way.
+    rounds: bool,
 }
 
 #[derive(Clone)]
@@ -73,8 +75,11 @@ fn named(event: &Event) -> Option<u64> {
         | Event::Number { context, .. }
         | Event::Fold { context }
         | Event::Close { context } => Some(context.0),
-        Event::Vote { owner, .. } | Event::Abort { owner, .. } => Some(owner.context().0),
-        Event::Conflict { .. } | Event::Resolve { .. } | Event::HandOver { .. } | Event::Discard { .. } => None,
+        Event::Vote { owner, .. } | Event::Prepare { owner, .. } | Event::Abort { owner, .. } => {
+            Some(owner.context().0)
+        }
+        Event::Conflict { .. } | Event::Resolve { .. } => None,
+        Event::Confirm { .. } | Event::Cancel { .. } | Event::HandOver { .. } | Event::Discard { .. } => None,
     }
 }
 
@@ -119,6 +124,11 @@ impl State {
         }
         for spec in (1..=self.specs).map(SpecId) {
             self.decisions(spec, new, room, bounds.rare, &mut events);
+            if bounds.rounds {
+                let prepare = |context| Event::Prepare { owner: Owner::Context(ContextId(context)), spec };
+                events.extend(self.acting().map(prepare));
+                events.extend([Event::Confirm { spec }, Event::Cancel { spec }]);
+            }
         }
         if bounds.numbers {
             self.numbers(new, bounds, &mut events);
@@ -231,7 +241,7 @@ fn explored(name: &str, bounds: &Bounds, at_least: usize) {
 fn every_interleaving_of_three_contexts_and_three_speculations_agrees_with_the_model() {
     explored(
         "all events",
-        &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 6, rare: true, numbers: false },
+        &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 6, rare: true, numbers: false, rounds: false },
         14_000,
     );
 }
@@ -240,7 +250,7 @@ fn every_interleaving_of_three_contexts_and_three_speculations_agrees_with_the_m
 fn every_interleaving_of_two_contexts_agrees_with_the_model_further_down() {
     explored(
         "two contexts",
-        &Bounds { contexts: 2, begun: 2, specs: 2, live: 4, depth: 8, rare: true, numbers: false },
+        &Bounds { contexts: 2, begun: 2, specs: 2, live: 4, depth: 8, rare: true, numbers: false, rounds: false },
         28_000,
     );
 }
@@ -249,14 +259,15 @@ fn every_interleaving_of_two_contexts_agrees_with_the_model_further_down() {
 fn every_interleaving_with_nested_contexts_agrees_with_the_model() {
     explored(
         "nested contexts",
-        &Bounds { contexts: 3, begun: 1, specs: 3, live: 5, depth: 7, rare: false, numbers: false },
+        &Bounds { contexts: 3, begun: 1, specs: 3, live: 5, depth: 7, rare: false, numbers: false, rounds: false },
         14_000,
     );
 }
 
 #[test]
 fn every_interleaving_of_folding_and_numbering_agrees_with_the_model() {
-    let bounds = Bounds { contexts: 3, begun: 1, specs: 2, live: 4, depth: 6, rare: false, numbers: true };
+    let bounds =
+        Bounds { contexts: 3, begun: 1, specs: 2, live: 4, depth: 6, rare: false, numbers: true, rounds: false };
     explored("numbers and folds", &bounds, 5_000);
 }
 
@@ -264,7 +275,17 @@ fn every_interleaving_of_folding_and_numbering_agrees_with_the_model() {
 fn every_interleaving_of_plain_events_agrees_with_the_model_further_down() {
     explored(
         "plain events",
-        &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 7, rare: false, numbers: false },
+        &Bounds { contexts: 3, begun: 3, specs: 3, live: 5, depth: 7, rare: false, numbers: false, rounds: false },
         18_000,
     );
+}
+
+#[test]
+fn every_interleaving_with_decisions_under_way_agrees_with_the_model() {
+    let bounds =
+        Bounds { contexts: 3, begun: 3, specs: 3, live: 4, depth: 7, rare: false, numbers: false, rounds: true };
+    explored("decisions under way", &bounds, 5_000);
+    let bounds =
+        Bounds { contexts: 2, begun: 2, specs: 2, live: 4, depth: 7, rare: true, numbers: false, rounds: true };
+    explored("decisions under way, further owners", &bounds, 5_000);
 }

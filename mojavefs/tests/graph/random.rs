@@ -23,7 +23,7 @@ struct Choice {
 fn choice() -> impl Strategy<Value = Choice> {
     let kind = prop_oneof![
         3 => Just(0_u8), 6 => Just(1), 2 => Just(2), 10 => Just(3), 8 => Just(4), 2 => Just(5), 2 => Just(6),
-        1 => Just(7), 2 => Just(8), 2 => Just(9), 4 => Just(10), 3 => Just(11), 5 => Just(12)
+        1 => Just(7), 2 => Just(8), 2 => Just(9), 4 => Just(10), 3 => Just(11), 5 => Just(12), 6 => Just(13), 2 => Just(14)
     ];
     let fields = (kind, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>());
     fields.prop_map(|(kind, context, spec, interval, variant)| Choice { kind, context, spec, interval, variant })
@@ -84,9 +84,18 @@ impl Choice {
             9 => Event::Resolve { spec },
             10 => Event::Number { context, number: if self.variant.is_multiple_of(8) { interval } else { new } },
             11 => Event::Fold { context },
+            13 => Event::Prepare { owner, spec },
+            14 => self.end(referee, spec),
             12 if self.variant % 4 == 3 => Event::Discard { number: self.carried(referee, self.interval) },
             _ => self.hand_over(referee),
         }
+    }
+
+    /// What is sealed is confirmed, or not.
+    fn end(&self, referee: &Referee, other: SpecId) -> Event {
+        let sealing: Vec<SpecId> = referee.graph.sealing().collect();
+        let spec = *sealing.get(usize::from(self.interval) % sealing.len().max(1)).unwrap_or(&other);
+        if self.variant.is_multiple_of(3) { Event::Cancel { spec } } else { Event::Confirm { spec } }
     }
 
     fn sees(&self, referee: &Referee) -> Sees {

@@ -58,6 +58,7 @@ impl Referee {
             let all_final = builds_on.clone().all(|needed| self.finals.contains(needed));
             assert!(all_final, "{event:?}: {} is final on top of what is not", interval.id);
         }
+        assert!(self.model().seals_exactly(), "{event:?}: confirming what is sealed decides something else");
         if self.model().all_decided() {
             assert_eq!(self.graph.size().0, 0, "{event:?}: every owner has decided and something is left");
         }

@@ -155,6 +155,7 @@ impl Model {
         }
         self.demand(self.is_running(context), GraphError::NoContext(context))?;
         let current = current.ok_or(GraphError::NothingUndecided(context))?;
+        self.demand_unsealed(current)?;
         // The last one is what it writes with.
         self.numbers.retain(|(carried, _)| *carried != number);
         self.numbers.push((number, current));
@@ -180,6 +181,7 @@ impl Model {
         let sees_it = self.from.get(&context) == Some(&into);
         let fits = owned && (sees_it || !others_build) && specs.iter().all(alone);
         self.demand(fits, GraphError::CannotFold(context))?;
+        own.iter().chain(&outer).try_for_each(|interval| self.demand_unsealed(*interval))?;
         self.take_in(&own, &outer);
         self.places.retain(|place| !specs.contains(&place.spec));
         self.specs.retain(|spec| !specs.contains(spec));
@@ -229,6 +231,7 @@ impl Model {
         let apart = self.contexts().any(apart);
         let fits = self.has(to) == Some(id) && to < from && from != id && last != Some(from) && !apart;
         self.demand(fits, GraphError::Apart(from, to))?;
+        self.demand_unsealed(id)?;
         self.numbers.retain(|(number, _)| *number != from);
         Ok(())
     }
@@ -237,6 +240,7 @@ impl Model {
         let id = self.has(number).ok_or(GraphError::NoInterval(number))?;
         let last = self.last_of(id);
         self.demand(number != id && last != Some(number), GraphError::Needed(number))?;
+        self.demand_unsealed(id)?;
         self.numbers.retain(|(carried, _)| *carried != number);
         Ok(())
     }
