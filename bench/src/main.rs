@@ -6,6 +6,7 @@
 mod decisions;
 mod mount;
 mod process;
+mod slow_disk;
 mod spreading;
 mod table;
 mod workloads;
@@ -81,7 +82,8 @@ fn bench(filter: &str) -> Outcome<()> {
     decisions::bench(&mount, filter)?;
     spreading::bench(&mount, filter)?;
     process::bench(&mount, filter)?;
-    mount.close()
+    mount.close()?;
+    slow_disk::bench(filter)
 }
 
 /// One run in a fresh directory below `place`; in a job if there is a mount to start it on.

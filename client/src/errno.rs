@@ -23,7 +23,7 @@ pub(crate) fn of(kind: FaultKind) -> Errno {
         FaultKind::Io | FaultKind::Conflict | FaultKind::Decided | FaultKind::Protocol => Errno::EIO,
         FaultKind::Stale => Errno::ESTALE,
         FaultKind::Busy | FaultKind::Undecided => Errno::EBUSY,
-        FaultKind::Again => Errno::EAGAIN,
+        FaultKind::Again | FaultKind::Sealed => Errno::EAGAIN,
         FaultKind::Unsupported => Errno::EOPNOTSUPP,
         FaultKind::TooLarge => Errno::E2BIG,
         FaultKind::NoData => Errno::ENXIO,

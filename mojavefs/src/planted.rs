@@ -56,6 +56,30 @@ faults! {
     ConflictsLostAtRestart "conflicts-lost-at-restart",
     /// A job that stays with what it found sees what those around it have changed since.
     SightTooNew "sight-too-new",
+    /// Trunk changes what is just being committed.
+    ChangeBesideTheSeal "change-beside-the-seal",
+    /// A job changes more while it is being committed.
+    ChangeAfterTheSeal "change-after-the-seal",
+    /// A commit keeps its first place among what is final, whoever has begun to stay with that since.
+    PlaceOfTheSeal "place-of-the-seal",
+    /// A job is held by what it found, to which a commit comes later of which the record does not say so yet.
+    HoldBeforeThePlace "hold-before-the-place",
+    /// What has to do with a commit is written down while that is.
+    RecordBesideTheRound "record-beside-the-round",
+    /// A commit is decided beside another one that it has to do with.
+    RoundBesideItsRival "round-beside-its-rival",
+}
+
+impl Planted {
+    /// Those that take a disk which answers late: the server's own random histories find them, the nets through a kernel do not.
+    pub const OF_ROUNDS: &[Planted] = &[
+        Planted::ChangeBesideTheSeal,
+        Planted::ChangeAfterTheSeal,
+        Planted::PlaceOfTheSeal,
+        Planted::HoldBeforeThePlace,
+        Planted::RecordBesideTheRound,
+        Planted::RoundBesideItsRival,
+    ];
 }
 
 /// The variable of the environment that names the fault.

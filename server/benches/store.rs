@@ -59,7 +59,7 @@ fn commit(bencher: Bencher<'_, '_>, changes: usize) {
         store.sync_log().expect("synced");
         sight.writer
     };
-    let nothing_held = |_| Ok(Vec::new());
+    let nothing_held = |_| Vec::new();
     bencher
         .with_inputs(changed)
         .bench_local_values(|writer| store.commit(&[writer], &Specs::default(), &[], &nothing_held).expect("a commit"));

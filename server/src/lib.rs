@@ -8,6 +8,7 @@ pub mod ops;
 mod server;
 mod session;
 pub mod store;
+mod telling;
 pub mod touch;
 mod views;
 

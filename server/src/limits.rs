@@ -88,6 +88,10 @@ pub const GIVE_TRIES_MAX: usize = 8;
 pub const PROBE_TIME: Duration = Duration::from_millis(1);
 /// How long the end of a level whose process is dead is waited for.
 pub const DOOM_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long whoever would change what is being decided waits for the disk to answer.
+pub const ROUND_TIME_MAX: Duration = Duration::from_secs(30);
+/// How often what a hold or a vote stands for is written to disk before it is recorded, while others go on; the last time they wait.
+pub const GATHER_TURNS_MAX: usize = 3;
 /// How long the answer to a process that was rolled back may wait for it to be told so.
 pub const TELL_TIME_MAX: Duration = Duration::from_millis(500);
 /// How long a job's request waits for its process to be taken back or ended, once what it is in was undone.

@@ -68,6 +68,8 @@ pub enum FaultKind {
     Checkpoint,
     /// Whether what was asked for was done is not known: the peer has gone before it answered.
     InDoubt,
+    /// It would change what is just being decided; the server asks itself again when that is done.
+    Sealed,
 }
 
 /// A refused request: its kind for programs, a sentence for people that names the thing.

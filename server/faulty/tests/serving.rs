@@ -184,20 +184,22 @@ fn run(fault: Fault, at: u64, seed: u64) {
     let opened = Client::open(&place).expect("the store opens");
     place.plan(fault, at, seed);
     let played = catch_unwind(AssertUnwindSafe(|| opened.play(&mut told)));
-    match played {
-        Err(thrown) if !thrown.is::<PowerCut>() => resume_unwind(thrown),
+    if let Err(thrown) = played
+        && !thrown.is::<PowerCut>()
+    {
+        resume_unwind(thrown);
+    }
+    place.mend();
+    // It may have been cut in the background, when nothing was left to ask for.
+    if fault == Fault::Cut && place.has_struck() {
         // The machine is off: nothing of it goes on, nor ends in order. Its threads stay until the test ends.
-        Err(_) => {
-            let found = place.crash(seed);
-            std::mem::forget(opened);
-            examine(&found, &told);
-        }
+        let found = place.crash(seed);
+        std::mem::forget(opened);
+        examine(&found, &told);
+    } else {
         // Whoever was refused something gives up.
-        Ok(_) => {
-            place.mend();
-            drop(opened);
-            examine(&place, &told);
-        }
+        drop(opened);
+        examine(&place, &told);
     }
 }
 

@@ -9,6 +9,7 @@ use mojavefs_server::Server;
 use mojavefs_server::store::StoreOptions;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
 const CAPACITY_BYTES: u64 = 64 << 20;
@@ -46,7 +47,16 @@ fn a_process_whose_vote_may_be_committed_is_not_told_that_it_is_undone() {
             reading.plan_next(Fault::Fail, |call| call == Call::OpenRecords, 0);
         }
     });
-    place.plan_next(Fault::FailSync, |call| call == Call::Apply { synced: true }, 0);
+    // What is written before anybody is kept waiting is on disk; then comes the record.
+    let is_recorded = AtomicBool::new(false);
+    let is_its_sync = move |call| match call {
+        Call::Apply { .. } => {
+            is_recorded.store(true, Ordering::SeqCst);
+            false
+        }
+        call => call == Call::SyncRecords && is_recorded.load(Ordering::SeqCst),
+    };
+    place.plan_next(Fault::FailSync, is_its_sync, 0);
     let vote = session.outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new() });
     assert_eq!(vote.expect_err("its record failed").kind, FaultKind::InDoubt);
     assert!(!told.0.lock().contains(&(spec, SpecState::Aborted)), "{:?}", told.0.lock());

@@ -142,6 +142,7 @@ mod tests {
     use crate::ops::{NewFile, Ops, Scope, SystemClock};
     use crate::store::engine::Directory;
     use crate::store::{Store, StoreOptions};
+    use crate::telling::Telling;
     use mojavefs::id::Ino;
     use mojavefs::protocol::fault::FaultKind;
     use mojavefs::protocol::file::FileKind;
@@ -200,7 +201,7 @@ mod tests {
         }
 
         fn commit(&self, spec: SpecId) -> Aftermath {
-            self.coordinator.commit(spec, 0, &[]).expect("a commit").1
+            self.coordinator.commit(spec, 0, &[], &mut Telling::nobody()).expect("a commit").1
         }
 
         fn changes(&self) -> u64 {
@@ -270,7 +271,7 @@ mod tests {
                 .map(|status| status.joined.iter().map(|joined| joined.spec).collect::<Vec<_>>())
         };
         assert_eq!((joined(other), joined(world.job)), (Some(vec![world.job]), Some(vec![other])));
-        let (_, aftermath) = world.coordinator.abort(world.job, None).expect("an abort");
+        let (_, aftermath) = world.coordinator.abort(world.job, None, &mut Telling::nobody()).expect("an abort");
         let undone: BTreeSet<SpecId> = aftermath.undone.iter().map(|(_, spec, _)| *spec).collect();
         assert_eq!(undone, [world.job, other].into());
     }
@@ -338,7 +339,7 @@ mod tests {
         world.commit(level);
         assert_eq!(world.intervals(world.job), before + 1);
         assert_eq!([inside, world.context].map(|context| world.read(context, world.file)), ["one", "two"]);
-        world.coordinator.abort(isolated, None).expect("an abort");
+        world.coordinator.abort(isolated, None, &mut Telling::nobody()).expect("an abort");
     }
 
     #[test]
@@ -353,7 +354,7 @@ mod tests {
         world.write(&world.coordinator.scope_of(world.context).expect("it is undecided"), "two");
         assert_eq!(world.read(world.context, world.file), "two");
         world.write(&later, "three");
-        let (outcome, _) = world.coordinator.commit(second, 0, &[]).expect("an answer");
+        let (outcome, _) = world.coordinator.commit(second, 0, &[], &mut Telling::nobody()).expect("an answer");
         assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
     }
 
@@ -364,7 +365,7 @@ mod tests {
         world.read(context, world.file);
         world.commit(level);
         world.write(&world.coordinator.trunk(), "else");
-        let (outcome, _) = world.coordinator.commit(world.job, 0, &[]).expect("an answer");
+        let (outcome, _) = world.coordinator.commit(world.job, 0, &[], &mut Telling::nobody()).expect("an answer");
         assert_eq!(outcome.conflicts.len(), 1, "{outcome:?}");
     }
 }

@@ -1,9 +1,11 @@
 //! Decisions: what a vote to commit and an abort lead to.
 
 use super::conflicts::Standing;
+use super::rounds::Round;
 use super::{Aftermath, Coordinator, Job, State, graph_fault};
 use crate::ops::fault;
-use crate::store::{Specs, Store, StoreError};
+use crate::store::{Store, StoreError};
+use crate::telling::Telling;
 use mojavefs::graph::{Effect, Event, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -11,13 +13,39 @@ use mojavefs::protocol::{Outcome, Resolution, SpecState};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
+/// How far an abort is.
+enum Abort {
+    Done(Outcome, Box<Aftermath>),
+    /// These records are to be removed first.
+    OnRecord(Vec<SpecId>),
+}
+
+/// What a vote leads to.
+pub(super) enum Voted {
+    /// All of it has happened.
+    Done(Aftermath),
+    /// It makes something final, which is to be recorded before.
+    Sealed(Round),
+}
+
+/// How far a commit is.
+pub(super) enum Step {
+    Done(Outcome, Aftermath),
+    Sealed(Outcome, Aftermath, Round),
+}
+
 impl Coordinator {
-    /// A vote to commit, by the owner or root; refused while conflicts stand.
+    /// A vote to commit, by the owner or root; refused while conflicts stand. Blocks for the disk; nobody else is held up.
+    ///
+    /// # Errors
+    /// [`FaultKind::Sealed`] if something is being decided that it has to do with: nothing has happened, and it can be repeated
+    /// once that is done.
     pub(crate) fn commit(
         &self,
         spec: SpecId,
         uid: u32,
         resolutions: &[Resolution],
+        telling: &mut Telling<'_>,
     ) -> Result<(Outcome, Aftermath), Fault> {
         let (context, own_decision) = {
             let state = self.state.lock();
@@ -29,75 +57,136 @@ impl Coordinator {
         };
         let standing = self.conflicts.of(context);
         if !standing.is_empty() && !resolutions.is_empty() {
-            return self.commit_resolved(spec, uid, resolutions);
+            return self.commit_resolved((spec, uid), resolutions, telling);
         }
         if let Some(intervals) = own_decision.filter(|_| standing.is_empty()) {
             // Most of what a commit must make durable is written before anybody is kept waiting. An inner job's makes nothing
             // durable.
-            self.store.sync_early(&intervals).map_err(fault::store)?;
+            telling.apart(|| self.store.sync_early(&intervals)).map_err(fault::store)?;
         }
-        let _exclusive = self.decisions.write();
+        if self.must_be_recorded(spec)? {
+            return self.commit_recorded((spec, uid), telling);
+        }
+        let step = {
+            let _exclusive = self.decisions.write();
+            self.try_commit(&mut self.state.lock(), spec, uid)?
+        };
+        self.finish(step, telling)
+    }
+
+    /// Whether a vote does not make its speculation final at once, and what waits for others is to be on record.
+    pub(super) fn must_be_recorded(&self, spec: SpecId) -> Result<bool, Fault> {
         let mut state = self.state.lock();
+        let Some(votes) = state.jobs.get(&spec).map(Job::votes) else { return Ok(false) };
+        Ok(state.outer(spec).is_none() && !state.is_final_by(spec, &votes)?)
+    }
+
+    /// A vote that waits for others is cast once it is on record.
+    fn commit_recorded(
+        &self,
+        (spec, uid): (SpecId, u32),
+        telling: &mut Telling<'_>,
+    ) -> Result<(Outcome, Aftermath), Fault> {
+        let noted = self.gathered((spec, uid), telling, |state| {
+            let job = state.job(spec, uid)?;
+            job.must_be_there()?;
+            match self.conflicts.of(job.context).is_empty() {
+                true => self.note(state, spec, true).map(Some),
+                // It is refused, as is found below.
+                false => Ok(None),
+            }
+        })?;
+        let noted =
+            noted.map(|(held, was_recorded)| (telling.apart(|| self.store.make_held_durable(&held)), was_recorded));
+        let step = {
+            let _exclusive = self.decisions.write();
+            let mut state = self.state.lock();
+            let voted = match noted {
+                Some(noted) => {
+                    self.noted(&mut state, spec, noted).and_then(|()| self.try_commit(&mut state, spec, uid))
+                }
+                None => self.try_commit(&mut state, spec, uid),
+            };
+            if let Some(job) = state.jobs.get(&spec).filter(|job| job.recorded && job.state != SpecState::Voted) {
+                // It says that it was voted for.
+                self.conflicts.outdated(job.context);
+            }
+            voted?
+        };
+        self.finish(step, telling)
+    }
+
+    /// Records what was sealed, without a lock, and lets it take effect.
+    fn finish(&self, step: Step, telling: &mut Telling<'_>) -> Result<(Outcome, Aftermath), Fault> {
+        let (outcome, aftermath, round) = match step {
+            Step::Done(outcome, aftermath) => return Ok((outcome, aftermath)),
+            Step::Sealed(outcome, aftermath, round) => (outcome, aftermath, round),
+        };
+        let recorded = telling.apart(|| self.record_round(&round));
+        let _exclusive = self.decisions.write();
+        let ended = self.end_round(&mut self.state.lock(), &round, recorded)?;
+        Ok((outcome, Aftermath { clashing: aftermath.clashing, ..ended }))
+    }
+
+    pub(super) fn try_commit(&self, state: &mut State, spec: SpecId, uid: u32) -> Result<Step, Fault> {
         // It may have been decided with others just now.
-        if let Some(outcome) = decided(&state, &self.store, spec, SpecState::Committed)? {
-            return Ok((outcome, Aftermath::default()));
+        if let Some(outcome) = decided(state, &self.store, spec, SpecState::Committed)? {
+            return Ok(Step::Done(outcome, Aftermath::default()));
         }
-        let standing = self.conflicts.of(context);
         let job = state.job(spec, uid)?;
+        let standing = self.conflicts.of(job.context);
         job.must_be_there()?;
         if !standing.is_empty() {
-            let outcome = self.refusal(&state, job, &standing);
-            return Ok((outcome, Aftermath::default()));
+            let outcome = self.refusal(state, job, &standing);
+            return Ok(Step::Done(outcome, Aftermath::default()));
         }
+        state.demand_unsealed(spec)?;
+        self.demand_unconcerned(state, job)?;
         let outcome = Outcome::of(spec, SpecState::Committed, state.changes(job, &self.store));
         let votes = job.votes();
-        if let Some(aftermath) = self.absorb(&mut state, spec)? {
-            return Ok((Outcome { state: SpecState::Voted, ..outcome }, aftermath));
+        if let Some(aftermath) = self.absorb(state, spec)? {
+            return Ok(Step::Done(Outcome { state: SpecState::Voted, ..outcome }, aftermath));
         }
-        if state.outer(spec).is_none() && !state.is_final_by(spec, &votes) {
-            self.record_vote(&mut state, spec)?;
-        }
-        let mut aftermath = self.vote(&mut state, spec, &votes)?;
-        aftermath.clashing = std::mem::take(&mut state.clashing);
+        let voted = self.vote(state, spec, &votes)?;
+        let clashing = std::mem::take(&mut state.clashing);
         self.decided.notify_all();
-        let Some(job) = state.jobs.get(&spec) else { return Ok((outcome, aftermath)) };
+        let aftermath = match voted {
+            Voted::Sealed(round) => {
+                let aftermath = Aftermath { clashing, ..Aftermath::default() };
+                return Ok(Step::Sealed(outcome, aftermath, round));
+            }
+            Voted::Done(aftermath) => Aftermath { clashing, ..aftermath },
+        };
+        let Some(job) = state.jobs.get(&spec) else { return Ok(Step::Done(outcome, aftermath)) };
         let waits_for = match state.outer(spec) {
             Some(_) => Vec::new(),
             None => state.open_under(job),
         };
-        Ok((Outcome { state: SpecState::Voted, waits_for, ..outcome }, aftermath))
+        Ok(Step::Done(Outcome { state: SpecState::Voted, waits_for, ..outcome }, aftermath))
     }
 
-    /// Casts an owner's votes, and carries out what follows.
-    pub(super) fn vote(&self, state: &mut State, spec: SpecId, votes: &[Event]) -> Result<Aftermath, Fault> {
-        let Some((last, before)) = votes.split_last() else { return Ok(Aftermath::default()) };
+    /// Casts an owner's votes, and carries out what follows at once.
+    pub(super) fn vote(&self, state: &mut State, spec: SpecId, votes: &[Event]) -> Result<Voted, Fault> {
+        let Some((last, before)) = votes.split_last() else { return Ok(Voted::Done(Aftermath::default())) };
         for vote in before {
             // Nothing is final by these: the vote for the job's own speculation is the last.
             state.apply(vote).map_err(graph_fault)?;
         }
-        let mut was_final = false;
         loop {
-            let Some(Effect::Final { numbers: intervals, specs, .. }) =
-                state.graph.preview(last).map_err(graph_fault)?.pop()
-            else {
-                if was_final {
-                    // Against what was expected when it was asked whether the vote has to be written down.
-                    self.record_vote(state, spec)?;
-                }
+            let Some(Effect::Final { specs, .. }) = state.graph.preview(last).map_err(graph_fault)?.pop() else {
                 state.apply(last).map_err(graph_fault)?;
                 if let Some(job) = state.jobs.get_mut(&spec) {
                     job.state = SpecState::Voted;
                 }
-                return self.fold(state, spec);
+                return self.fold(state, spec).map(Voted::Done);
             };
             // Conflicts of those that have waited for this vote are noticed in the step that would make them final.
             self.judge_together(state, spec, &specs);
             let clashing = specs.iter().copied().filter(|spec| state.is_clashing(*spec, &self.conflicts));
             let clashing: Vec<SpecId> = clashing.collect();
             if clashing.is_empty() {
-                return self.make_final(state, last, intervals, &specs);
+                return self.seal(state, last).map(Voted::Sealed);
             }
-            was_final = true;
             for spec in clashing {
                 state.apply(&Event::Conflict { spec }).map_err(graph_fault)?;
                 if let Some(job) = state.jobs.get_mut(&spec) {
@@ -127,54 +216,17 @@ impl Coordinator {
         }
     }
 
-    /// The answer for a decision that was made before; an error if it was made the other way.
-    fn decided(&self, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
-        decided(&self.state.lock(), &self.store, spec, wanted)
-    }
-
-    /// Carries out that a vote makes something final: durably first, then for everybody to see.
-    fn make_final(
-        &self,
-        state: &mut State,
-        vote: &Event,
-        all: Vec<IntervalId>,
-        specs: &[SpecId],
-    ) -> Result<Aftermath, Fault> {
-        let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
-        let recorded = jobs.iter().filter(|job| job.recorded).map(|job| job.spec);
-        let held: Vec<SpecId> = recorded.chain(jobs.iter().filter_map(|job| job.replaces)).collect();
-        let winners: Vec<ContextId> = jobs.iter().map(|job| job.context).collect();
-        let losers = || self.conflicts.of_losers(&winners);
-        let rebased = |seq| state.rebased_records(&all, specs, seq, (&self.conflicts, losers()));
-        let mut committed: Specs = jobs.iter().map(|job| job.spec).collect();
-        jobs.iter().for_each(|job| committed.extend(&job.parts));
-        let seq = match self.store.commit(&all, &committed, &held, &rebased) {
-            Ok(seq) => seq,
-            Err(error) => return Err(self.not_committed(state, jobs, error)),
-        };
-        let based = state.based_on(&all);
-        state.apply(vote).map_err(graph_fault)?;
-        let rescoped = state.rebase(&based, specs, &self.store, seq);
-        let mut aftermath = Aftermath { rescoped, ..Aftermath::default() };
-        jobs.iter().for_each(|job| self.conflicts.decided(job.context, false));
-        state.end_contexts(&jobs);
-        aftermath.on_trunk.extend(all);
-        aftermath.committed.extend(jobs.iter().map(|job| (job.context, job.spec)));
-        aftermath.jobs.extend(jobs);
-        Ok(aftermath)
-    }
-
     /// A commit could not be made durable. If it is known not to have happened, what is on record stays undecided, and
     /// everything else is undone; else nothing can be said of it before the store is opened again.
-    fn not_committed(&self, state: &mut State, jobs: Vec<Job>, error: StoreError) -> Fault {
+    pub(super) fn not_committed(&self, state: &mut State, specs: &[SpecId], error: StoreError) -> Fault {
         let certain = matches!(error, StoreError::NotCommitted(_));
-        let (kept, undone): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| certain && job.recorded);
+        let jobs = specs.iter().filter_map(|spec| state.jobs.get(spec));
+        let (kept, undone): (Vec<&Job>, Vec<&Job>) = jobs.partition(|job| certain && job.recorded);
         let [kept, specs] = [kept, undone.clone()].map(|jobs| jobs.iter().map(|job| job.spec).collect::<Vec<SpecId>>());
         let failed: Vec<(SpecId, Owner)> = undone.iter().map(|job| (job.spec, job.owner())).collect();
         if !certain {
             state.in_doubt.extend(&specs);
         }
-        jobs.into_iter().for_each(|job| state.insert(job));
         self.undo_failed(state, &failed, if certain { Records::Go } else { Records::Stay });
         let named = |text: &str, specs: &[SpecId]| match specs {
             [] => String::new(),
@@ -231,27 +283,67 @@ impl Coordinator {
         Ok(Aftermath { folded: Some((context, parent, intervals)), rescoped, ..Aftermath::default() })
     }
 
-    /// An abort by the owner or root, or, with no user, because the owner is gone.
-    pub(crate) fn abort(&self, spec: SpecId, uid: Option<u32>) -> Result<(Outcome, Aftermath), Fault> {
-        if let Some(outcome) = self.decided(spec, SpecState::Aborted)? {
-            return Ok((outcome, Aftermath::default()));
+    /// An abort by the owner or root, or, with no user, because the owner is gone. Blocks for the disk if it outlives a restart;
+    /// nobody else is held up.
+    ///
+    /// # Errors
+    /// [`FaultKind::Sealed`] as for a commit.
+    pub(crate) fn abort(
+        &self,
+        spec: SpecId,
+        uid: Option<u32>,
+        telling: &mut Telling<'_>,
+    ) -> Result<(Outcome, Aftermath), Fault> {
+        loop {
+            let recorded = {
+                let _exclusive = self.decisions.write();
+                match self.try_abort(&mut self.state.lock(), spec, uid)? {
+                    Abort::Done(outcome, aftermath) => return Ok((outcome, *aftermath)),
+                    Abort::OnRecord(recorded) => recorded,
+                }
+            };
+            let released = telling.apart(|| self.store.release(&recorded));
+            released.map_err(|error| self.not_released(spec, &recorded, error))?;
         }
-        let _exclusive = self.decisions.write();
-        let mut state = self.state.lock();
+    }
+
+    fn try_abort(&self, state: &mut State, spec: SpecId, uid: Option<u32>) -> Result<Abort, Fault> {
         // It may have fallen with another just now.
-        if let Some(outcome) = decided(&state, &self.store, spec, SpecState::Aborted)? {
-            return Ok((outcome, Aftermath::default()));
+        if let Some(outcome) = decided(state, &self.store, spec, SpecState::Aborted)? {
+            return Ok(Abort::Done(outcome, Box::default()));
         }
         let job = state.job(spec, uid.unwrap_or(0))?;
         if job.state == SpecState::Voted && state.outer(spec).is_some() {
             return Err(into_its_surroundings(spec));
         }
+        state.demand_unsealed(spec)?;
+        let recorded = state.recorded_with(spec);
+        if !recorded.is_empty() {
+            recorded.iter().try_for_each(|spec| self.demand_unconcerned(state, &state.jobs[spec]))?;
+            for spec in &recorded {
+                state.jobs.entry(*spec).and_modify(|job| job.recorded = false);
+            }
+            return Ok(Abort::OnRecord(recorded));
+        }
+        let job = &state.jobs[&spec];
         let changes = state.parts(spec).iter().map(|part| state.changes(part, &self.store)).sum();
         let outcome = Outcome::of(spec, SpecState::Aborted, changes);
         // What it owns beside its own it entered later: that falls with it.
         let event = Event::Abort { owner: job.owner(), spec, code: 1, retry: false };
-        let aftermath = self.carry_out_abort(&mut state, &event)?;
-        Ok((Outcome { undone: aftermath.fallen_with(spec), ..outcome }, aftermath))
+        let aftermath = self.carry_out_abort(state, &event)?;
+        Ok(Abort::Done(Outcome { undone: aftermath.fallen_with(spec), ..outcome }, Box::new(aftermath)))
+    }
+
+    /// What was to be removed from the record may be there still: nothing has happened.
+    fn not_released(&self, spec: SpecId, recorded: &[SpecId], error: StoreError) -> Fault {
+        let mut state = self.state.lock();
+        for spec in recorded {
+            if let Some(job) = state.jobs.get_mut(spec) {
+                job.recorded = true;
+                self.conflicts.outdated(job.context);
+            }
+        }
+        still_undecided(spec, error)
     }
 
     /// Undoes a speculation and everything on top of it. After an error whoever owns the views is owed what it led to.
@@ -276,20 +368,11 @@ impl Coordinator {
 
     /// What outlives a restart is undone on disk first: if that can't be, nothing has happened.
     fn release(&self, state: &State, spec: SpecId) -> Result<Records, Fault> {
-        let is_recorded = |spec: &SpecId| state.jobs.get(spec).is_some_and(|job| job.recorded);
-        if !is_recorded(&spec) {
-            // Of what falls with it nothing is taken up again, as that has gone.
+        let recorded = state.recorded_with(spec);
+        if recorded.is_empty() {
             return Ok(Records::Go);
         }
-        let recorded: Vec<SpecId> = state.falls_with(spec).into_iter().filter(is_recorded).collect();
-        let failed = |error: StoreError| {
-            let fault = fault::store(error);
-            let text = format!(
-                "speculation {spec} can't be undone now and is undecided still: {fault}; `mojavefs abort {spec}` tries again"
-            );
-            Fault::new(fault.kind, text)
-        };
-        self.store.release(&recorded).map_err(failed)?;
+        self.store.release(&recorded).map_err(|error| still_undecided(spec, error))?;
         Ok(Records::Stay)
     }
 
@@ -370,6 +453,14 @@ fn decided(state: &State, store: &Store, spec: SpecId, wanted: SpecState) -> Res
     }
     let how = if decided == SpecState::Committed { "committed" } else { "aborted" };
     Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is {how} already")))
+}
+
+fn still_undecided(spec: SpecId, error: StoreError) -> Fault {
+    let fault = fault::store(error);
+    let text = format!(
+        "speculation {spec} can't be undone now and is undecided still: {fault}; `mojavefs abort {spec}` tries again"
+    );
+    Fault::new(fault.kind, text)
 }
 
 fn into_its_surroundings(spec: SpecId) -> Fault {

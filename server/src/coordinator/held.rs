@@ -1,12 +1,16 @@
 //! Held speculations: owned by the store, they survive every process and every restart.
 
 use super::conflicts::{Clash, Conflicts, Standing};
+use super::rounds::{Sealed, demand_unconcerned};
 use super::{Coordinator, Job, State, graph_fault};
+use crate::limits::GATHER_TURNS_MAX;
 use crate::ops::fault;
 use crate::store::{Held, Store, StoreError};
+use crate::telling::Telling;
 use crate::touch::TouchKey;
 use mojavefs::graph::Event;
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
+use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{JobInfo, OnRead, Outcome, SpecState};
@@ -42,21 +46,21 @@ pub(super) struct Payload {
 struct Settled<'a> {
     intervals: &'a [IntervalId],
     specs: &'a [SpecId],
-    /// Since when; `None` if nothing is.
-    seq: Option<Seq>,
 }
 
 fn record(state: &State, job: &Job, voted: bool, conflicts: &Conflicts) -> Result<Held, StoreError> {
-    record_with((state, job), &Settled::default(), voted, conflicts, conflicts.of(job.context))
+    let recorded = record_with((state, job), &Settled::default(), voted, conflicts, conflicts.of(job.context));
+    recorded.map(|(held, _)| held)
 }
 
+/// With it, whether it stays with what is final by what it leaves out.
 fn record_with(
     (state, job): (&State, &Job),
     settled: &Settled<'_>,
     voted: bool,
     conflicts: &Conflicts,
     standing: Standing,
-) -> Result<Held, StoreError> {
+) -> Result<(Held, bool), StoreError> {
     let graph = &state.graph;
     let found = graph.found_by(job.context);
     let (ended, mut outer): (Vec<_>, Vec<_>) = found.into_iter().partition(|number| settled.intervals.contains(number));
@@ -74,10 +78,7 @@ fn record_with(
     let is_other = |spec: &SpecId| *spec != job.spec && !settled.specs.contains(spec);
     // An isolated one has found numbers of those, too, that the one around it depends on.
     outer.sort_by_key(|number| graph.writer_of(*number) == graph.outer(job.context));
-    let snapshot = match settled.seq {
-        Some(seq) if job.snapshot.is_some() && !ended.is_empty() => seq,
-        _ => job.horizon(),
-    };
+    let stays = job.snapshot.is_some() && !ended.is_empty();
     let payload = Payload {
         context: job.context,
         entry: job.entry,
@@ -96,11 +97,11 @@ fn record_with(
     let payload = codec::encode(&(payload, conflicts.looming(job.context)))
         .map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
     let (intervals, parts) = (graph.carried_by(job.context), job.parts.clone());
-    Ok(Held { spec: job.spec, intervals, snapshot, payload, parts })
+    Ok((Held { spec: job.spec, intervals, snapshot: job.horizon(), payload, parts }, stays))
 }
 
-/// These will have conflicts. No other record than those of recorded ones is needed: they are written. Blocks for the disk if
-/// there are such.
+/// These will have conflicts. No other record than those of recorded ones is needed: they are written, to be on disk before what
+/// is written next.
 pub(super) fn foresee(
     store: &Store,
     conflicts: &Conflicts,
@@ -112,8 +113,12 @@ pub(super) fn foresee(
     }
     let state = state.lock();
     let mut news = BTreeSet::new();
+    let recorded = |loser: &ContextId| state.of(*loser).filter(|job| job.recorded);
+    for job in losers.iter().filter_map(|(loser, _)| recorded(loser)) {
+        demand_unconcerned(conflicts, &state, job)?;
+    }
     for (loser, clash) in losers {
-        if state.of(loser).is_some_and(|job| job.recorded) && conflicts.foresee(loser, clash) {
+        if recorded(&loser).is_some() && conflicts.foresee(loser, clash) {
             news.insert(loser);
         }
     }
@@ -124,11 +129,13 @@ pub(super) fn foresee(
 }
 
 /// A recorded job is about to depend on more, or to change something in an interval of which its record knows nothing: that is
-/// written down before. Blocks for the disk.
+/// written down before, to be on disk before what is written next.
 pub(super) fn write_down(state: &State, spec: SpecId, store: &Store, conflicts: &Conflicts) -> Result<(), Fault> {
     let Some(job) = state.jobs.get(&spec).filter(|job| job.recorded) else { return Ok(()) };
-    let held = record(state, job, job.state == SpecState::Voted, conflicts).map_err(fault::store)?;
-    store.hold(&held).map_err(fault::store)
+    demand_unconcerned(conflicts, state, job)?;
+    let voted = job.votes || job.state == SpecState::Voted;
+    let held = record(state, job, voted, conflicts).map_err(fault::store)?;
+    store.note_held(&held).map_err(fault::store)
 }
 
 /// A hold or a vote could not be written down. Where the store has stopped, it may be there all the same.
@@ -141,60 +148,125 @@ fn not_recorded(spec: SpecId, error: StoreError) -> Fault {
 }
 
 impl Coordinator {
-    /// The store takes over as the owner of a speculation.
-    pub(crate) fn hold(&self, spec: SpecId, uid: u32) -> Result<Outcome, Fault> {
+    /// The store takes over as the owner of a speculation. Blocks for the disk; nobody else is held up.
+    pub(crate) fn hold(&self, spec: SpecId, uid: u32, telling: &mut Telling<'_>) -> Result<Outcome, Fault> {
+        let (held, was_recorded) = self.gathered((spec, uid), telling, |state| {
+            let job = state.job(spec, uid)?;
+            if job.state == SpecState::Voted {
+                return Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is voted for already")));
+            }
+            job.must_be_there()?;
+            self.note(state, spec, false)
+        })?;
+        let noted = telling.apart(|| self.store.make_held_durable(&held));
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
-        let job = state.job(spec, uid)?;
-        let already = job.kept;
-        if job.state == SpecState::Voted {
-            return Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is voted for already")));
-        }
-        job.must_be_there()?;
-        let held = record(&state, job, false, &self.conflicts).map_err(fault::store)?;
-        let changes = state.changes(job, &self.store);
-        self.store.hold(&held).map_err(|error| not_recorded(spec, error))?;
+        self.noted(&mut state, spec, (noted, was_recorded))?;
+        let already = match state.job(spec, uid) {
+            Ok(job) if job.state == SpecState::Voted => {
+                return Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is voted for already")));
+            }
+            job => job?.kept,
+        };
+        state.demand_unsealed(spec)?;
+        let changes = state.changes(&state.jobs[&spec], &self.store);
         if !already {
             state.take_over(spec)?;
         }
         if let Some(job) = state.jobs.get_mut(&spec) {
             job.state = SpecState::Held;
-            (job.kept, job.recorded) = (true, true);
+            job.kept = true;
         }
         self.decided.notify_all();
         Ok(Outcome::of(spec, SpecState::Held, changes))
     }
 
-    /// Writes a vote down that has to wait for others, with the content it stands for.
-    pub(super) fn record_vote(&self, state: &mut State, spec: SpecId) -> Result<(), Fault> {
-        let Some(job) = state.jobs.get(&spec) else { return Ok(()) };
-        let held = record(state, job, true, &self.conflicts).map_err(fault::store)?;
-        self.store.hold(&held).map_err(|error| not_recorded(spec, error))?;
-        state.jobs.entry(spec).and_modify(|job| job.recorded = true);
-        Ok(())
+    /// Writes to disk what a job has written, and does something to it while nothing of that is left to write: at the third time the
+    /// job's changes wait meanwhile.
+    pub(super) fn gathered<T>(
+        &self,
+        (spec, uid): (SpecId, u32),
+        telling: &mut Telling<'_>,
+        then: impl Fn(&mut State) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        for turn in 1.. {
+            let numbers = {
+                let state = self.state.lock();
+                state.graph.carried_by(state.job(spec, uid)?.context)
+            };
+            telling.apart(|| self.store.write_out_content(&numbers)).map_err(fault::store)?;
+            let _exclusive = self.decisions.write();
+            let mut state = self.state.lock();
+            let numbers = state.graph.carried_by(state.job(spec, uid)?.context);
+            if turn == GATHER_TURNS_MAX {
+                self.store.write_out_content(&numbers).map_err(fault::store)?;
+            }
+            if self.store.is_written_out(&numbers) || turn == GATHER_TURNS_MAX {
+                return then(&mut state);
+            }
+        }
+        unreachable!("there are only so many turns")
     }
 
-    /// Conflicts of held speculations survive a restart, too. No lock is held.
+    /// Writes down that a job is held, or voted for; whether there was a record of it before. What it stands for is on disk.
+    pub(super) fn note(&self, state: &mut State, spec: SpecId, voted: bool) -> Result<(Held, bool), Fault> {
+        state.demand_unsealed(spec)?;
+        let job = &state.jobs[&spec];
+        if !is_planted(Planted::RecordBesideTheRound) {
+            self.demand_unconcerned(state, job)?;
+        }
+        let is_before = |round: &&Sealed| job.snapshot.is_some() && round.is_before(job);
+        if let Some(round) = state.rounds.iter().find(is_before).filter(|_| !is_planted(Planted::HoldBeforeThePlace)) {
+            return Err(round.fault());
+        }
+        let held = record(state, job, voted, &self.conflicts).map_err(fault::store)?;
+        self.store.note_held(&held).map_err(|error| not_recorded(spec, error))?;
+        let was_recorded = job.recorded;
+        state.jobs.entry(spec).and_modify(|job| (job.recorded, job.votes) = (true, voted));
+        Ok((held, was_recorded))
+    }
+
+    /// What was written down is durable, or not.
+    pub(super) fn noted(
+        &self,
+        state: &mut State,
+        spec: SpecId,
+        (result, was_recorded): (Result<(), StoreError>, bool),
+    ) -> Result<(), Fault> {
+        state.jobs.entry(spec).and_modify(|job| job.votes = false);
+        result.map_err(|error| {
+            state.jobs.entry(spec).and_modify(|job| job.recorded = was_recorded);
+            not_recorded(spec, error)
+        })
+    }
+
+    /// Conflicts of held speculations survive a restart, too: they are written down, to be on disk before what is written next. No
+    /// lock is held.
     pub(crate) fn write_down_conflicts(&self) {
         for context in self.conflicts.take_news() {
-            if let Some(spec) = self.spec_of(context)
-                && let Err(fault) = self.hold_again(spec)
-            {
-                tracing::error!("writing down a conflict of speculation {spec}: {fault}");
+            let state = self.state.lock();
+            let Some(spec) = state.of(context).map(|job| job.spec) else { continue };
+            match write_down(&state, spec, &self.store, &self.conflicts) {
+                Ok(()) => {}
+                // Once the round has ended that its record has to do with.
+                Err(fault) if fault.kind == FaultKind::Sealed => self.conflicts.outdated(context),
+                Err(fault) => tracing::error!("writing down a conflict of speculation {spec}: {fault}"),
             }
         }
     }
 
-    /// Writes down again what a held or voted speculation has become, after a view of it closed or a conflict arose.
-    pub(crate) fn hold_again(&self, spec: SpecId) -> Result<(), Fault> {
+    /// Writes down again what a held or voted speculation has become, after a view of it closed. Blocks for the disk.
+    pub(crate) fn hold_again(&self, spec: SpecId, telling: &mut Telling<'_>) -> Result<(), Fault> {
         if self.is_held(spec) {
-            return self.hold(spec, 0).map(drop);
+            return self.hold(spec, 0, telling).map(drop);
         }
-        let mut state = self.state.lock();
-        match state.jobs.get(&spec).is_some_and(|job| job.recorded) {
-            true => self.record_vote(&mut state, spec),
-            false => Ok(()),
+        if !self.state.lock().jobs.get(&spec).is_some_and(|job| job.recorded) {
+            return Ok(());
         }
+        let voted = |state: &State| state.jobs.get(&spec).is_some_and(|job| job.state == SpecState::Voted);
+        let (held, was_recorded) = self.gathered((spec, 0), telling, |state| self.note(state, spec, voted(state)))?;
+        let noted = telling.apart(|| self.store.make_held_durable(&held));
+        self.noted(&mut self.state.lock(), spec, (noted, was_recorded))
     }
 }
 
@@ -210,15 +282,14 @@ impl State {
     }
 
     /// The records of held jobs that see these intervals, or lose by their becoming final, as they will be once those are
-    /// final at `seq`.
+    /// final; with true, those that stay with what is final by then.
     pub(super) fn rebased_records(
         &self,
         intervals: &[IntervalId],
         specs: &[SpecId],
-        seq: Seq,
         (conflicts, mut losers): (&Conflicts, HashMap<ContextId, Standing>),
-    ) -> Result<Vec<Held>, StoreError> {
-        let settled = Settled { intervals, specs, seq: Some(seq) };
+    ) -> Result<Vec<(Held, bool)>, StoreError> {
+        let settled = Settled { intervals, specs };
         let based = self.based_on(intervals);
         let is_concerned =
             |job: &&Job| job.builds_on(specs) || based.contains_key(&job.spec) || losers.contains_key(&job.context);
@@ -296,7 +367,7 @@ mod tests {
     fn a_conflict_with_trunk_is_on_disk_before_the_change() {
         let (coordinator, _dir) = coordinator();
         let held = job(&coordinator, Touch::Read);
-        coordinator.hold(held, 0).expect("a hold");
+        coordinator.hold(held, 0, &mut Telling::nobody()).expect("a hold");
         assert_eq!(written_down(&coordinator), []);
         touches(&coordinator.trunk(), |trunk| trunk.foresee(&[(FILE, Touch::Write)]).expect("a write"));
         assert_eq!(written_down(&coordinator), [FILE]);
@@ -306,10 +377,10 @@ mod tests {
     fn a_conflict_with_a_commit_is_on_disk_with_it() {
         let (coordinator, _dir) = coordinator();
         let held = job(&coordinator, Touch::Read);
-        coordinator.hold(held, 0).expect("a hold");
+        coordinator.hold(held, 0, &mut Telling::nobody()).expect("a hold");
         let winner = job(&coordinator, Touch::Write);
         assert_eq!(written_down(&coordinator), []);
-        coordinator.commit(winner, 0, &[]).expect("a commit");
+        coordinator.commit(winner, 0, &[], &mut Telling::nobody()).expect("a commit");
         assert_eq!(written_down(&coordinator), [FILE]);
     }
 

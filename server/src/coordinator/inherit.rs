@@ -10,7 +10,7 @@ use crate::ops::fault;
 use crate::touch::TouchKey;
 use mojavefs::graph::{Event, Resume};
 use mojavefs::id::{ContextId, Ino, IntervalId, SpecId};
-use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Back, SpecState};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -48,7 +48,10 @@ impl Coordinator {
         aftermath: &mut Aftermath,
     ) -> Result<(), Fault> {
         for reads in reads {
-            let stays = |outer: &&Job| matches!(outer.state, SpecState::Running | SpecState::Held);
+            // One that is just being decided has voted.
+            let stays = |outer: &&Job| {
+                matches!(outer.state, SpecState::Running | SpecState::Held) && !state.graph.is_sealed(outer.context)
+            };
             let outer = state.jobs.get(&reads.outer).filter(stays);
             let Some(context) = outer.filter(|_| !state.jobs.contains_key(&reads.spec)).map(|outer| outer.context)
             else {
@@ -71,7 +74,10 @@ impl Coordinator {
                 let further = joins.into_iter().map(|spec| state.part_of(spec)).zip(first.into_iter().cycle());
                 let joined = reads.joined.into_iter().chain(further).collect();
                 state.note_reads(reads.outer, reads.back, joined);
-                write_down(state, reads.outer, &self.store, &self.conflicts)?;
+                match write_down(state, reads.outer, &self.store, &self.conflicts) {
+                    Err(fault) if fault.kind == FaultKind::Sealed => self.conflicts.outdated(context),
+                    written => written?,
+                }
                 aftermath.rescoped.push(context);
                 aftermath.rescoped.extend(state.open_inside(context));
             }

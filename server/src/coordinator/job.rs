@@ -81,6 +81,11 @@ pub(crate) struct Job {
     pub(crate) kept: bool,
     /// The store has a record of it, which outlives this process.
     pub(crate) recorded: bool,
+    /// Its owner votes, which is being written down.
+    pub(crate) votes: bool,
+    /// The last round that was under way when it began, 0 if none was. To what it has found that one comes later, which is on record
+    /// once that round has ended.
+    pub(crate) begun_during: u64,
     /// How much content it wrote.
     pub(crate) bytes: Arc<AtomicU64>,
     /// It is decided, or part of the job around it: its own views have nothing to say any more.

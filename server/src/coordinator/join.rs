@@ -322,6 +322,7 @@ mod tests {
     use crate::ops::{NewFile, Ops, SystemClock};
     use crate::store::StoreOptions;
     use crate::store::engine::memory::Memory;
+    use crate::telling::Telling;
     use mojavefs::id::Ino;
     use mojavefs::protocol::JobInfo;
     use mojavefs::protocol::file::FileKind;
@@ -343,7 +344,7 @@ mod tests {
         assert_eq!(met.kind, FaultKind::Again);
         let (_, inner, scope) = begin(Some(outer));
         ops.lookup(&scope, Ino::ROOT, b"file").expect("it is seen through the outer job");
-        let (_, aftermath) = coordinator.commit(first, 0, &[]).expect("a commit");
+        let (_, aftermath) = coordinator.commit(first, 0, &[], &mut Telling::nobody()).expect("a commit");
         for context in [outer, inner] {
             assert!(aftermath.rescoped.contains(&context), "{context}: {:?}", aftermath.rescoped);
             let seen = coordinator.state.lock().graph.seen_by(context).expect("it is undecided").numbers;

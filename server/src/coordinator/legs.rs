@@ -3,6 +3,7 @@
 //! A leg is a context inside the job's, and the next one is inside of it. It falls without the job; when the job is decided its
 //! legs become part of it. For everybody else a job and its legs are one.
 
+use super::decide::Voted;
 use super::job::{Kind, Stage};
 use super::{Aftermath, Beginning, Coordinator, Job, State};
 use crate::ops::Scope;
@@ -43,11 +44,15 @@ impl Coordinator {
                 let Some(leg) = state.parts(spec).last().filter(|part| part.is_leg()).map(|part| part.spec) else {
                     return Ok(());
                 };
+                state.demand_unsealed(leg)?;
                 match self.absorb(&mut state, leg)? {
                     Some(aftermath) => aftermath,
                     None => {
                         let votes = state.jobs[&leg].votes();
-                        self.vote(&mut state, leg, &votes)?
+                        match self.vote(&mut state, leg, &votes)? {
+                            Voted::Done(aftermath) => aftermath,
+                            Voted::Sealed(_) => unreachable!("a leg is final with its job only"),
+                        }
                     }
                 }
             };

@@ -11,6 +11,7 @@ use super::{Aftermath, Beginning, Coordinator, fault};
 use crate::limits::INLINE_BYTES_MAX;
 use crate::ops::{NewFile, Ops, Scope};
 use crate::store::Sight;
+use crate::telling::Telling;
 use crate::touch::TouchKey;
 use mojavefs::graph::{self, Event};
 use mojavefs::id::{Ino, Seq, SpecId};
@@ -105,9 +106,9 @@ impl Coordinator {
     /// Commits with the owner's word on every conflict; refused while one is left without.
     pub(super) fn commit_resolved(
         &self,
-        spec: SpecId,
-        uid: u32,
+        (spec, uid): (SpecId, u32),
         resolutions: &[Resolution],
+        telling: &mut Telling<'_>,
     ) -> Result<(Outcome, Aftermath), Fault> {
         let choice = Choice(resolutions);
         let changes = self.changes_of(spec, uid)?;
@@ -151,10 +152,10 @@ impl Coordinator {
         }
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
         let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };
-        let committed = replay.run(all).and_then(|()| self.commit(again, 0, &[]));
-        let (outcome, mut aftermath) = committed.inspect_err(|_| self.give_up(again))?;
+        let committed = replay.run(all).and_then(|()| self.commit(again, 0, &[], telling));
+        let (outcome, mut aftermath) = committed.inspect_err(|_| self.give_up(again, telling))?;
         if !matches!(outcome.state, SpecState::Committed | SpecState::Voted) {
-            self.give_up(again);
+            self.give_up(again, telling);
             return Ok((Outcome { spec, state, ..outcome }, Aftermath::default()));
         }
         let undone = self.replace(spec, &ring, again)?;
@@ -167,8 +168,8 @@ impl Coordinator {
 
 impl Coordinator {
     /// Undoes what was to be committed in the place of another. Somebody may have joined it meanwhile.
-    fn give_up(&self, again: SpecId) {
-        match self.abort(again, None) {
+    fn give_up(&self, again: SpecId, telling: &mut Telling<'_>) {
+        match self.abort(again, None, telling) {
             Ok((_, aftermath)) => self.state.lock().owed.push(aftermath),
             Err(fault) => tracing::error!("undoing what was to settle conflicts, speculation {again}: {fault}"),
         }

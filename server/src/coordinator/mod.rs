@@ -17,6 +17,7 @@ mod random;
 mod restarts;
 mod restore;
 mod rings;
+mod rounds;
 mod state;
 mod status;
 mod touches;
@@ -39,6 +40,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How a job begins.
 pub(crate) struct Beginning {
@@ -109,8 +111,10 @@ pub(crate) struct Coordinator {
     state: Arc<Mutex<State>>,
     /// Rung at every decision.
     decided: Condvar,
-    /// Operations hold it shared, decisions exclusively.
+    /// Operations hold it shared, decisions exclusively; it is never held while the disk is waited for.
     decisions: RwLock<()>,
+    /// How many rounds are under way; it changes with `decisions` held exclusively.
+    rounds: Arc<AtomicUsize>,
 }
 
 /// Reports what a context touches.
@@ -120,12 +124,22 @@ struct ContextTouches {
     context: ContextId,
     /// Jobs that answer for what it sees: their commands see how it ends.
     seen_by: Vec<ContextId>,
+    rounds: Arc<AtomicUsize>,
+}
+
+impl ContextTouches {
+    /// It is being decided: what it looks at now it sees after its commit.
+    fn is_sealed(&self, context: ContextId) -> bool {
+        self.rounds.load(Ordering::SeqCst) > 0 && self.joins.state.lock().graph.is_sealed(context)
+    }
 }
 
 impl Touches for ContextTouches {
     fn touch(&self, key: TouchKey, how: Touch, newer: Newer) {
-        self.conflicts.touched(self.context, key.clone(), how, newer.any(), || self.joins.state.lock());
-        for outer in &self.seen_by {
+        if !self.is_sealed(self.context) {
+            self.conflicts.touched(self.context, key.clone(), how, newer.any(), || self.joins.state.lock());
+        }
+        for outer in self.seen_by.iter().filter(|outer| !self.is_sealed(**outer)) {
             self.conflicts.touched(*outer, key.clone(), Touch::Read, newer.is_final, || self.joins.state.lock());
         }
     }
@@ -140,11 +154,13 @@ struct TrunkTouches {
     store: Arc<Store>,
     conflicts: Arc<Conflicts>,
     state: Arc<Mutex<State>>,
+    rounds: Arc<AtomicUsize>,
 }
 
 impl Touches for TrunkTouches {
     /// What is kept on disk has its conflicts there before what they are with.
     fn foresee(&self, changes: &[(TouchKey, Touch)]) -> Result<(), Fault> {
+        self.demand_unsealed(changes)?;
         let losers = changes.iter().flat_map(|(key, how)| self.conflicts.losers_to_trunk(key, *how));
         held::foresee(&self.store, &self.conflicts, &self.state, losers.collect())
     }
@@ -162,6 +178,7 @@ fn graph_fault(error: GraphError) -> Fault {
     let kind = match error {
         GraphError::Committed(_) | GraphError::Aborted(_) => FaultKind::Decided,
         GraphError::NotOwner(_) => FaultKind::AccessDenied,
+        GraphError::Sealed(_) => FaultKind::Sealed,
         _ => FaultKind::NotFound,
     };
     Fault::new(kind, error.to_string())
@@ -177,6 +194,7 @@ impl Coordinator {
             state: Arc::default(),
             decided: Condvar::new(),
             decisions: RwLock::new(()),
+            rounds: Arc::default(),
         };
         coordinator.restore()?;
         Ok(coordinator)
@@ -195,7 +213,7 @@ impl Coordinator {
     /// What trunk sees.
     pub(crate) fn trunk(&self) -> Scope {
         let (store, conflicts, state) = (self.store.clone(), self.conflicts.clone(), self.state.clone());
-        let touches = Arc::new(TrunkTouches { store, conflicts, state });
+        let touches = Arc::new(TrunkTouches { store, conflicts, state, rounds: self.rounds.clone() });
         Scope { sight: Sight::trunk(), touches: Some(touches), over: Arc::default() }
     }
 
@@ -223,6 +241,7 @@ impl Coordinator {
             joins,
             context: job.context,
             seen_by: state.answer_for(job),
+            rounds: self.rounds.clone(),
         };
         Scope { sight: state.sight(job), touches: Some(Arc::new(touches)), over: job.over.clone() }
     }
@@ -289,6 +308,8 @@ impl Coordinator {
             stage: Stage::Runs,
             kept: false,
             recorded: false,
+            votes: false,
+            begun_during: state.last_round().max(outer.map_or(0, |outer| outer.begun_during)),
             bytes: Arc::default(),
             over: Arc::default(),
         };

@@ -5,6 +5,7 @@ use super::{Beginning, Coordinator};
 use crate::ops::{NewFile, Ops, Scope, SystemClock};
 use crate::store::engine::memory::Memory;
 use crate::store::{Store, StoreOptions};
+use crate::telling::Telling;
 use mojavefs::graph::Seen;
 use mojavefs::id::{ContextId, Ino, IntervalId, SpecId};
 use mojavefs::protocol::fault::FaultKind;
@@ -71,11 +72,11 @@ fn an_isolated_job_inside_another_sees_after_a_restart_what_it_has_found() {
     // What is folded into the outer job has numbers of its own, and so has what that does next.
     let (other, beside) = world.begin(Some(context), OnRead::Join);
     world.create(beside, b"beside");
-    world.coordinator.commit(other, 0, &[]).expect("a commit");
+    world.coordinator.commit(other, 0, &[], &mut Telling::nobody()).expect("a commit");
     world.create(context, b"after");
     assert_eq!(world.names(isolated), [b"before"]);
     for spec in [outer, inner] {
-        world.coordinator.hold(spec, 0).expect("a hold");
+        world.coordinator.hold(spec, 0, &mut Telling::nobody()).expect("a hold");
     }
     let before = world.seen(isolated);
     world.restart();
@@ -102,8 +103,8 @@ fn what_is_held_falls_with_what_was_read_inside_of_it_by_way_of_what_is_undone()
     let met = world.ops.lookup(&world.scope(reader), Ino::ROOT, b"file").expect_err("it is undecided");
     assert_eq!(met.kind, FaultKind::Again);
     world.ops.lookup(&world.scope(reader), Ino::ROOT, b"file").expect("it is joined");
-    world.coordinator.hold(held, 0).expect("a hold");
-    world.coordinator.abort(part, None).expect("an abort");
+    world.coordinator.hold(held, 0, &mut Telling::nobody()).expect("a hold");
+    world.coordinator.abort(part, None, &mut Telling::nobody()).expect("an abort");
     let status = world.coordinator.status(0).into_iter().find(|status| status.id == held).expect("it is held");
     assert_eq!(status.joined.iter().map(|joined| joined.spec).collect::<Vec<_>>(), [writer]);
     world.restart();
@@ -118,16 +119,45 @@ fn what_is_held_and_has_read_a_part_of_other_held_work_is_left_before_its_record
     world.create(inside, b"file");
     let (held, reader) = world.begin(None, OnRead::Join);
     world.look(reader, b"file");
-    world.coordinator.hold(held, 0).expect("a hold");
-    world.coordinator.commit(part, 0, &[]).expect("a commit");
-    world.coordinator.hold(outer, 0).expect("a hold");
+    world.coordinator.hold(held, 0, &mut Telling::nobody()).expect("a hold");
+    world.coordinator.commit(part, 0, &[], &mut Telling::nobody()).expect("a commit");
+    world.coordinator.hold(outer, 0, &mut Telling::nobody()).expect("a hold");
     // Its record is not written again: the machine has stopped before that.
     world.restart();
-    assert_eq!(world.depend(), Left::from([(outer, [].into()), (held, [outer].into())]));
+    assert_eq!(depend(&world.coordinator), Left::from([(outer, [].into()), (held, [outer].into())]));
 }
 
 /// What is on record, and of that what each depends on.
-type Left = BTreeMap<SpecId, BTreeSet<SpecId>>;
+pub(super) type Left = BTreeMap<SpecId, BTreeSet<SpecId>>;
+
+/// What each depends on, by what would fall with it; what is inside of another and has voted is part of that.
+pub(super) fn depend(coordinator: &Coordinator) -> Left {
+    let state = coordinator.state.lock();
+    let mut on = Left::new();
+    for spec in state.jobs.keys() {
+        for falls in state.falls_with(*spec).into_iter().filter(|falls| state.part_of(*falls) == *falls) {
+            on.entry(falls).or_default().extend([state.part_of(*spec)].into_iter().filter(|spec| *spec != falls));
+        }
+    }
+    on
+}
+
+/// What should be left of all this after a restart: what is on record, and depends on nothing but that, once these are committed.
+pub(super) fn to_be_left(coordinator: &Coordinator, committed: &[SpecId]) -> Left {
+    let mut left = depend(coordinator);
+    left.values_mut().for_each(|on| on.retain(|on| !committed.contains(on)));
+    let state = coordinator.state.lock();
+    let is_recorded = |spec: &SpecId| state.jobs.get(spec).is_some_and(|job| job.recorded);
+    left.retain(|spec, _| is_recorded(spec) && !committed.contains(spec));
+    loop {
+        let falls = |(_, on): &(&SpecId, &BTreeSet<SpecId>)| on.iter().any(|on| !left.contains_key(on));
+        let fallen: Vec<SpecId> = left.iter().filter(falls).map(|(spec, _)| *spec).collect();
+        if fallen.is_empty() {
+            return left;
+        }
+        left.retain(|spec, _| !fallen.contains(spec));
+    }
+}
 
 impl World {
     /// Looks at a name until that is answered, joining whoever has made it.
@@ -139,42 +169,15 @@ impl World {
         }
     }
 
-    /// What each depends on, by what would fall with it; what is inside of another and has voted is part of that.
-    fn depend(&self) -> Left {
-        let state = self.coordinator.state.lock();
-        let mut on = Left::new();
-        for spec in state.jobs.keys() {
-            for falls in state.falls_with(*spec).into_iter().filter(|falls| state.part_of(*falls) == *falls) {
-                on.entry(falls).or_default().extend([state.part_of(*spec)].into_iter().filter(|spec| *spec != falls));
-            }
-        }
-        on
-    }
-
-    /// What should be left of all this after a restart: what is on record, and depends on nothing but that.
-    fn to_be_left(&self) -> Left {
-        let mut left = self.depend();
-        let state = self.coordinator.state.lock();
-        left.retain(|spec, _| state.jobs.get(spec).is_some_and(|job| job.recorded));
-        loop {
-            let falls = |(_, on): &(&SpecId, &BTreeSet<SpecId>)| on.iter().any(|on| !left.contains_key(on));
-            let fallen: Vec<SpecId> = left.iter().filter(falls).map(|(spec, _)| *spec).collect();
-            if fallen.is_empty() {
-                return left;
-            }
-            left.retain(|spec, _| !fallen.contains(spec));
-        }
-    }
-
     /// Commits all that can be, and aborts the rest.
     fn decide_all(&self) {
         let undecided = || self.coordinator.state.lock().jobs.keys().copied().collect::<Vec<_>>();
         for spec in undecided() {
-            let _refused = self.coordinator.commit(spec, 0, &[]);
+            let _refused = self.coordinator.commit(spec, 0, &[], &mut Telling::nobody());
         }
         for spec in undecided() {
             // It may have fallen with another one.
-            let _late = self.coordinator.abort(spec, None);
+            let _late = self.coordinator.abort(spec, None, &mut Telling::nobody());
         }
     }
 
@@ -206,9 +209,9 @@ impl World {
         match how {
             0..3 => self.create(context, step.to_string().as_bytes()),
             3..6 => self.look(context, random.below(step + 1).to_string().as_bytes()),
-            6 => drop(self.coordinator.hold(spec, 0)),
-            7 => drop(self.coordinator.commit(spec, 0, &[])),
-            _ => drop(self.coordinator.abort(spec, None)),
+            6 => drop(self.coordinator.hold(spec, 0, &mut Telling::nobody())),
+            7 => drop(self.coordinator.commit(spec, 0, &[], &mut Telling::nobody())),
+            _ => drop(self.coordinator.abort(spec, None, &mut Telling::nobody())),
         }
     }
 }
@@ -234,15 +237,15 @@ fn what_is_on_record_is_left_if_all_that_it_depends_on_is() {
             // As before anything is answered.
             world.coordinator.write_down_conflicts();
         }
-        let expected = world.to_be_left();
+        let expected = to_be_left(&world.coordinator, &[]);
         let recorded = world.coordinator.state.lock().jobs.values().filter(|job| job.recorded).count();
         world.restart();
-        assert_eq!(world.depend(), expected, "MOJAVEFS_SEED={seed}");
+        assert_eq!(depend(&world.coordinator), expected, "MOJAVEFS_SEED={seed}");
         left += expected.len();
         fallen += recorded - expected.len();
         // What falls has left no record.
         world.restart();
-        assert_eq!(world.depend(), expected, "MOJAVEFS_SEED={seed}, once more");
+        assert_eq!(depend(&world.coordinator), expected, "MOJAVEFS_SEED={seed}, once more");
         world.decide_all();
         assert!(world.coordinator.is_idle(), "MOJAVEFS_SEED={seed}: something is left");
         world.restart();

@@ -122,7 +122,7 @@ impl Coordinator {
     fn restore_vote(&self, state: &mut State, spec: SpecId) -> Result<(), Fault> {
         let Some(job) = state.jobs.get(&spec) else { return Ok(()) };
         let votes = job.votes();
-        match state.is_final_by(spec, &votes) {
+        match state.is_final_by(spec, &votes)? {
             true => Ok(()),
             false => self.vote(state, spec, &votes).map(drop),
         }
@@ -165,6 +165,8 @@ impl Coordinator {
             stage: Stage::Ended,
             kept: true,
             recorded: true,
+            votes: false,
+            begun_during: 0,
             kind: Kind::Job,
             restarts: None,
             excuse: None,

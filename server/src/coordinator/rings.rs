@@ -44,6 +44,7 @@ mod tests {
     use crate::ops::{NewFile, Ops, Scope, SystemClock};
     use crate::store::engine::Directory;
     use crate::store::{Store, StoreOptions};
+    use crate::telling::Telling;
     use mojavefs::id::{ContextId, Ino, SpecId};
     use mojavefs::protocol::fault::{Fault, FaultKind};
     use mojavefs::protocol::file::{Attr, FileKind, SetAttr};
@@ -177,7 +178,7 @@ mod tests {
             let under = |spec: &SpecId| self.coordinator.state.lock().under(self.jobs[spec]).len();
             let depths: BTreeMap<SpecId, usize> = self.jobs.keys().map(|spec| (*spec, under(spec))).collect();
             let mut tree = self.trunk();
-            let (_, aftermath) = self.coordinator.commit(spec, 0, &[]).expect("a commit");
+            let (_, aftermath) = self.coordinator.commit(spec, 0, &[], &mut Telling::nobody()).expect("a commit");
             let mut decided: Vec<SpecId> = aftermath.committed.iter().map(|(_, spec)| *spec).collect();
             self.log.push(format!("{spec} commits, which makes {decided:?} final"));
             // Each after those that it depends on, which depend on less; those of a ring at once.

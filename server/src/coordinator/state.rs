@@ -1,8 +1,9 @@
 //! Everything undecided, and how its parts are found.
 
 use super::conflicts::{Conflicts, Nesting};
+use super::rounds::Sealed;
 use super::waits::Wait;
-use super::{Aftermath, Job};
+use super::{Aftermath, Job, graph_fault};
 use crate::store::{Remembered, Store};
 use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, Outcome, Owner, Witness};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
@@ -39,6 +40,9 @@ pub(super) struct State {
     pub(super) in_doubt: Vec<SpecId>,
     /// What came of decisions whose callers got an error instead.
     pub(super) owed: Vec<Aftermath>,
+    /// The rounds that are under way, as they began.
+    pub(super) rounds: Vec<Sealed>,
+    pub(super) rounds_begun: u64,
 }
 
 /// With this in its environment a server holds the graph against its naive model after every event, as debug builds do.
@@ -100,6 +104,16 @@ impl State {
         all
     }
 
+    /// What is to be removed from the record before a speculation is undone: it, and what falls with it. Nothing if it is not on
+    /// record: of what falls with it nothing is taken up again, as that has gone.
+    pub(super) fn recorded_with(&self, spec: SpecId) -> Vec<SpecId> {
+        let is_recorded = |spec: &SpecId| self.jobs.get(spec).is_some_and(|job| job.recorded);
+        match is_recorded(&spec) {
+            true => self.falls_with(spec).into_iter().filter(is_recorded).collect(),
+            false => Vec::new(),
+        }
+    }
+
     /// Inside whom those are that an abort would undo: after it the graph does not say so any more.
     pub(super) fn nesting_of(&self, abort: &Event) -> BTreeMap<SpecId, SpecId> {
         let Event::Abort { spec, .. } = abort else { return BTreeMap::new() };
@@ -157,10 +171,13 @@ impl State {
     }
 
     /// Whether these votes make the speculation final at once.
-    pub(super) fn is_final_by(&mut self, spec: SpecId, votes: &[Event]) -> bool {
-        let [vote] = votes else { return false };
-        let effects = self.graph.preview(vote).unwrap_or_default();
-        effects.iter().any(|effect| matches!(effect, Effect::Final { specs, .. } if specs.contains(&spec)))
+    pub(super) fn is_final_by(&mut self, spec: SpecId, votes: &[Event]) -> Result<bool, Fault> {
+        let [vote] = votes else { return Ok(false) };
+        let effects = match self.graph.preview(vote) {
+            Err(error @ GraphError::Sealed(_)) => return Err(graph_fault(error)),
+            effects => effects.unwrap_or_default(),
+        };
+        Ok(effects.iter().any(|effect| matches!(effect, Effect::Final { specs, .. } if specs.contains(&spec))))
     }
 
     pub(super) fn is_clashing(&self, spec: SpecId, conflicts: &Conflicts) -> bool {

@@ -4,8 +4,9 @@ mod requests;
 mod views;
 
 use crate::coordinator::Aftermath;
-use crate::limits::{AWAIT_TIME_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX};
+use crate::limits::{AWAIT_TIME_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX, ROUND_TIME_MAX};
 use crate::server::Shared;
+use crate::telling::Telling;
 use crate::views::urgent::{self, Ticket};
 use crate::views::{SinkSlot, View};
 use mojavefs::id::{SpecId, ViewId};
@@ -75,14 +76,16 @@ impl Session {
         self.shared.follow(aftermath);
     }
 
-    fn decide(&self, request: Request<'_>) -> Result<Reply, Fault> {
-        let _telling = self.shared.telling.read();
-        let reply = self.decide_and_follow(request);
-        self.shared.follow_owed();
-        reply
+    fn decide(&self, request: &Request<'_>) -> Result<Reply, Fault> {
+        self.shared.coordinator.beside_rounds(|| {
+            let mut telling = Telling::of(&self.shared.telling);
+            let reply = self.decide_and_follow(request.clone(), &mut telling);
+            self.shared.follow_owed();
+            reply
+        })
     }
 
-    fn decide_and_follow(&self, request: Request<'_>) -> Result<Reply, Fault> {
+    fn decide_and_follow(&self, request: Request<'_>, telling: &mut Telling<'_>) -> Result<Reply, Fault> {
         let coordinator = &self.shared.coordinator;
         if let Request::Commit { spec, uid, .. } | Request::Hold { spec, uid } = request {
             coordinator
@@ -90,12 +93,12 @@ impl Session {
                 .map_or(Ok(()), |_| coordinator.fold_legs(spec, |told| self.follow(told)))?;
         }
         let (outcome, aftermath) = match request {
-            Request::Commit { spec, uid, resolutions } => coordinator.commit(spec, uid, &resolutions)?,
+            Request::Commit { spec, uid, resolutions } => coordinator.commit(spec, uid, &resolutions, telling)?,
             Request::Abort { spec, uid, back } => {
-                let (outcome, aftermath) = coordinator.abort(spec, Some(uid))?;
+                let (outcome, aftermath) = coordinator.abort(spec, Some(uid), telling)?;
                 (outcome, Aftermath { back: back.map(|(view, drained)| (view, spec, drained)), ..aftermath })
             }
-            Request::Hold { spec, uid } => (coordinator.hold(spec, uid)?, Aftermath::default()),
+            Request::Hold { spec, uid } => (coordinator.hold(spec, uid, telling)?, Aftermath::default()),
             _ => return Err(Fault::new(FaultKind::Protocol, "this is no decision")),
         };
         coordinator.write_down_conflicts();
@@ -114,16 +117,21 @@ impl Session {
         view: ViewId,
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.operate(&self.open_view(view)?.view, operation)
+        self.operate(&self.open_view(view)?.view, Some(ROUND_TIME_MAX), operation)
     }
 
-    /// Runs an operation, again if what it met has become part of what the view sees.
+    /// Runs an operation, again if what it met has become part of what the view sees, or was just being decided: that is waited for,
+    /// for so long at most.
     fn operate<T>(
         &self,
         view: &View,
+        limit: Option<Duration>,
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        for _ in 0..OPERATION_TRIES_MAX {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let mut tries = 0;
+        while tries < OPERATION_TRIES_MAX {
+            tries += 1;
             let falls = view.falls();
             let stale = || Fault::new(FaultKind::Stale, format!("the speculation of view {} is decided", view.id));
             let (was_over, result) = self.shared.coordinator.undisturbed(|| {
@@ -142,6 +150,10 @@ impl Session {
                 continue;
             }
             match (result, view.context(), view.whose.unsupervised()) {
+                (Err(fault), ..) if fault.kind == FaultKind::Sealed => {
+                    self.shared.coordinator.wait_for_round(deadline)?;
+                    tries = 0;
+                }
                 (Err(fault), Some(context), _) if fault.kind == FaultKind::Again => {
                     self.shared.probe();
                     // One that is undone meanwhile is over, which is found next.
@@ -165,8 +177,22 @@ impl Session {
         what: impl FnOnce(&T) -> Vec<Invalidation>,
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        self.change_within(Some(ROUND_TIME_MAX), view, what, operation)
+    }
+
+    /// The same, which waits for the disk for so long at most.
+    fn change_within<T>(
+        &self,
+        limit: Option<Duration>,
+        view: ViewId,
+        what: impl FnOnce(&T) -> Vec<Invalidation>,
+        operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let open = self.open_view(view)?;
-        let result = self.operate(&open.view, operation)?;
+        let result = self.operate(&open.view, limit, |ops, scope| {
+            self.shared.coordinator.demand_changeable(open.view.context())?;
+            operation(ops, scope)
+        })?;
         let audience = self.shared.views.audience(&open.view);
         let followers = self.shared.views.followers(&open.view);
         if !audience.is_empty() || !followers.is_empty() {
@@ -214,7 +240,7 @@ impl Connection for Session {
             Request::Unsettled { spec, uid } => Ok(Reply::Specs(self.shared.coordinator.unsettled(spec, uid)?)),
             Request::CloseView(view) => self.close(view).map(|()| Reply::Done),
             Request::Status { uid } => Ok(Reply::Status(self.shared.coordinator.status(uid))),
-            Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. } => self.decide(request),
+            Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. } => self.decide(&request),
             Request::Diff { spec, uid, from } => {
                 Ok(Reply::Diff(self.shared.coordinator.diff(spec, uid, from.as_deref())?))
             }

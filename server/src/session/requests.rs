@@ -1,8 +1,8 @@
 //! Requests on names, files and their attributes: to operations, and to what other views are told of them.
 
 use super::Session;
-use crate::limits::GIVE_TRIES_MAX;
-use crate::ops::NewFile;
+use crate::limits::{GIVE_TRIES_MAX, ROUND_TIME_MAX};
+use crate::ops::{NewFile, Ops, Scope};
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Attr;
@@ -49,7 +49,7 @@ impl Session {
                 open.view.asks_for(parent, name);
                 let scope = open.view.scope();
                 let glance = || self.shared.ops.glance_named(&scope, parent, name);
-                let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
+                let (attr, current) = self.undisturbed(glance)?;
                 open.view.hold(attr.ino);
                 Ok(Reply::Glance { attr, current: current && self.shared.changes() == since })
             }
@@ -99,6 +99,12 @@ impl Session {
         }
     }
 
+    /// Looks at something on behalf of who brings a view back.
+    fn undisturbed<T>(&self, look: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+        let coordinator = &self.shared.coordinator;
+        coordinator.beside_rounds(|| coordinator.undisturbed(&look))
+    }
+
     /// Looks at a name that the kernel of a view is about to know.
     fn asks<T>(
         &self,
@@ -108,7 +114,7 @@ impl Session {
     ) -> Result<T, Fault> {
         let open = self.open_view(view)?;
         open.view.asks_for(parent, name);
-        self.operate(&open.view, operation)
+        self.operate(&open.view, Some(ROUND_TIME_MAX), operation)
     }
 
     fn hold_listed(&self, view: ViewId, entries: &[DirEntry], since: u64) -> Result<(), Fault> {
@@ -136,7 +142,7 @@ impl Session {
                 // If it is to go back further, nobody waits for that: it is who asks that brings it back.
                 let scope = self.live_view(view)?.view.scope();
                 let glance = || self.shared.ops.glance_at(&scope, ino);
-                let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
+                let (attr, current) = self.undisturbed(glance)?;
                 Ok(Reply::Glance { attr, current })
             }
             Request::SetAttr { view, ino, set } => {
@@ -148,8 +154,9 @@ impl Session {
             }
             Request::Write { view, ino, offset, data, append, clear_set_id } => {
                 let at = (offset, append);
-                let written =
-                    self.change(view, |_| file(ino), |ops, scope| ops.write(scope, ino, at, data, clear_set_id))?;
+                // Most often a kernel's, which would lose what it has if it were refused.
+                let write = |ops: &Ops, scope: &Scope| ops.write(scope, ino, at, data, clear_set_id);
+                let written = self.change_within(None, view, |_| file(ino), write)?;
                 let open = self.open_view(view)?;
                 open.count_written(data.len() as u64);
                 if written != offset {

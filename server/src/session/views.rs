@@ -3,6 +3,7 @@
 use super::{OpenView, Session};
 use crate::coordinator::{Beginning, Kind};
 use crate::limits::TELL_TIME_MAX;
+use crate::telling::Telling;
 use crate::views::{View, Whose};
 use mojavefs::id::{ContextId, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -12,6 +13,10 @@ use std::sync::Arc;
 impl Session {
     /// Opens a view.
     pub(super) fn open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
+        self.shared.coordinator.beside_rounds(|| self.try_open(kind.clone()))
+    }
+
+    fn try_open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
         let coordinator = &self.shared.coordinator;
         // Or what it is started in could be committed meanwhile, and the new view not be led out.
         let _nothing_is_decided = self.shared.telling.try_write_for(TELL_TIME_MAX);
@@ -70,8 +75,9 @@ impl Session {
         }
         let (spec, context, scope) = loop {
             let around = open.view.context();
-            let entered = self.shared.coordinator.begin(around, Beginning::part(info.clone(), Kind::Level, own));
-            match entered {
+            let coordinator = &self.shared.coordinator;
+            let begin = || coordinator.begin(around, Beginning::part(info.clone(), Kind::Level, own));
+            match coordinator.beside_rounds(begin) {
                 Err(_) if self.shared.is_led_out(&open.view, around) => {}
                 entered => break entered?,
             }
@@ -117,7 +123,7 @@ impl Session {
         }
         let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
         if coordinator.is_held(spec) || open.view.whose == Whose::Guest {
-            return coordinator.hold_again(spec);
+            return coordinator.beside_rounds(|| coordinator.hold_again(spec, &mut Telling::of(&self.shared.telling)));
         }
         if coordinator.has_voted(spec)
             || open.view.base().and_then(|context| coordinator.spec_of(context)) != Some(spec)
@@ -129,17 +135,16 @@ impl Session {
 
     /// An owner that is gone without deciding has aborted.
     fn abandon(&self, spec: SpecId) -> Result<(), Fault> {
-        let _telling = self.shared.telling.read();
-        let aborted = self.shared.coordinator.abort(spec, None);
-        self.shared.follow_owed();
+        let aborted = self.shared.coordinator.beside_rounds(|| {
+            let mut telling = Telling::of(&self.shared.telling);
+            let aborted = self.shared.coordinator.abort(spec, None, &mut telling);
+            self.shared.follow_owed();
+            aborted.map(|(_, aftermath)| self.follow(aftermath))
+        });
         match aborted {
-            Ok((_, aftermath)) => {
-                self.follow(aftermath);
-                Ok(())
-            }
             // Committed, or folded into the job around it, or what it is will be known later.
             Err(fault) if matches!(fault.kind, FaultKind::Decided | FaultKind::NotFound | FaultKind::InDoubt) => Ok(()),
-            Err(fault) => Err(fault),
+            result => result,
         }
     }
 }

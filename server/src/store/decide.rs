@@ -1,9 +1,11 @@
 //! Commit, abort, hold: each one record, whatever was changed.
 
 use super::db::{Family, Writes};
+use super::outcomes::Recorded;
 use super::{Specs, Store, StoreError, meta};
 use crate::store::Key;
 use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
+use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::file::Name;
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,22 @@ fn put(writes: &mut Writes<'_>, held: &Held) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A commit that is written down and not seen by anybody yet.
+pub struct Prepared {
+    intervals: Vec<IntervalId>,
+    /// Its place among what is final, if nobody begins to stay with that before it is confirmed.
+    seq: Seq,
+    recorded: Recorded,
+    waits_for_disk: bool,
+}
+
+/// Says that these are final, and since when.
+fn stamp(writes: &mut Writes<'_>, intervals: &[IntervalId], seq: Seq) {
+    for interval in intervals {
+        writes.put(Family::Meta, &meta::key(meta::DECISION, [interval.0]), &seq.0.to_be_bytes());
+    }
+}
+
 fn remove(writes: &mut Writes<'_>, spec: SpecId) {
     writes.delete(Family::Meta, &meta::key(meta::HELD, [spec.0]));
     writes.delete(Family::Meta, &meta::key(meta::PARTS, [spec.0]));
@@ -53,53 +71,116 @@ impl Store {
         intervals.iter().any(|interval| self.changes_count(*interval) > 0)
     }
 
-    /// Makes the versions of these intervals final, together, durably. Blocks for the disk, if there are any. The caller keeps
-    /// every other operation out.
+    /// The same, at once: for who has nothing else to do meanwhile. Blocks for the disk.
     ///
     /// # Errors
-    /// [`StoreError::NotCommitted`] if it is certain that nothing was committed; any other error leaves the store stopped.
-    ///
-    /// `specs` are the speculations that are committed by it: what is known of them later. `released` are held speculations that are so no more; `rebased` gives the new records of those that stay, for the
-    /// moment at which the commit takes its place among what is final.
+    /// As of [`Store::prepare`] and [`Store::make_durable`].
     pub fn commit(
         &self,
         intervals: &[IntervalId],
         specs: &Specs,
         released: &[SpecId],
-        rebased: &dyn Fn(Seq) -> Result<Vec<Held>, StoreError>,
+        rebased: &dyn Fn(Seq) -> Vec<Held>,
     ) -> Result<Seq, StoreError> {
+        let prepared = self.prepare(intervals, specs, released, rebased)?;
+        self.make_durable(&prepared)?;
+        Ok(self.confirm(prepared, rebased))
+    }
+
+    /// Writes down that the versions of these intervals are final, together, with what they stand for; nobody sees it before it is
+    /// [durable](Store::make_durable) and [confirmed](Store::confirm). Blocks for the disk, which has to have their content. Until
+    /// then the caller lets nobody change them, and nothing become final that conflicts with them.
+    ///
+    /// `specs` are the speculations that are committed by it: what is known of them later. `released` are held speculations that
+    /// are so no more; `rebased` gives the new records of those that stay, for the moment at which the commit takes its place
+    /// among what is final.
+    ///
+    /// # Errors
+    /// [`StoreError::NotCommitted`] if it is certain that nothing was committed; any other error leaves the store stopped.
+    pub fn prepare(
+        &self,
+        intervals: &[IntervalId],
+        specs: &Specs,
+        released: &[SpecId],
+        rebased: &dyn Fn(Seq) -> Vec<Held>,
+    ) -> Result<Prepared, StoreError> {
         let certain = |error: StoreError| StoreError::NotCommitted(error.to_string());
         self.content.sync_intervals(intervals).map_err(certain)?;
-        let _writers = self.final_writes.lock();
+        let writers = self.final_writes.lock();
         // An epoch of its own: what trunk wrote up to now comes before it, what it writes from now on after it.
         self.end_epoch().map_err(certain)?;
         let seq = self.end_epoch().map_err(certain)?;
         let db = self.db().map_err(certain)?;
         let mut writes = db.writes();
-        for interval in intervals {
-            writes.put(Family::Meta, &meta::key(meta::DECISION, [interval.0]), &seq.0.to_be_bytes());
-        }
+        stamp(&mut writes, intervals, seq);
         released.iter().for_each(|spec| remove(&mut writes, *spec));
-        let stays = |held: &Held| !released.contains(&held.spec);
-        for held in rebased(seq).map_err(certain)?.into_iter().filter(stays) {
+        for held in rebased(seq) {
             put(&mut writes, &held).map_err(certain)?;
         }
         let recorded = self.outcomes.lock().record(&mut writes, specs.clone()).map_err(certain)?;
+        let result = writes.apply(false);
+        drop((db, writers));
         // Where nothing was changed nothing can be lost.
-        let result = writes.apply(!released.is_empty() || self.have_changed_anything(intervals));
-        drop(db);
+        let waits_for_disk = !released.is_empty() || self.have_changed_anything(intervals);
+        let prepared = Prepared { intervals: intervals.to_vec(), seq, recorded, waits_for_disk };
         if let Err(error) = result {
-            self.settle_doubt(intervals, error)?;
+            self.settle_doubt(&prepared, error)?;
+        }
+        Ok(prepared)
+    }
+
+    /// Returns once what was prepared is on disk. Blocks for that; nobody else is held up.
+    ///
+    /// # Errors
+    /// As of [`Store::prepare`].
+    pub fn make_durable(&self, prepared: &Prepared) -> Result<(), StoreError> {
+        if !prepared.waits_for_disk {
+            return Ok(());
+        }
+        self.write_out();
+        match self.db().and_then(|db| db.sync()) {
+            Ok(()) => Ok(()),
+            Err(error) => self.settle_doubt(prepared, error),
+        }
+    }
+
+    /// Shows to everybody what was prepared and is durable; returns its place among what is final. In memory, but for a record
+    /// that says so where somebody has begun to stay with what was final meanwhile: to him it comes later. The caller keeps every
+    /// other operation out.
+    pub fn confirm(&self, prepared: Prepared, rebased: &dyn Fn(Seq) -> Vec<Held>) -> Seq {
+        let Prepared { intervals, mut seq, recorded, .. } = prepared;
+        let _writers = self.final_writes.lock();
+        if self.epoch().0 != seq.0 + 1 && !is_planted(Planted::PlaceOfTheSeal) {
+            match self.stamp_later(&intervals, rebased) {
+                Ok(later) => seq = later,
+                // It is committed. Where it was to stand is on disk, and nothing else may come to be there beside it.
+                Err(error) => {
+                    tracing::error!("a commit can't be given its place: {error}");
+                    self.stop(&format!("a commit can't be given its place: {error}"));
+                }
+            }
         }
         self.outcomes.lock().apply(recorded);
         self.decided.write().committed.extend(intervals.iter().map(|interval| (*interval, seq)));
+        seq
+    }
+
+    /// Gives a commit a place after all that was begun since it was prepared. The caller has `final_writes`.
+    fn stamp_later(&self, intervals: &[IntervalId], rebased: &dyn Fn(Seq) -> Vec<Held>) -> Result<Seq, StoreError> {
+        self.end_epoch()?;
+        let seq = self.end_epoch()?;
+        let db = self.db()?;
+        let mut writes = db.writes();
+        stamp(&mut writes, intervals, seq);
+        rebased(seq).iter().try_for_each(|held| put(&mut writes, held))?;
+        writes.apply(false)?;
         Ok(seq)
     }
 
-    /// A sync failed: whether the record is on disk is known only once the store was read again.
-    fn settle_doubt(&self, intervals: &[IntervalId], error: StoreError) -> Result<(), StoreError> {
+    /// Writing or syncing failed: whether the record is on disk is known only once the store was read again.
+    fn settle_doubt(&self, prepared: &Prepared, error: StoreError) -> Result<(), StoreError> {
         tracing::error!("a commit is in doubt, reading the store again: {error}");
-        let found = self.read_decision(intervals);
+        let found = self.read_decision(&prepared.intervals);
         if found.is_err() {
             self.in_doubt.store(true, Ordering::SeqCst);
         }
@@ -111,7 +192,10 @@ impl Store {
 
     /// Whether the decision is on disk, read from a store opened anew.
     fn read_decision(&self, intervals: &[IntervalId]) -> Result<bool, StoreError> {
-        self.reopen()?;
+        {
+            let _writers = self.final_writes.lock();
+            self.reopen()?;
+        }
         let Some(interval) = intervals.first() else { return Ok(true) };
         self.db()?.contains(Family::Meta, &meta::key(meta::DECISION, [interval.0]))
     }
@@ -120,29 +204,34 @@ impl Store {
     /// undone all the same, and the records of what was held may be left.
     pub fn abort(&self, intervals: &[IntervalId], held: &[SpecId]) -> Result<(), StoreError> {
         self.decided.write().dead.extend(intervals);
-        self.release(held)
+        self.forget_held(held)
     }
 
     /// These are held no more: with the next start everything of them is undone. Blocks for the disk, if there are any. After
     /// an error they are held still, as far as can be said.
     pub fn release(&self, held: &[SpecId]) -> Result<(), StoreError> {
+        self.forget_held(held)?;
+        if held.is_empty() { Ok(()) } else { self.sync_records() }
+    }
+
+    /// The same, on disk with what is made durable next.
+    pub fn forget_held(&self, held: &[SpecId]) -> Result<(), StoreError> {
         if held.is_empty() {
             return Ok(());
         }
-        self.write_out();
-        let release = || {
+        let forget = || {
             self.with_room(|| {
                 let db = self.db()?;
                 let mut writes = db.writes();
                 held.iter().for_each(|spec| remove(&mut writes, *spec));
-                writes.apply(true)
+                writes.apply(false)
             })
         };
-        match release() {
+        match forget() {
             // The record store refuses everything after an error: opened again, it may work.
             Err(StoreError::Records(why) | StoreError::Refused(why)) => {
                 self.mend(&why)?;
-                release()
+                forget()
             }
             result => result,
         }
@@ -154,15 +243,42 @@ impl Store {
     /// [`StoreError::Stopped`] if it is not known whether it is held; after any other error it is not, or as it was before.
     pub fn hold(&self, held: &Held) -> Result<(), StoreError> {
         self.content.sync_intervals(&held.intervals)?;
+        self.note_held(held)?;
+        self.make_held_durable(held)
+    }
+
+    /// The same, on disk with what is made durable next; its content is there already.
+    pub fn note_held(&self, held: &Held) -> Result<(), StoreError> {
         let db = self.db()?;
         let mut writes = db.writes();
         put(&mut writes, held)?;
-        let result = writes.apply(true);
+        let result = writes.apply(false);
         drop(db);
         match result {
             Err(error) if !self.has_held(held, &error)? => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Returns once what was [noted](Store::note_held) is on disk. Blocks for that.
+    ///
+    /// # Errors
+    /// As of [`Store::hold`].
+    pub fn make_held_durable(&self, held: &Held) -> Result<(), StoreError> {
+        match self.db().and_then(|db| db.sync()) {
+            Err(error) if !self.has_held(held, &error)? => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the content of these intervals to disk. Blocks for that.
+    pub fn write_out_content(&self, intervals: &[IntervalId]) -> Result<(), StoreError> {
+        self.content.sync_intervals(intervals)
+    }
+
+    /// Whether all content of these intervals is on disk.
+    pub fn is_written_out(&self, intervals: &[IntervalId]) -> bool {
+        self.content.is_synced(intervals)
     }
 
     /// Writing down that something is held failed, and the record may be there all the same when the store is next read: then

@@ -30,7 +30,7 @@ mod versions;
 
 pub use batch::Batch;
 pub use content::Content;
-pub use decide::Held;
+pub use decide::{Held, Prepared};
 pub use error::StoreError;
 pub use fsck::{Problem, Report, fsck};
 pub use keys::{Key, Order};
@@ -197,6 +197,12 @@ impl Store {
         let Err(error) = self.db()?.sync() else { return Ok(()) };
         self.mend(&error.to_string())?;
         self.db()?.sync()
+    }
+
+    /// Nothing goes on before the next start has read what is there.
+    pub(super) fn stop(&self, why: &str) {
+        self.in_doubt.store(true, Ordering::SeqCst);
+        *self.db.write() = Err(why.to_owned());
     }
 
     /// The record store refuses everything after an error until it is opened again.

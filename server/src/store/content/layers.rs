@@ -253,6 +253,14 @@ impl Content {
         self.sync_those(|layer| intervals.contains(&layer.writer) || layer.has_grown_on_trunk())
     }
 
+    /// Whether all that these intervals wrote is durable.
+    pub(in crate::store) fn is_synced(&self, intervals: &[IntervalId]) -> bool {
+        let dirty = self.dirty.lock();
+        let mut writers =
+            dirty.layers.values().map(|layer| layer.writer).chain(dirty.new.values().map(|(_, writer)| *writer));
+        !writers.any(|writer| intervals.contains(&writer))
+    }
+
     /// Makes durable what the records of trunk refer to, before these are. Blocks for the disk.
     pub(in crate::store) fn sync_grown(&self) -> Result<(), StoreError> {
         let any = self.dirty.lock().layers.values().any(DirtyLayer::has_grown_on_trunk);

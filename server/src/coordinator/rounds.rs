@@ -1,0 +1,247 @@
+//! Rounds (rule 12 of the interval graph): a decision is sealed, recorded, and switched.
+//!
+//! What a commit makes final is sealed under the lock that keeps operations out, in memory. Then it is written down and made
+//! durable while no lock is held, and everybody else goes on, but for those who would change what is sealed, or conflict with it
+//! by something that is final at once, or need a record of what the round is about. Then it takes effect, in memory. Several are
+//! under way at a time, as long as they have nothing to do with each other; the log is synced for all together.
+
+#[cfg(test)]
+mod histories;
+
+use super::{Aftermath, Coordinator, Job, State, graph_fault};
+use crate::limits::ROUND_TIME_MAX;
+use crate::ops::fault;
+use crate::store::{Held, Prepared, Specs, StoreError};
+use crate::touch::{Touch, TouchKey};
+use mojavefs::graph::{Effect, Event};
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use mojavefs::planted::{Planted, is_planted};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// What a round makes final.
+#[derive(Clone)]
+pub(super) struct Sealed {
+    /// Whose vote it was.
+    voter: SpecId,
+    /// Rounds are counted as they begin.
+    number: u64,
+    numbers: Vec<IntervalId>,
+    specs: Vec<SpecId>,
+    contexts: Vec<ContextId>,
+    /// Held speculations that are so no more.
+    released: Vec<SpecId>,
+}
+
+/// A round that is to be recorded.
+pub(super) struct Round {
+    sealed: Sealed,
+    /// All that is committed by it, with what has become part of that.
+    committed: Specs,
+    /// The new records of held jobs that build on it or lose by it; with true, those that stay with what is final by it.
+    rebased: Vec<(Held, bool)>,
+}
+
+impl Sealed {
+    /// Whether it was under way already when a job began.
+    pub(super) fn is_before(&self, job: &Job) -> bool {
+        self.number <= job.begun_during
+    }
+
+    pub(super) fn fault(&self) -> Fault {
+        sealed(self.voter)
+    }
+}
+
+impl Round {
+    fn records(&self, seq: Seq) -> Vec<Held> {
+        let record = |(held, stays): &(Held, bool)| match stays {
+            true => Held { snapshot: seq, ..held.clone() },
+            false => held.clone(),
+        };
+        self.rebased.iter().map(record).collect()
+    }
+}
+
+fn sealed(spec: SpecId) -> Fault {
+    Fault::new(FaultKind::Sealed, format!("speculation {spec} is just being decided"))
+}
+
+impl State {
+    /// Nothing of a speculation, nor around it, is being decided.
+    pub(super) fn demand_unsealed(&self, spec: SpecId) -> Result<(), Fault> {
+        if self.rounds.is_empty() {
+            return Ok(());
+        }
+        let around = self.around(spec).into_iter().filter_map(|spec| self.jobs.get(&spec));
+        match around.map(|job| job.context).find(|context| self.graph.is_sealed(*context)) {
+            Some(_) => Err(sealed(spec)),
+            None => Ok(()),
+        }
+    }
+
+    /// The number of the last round that is under way; 0 if none is.
+    pub(super) fn last_round(&self) -> u64 {
+        self.rounds.iter().map(|round| round.number).max().unwrap_or(0)
+    }
+}
+
+impl Coordinator {
+    /// Whether a round that is under way is about a job, or about what it builds on, or whether the job loses by it: then what is
+    /// on record of it changes with that round, and it is neither decided nor written down before.
+    pub(super) fn demand_unconcerned(&self, state: &State, job: &Job) -> Result<(), Fault> {
+        demand_unconcerned(&self.conflicts, state, job)
+    }
+
+    /// Seals what a vote makes final, which has no conflicts. Refused while another round is under way that has to do with it.
+    pub(super) fn seal(&self, state: &mut State, vote: &Event) -> Result<Round, Fault> {
+        let Event::Vote { owner, spec: voter } = *vote else { unreachable!("a vote is what decides") };
+        let Some(Effect::Final { numbers, specs, .. }) = state.graph.preview(vote).map_err(graph_fault)?.pop() else {
+            unreachable!("it was looked at before")
+        };
+        let jobs: Vec<&Job> = specs.iter().filter_map(|spec| state.jobs.get(spec)).collect();
+        let contexts: Vec<ContextId> = jobs.iter().map(|job| job.context).collect();
+        jobs.iter().try_for_each(|job| self.demand_unconcerned(state, job))?;
+        let losers = self.conflicts.of_losers(&contexts);
+        let loses = |other: &&Sealed| other.contexts.iter().any(|context| losers.contains_key(context));
+        if let Some(other) = state.rounds.iter().find(loses).filter(|_| !is_planted(Planted::RoundBesideItsRival)) {
+            return Err(sealed(other.voter));
+        }
+        let recorded = jobs.iter().filter(|job| job.recorded).map(|job| job.spec);
+        let released: Vec<SpecId> = recorded.chain(jobs.iter().filter_map(|job| job.replaces)).collect();
+        let mut committed: Specs = jobs.iter().map(|job| job.spec).collect();
+        jobs.iter().for_each(|job| committed.extend(&job.parts));
+        let mut rebased = state.rebased_records(&numbers, &specs, (&self.conflicts, losers)).map_err(fault::store)?;
+        rebased.retain(|(held, _)| !released.contains(&held.spec));
+        state.apply(&Event::Prepare { owner, spec: voter }).map_err(graph_fault)?;
+        state.rounds_begun += 1;
+        let sealed = Sealed { voter, number: state.rounds_begun, numbers, specs, contexts, released };
+        state.rounds.push(sealed.clone());
+        self.rounds.fetch_add(1, Ordering::SeqCst);
+        Ok(Round { sealed, committed, rebased })
+    }
+
+    /// Writes a round down and makes it durable. Blocks for the disk; no lock is held.
+    pub(super) fn record_round(&self, round: &Round) -> Result<Prepared, StoreError> {
+        let Sealed { numbers, released, .. } = &round.sealed;
+        let prepared = self.store.prepare(numbers, &round.committed, released, &|seq| round.records(seq))?;
+        self.store.make_durable(&prepared)?;
+        Ok(prepared)
+    }
+
+    /// What was sealed takes effect, or it does not if it could not be recorded.
+    pub(super) fn end_round(
+        &self,
+        state: &mut State,
+        round: &Round,
+        recorded: Result<Prepared, StoreError>,
+    ) -> Result<Aftermath, Fault> {
+        let Sealed { voter, numbers, specs, contexts, .. } = &round.sealed;
+        debug_assert!(
+            contexts.iter().all(|context| self.conflicts.of(*context).is_empty()),
+            "a conflict with what was sealed"
+        );
+        state.rounds.retain(|other| other.voter != *voter);
+        self.rounds.fetch_sub(1, Ordering::SeqCst);
+        self.decided.notify_all();
+        let prepared = match recorded {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                state.apply(&Event::Cancel { spec: *voter }).map_err(graph_fault)?;
+                return Err(self.not_committed(state, specs, error));
+            }
+        };
+        let based = state.based_on(numbers);
+        state.apply(&Event::Confirm { spec: *voter }).map_err(graph_fault)?;
+        let seq = self.store.confirm(prepared, &|seq| round.records(seq));
+        let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
+        let rescoped = state.rebase(&based, specs, &self.store, seq);
+        let mut aftermath = Aftermath { rescoped, ..Aftermath::default() };
+        jobs.iter().for_each(|job| self.conflicts.decided(job.context, false));
+        state.end_contexts(&jobs);
+        aftermath.on_trunk.extend(numbers);
+        aftermath.committed.extend(jobs.iter().map(|job| (job.context, job.spec)));
+        aftermath.jobs.extend(jobs);
+        Ok(aftermath)
+    }
+
+    /// Waits until a round that is under way has ended; at once if none is. An error if the disk does not answer until then.
+    pub(crate) fn wait_for_round(&self, deadline: Option<Instant>) -> Result<(), Fault> {
+        let mut state = self.state.lock();
+        let numbers = |state: &State| state.rounds.iter().map(|round| round.number).collect::<Vec<_>>();
+        let before = numbers(&state);
+        while !before.is_empty() && numbers(&state) == before {
+            let timed_out = match deadline {
+                Some(deadline) => self.decided.wait_until(&mut state, deadline).timed_out(),
+                None => {
+                    self.decided.wait(&mut state);
+                    false
+                }
+            };
+            if timed_out {
+                let text = format!(
+                    "what this would change is being decided, and the disk has not answered for {ROUND_TIME_MAX:?}"
+                );
+                return Err(Fault::new(FaultKind::Io, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Repeats something until nothing that is being decided is in its way. No lock is held, but by `work`.
+    pub(crate) fn beside_rounds<T>(&self, mut work: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
+        let deadline = Instant::now() + ROUND_TIME_MAX;
+        loop {
+            match work() {
+                Err(fault) if fault.kind == FaultKind::Sealed => self.wait_for_round(Some(deadline))?,
+                result => return result,
+            }
+        }
+    }
+
+    /// A context may be changed: it is not being decided. Called while nothing can be sealed.
+    pub(crate) fn demand_changeable(&self, context: Option<ContextId>) -> Result<(), Fault> {
+        let Some(context) = context.filter(|_| self.rounds.load(Ordering::SeqCst) > 0) else { return Ok(()) };
+        let state = self.state.lock();
+        match state.of(context).filter(|_| state.graph.is_sealed(context)) {
+            Some(_) if is_planted(Planted::ChangeAfterTheSeal) => Ok(()),
+            Some(job) => Err(sealed(job.spec)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// See [`Coordinator::demand_unconcerned`].
+pub(super) fn demand_unconcerned(
+    conflicts: &super::conflicts::Conflicts,
+    state: &State,
+    job: &Job,
+) -> Result<(), Fault> {
+    for round in &state.rounds {
+        let is_about = || round.specs.iter().chain(&round.released).any(|spec| *spec == job.spec);
+        let builds = || job.builds_on(&round.specs) || state.based_on(&round.numbers).contains_key(&job.spec);
+        let loses = || conflicts.of_losers(&round.contexts).contains_key(&job.context);
+        if is_about() || builds() || loses() {
+            return Err(sealed(round.voter));
+        }
+    }
+    Ok(())
+}
+
+impl super::TrunkTouches {
+    /// Nothing is changed that a round under way has changed, or rests on: that comes before or after it.
+    pub(super) fn demand_unsealed(&self, changes: &[(TouchKey, Touch)]) -> Result<(), Fault> {
+        if self.rounds.load(Ordering::SeqCst) == 0 || is_planted(Planted::ChangeBesideTheSeal) {
+            return Ok(());
+        }
+        let losers = changes.iter().flat_map(|(key, how)| self.conflicts.losers_to_trunk(key, *how));
+        let losers: BTreeSet<ContextId> = losers.map(|(loser, _)| loser).collect();
+        let state = self.state.lock();
+        match losers.into_iter().find(|loser| state.graph.is_sealed(*loser)).and_then(|loser| state.of(loser)) {
+            Some(job) => Err(sealed(job.spec)),
+            None => Ok(()),
+        }
+    }
+}
