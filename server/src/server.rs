@@ -6,12 +6,13 @@ use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
 use crate::store::engine::Engine;
 use crate::store::{Reclaimed, Search, Store, StoreError, StoreOptions};
+use crate::telling::Effects;
 use crate::views::urgent::Waiters;
 use crate::views::{View, Views, Whose};
 use mojavefs::id::{ContextId, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, Notice, Outcome, Reply, SpecState};
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,9 +39,8 @@ pub(crate) struct Shared {
     keeper: Bell,
     announcer: Bell,
     stopping: AtomicBool,
-    /// Held shared from a decision until the views were told, which takes the index of changes; exclusively while
-    /// background work may remove from it.
-    pub(crate) telling: RwLock<()>,
+    /// What views are being told of.
+    pub(crate) effects: Effects,
     /// A search through the store that is under way.
     search: Mutex<Option<Search>>,
 }
@@ -85,7 +85,7 @@ impl Server {
             keeper: Bell::default(),
             announcer: Bell::default(),
             stopping: AtomicBool::new(false),
-            telling: RwLock::new(()),
+            effects: Effects::default(),
             search: Mutex::default(),
         });
         let threads = [
@@ -198,8 +198,12 @@ impl Shared {
     fn reclaim_step(&self) -> Result<Reclaimed, StoreError> {
         // This waits for the disk, and no decision waits for it.
         let given_back = self.store.give_back()?;
-        let _nobody_is_told = self.telling.write();
-        let step = self.store.reclaim(&|ino| self.views.holds(ino))?;
+        // Of what is decided later views may not have been told, which takes the index of changes.
+        let decided = self.store.decided();
+        if !self.effects.wait(Some(TELL_TIME_MAX)) {
+            return Ok(Reclaimed { removed: given_back, more: false });
+        }
+        let step = self.store.reclaim_of(&|ino| self.views.holds(ino), &|interval| decided.contains(&interval))?;
         // Another thread may have done a step in between, which has left something to give back.
         let more = step.more || given_back > 0 || self.store.has_unused()?;
         Ok(Reclaimed { removed: step.removed + given_back, more })
@@ -385,7 +389,7 @@ impl Shared {
     /// What a process is in was undone: it must be told before its request is answered, so that it goes back and never sees
     /// the answer. Not waited for any longer than needed: who tells may be held up by that very request.
     pub(crate) fn let_it_be_told(&self) {
-        drop(self.telling.try_write_for(TELL_TIME_MAX));
+        self.effects.wait(Some(TELL_TIME_MAX));
     }
 
     /// Whether a view shows something else by now, because what it showed was committed.

@@ -1,31 +1,116 @@
-//! Telling views what a decision means to them.
+//! Telling views what decisions mean to them.
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-/// Kept by who decides, from before a decision takes effect until the views were told of it: meanwhile nothing is removed from the
-/// index of changes that says of what, and whoever asks how it was decided waits. Let go while the disk is waited for.
-pub(crate) struct Telling<'a> {
-    lock: Option<&'a RwLock<()>>,
-    held: Option<RwLockReadGuard<'a, ()>>,
+/// The decisions of which views are being told: numbered as they begin, so that whoever must know that all were told waits for those
+/// that had begun by then, and keeps no later one from beginning.
+#[derive(Default)]
+pub(crate) struct Effects {
+    state: Mutex<State>,
+    ended: Condvar,
 }
 
+#[derive(Default)]
+struct State {
+    begun: u64,
+    under_way: BTreeSet<u64>,
+}
+
+impl Effects {
+    fn begin(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.begun += 1;
+        let number = state.begun;
+        state.under_way.insert(number);
+        number
+    }
+
+    fn end(&self, number: u64) {
+        self.state.lock().under_way.remove(&number);
+        self.ended.notify_all();
+    }
+
+    /// Waits until views were told of everything that has taken effect by now, for so long at most. Whether they were.
+    pub(crate) fn wait(&self, limit: Option<Duration>) -> bool {
+        let until = self.state.lock().begun;
+        self.wait_for(until, limit.map(|limit| Instant::now() + limit))
+    }
+
+    /// The same for those up to this number.
+    fn wait_for(&self, until: u64, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        while state.under_way.first().is_some_and(|first| *first <= until) {
+            match deadline {
+                None => self.ended.wait(&mut state),
+                Some(deadline) if self.ended.wait_until(&mut state, deadline).timed_out() => {
+                    return state.under_way.first().is_none_or(|first| *first > until);
+                }
+                Some(_) => {}
+            }
+        }
+        true
+    }
+}
+
+/// Kept by who decides, from before a decision takes effect until the views were told of it: what they are to be told stays in the
+/// index of changes, and whoever asks how it was decided waits. Let go while the disk is waited for.
+pub(crate) struct Telling<'a>(Option<(&'a Effects, u64)>);
+
 impl<'a> Telling<'a> {
-    /// Of the views that this lock stands for. No lock is held.
-    pub(crate) fn of(lock: &'a RwLock<()>) -> Self {
-        Telling { lock: Some(lock), held: Some(lock.read()) }
+    /// Of the views that these effects concern.
+    pub(crate) fn of(effects: &'a Effects) -> Self {
+        Telling(Some((effects, effects.begin())))
     }
 
     /// Where there are no views.
     #[cfg(test)]
     pub(crate) fn nobody() -> Self {
-        Telling { lock: None, held: None }
+        Telling(None)
     }
 
-    /// Does something that takes time. No lock is held.
+    /// Does something that takes time, and has no effect yet. No lock is held.
     pub(crate) fn apart<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        self.held = None;
+        let Some((effects, number)) = self.0.take() else { return work() };
+        effects.end(number);
         let result = work();
-        self.held = self.lock.map(RwLock::read);
+        self.0 = Some((effects, effects.begin()));
         result
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        if let Some((effects, number)) = self.0 {
+            effects.end(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_later_is_not_waited_for() {
+        let effects = Effects::default();
+        let all_told = || effects.wait(Some(Duration::ZERO));
+        assert!(all_told());
+        let first = Telling::of(&effects);
+        assert!(!all_told());
+        let later = Telling::of(&effects);
+        drop(first);
+        assert!(effects.wait_for(1, None) && !all_told());
+        drop(later);
+        assert!(all_told());
+    }
+
+    #[test]
+    fn who_waits_for_the_disk_is_not_waited_for() {
+        let effects = Effects::default();
+        let mut telling = Telling::of(&effects);
+        telling.apart(|| assert!(effects.wait(None)));
+        assert!(!effects.wait(Some(Duration::ZERO)));
     }
 }

@@ -78,7 +78,7 @@ impl Session {
 
     fn decide(&self, request: &Request<'_>) -> Result<Reply, Fault> {
         self.shared.coordinator.beside_rounds(|| {
-            let mut telling = Telling::of(&self.shared.telling);
+            let mut telling = Telling::of(&self.shared.effects);
             let reply = self.decide_and_follow(request.clone(), &mut telling);
             self.shared.follow_owed();
             reply
@@ -251,7 +251,7 @@ impl Connection for Session {
             Request::Outcome { spec } => {
                 let outcome = self.shared.coordinator.outcome(spec)?;
                 // Whoever hears of a decision finds that every view was told of it.
-                drop(self.shared.telling.write());
+                self.shared.effects.wait(None);
                 Ok(Reply::Outcome(outcome))
             }
             Request::Writers { path } => Ok(Reply::Specs(self.shared.coordinator.writers(&path)?)),

@@ -2,7 +2,7 @@
 
 use super::{OpenView, Session};
 use crate::coordinator::{Beginning, Kind};
-use crate::limits::TELL_TIME_MAX;
+use crate::limits::OPERATION_TRIES_MAX;
 use crate::telling::Telling;
 use crate::views::{View, Whose};
 use mojavefs::id::{ContextId, SpecId, ViewId};
@@ -13,13 +13,28 @@ use std::sync::Arc;
 impl Session {
     /// Opens a view.
     pub(super) fn open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
-        self.shared.coordinator.beside_rounds(|| self.try_open(kind.clone()))
+        let parent = match &kind {
+            ViewKind::Process { parent, .. } | ViewKind::Job { parent, .. } => Some(self.open_view(*parent)?),
+            _ => None,
+        };
+        for _ in 0..OPERATION_TRIES_MAX {
+            let before = parent.as_ref().and_then(|parent| parent.view.context());
+            let opened = self.shared.coordinator.beside_rounds(|| self.try_open(kind.clone()));
+            let is_led_out = || parent.as_ref().is_some_and(|parent| self.shared.is_led_out(&parent.view, before));
+            match opened {
+                Ok(Some(opened)) => return Ok(opened),
+                // What it was started in is decided.
+                Ok(None) => self.shared.let_it_be_told(),
+                Err(_) if is_led_out() => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(Fault::new(FaultKind::Busy, "what this is started in is decided all the time; try again later"))
     }
 
-    fn try_open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
+    /// Nothing if what it shows was decided before it was there to be led out of that.
+    fn try_open(&self, kind: ViewKind) -> Result<Option<OpenedView>, Fault> {
         let coordinator = &self.shared.coordinator;
-        // Or what it is started in could be committed meanwhile, and the new view not be led out.
-        let _nothing_is_decided = self.shared.telling.try_write_for(TELL_TIME_MAX);
         let uid = match &kind {
             ViewKind::Trunk => None,
             ViewKind::Job { info, .. } => Some(info.uid),
@@ -50,8 +65,21 @@ impl Session {
         let view = Arc::new(view);
         let bytes = context.and_then(|context| coordinator.bytes_counter(context));
         self.shared.views.insert(view.clone());
+        // From here on it is told of decisions. What it shows may have come to be seen in another way before.
+        if let Some(context) = context {
+            match coordinator.scope_of(context) {
+                Ok(scope) if view.context() == Some(context) => view.set_scope(Arc::new(scope)),
+                Ok(_) => {}
+                Err(_) if view.context() == Some(context) => {
+                    self.shared.close_view(&view);
+                    return Ok(None);
+                }
+                // It was led out of that.
+                Err(_) => {}
+            }
+        }
         self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
-        Ok(OpenedView { view: id, spec })
+        Ok(Some(OpenedView { view: id, spec }))
     }
 
     /// The context in which a user starts something, by the view that it is started in.
@@ -123,7 +151,7 @@ impl Session {
         }
         let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
         if coordinator.is_held(spec) || open.view.whose == Whose::Guest {
-            return coordinator.beside_rounds(|| coordinator.hold_again(spec, &mut Telling::of(&self.shared.telling)));
+            return coordinator.beside_rounds(|| coordinator.hold_again(spec, &mut Telling::of(&self.shared.effects)));
         }
         if coordinator.has_voted(spec)
             || open.view.base().and_then(|context| coordinator.spec_of(context)) != Some(spec)
@@ -136,7 +164,7 @@ impl Session {
     /// An owner that is gone without deciding has aborted.
     fn abandon(&self, spec: SpecId) -> Result<(), Fault> {
         let aborted = self.shared.coordinator.beside_rounds(|| {
-            let mut telling = Telling::of(&self.shared.telling);
+            let mut telling = Telling::of(&self.shared.effects);
             let aborted = self.shared.coordinator.abort(spec, None, &mut telling);
             self.shared.follow_owed();
             aborted.map(|(_, aftermath)| self.follow(aftermath))

@@ -10,6 +10,7 @@ use super::{Sight, Store, StoreError, meta};
 use crate::limits::RECLAIM_STEP;
 use mojavefs::id::{ContentId, Ino, IntervalId, LayerId, Seq};
 use mojavefs::planted::{Planted, is_planted};
+use std::collections::HashSet;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +33,17 @@ pub(super) struct KeptSeen {
 impl Store {
     /// One bounded step. `in_use` says whether a kernel still knows an inode that has no name.
     pub fn reclaim(&self, in_use: &dyn Fn(Ino) -> bool) -> Result<Reclaimed, StoreError> {
+        self.reclaim_of(in_use, &|_| true)
+    }
+
+    /// The same, of these decided intervals only.
+    pub fn reclaim_of(
+        &self,
+        in_use: &dyn Fn(Ino) -> bool,
+        of: &dyn Fn(IntervalId) -> bool,
+    ) -> Result<Reclaimed, StoreError> {
         for step in [Self::reclaim_dead, Self::merge_committed] {
-            let removed = self.with_room(|| step(self))?;
+            let removed = self.with_room(|| step(self, of))?;
             if removed > 0 {
                 return Ok(Reclaimed { removed, more: true });
             }
@@ -46,8 +56,15 @@ impl Store {
         Ok(Reclaimed { removed, more: removed > 0 })
     }
 
-    fn reclaim_dead(&self) -> Result<u64, StoreError> {
-        let Some(interval) = self.decided.read().dead.first().copied() else { return Ok(0) };
+    /// The decided intervals whose versions still carry their numbers.
+    pub fn decided(&self) -> HashSet<IntervalId> {
+        let decided = self.decided.read();
+        decided.committed.keys().chain(&decided.dead).copied().collect()
+    }
+
+    fn reclaim_dead(&self, of: &dyn Fn(IntervalId) -> bool) -> Result<u64, StoreError> {
+        let next = self.decided.read().dead.iter().copied().find(|interval| of(*interval));
+        let Some(interval) = next else { return Ok(0) };
         let keys = self.changes_left(interval)?;
         // Else a note of a content could be removed by who has just found that a dead version refers to it.
         let _noting = (!keys.is_empty()).then(|| self.final_writes.lock());
@@ -129,9 +146,10 @@ impl Store {
         Ok(layers)
     }
 
-    fn merge_committed(&self) -> Result<u64, StoreError> {
+    fn merge_committed(&self, of: &dyn Fn(IntervalId) -> bool) -> Result<u64, StoreError> {
+        // In their order.
         let next = self.decided.read().committed.iter().map(|(interval, seq)| (*seq, *interval)).min();
-        let Some((_, interval)) = next else { return Ok(0) };
+        let Some((_, interval)) = next.filter(|(_, interval)| of(*interval)) else { return Ok(0) };
         let keys = self.changes_left(interval)?;
         let mut unmerged = self.unmerged.lock();
         {
