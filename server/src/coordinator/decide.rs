@@ -26,12 +26,15 @@ pub(super) enum Voted {
     Done(Aftermath),
     /// It makes something final, which is to be recorded before.
     Sealed(Round),
+    /// It waits for others, and is not on record: nothing has happened.
+    Unrecorded,
 }
 
 /// How far a commit is.
 pub(super) enum Step {
     Done(Outcome, Aftermath),
     Sealed(Outcome, Aftermath, Round),
+    Unrecorded,
 }
 
 impl Coordinator {
@@ -64,21 +67,15 @@ impl Coordinator {
             // durable.
             telling.apart(|| self.store.sync_early(&intervals)).map_err(fault::store)?;
         }
-        if self.must_be_recorded(spec)? {
-            return self.commit_recorded((spec, uid), telling);
-        }
         let step = {
             let _exclusive = self.decisions.write();
             self.try_commit(&mut self.state.lock(), spec, uid)?
         };
-        self.finish(step, telling)
-    }
-
-    /// Whether a vote does not make its speculation final at once, and what waits for others is to be on record.
-    pub(super) fn must_be_recorded(&self, spec: SpecId) -> Result<bool, Fault> {
-        let mut state = self.state.lock();
-        let Some(votes) = state.jobs.get(&spec).map(Job::votes) else { return Ok(false) };
-        Ok(state.outer(spec).is_none() && !state.is_final_by(spec, &votes)?)
+        match step {
+            Step::Done(outcome, aftermath) => Ok((outcome, aftermath)),
+            Step::Sealed(outcome, aftermath, round) => self.finish((outcome, aftermath), &round, telling),
+            Step::Unrecorded => self.commit_recorded((spec, uid), telling),
+        }
     }
 
     /// A vote that waits for others is cast once it is on record.
@@ -107,25 +104,40 @@ impl Coordinator {
                 }
                 None => self.try_commit(&mut state, spec, uid),
             };
-            if let Some(job) = state.jobs.get(&spec).filter(|job| job.recorded && job.state != SpecState::Voted) {
-                // It says that it was voted for.
-                self.conflicts.outdated(job.context);
+            if let Some(job) = state.jobs.get_mut(&spec) {
+                job.votes = false;
+                if job.recorded && job.state != SpecState::Voted {
+                    // It says that it was voted for.
+                    self.conflicts.outdated(job.context);
+                }
             }
             voted?
         };
-        self.finish(step, telling)
+        match step {
+            Step::Done(outcome, aftermath) => Ok((outcome, aftermath)),
+            Step::Sealed(outcome, aftermath, round) => self.finish((outcome, aftermath), &round, telling),
+            // It was in conflict when it would have been written down, and is not any more.
+            Step::Unrecorded => Err(Fault::new(FaultKind::Sealed, format!("speculation {spec} has changed meanwhile"))),
+        }
     }
 
     /// Records what was sealed, without a lock, and lets it take effect.
-    fn finish(&self, step: Step, telling: &mut Telling<'_>) -> Result<(Outcome, Aftermath), Fault> {
-        let (outcome, aftermath, round) = match step {
-            Step::Done(outcome, aftermath) => return Ok((outcome, aftermath)),
-            Step::Sealed(outcome, aftermath, round) => (outcome, aftermath, round),
-        };
-        let recorded = telling.apart(|| self.record_round(&round));
+    fn finish(
+        &self,
+        (outcome, aftermath): (Outcome, Aftermath),
+        round: &Round,
+        telling: &mut Telling<'_>,
+    ) -> Result<(Outcome, Aftermath), Fault> {
+        let recorded = telling.apart(|| self.record_round(round));
         let _exclusive = self.decisions.write();
-        let ended = self.end_round(&mut self.state.lock(), &round, recorded)?;
-        Ok((outcome, Aftermath { clashing: aftermath.clashing, ..ended }))
+        let mut state = self.state.lock();
+        match self.end_round(&mut state, round, recorded) {
+            Ok(ended) => Ok((outcome, Aftermath { clashing: aftermath.clashing, ..ended })),
+            Err(fault) => {
+                state.owed.push(aftermath);
+                Err(fault)
+            }
+        }
     }
 
     pub(super) fn try_commit(&self, state: &mut State, spec: SpecId, uid: u32) -> Result<Step, Fault> {
@@ -156,6 +168,10 @@ impl Coordinator {
                 return Ok(Step::Sealed(outcome, aftermath, round));
             }
             Voted::Done(aftermath) => Aftermath { clashing, ..aftermath },
+            Voted::Unrecorded => {
+                state.clashing = clashing;
+                return Ok(Step::Unrecorded);
+            }
         };
         let Some(job) = state.jobs.get(&spec) else { return Ok(Step::Done(outcome, aftermath)) };
         let waits_for = match state.outer(spec) {
@@ -168,12 +184,20 @@ impl Coordinator {
     /// Casts an owner's votes, and carries out what follows at once.
     pub(super) fn vote(&self, state: &mut State, spec: SpecId, votes: &[Event]) -> Result<Voted, Fault> {
         let Some((last, before)) = votes.split_last() else { return Ok(Voted::Done(Aftermath::default())) };
+        let is_on_record = state.outer(spec).is_some() || state.jobs.get(&spec).is_some_and(|job| job.votes);
+        if !is_on_record && !state.is_final_by(spec, votes)? {
+            return Ok(Voted::Unrecorded);
+        }
         for vote in before {
             // Nothing is final by these: the vote for the job's own speculation is the last.
             state.apply(vote).map_err(graph_fault)?;
         }
         loop {
             let Some(Effect::Final { specs, .. }) = state.graph.preview(last).map_err(graph_fault)?.pop() else {
+                if !is_on_record {
+                    // Something that it would have been final with is in conflict.
+                    return Ok(Voted::Unrecorded);
+                }
                 state.apply(last).map_err(graph_fault)?;
                 if let Some(job) = state.jobs.get_mut(&spec) {
                     job.state = SpecState::Voted;

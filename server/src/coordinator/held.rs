@@ -233,7 +233,6 @@ impl Coordinator {
         spec: SpecId,
         (result, was_recorded): (Result<(), StoreError>, bool),
     ) -> Result<(), Fault> {
-        state.jobs.entry(spec).and_modify(|job| job.votes = false);
         result.map_err(|error| {
             state.jobs.entry(spec).and_modify(|job| job.recorded = was_recorded);
             not_recorded(spec, error)
@@ -266,7 +265,9 @@ impl Coordinator {
         let voted = |state: &State| state.jobs.get(&spec).is_some_and(|job| job.state == SpecState::Voted);
         let (held, was_recorded) = self.gathered((spec, 0), telling, |state| self.note(state, spec, voted(state)))?;
         let noted = telling.apart(|| self.store.make_held_durable(&held));
-        self.noted(&mut self.state.lock(), spec, (noted, was_recorded))
+        let mut state = self.state.lock();
+        state.jobs.entry(spec).and_modify(|job| job.votes = false);
+        self.noted(&mut state, spec, (noted, was_recorded))
     }
 }
 

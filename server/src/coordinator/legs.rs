@@ -51,7 +51,7 @@ impl Coordinator {
                         let votes = state.jobs[&leg].votes();
                         match self.vote(&mut state, leg, &votes)? {
                             Voted::Done(aftermath) => aftermath,
-                            Voted::Sealed(_) => unreachable!("a leg is final with its job only"),
+                            Voted::Sealed(_) | Voted::Unrecorded => unreachable!("a leg is final with its job only"),
                         }
                     }
                 }

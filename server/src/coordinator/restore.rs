@@ -124,7 +124,12 @@ impl Coordinator {
         let votes = job.votes();
         match state.is_final_by(spec, &votes)? {
             true => Ok(()),
-            false => self.vote(state, spec, &votes).map(drop),
+            false => {
+                state.jobs.entry(spec).and_modify(|job| job.votes = true);
+                let voted = self.vote(state, spec, &votes).map(drop);
+                state.jobs.entry(spec).and_modify(|job| job.votes = false);
+                voted
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a round makes final.
 #[derive(Clone)]
@@ -167,8 +167,9 @@ impl Coordinator {
         Ok(aftermath)
     }
 
-    /// Waits until a round that is under way has ended; at once if none is. An error if the disk does not answer until then.
-    pub(crate) fn wait_for_round(&self, deadline: Option<Instant>) -> Result<(), Fault> {
+    /// Waits until a round that is under way has ended; at once if none is. An error if the disk does not answer for so long.
+    pub(crate) fn wait_for_round(&self, limit: Option<Duration>) -> Result<(), Fault> {
+        let deadline = limit.map(|limit| Instant::now() + limit);
         let mut state = self.state.lock();
         let numbers = |state: &State| state.rounds.iter().map(|round| round.number).collect::<Vec<_>>();
         let before = numbers(&state);
@@ -192,10 +193,9 @@ impl Coordinator {
 
     /// Repeats something until nothing that is being decided is in its way. No lock is held, but by `work`.
     pub(crate) fn beside_rounds<T>(&self, mut work: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
-        let deadline = Instant::now() + ROUND_TIME_MAX;
         loop {
             match work() {
-                Err(fault) if fault.kind == FaultKind::Sealed => self.wait_for_round(Some(deadline))?,
+                Err(fault) if fault.kind == FaultKind::Sealed => self.wait_for_round(Some(ROUND_TIME_MAX))?,
                 result => return result,
             }
         }

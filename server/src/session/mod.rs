@@ -128,7 +128,6 @@ impl Session {
         limit: Option<Duration>,
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
         let mut tries = 0;
         while tries < OPERATION_TRIES_MAX {
             tries += 1;
@@ -151,7 +150,7 @@ impl Session {
             }
             match (result, view.context(), view.whose.unsupervised()) {
                 (Err(fault), ..) if fault.kind == FaultKind::Sealed => {
-                    self.shared.coordinator.wait_for_round(deadline)?;
+                    self.shared.coordinator.wait_for_round(limit)?;
                     tries = 0;
                 }
                 (Err(fault), Some(context), _) if fault.kind == FaultKind::Again => {

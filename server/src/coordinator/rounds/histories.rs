@@ -227,24 +227,23 @@ impl World {
     /// A vote, as far as what it seals.
     fn commit(&mut self, spec: SpecId) {
         self.note(format!("{spec} votes"));
-        let sealed = match self.coordinator.must_be_recorded(spec) {
-            Ok(false) => {
-                let _exclusive = self.coordinator.decisions.write();
-                self.coordinator.try_commit(&mut self.coordinator.state.lock(), spec, 0)
-            }
-            Ok(true) => {
+        let step = {
+            let _exclusive = self.coordinator.decisions.write();
+            self.coordinator.try_commit(&mut self.coordinator.state.lock(), spec, 0)
+        };
+        self.came(&step);
+        let round = match step {
+            Ok(Step::Sealed(_, _, round)) => round,
+            Ok(Step::Unrecorded) => {
                 let before = self.undecided();
                 let committed = self.coordinator.commit(spec, 0, &[], &mut Telling::nobody());
                 assert!(self.undecided().len() == before.len() || committed.is_err(), "it waits for others");
-                self.came(&committed);
+                return self.came(&committed);
+            }
+            Ok(Step::Done(..)) | Err(_) => {
+                self.counts.at_once += 1;
                 return;
             }
-            Err(fault) => Err(fault),
-        };
-        self.came(&sealed);
-        let Ok(Step::Sealed(_, _, round)) = sealed else {
-            self.counts.at_once += 1;
-            return;
         };
         self.counts.rounds += 1;
         let contexts = round.sealed.contexts.clone();
