@@ -1,6 +1,7 @@
 //! A server on its own, and its clients.
 
 use crate::harness::served::{Server, try_serve};
+use crate::harness::stopped::Stopped;
 use crate::harness::{Mount, digest, is_running, sh, text, until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
@@ -323,4 +324,26 @@ fn whoever_connects_without_the_key_takes_no_client_s_place() {
     let far = server.mount_tcp();
     far.write("a", "x");
     assert_eq!(far.read("a"), "x");
+}
+
+#[test]
+fn a_client_that_takes_no_notices_keeps_nobody_else_from_beginning_and_deciding() {
+    require_root!();
+    let server = Server::new();
+    let (here, there) = (server.mount(), server.mount());
+    here.write("f", "old\n");
+    assert_eq!(there.read("f"), "old\n");
+    let held = here.held("echo held > g");
+    let stopped = Stopped::new(there.daemon());
+    let mut job = here.specrun_command(&["--quiet"], "echo new > f").spawn().expect("specrun runs");
+    until("it is committed", || here.read("f") == "new\n");
+    // It is answered once the other client has been told, or is given up.
+    assert!(here.specrun(&["--quiet"], "true").status.success());
+    assert!(here.mojavefs(&["shell", &held, "--", "true"]).status.success());
+    assert!(here.mojavefs(&["abort", &held]).status.success());
+    assert!(here.status().is_empty());
+    assert!(job.try_wait().expect("its status").is_none(), "the others have waited with it");
+    drop(stopped);
+    assert!(job.wait().expect("it ends").success());
+    assert_eq!(there.read("f"), "new\n");
 }
