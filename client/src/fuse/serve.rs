@@ -42,14 +42,14 @@ pub(crate) struct Kernel {
 /// on how to talk; the rest happens on threads of its own until the mount is gone.
 pub(crate) fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     let fuse = Fuse { view: view.clone(), slow: Slow::start()?, notifier: Arc::default() };
-    let (config, notifier) = (config(SessionACL::All, view.patient().is_some()), fuse.notifier.clone());
+    let (config, notifier) = (config(SessionACL::All, view.waits()), fuse.notifier.clone());
     start(Session::from_fd(fuse, fd, SessionACL::All, config)?, view, &notifier)
 }
 
 /// Mounts at `point` as an ordinary user, by the set-user-id helper `fusermount3`, and answers what comes through it.
 pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     let fuse = Fuse { view: view.clone(), slow: Slow::start()?, notifier: Arc::default() };
-    let (mut config, notifier) = (config(SessionACL::Owner, view.patient().is_some()), fuse.notifier.clone());
+    let (mut config, notifier) = (config(SessionACL::Owner, view.waits()), fuse.notifier.clone());
     config.mount_options = vec![
         MountOption::FSName(source.to_owned()),
         MountOption::Subtype("mojavefs".to_owned()),

@@ -129,6 +129,11 @@ impl View {
         self.role != Role::Trunk || !self.connection.is_embedded()
     }
 
+    /// Whether many of its programs' calls may wait at once: for others' decisions, or to change what is just being committed.
+    pub(crate) fn waits(&self) -> bool {
+        self.patient.is_some() || self.role == Role::Trunk
+    }
+
     /// Who supervises the job that it shows.
     pub(crate) fn supervised_by(&self, pid: u32) {
         // A view is opened by one process.
