@@ -4,6 +4,9 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+/// How often who waits lets others go on before it sleeps.
+const YIELDS: usize = 32;
+
 /// The decisions of which views are being told: numbered as they begin, so that whoever must know that all were told waits for those
 /// that had begun by then, and keeps no later one from beginning.
 #[derive(Default)]
@@ -40,6 +43,13 @@ impl Effects {
 
     /// The same for those up to this number.
     fn wait_for(&self, until: u64, deadline: Option<Instant>) -> bool {
+        // Most often it takes less time than to sleep and be woken.
+        for _ in 0..YIELDS {
+            if self.state.lock().under_way.first().is_none_or(|first| *first > until) {
+                return true;
+            }
+            std::thread::yield_now();
+        }
         let mut state = self.state.lock();
         while state.under_way.first().is_some_and(|first| *first <= until) {
             match deadline {
