@@ -38,6 +38,14 @@ impl Graph {
         ensure(remembered == self.outcome_order.len() && remembered <= OUTCOMES_KEPT_MAX, || {
             "outcomes disagree with their order".to_string()
         })?;
+        for (spec, sealed) in &self.sealed {
+            let place = self.specs.get(spec).and_then(|spec| spec.owners.get(&sealed.voter));
+            let is_cast = place.is_some_and(|place| place.vote.is_some_and(|by| sealed.intervals.contains(&by)));
+            let is_live = sealed.intervals.iter().all(|id| self.intervals.contains_key(id));
+            ensure(is_cast && is_live, || {
+                format!("what is sealed with speculation {spec} is not there, or was not voted for")
+            })?;
+        }
         for spec in self.specs.keys() {
             ensure(self.finals(*spec).is_empty(), || format!("speculation {spec} is final but kept"))?;
         }

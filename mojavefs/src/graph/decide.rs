@@ -29,7 +29,7 @@ impl Graph {
             self.take_back(owner.context(), spec);
             return Err(error);
         }
-        Ok(self.settle(spec))
+        Ok(self.settle(&finals))
     }
 
     pub(super) fn cast(&mut self, context: ContextId, spec: SpecId) -> IntervalId {
@@ -124,7 +124,7 @@ impl Graph {
             self.spec_mut(spec).conflict = true;
             return Err(error);
         }
-        Ok(self.settle(spec))
+        Ok(self.settle(&finals))
     }
 
     /// What an event would make final; the graph stays as it is. A driver looks for conflicts among that and says which

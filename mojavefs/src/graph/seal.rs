@@ -34,7 +34,7 @@ impl Graph {
         let (finals, sealed) = (self.finals(spec), sealed.intervals);
         let is_as_it_was = sealed.is_subset(&finals) && specs(&finals) == specs(&sealed);
         assert!(is_as_it_was, "speculation {spec}: {sealed:?} was sealed, and {finals:?} would be final");
-        Ok(self.settle(spec))
+        Ok(self.settle(&finals))
     }
 
     pub(super) fn cancel(&mut self, spec: SpecId) -> Result<Vec<Effect>, GraphError> {
@@ -83,10 +83,5 @@ impl Graph {
     /// Whether something of a context is sealed.
     pub fn is_sealed(&self, context: ContextId) -> bool {
         self.demand_unsealed_context(context).is_err()
-    }
-
-    /// The speculations whose votes have sealed something.
-    pub fn sealing(&self) -> impl Iterator<Item = SpecId> + '_ {
-        self.sealed.keys().copied()
     }
 }

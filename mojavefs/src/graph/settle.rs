@@ -29,17 +29,16 @@ impl Graph {
         })
     }
 
-    /// Makes final whatever can be, now that a speculation has a vote more or a conflict less. Nothing else makes a live
-    /// interval final: none was before, so each needed something open, and only this speculation's openness has changed.
-    pub(super) fn settle(&mut self, spec: SpecId) -> Vec<Effect> {
-        let finals = self.finals(spec);
+    /// Makes final what [can be](Graph::finals), now that a speculation has a vote more or a conflict less. Nothing else makes a
+    /// live interval final: none was before, so each needed something open, and only this speculation's openness has changed.
+    pub(super) fn settle(&mut self, finals: &BTreeSet<IntervalId>) -> Vec<Effect> {
         if finals.is_empty() {
             return Vec::new();
         }
-        let effect = self.said_final(&finals);
+        let effect = self.said_final(finals);
         let mut specs = BTreeSet::new();
         let mut contexts: BTreeMap<ContextId, usize> = BTreeMap::new();
-        for id in &finals {
+        for id in finals {
             let interval = self.detach(*id);
             specs.extend(interval.assumption);
             *contexts.entry(interval.context).or_default() += 1;

@@ -93,7 +93,8 @@ impl Choice {
 
     /// What is sealed is confirmed, or not.
     fn end(&self, referee: &Referee, other: SpecId) -> Event {
-        let sealing: Vec<SpecId> = referee.graph.sealing().collect();
+        let model = referee.model();
+        let sealing: Vec<SpecId> = model.undecided().filter(|spec| model.sealed(*spec).is_some()).collect();
         let spec = *sealing.get(usize::from(self.interval) % sealing.len().max(1)).unwrap_or(&other);
         if self.variant.is_multiple_of(3) { Event::Cancel { spec } } else { Event::Confirm { spec } }
     }
