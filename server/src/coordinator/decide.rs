@@ -33,7 +33,7 @@ pub(super) enum Voted {
 /// How far a commit is.
 pub(super) enum Step {
     Done(Outcome, Aftermath),
-    Sealed(Outcome, Aftermath, Round),
+    Sealed(Outcome, Round),
     Unrecorded,
 }
 
@@ -73,7 +73,7 @@ impl Coordinator {
         };
         match step {
             Step::Done(outcome, aftermath) => Ok((outcome, aftermath)),
-            Step::Sealed(outcome, aftermath, round) => self.finish((outcome, aftermath), &round, telling),
+            Step::Sealed(outcome, round) => self.finish(outcome, &round, telling),
             Step::Unrecorded => self.commit_recorded((spec, uid), telling),
         }
     }
@@ -115,7 +115,7 @@ impl Coordinator {
         };
         match step {
             Step::Done(outcome, aftermath) => Ok((outcome, aftermath)),
-            Step::Sealed(outcome, aftermath, round) => self.finish((outcome, aftermath), &round, telling),
+            Step::Sealed(outcome, round) => self.finish(outcome, &round, telling),
             // It was in conflict when it would have been written down, and is not any more.
             Step::Unrecorded => Err(Fault::new(FaultKind::Sealed, format!("speculation {spec} has changed meanwhile"))),
         }
@@ -124,17 +124,19 @@ impl Coordinator {
     /// Records what was sealed, without a lock, and lets it take effect.
     fn finish(
         &self,
-        (outcome, aftermath): (Outcome, Aftermath),
+        outcome: Outcome,
         round: &Round,
         telling: &mut Telling<'_>,
     ) -> Result<(Outcome, Aftermath), Fault> {
         let recorded = telling.apart(|| self.record_round(round));
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
-        match self.end_round(&mut state, round, recorded) {
-            Ok(ended) => Ok((outcome, Aftermath { clashing: aftermath.clashing, ..ended })),
+        let ended = self.end_round(&mut state, round, recorded);
+        let clashing = std::mem::take(&mut state.clashing);
+        match ended {
+            Ok(ended) => Ok((outcome, Aftermath { clashing, ..ended })),
             Err(fault) => {
-                state.owed.push(aftermath);
+                state.owed.push(Aftermath { clashing, ..Aftermath::default() });
                 Err(fault)
             }
         }
@@ -160,19 +162,12 @@ impl Coordinator {
             return Ok(Step::Done(Outcome { state: SpecState::Voted, ..outcome }, aftermath));
         }
         let voted = self.vote(state, spec, &votes)?;
-        let clashing = std::mem::take(&mut state.clashing);
-        self.decided.notify_all();
         let aftermath = match voted {
-            Voted::Sealed(round) => {
-                let aftermath = Aftermath { clashing, ..Aftermath::default() };
-                return Ok(Step::Sealed(outcome, aftermath, round));
-            }
-            Voted::Done(aftermath) => Aftermath { clashing, ..aftermath },
-            Voted::Unrecorded => {
-                state.clashing = clashing;
-                return Ok(Step::Unrecorded);
-            }
+            Voted::Sealed(round) => return Ok(Step::Sealed(outcome, round)),
+            Voted::Unrecorded => return Ok(Step::Unrecorded),
+            Voted::Done(aftermath) => Aftermath { clashing: std::mem::take(&mut state.clashing), ..aftermath },
         };
+        self.decided.notify_all();
         let Some(job) = state.jobs.get(&spec) else { return Ok(Step::Done(outcome, aftermath)) };
         let waits_for = match state.outer(spec) {
             Some(_) => Vec::new(),
@@ -193,7 +188,8 @@ impl Coordinator {
             state.apply(vote).map_err(graph_fault)?;
         }
         loop {
-            let Some(Effect::Final { specs, .. }) = state.graph.preview(last).map_err(graph_fault)?.pop() else {
+            let Some(Effect::Final { numbers, specs, .. }) = state.graph.preview(last).map_err(graph_fault)?.pop()
+            else {
                 if !is_on_record {
                     // Something that it would have been final with is in conflict.
                     return Ok(Voted::Unrecorded);
@@ -209,7 +205,7 @@ impl Coordinator {
             let clashing = specs.iter().copied().filter(|spec| state.is_clashing(*spec, &self.conflicts));
             let clashing: Vec<SpecId> = clashing.collect();
             if clashing.is_empty() {
-                return self.seal(state, last).map(Voted::Sealed);
+                return self.seal(state, spec, (numbers, specs)).map(Voted::Sealed);
             }
             for spec in clashing {
                 state.apply(&Event::Conflict { spec }).map_err(graph_fault)?;

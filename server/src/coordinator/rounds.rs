@@ -13,7 +13,7 @@ use crate::limits::ROUND_TIME_MAX;
 use crate::ops::fault;
 use crate::store::{Held, Prepared, Specs, StoreError};
 use crate::touch::{Touch, TouchKey};
-use mojavefs::graph::{Effect, Event};
+use mojavefs::graph::Event;
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -84,7 +84,7 @@ impl State {
 
     /// The number of the last round that is under way; 0 if none is.
     pub(super) fn last_round(&self) -> u64 {
-        self.rounds.iter().map(|round| round.number).max().unwrap_or(0)
+        self.rounds.last().map_or(0, |round| round.number)
     }
 }
 
@@ -96,11 +96,14 @@ impl Coordinator {
     }
 
     /// Seals what a vote makes final, which has no conflicts. Refused while another round is under way that has to do with it.
-    pub(super) fn seal(&self, state: &mut State, vote: &Event) -> Result<Round, Fault> {
-        let Event::Vote { owner, spec: voter } = *vote else { unreachable!("a vote is what decides") };
-        let Some(Effect::Final { numbers, specs, .. }) = state.graph.preview(vote).map_err(graph_fault)?.pop() else {
-            unreachable!("it was looked at before")
-        };
+    /// `specs` and `numbers` are what the vote would make final.
+    pub(super) fn seal(
+        &self,
+        state: &mut State,
+        voter: SpecId,
+        (numbers, specs): (Vec<IntervalId>, Vec<SpecId>),
+    ) -> Result<Round, Fault> {
+        let owner = state.jobs[&voter].owner();
         let jobs: Vec<&Job> = specs.iter().filter_map(|spec| state.jobs.get(spec)).collect();
         let contexts: Vec<ContextId> = jobs.iter().map(|job| job.context).collect();
         jobs.iter().try_for_each(|job| self.demand_unconcerned(state, job))?;

@@ -71,22 +71,6 @@ impl Store {
         intervals.iter().any(|interval| self.changes_count(*interval) > 0)
     }
 
-    /// The same, at once: for who has nothing else to do meanwhile. Blocks for the disk.
-    ///
-    /// # Errors
-    /// As of [`Store::prepare`] and [`Store::make_durable`].
-    pub fn commit(
-        &self,
-        intervals: &[IntervalId],
-        specs: &Specs,
-        released: &[SpecId],
-        rebased: &dyn Fn(Seq) -> Vec<Held>,
-    ) -> Result<Seq, StoreError> {
-        let prepared = self.prepare(intervals, specs, released, rebased)?;
-        self.make_durable(&prepared)?;
-        Ok(self.confirm(prepared, rebased))
-    }
-
     /// Writes down that the versions of these intervals are final, together, with what they stand for; nobody sees it before it is
     /// [durable](Store::make_durable) and [confirmed](Store::confirm). Blocks for the disk, which has to have their content. Until
     /// then the caller lets nobody change them, and nothing become final that conflicts with them.
@@ -154,15 +138,28 @@ impl Store {
             match self.stamp_later(&intervals, rebased) {
                 Ok(later) => seq = later,
                 // It is committed. Where it was to stand is on disk, and nothing else may come to be there beside it.
-                Err(error) => {
-                    tracing::error!("a commit can't be given its place: {error}");
-                    self.stop(&format!("a commit can't be given its place: {error}"));
-                }
+                Err(error) => self.stop(&format!("a commit can't be given its place: {error}")),
             }
         }
         self.outcomes.lock().apply(recorded);
         self.decided.write().committed.extend(intervals.iter().map(|interval| (*interval, seq)));
         seq
+    }
+
+    /// Prepares, makes durable and confirms, for who has nothing else to do meanwhile. Blocks for the disk.
+    ///
+    /// # Errors
+    /// As of [`Store::prepare`] and [`Store::make_durable`].
+    pub fn commit(
+        &self,
+        intervals: &[IntervalId],
+        specs: &Specs,
+        released: &[SpecId],
+        rebased: &dyn Fn(Seq) -> Vec<Held>,
+    ) -> Result<Seq, StoreError> {
+        let prepared = self.prepare(intervals, specs, released, rebased)?;
+        self.make_durable(&prepared)?;
+        Ok(self.confirm(prepared, rebased))
     }
 
     /// Gives a commit a place after all that was begun since it was prepared. The caller has `final_writes`.
@@ -215,7 +212,7 @@ impl Store {
     }
 
     /// The same, on disk with what is made durable next.
-    pub fn forget_held(&self, held: &[SpecId]) -> Result<(), StoreError> {
+    fn forget_held(&self, held: &[SpecId]) -> Result<(), StoreError> {
         if held.is_empty() {
             return Ok(());
         }

@@ -201,6 +201,7 @@ impl Store {
 
     /// Nothing goes on before the next start has read what is there.
     pub(super) fn stop(&self, why: &str) {
+        tracing::error!("the store stops: {why}");
         self.in_doubt.store(true, Ordering::SeqCst);
         *self.db.write() = Err(why.to_owned());
     }

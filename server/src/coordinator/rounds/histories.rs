@@ -233,7 +233,7 @@ impl World {
         };
         self.came(&step);
         let round = match step {
-            Ok(Step::Sealed(_, _, round)) => round,
+            Ok(Step::Sealed(_, round)) => round,
             Ok(Step::Unrecorded) => {
                 let before = self.undecided();
                 let committed = self.coordinator.commit(spec, 0, &[], &mut Telling::nobody());
