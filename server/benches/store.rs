@@ -59,10 +59,9 @@ fn commit(bencher: Bencher<'_, '_>, changes: usize) {
         store.sync_log().expect("synced");
         sight.writer
     };
-    let nothing_held = |_| Vec::new();
     bencher
         .with_inputs(changed)
-        .bench_local_values(|writer| store.commit(&[writer], &Specs::default(), &[], &nothing_held).expect("a commit"));
+        .bench_local_values(|writer| store.commit(&[writer], &Specs::default(), &[], &[]).expect("a commit"));
 }
 
 #[divan::bench(args = [1, 1000], sample_count = 20, sample_size = 1)]

@@ -43,24 +43,20 @@ impl Effects {
 
     /// The same for those up to this number.
     fn wait_for(&self, until: u64, deadline: Option<Instant>) -> bool {
+        let is_under_way = |state: &mut State| state.under_way.first().is_some_and(|first| *first <= until);
         // Most often it takes less time than to sleep and be woken.
         for _ in 0..YIELDS {
-            if self.state.lock().under_way.first().is_none_or(|first| *first > until) {
+            if !is_under_way(&mut self.state.lock()) {
                 return true;
             }
             std::thread::yield_now();
         }
         let mut state = self.state.lock();
-        while state.under_way.first().is_some_and(|first| *first <= until) {
-            match deadline {
-                None => self.ended.wait(&mut state),
-                Some(deadline) if self.ended.wait_until(&mut state, deadline).timed_out() => {
-                    return state.under_way.first().is_none_or(|first| *first > until);
-                }
-                Some(_) => {}
-            }
+        match deadline {
+            None => self.ended.wait_while(&mut state, is_under_way),
+            Some(deadline) => _ = self.ended.wait_while_until(&mut state, is_under_way, deadline),
         }
-        true
+        !is_under_way(&mut state)
     }
 }
 

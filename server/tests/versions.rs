@@ -195,7 +195,7 @@ impl World {
         let end = self.writers.len().min(if both { at + 2 } else { at + 1 });
         let done: Vec<Writer> = self.writers.drain(at..end).collect();
         let intervals: Vec<IntervalId> = done.iter().map(|writer| writer.interval).collect();
-        self.store().commit(&intervals, &Specs::default(), &[], &|_| Vec::new()).expect("a commit");
+        self.store().commit(&intervals, &Specs::default(), &[], &[]).expect("a commit");
         done.into_iter().for_each(|writer| self.finish(writer.own));
     }
 

@@ -105,7 +105,7 @@ fn new_content_files_that_may_not_be_there_are_told_to_whoever_syncs_them_ever_a
     for _ in 0..2 {
         store.sync_early(&job.live).expect_err("it may not be there");
     }
-    let refused = store.commit(&job.live, &Specs::default(), &[], &|_| Vec::new()).err();
+    let refused = store.commit(&job.live, &Specs::default(), &[], &[]).err();
     assert!(matches!(refused, Some(StoreError::NotCommitted(_))), "{refused:?}");
     store.abort(&job.live, &[]).expect("an abort");
     // What others write is not concerned.
@@ -123,7 +123,7 @@ fn a_disk_that_has_lost_what_was_applied_stops_the_store_before_it_is_committed_
         set(&store, &job, b"undecided").expect("a write");
         place.plan_next(Fault::FailSync, |call| call == Call::SyncRecords, seed);
         let synced = store.sync_log();
-        let committed = store.commit(&job.live, &Specs::default(), &[], &|_| Vec::new());
+        let committed = store.commit(&job.live, &Specs::default(), &[], &[]);
         match committed {
             Ok(_) => assert_eq!(get(&store, &Sight::trunk()).as_deref(), Some(&b"undecided"[..]), "seed {seed}"),
             Err(error) => {
@@ -187,7 +187,7 @@ fn a_commit_of_a_write_that_failed_and_is_there_all_the_same_is_durable() {
         set(&store, &job, b"undecided").expect_err("it fails");
         let is_there = get(&store, &job).is_some();
         store.sync_early(&job.live).expect("a sync");
-        store.commit(&job.live, &[spec].into_iter().collect(), &[], &|_| Vec::new()).expect("a commit");
+        store.commit(&job.live, &[spec].into_iter().collect(), &[], &[]).expect("a commit");
         let found = place.crash(seed);
         drop(store);
         let store = open(&found);

@@ -155,7 +155,7 @@ impl Coordinator {
             return Ok(Step::Done(outcome, Aftermath::default()));
         }
         state.demand_unsealed(spec)?;
-        self.demand_unconcerned(state, job)?;
+        state.demand_unconcerned(job, &self.conflicts)?;
         let outcome = Outcome::of(spec, SpecState::Committed, state.changes(job, &self.store));
         let votes = job.votes();
         if let Some(aftermath) = self.absorb(state, spec)? {
@@ -339,7 +339,7 @@ impl Coordinator {
         state.demand_unsealed(spec)?;
         let recorded = state.recorded_with(spec);
         if !recorded.is_empty() {
-            recorded.iter().try_for_each(|spec| self.demand_unconcerned(state, &state.jobs[spec]))?;
+            recorded.iter().try_for_each(|spec| state.demand_unconcerned(&state.jobs[spec], &self.conflicts))?;
             for spec in &recorded {
                 state.jobs.entry(*spec).and_modify(|job| job.recorded = false);
             }

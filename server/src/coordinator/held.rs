@@ -1,11 +1,11 @@
 //! Held speculations: owned by the store, they survive every process and every restart.
 
 use super::conflicts::{Clash, Conflicts, Standing};
-use super::rounds::{Sealed, demand_unconcerned};
+use super::rounds::Sealed;
 use super::{Coordinator, Job, State, graph_fault};
 use crate::limits::GATHER_TURNS_MAX;
 use crate::ops::fault;
-use crate::store::{Held, Store, StoreError};
+use crate::store::{Held, Rebased, Store, StoreError};
 use crate::telling::Telling;
 use crate::touch::TouchKey;
 use mojavefs::graph::Event;
@@ -50,17 +50,16 @@ struct Settled<'a> {
 
 fn record(state: &State, job: &Job, voted: bool, conflicts: &Conflicts) -> Result<Held, StoreError> {
     let recorded = record_with((state, job), &Settled::default(), voted, conflicts, conflicts.of(job.context));
-    recorded.map(|(held, _)| held)
+    recorded.map(|rebased| rebased.held)
 }
 
-/// With it, whether it stays with what is final by what it leaves out.
 fn record_with(
     (state, job): (&State, &Job),
     settled: &Settled<'_>,
     voted: bool,
     conflicts: &Conflicts,
     standing: Standing,
-) -> Result<(Held, bool), StoreError> {
+) -> Result<Rebased, StoreError> {
     let graph = &state.graph;
     let found = graph.found_by(job.context);
     let (ended, mut outer): (Vec<_>, Vec<_>) = found.into_iter().partition(|number| settled.intervals.contains(number));
@@ -78,7 +77,7 @@ fn record_with(
     let is_other = |spec: &SpecId| *spec != job.spec && !settled.specs.contains(spec);
     // An isolated one has found numbers of those, too, that the one around it depends on.
     outer.sort_by_key(|number| graph.writer_of(*number) == graph.outer(job.context));
-    let stays = job.snapshot.is_some() && !ended.is_empty();
+    let stays_with_it = job.snapshot.is_some() && !ended.is_empty();
     let payload = Payload {
         context: job.context,
         entry: job.entry,
@@ -97,7 +96,8 @@ fn record_with(
     let payload = codec::encode(&(payload, conflicts.looming(job.context)))
         .map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
     let (intervals, parts) = (graph.carried_by(job.context), job.parts.clone());
-    Ok((Held { spec: job.spec, intervals, snapshot: job.horizon(), payload, parts }, stays))
+    let held = Held { spec: job.spec, intervals, snapshot: job.horizon(), payload, parts };
+    Ok(Rebased { held, stays_with_it })
 }
 
 /// These will have conflicts. No other record than those of recorded ones is needed: they are written, to be on disk before what
@@ -115,7 +115,7 @@ pub(super) fn foresee(
     let mut news = BTreeSet::new();
     let recorded = |loser: &ContextId| state.of(*loser).filter(|job| job.recorded);
     for job in losers.iter().filter_map(|(loser, _)| recorded(loser)) {
-        demand_unconcerned(conflicts, &state, job)?;
+        state.demand_unconcerned(job, conflicts)?;
     }
     for (loser, clash) in losers {
         if recorded(&loser).is_some() && conflicts.foresee(loser, clash) {
@@ -132,7 +132,7 @@ pub(super) fn foresee(
 /// written down before, to be on disk before what is written next.
 pub(super) fn write_down(state: &State, spec: SpecId, store: &Store, conflicts: &Conflicts) -> Result<(), Fault> {
     let Some(job) = state.jobs.get(&spec).filter(|job| job.recorded) else { return Ok(()) };
-    demand_unconcerned(conflicts, state, job)?;
+    state.demand_unconcerned(job, conflicts)?;
     let voted = job.votes || job.state == SpecState::Voted;
     let held = record(state, job, voted, conflicts).map_err(fault::store)?;
     store.note_held(&held).map_err(fault::store)
@@ -213,7 +213,7 @@ impl Coordinator {
         state.demand_unsealed(spec)?;
         let job = &state.jobs[&spec];
         if !is_planted(Planted::RecordBesideTheRound) {
-            self.demand_unconcerned(state, job)?;
+            state.demand_unconcerned(job, &self.conflicts)?;
         }
         let is_before = |round: &&Sealed| job.snapshot.is_some() && round.is_before(job);
         if let Some(round) = state.rounds.iter().find(is_before).filter(|_| !is_planted(Planted::HoldBeforeThePlace)) {
@@ -283,18 +283,17 @@ impl State {
     }
 
     /// The records of held jobs that see these intervals, or lose by their becoming final, as they will be once those are
-    /// final; with true, those that stay with what is final by then.
+    /// final.
     pub(super) fn rebased_records(
         &self,
         intervals: &[IntervalId],
         specs: &[SpecId],
         (conflicts, mut losers): (&Conflicts, HashMap<ContextId, Standing>),
-    ) -> Result<Vec<(Held, bool)>, StoreError> {
+    ) -> Result<Vec<Rebased>, StoreError> {
         let settled = Settled { intervals, specs };
         let based = self.based_on(intervals);
-        let is_concerned =
-            |job: &&Job| job.builds_on(specs) || based.contains_key(&job.spec) || losers.contains_key(&job.context);
-        let concerned: Vec<&Job> = self.jobs.values().filter(|job| job.recorded).filter(is_concerned).collect();
+        let recorded = self.jobs.values().filter(|job| job.recorded);
+        let concerned: Vec<&Job> = recorded.filter(|job| job.is_concerned(specs, &based, &losers)).collect();
         let record = |job: &Job| {
             let standing = losers.remove(&job.context).unwrap_or_else(|| conflicts.of(job.context));
             record_with((self, job), &settled, job.state == SpecState::Voted, conflicts, standing)

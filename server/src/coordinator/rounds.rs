@@ -8,18 +8,19 @@
 #[cfg(test)]
 mod histories;
 
+use super::conflicts::{Conflicts, Standing};
 use super::{Aftermath, Coordinator, Job, State, graph_fault};
 use crate::limits::ROUND_TIME_MAX;
 use crate::ops::fault;
-use crate::store::{Held, Prepared, Specs, StoreError};
+use crate::store::{Prepared, Rebased, Specs, StoreError};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::graph::Event;
-use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a round makes final.
 #[derive(Clone)]
@@ -40,8 +41,8 @@ pub(super) struct Round {
     sealed: Sealed,
     /// All that is committed by it, with what has become part of that.
     committed: Specs,
-    /// The new records of held jobs that build on it or lose by it; with true, those that stay with what is final by it.
-    rebased: Vec<(Held, bool)>,
+    /// The new records of held jobs that build on it or lose by it.
+    rebased: Vec<Rebased>,
 }
 
 impl Sealed {
@@ -55,18 +56,20 @@ impl Sealed {
     }
 }
 
-impl Round {
-    fn records(&self, seq: Seq) -> Vec<Held> {
-        let record = |(held, stays): &(Held, bool)| match stays {
-            true => Held { snapshot: seq, ..held.clone() },
-            false => held.clone(),
-        };
-        self.rebased.iter().map(record).collect()
-    }
-}
-
 fn sealed(spec: SpecId) -> Fault {
     Fault::new(FaultKind::Sealed, format!("speculation {spec} is just being decided"))
+}
+
+impl Job {
+    /// It builds on these speculations, which are becoming final, or loses by that.
+    pub(super) fn is_concerned(
+        &self,
+        specs: &[SpecId],
+        based: &BTreeMap<SpecId, bool>,
+        losers: &HashMap<ContextId, Standing>,
+    ) -> bool {
+        self.builds_on(specs) || based.contains_key(&self.spec) || losers.contains_key(&self.context)
+    }
 }
 
 impl State {
@@ -82,6 +85,19 @@ impl State {
         }
     }
 
+    /// No round that is under way is about a job, or about what it builds on, and the job loses by none: else what is on record of it
+    /// changes with that round, and it is neither decided nor written down before.
+    pub(super) fn demand_unconcerned(&self, job: &Job, conflicts: &Conflicts) -> Result<(), Fault> {
+        for round in &self.rounds {
+            let is_about = round.specs.iter().chain(&round.released).any(|spec| *spec == job.spec);
+            let (based, losers) = (self.based_on(&round.numbers), conflicts.of_losers(&round.contexts));
+            if is_about || job.is_concerned(&round.specs, &based, &losers) {
+                return Err(round.fault());
+            }
+        }
+        Ok(())
+    }
+
     /// The number of the last round that is under way; 0 if none is.
     pub(super) fn last_round(&self) -> u64 {
         self.rounds.last().map_or(0, |round| round.number)
@@ -89,12 +105,6 @@ impl State {
 }
 
 impl Coordinator {
-    /// Whether a round that is under way is about a job, or about what it builds on, or whether the job loses by it: then what is
-    /// on record of it changes with that round, and it is neither decided nor written down before.
-    pub(super) fn demand_unconcerned(&self, state: &State, job: &Job) -> Result<(), Fault> {
-        demand_unconcerned(&self.conflicts, state, job)
-    }
-
     /// Seals what a vote makes final, which has no conflicts. Refused while another round is under way that has to do with it.
     /// `specs` and `numbers` are what the vote would make final.
     pub(super) fn seal(
@@ -106,7 +116,7 @@ impl Coordinator {
         let owner = state.jobs[&voter].owner();
         let jobs: Vec<&Job> = specs.iter().filter_map(|spec| state.jobs.get(spec)).collect();
         let contexts: Vec<ContextId> = jobs.iter().map(|job| job.context).collect();
-        jobs.iter().try_for_each(|job| self.demand_unconcerned(state, job))?;
+        jobs.iter().try_for_each(|job| state.demand_unconcerned(job, &self.conflicts))?;
         let losers = self.conflicts.of_losers(&contexts);
         let loses = |other: &&Sealed| other.contexts.iter().any(|context| losers.contains_key(context));
         if let Some(other) = state.rounds.iter().find(loses).filter(|_| !is_planted(Planted::RoundBesideItsRival)) {
@@ -117,7 +127,7 @@ impl Coordinator {
         let mut committed: Specs = jobs.iter().map(|job| job.spec).collect();
         jobs.iter().for_each(|job| committed.extend(&job.parts));
         let mut rebased = state.rebased_records(&numbers, &specs, (&self.conflicts, losers)).map_err(fault::store)?;
-        rebased.retain(|(held, _)| !released.contains(&held.spec));
+        rebased.retain(|rebased| !released.contains(&rebased.held.spec));
         state.apply(&Event::Prepare { owner, spec: voter }).map_err(graph_fault)?;
         state.rounds_begun += 1;
         let sealed = Sealed { voter, number: state.rounds_begun, numbers, specs, contexts, released };
@@ -129,7 +139,7 @@ impl Coordinator {
     /// Writes a round down and makes it durable. Blocks for the disk; no lock is held.
     pub(super) fn record_round(&self, round: &Round) -> Result<Prepared, StoreError> {
         let Sealed { numbers, released, .. } = &round.sealed;
-        let prepared = self.store.prepare(numbers, &round.committed, released, &|seq| round.records(seq))?;
+        let prepared = self.store.prepare(numbers, &round.committed, released, &round.rebased)?;
         self.store.make_durable(&prepared)?;
         Ok(prepared)
     }
@@ -158,7 +168,7 @@ impl Coordinator {
         };
         let based = state.based_on(numbers);
         state.apply(&Event::Confirm { spec: *voter }).map_err(graph_fault)?;
-        let seq = self.store.confirm(prepared, &|seq| round.records(seq));
+        let seq = self.store.confirm(prepared);
         let jobs: Vec<Job> = specs.iter().filter_map(|spec| state.remove(*spec)).collect();
         let rescoped = state.rebase(&based, specs, &self.store, seq);
         let mut aftermath = Aftermath { rescoped, ..Aftermath::default() };
@@ -172,26 +182,26 @@ impl Coordinator {
 
     /// Waits until a round that is under way has ended; at once if none is. An error if the disk does not answer for so long.
     pub(crate) fn wait_for_round(&self, limit: Option<Duration>) -> Result<(), Fault> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
         let mut state = self.state.lock();
-        let numbers = |state: &State| state.rounds.iter().map(|round| round.number).collect::<Vec<_>>();
-        let before = numbers(&state);
-        while !before.is_empty() && numbers(&state) == before {
-            let timed_out = match deadline {
-                Some(deadline) => self.decided.wait_until(&mut state, deadline).timed_out(),
-                None => {
-                    self.decided.wait(&mut state);
-                    false
-                }
-            };
-            if timed_out {
-                let text = format!(
-                    "what this would change is being decided, and the disk has not answered for {ROUND_TIME_MAX:?}"
-                );
-                return Err(Fault::new(FaultKind::Io, text));
+        let before: Vec<u64> = state.rounds.iter().map(|round| round.number).collect();
+        // Later ones do not count.
+        let all_go_on = |state: &mut State| {
+            let now = || state.rounds.iter().map(|round| round.number);
+            !before.is_empty() && before.iter().all(|number| now().any(|now| now == *number))
+        };
+        let Some(limit) = limit else {
+            self.decided.wait_while(&mut state, all_go_on);
+            return Ok(());
+        };
+        self.decided.wait_while_for(&mut state, all_go_on, limit);
+        match all_go_on(&mut state) {
+            true => {
+                let text =
+                    format!("what this would change is being decided, and the disk has not answered for {limit:?}");
+                Err(Fault::new(FaultKind::Io, text))
             }
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Repeats something until nothing that is being decided is in its way. No lock is held, but by `work`.
@@ -214,23 +224,6 @@ impl Coordinator {
             None => Ok(()),
         }
     }
-}
-
-/// See [`Coordinator::demand_unconcerned`].
-pub(super) fn demand_unconcerned(
-    conflicts: &super::conflicts::Conflicts,
-    state: &State,
-    job: &Job,
-) -> Result<(), Fault> {
-    for round in &state.rounds {
-        let is_about = || round.specs.iter().chain(&round.released).any(|spec| *spec == job.spec);
-        let builds = || job.builds_on(&round.specs) || state.based_on(&round.numbers).contains_key(&job.spec);
-        let loses = || conflicts.of_losers(&round.contexts).contains_key(&job.context);
-        if is_about() || builds() || loses() {
-            return Err(sealed(round.voter));
-        }
-    }
-    Ok(())
 }
 
 impl super::TrunkTouches {

@@ -36,9 +36,29 @@ fn put(writes: &mut Writes<'_>, held: &Held) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The record of a held speculation as it is once something is committed.
+#[derive(Clone, Debug)]
+pub struct Rebased {
+    /// The record.
+    pub held: Held,
+    /// Its snapshot is what is final by that commit.
+    pub stays_with_it: bool,
+}
+
+impl Rebased {
+    /// Adds it to a batch, for a commit that has this place among what is final.
+    fn put(&self, writes: &mut Writes<'_>, seq: Seq) -> Result<(), StoreError> {
+        match self.stays_with_it {
+            true => put(writes, &Held { snapshot: seq, ..self.held.clone() }),
+            false => put(writes, &self.held),
+        }
+    }
+}
+
 /// A commit that is written down and not seen by anybody yet.
 pub struct Prepared {
     intervals: Vec<IntervalId>,
+    rebased: Vec<Rebased>,
     /// Its place among what is final, if nobody begins to stay with that before it is confirmed.
     seq: Seq,
     recorded: Recorded,
@@ -76,8 +96,7 @@ impl Store {
     /// then the caller lets nobody change them, and nothing become final that conflicts with them.
     ///
     /// `specs` are the speculations that are committed by it: what is known of them later. `released` are held speculations that
-    /// are so no more; `rebased` gives the new records of those that stay, for the moment at which the commit takes its place
-    /// among what is final.
+    /// are so no more; `rebased` are the new records of those that stay.
     ///
     /// # Errors
     /// [`StoreError::NotCommitted`] if it is certain that nothing was committed; any other error leaves the store stopped.
@@ -86,7 +105,7 @@ impl Store {
         intervals: &[IntervalId],
         specs: &Specs,
         released: &[SpecId],
-        rebased: &dyn Fn(Seq) -> Vec<Held>,
+        rebased: &[Rebased],
     ) -> Result<Prepared, StoreError> {
         let certain = |error: StoreError| StoreError::NotCommitted(error.to_string());
         self.content.sync_intervals(intervals).map_err(certain)?;
@@ -98,15 +117,14 @@ impl Store {
         let mut writes = db.writes();
         stamp(&mut writes, intervals, seq);
         released.iter().for_each(|spec| remove(&mut writes, *spec));
-        for held in rebased(seq) {
-            put(&mut writes, &held).map_err(certain)?;
-        }
+        rebased.iter().try_for_each(|rebased| rebased.put(&mut writes, seq)).map_err(certain)?;
         let recorded = self.outcomes.lock().record(&mut writes, specs.clone()).map_err(certain)?;
         let result = writes.apply(false);
         drop((db, writers));
         // Where nothing was changed nothing can be lost.
         let waits_for_disk = !released.is_empty() || self.have_changed_anything(intervals);
-        let prepared = Prepared { intervals: intervals.to_vec(), seq, recorded, waits_for_disk };
+        let (intervals, rebased) = (intervals.to_vec(), rebased.to_vec());
+        let prepared = Prepared { intervals, rebased, seq, recorded, waits_for_disk };
         if let Err(error) = result {
             self.settle_doubt(&prepared, error)?;
         }
@@ -131,11 +149,11 @@ impl Store {
     /// Shows to everybody what was prepared and is durable; returns its place among what is final. In memory, but for a record
     /// that says so where somebody has begun to stay with what was final meanwhile: to him it comes later. The caller keeps every
     /// other operation out.
-    pub fn confirm(&self, prepared: Prepared, rebased: &dyn Fn(Seq) -> Vec<Held>) -> Seq {
-        let Prepared { intervals, mut seq, recorded, .. } = prepared;
+    pub fn confirm(&self, prepared: Prepared) -> Seq {
+        let Prepared { intervals, rebased, mut seq, recorded, .. } = prepared;
         let _writers = self.final_writes.lock();
         if self.epoch().0 != seq.0 + 1 && !is_planted(Planted::PlaceOfTheSeal) {
-            match self.stamp_later(&intervals, rebased) {
+            match self.stamp_later(&intervals, &rebased) {
                 Ok(later) => seq = later,
                 // It is committed. Where it was to stand is on disk, and nothing else may come to be there beside it.
                 Err(error) => self.stop(&format!("a commit can't be given its place: {error}")),
@@ -155,21 +173,21 @@ impl Store {
         intervals: &[IntervalId],
         specs: &Specs,
         released: &[SpecId],
-        rebased: &dyn Fn(Seq) -> Vec<Held>,
+        rebased: &[Rebased],
     ) -> Result<Seq, StoreError> {
         let prepared = self.prepare(intervals, specs, released, rebased)?;
         self.make_durable(&prepared)?;
-        Ok(self.confirm(prepared, rebased))
+        Ok(self.confirm(prepared))
     }
 
     /// Gives a commit a place after all that was begun since it was prepared. The caller has `final_writes`.
-    fn stamp_later(&self, intervals: &[IntervalId], rebased: &dyn Fn(Seq) -> Vec<Held>) -> Result<Seq, StoreError> {
+    fn stamp_later(&self, intervals: &[IntervalId], rebased: &[Rebased]) -> Result<Seq, StoreError> {
         self.end_epoch()?;
         let seq = self.end_epoch()?;
         let db = self.db()?;
         let mut writes = db.writes();
         stamp(&mut writes, intervals, seq);
-        rebased(seq).iter().try_for_each(|held| put(&mut writes, held))?;
+        rebased.iter().try_for_each(|rebased| rebased.put(&mut writes, seq))?;
         writes.apply(false)?;
         Ok(seq)
     }

@@ -30,7 +30,7 @@ mod versions;
 
 pub use batch::Batch;
 pub use content::Content;
-pub use decide::{Held, Prepared};
+pub use decide::{Held, Prepared, Rebased};
 pub use error::StoreError;
 pub use fsck::{Problem, Report, fsck};
 pub use keys::{Key, Order};

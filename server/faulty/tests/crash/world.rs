@@ -325,7 +325,7 @@ impl World {
         after.commit(&jobs);
         // Until it is known.
         self.models.push(after.clone());
-        match self.store().commit(&intervals, &specs, &held, &|_| Vec::new()) {
+        match self.store().commit(&intervals, &specs, &held, &[]) {
             Ok(_) => {
                 self.models = vec![after];
                 self.running.retain(|job, _| !jobs.contains(job));
