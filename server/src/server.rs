@@ -201,7 +201,7 @@ impl Shared {
         // Of what is decided later views may not have been told, which takes the index of changes.
         let decided = self.store.decided();
         if !self.effects.wait(Some(TELL_TIME_MAX)) {
-            return Ok(Reclaimed { removed: given_back, more: false });
+            return Ok(Reclaimed { removed: given_back, more: true });
         }
         let step = self.store.reclaim_of(&|ino| self.views.holds(ino), &|interval| decided.contains(&interval))?;
         // Another thread may have done a step in between, which has left something to give back.
