@@ -6,7 +6,7 @@ use crate::table::Table;
 use crate::{Outcome, seconds};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, Rounds, ViewKind};
 use mojavefs_server::Server;
 use mojavefs_server::store::StoreOptions;
 use mojavefs_server::store::engine::{
@@ -157,7 +157,7 @@ impl World {
         let is_slow = Arc::new(AtomicBool::new(false));
         let place = Slow { on: Directory::at(dir.path()), is_slow: is_slow.clone() };
         let server = Server::open(&place, StoreOptions { memory_bytes: 256 << 20, owner: (0, 0) })?;
-        let ask = server.connect(false);
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(server.connect(false), || true));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk))?.view;
         is_slow.store(true, Ordering::SeqCst);
         Ok(World { ask, trunk, syncing: AtomicUsize::new(0), is_slow, _server: server, _dir: dir })

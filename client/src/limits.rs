@@ -56,9 +56,8 @@ pub const AWAIT_STEP: Duration = Duration::from_secs(2);
 pub const HELD_UP_TIME: Duration = Duration::from_millis(20);
 /// The most files that were refused to one view, and not decided yet, that are remembered.
 pub const REFUSED_FILES_MAX: usize = 4096;
-/// How many threads answer a kernel whose programs may wait, for decisions or to change what is being committed: so many of them
-/// may wait at once.
-pub const WAITING_FUSE_THREADS: usize = 32;
+/// The most requests of one kernel that may wait for others at once, each on a thread of its own.
+pub const PARKED_MAX: usize = 1024;
 /// How long a call that reads others' undecided work may be kept waiting until its process is stopped for a checkpoint.
 pub const CHECKPOINT_TIME_MAX: Duration = Duration::from_millis(500);
 /// How often a call is tried again for whose process there is no checkpoint.

@@ -88,8 +88,6 @@ pub const GIVE_TRIES_MAX: usize = 8;
 pub const PROBE_TIME: Duration = Duration::from_millis(1);
 /// How long the end of a level whose process is dead is waited for.
 pub const DOOM_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long whoever would change what is being decided waits for the disk to answer.
-pub const ROUND_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often what a hold or a vote stands for is written to disk before it is recorded, while others go on; the last time they wait.
 pub const GATHER_TURNS_MAX: usize = 3;
 /// How long the answer to a process that was rolled back may wait for it to be told so.
@@ -111,3 +109,5 @@ pub(crate) const WALKED_MAX: usize = 512;
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// How often it is tried meanwhile.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// How often an operation begins again to have something read from the disk, before it waits for that where it is.
+pub const FETCHES_MAX: usize = 64;

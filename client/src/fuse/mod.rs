@@ -2,17 +2,20 @@
 
 mod answers;
 mod convert;
+mod door;
 mod holes;
+mod listing;
 mod serve;
 mod slow;
 
 pub(crate) use serve::serve_at;
 pub(crate) use serve::{Kernel, serve};
 
-use crate::limits::{BACKGROUND_REQUESTS_MAX, CACHE_TIME};
-use crate::view::{CONTROL_XATTR, Caller, View};
-use answers::{New, absent};
-use convert::{attr, error, kind_of_mode, set_time};
+use crate::limits::BACKGROUND_REQUESTS_MAX;
+use crate::view::{CONTROL_XATTR, View};
+use answers::{New, create};
+use convert::{error, kind_of_mode, set_time};
+use door::Door;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -21,9 +24,9 @@ use fuser::{
 };
 use holes::Search;
 use mojavefs::id::Ino;
-use mojavefs::limits::{IO_BYTES_MAX, NAME_BYTES_MAX};
+use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::file::{Attr, FileKind, SetAttr};
+use mojavefs::protocol::file::{FileKind, SetAttr};
 use mojavefs::protocol::{ConnectionExt, FallocateMode, RenameMode, Request, SeekWhence, XattrMode};
 use nix::libc;
 use slow::Slow;
@@ -32,15 +35,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 const GENERATION: Generation = Generation(0);
 /// No names are given by handle: everything is known by inode.
 const NO_HANDLE: FileHandle = FileHandle(0);
+/// Who asks if no process waits in a call.
+const KERNEL: u32 = 0;
 
 /// One view as fuser drives it.
 struct Fuse {
-    view: Arc<View>,
+    door: Door,
     slow: Slow,
     /// How the kernel is told, as soon as it listens.
     notifier: Arc<OnceLock<Notifier>>,
@@ -72,25 +77,17 @@ impl Filesystem for Fuse {
     }
 
     fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _caller = Caller::is(req.pid());
-        match self.view.give_entry(Ino(parent.0), name.as_bytes(), req.pid()) {
-            Err(fault) if fault.kind == FaultKind::NotFound => reply.entry(&CACHE_TIME, &attr(&absent()), GENERATION),
-            Ok((found, false)) => reply.entry(&Duration::ZERO, &attr(&found), GENERATION),
-            result => self.entry(result.map(|(found, _)| found), reply),
-        }
+        let (pid, parent, name) = (req.pid(), Ino(parent.0), name.as_bytes().to_vec());
+        self.door.answer(pid, reply, move |view, _| view.give_entry(parent, &name, pid), answers::looked_up);
     }
 
     fn forget(&self, _req: &fuser::Request, ino: INodeNo, nlookup: u64) {
-        self.view.forget(std::iter::once((Ino(ino.0), nlookup)));
+        self.door.view().forget(std::iter::once((Ino(ino.0), nlookup)));
     }
 
     fn getattr(&self, req: &fuser::Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _caller = Caller::is(req.pid());
-        match self.view.attributes(Ino(ino.0), req.pid()) {
-            Ok((found, true)) => reply.attr(&CACHE_TIME, &attr(&found)),
-            Ok((found, false)) => reply.attr(&Duration::ZERO, &attr(&found)),
-            Err(fault) => reply.error(error(&fault)),
-        }
+        let (pid, ino) = (req.pid(), Ino(ino.0));
+        self.door.answer(pid, reply, move |view, _| view.attributes(ino, pid), answers::attributes);
     }
 
     fn setattr(
@@ -111,7 +108,6 @@ impl Filesystem for Fuse {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _caller = Caller::is(req.pid());
         let set = SetAttr {
             mode: mode.map(|mode| mode & 0o7777),
             uid,
@@ -122,18 +118,18 @@ impl Filesystem for Fuse {
             // Whether the caller may keep set-id bits is hidden from us here; root may.
             clear_set_id: size.is_some() && req.uid() != 0,
         };
-        match self.view.server().attr(Request::SetAttr { view: self.view.id(), ino: Ino(ino.0), set }) {
-            Ok(found) => reply.attr(&CACHE_TIME, &attr(&found)),
-            Err(fault) => reply.error(error(&fault)),
-        }
+        let ino = Ino(ino.0);
+        let work = move |view: &View, _: &mut ReplyAttr| {
+            let changed = view.server().attr(Request::SetAttr { view: view.id(), ino, set: set.clone() });
+            changed.map(|attr| (attr, true))
+        };
+        self.door.answer(req.pid(), reply, work, answers::attributes);
     }
 
     fn readlink(&self, req: &fuser::Request, ino: INodeNo, reply: ReplyData) {
-        let _caller = Caller::is(req.pid());
-        match self.view.server().data(Request::ReadLink { view: self.view.id(), ino: Ino(ino.0) }) {
-            Ok(target) => reply.data(&target),
-            Err(fault) => reply.error(error(&fault)),
-        }
+        let ino = Ino(ino.0);
+        let work = move |view: &View, _: &mut ReplyData| view.server().data(Request::ReadLink { view: view.id(), ino });
+        self.door.answer(req.pid(), reply, work, answers::data);
     }
 
     fn mknod(
@@ -146,34 +142,36 @@ impl Filesystem for Fuse {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _caller = Caller::is(req.pid());
         let Some(kind) = kind_of_mode(mode) else { return reply.error(Errno::EINVAL) };
-        self.entry(self.create_file(req, parent, name, New { kind, mode, umask, rdev, target: b"" }), reply);
+        let new = New { kind, mode, umask, rdev, target: Vec::new() };
+        self.door.answer(req.pid(), reply, create(req, parent, name, new), answers::entry);
     }
 
     fn mkdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let _caller = Caller::is(req.pid());
-        let new = New { kind: FileKind::Directory, mode, umask, rdev: 0, target: b"" };
-        self.entry(self.create_file(req, parent, name, new), reply);
+        let new = New { kind: FileKind::Directory, mode, umask, rdev: 0, target: Vec::new() };
+        self.door.answer(req.pid(), reply, create(req, parent, name, new), answers::entry);
     }
 
     fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _caller = Caller::is(req.pid());
-        let name = name.as_bytes();
-        self.done(Request::Unlink { view: self.view.id(), parent: Ino(parent.0), name }, reply);
+        let (parent, name) = (Ino(parent.0), name.as_bytes().to_vec());
+        let work = move |view: &View, _: &mut ReplyEmpty| {
+            view.server().done(Request::Unlink { view: view.id(), parent, name: &name })
+        };
+        self.door.answer(req.pid(), reply, work, answers::done);
     }
 
     fn rmdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _caller = Caller::is(req.pid());
-        let name = name.as_bytes();
-        self.done(Request::RemoveDir { view: self.view.id(), parent: Ino(parent.0), name }, reply);
+        let (parent, name) = (Ino(parent.0), name.as_bytes().to_vec());
+        let work = move |view: &View, _: &mut ReplyEmpty| {
+            view.server().done(Request::RemoveDir { view: view.id(), parent, name: &name })
+        };
+        self.door.answer(req.pid(), reply, work, answers::done);
     }
 
     fn symlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let _caller = Caller::is(req.pid());
-        let target = target.as_os_str().as_bytes();
+        let target = target.as_os_str().as_bytes().to_vec();
         let new = New { kind: FileKind::Symlink, mode: 0o777, umask: 0, rdev: 0, target };
-        self.entry(self.create_file(req, parent, name, new), reply);
+        self.door.answer(req.pid(), reply, create(req, parent, name, new), answers::entry);
     }
 
     fn rename(
@@ -186,28 +184,27 @@ impl Filesystem for Fuse {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _caller = Caller::is(req.pid());
         let mode = match flags {
             flags if flags.is_empty() => RenameMode::Replace,
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return reply.error(Errno::EINVAL),
         };
-        let request = Request::Rename {
-            view: self.view.id(),
-            parent: Ino(parent.0),
-            name: name.as_bytes(),
-            new_parent: Ino(newparent.0),
-            new_name: newname.as_bytes(),
-            mode,
+        let (parent, name) = (Ino(parent.0), name.as_bytes().to_vec());
+        let (new_parent, new_name) = (Ino(newparent.0), newname.as_bytes().to_vec());
+        let work = move |view: &View, _: &mut ReplyEmpty| {
+            let (view, server, name, new_name) = (view.id(), view.server(), &name[..], &new_name[..]);
+            server.done(Request::Rename { view, parent, name, new_parent, new_name, mode })
         };
-        self.done(request, reply);
+        self.door.answer(req.pid(), reply, work, answers::done);
     }
 
     fn link(&self, req: &fuser::Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let _caller = Caller::is(req.pid());
-        let (parent, name) = (Ino(newparent.0), newname.as_bytes());
-        self.entry(self.view.give(Request::Link { view: self.view.id(), ino: Ino(ino.0), parent, name }), reply);
+        let (ino, parent, name) = (Ino(ino.0), Ino(newparent.0), newname.as_bytes().to_vec());
+        let work = move |view: &View, _: &mut ReplyEntry| {
+            view.give(Request::Link { view: view.id(), ino, parent, name: &name })
+        };
+        self.door.answer(req.pid(), reply, work, answers::entry);
     }
 
     fn open(&self, _req: &fuser::Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -225,14 +222,9 @@ impl Filesystem for Fuse {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let _caller = Caller::is(req.pid());
-        let new = New { kind: FileKind::Regular, mode, umask, rdev: 0, target: b"" };
-        match self.create_file(req, parent, name, new) {
-            Ok(made) => reply.created(&CACHE_TIME, &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
-            // Somebody else was first, which is as good: the kernel looks again, and opens what is there by its own rules.
-            Err(fault) if fault.kind == FaultKind::Exists && flags & libc::O_EXCL == 0 => reply.error(Errno::ESTALE),
-            Err(fault) => reply.error(error(&fault)),
-        }
+        let new = New { kind: FileKind::Regular, mode, umask, rdev: 0, target: Vec::new() };
+        let end = move |reply: ReplyCreate, made| answers::created(reply, made, flags & libc::O_EXCL != 0);
+        self.door.answer(req.pid(), reply, create(req, parent, name, new), end);
     }
 
     fn read(
@@ -246,11 +238,9 @@ impl Filesystem for Fuse {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let cached = flags.0 & libc::O_DIRECT == 0;
-        match self.view.read(Ino(ino.0), offset, size, cached) {
-            Ok(data) => reply.data(&data),
-            Err(fault) => reply.error(error(&fault)),
-        }
+        // Many are the kernel's own, which can't be interrupted for a checkpoint.
+        let (ino, cached) = (Ino(ino.0), flags.0 & libc::O_DIRECT == 0);
+        self.door.answer(KERNEL, reply, move |view, _| view.read(ino, offset, size, cached), answers::data);
     }
 
     fn write(
@@ -265,26 +255,34 @@ impl Filesystem for Fuse {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // For what the kernel writes out by itself nobody waits in a call.
-        let _caller = (!write_flags.contains(WriteFlags::FUSE_WRITE_CACHE)).then(|| Caller::is(req.pid()));
+        let ino = Ino(ino.0);
         let append = flags.0 & nix::libc::O_APPEND != 0;
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let request = Request::Write { view: self.view.id(), ino: Ino(ino.0), offset, data, append, clear_set_id };
-        match self.view.server().offset(request) {
-            Ok(_) => reply.written(data.len() as u32),
+        // For what the kernel writes out by itself nobody waits in a call.
+        let by_kernel = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let count = data.len() as u32;
+        let write = move |view: &View, data: &[u8]| {
+            view.server().offset(Request::Write { view: view.id(), ino, offset, data, append, clear_set_id })
+        };
+        let copied = || {
+            let data = data.to_vec();
+            move |view: &View, _: &mut ReplyWrite| write(view, &data)
+        };
+        let end = move |reply: ReplyWrite, written: Result<u64, Fault>| match written {
             // Written out by the kernel after its speculation was undone: nobody waits for it any more.
-            Err(fault) if fault.kind == FaultKind::Stale && write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) => {
-                reply.written(data.len() as u32);
-            }
-            Err(fault) => reply.error(error(&fault)),
-        }
+            Err(fault) if fault.kind == FaultKind::Stale && by_kernel => reply.written(count),
+            written => answers::written(reply, written.map(|_| count)),
+        };
+        let pid = if by_kernel { KERNEL } else { req.pid() };
+        self.door.answer_with(pid, reply, |view| write(view, data), copied, end);
     }
 
     fn flush(&self, _req: &fuser::Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        match self.view.settles() {
+        let view = self.door.view();
+        match view.settles() {
             // Most often there is nothing to wait for, and no other thread is needed to find that out.
-            true if self.view.server().is_embedded()
-                && self.view.server().done(Request::Settle { view: self.view.id(), wait: false }).is_ok() =>
+            true if view.server().is_embedded()
+                && view.server().done(Request::Settle { view: view.id(), wait: false }).is_ok() =>
             {
                 reply.ok();
             }
@@ -294,7 +292,7 @@ impl Filesystem for Fuse {
     }
 
     fn fsync(&self, _req: &fuser::Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        match self.view.syncs() {
+        match self.door.view().syncs() {
             true => self.done_slowly(reply, move |view| Request::Fsync { view: view.id(), ino: Ino(ino.0) }),
             // Durable when it commits: the kernel need not ask again.
             false => reply.error(Errno::ENOSYS),
@@ -302,93 +300,29 @@ impl Filesystem for Fuse {
     }
 
     fn opendir(&self, _req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(self.view.open_dir(Ino(ino.0))), FopenFlags::empty());
+        reply.opened(FileHandle(self.door.view().open_dir(Ino(ino.0))), FopenFlags::empty());
     }
 
-    fn readdir(&self, req: &fuser::Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let _caller = Caller::is(req.pid());
-        let dir = match self.view.dir(fh.0) {
-            Ok(dir) => dir,
-            Err(fault) => return reply.error(error(&fault)),
+    fn readdir(&self, req: &fuser::Request, _ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        let work = move |view: &View, reply: &mut ReplyDirectory| listing::names(view, fh.0, offset, reply);
+        let end = |reply: ReplyDirectory, listed: Result<(), Fault>| match listed {
+            Ok(()) => reply.ok(),
+            Err(fault) => reply.error(error(&fault)),
         };
-        let mut listing = dir.lock();
-        if offset == 0 {
-            listing.rewind(&self.view);
-        }
-        let mut position = offset as usize;
-        loop {
-            match listing.entry(&self.view, position) {
-                Ok(Some(entry)) => {
-                    position += 1;
-                    let name = OsStr::from_bytes(&entry.name);
-                    if reply.add(INodeNo(entry.ino.0), position as u64, convert::kind(entry.kind), name) {
-                        return reply.ok();
-                    }
-                }
-                Ok(None) => return reply.ok(),
-                // What comes before it is said first; then it is met again.
-                Err(_) if position > offset as usize => return reply.ok(),
-                Err(fault) => return reply.error(error(&fault)),
-            }
-        }
+        self.door.answer(req.pid(), reply, work, end);
     }
 
-    fn readdirplus(
-        &self,
-        req: &fuser::Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        let _caller = Caller::is(req.pid());
-        let dir = match self.view.dir(fh.0) {
-            Ok(dir) => dir,
-            Err(fault) => return reply.error(error(&fault)),
+    fn readdirplus(&self, req: &fuser::Request, _ino: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        let work = move |view: &View, reply: &mut ReplyDirectoryPlus| listing::files(view, fh.0, offset, reply);
+        let end = |reply: ReplyDirectoryPlus, listed: Result<(), Fault>| match listed {
+            Ok(()) => reply.ok(),
+            Err(fault) => reply.error(error(&fault)),
         };
-        let mut listing = dir.lock();
-        if offset == 0 {
-            listing.rewind(&self.view);
-        }
-        let (dir, mut position, mut is_empty) = (listing.ino(), offset as usize, true);
-        loop {
-            let entry = match listing.entry(&self.view, position) {
-                Ok(Some(entry)) => entry,
-                Ok(None) => return reply.ok(),
-                Err(_) if !is_empty => return reply.ok(),
-                Err(fault) => return reply.error(error(&fault)),
-            };
-            position += 1;
-            let name = OsStr::from_bytes(&entry.name);
-            let plain = Attr { ino: entry.ino, kind: entry.kind, ..absent() };
-            // The kernel does not count `.` and `..` as looked up.
-            let given = match position {
-                ..=2 => None,
-                _ => match self.view.give_listed(dir, &entry.name) {
-                    Ok(given) => Some(given),
-                    Err(fault) if fault.kind == FaultKind::NotFound => continue,
-                    // What comes before it is said first; then it is met again.
-                    Err(_) if !is_empty => return reply.ok(),
-                    Err(fault) => return reply.error(error(&fault)),
-                },
-            };
-            let (shown, time) = match &given {
-                Some((given, true)) => (given, CACHE_TIME),
-                Some((given, false)) => (given, Duration::ZERO),
-                None => (&plain, Duration::ZERO),
-            };
-            if reply.add(INodeNo(shown.ino.0), position as u64, name, &time, &attr(shown), GENERATION) {
-                if let Some((given, _)) = given {
-                    self.view.take_back(given.ino);
-                }
-                return reply.ok();
-            }
-            is_empty = false;
-        }
+        self.door.answer(req.pid(), reply, work, end);
     }
 
     fn releasedir(&self, _req: &fuser::Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.view.close_dir(fh.0);
+        self.door.view().close_dir(fh.0);
         reply.ok();
     }
 
@@ -397,20 +331,8 @@ impl Filesystem for Fuse {
     }
 
     fn statfs(&self, _req: &fuser::Request, _ino: INodeNo, reply: ReplyStatfs) {
-        const UNIT: u64 = 4096;
-        match self.view.server().space(Request::StatFs { view: self.view.id() }) {
-            Ok(space) => reply.statfs(
-                space.total_bytes / UNIT,
-                space.free_bytes / UNIT,
-                space.available_bytes / UNIT,
-                space.files + space.files_free,
-                space.files_free,
-                UNIT as u32,
-                NAME_BYTES_MAX as u32,
-                UNIT as u32,
-            ),
-            Err(fault) => reply.error(error(&fault)),
-        }
+        let work = |view: &View, _: &mut ReplyStatfs| view.server().space(Request::StatFs { view: view.id() });
+        self.door.answer(KERNEL, reply, work, answers::space);
     }
 
     fn setxattr(
@@ -423,7 +345,6 @@ impl Filesystem for Fuse {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _caller = Caller::is(req.pid());
         let mode = match flags {
             0 => XattrMode::Set,
             libc::XATTR_CREATE => XattrMode::Create,
@@ -433,33 +354,40 @@ impl Filesystem for Fuse {
         if name == CONTROL_XATTR {
             return reply.error(Errno::EPERM);
         }
-        let (view, ino, name) = (self.view.id(), Ino(ino.0), name.as_bytes());
-        self.done(Request::SetXattr { view, ino, name, value, mode }, reply);
+        let (ino, name, value) = (Ino(ino.0), name.as_bytes().to_vec(), value.to_vec());
+        let work = move |view: &View, _: &mut ReplyEmpty| {
+            view.server().done(Request::SetXattr { view: view.id(), ino, name: &name, value: &value, mode })
+        };
+        self.door.answer(req.pid(), reply, work, answers::done);
     }
 
     fn getxattr(&self, req: &fuser::Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _caller = Caller::is(req.pid());
-        let value = match name == CONTROL_XATTR {
-            true => Ok(self.view.control().to_vec()),
-            false => {
-                let (view, ino, name) = (self.view.id(), Ino(ino.0), name.as_bytes());
-                self.view.server().data(Request::GetXattr { view, ino, name })
-            }
+        let end = move |reply: ReplyXattr, value| answers::xattr(reply, value, size);
+        if name == CONTROL_XATTR {
+            return end(reply, Ok(self.door.view().control().to_vec()));
+        }
+        let (ino, name) = (Ino(ino.0), name.as_bytes().to_vec());
+        let work = move |view: &View, _: &mut ReplyXattr| {
+            view.server().data(Request::GetXattr { view: view.id(), ino, name: &name })
         };
-        self.xattr(value, size, reply);
+        self.door.answer(req.pid(), reply, work, end);
     }
 
     fn listxattr(&self, req: &fuser::Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _caller = Caller::is(req.pid());
-        let names = self.view.server().names(Request::ListXattr { view: self.view.id(), ino: Ino(ino.0) });
-        let joined = names.map(|names| names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect());
-        self.xattr(joined, size, reply);
+        let ino = Ino(ino.0);
+        let work = move |view: &View, _: &mut ReplyXattr| {
+            let names = view.server().names(Request::ListXattr { view: view.id(), ino })?;
+            Ok(names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect())
+        };
+        self.door.answer(req.pid(), reply, work, move |reply, joined| answers::xattr(reply, joined, size));
     }
 
     fn removexattr(&self, req: &fuser::Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _caller = Caller::is(req.pid());
-        let (view, ino, name) = (self.view.id(), Ino(ino.0), name.as_bytes());
-        self.done(Request::RemoveXattr { view, ino, name }, reply);
+        let (ino, name) = (Ino(ino.0), name.as_bytes().to_vec());
+        let work = move |view: &View, _: &mut ReplyEmpty| {
+            view.server().done(Request::RemoveXattr { view: view.id(), ino, name: &name })
+        };
+        self.door.answer(req.pid(), reply, work, answers::done);
     }
 
     fn fallocate(
@@ -484,22 +412,21 @@ impl Filesystem for Fuse {
     }
 
     fn lseek(&self, req: &fuser::Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let _caller = Caller::is(req.pid());
         let whence = match whence {
             libc::SEEK_DATA => SeekWhence::Data,
             libc::SEEK_HOLE => SeekWhence::Hole,
             _ => return reply.error(Errno::EINVAL),
         };
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        let (view, notifier) = (self.view.clone(), self.notifier.clone());
-        let search = Search { view, notifier, caller: req.pid(), ino: Ino(ino.0), offset, whence };
-        let answer = |reply: ReplyLseek, found: Result<u64, Fault>| match found {
-            Ok(found) => reply.offset(found.cast_signed()),
-            Err(fault) => reply.error(error(&fault)),
-        };
-        match search.without_hole() {
-            Some(found) => answer(reply, found),
-            None => self.slow.run_by_turn(move |turn| answer(reply, search.with_holes(turn))),
+        let search = Search { notifier: self.notifier.clone(), ino: Ino(ino.0), offset, whence };
+        let (pid, door) = (req.pid(), self.door.clone());
+        match door.at_once(pid, |view| search.without_hole(view).transpose()) {
+            Some(Ok(Some(found))) => reply.offset(found.cast_signed()),
+            Some(Err(fault)) => reply.error(error(&fault)),
+            Some(Ok(None)) | None => self.slow.run_by_turn(move |turn| {
+                let work = move |view: &View, _: &mut ReplyLseek| search.with_holes(view, turn);
+                door.answer(pid, reply, work, answers::offset);
+            }),
         }
     }
 
@@ -516,20 +443,12 @@ impl Filesystem for Fuse {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let view = self.view.clone();
-        self.slow.run(move || {
-            let request = Request::CopyRange {
-                view: view.id(),
-                ino: Ino(ino_in.0),
-                offset: offset_in,
-                to: Ino(ino_out.0),
-                to_offset: offset_out,
-                len,
-            };
-            match view.server().offset(request) {
-                Ok(copied) => reply.written(copied as u32),
-                Err(fault) => reply.error(error(&fault)),
-            }
-        });
+        let (ino, to, door) = (Ino(ino_in.0), Ino(ino_out.0), self.door.clone());
+        let work = move |view: &View, _: &mut ReplyWrite| {
+            let (view, server) = (view.id(), view.server());
+            let range = Request::CopyRange { view, ino, offset: offset_in, to, to_offset: offset_out, len };
+            server.offset(range).map(|copied| copied as u32)
+        };
+        self.slow.run(move || door.answer(KERNEL, reply, work, answers::written));
     }
 }

@@ -1,8 +1,9 @@
 //! Answering one kernel: threads, notifications, the end.
 
 use super::Fuse;
+use super::door::{Door, Parked};
 use super::slow::Slow;
-use crate::limits::{FUSE_THREADS, HELD_UP_TIME, WAITING_FUSE_THREADS};
+use crate::limits::{FUSE_THREADS, HELD_UP_TIME};
 use crate::view::{Patient, View};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use mojavefs::planted::{Planted, is_planted};
@@ -35,42 +36,60 @@ pub(crate) struct Kernel {
     /// The connection, for what fuser can't say.
     device: File,
     view: Arc<View>,
+    parked: Arc<Parked>,
     session: Mutex<Option<BackgroundSession>>,
 }
 
 /// Answers what comes through `fd`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
 /// on how to talk; the rest happens on threads of its own until the mount is gone.
 pub(crate) fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
-    let fuse = Fuse { view: view.clone(), slow: Slow::start()?, notifier: Arc::default() };
-    let (config, notifier) = (config(SessionACL::All, view.waits()), fuse.notifier.clone());
-    start(Session::from_fd(fuse, fd, SessionACL::All, config)?, view, &notifier)
+    let fuse = fuse(view)?;
+    let answering = Answering::of(&fuse);
+    start(Session::from_fd(fuse, fd, SessionACL::All, config(SessionACL::All))?, answering)
 }
 
 /// Mounts at `point` as an ordinary user, by the set-user-id helper `fusermount3`, and answers what comes through it.
 pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
-    let fuse = Fuse { view: view.clone(), slow: Slow::start()?, notifier: Arc::default() };
-    let (mut config, notifier) = (config(SessionACL::Owner, view.waits()), fuse.notifier.clone());
+    let fuse = fuse(view)?;
+    let (mut config, answering) = (config(SessionACL::Owner), Answering::of(&fuse));
     config.mount_options = vec![
         MountOption::FSName(source.to_owned()),
         MountOption::Subtype("mojavefs".to_owned()),
         MountOption::DefaultPermissions,
     ];
-    start(Session::new(fuse, point, &config)?, view, &notifier)
+    start(Session::new(fuse, point, &config)?, answering)
 }
 
-fn config(acl: SessionACL, waits: bool) -> Config {
+fn config(acl: SessionACL) -> Config {
     let mut config = Config::default();
-    config.n_threads = Some(if waits { WAITING_FUSE_THREADS } else { FUSE_THREADS });
+    config.n_threads = Some(FUSE_THREADS);
     config.clone_fd = true;
     config.acl = acl;
     config
 }
 
-fn start(session: Session<Fuse>, view: Arc<View>, told_by: &OnceLock<Notifier>) -> io::Result<Arc<Kernel>> {
+fn fuse(view: Arc<View>) -> io::Result<Fuse> {
+    Ok(Fuse { door: Door::new(view), slow: Slow::start()?, notifier: Arc::default() })
+}
+
+/// What is left of a [`Fuse`] for others once fuser has it.
+struct Answering {
+    door: Door,
+    told_by: Arc<OnceLock<Notifier>>,
+}
+
+impl Answering {
+    fn of(fuse: &Fuse) -> Self {
+        Answering { door: fuse.door.clone(), told_by: fuse.notifier.clone() }
+    }
+}
+
+fn start(session: Session<Fuse>, Answering { door, told_by }: Answering) -> io::Result<Arc<Kernel>> {
     let device = File::from(session.as_fd().try_clone_to_owned()?);
     let notifier = told_by.get_or_init(|| session.notifier()).clone();
     let session = session.spawn()?;
-    Ok(Arc::new(Kernel { notifier, device, view, session: Mutex::new(Some(session)) }))
+    let (view, parked) = (door.view().clone(), door.parked().clone());
+    Ok(Arc::new(Kernel { notifier, device, view, parked, session: Mutex::new(Some(session)) }))
 }
 
 impl Kernel {
@@ -82,7 +101,9 @@ impl Kernel {
     /// Waits until the mount is gone and everything asked was answered.
     pub(crate) fn join(&self) -> io::Result<()> {
         let session = self.session.lock().take();
-        session.map_or(Ok(()), BackgroundSession::join)
+        let joined = session.map_or(Ok(()), BackgroundSession::join);
+        self.parked.wait_until_none();
+        joined
     }
 
     /// Makes the kernel look these up again, as far as it knows them. Must not be called by a thread that answers it,

@@ -1,37 +1,16 @@
 //! A session for the view of a job that makes checkpoints: before it joins another's undecided work, the process that reads is
 //! stopped on its way out of the call, so that the call can be made again, now and after a rollback.
 
+use super::patience;
 use crate::limits::{CHECKPOINT_TIME_MAX, CHECKPOINT_TRIES_MAX};
 use mojavefs::id::ViewId;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request};
 use parking_lot::Mutex;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
-
-thread_local! {
-    static CALLER: Cell<Option<u32>> = const { Cell::new(None) };
-}
-
-/// The process that waits in a system call for what this thread does, for as long as this lives.
-pub(crate) struct Caller(());
-
-impl Caller {
-    /// As the kernel numbers it; 0 is the kernel itself.
-    pub(crate) fn is(pid: u32) -> Caller {
-        CALLER.set(Some(pid).filter(|pid| *pid != 0));
-        Caller(())
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        CALLER.set(None);
-    }
-}
 
 /// Asks the one who supervises the job, by number and process; false if nobody is there.
 pub(crate) type Question = dyn Fn(u64, u32) -> bool + Send + Sync;
@@ -80,7 +59,7 @@ impl Careful {
 
     /// Has the process that waits for this thread stopped; else says why not.
     fn stop(&self) -> Result<(), String> {
-        let pid = CALLER.get().ok_or("the read could not be interrupted: it had the file open, or maps it")?;
+        let pid = patience::caller().ok_or("the read could not be interrupted: it had the file open, or maps it")?;
         if self.stopping.load(Ordering::SeqCst) == pid {
             // Whoever stops it waits for the end of its call.
             return Ok(());
@@ -105,7 +84,7 @@ impl Connection for Careful {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
         for _ in 0..CHECKPOINT_TRIES_MAX {
             match self.server.call(request.clone()) {
-                Err(fault) if fault.kind == FaultKind::Checkpoint => match self.stop() {
+                Err(fault) if fault.kind == FaultKind::Checkpoint && patience::may_wait() => match self.stop() {
                     Ok(()) => {
                         return Err(Fault::new(FaultKind::Interrupted, "the call is made again from a checkpoint"));
                     }

@@ -4,11 +4,13 @@ mod careful;
 mod entered;
 mod known;
 mod listing;
+mod patience;
 mod patient;
 mod refused;
 
 use careful::Careful;
-pub(crate) use careful::{Caller, Question};
+pub(crate) use careful::Question;
+pub(crate) use patience::{Asking, Patience};
 pub(crate) use patient::Patient;
 use refused::Refused;
 
@@ -18,7 +20,7 @@ use listing::OpenDir;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Attr;
-use mojavefs::protocol::{Connection, ConnectionExt, DirEntry, Invalidation, Request};
+use mojavefs::protocol::{Connection, ConnectionExt, DirEntry, Invalidation, Request, Rounds};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -76,7 +78,8 @@ impl View {
     /// The view `id` of a session. `control` is where the daemon listens.
     pub(crate) fn new(session: Arc<dyn Connection>, id: ViewId, role: Role, manners: Manners, control: &str) -> Self {
         let known = Arc::new(Known::new(session));
-        let mut connection: Arc<dyn Connection> = known.clone();
+        // Above what is held while something is given: what waits must hold nobody up there.
+        let mut connection: Arc<dyn Connection> = Arc::new(Rounds::new(known.clone(), patience::may_wait));
         let careful = manners.asks.then(|| Arc::new(Careful::new(connection.clone(), id)));
         if let Some(careful) = &careful {
             connection = careful.clone();
@@ -129,9 +132,9 @@ impl View {
         self.role != Role::Trunk || !self.connection.is_embedded()
     }
 
-    /// Whether many of its programs' calls may wait at once: for others' decisions, or to change what is just being committed.
-    pub(crate) fn waits(&self) -> bool {
-        self.patient.is_some() || self.role == Role::Trunk
+    /// How often those of its programs' calls that wait were told to stop.
+    pub(crate) fn interrupts(&self) -> u64 {
+        self.patient.as_ref().map_or(0, |patient| patient.interrupts())
     }
 
     /// Who supervises the job that it shows.

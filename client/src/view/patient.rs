@@ -1,8 +1,10 @@
 //! A session for a view whose programs wait for decisions (`--on-read wait`).
 
+use super::patience::{Patience, may_wait, patience};
 use crate::limits::AWAIT_STEP;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::rounds::SharedWait;
 use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,13 +21,14 @@ pub(crate) struct Patient {
     waiting: AtomicU64,
     /// Nobody is to wait any more.
     over: AtomicBool,
+    decision: SharedWait,
 }
 
 impl Patient {
     /// For the view of a speculation of this user.
     pub(crate) fn new(server: Arc<dyn Connection>, (spec, uid): (SpecId, u32)) -> Self {
-        let (interrupts, waiting, over) = Default::default();
-        Patient { server, spec, uid, interrupts, waiting, over }
+        let (interrupts, waiting, over, decision) = Default::default();
+        Patient { server, spec, uid, interrupts, waiting, over, decision }
     }
 
     /// Reads up to `size` bytes for a page cache. The kernel took the file's size for known before it asked; if the file has
@@ -34,7 +37,7 @@ impl Patient {
     /// that has to wait for somebody else in turn, the program's call ends early or with `EINTR`. A read that has not waited
     /// tells the kernel how long the file is.
     pub(super) fn read(&self, view: ViewId, ino: Ino, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
-        let mut waited = false;
+        let mut waited = matches!(patience(), Patience::Since(_));
         let reply = self.call_again(&Request::Read { view, ino, offset, size }, || waited = true)?;
         let Reply::Data(data) = reply else {
             return Err(Fault::new(FaultKind::Protocol, format!("this is no answer to a read: {reply:?}")));
@@ -61,6 +64,11 @@ impl Patient {
         self.over.store(false, Ordering::SeqCst);
     }
 
+    /// How often those that wait were told to stop.
+    pub(super) fn interrupts(&self) -> u64 {
+        self.interrupts.load(Ordering::SeqCst)
+    }
+
     /// Whether a request waits. The kernel keeps what it concerns locked meanwhile.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
@@ -69,8 +77,9 @@ impl Patient {
     /// Waits until something is decided, or for a while.
     fn wait(&self) -> Result<(), Fault> {
         let (millis, behind) = (AWAIT_STEP.as_millis() as u32, Some(self.spec));
-        self.while_waiting(|| self.server.specs(Request::Await { specs: Vec::new(), millis, behind, uid: self.uid }))?;
-        Ok(())
+        let ask =
+            || self.server.specs(Request::Await { specs: Vec::new(), millis, behind, uid: self.uid }).map(|_| true);
+        self.while_waiting(|| self.decision.wait(None, ask)).map(drop)
     }
 
     fn while_waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
@@ -84,11 +93,14 @@ impl Patient {
 impl Patient {
     /// Repeats a request while it meets undecided work; says each time that it has waited.
     fn call_again(&self, request: &Request<'_>, mut waited: impl FnMut()) -> Result<Reply, Fault> {
-        let before = self.interrupts.load(Ordering::SeqCst);
+        let before = match patience() {
+            Patience::Since(interrupts) => interrupts,
+            _ => self.interrupts(),
+        };
         loop {
             match self.server.call(request.clone()) {
-                Err(fault) if fault.kind == FaultKind::Undecided => {
-                    if self.over.load(Ordering::SeqCst) || self.interrupts.load(Ordering::SeqCst) != before {
+                Err(fault) if fault.kind == FaultKind::Undecided && may_wait() => {
+                    if self.over.load(Ordering::SeqCst) || self.interrupts() != before {
                         return Err(Fault::new(FaultKind::Interrupted, "the wait for a decision was interrupted"));
                     }
                     self.wait()?;

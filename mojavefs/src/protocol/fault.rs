@@ -68,7 +68,7 @@ pub enum FaultKind {
     Checkpoint,
     /// Whether what was asked for was done is not known: the peer has gone before it answered.
     InDoubt,
-    /// It would change what is just being decided; the server asks itself again when that is done.
+    /// It would change what is just being decided: wait for that ([`super::Request::AwaitRound`]), then ask again.
     Sealed,
 }
 

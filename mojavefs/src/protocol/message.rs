@@ -135,6 +135,12 @@ pub enum Request<'a> {
         /// Who waits.
         uid: u32,
     },
+    /// Waits until something has been decided that is just being decided, for `millis` at most; not at all if nothing is. Answer:
+    /// [`Reply::Ended`].
+    AwaitRound {
+        /// How long at most, in milliseconds.
+        millis: u32,
+    },
     /// Where a speculation stands or how it was decided, lately. Answer: [`Reply::Outcome`].
     Outcome {
         /// The speculation.
@@ -522,6 +528,8 @@ pub enum Reply {
     Specs(Vec<SpecId>),
     /// What was decided.
     Outcome(Outcome),
+    /// Whether what was waited for has ended.
+    Ended(bool),
     /// A page of changes.
     Diff(DiffPage),
     /// How many records and content files were reclaimed, and whether more is left.
@@ -535,7 +543,9 @@ pub enum Reply {
     },
 }
 
-/// A session with the server: requests out, answers back. Blocks until the answer is there.
+/// A session with the server: requests out, answers back. Blocks until the answer is there, which waits for nobody else but where
+/// a request says so: what would have to is refused ([`FaultKind::Sealed`], [`FaultKind::Undecided`], [`FaultKind::Checkpoint`])
+/// and asked again later, by [`super::Rounds`] for one.
 pub trait Connection: Send + Sync {
     /// Asks one thing.
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault>;
@@ -585,6 +595,8 @@ expect_reply! {
     status -> Reply::Status(status) => status, Vec<SpecStatus>;
     /// Asks for a decision.
     outcome -> Reply::Outcome(outcome) => outcome, Outcome;
+    /// Waits for something, for some time.
+    ended -> Reply::Ended(ended) => ended, bool;
     /// Asks for speculations.
     specs -> Reply::Specs(specs) => specs, Vec<SpecId>;
     /// Asks for changes.

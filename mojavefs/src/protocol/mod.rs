@@ -1,7 +1,7 @@
 //! What client and server say to each other. The same messages travel through a function call when both live in one
 //! process and through a socket when they do not.
 //!
-//! [`message`] holds requests and answers, [`notice`] what comes without being asked for, [`view`] what views are opened with,
+//! [`message`] holds requests and answers, [`rounds`] asks again, [`notice`] is what comes without being asked for, [`view`] what views are opened with,
 //! [`decision`] what is said of speculations, [`control`] what the command line says to a mounted client, [`mod@file`] the
 //! attributes of files, [`fault`] what can go wrong, and [`codec`] how all of it becomes bytes.
 
@@ -12,6 +12,7 @@ pub mod fault;
 pub mod file;
 pub mod message;
 pub mod notice;
+pub mod rounds;
 pub mod view;
 
 pub use decision::{
@@ -21,4 +22,5 @@ pub use message::{
     Connection, ConnectionExt, DirEntry, FallocateMode, RenameMode, Reply, Request, SeekWhence, SpaceInfo, XattrMode,
 };
 pub use notice::{Invalidation, Notice, NoticeSink};
+pub use rounds::Rounds;
 pub use view::{JobInfo, OnRead, OpenedView, ViewKind};

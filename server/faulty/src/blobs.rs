@@ -3,7 +3,7 @@
 use crate::plan::{Call, Verdict};
 use crate::{Machine, failed};
 use mojavefs_server::store::engine::memory::{PAGE_BYTES, SparseBytes};
-use mojavefs_server::store::engine::{BlobId, Blobs, EngineError, InPlace, Result};
+use mojavefs_server::store::engine::{BlobId, Blobs, EngineError, InPlace, Result, Uncached, is_cached_only, refuse};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -62,6 +62,13 @@ impl Blobs for FaultyBlobs {
         format!("the content file {}", blob.0)
     }
 
+    fn fetch(&self, what: &Uncached) -> Result<()> {
+        let Uncached::Bytes { blob, .. } = what else { return Ok(()) };
+        self.take(Call::Fetch)?;
+        self.0.uncached.lock().remove(blob);
+        Ok(())
+    }
+
     fn create(&self, blob: BlobId) -> Result<()> {
         let verdict = self.0.steps.take_or_fill(Call::Create, || self.0.space.fill());
         if verdict == Verdict::Fail {
@@ -81,6 +88,9 @@ impl Blobs for FaultyBlobs {
     }
 
     fn read(&self, blob: BlobId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        if is_cached_only() && self.0.uncached.lock().contains(&blob) {
+            return Err(refuse(Uncached::Bytes { blob, offset, len: buffer.len() }));
+        }
         self.look(Call::Read, blob, |bytes| bytes.read(offset, buffer))
     }
 

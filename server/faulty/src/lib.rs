@@ -19,10 +19,13 @@ pub use random::Random;
 use blobs::FaultyBlobs;
 use disk::Disk;
 use mojavefs_server::store::engine::memory::MemorySpace;
-use mojavefs_server::store::engine::{Access, Blobs, Engine, EngineError, Records, Result, Space, SpaceInfo, Taken};
+use mojavefs_server::store::engine::{
+    Access, BlobId, Blobs, Engine, EngineError, Records, Result, Space, SpaceInfo, Taken,
+};
 use parking_lot::Mutex;
 use plan::{Steps, Verdict};
 use records::FaultyRecords;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,6 +39,8 @@ struct Machine {
     space: Arc<MemorySpace>,
     steps: Steps,
     is_taken: AtomicBool,
+    /// The blobs that are not in memory.
+    uncached: Mutex<BTreeSet<BlobId>>,
 }
 
 impl Faulty {
@@ -46,7 +51,7 @@ impl Faulty {
 
     fn on(disk: Disk, space: MemorySpace) -> Self {
         let (disk, space, is_taken) = (Mutex::new(disk), Arc::new(space), AtomicBool::new(false));
-        Faulty(Arc::new(Machine { disk, space, steps: Steps::default(), is_taken }))
+        Faulty(Arc::new(Machine { disk, space, steps: Steps::default(), is_taken, uncached: Mutex::default() }))
     }
 
     /// From now on calls are counted from 1, and at the call of this number, among those that such a fault can hit, it does.
@@ -83,6 +88,11 @@ impl Faulty {
     /// Calls this before each call of a door, in its thread: to delay it, to hold it up, or to note it.
     pub fn before_each(&self, hook: impl Fn(Call) + Send + Sync + 'static) {
         self.0.steps.before_each(Arc::new(hook));
+    }
+
+    /// No blob is in memory any more: each has to be fetched once.
+    pub fn drop_cache(&self) {
+        *self.0.uncached.lock() = self.0.disk.lock().blobs().into_iter().collect();
     }
 
     /// The place as it may be found after the power was cut: of what is not durable, `seed` chooses what is there. This one is

@@ -21,6 +21,7 @@ pub enum Call {
     Create,
     Len,
     Read,
+    Fetch,
     SyncBlob,
     SyncNames,
     SyncAll,
@@ -40,8 +41,8 @@ pub enum Call {
 impl Call {
     /// Whether it changes what lies on the disk, or makes it durable.
     pub fn changes(self) -> bool {
-        use Call::{Contains, Get, Info, Len, List, Newest, Read, Reserved, Scan};
-        !matches!(self, Get | Contains | Newest | Scan | Len | Read | List | Info | Reserved)
+        use Call::{Contains, Fetch, Get, Info, Len, List, Newest, Read, Reserved, Scan};
+        !matches!(self, Fetch | Get | Contains | Newest | Scan | Len | Read | List | Info | Reserved)
     }
 
     /// Whether it makes something durable.

@@ -4,7 +4,7 @@
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault as Refusal, FaultKind};
 use mojavefs::protocol::file::{FileKind, SetAttr};
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Reply, Request, SpecState, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Reply, Request, Rounds, SpecState, ViewKind};
 use mojavefs_faulty::{Call, Fault, Faulty};
 use mojavefs_server::Server;
 use mojavefs_server::store::{StoreOptions, fsck};
@@ -31,6 +31,8 @@ enum HeldUp {
     Apply,
     /// The first sync after that.
     Sync,
+    /// What brings content into memory.
+    Fetch,
 }
 
 #[derive(Default)]
@@ -58,6 +60,7 @@ impl Gate {
         let is_apply = matches!(call, Call::Apply { .. });
         let stops = match held_up {
             HeldUp::Apply => is_apply,
+            HeldUp::Fetch => call == Call::Fetch,
             HeldUp::Sync => call == Call::SyncRecords && IS_RECORDED.get(),
         };
         if is_slow && is_apply {
@@ -93,7 +96,7 @@ impl World {
     fn new(held_up: HeldUp) -> Self {
         let (place, gate) = (Faulty::of(CAPACITY_BYTES), Arc::new(Gate::default()));
         let server = Server::open(&place, OPTIONS).expect("the store opens");
-        let ask = server.connect(false);
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(server.connect(false), || true));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
         let watched = gate.clone();
         place.before_each(move |call| watched.pass(held_up, call));
@@ -199,7 +202,7 @@ impl World {
         gate.open();
         drop((ask, server));
         let server = Server::open(&place, OPTIONS).expect("the store opens");
-        let ask = server.connect(false);
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(server.connect(false), || true));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
         World { ask, trunk, place, gate, _server: server }
     }
@@ -256,6 +259,32 @@ fn while_a_commit_waits_for_the_disk_everybody_else_goes_on() {
         assert_eq!(world.commit(joins), Ok(SpecState::Committed));
     });
     assert_eq!(world.read(world.trunk, b"a").as_deref(), Some("new"));
+    world.check();
+}
+
+#[test]
+fn while_content_is_read_from_the_disk_everybody_else_goes_on() {
+    let world = World::new(HeldUp::Fetch);
+    // More than lies in a record.
+    let content = "old ".repeat(50_000);
+    world.write(world.trunk, b"big", content.as_bytes()).expect("a write");
+    thread::scope(|scope| {
+        let world = &world;
+        let _opens = OpensAtEnd(&world.gate);
+        world.place.drop_cache();
+        let look = world.beside(scope, SLOW, move || world.read(world.trunk, b"big"));
+        world.gate.wait_until(|state| state.waiting == 1);
+        let (view, spec) = world.begin(OnRead::Join);
+        world.write(view, b"a", b"new").expect("a write");
+        world.write(world.trunk, b"b", b"new").expect("a write");
+        assert_eq!(world.commit(spec), Ok(SpecState::Committed));
+        assert_eq!(world.read(world.trunk, b"a").as_deref(), Some("new"));
+        let (view, spec) = world.begin(OnRead::Join);
+        world.write(view, b"a", b"undone").expect("a write");
+        assert_eq!(world.abort(spec), Ok(SpecState::Aborted));
+        world.gate.open();
+        assert_eq!(look.join().expect("no panic").as_deref(), Some(&content[..100]));
+    });
     world.check();
 }
 

@@ -4,7 +4,7 @@
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault as Refusal, FaultKind};
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, SpecState, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, Rounds, SpecState, ViewKind};
 use mojavefs_faulty::{Fault, Faulty, PowerCut};
 use mojavefs_server::Server;
 use mojavefs_server::store::{StoreOptions, fsck};
@@ -50,7 +50,7 @@ struct Client {
 impl Client {
     fn open(place: &Faulty) -> Result<Self, Refusal> {
         let server = Server::open(place, OPTIONS).map_err(|why| Refusal::new(FaultKind::Io, why.to_string()))?;
-        let ask = server.connect(false);
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(server.connect(false), || true));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk))?.view;
         Ok(Client { ask, trunk, _server: server })
     }

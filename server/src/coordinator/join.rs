@@ -274,7 +274,10 @@ impl Coordinator {
     /// The undecided speculations whose work a path shows to whoever joins: those that changed what the path names, or
     /// how it is reached.
     pub(crate) fn writers(&self, path: &[u8]) -> Result<Vec<SpecId>, Fault> {
-        let _shared = self.decisions.read();
+        self.undisturbed(|| self.find_writers(path))
+    }
+
+    fn find_writers(&self, path: &[u8]) -> Result<Vec<SpecId>, Fault> {
         let mut found: BTreeSet<SpecId> = BTreeSet::new();
         let mut sight = Sight { meets: true, ..Sight::trunk() };
         let mut at = mojavefs::id::Ino::ROOT;

@@ -25,7 +25,9 @@ mod waits;
 
 pub(crate) use job::{Job, Kind, Stage};
 
+use crate::limits::FETCHES_MAX;
 use crate::ops::{Ops, Scope, fault};
+use crate::store::engine::cached_only;
 use crate::store::{Key, Newer, Sight, Specs, Store, StoreError};
 use crate::touch::{Touch, TouchKey, Touches};
 use conflicts::Conflicts;
@@ -200,14 +202,30 @@ impl Coordinator {
         Ok(coordinator)
     }
 
-    /// Runs an operation while nothing is decided.
-    pub(crate) fn undisturbed<T>(&self, operation: impl FnOnce() -> T) -> T {
-        let result = {
+    /// Runs an operation while nothing is decided. What it must read from the disk is read while nothing is held up by that, and
+    /// it begins again.
+    pub(crate) fn undisturbed<T>(&self, operation: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+        let result = self.on_what_is_cached(&operation).unwrap_or_else(|| {
             let _shared = self.decisions.read();
             operation()
-        };
+        });
         self.write_down_conflicts();
         result
+    }
+
+    /// Nothing if it has to read too much from the disk, or what it has to read can't be.
+    fn on_what_is_cached<T>(&self, operation: impl Fn() -> Result<T, Fault>) -> Option<Result<T, Fault>> {
+        for _ in 0..FETCHES_MAX {
+            let (result, uncached) = {
+                let _shared = self.decisions.read();
+                cached_only(&operation)
+            };
+            match uncached.filter(|_| result.is_err()) {
+                None => return Some(result),
+                Some(uncached) => self.store.fetch(&uncached).ok()?,
+            }
+        }
+        None
     }
 
     /// What trunk sees.

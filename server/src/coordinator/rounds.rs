@@ -10,14 +10,15 @@ mod histories;
 
 use super::conflicts::{Conflicts, Standing};
 use super::{Aftermath, Coordinator, Job, State, graph_fault};
-use crate::limits::ROUND_TIME_MAX;
 use crate::ops::fault;
 use crate::store::{Prepared, Rebased, Specs, StoreError};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::graph::Event;
 use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::limits::ROUND_TIME_MAX;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::rounds;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -180,8 +181,8 @@ impl Coordinator {
         Ok(aftermath)
     }
 
-    /// Waits until a round that is under way has ended; at once if none is. An error if the disk does not answer for so long.
-    pub(crate) fn wait_for_round(&self, limit: Option<Duration>) -> Result<(), Fault> {
+    /// Waits until a round that is under way has ended, for so long at most; not at all if none is. Whether one has.
+    pub(crate) fn wait_for_round(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
         let before: Vec<u64> = state.rounds.iter().map(|round| round.number).collect();
         // Later ones do not count.
@@ -189,26 +190,19 @@ impl Coordinator {
             let now = || state.rounds.iter().map(|round| round.number);
             !before.is_empty() && before.iter().all(|number| now().any(|now| now == *number))
         };
-        let Some(limit) = limit else {
-            self.decided.wait_while(&mut state, all_go_on);
-            return Ok(());
-        };
         self.decided.wait_while_for(&mut state, all_go_on, limit);
-        match all_go_on(&mut state) {
-            true => {
-                let text =
-                    format!("what this would change is being decided, and the disk has not answered for {limit:?}");
-                Err(Fault::new(FaultKind::Io, text))
-            }
-            false => Ok(()),
-        }
+        !all_go_on(&mut state)
     }
 
-    /// Repeats something until nothing that is being decided is in its way. No lock is held, but by `work`.
+    /// Repeats a decision, or a beginning, until nothing that is being decided is in its way. No lock is held, but by `work`.
     pub(crate) fn beside_rounds<T>(&self, mut work: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
         loop {
             match work() {
-                Err(fault) if fault.kind == FaultKind::Sealed => self.wait_for_round(Some(ROUND_TIME_MAX))?,
+                Err(fault) if fault.kind == FaultKind::Sealed => {
+                    if !self.wait_for_round(ROUND_TIME_MAX) {
+                        return Err(rounds::no_end(&fault));
+                    }
+                }
                 result => return result,
             }
         }

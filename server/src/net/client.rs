@@ -230,7 +230,7 @@ impl Client {
         let mut due = true;
         let result = match codec::decode::<Request<'_>>(&frame.body) {
             Ok(request) => {
-                if matches!(request, Request::Await { .. }) {
+                if matches!(request, Request::Await { .. } | Request::AwaitRound { .. }) {
                     // It waits for what does not come once the server ends.
                     self.answers.due.fetch_sub(1, Ordering::SeqCst);
                     due = false;

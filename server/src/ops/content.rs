@@ -141,14 +141,23 @@ impl Ops {
         let mut done = 0;
         while done < len {
             let piece = (len - done).min(COPY_PIECE_BYTES) as u32;
-            let data = self.read(scope, source, offset + done, piece)?;
-            if data.is_empty() {
-                break;
+            match self.copy_piece(scope, (source, offset + done), (target, to_offset + done), piece) {
+                Ok(0) => break,
+                Ok(copied) => done += copied,
+                // The rest is asked for again.
+                Err(_) if done > 0 => break,
+                Err(fault) => return Err(fault),
             }
-            self.write(scope, target, (to_offset + done, false), &data, false)?;
-            done += data.len() as u64;
         }
         Ok(done)
+    }
+
+    fn copy_piece(&self, scope: &Scope, from: (Ino, u64), to: (Ino, u64), len: u32) -> Result<u64, Fault> {
+        let data = self.read(scope, from.0, from.1, len)?;
+        if !data.is_empty() {
+            self.write(scope, to.0, (to.1, false), &data, false)?;
+        }
+        Ok(data.len() as u64)
     }
 
     /// Makes a file durable. Inside a speculation it returns at once: it is durable when it commits. Else it blocks for

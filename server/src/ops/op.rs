@@ -6,7 +6,7 @@
 
 use super::{Ops, Scope, fault};
 use crate::limits::{NAME_TRIES_MAX, PARENTS_MAX};
-use crate::store::{Batch, DirStat, Entry, Inode, Newer, Order, Reading, Store};
+use crate::store::{Batch, DirStat, Entry, Inode, Newer, Order, Reading, Store, StoreError, engine};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::acl::{self, Acl};
 use mojavefs::id::{Ino, IntervalId};
@@ -49,7 +49,7 @@ impl<'a> Op<'a> {
     fn read<T>(
         &mut self,
         key: TouchKey,
-        read: impl FnOnce(&Ops, &Scope) -> Result<Reading<T>, crate::store::StoreError>,
+        read: impl FnOnce(&Ops, &Scope) -> Result<Reading<T>, StoreError>,
     ) -> Result<Option<T>, Fault> {
         let reading = self.look(&key, read)?;
         match reading.met {
@@ -62,7 +62,7 @@ impl<'a> Op<'a> {
     fn look<T>(
         &mut self,
         key: &TouchKey,
-        read: impl FnOnce(&Ops, &Scope) -> Result<Reading<T>, crate::store::StoreError>,
+        read: impl FnOnce(&Ops, &Scope) -> Result<Reading<T>, StoreError>,
     ) -> Result<Reading<T>, Fault> {
         let touches = self.scope.reads_reported();
         if let Some(touches) = touches {
@@ -327,6 +327,9 @@ impl<'a> Op<'a> {
         // Of two versions of an object the one of the later interval is the later one: so it must be.
         if let Some((latest, key)) = self.latest.filter(|(latest, _)| *latest > self.scope.sight.writer) {
             return Err(self.scope.meet(&key, &[latest]));
+        }
+        if engine::has_refused() {
+            return Err(fault::store(StoreError::Uncached));
         }
         if let Some(touches) = self.scope.touches.as_deref() {
             touches.foresee(&self.changed)?;

@@ -4,7 +4,7 @@ mod requests;
 mod views;
 
 use crate::coordinator::Aftermath;
-use crate::limits::{AWAIT_TIME_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX, ROUND_TIME_MAX};
+use crate::limits::{AWAIT_TIME_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX};
 use crate::server::Shared;
 use crate::telling::Telling;
 use crate::views::urgent::{self, Ticket};
@@ -14,6 +14,7 @@ use mojavefs::limits::NOTICE_TIME_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, Invalidation, NoticeSink, Reply, Request};
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -117,15 +118,13 @@ impl Session {
         view: ViewId,
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.operate(&self.open_view(view)?.view, Some(ROUND_TIME_MAX), operation)
+        self.operate(&self.open_view(view)?.view, operation)
     }
 
-    /// Runs an operation, again if what it met has become part of what the view sees, or was just being decided: that is waited for,
-    /// for so long at most.
+    /// Runs an operation, again if what it met has become part of what the view sees. What is just being decided is not waited for.
     fn operate<T>(
         &self,
         view: &View,
-        limit: Option<Duration>,
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let mut tries = 0;
@@ -133,26 +132,21 @@ impl Session {
             tries += 1;
             let falls = view.falls();
             let stale = || Fault::new(FaultKind::Stale, format!("the speculation of view {} is decided", view.id));
-            let (was_over, result) = self.shared.coordinator.undisturbed(|| {
+            let was_over = Cell::new(false);
+            let result = self.shared.coordinator.undisturbed(|| {
                 let scope = view.scope();
-                match scope.is_over() {
-                    true => (true, Err(stale())),
-                    false => (false, operation(&self.shared.ops, &scope)),
-                }
+                was_over.set(scope.is_over());
+                if scope.is_over() { Err(stale()) } else { operation(&self.shared.ops, &scope) }
             });
             if view.moves() && view.scope().is_over() {
                 self.shared.let_it_be_told();
                 view.wait_back(GO_BACK_TIME_MAX);
             }
-            if was_over && view.falls() == falls && !view.scope().is_over() {
+            if was_over.get() && view.falls() == falls && !view.scope().is_over() {
                 // What it showed was committed meanwhile, and the view was led out of it.
                 continue;
             }
             match (result, view.context(), view.whose.unsupervised()) {
-                (Err(fault), ..) if fault.kind == FaultKind::Sealed => {
-                    self.shared.coordinator.wait_for_round(limit)?;
-                    tries = 0;
-                }
                 (Err(fault), Some(context), _) if fault.kind == FaultKind::Again => {
                     self.shared.probe();
                     // One that is undone meanwhile is over, which is found next.
@@ -176,19 +170,8 @@ impl Session {
         what: impl FnOnce(&T) -> Vec<Invalidation>,
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.change_within(Some(ROUND_TIME_MAX), view, what, operation)
-    }
-
-    /// The same, which waits for the disk for so long at most.
-    fn change_within<T>(
-        &self,
-        limit: Option<Duration>,
-        view: ViewId,
-        what: impl FnOnce(&T) -> Vec<Invalidation>,
-        operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
         let open = self.open_view(view)?;
-        let result = self.operate(&open.view, limit, |ops, scope| {
+        let result = self.operate(&open.view, |ops, scope| {
             self.shared.coordinator.demand_changeable(open.view.context())?;
             operation(ops, scope)
         })?;
@@ -246,6 +229,10 @@ impl Connection for Session {
             Request::Await { specs, millis, behind, uid } => {
                 let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
                 Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?))
+            }
+            Request::AwaitRound { millis } => {
+                let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
+                Ok(Reply::Ended(self.shared.coordinator.wait_for_round(limit)))
             }
             Request::Outcome { spec } => {
                 let outcome = self.shared.coordinator.outcome(spec)?;

@@ -1,7 +1,7 @@
 //! Requests on names, files and their attributes: to operations, and to what other views are told of them.
 
 use super::Session;
-use crate::limits::{GIVE_TRIES_MAX, ROUND_TIME_MAX};
+use crate::limits::GIVE_TRIES_MAX;
 use crate::ops::{NewFile, Ops, Scope};
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -101,8 +101,7 @@ impl Session {
 
     /// Looks at something on behalf of who brings a view back.
     fn undisturbed<T>(&self, look: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
-        let coordinator = &self.shared.coordinator;
-        coordinator.beside_rounds(|| coordinator.undisturbed(&look))
+        self.shared.coordinator.undisturbed(look)
     }
 
     /// Looks at a name that the kernel of a view is about to know.
@@ -114,7 +113,7 @@ impl Session {
     ) -> Result<T, Fault> {
         let open = self.open_view(view)?;
         open.view.asks_for(parent, name);
-        self.operate(&open.view, Some(ROUND_TIME_MAX), operation)
+        self.operate(&open.view, operation)
     }
 
     fn hold_listed(&self, view: ViewId, entries: &[DirEntry], since: u64) -> Result<(), Fault> {
@@ -154,9 +153,8 @@ impl Session {
             }
             Request::Write { view, ino, offset, data, append, clear_set_id } => {
                 let at = (offset, append);
-                // Most often a kernel's, which would lose what it has if it were refused.
                 let write = |ops: &Ops, scope: &Scope| ops.write(scope, ino, at, data, clear_set_id);
-                let written = self.change_within(None, view, |_| file(ino), write)?;
+                let written = self.change(view, |_| file(ino), write)?;
                 let open = self.open_view(view)?;
                 open.count_written(data.len() as u64);
                 if written != offset {

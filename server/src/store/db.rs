@@ -1,7 +1,7 @@
 //! The records as the store uses them: batches that remember what waits to be done, and where to look for it.
 
 use super::StoreError;
-use super::engine::{Cursor, Item, Records, WriteBatch};
+use super::engine::{Cursor, Item, Records, Uncached, WriteBatch};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +25,11 @@ pub(super) struct Writes<'a> {
 impl Db {
     pub(super) fn on(records: Arc<dyn Records>) -> Self {
         Db { records, waiting: Mutex::default() }
+    }
+
+    /// Brings into memory what was refused.
+    pub(super) fn fetch(&self, what: &Uncached) -> Result<(), StoreError> {
+        Ok(self.records.fetch(what)?)
     }
 
     pub(super) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

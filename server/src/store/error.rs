@@ -46,6 +46,9 @@ pub enum StoreError {
     /// The records refuse because of what had gone wrong before, for somebody else: nothing was tried.
     #[error("the record store failed: {0}")]
     Refused(String),
+    /// It is not in memory, and nothing else was to be read ([`super::engine::cached_only`]).
+    #[error("this must be read from the disk")]
+    Uncached,
     /// The store can't lie in such an engine.
     #[error("a store can't lie there: {0}")]
     Unsuited(&'static str),
@@ -78,6 +81,7 @@ impl From<EngineError> for StoreError {
             EngineError::Full(_) => StoreError::NoSpace(text),
             EngineError::Failed(_) => StoreError::Records(text),
             EngineError::Refused(_) => StoreError::Refused(text),
+            EngineError::Uncached => StoreError::Uncached,
             EngineError::Io { context, source } => StoreError::Io { context, source },
         }
     }

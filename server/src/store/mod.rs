@@ -43,7 +43,7 @@ pub use snapshots::Snapshot;
 
 use crate::limits::{REOPEN_PAUSE, REOPEN_TIME_MAX, REOPEN_TRIES_MAX};
 use db::Db;
-use engine::Taken;
+use engine::{Taken, Uncached};
 use ids::Ids;
 use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
 use mojavefs::protocol::SpaceInfo;
@@ -235,6 +235,12 @@ impl Store {
             return Err(StoreError::Stopped("the disk has lost what was written last".into()));
         }
         Ok(db)
+    }
+
+    /// Brings into memory what could not be read there ([`engine::cached_only`]). Blocks for the disk.
+    pub fn fetch(&self, what: &Uncached) -> Result<(), StoreError> {
+        self.db()?.fetch(what)?;
+        self.content.fetch(what)
     }
 
     /// What opening the store has to tell users, in words.

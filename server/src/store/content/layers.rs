@@ -2,7 +2,7 @@
 
 use crate::limits::{DIRTY_LAYER_BYTES, SYNC_ALL_LAYERS};
 use crate::store::db::{Db, Family};
-use crate::store::engine::{BlobId, Blobs, EngineError, InPlace};
+use crate::store::engine::{BlobId, Blobs, EngineError, InPlace, Uncached};
 use crate::store::{StoreError, meta};
 use mojavefs::id::{BlockNo, ContentId, IntervalId, LayerId};
 use mojavefs::limits::BLOCK_BYTES;
@@ -87,6 +87,11 @@ impl Content {
         }
         let (current, dirty, syncing) = (Mutex::default(), Mutex::default(), Mutex::default());
         Ok(Content { blobs, current, dirty, syncing })
+    }
+
+    /// Brings into memory what was refused.
+    pub(in crate::store) fn fetch(&self, what: &Uncached) -> Result<(), StoreError> {
+        Ok(self.blobs.fetch(what)?)
     }
 
     fn in_place(&self) -> &dyn InPlace {

@@ -29,6 +29,9 @@ pub enum EngineError {
     /// The records refuse because of what has gone wrong before, for somebody else: nothing was tried.
     #[error("{0}")]
     Refused(String),
+    /// It is not in memory, and nothing else was to be read ([`super::cached_only`]).
+    #[error("this must be read from the disk")]
+    Uncached,
     /// A system call failed.
     #[error("{context}: {source}")]
     Io {

@@ -1,6 +1,6 @@
 //! Blobs as files of one directory: sparse, and changed in place.
 
-use super::{BlobId, Blobs, EngineError, InPlace, Result, private};
+use super::{BlobId, Blobs, EngineError, InPlace, Result, Uncached, is_cached_only, private, refuse, sys};
 use crate::limits::OPEN_LAYERS_MAX;
 use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
@@ -54,13 +54,20 @@ impl Files {
     }
 
     fn file(&self, blob: BlobId, create: bool) -> Result<Arc<File>> {
+        if let Some(file) = self.open.lock().find(blob) {
+            return Ok(file);
+        }
+        if !create && is_cached_only() {
+            return Err(refuse(Uncached::Bytes { blob, offset: 0, len: 0 }));
+        }
+        // Nobody else waits for the disk meanwhile.
+        let path = self.path(blob);
+        let opened = private::options().read(true).write(true).create(create).truncate(create).open(&path);
+        let file = Arc::new(opened.map_err(|e| self.named("open", blob, e))?);
         let mut open = self.open.lock();
         if let Some(file) = open.find(blob) {
             return Ok(file);
         }
-        let path = self.path(blob);
-        let opened = private::options().read(true).write(true).create(create).truncate(create).open(&path);
-        let file = Arc::new(opened.map_err(|e| self.named("open", blob, e))?);
         if open.files.len() >= OPEN_LAYERS_MAX {
             open.close_oldest();
         }
@@ -95,6 +102,12 @@ impl OpenFiles {
 }
 
 impl Blobs for Files {
+    fn fetch(&self, what: &Uncached) -> Result<()> {
+        let Uncached::Bytes { blob, offset, len } = what else { return Ok(()) };
+        self.file(*blob, false)?;
+        self.read(*blob, *offset, &mut vec![0; *len]).map(drop)
+    }
+
     fn name(&self, blob: BlobId) -> String {
         format!("the content file {}", self.path(blob).display())
     }
@@ -105,15 +118,27 @@ impl Blobs for Files {
 
     fn len(&self, blob: BlobId) -> Result<u64> {
         let open = self.open.lock().find(blob);
+        if open.is_none() && is_cached_only() {
+            return Err(refuse(Uncached::Bytes { blob, offset: 0, len: 0 }));
+        }
         let found = open.map_or_else(|| fs::metadata(self.path(blob)), |file| file.metadata());
         Ok(found.map_err(|e| self.named("look at", blob, e))?.len())
     }
 
     fn read(&self, blob: BlobId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let file = self.file(blob, false)?;
+        let only_cached = is_cached_only();
         let mut done = 0;
         while done < buffer.len() {
-            match file.read_at(&mut buffer[done..], offset + done as u64) {
+            let at = offset + done as u64;
+            let read = match only_cached {
+                true => sys::read_cached(&file, at, &mut buffer[done..]),
+                false => file.read_at(&mut buffer[done..], at),
+            };
+            match read {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(refuse(Uncached::Bytes { blob, offset: at, len: buffer.len() - done }));
+                }
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -168,7 +193,7 @@ impl InPlace for Files {
 
     fn start_write_out(&self, blob: BlobId) -> Result<()> {
         let file = self.file(blob, false)?;
-        super::sys::start_write_out(&file).map_err(|e| self.named("write out", blob, e))
+        sys::start_write_out(&file).map_err(|e| self.named("write out", blob, e))
     }
 
     fn punch(&self, blob: BlobId, offset: u64, len: u64) -> Result<()> {
@@ -186,4 +211,38 @@ fn number(path: &Path) -> Option<BlobId> {
 
 fn error(what: &str, path: &Path, failure: io::Error) -> EngineError {
     EngineError::io(format!("{what} {}", path.display()), failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::engine::cached_only;
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+    #[test]
+    fn bytes_that_are_not_in_memory_are_refused_until_they_were_fetched() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let (files, blob) = (Files::open(dir.path()).expect("blobs"), BlobId(1));
+        files.create(blob).expect("a blob");
+        files.write(blob, 0, &[7; 100_000]).expect("a write");
+        files.sync(blob).expect("a sync");
+        let mut buffer = vec![0; 200_000];
+        let mut read = |files: &Files| cached_only(|| files.read(blob, 0, &mut buffer));
+        assert_eq!(read(&files).0.expect("what was just written"), 100_000);
+        // Not open, which is looked up on the disk.
+        let files = Files::look_at(dir.path());
+        let (found, refused) = read(&files);
+        assert!(matches!(found, Err(EngineError::Uncached)));
+        files.fetch(&refused.expect("it was refused")).expect("it is there");
+        // Where the filesystem keeps its files in memory, nothing can be dropped.
+        let file = files.file(blob, false).expect("it is open");
+        posix_fadvise(&*file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).expect("a hint");
+        let mut tries = 0;
+        while let (_, Some(refused)) = read(&files) {
+            files.fetch(&refused).expect("they are there");
+            tries += 1;
+            assert!(tries < 100, "{tries} tries");
+        }
+        assert_eq!(read(&files).0.expect("all is in memory"), 100_000);
+    }
 }

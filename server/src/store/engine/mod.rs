@@ -5,6 +5,7 @@
 //! blobs and its space through what it gets ([`Taken`]). The records are opened again after a failure, the others are not.
 
 mod batch;
+mod cached;
 mod directory;
 mod disk;
 mod error;
@@ -16,6 +17,7 @@ mod rocksdb;
 mod sys;
 
 pub use batch::{Change, WriteBatch};
+pub use cached::{Uncached, cached_only, has_refused, is_cached_only, refuse};
 pub use directory::Directory;
 pub use error::EngineError;
 pub use mojavefs::protocol::SpaceInfo;
@@ -97,8 +99,15 @@ impl Family {
 /// every change and sync may be refused ([`EngineError::Refused`]), and reading may show what is not durable, until the
 /// records are opened again.
 ///
-/// May be used from any thread; batches are applied one after the other.
+/// May be used from any thread; batches are applied one after the other. Who may read only what is in memory ([`cached_only`]) is
+/// refused the rest.
 pub trait Records: Send + Sync {
+    /// Brings into memory what was refused. Blocks for the disk.
+    fn fetch(&self, _what: &Uncached) -> Result<()> {
+        // Those that are always in memory refuse nothing.
+        Ok(())
+    }
+
     /// The value of a key.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
@@ -149,8 +158,14 @@ pub struct BlobId(pub u64);
 ///
 /// What was not synced may be lost by a crash of the machine, each piece of it by itself: any of the pages written, the length,
 /// that a blob was made ([`Blobs::sync_names`]), that it was removed. A crash of the process loses nothing. After a failed sync
-/// of a blob, what it had to write may be lost whatever a later sync says.
+/// of a blob, what it had to write may be lost whatever a later sync says. Who may read only what is in memory ([`cached_only`]) is
+/// refused the rest.
 pub trait Blobs: Send + Sync {
+    /// Brings into memory what was refused. Blocks for the disk.
+    fn fetch(&self, _what: &Uncached) -> Result<()> {
+        Ok(())
+    }
+
     /// What people call a blob, for messages.
     fn name(&self, blob: BlobId) -> String;
 

@@ -1,11 +1,11 @@
 //! Records in RocksDB: three column families, and a log that is synced on demand.
 
 use super::log_sync::LogSync;
-use super::{Change, Cursor, EngineError, Family, Item, Records, Result, WriteBatch};
+use super::{Change, Cursor, EngineError, Family, Item, Records, Result, Uncached, WriteBatch, is_cached_only, refuse};
 use crate::limits::{BLOCK_CACHE_SHARE, LOG_BYTES_MAX, OPEN_TABLES_MAX, WALKED_MAX, WRITE_BUFFER_SHARE};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, ErrorKind,
-    Options, ReadOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice, DBRawIterator, DBRecoveryMode,
+    ErrorKind, Options, ReadOptions, ReadTier,
 };
 use std::path::Path;
 
@@ -21,10 +21,15 @@ fn name(family: Family) -> &'static str {
 /// What a batch of a few changes takes in RocksDB beside its keys and values.
 const BATCH_BYTES: usize = 128;
 
+/// How many records behind those that were refused are brought into memory with them.
+const FETCH_AHEAD: usize = 64;
+
 /// A database that is open.
 pub(super) struct RocksDb {
     db: DB,
     log: LogSync,
+    /// How a key is looked for that must be in memory.
+    cached: ReadOptions,
 }
 
 impl RocksDb {
@@ -43,7 +48,9 @@ impl RocksDb {
     }
 
     fn of(db: DB) -> Self {
-        RocksDb { db, log: LogSync::default() }
+        let mut cached = ReadOptions::default();
+        cached.set_read_tier(ReadTier::BlockCache);
+        RocksDb { db, log: LogSync::default(), cached }
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {
@@ -57,34 +64,64 @@ impl RocksDb {
         if let Some(end) = successor(prefix) {
             options.set_iterate_upper_bound(end);
         }
+        if is_cached_only() {
+            options.set_read_tier(ReadTier::BlockCache);
+        }
         let mut at = self.db.raw_iterator_cf_opt(self.family(family), options);
         at.seek(from);
         at
     }
+
+    fn walk<'a>(&'a self, family: Family, prefix: &'a [u8], from: &[u8]) -> Walk<'a> {
+        let at = self.iterator(family, prefix, from);
+        Walk { at, family, prefix, from: from.to_vec(), read: 0 }
+    }
+
+    fn pinned(&self, family: Family, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>> {
+        let found = match is_cached_only() {
+            true => self.db.get_pinned_cf_opt(self.family(family), key, &self.cached),
+            false => self.db.get_pinned_cf(self.family(family), key),
+        };
+        found.map_err(|error| of_looking(error, || Uncached::Record(family, key.to_vec())))
+    }
 }
 
 impl Records for RocksDb {
+    fn fetch(&self, what: &Uncached) -> Result<()> {
+        match what {
+            Uncached::Record(family, key) => self.contains(*family, key).map(drop),
+            Uncached::Records { family, prefix, from, read } => {
+                let mut walk = self.walk(*family, prefix, from);
+                while walk.read < read + FETCH_AHEAD && walk.item()?.is_some() {
+                    walk.next();
+                }
+                Ok(())
+            }
+            Uncached::Bytes { .. } => Ok(()),
+        }
+    }
+
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.db.get_cf(self.family(family), key).map_err(of_reading)
+        Ok(self.pinned(family, key)?.map(|value| value.to_vec()))
     }
 
     fn contains(&self, family: Family, key: &[u8]) -> Result<bool> {
-        Ok(self.db.get_pinned_cf(self.family(family), key).map_err(of_reading)?.is_some())
+        Ok(self.pinned(family, key)?.is_some())
     }
 
     fn newest(&self, family: Family, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
-        let mut at = self.iterator(family, prefix, prefix);
-        while let Some((key, value)) = item(&at, prefix)? {
+        let mut walk = self.walk(family, prefix, prefix);
+        while let Some((key, value)) = walk.item()? {
             if !visit(key, value) {
                 break;
             }
-            at.next();
+            walk.next();
         }
         Ok(())
     }
 
     fn scan<'a>(&'a self, family: Family, prefix: &'a [u8], from: &[u8]) -> Box<dyn Cursor + 'a> {
-        Box::new(Walk { at: self.iterator(family, prefix, from), prefix })
+        Box::new(self.walk(family, prefix, from))
     }
 
     fn apply(&self, batch: &WriteBatch, synced: bool) -> Result<()> {
@@ -115,28 +152,42 @@ impl Records for RocksDb {
 
 struct Walk<'a> {
     at: DBRawIterator<'a>,
+    family: Family,
     prefix: &'a [u8],
-}
-
-fn item<'a>(at: &'a DBRawIterator<'_>, prefix: &[u8]) -> Result<Option<Item<'a>>> {
-    match at.item() {
-        Some((key, value)) if key.starts_with(prefix) => Ok(Some((key, value))),
-        Some(_) => Ok(None),
-        None => at.status().map(|()| None).map_err(of_reading),
-    }
+    /// Where it has begun, and how many records it has left behind since.
+    from: Vec<u8>,
+    read: usize,
 }
 
 impl Cursor for Walk<'_> {
     fn item(&self) -> Result<Option<Item<'_>>> {
-        item(&self.at, self.prefix)
+        let refused = || {
+            let (prefix, from) = (self.prefix.to_vec(), self.from.clone());
+            Uncached::Records { family: self.family, prefix, from, read: self.read }
+        };
+        match self.at.item() {
+            Some((key, value)) if key.starts_with(self.prefix) => Ok(Some((key, value))),
+            Some(_) => Ok(None),
+            None => self.at.status().map(|()| None).map_err(|error| of_looking(error, refused)),
+        }
     }
 
     fn next(&mut self) {
+        self.read += 1;
         self.at.next();
     }
 
     fn seek(&mut self, key: &[u8]) {
+        (self.from, self.read) = (key.to_vec(), 0);
         self.at.seek(key);
+    }
+}
+
+/// What an error of reading says where what is not in memory may have been refused.
+fn of_looking(error: rocksdb::Error, what: impl FnOnce() -> Uncached) -> EngineError {
+    match error.kind() {
+        ErrorKind::Incomplete => refuse(what()),
+        _ => of_reading(error),
     }
 }
 
@@ -215,6 +266,7 @@ fn family_options(cache: &Cache, memory_bytes: usize) -> Made<Options> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::cached_only;
     use rocksdb::PerfStatsLevel;
     use rocksdb::perf::{PerfContext, PerfMetric, set_perf_stats};
     use std::time::{Duration, Instant};
@@ -227,6 +279,44 @@ mod tests {
         context.reset();
         assert!(db.scan(Family::Data, prefix, prefix).item().expect("a look").is_none());
         context.metric(PerfMetric::InternalDeleteSkippedCount)
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_refused_until_it_was_fetched() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let key = |number: u64| [&b"file"[..], &number.to_be_bytes()].concat();
+        let (family, prefix) = (Family::Data, &b"file"[..]);
+        {
+            let db = RocksDb::open(dir.path(), 32 << 20, true).expect("a database");
+            let mut writes = WriteBatch::default();
+            (0..1000).for_each(|number| writes.put(family, &key(number), &[number as u8; 1000]));
+            db.apply(&writes, true).expect("a write");
+            db.flush().expect("a table");
+        }
+        let db = RocksDb::open(dir.path(), 32 << 20, false).expect("a database");
+        let (found, refused) = cached_only(|| db.get(family, &key(500)));
+        assert!(matches!(found, Err(EngineError::Uncached)));
+        assert_eq!(refused, Some(Uncached::Record(family, key(500))));
+        db.fetch(&refused.expect("it was refused")).expect("it is there");
+        let (found, refused) = cached_only(|| db.get(family, &key(500)));
+        assert_eq!((found.expect("it is in memory"), refused), (Some(vec![500u64 as u8; 1000]), None));
+        // A walk stops where it must be read from the disk, and gets through if it begins again often enough.
+        let count = || {
+            let (mut count, mut walk) = (0, db.scan(family, prefix, prefix));
+            while walk.item()?.is_some() {
+                count += 1;
+                walk.next();
+            }
+            Ok::<u64, EngineError>(count)
+        };
+        let mut tries = 0;
+        while let (result, Some(refused)) = cached_only(count) {
+            assert!(matches!(result, Err(EngineError::Uncached)) && tries < 1000, "{tries} tries");
+            db.fetch(&refused).expect("they are there");
+            tries += 1;
+        }
+        assert!(tries > 1, "nothing was read from the disk");
+        assert_eq!(cached_only(count).0.expect("all is in memory"), 1000);
     }
 
     #[test]

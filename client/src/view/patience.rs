@@ -1,0 +1,53 @@
+//! For whom a thread asks, and whether what it asks for may wait for others.
+
+use std::cell::Cell;
+
+thread_local! {
+    static CALLER: Cell<Option<u32>> = const { Cell::new(None) };
+    static PATIENCE: Cell<Patience> = const { Cell::new(Patience::Own) };
+}
+
+/// Whether what a thread asks for may wait for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It asks for itself, and waits.
+    Own,
+    /// It answers a kernel: what has to wait is refused.
+    Never,
+    /// It goes on with what was refused there, and waits. So often had those that wait been told to stop when it was asked for.
+    Since(u64),
+}
+
+/// A request of a kernel, for as long as this thread is at it.
+pub(crate) struct Asking(());
+
+impl Asking {
+    /// Of a process, as the kernel numbers it; 0 is the kernel itself.
+    pub(crate) fn for_process(pid: u32, patience: Patience) -> Asking {
+        CALLER.set(Some(pid).filter(|pid| *pid != 0));
+        PATIENCE.set(patience);
+        Asking(())
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        CALLER.set(None);
+        PATIENCE.set(Patience::Own);
+    }
+}
+
+/// The process that waits in a system call for what this thread does.
+pub(super) fn caller() -> Option<u32> {
+    CALLER.get()
+}
+
+/// Whether this thread may wait.
+pub(super) fn patience() -> Patience {
+    PATIENCE.get()
+}
+
+/// The same in short.
+pub(super) fn may_wait() -> bool {
+    patience() != Patience::Never
+}
