@@ -10,7 +10,7 @@ use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, Ro
 use mojavefs_server::Server;
 use mojavefs_server::store::StoreOptions;
 use mojavefs_server::store::engine::{
-    Access, Blobs, Cursor, Directory, Engine, EngineError, Family, Records, Space, Taken, WriteBatch,
+    Access, Blobs, Cursor, Directory, Engine, EngineError, Family, Records, Space, Taken, Uncached, WriteBatch,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -109,6 +109,10 @@ impl Taken for SlowTaken {
 }
 
 impl Records for SlowRecords {
+    fn fetch(&self, what: &Uncached) -> Result<(), EngineError> {
+        self.0.fetch(what)
+    }
+
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         self.0.get(family, key)
     }

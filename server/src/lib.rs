@@ -5,6 +5,7 @@ mod coordinator;
 pub mod limits;
 pub mod net;
 pub mod ops;
+mod order;
 mod server;
 mod session;
 pub mod store;

@@ -23,6 +23,7 @@ mod posix;
 mod private;
 mod process;
 mod serving;
+mod slow;
 mod spreading;
 mod tidy;
 mod who;

@@ -179,6 +179,7 @@ mod tests {
             joined: on.iter().map(joined).collect(),
             owns: Vec::new(),
             ended: false,
+            sealed: false,
         }
     }
 

@@ -6,6 +6,7 @@ use crate::view::{Asking, Patience, View};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The door of one kernel.
 #[derive(Clone)]
@@ -14,11 +15,13 @@ pub(super) struct Door {
     parked: Arc<Parked>,
 }
 
-/// How many requests wait.
+/// The requests that wait.
 #[derive(Default)]
 pub(super) struct Parked {
     count: Mutex<usize>,
     one_has_ended: Condvar,
+    /// Nobody waits for their answers any more.
+    gone: Arc<AtomicBool>,
 }
 
 /// The place of one of them.
@@ -33,8 +36,9 @@ impl Parked {
         })
     }
 
-    /// Waits until none does.
-    pub(super) fn wait_until_none(&self) {
+    /// The kernel is gone: what waits is not done any more, once it has stopped waiting, which this waits for.
+    pub(super) fn end(&self) {
+        self.gone.store(true, Ordering::SeqCst);
         self.one_has_ended.wait_while(&mut self.count.lock(), |count| *count > 0);
     }
 }
@@ -122,10 +126,10 @@ impl Door {
             let text = format!("{PARKED_MAX} requests wait already; try again later");
             return end(reply, Err(Fault::new(FaultKind::Busy, text)));
         }
-        let view = self.view.clone();
+        let (view, gone) = (self.view.clone(), self.parked.gone.clone());
         let wait = move || {
             let _place = place;
-            let _asking = Asking::for_process(pid, Patience::Since(since));
+            let _asking = Asking::unless_gone(pid, Patience::Since(since), gone);
             let result = work(&view, &mut reply);
             end(reply, result);
         };

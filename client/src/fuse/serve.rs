@@ -102,7 +102,7 @@ impl Kernel {
     pub(crate) fn join(&self) -> io::Result<()> {
         let session = self.session.lock().take();
         let joined = session.map_or(Ok(()), BackgroundSession::join);
-        self.parked.wait_until_none();
+        self.parked.end();
         joined
     }
 

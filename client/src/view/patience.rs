@@ -1,10 +1,13 @@
 //! For whom a thread asks, and whether what it asks for may wait for others.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 thread_local! {
     static CALLER: Cell<Option<u32>> = const { Cell::new(None) };
     static PATIENCE: Cell<Patience> = const { Cell::new(Patience::Own) };
+    static GONE: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
 }
 
 /// Whether what a thread asks for may wait for others.
@@ -28,12 +31,19 @@ impl Asking {
         PATIENCE.set(patience);
         Asking(())
     }
+
+    /// The same for as long as the kernel has not `gone`: what waits then is not asked for any more.
+    pub(crate) fn unless_gone(pid: u32, patience: Patience, gone: Arc<AtomicBool>) -> Asking {
+        GONE.set(Some(gone));
+        Asking::for_process(pid, patience)
+    }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
         CALLER.set(None);
         PATIENCE.set(Patience::Own);
+        GONE.set(None);
     }
 }
 
@@ -47,7 +57,8 @@ pub(super) fn patience() -> Patience {
     PATIENCE.get()
 }
 
-/// The same in short.
+/// The same in short; not any more once nobody waits for the answer.
 pub(super) fn may_wait() -> bool {
     patience() != Patience::Never
+        && !GONE.with_borrow(|gone| gone.as_ref().is_some_and(|gone| gone.load(Ordering::SeqCst)))
 }

@@ -104,6 +104,9 @@ impl Patient {
                         return Err(Fault::new(FaultKind::Interrupted, "the wait for a decision was interrupted"));
                     }
                     self.wait()?;
+                    if !may_wait() {
+                        return Err(fault);
+                    }
                     waited();
                 }
                 result => return result,

@@ -46,6 +46,8 @@ pub struct SpecStatus {
     pub owns: Vec<SpecId>,
     /// It is running still, but its command has ended: it votes when nothing can take it back to a read any more.
     pub ended: bool,
+    /// It is just being committed: what would change that waits.
+    pub sealed: bool,
 }
 
 /// Why a speculation depends on another.

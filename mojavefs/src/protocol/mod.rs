@@ -1,11 +1,12 @@
 //! What client and server say to each other. The same messages travel through a function call when both live in one
 //! process and through a socket when they do not.
 //!
-//! [`message`] holds requests and answers, [`rounds`] asks again, [`notice`] is what comes without being asked for, [`view`] what views are opened with,
+//! [`connection`] is how to ask, [`message`] holds requests and answers, [`rounds`] asks again, [`notice`] is what comes without being asked for, [`view`] what views are opened with,
 //! [`decision`] what is said of speculations, [`control`] what the command line says to a mounted client, [`mod@file`] the
 //! attributes of files, [`fault`] what can go wrong, and [`codec`] how all of it becomes bytes.
 
 pub mod codec;
+pub mod connection;
 pub mod control;
 pub mod decision;
 pub mod fault;
@@ -15,12 +16,11 @@ pub mod notice;
 pub mod rounds;
 pub mod view;
 
+pub use connection::{Connection, ConnectionExt};
 pub use decision::{
     Back, Change, ChangeKind, Conflict, DiffPage, Fall, Joined, Outcome, Resolution, SpecState, SpecStatus,
 };
-pub use message::{
-    Connection, ConnectionExt, DirEntry, FallocateMode, RenameMode, Reply, Request, SeekWhence, SpaceInfo, XattrMode,
-};
+pub use message::{DirEntry, FallocateMode, RenameMode, Reply, Request, SeekWhence, SpaceInfo, XattrMode};
 pub use notice::{Invalidation, Notice, NoticeSink};
 pub use rounds::Rounds;
 pub use view::{JobInfo, OnRead, OpenedView, ViewKind};

@@ -52,7 +52,7 @@ impl SharedWait {
 /// A session whose requests wait for what is being decided, and are made again then.
 pub struct Rounds {
     server: Arc<dyn Connection>,
-    /// Whether this thread may wait; else what would have to is refused, as by the server.
+    /// Whether this thread may wait, and goes on afterwards; else what would have to is refused, as by the server.
     may_wait: fn() -> bool,
     round: SharedWait,
 }
@@ -84,6 +84,9 @@ impl Connection for Rounds {
                 Err(fault) if fault.kind == FaultKind::Sealed && (self.may_wait)() => {
                     if !self.wait(limit)? {
                         return Err(no_end(&fault));
+                    }
+                    if !(self.may_wait)() {
+                        return Err(fault);
                     }
                 }
                 result => return result,

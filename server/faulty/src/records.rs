@@ -3,7 +3,9 @@
 use crate::plan::{Call, Verdict};
 use crate::{Machine, failed};
 use mojavefs_server::store::engine::memory::MemoryRecords;
-use mojavefs_server::store::engine::{Access, Cursor, EngineError, Family, Item, Records, Result, WriteBatch};
+use mojavefs_server::store::engine::{
+    Access, Cursor, EngineError, Family, Item, Records, Result, Uncached, WriteBatch,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -75,6 +77,11 @@ impl FaultyRecords {
 }
 
 impl Records for FaultyRecords {
+    fn fetch(&self, _what: &Uncached) -> Result<()> {
+        // All of it always is in memory, and nothing is refused.
+        Ok(())
+    }
+
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.look(Call::Get)?;
         self.seen.get(family, key)

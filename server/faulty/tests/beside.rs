@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread::{self, ScopedJoinHandle};
 
 const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
@@ -84,6 +85,8 @@ impl Gate {
 }
 
 struct World {
+    /// The session, which refuses what has to wait, and one that waits.
+    at_once: Arc<dyn Connection>,
     ask: Arc<dyn Connection>,
     trunk: ViewId,
     place: Faulty,
@@ -96,11 +99,12 @@ impl World {
     fn new(held_up: HeldUp) -> Self {
         let (place, gate) = (Faulty::of(CAPACITY_BYTES), Arc::new(Gate::default()));
         let server = Server::open(&place, OPTIONS).expect("the store opens");
-        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(server.connect(false), || true));
+        let at_once = server.connect(false);
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(at_once.clone(), || true));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
         let watched = gate.clone();
         place.before_each(move |call| watched.pass(held_up, call));
-        World { ask, trunk, place, gate, _server: server }
+        World { at_once, ask, trunk, place, gate, _server: server }
     }
 
     fn begin(&self, on_read: OnRead) -> (ViewId, SpecId) {
@@ -198,18 +202,19 @@ impl World {
 
     /// The store after a restart.
     fn reopened(self) -> World {
-        let World { ask, place, gate, _server: server, .. } = self;
+        let World { at_once, ask, place, gate, _server: server, .. } = self;
         gate.open();
-        drop((ask, server));
+        drop((at_once, ask, server));
         let server = Server::open(&place, OPTIONS).expect("the store opens");
-        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(server.connect(false), || true));
+        let at_once = server.connect(false);
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(at_once.clone(), || true));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
-        World { ask, trunk, place, gate, _server: server }
+        World { at_once, ask, trunk, place, gate, _server: server }
     }
 
     fn check(self) {
-        let World { ask, place, _server: server, .. } = self;
-        drop((ask, server));
+        let World { at_once, ask, place, _server: server, .. } = self;
+        drop((at_once, ask, server));
         let problems = fsck(&place, OPTIONS, &mut |_| {}).expect("it is checked").problems;
         assert!(problems.is_empty(), "{}", problems[0]);
     }
@@ -284,6 +289,47 @@ fn while_content_is_read_from_the_disk_everybody_else_goes_on() {
         assert_eq!(world.abort(spec), Ok(SpecState::Aborted));
         world.gate.open();
         assert_eq!(look.join().expect("no panic").as_deref(), Some(&content[..100]));
+    });
+    world.check();
+}
+
+#[test]
+fn who_writes_on_and_on_while_its_job_is_held_waits_the_third_time() {
+    let world = World::new(HeldUp::Fetch);
+    let (view, spec) = world.begin(OnRead::Join);
+    // More than lies in a record.
+    world.write(view, b"big", "old ".repeat(50_000).as_bytes()).expect("a write");
+    let ino = world.find(view, b"big").expect("it is there");
+    let write = |ask: &dyn Connection, data: &[u8]| {
+        ask.offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false }).map(drop)
+    };
+    let (begins, begun) = mpsc::channel();
+    let (answer, answered) = mpsc::channel();
+    let syncs = Mutex::new((begins, answered));
+    world.place.before_each(move |call| {
+        if call == Call::SyncBlob && thread::current().name() == Some(SLOW) {
+            let syncs = syncs.lock();
+            syncs.0.send(()).expect("the test runs");
+            syncs.1.recv().expect("the test runs");
+        }
+    });
+    thread::scope(|scope| {
+        let world = &world;
+        let hold = world.beside(scope, SLOW, move || world.hold(spec));
+        for turn in ["1st ", "2nd "] {
+            begun.recv().expect("it is written to disk");
+            write(&*world.at_once, turn.as_bytes()).expect("a write");
+            answer.send(()).expect("it waits");
+        }
+        begun.recv().expect("it is written to disk");
+        let late = write(&*world.at_once, b"late").expect_err("it is being written down");
+        assert_eq!(late.kind, FaultKind::Sealed, "{late}");
+        // Whoever else it is may write.
+        world.write(world.trunk, b"other", b"new").expect("a write");
+        let late = world.beside(scope, "late", move || write(&*world.ask, b"late"));
+        answer.send(()).expect("it waits");
+        assert_eq!(hold.join().expect("no panic"), Ok(SpecState::Held));
+        assert_eq!(late.join().expect("no panic"), Ok(()));
     });
     world.check();
 }

@@ -386,13 +386,14 @@ impl Coordinator {
         }
     }
 
-    /// What outlives a restart is undone on disk first: if that can't be, nothing has happened.
+    /// What outlives a restart is undone there first, to be on disk before what is written next: if that can't be, nothing has
+    /// happened.
     fn release(&self, state: &State, spec: SpecId) -> Result<Records, Fault> {
         let recorded = state.recorded_with(spec);
         if recorded.is_empty() {
             return Ok(Records::Go);
         }
-        self.store.release(&recorded).map_err(|error| still_undecided(spec, error))?;
+        self.store.forget_held(&recorded).map_err(|error| still_undecided(spec, error))?;
         Ok(Records::Stay)
     }
 

@@ -2,7 +2,7 @@
 
 use super::conflicts::{Clash, Conflicts, Standing};
 use super::rounds::Sealed;
-use super::{Coordinator, Job, State, graph_fault};
+use super::{Coordinator, Job, State, StateLock, graph_fault};
 use crate::limits::GATHER_TURNS_MAX;
 use crate::ops::fault;
 use crate::store::{Held, Rebased, Store, StoreError};
@@ -14,7 +14,6 @@ use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{JobInfo, OnRead, Outcome, SpecState};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -105,7 +104,7 @@ fn record_with(
 pub(super) fn foresee(
     store: &Store,
     conflicts: &Conflicts,
-    state: &Mutex<State>,
+    state: &StateLock,
     losers: Vec<(ContextId, Clash)>,
 ) -> Result<(), Fault> {
     if losers.is_empty() {
@@ -190,18 +189,17 @@ impl Coordinator {
         then: impl Fn(&mut State) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         for turn in 1.. {
-            let numbers = {
+            let (context, numbers) = {
                 let state = self.state.lock();
-                state.graph.carried_by(state.job(spec, uid)?.context)
+                let context = state.job(spec, uid)?.context;
+                (context, state.graph.carried_by(context))
             };
+            let stopped = (turn == GATHER_TURNS_MAX).then(|| self.stop_changes(spec, context));
             telling.apart(|| self.store.write_out_content(&numbers)).map_err(fault::store)?;
             let _exclusive = self.decisions.write();
             let mut state = self.state.lock();
             let numbers = state.graph.carried_by(state.job(spec, uid)?.context);
-            if turn == GATHER_TURNS_MAX {
-                self.store.write_out_content(&numbers).map_err(fault::store)?;
-            }
-            if self.store.is_written_out(&numbers) || turn == GATHER_TURNS_MAX {
+            if self.store.is_written_out(&numbers) || stopped.is_some() {
                 return then(&mut state);
             }
         }

@@ -160,6 +160,7 @@ impl Job {
             joined: Vec::new(),
             owns: self.owns.clone(),
             ended: self.stage == Stage::Ended,
+            sealed: false,
         }
     }
 }

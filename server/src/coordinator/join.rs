@@ -5,7 +5,7 @@ use super::conflicts::Conflicts;
 use super::held::write_down;
 use super::job::{Kind, Met};
 use super::paths::{describe, join, path_of};
-use super::{Coordinator, Job, State, graph_fault};
+use super::{Coordinator, Job, State, StateLock, graph_fault};
 use crate::limits::{DOOM_TIME_MAX, PROBE_TIME, WAIT_NOTED_TIME};
 use crate::ops::fault;
 use crate::store::{Sight, Store};
@@ -16,7 +16,6 @@ use mojavefs::limits::WHY_LINKS_MAX;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Fall, Joined, OnRead, SpecState};
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +24,7 @@ use std::time::Instant;
 pub(super) struct Joins {
     pub(super) store: Arc<Store>,
     pub(super) conflicts: Arc<Conflicts>,
-    pub(super) state: Arc<Mutex<State>>,
+    pub(super) state: Arc<StateLock>,
 }
 
 impl Joins {
@@ -253,7 +252,7 @@ impl Coordinator {
         let deadline = Instant::now() + DOOM_TIME_MAX;
         let mut state = self.state.lock();
         while state.jobs.get(&spec).is_some_and(|job| job.doomed) {
-            if self.decided.wait_until(&mut state, deadline).timed_out() {
+            if self.decided.wait_until(state.inner(), deadline).timed_out() {
                 break;
             }
         }

@@ -158,7 +158,7 @@ impl Coordinator {
             self.give_up(again, telling);
             return Ok((Outcome { spec, state, ..outcome }, Aftermath::default()));
         }
-        let undone = self.replace(spec, &ring, again)?;
+        let undone = self.replace(spec, &ring, again, telling)?;
         let fallen = undone.fallen_with(spec).into_iter().filter(|fallen| !ring.contains(fallen)).collect();
         aftermath.jobs.extend(undone.jobs);
         aftermath.undone.extend(undone.undone);
@@ -175,20 +175,33 @@ impl Coordinator {
         }
     }
 
-    /// Undoes a speculation, and the ring that falls with it, in whose place another is committed.
-    fn replace(&self, spec: SpecId, ring: &[SpecId], again: SpecId) -> Result<Aftermath, Fault> {
-        let _exclusive = self.decisions.write();
-        let mut state = self.state.lock();
-        // Whoever hears that it is over asks how.
-        ring.iter().for_each(|spec| state.note_settled(*spec, again));
-        // Somebody may have undone it meanwhile; what is committed in its place is committed.
-        let Some(owner) = state.jobs.get(&spec).map(|job| job.owner()) else { return Ok(Aftermath::default()) };
-        let records = match state.graph.outcome(again) {
-            // It is held no more by the same record by which the other is committed.
-            Some(graph::Outcome::Committed) => Records::Stay,
-            _ => Records::Go,
-        };
-        self.carry_out(&mut state, &Event::Abort { owner, spec, code: 1, retry: false }, records)
+    /// Undoes a speculation, and the ring that falls with it, in whose place another is committed. Blocks for the disk if it is held
+    /// still.
+    fn replace(
+        &self,
+        spec: SpecId,
+        ring: &[SpecId],
+        again: SpecId,
+        telling: &mut Telling<'_>,
+    ) -> Result<Aftermath, Fault> {
+        {
+            let _exclusive = self.decisions.write();
+            let mut state = self.state.lock();
+            // Whoever hears that it is over asks how.
+            ring.iter().for_each(|spec| state.note_settled(*spec, again));
+            // Somebody may have undone it meanwhile; what is committed in its place is committed.
+            let Some(owner) = state.jobs.get(&spec).map(|job| job.owner()) else { return Ok(Aftermath::default()) };
+            if let Some(graph::Outcome::Committed) = state.graph.outcome(again) {
+                // It is held no more by the same record by which the other is committed.
+                let abort = Event::Abort { owner, spec, code: 1, retry: false };
+                return self.carry_out(&mut state, &abort, Records::Stay);
+            }
+        }
+        match self.beside_rounds(|| self.abort(spec, None, telling)) {
+            Ok((_, aftermath)) => Ok(aftermath),
+            Err(fault) if fault.kind == FaultKind::Decided => Ok(Aftermath::default()),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// A job that follows what becomes final sees others' changes to a large file in the midst of its own: its version of it

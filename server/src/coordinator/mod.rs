@@ -27,6 +27,7 @@ pub(crate) use job::{Job, Kind, Stage};
 
 use crate::limits::FETCHES_MAX;
 use crate::ops::{Ops, Scope, fault};
+use crate::order::{Ordered, Place};
 use crate::store::engine::cached_only;
 use crate::store::{Key, Newer, Sight, Specs, Store, StoreError};
 use crate::touch::{Touch, TouchKey, Touches};
@@ -105,17 +106,19 @@ impl Aftermath {
     }
 }
 
+type StateLock = Ordered<Mutex<State>>;
+
 /// Everything undecided.
 pub(crate) struct Coordinator {
     store: Arc<Store>,
     ops: Arc<Ops>,
     conflicts: Arc<Conflicts>,
-    state: Arc<Mutex<State>>,
+    state: Arc<StateLock>,
     /// Rung at every decision.
     decided: Condvar,
     /// Operations hold it shared, decisions exclusively; it is never held while the disk is waited for.
-    decisions: RwLock<()>,
-    /// How many rounds are under way; it changes with `decisions` held exclusively.
+    decisions: Ordered<RwLock<()>>,
+    /// How many rounds are under way, and contexts kept from being changed: none more unless `decisions` is held exclusively.
     rounds: Arc<AtomicUsize>,
 }
 
@@ -155,7 +158,7 @@ impl Touches for ContextTouches {
 struct TrunkTouches {
     store: Arc<Store>,
     conflicts: Arc<Conflicts>,
-    state: Arc<Mutex<State>>,
+    state: Arc<StateLock>,
     rounds: Arc<AtomicUsize>,
 }
 
@@ -193,9 +196,9 @@ impl Coordinator {
             store,
             ops,
             conflicts: Arc::new(Conflicts::new()),
-            state: Arc::default(),
+            state: Arc::new(Ordered::mutex(Place::State, State::default())),
             decided: Condvar::new(),
-            decisions: RwLock::new(()),
+            decisions: Ordered::rw_lock(Place::Decisions, ()),
             rounds: Arc::default(),
         };
         coordinator.restore()?;

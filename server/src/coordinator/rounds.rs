@@ -37,6 +37,20 @@ pub(super) struct Sealed {
     released: Vec<SpecId>,
 }
 
+/// While it lives, whatever would change a context waits, as it does for a round.
+pub(super) struct Stopped<'a> {
+    coordinator: &'a Coordinator,
+    number: u64,
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.coordinator.state.lock().stopped.retain(|(number, ..)| *number != self.number);
+        self.coordinator.rounds.fetch_sub(1, Ordering::SeqCst);
+        self.coordinator.decided.notify_all();
+    }
+}
+
 /// A round that is to be recorded.
 pub(super) struct Round {
     sealed: Sealed,
@@ -97,6 +111,11 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// The rounds, and whatever else is waited for like one, by number.
+    fn waited_for(&self) -> impl Iterator<Item = u64> {
+        self.rounds.iter().map(|round| round.number).chain(self.stopped.iter().map(|(number, ..)| *number))
     }
 
     /// The number of the last round that is under way; 0 if none is.
@@ -184,13 +203,12 @@ impl Coordinator {
     /// Waits until a round that is under way has ended, for so long at most; not at all if none is. Whether one has.
     pub(crate) fn wait_for_round(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
-        let before: Vec<u64> = state.rounds.iter().map(|round| round.number).collect();
+        let before: Vec<u64> = state.waited_for().collect();
         // Later ones do not count.
         let all_go_on = |state: &mut State| {
-            let now = || state.rounds.iter().map(|round| round.number);
-            !before.is_empty() && before.iter().all(|number| now().any(|now| now == *number))
+            !before.is_empty() && before.iter().all(|number| state.waited_for().any(|now| now == *number))
         };
-        self.decided.wait_while_for(&mut state, all_go_on, limit);
+        self.decided.wait_while_for(state.inner(), all_go_on, limit);
         !all_go_on(&mut state)
     }
 
@@ -208,10 +226,24 @@ impl Coordinator {
         }
     }
 
+    /// Keeps a context from being changed.
+    pub(super) fn stop_changes(&self, spec: SpecId, context: ContextId) -> Stopped<'_> {
+        let _exclusive = self.decisions.write();
+        let mut state = self.state.lock();
+        state.rounds_begun += 1;
+        let number = state.rounds_begun;
+        state.stopped.push((number, spec, context));
+        self.rounds.fetch_add(1, Ordering::SeqCst);
+        Stopped { coordinator: self, number }
+    }
+
     /// A context may be changed: it is not being decided. Called while nothing can be sealed.
     pub(crate) fn demand_changeable(&self, context: Option<ContextId>) -> Result<(), Fault> {
         let Some(context) = context.filter(|_| self.rounds.load(Ordering::SeqCst) > 0) else { return Ok(()) };
         let state = self.state.lock();
+        if let Some((_, spec, _)) = state.stopped.iter().find(|(.., stopped)| *stopped == context) {
+            return Err(Fault::new(FaultKind::Sealed, format!("speculation {spec} is just being written down")));
+        }
         match state.of(context).filter(|_| state.graph.is_sealed(context)) {
             Some(_) if is_planted(Planted::ChangeAfterTheSeal) => Ok(()),
             Some(job) => Err(sealed(job.spec)),

@@ -4,6 +4,7 @@ use super::conflicts::{Conflicts, Nesting};
 use super::rounds::Sealed;
 use super::waits::Wait;
 use super::{Aftermath, Job, graph_fault};
+use crate::order;
 use crate::store::{Remembered, Store};
 use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, Outcome, Owner, Witness};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
@@ -11,7 +12,6 @@ use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::SpecState;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -42,15 +42,9 @@ pub(super) struct State {
     pub(super) owed: Vec<Aftermath>,
     /// The rounds that are under way, as they began.
     pub(super) rounds: Vec<Sealed>,
+    /// Contexts that may not be changed, of which speculation, by numbers as of rounds.
+    pub(super) stopped: Vec<(u64, SpecId, ContextId)>,
     pub(super) rounds_begun: u64,
-}
-
-/// With this in its environment a server holds the graph against its naive model after every event, as debug builds do.
-const CHECK_VARIABLE: &str = "MOJAVEFS_CHECK";
-
-fn checks() -> bool {
-    static CHECKS: OnceLock<bool> = OnceLock::new();
-    *CHECKS.get_or_init(|| cfg!(debug_assertions) || std::env::var_os(CHECK_VARIABLE).is_some())
 }
 
 impl State {
@@ -123,7 +117,7 @@ impl State {
 
     /// Tells the graph of an event.
     pub(super) fn apply(&mut self, event: &Event) -> Result<Vec<Effect>, GraphError> {
-        if !checks() {
+        if !order::checks() {
             return self.graph.apply(event);
         }
         self.apply_checked(event).unwrap_or_else(|difference| {

@@ -42,6 +42,7 @@ impl Coordinator {
         let joined = parts.iter().rev().flat_map(|part| part.joined.clone()).collect();
         let status = SpecStatus {
             changes: parts.iter().map(|part| state.changes(part, &self.store)).sum(),
+            sealed: parts.iter().any(|part| state.graph.is_sealed(part.context)),
             parent: state.outer(job.spec).map(|outer| state.whole(outer)),
             ..job.status()
         };

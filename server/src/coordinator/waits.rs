@@ -123,7 +123,7 @@ impl Coordinator {
         }
         if specs.is_empty() {
             // For any decision: what was met may be decided by now, so the wait is a short one.
-            self.decided.wait_for(&mut state, limit.min(ANY_DECISION_WAIT));
+            self.decided.wait_for(state.inner(), limit.min(ANY_DECISION_WAIT));
             return Ok(Vec::new());
         }
         loop {
@@ -132,7 +132,7 @@ impl Coordinator {
                 let until = deadline + WAIT_NOTED_TIME;
                 open.iter().for_each(|on| state.now_waits(behind, Wait::Decision(*on), until));
             }
-            if open.is_empty() || self.decided.wait_until(&mut state, deadline).timed_out() {
+            if open.is_empty() || self.decided.wait_until(state.inner(), deadline).timed_out() {
                 return Ok(open);
             }
         }

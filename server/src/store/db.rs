@@ -2,6 +2,7 @@
 
 use super::StoreError;
 use super::engine::{Cursor, Item, Records, Uncached, WriteBatch};
+use crate::order::waits_for_the_disk;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -99,6 +100,7 @@ impl Db {
 
     /// Writes everything in the log to disk.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
+        waits_for_the_disk();
         Ok(self.records.sync()?)
     }
 

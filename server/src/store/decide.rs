@@ -230,7 +230,7 @@ impl Store {
     }
 
     /// The same, on disk with what is made durable next.
-    fn forget_held(&self, held: &[SpecId]) -> Result<(), StoreError> {
+    pub fn forget_held(&self, held: &[SpecId]) -> Result<(), StoreError> {
         if held.is_empty() {
             return Ok(());
         }

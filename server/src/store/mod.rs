@@ -42,6 +42,7 @@ pub use sight::{Listed, Newer, Reading, Sight};
 pub use snapshots::Snapshot;
 
 use crate::limits::{REOPEN_PAUSE, REOPEN_TIME_MAX, REOPEN_TRIES_MAX};
+use crate::order::Ordered;
 use db::Db;
 use engine::{Taken, Uncached};
 use ids::Ids;
@@ -89,7 +90,7 @@ pub struct Store {
     outcomes: Mutex<outcomes::Outcomes>,
     snapshots: Snapshots,
     /// Held while final versions are written or merged.
-    final_writes: Mutex<()>,
+    final_writes: Ordered<Mutex<()>>,
     /// How many files each undecided interval changed.
     changes: Mutex<HashMap<IntervalId, u64>>,
     /// How many records of committed intervals are not merged yet, of those that somebody has asked about. Taken before

@@ -10,6 +10,7 @@ use super::{
     Batch, Content, DirStat, FORMAT, Inode, OUTCOMES_SINCE, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE,
     meta, now,
 };
+use crate::order::{Ordered, Place};
 use mojavefs::id::Ino;
 use mojavefs::protocol::file::FileKind;
 use parking_lot::{Mutex, RwLock};
@@ -104,7 +105,7 @@ impl Store {
             decided: RwLock::default(),
             outcomes,
             snapshots: Snapshots::default(),
-            final_writes: Mutex::default(),
+            final_writes: Ordered::mutex(Place::FinalWrites, ()),
             changes: Mutex::new(HashMap::new()),
             unmerged: Mutex::default(),
             kept: Mutex::default(),

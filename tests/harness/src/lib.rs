@@ -5,9 +5,11 @@ pub mod jobs;
 mod program;
 pub mod programs;
 pub mod served;
+mod slow_disk;
 pub mod stopped;
 
 pub use program::Program;
+pub use slow_disk::SlowDisk;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -55,6 +57,8 @@ pub struct Mount {
     root: TempDir,
     /// Kept in a place of its own so that tests may put it on another disk.
     store: PathBuf,
+    /// What the daemon finds in its environment.
+    environment: Vec<(&'static str, PathBuf)>,
     over: Arc<AtomicBool>,
     mortal: AtomicBool,
 }
@@ -84,7 +88,7 @@ impl Mount {
 
     fn unmounted(root: TempDir, store: PathBuf) -> Self {
         fs::create_dir(root.path().join("mnt")).expect("a mountpoint");
-        Mount { root, store, over: Arc::default(), mortal: AtomicBool::new(false) }
+        Mount { root, store, environment: Vec::new(), over: Arc::default(), mortal: AtomicBool::new(false) }
     }
 
     /// A client of the server at `address`.
@@ -131,7 +135,7 @@ impl Mount {
     /// Mounts, or says why not.
     pub fn try_mount(&self, words: &[&str]) -> Output {
         let mut command = Command::new(MOJAVEFS);
-        command.env("MOJAVEFS_CHECK", "1");
+        command.env("MOJAVEFS_CHECK", "1").envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("mount").args(words).arg(&self.store).arg(self.path());
         command.output().expect("mojavefs runs")
     }

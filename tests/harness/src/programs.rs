@@ -29,6 +29,11 @@ pub fn compiled_on_its_own(mount: &Mount, dir: &str, name: &str) -> PathBuf {
     c(mount, dir, name, &["-static", "-lm"])
 }
 
+/// A library that is put before the C library.
+pub(crate) fn preloaded(mount: &Mount, dir: &str, name: &str) -> PathBuf {
+    c(mount, dir, name, &["-shared", "-fPIC", "-ldl"])
+}
+
 fn c(mount: &Mount, dir: &str, name: &str, linking: &[&str]) -> PathBuf {
     let program = mount.beside(name);
     let mut cc = Command::new("cc");

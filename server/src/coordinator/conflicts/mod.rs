@@ -13,6 +13,7 @@ pub(crate) use kept::Looming;
 pub(crate) use standing::{Clash, Standing};
 
 use super::touches::{TouchIndex, Toucher, hash_key};
+use crate::order::{Ordered, Place};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::id::ContextId;
 use mojavefs::planted::{Planted, is_planted};
@@ -25,8 +26,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// The conflicts of every undecided context.
 pub(crate) struct Conflicts {
     index: TouchIndex,
-    users: RwLock<Users>,
-    noticed: Mutex<Noticed>,
+    users: Ordered<RwLock<Users>>,
+    noticed: Ordered<Mutex<Noticed>>,
     /// How many contexts are undecided: while none is, trunk pays nothing.
     undecided: AtomicUsize,
     /// There may be conflicts to write down.
@@ -122,8 +123,8 @@ impl Conflicts {
     pub(crate) fn new() -> Self {
         Conflicts {
             index: TouchIndex::new(),
-            users: RwLock::default(),
-            noticed: Mutex::default(),
+            users: Ordered::rw_lock(Place::Users, Users::default()),
+            noticed: Ordered::mutex(Place::Noticed, Noticed::default()),
             undecided: AtomicUsize::new(0),
             has_news: AtomicBool::new(false),
         }

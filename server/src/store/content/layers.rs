@@ -1,6 +1,7 @@
 //! Content files: reading, writing, and which of them are not on disk yet. Each is a blob of the engine.
 
 use crate::limits::{DIRTY_LAYER_BYTES, SYNC_ALL_LAYERS};
+use crate::order::{Ordered, Place, waits_for_the_disk};
 use crate::store::db::{Db, Family};
 use crate::store::engine::{BlobId, Blobs, EngineError, InPlace, Uncached};
 use crate::store::{StoreError, meta};
@@ -18,7 +19,7 @@ pub struct Content {
     current: Mutex<HashMap<(ContentId, IntervalId), LayerId>>,
     dirty: Mutex<Dirty>,
     /// Held by the one sync under way: nobody may rely on a directory that another is still writing.
-    syncing: Mutex<()>,
+    syncing: Ordered<Mutex<()>>,
 }
 
 /// What a sync has to write.
@@ -85,7 +86,8 @@ impl Content {
         if blobs.in_place().is_none() {
             return Err(StoreError::Unsuited("content is changed where it lies, which this engine can't do"));
         }
-        let (current, dirty, syncing) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (current, dirty) = (Mutex::default(), Mutex::default());
+        let syncing = Ordered::mutex(Place::Syncing, ());
         Ok(Content { blobs, current, dirty, syncing })
     }
 
@@ -284,6 +286,7 @@ impl Content {
 
     /// Syncs all of them that can be; an error if one can't.
     fn sync_those(&self, wanted: impl Fn(&DirtyLayer) -> bool) -> Result<(), StoreError> {
+        waits_for_the_disk();
         let _one_at_a_time = self.syncing.lock();
         let (layers, names, new, mut failure) = {
             let mut dirty = self.dirty.lock();

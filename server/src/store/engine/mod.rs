@@ -103,10 +103,7 @@ impl Family {
 /// refused the rest.
 pub trait Records: Send + Sync {
     /// Brings into memory what was refused. Blocks for the disk.
-    fn fetch(&self, _what: &Uncached) -> Result<()> {
-        // Those that are always in memory refuse nothing.
-        Ok(())
-    }
+    fn fetch(&self, what: &Uncached) -> Result<()>;
 
     /// The value of a key.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>>;
@@ -162,9 +159,7 @@ pub struct BlobId(pub u64);
 /// refused the rest.
 pub trait Blobs: Send + Sync {
     /// Brings into memory what was refused. Blocks for the disk.
-    fn fetch(&self, _what: &Uncached) -> Result<()> {
-        Ok(())
-    }
+    fn fetch(&self, what: &Uncached) -> Result<()>;
 
     /// What people call a blob, for messages.
     fn name(&self, blob: BlobId) -> String;
