@@ -63,7 +63,7 @@ impl Lease {
         let spec = opened.spec.unwrap_or(SpecId(0));
         let manners = Manners { asks, waits: waits.then_some((spec, caller.uid)), fails };
         let role = if is_process { Role::Process } else { Role::Job };
-        let view = View::new(daemon.connection.clone(), opened.view, role, manners, &daemon.control());
+        let view = View::new(daemon.session.clone(), opened.view, role, manners, &daemon.control());
         let view = Arc::new(view);
         if role == Role::Job {
             view.supervised_by(caller.pid);

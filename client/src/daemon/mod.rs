@@ -17,7 +17,7 @@ use crate::speech::Repeated;
 use crate::view::{Manners, Role, View};
 use mojavefs::id::ViewId;
 use mojavefs::protocol::fault::Fault;
-use mojavefs::protocol::{Connection, ConnectionExt, Request, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, Request, Rounds, ViewKind};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
@@ -61,6 +61,9 @@ pub(crate) struct Setup {
 
 /// What all threads of a daemon share.
 pub(crate) struct Daemon {
+    /// The session, for views, which wait on their own.
+    session: Arc<dyn Connection>,
+    /// The same, which waits for what is being decided.
     connection: Arc<dyn Connection>,
     notices: Arc<Notices>,
     /// The view that is mounted for everybody.
@@ -133,12 +136,13 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     let dir = runtime_dir().map_err(fault("the directory for control sockets"))?;
     let (listener, socket) = sockets::bind(&dir).map_err(fault("the control socket"))?;
     sweep_sockets(dir);
-    let connection = backend.connection.clone();
+    let session = backend.connection.clone();
+    let connection: Arc<dyn Connection> = Arc::new(Rounds::new(session.clone(), || true));
     let notices = Arc::new(Notices::default());
     connection.set_notice_sink(notices.clone());
     let trunk = connection.view(Request::OpenView(ViewKind::Trunk))?;
     let control = socket.path.to_string_lossy().into_owned();
-    let view = Arc::new(View::new(connection.clone(), trunk.view, Role::Trunk, Manners::default(), &control));
+    let view = Arc::new(View::new(session.clone(), trunk.view, Role::Trunk, Manners::default(), &control));
     let kernel = mount_trunk(&mountpoint, &source, view).map_err(|e| {
         // Nobody has seen it, and nobody is to find a store where there was none.
         drop(connection.done(Request::CloseView(trunk.view)));
@@ -147,6 +151,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     })?;
     notices.add(&kernel);
     let daemon = Arc::new(Daemon {
+        session,
         connection,
         notices,
         trunk: trunk.view,

@@ -93,9 +93,14 @@ impl Graph {
         Ok(self.take_number(id, from))
     }
 
+    /// Whether a number can't be discarded: it is an interval's own, or the one that its changes carry.
+    pub fn is_in_use(&self, number: IntervalId) -> bool {
+        self.numbers.get(&number).is_some_and(|id| [*id, self.intervals[id].writer].contains(&number))
+    }
+
     pub(super) fn discard(&mut self, number: IntervalId) -> Result<Vec<Effect>, GraphError> {
         let id = *self.numbers.get(&number).ok_or(GraphError::NoInterval(number))?;
-        if [id, self.intervals[&id].writer].contains(&number) {
+        if self.is_in_use(number) {
             return Err(GraphError::Needed(number));
         }
         self.demand_unsealed(id)?;

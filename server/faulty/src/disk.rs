@@ -221,6 +221,16 @@ impl Disk {
         all_written && !fails
     }
 
+    /// What is found when the process was killed: all that it has done.
+    pub(crate) fn after_kill(mut self) -> Disk {
+        self.log.sync();
+        for blob in std::mem::take(&mut self.dirty_names) {
+            self.write_name(blob);
+        }
+        self.files.iter_mut().for_each(|file| file.write_out(&mut || true));
+        self
+    }
+
     /// What is found when the machine is on again.
     pub(crate) fn after_power_cut(mut self, random: &mut Random) -> Disk {
         if !self.is_settled && random.coin() {

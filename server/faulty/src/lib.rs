@@ -95,6 +95,14 @@ impl Faulty {
         *self.0.uncached.lock() = self.0.disk.lock().blobs().into_iter().collect();
     }
 
+    /// The place as it is found after the process was killed. This one is of no use any more.
+    pub fn kill(&self) -> Faulty {
+        let disk = std::mem::take(&mut *self.0.disk.lock()).after_kill();
+        let space = MemorySpace::of(self.0.space.info().map_or(0, |info| info.total_bytes));
+        space.take(disk.bytes()).expect("as much lies on the disk as before");
+        Faulty::on(disk, space)
+    }
+
     /// The place as it may be found after the power was cut: of what is not durable, `seed` chooses what is there. This one is
     /// of no use any more.
     pub fn crash(&self, seed: u64) -> Faulty {

@@ -30,6 +30,7 @@ impl Coordinator {
             looming.extend(theirs);
             kept.push((held, payload));
         }
+        self.forget_parts(&mut kept)?;
         name_wholes(&mut kept);
         let mut state = self.state.lock();
         let missing = self.begin_missing(&mut state, &kept)?;
@@ -63,6 +64,17 @@ impl Coordinator {
             self.restore_vote(&mut state, *spec).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// What has become part of another is on record with that, which has all that it had; its own record goes.
+    fn forget_parts(&self, kept: &mut Vec<(Held, Payload)>) -> Result<(), StoreError> {
+        let has = |whole: &Held, part: &Held| {
+            whole.parts.contains(part.spec) && part.intervals.iter().all(|number| whole.intervals.contains(number))
+        };
+        let is_part = |(held, _): &&(Held, Payload)| kept.iter().any(|(whole, _)| has(whole, held));
+        let parts: Vec<SpecId> = kept.iter().filter(is_part).map(|(held, _)| held.spec).collect();
+        kept.retain(|(held, _)| !parts.contains(&held.spec));
+        self.store.forget_held(&parts)
     }
 
     /// Whatever is named and not on record begins, for the graph to say what falls with it.

@@ -77,13 +77,11 @@ impl Session {
         self.shared.follow(aftermath);
     }
 
-    fn decide(&self, request: &Request<'_>) -> Result<Reply, Fault> {
-        self.shared.coordinator.beside_rounds(|| {
-            let mut telling = Telling::of(&self.shared.effects);
-            let reply = self.decide_and_follow(request.clone(), &mut telling);
-            self.shared.follow_owed();
-            reply
-        })
+    fn decide(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        let mut telling = Telling::of(&self.shared.effects);
+        let reply = self.decide_and_follow(request, &mut telling);
+        self.shared.follow_owed();
+        reply
     }
 
     fn decide_and_follow(&self, request: Request<'_>, telling: &mut Telling<'_>) -> Result<Reply, Fault> {
@@ -222,7 +220,7 @@ impl Connection for Session {
             Request::Unsettled { spec, uid } => Ok(Reply::Specs(self.shared.coordinator.unsettled(spec, uid)?)),
             Request::CloseView(view) => self.close(view).map(|()| Reply::Done),
             Request::Status { uid } => Ok(Reply::Status(self.shared.coordinator.status(uid))),
-            Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. } => self.decide(&request),
+            Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. } => self.decide(request),
             Request::Diff { spec, uid, from } => {
                 Ok(Reply::Diff(self.shared.coordinator.diff(spec, uid, from.as_deref())?))
             }

@@ -19,7 +19,7 @@ impl Session {
         };
         for _ in 0..OPERATION_TRIES_MAX {
             let before = parent.as_ref().and_then(|parent| parent.view.context());
-            let opened = self.shared.coordinator.beside_rounds(|| self.try_open(kind.clone()));
+            let opened = self.try_open(kind.clone());
             let is_led_out = || parent.as_ref().is_some_and(|parent| self.shared.is_led_out(&parent.view, before));
             match opened {
                 Ok(Some(opened)) => return Ok(opened),
@@ -104,8 +104,7 @@ impl Session {
         let (spec, context, scope) = loop {
             let around = open.view.context();
             let coordinator = &self.shared.coordinator;
-            let begin = || coordinator.begin(around, Beginning::part(info.clone(), Kind::Level, own));
-            match coordinator.beside_rounds(begin) {
+            match coordinator.begin(around, Beginning::part(info.clone(), Kind::Level, own)) {
                 Err(_) if self.shared.is_led_out(&open.view, around) => {}
                 entered => break entered?,
             }

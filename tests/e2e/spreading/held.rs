@@ -1,6 +1,6 @@
 //! Held work that depends on other held work: what is shown of it, and what decides it.
 
-use crate::harness::{Mount, sh, text};
+use crate::harness::{Mount, SPECRUN, sh, text};
 
 fn state_of(mount: &Mount, id: &str) -> Option<String> {
     let found = mount.status().into_iter().find(|status| status["id"].as_u64() == id.parse().ok());
@@ -114,5 +114,33 @@ fn nobody_waits_for_a_path_that_is_not_there() {
         assert_eq!(output.status.code(), Some(1));
         let said = text(&output.stderr);
         assert!(said.contains("there is no undecided speculation 999"), "{verb}: {said}");
+    }
+}
+
+#[test]
+fn held_work_in_held_work_that_it_has_become_part_of_is_there_after_a_remount_and_a_crash() {
+    for (inner, dies) in [("echo new > inner", false), ("echo new > inner", true), ("true", false), ("true", true)] {
+        let mount = Mount::new();
+        let hold = format!("{SPECRUN} --hold -- sh -c '{inner}'; echo new > outer");
+        let outer = mount.held(&hold);
+        let all = mount.status();
+        let inner_id =
+            all.iter().find(|status| status["id"].to_string() != outer).expect("the inner one is held")["id"]
+                .to_string();
+        assert!(mount.mojavefs(&["commit", &inner_id]).status.success());
+        match dies {
+            true => mount.crash(),
+            false => mount.umount(),
+        }
+        mount.fsck();
+        mount.mount();
+        let all = mount.status();
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert_eq!((all[0]["id"].to_string(), &all[0]["state"]), (outer.clone(), &"held".into()));
+        let committed = mount.mojavefs(&["commit", &outer]);
+        assert!(committed.status.success(), "{}", text(&committed.stderr));
+        assert_eq!((mount.exists("inner"), mount.exists("outer")), (inner != "true", true));
+        mount.check();
+        assert!(mount.status().is_empty());
     }
 }

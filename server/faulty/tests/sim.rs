@@ -1,0 +1,475 @@
+//! Everybody in one thread: whenever something waits for the disk, others act, as a seed chooses, and what they do ends before the disk
+//! answers. Sessions, views, the graph, the access index, the store, and a disk that fails.
+//!
+//! What they do is to count: each reads a counter and writes one more, those that see nothing of others perhaps after others have acted. Whatever is committed, each
+//! counter says how often it was counted by what is committed and on trunk: nothing is lost, nothing undone is left.
+
+use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::protocol::fault::{Fault as Refusal, FaultKind};
+use mojavefs::protocol::file::FileKind;
+use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, SpecState, ViewKind};
+use mojavefs_faulty::{Call, Fault, Faulty, Random};
+use mojavefs_server::Server;
+use mojavefs_server::store::{StoreOptions, fsck};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+const CAPACITY_BYTES: u64 = 64 << 20;
+const COUNTERS: usize = 4;
+const JOBS_MAX: usize = 5;
+const ACTIONS: u64 = 60;
+/// How many may wait for the disk at a time.
+const DEPTH_MAX: usize = 4;
+/// How many act while one waits.
+const BESIDE_MAX: u64 = 6;
+const HISTORIES: u64 = 300;
+
+thread_local! {
+    static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
+    /// Its record is being written: here the disk may fail.
+    static IS_DECIDING: Cell<bool> = const { Cell::new(false) };
+}
+
+struct World {
+    random: RefCell<Random>,
+    /// The session; none while the store is opened again.
+    ask: RefCell<Option<Arc<dyn Connection>>>,
+    trunk: Cell<ViewId>,
+    counters: [Ino; COUNTERS],
+    jobs: RefCell<Vec<Job>>,
+    /// How often it was counted on trunk.
+    on_trunk: RefCell<[u64; COUNTERS]>,
+    depth: Cell<usize>,
+    /// What has happened, for who looks for a fault.
+    history: RefCell<Vec<String>>,
+    /// How often somebody acted beside another.
+    beside: Cell<u64>,
+    /// Records of decisions fail now and then.
+    fails: bool,
+    /// The store has stopped: what can't be known is found out when it is opened again.
+    is_stopped: Cell<bool>,
+}
+
+#[derive(Clone)]
+struct Job {
+    spec: SpecId,
+    view: ViewId,
+    on_read: OnRead,
+    counted: [u64; COUNTERS],
+    /// What it has read and not counted yet.
+    read: Option<(usize, u64)>,
+    /// It is at something, and nothing else is done in it.
+    is_busy: bool,
+    /// The one that it was started in, which waits for its end.
+    outer: Option<SpecId>,
+    may_write: bool,
+    is_over: bool,
+    /// It was told that it is committed.
+    told: Option<SpecState>,
+}
+
+/// What a call that must not wait may be refused for.
+fn is_refusal(fault: &Refusal) -> bool {
+    use FaultKind::{Again, Busy, Conflict, Deadlock, Decided, NotFound, Sealed, Stale, Undecided};
+    matches!(fault.kind, Again | Busy | Conflict | Decided | Deadlock | NotFound | Sealed | Stale | Undecided)
+}
+
+impl World {
+    fn new(seed: u64, place: &Faulty, fails: bool) -> (Rc<World>, Server) {
+        let server = Server::open(place, OPTIONS).expect("the store opens");
+        let ask = server.connect(false);
+        let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
+        let counters = std::array::from_fn(|number| {
+            let name = format!("counter {number}");
+            let (mode, umask, uid, gid, rdev, target) = (0o644, 0, 0, 0, 0, &b""[..]);
+            let (parent, name, kind) = (Ino::ROOT, name.as_bytes(), FileKind::Regular);
+            let create = Request::Create { view: trunk, parent, name, kind, mode, umask, uid, gid, rdev, target };
+            let ino = ask.attr(create).expect("a file").ino;
+            write(&*ask, trunk, ino, 0).expect("a counter");
+            ino
+        });
+        let world = World {
+            random: RefCell::new(Random::new(seed)),
+            ask: RefCell::new(Some(ask)),
+            trunk: Cell::new(trunk),
+            counters,
+            jobs: RefCell::default(),
+            on_trunk: RefCell::default(),
+            depth: Cell::new(0),
+            history: RefCell::default(),
+            beside: Cell::new(0),
+            fails,
+            is_stopped: Cell::new(false),
+        };
+        (Rc::new(world), server)
+    }
+
+    /// Others are in the way; or, where it may, the disk has failed: then the store may have stopped, and says no more.
+    fn refused(&self, what: &str, fault: &Refusal) {
+        if !is_refusal(fault) {
+            assert!(self.fails, "{what}: {fault}");
+            self.look_whether_it_has_stopped();
+        }
+    }
+
+    fn look_whether_it_has_stopped(&self) {
+        let root = Request::GetAttr { view: self.trunk.get(), ino: Ino::ROOT };
+        self.is_stopped.set(self.fails && self.ask().attr(root).is_err());
+    }
+
+    fn ask(&self) -> Arc<dyn Connection> {
+        self.ask.borrow().clone().expect("the store is open")
+    }
+
+    fn below(&self, limit: u64) -> u64 {
+        self.random.borrow_mut().below(limit)
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        self.history.borrow_mut().push(format!("{:indent$}{}", "", what(), indent = 2 * self.depth.get()));
+    }
+
+    /// The disk is waited for: others act.
+    fn waits(&self) {
+        if self.depth.get() >= DEPTH_MAX {
+            return;
+        }
+        let deciding = IS_DECIDING.replace(false);
+        self.depth.set(self.depth.get() + 1);
+        for _ in 0..self.below(BESIDE_MAX) {
+            self.beside.set(self.beside.get() + 1);
+            self.act();
+        }
+        self.depth.set(self.depth.get() - 1);
+        IS_DECIDING.set(deciding);
+    }
+
+    fn act(&self) {
+        match self.below(16) {
+            0 | 1 => self.begin(),
+            2..=5 => self.with_a_job(World::read),
+            6..=9 => self.with_a_job(World::count),
+            10 => self.count_on_trunk(),
+            11..=13 => self.with_a_job(|world, job| world.decide(job, "commit")),
+            14 => self.with_a_job(|world, job| world.decide(job, "hold")),
+            _ => self.with_a_job(|world, job| world.decide(job, "abort")),
+        }
+    }
+
+    fn begin(&self) {
+        if self.jobs.borrow().iter().filter(|job| !job.is_over).count() >= JOBS_MAX {
+            return;
+        }
+        let on_read =
+            [OnRead::Join, OnRead::Join, OnRead::Isolate, OnRead::Committed, OnRead::Wait][self.below(5) as usize];
+        self.look_who_is_over();
+        // Some inside of another.
+        let outer =
+            self.free().into_iter().find(|job| self.jobs.borrow()[*job].may_write).filter(|_| self.below(4) == 0);
+        let outer = outer.map(|job| self.jobs.borrow()[job].clone());
+        let parent = outer.as_ref().map_or(self.trunk.get(), |outer| outer.view);
+        let (info, restarts) = (JobInfo::default(), Some(String::new()));
+        let kind = ViewKind::Job { parent, info, on_read, own: None, restarts };
+        match self.ask().view(Request::OpenView(kind)) {
+            Ok(opened) => {
+                let spec = opened.spec.expect("a job has a speculation");
+                self.say(|| format!("{spec} begins in {parent}: {on_read:?}"));
+                let counted = [0; COUNTERS];
+                let job = Job {
+                    spec,
+                    view: opened.view,
+                    on_read,
+                    counted,
+                    read: None,
+                    is_busy: false,
+                    outer: outer.as_ref().map(|outer| outer.spec),
+                    may_write: true,
+                    is_over: false,
+                    told: None,
+                };
+                let mut jobs = self.jobs.borrow_mut();
+                // What the outer one has read may be old when it goes on.
+                jobs.iter_mut().filter(|other| Some(other.spec) == job.outer).for_each(|outer| outer.read = None);
+                jobs.push(job);
+            }
+            Err(fault) => self.refused("begin", &fault),
+        }
+    }
+
+    /// Does something in one of the jobs that are not over; notes first which are.
+    fn with_a_job(&self, work: impl FnOnce(&World, usize)) {
+        self.look_who_is_over();
+        let able = self.free();
+        if able.is_empty() {
+            return;
+        }
+        let job = able[self.below(able.len() as u64) as usize];
+        self.jobs.borrow_mut()[job].is_busy = true;
+        work(self, job);
+        self.jobs.borrow_mut()[job].is_busy = false;
+    }
+
+    /// Those that are not over, at nothing, and wait for nobody inside of them.
+    fn free(&self) -> Vec<usize> {
+        let jobs = self.jobs.borrow();
+        let waits =
+            |job: &Job| jobs.iter().any(|inner| inner.outer == Some(job.spec) && inner.may_write && !inner.is_over);
+        let is_free = |job: &Job| !job.is_over && !job.is_busy && !waits(job);
+        (0..jobs.len()).filter(|job| is_free(&jobs[*job])).collect()
+    }
+
+    fn look_who_is_over(&self) {
+        let count = self.jobs.borrow().len();
+        for job in 0..count {
+            let Job { spec, is_over, .. } = self.jobs.borrow()[job];
+            if is_over {
+                continue;
+            }
+            let state = state(&*self.ask(), spec);
+            let mut jobs = self.jobs.borrow_mut();
+            jobs[job].is_over = matches!(state, SpecState::Committed | SpecState::Aborted);
+            jobs[job].may_write &= state == SpecState::Running;
+        }
+    }
+
+    fn read(&self, job: usize) {
+        let Job { view, may_write, spec, .. } = self.jobs.borrow()[job];
+        let number = self.below(COUNTERS as u64) as usize;
+        if !may_write {
+            return;
+        }
+        match read(&*self.ask(), view, self.counters[number]) {
+            Ok(count) => {
+                self.say(|| format!("{spec} reads of {number}: {count}"));
+                self.jobs.borrow_mut()[job].read = Some((number, count));
+            }
+            Err(fault) => self.refused("read", &fault),
+        }
+    }
+
+    fn count(&self, job: usize) {
+        if self.jobs.borrow()[job].on_read.follows() {
+            // Those that see what others do are like programs beside each other anywhere: who reads first and writes later may write
+            // over what came in between.
+            self.read(job);
+        }
+        let Job { view, may_write, spec, read, .. } = self.jobs.borrow()[job];
+        let Some((number, count)) = read.filter(|_| may_write) else { return };
+        match write(&*self.ask(), view, self.counters[number], count + 1) {
+            Ok(()) => {
+                self.say(|| format!("{spec} writes to {number}: {}", count + 1));
+                let mut jobs = self.jobs.borrow_mut();
+                jobs[job].read = None;
+                jobs[job].counted[number] += 1;
+            }
+            Err(fault) => self.refused("count", &fault),
+        }
+    }
+
+    fn count_on_trunk(&self) {
+        let number = self.below(COUNTERS as u64) as usize;
+        let count = match read(&*self.ask(), self.trunk.get(), self.counters[number]) {
+            Ok(count) => count,
+            Err(fault) => return self.refused("read on trunk", &fault),
+        };
+        match write(&*self.ask(), self.trunk.get(), self.counters[number], count + 1) {
+            Ok(()) => {
+                self.say(|| format!("trunk writes to {number}: {}", count + 1));
+                self.on_trunk.borrow_mut()[number] += 1;
+            }
+            Err(fault) => self.refused("count on trunk", &fault),
+        }
+    }
+
+    fn decide(&self, job: usize, how: &str) {
+        let spec = self.jobs.borrow()[job].spec;
+        self.say(|| format!("{how} {spec}"));
+        // Records are opened again after a failure, for which those have to let go of them that wait here.
+        IS_DECIDING.set(self.fails && self.depth.get() == 0);
+        let request = match how {
+            "commit" => Request::Commit { spec, uid: 0, resolutions: Vec::new() },
+            "abort" => Request::Abort { spec, uid: 0, back: None },
+            _ => Request::Hold { spec, uid: 0 },
+        };
+        let decided = self.ask().outcome(request);
+        IS_DECIDING.set(false);
+        self.look_whether_it_has_stopped();
+        self.say(|| format!("{how} {spec}: {decided:?}"));
+        match decided {
+            Ok(outcome) => {
+                let mut jobs = self.jobs.borrow_mut();
+                jobs[job].told = Some(outcome.state);
+                // It is part of the one around it, and ends as that does.
+                jobs[job].is_over |= outcome.state == SpecState::Voted && jobs[job].outer.is_some();
+                jobs[job].may_write &= outcome.state == SpecState::Running;
+            }
+            Err(fault) => self.refused(how, &fault),
+        }
+    }
+
+    /// Each counter says what was counted by what is committed.
+    fn check(&self) {
+        if self.is_stopped.get() {
+            return;
+        }
+        let mut expected = *self.on_trunk.borrow();
+        let jobs = self.jobs.borrow();
+        for job in jobs.iter() {
+            let mut whole = job;
+            while let Some(outer) = whole.outer.filter(|_| whole.told == Some(SpecState::Voted)) {
+                whole = jobs.iter().find(|job| job.spec == outer).expect("it began before");
+            }
+            let state = state(&*self.ask(), whole.spec);
+            if let Some(told @ (SpecState::Committed | SpecState::Aborted)) = job.told {
+                assert_eq!(state, told, "speculation {} was told so", job.spec);
+            }
+            if state == SpecState::Committed {
+                (0..COUNTERS).for_each(|number| expected[number] += job.counted[number]);
+            }
+        }
+        let found = self.counters.map(|ino| read(&*self.ask(), self.trunk.get(), ino).expect("trunk waits for nobody"));
+        assert_eq!(found, expected, "of what is committed");
+    }
+
+    /// Decides what is undecided, one after the other.
+    fn end(&self) {
+        for turn in 0.. {
+            if self.is_stopped.get() {
+                return;
+            }
+            self.look_who_is_over();
+            let open: Vec<usize> = {
+                let jobs = self.jobs.borrow();
+                (0..jobs.len()).filter(|job| !jobs[*job].is_over).collect()
+            };
+            if open.is_empty() {
+                return;
+            }
+            assert!(turn < 10, "{} are undecided for ever", open.len());
+            // Inner ones first.
+            for job in open.into_iter().rev() {
+                let how = if turn < 2 && self.below(3) > 0 { "commit" } else { "abort" };
+                if !self.is_stopped.get() {
+                    self.decide(job, how);
+                }
+            }
+        }
+    }
+}
+
+fn state(ask: &dyn Connection, spec: SpecId) -> SpecState {
+    match ask.outcome(Request::Outcome { spec }) {
+        Ok(outcome) => outcome.state,
+        // Whoever goes without a word was undone.
+        Err(fault) if fault.kind == FaultKind::NotFound => SpecState::Aborted,
+        Err(fault) => panic!("speculation {spec}: {fault}"),
+    }
+}
+
+fn write(ask: &dyn Connection, view: ViewId, ino: Ino, count: u64) -> Result<(), Refusal> {
+    let data = format!("{count:8}");
+    let write = Request::Write { view, ino, offset: 0, data: data.as_bytes(), append: false, clear_set_id: false };
+    ask.offset(write).map(drop)
+}
+
+fn read(ask: &dyn Connection, view: ViewId, ino: Ino) -> Result<u64, Refusal> {
+    let data = ask.data(Request::Read { view, ino, offset: 0, size: 8 })?;
+    let text = String::from_utf8(data).expect("text");
+    Ok(text.trim().parse().unwrap_or_else(|why| panic!("`{text}` is no number: {why}")))
+}
+
+/// Ends the world however a history ends, and shows what led to a failure.
+struct Ends(u64);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        IS_DECIDING.set(false);
+        let world = WORLD.take();
+        if std::thread::panicking()
+            && let Some(world) = world
+        {
+            eprintln!("seed {}:\n{}", self.0, world.history.borrow().join("\n"));
+        }
+    }
+}
+
+/// How often somebody has acted while another waited.
+fn history(seed: u64, fails: bool) -> u64 {
+    let place = Faulty::of(CAPACITY_BYTES);
+    let (world, server) = World::new(seed, &place, fails);
+    WORLD.set(Some(world.clone()));
+    let _ends = Ends(seed);
+    let (failing, faulty) = (fails.then(|| Random::new(seed ^ 0xfa11)).map(std::sync::Mutex::new), place.clone());
+    place.before_each(move |call| {
+        // The server's own threads have no world.
+        let Some(world) = WORLD.with_borrow(Clone::clone) else { return };
+        if call == Call::SyncRecords {
+            world.waits();
+        }
+        if let Some(failing) = &failing
+            && IS_DECIDING.get()
+            && matches!(call, Call::Apply { .. })
+            && failing.lock().expect("nobody panics with it").below(8) == 0
+        {
+            faulty.plan_next(Fault::Fail, |call| IS_DECIDING.get() && matches!(call, Call::Apply { .. }), seed);
+        }
+    });
+    for _ in 0..ACTIONS {
+        if !world.is_stopped.get() {
+            world.act();
+        }
+    }
+    // Some are killed in the midst of it all, others end in order.
+    let is_killed = world.below(2) == 0;
+    if !is_killed {
+        world.end();
+        world.check();
+    }
+    place.before_each(|_| ());
+    let opened = (world.ask.take(), server);
+    let place = match is_killed {
+        // It ends nothing in order. Its threads stay until the test ends.
+        true => {
+            std::mem::forget(opened);
+            place.kill()
+        }
+        false => {
+            drop(opened);
+            place
+        }
+    };
+    world.say(|| "the store is opened again".to_owned());
+    let problems = fsck(&place, OPTIONS, &mut |_| {}).expect("it is checked").problems;
+    assert!(problems.is_empty(), "{}", problems[0]);
+    let server = Server::open(&place, OPTIONS).expect("the store opens");
+    world.is_stopped.set(false);
+    world.ask.replace(Some(server.connect(false)));
+    world.trunk.set(world.ask().view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view);
+    world.end();
+    world.check();
+    world.beside.get()
+}
+
+/// One seed, or all of them.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    match number("MOJAVEFS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MOJAVEFS_SEEDS").unwrap_or(HISTORIES),
+    }
+}
+
+#[test]
+fn nothing_that_is_counted_is_lost_whoever_acts_while_another_waits_for_the_disk() {
+    let beside: u64 = seeds().map(|seed| history(seed, false)).sum();
+    assert!(seeds().end - seeds().start == 1 || beside > 0, "nobody has acted beside another");
+}
+
+#[test]
+fn nor_where_records_of_decisions_cannot_be_written() {
+    for seed in seeds() {
+        history(seed, true);
+    }
+}
