@@ -25,6 +25,7 @@ const DEPTH_MAX: usize = 4;
 /// How many act while one waits.
 const BESIDE_MAX: u64 = 6;
 const HISTORIES: u64 = 300;
+const HISTORIES_OF_SOAK: u64 = 3000;
 
 thread_local! {
     static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
@@ -66,6 +67,8 @@ struct Job {
     outer: Option<SpecId>,
     may_write: bool,
     is_over: bool,
+    /// It has become part of the one that it was started in.
+    is_part: bool,
     /// It was told that it is committed.
     told: Option<SpecState>,
 }
@@ -187,6 +190,7 @@ impl World {
                     outer: outer.as_ref().map(|outer| outer.spec),
                     may_write: true,
                     is_over: false,
+                    is_part: false,
                     told: None,
                 };
                 let mut jobs = self.jobs.borrow_mut();
@@ -253,6 +257,7 @@ impl World {
         if self.jobs.borrow()[job].on_read.follows() {
             // Those that see what others do are like programs beside each other anywhere: who reads first and writes later may write
             // over what came in between.
+            self.jobs.borrow_mut()[job].read = None;
             self.read(job);
         }
         let Job { view, may_write, spec, read, .. } = self.jobs.borrow()[job];
@@ -301,8 +306,10 @@ impl World {
             Ok(outcome) => {
                 let mut jobs = self.jobs.borrow_mut();
                 jobs[job].told = Some(outcome.state);
-                // It is part of the one around it, and ends as that does.
-                jobs[job].is_over |= outcome.state == SpecState::Voted && jobs[job].outer.is_some();
+                // It is part of the one around it, and ends as that does; unless that one is final already.
+                let is_part = outcome.state == SpecState::Voted && outcome.waits_for.is_empty();
+                jobs[job].is_part |= is_part && jobs[job].outer.is_some();
+                jobs[job].is_over |= jobs[job].is_part;
                 jobs[job].may_write &= outcome.state == SpecState::Running;
             }
             Err(fault) => self.refused(how, &fault),
@@ -318,7 +325,7 @@ impl World {
         let jobs = self.jobs.borrow();
         for job in jobs.iter() {
             let mut whole = job;
-            while let Some(outer) = whole.outer.filter(|_| whole.told == Some(SpecState::Voted)) {
+            while let Some(outer) = whole.outer.filter(|_| whole.is_part) {
                 whole = jobs.iter().find(|job| job.spec == outer).expect("it began before");
             }
             let state = state(&*self.ask(), whole.spec);
@@ -454,10 +461,11 @@ fn history(seed: u64, fails: bool) -> u64 {
 
 /// One seed, or all of them.
 fn seeds() -> std::ops::Range<u64> {
+    let is_soak = std::env::var_os("MOJAVEFS_SOAK").is_some();
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
     match number("MOJAVEFS_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("MOJAVEFS_SEEDS").unwrap_or(HISTORIES),
+        None => 0..number("MOJAVEFS_SEEDS").unwrap_or(if is_soak { HISTORIES_OF_SOAK } else { HISTORIES }),
     }
 }
 
