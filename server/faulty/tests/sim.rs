@@ -11,6 +11,7 @@ use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, Sp
 use mojavefs_faulty::{Call, Fault, Faulty, Random};
 use mojavefs_server::Server;
 use mojavefs_server::store::{StoreOptions, fsck};
+use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,12 +20,14 @@ const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 
 const CAPACITY_BYTES: u64 = 64 << 20;
 const COUNTERS: usize = 4;
 const JOBS_MAX: usize = 5;
-const ACTIONS: u64 = 60;
+/// In each life of a server.
+const ACTIONS: u64 = 40;
+const LIVES: usize = 2;
 /// How many may wait for the disk at a time.
 const DEPTH_MAX: usize = 4;
 /// How many act while one waits.
 const BESIDE_MAX: u64 = 6;
-const HISTORIES: u64 = 300;
+const HISTORIES: u64 = 200;
 const HISTORIES_OF_SOAK: u64 = 3000;
 
 thread_local! {
@@ -174,11 +177,14 @@ impl World {
         let outer = outer.map(|job| self.jobs.borrow()[job].clone());
         let parent = outer.as_ref().map_or(self.trunk.get(), |outer| outer.view);
         let (info, restarts) = (JobInfo::default(), Some(String::new()));
-        let kind = ViewKind::Job { parent, info, on_read, own: None, restarts };
+        // Some own another, too: it is decided with them.
+        let other = self.jobs.borrow().iter().find(|job| !job.is_over && !job.is_busy).map(|job| job.spec);
+        let own = other.filter(|_| self.below(6) == 0);
+        let kind = ViewKind::Job { parent, info, on_read, own, restarts };
         match self.ask().view(Request::OpenView(kind)) {
             Ok(opened) => {
                 let spec = opened.spec.expect("a job has a speculation");
-                self.say(|| format!("{spec} begins in {parent}: {on_read:?}"));
+                self.say(|| format!("{spec} begins in {parent}: {on_read:?}, owns {own:?}"));
                 let counted = [0; COUNTERS];
                 let job = Job {
                     spec,
@@ -402,40 +408,27 @@ impl Drop for Ends {
     }
 }
 
-/// How often somebody has acted while another waited.
-fn history(seed: u64, fails: bool) -> u64 {
-    let place = Faulty::of(CAPACITY_BYTES);
-    let (world, server) = World::new(seed, &place, fails);
-    WORLD.set(Some(world.clone()));
-    let _ends = Ends(seed);
-    let (failing, faulty) = (fails.then(|| Random::new(seed ^ 0xfa11)).map(std::sync::Mutex::new), place.clone());
+/// From now on whoever waits for this disk lets others act; and records of decisions fail, if they are to.
+fn watch(place: &Faulty, seed: u64, fails: bool) {
+    let (failing, faulty) = (fails.then(|| Mutex::new(Random::new(seed ^ 0xfa11))), place.clone());
     place.before_each(move |call| {
         // The server's own threads have no world.
         let Some(world) = WORLD.with_borrow(Clone::clone) else { return };
+        let is_record = |call: Call| IS_DECIDING.get() && matches!(call, Call::Apply { .. });
         if call == Call::SyncRecords {
             world.waits();
         }
-        if let Some(failing) = &failing
-            && IS_DECIDING.get()
-            && matches!(call, Call::Apply { .. })
-            && failing.lock().expect("nobody panics with it").below(8) == 0
-        {
-            faulty.plan_next(Fault::Fail, |call| IS_DECIDING.get() && matches!(call, Call::Apply { .. }), seed);
+        if is_record(call) && failing.as_ref().is_some_and(|failing| failing.lock().below(8) == 0) {
+            faulty.plan_next(Fault::Fail, is_record, seed);
         }
     });
-    for _ in 0..ACTIONS {
-        if !world.is_stopped.get() {
-            world.act();
-        }
-    }
-    // Some are killed in the midst of it all, others end in order.
-    let is_killed = world.below(2) == 0;
-    if !is_killed {
-        world.end();
-        world.check();
-    }
+}
+
+/// Ends the server, in order or as if it were killed, and opens the store again where it lies now.
+fn open_again(world: &World, place: Faulty, server: Server) -> (Faulty, Server) {
     place.before_each(|_| ());
     let opened = (world.ask.take(), server);
+    let is_killed = world.below(2) == 0;
     let place = match is_killed {
         // It ends nothing in order. Its threads stay until the test ends.
         true => {
@@ -447,15 +440,40 @@ fn history(seed: u64, fails: bool) -> u64 {
             place
         }
     };
-    world.say(|| "the store is opened again".to_owned());
+    world.say(|| format!("{}; the store is opened again", if is_killed { "killed" } else { "ended" }));
     let problems = fsck(&place, OPTIONS, &mut |_| {}).expect("it is checked").problems;
     assert!(problems.is_empty(), "{}", problems[0]);
     let server = Server::open(&place, OPTIONS).expect("the store opens");
     world.is_stopped.set(false);
     world.ask.replace(Some(server.connect(false)));
     world.trunk.set(world.ask().view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view);
+    // What began before and is undecided still has no view any more.
+    world.jobs.borrow_mut().iter_mut().for_each(|job| job.may_write = false);
+    (place, server)
+}
+
+/// How often somebody has acted while another waited.
+fn history(seed: u64, fails: bool) -> u64 {
+    let mut place = Faulty::of(CAPACITY_BYTES);
+    let (world, mut server) = World::new(seed, &place, fails);
+    WORLD.set(Some(world.clone()));
+    let _ends = Ends(seed);
+    for _ in 0..LIVES {
+        watch(&place, seed, fails);
+        for _ in 0..ACTIONS {
+            if !world.is_stopped.get() {
+                world.act();
+            }
+        }
+        if world.below(2) == 0 {
+            world.end();
+            world.check();
+        }
+        (place, server) = open_again(&world, place, server);
+    }
     world.end();
     world.check();
+    drop((world.ask.take(), server));
     world.beside.get()
 }
 
