@@ -102,3 +102,93 @@ impl Connection for Rounds {
         self.server.is_embedded()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Ino, ViewId};
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    /// Refuses so many requests, and says of each question whether something has ended.
+    #[derive(Default)]
+    struct Foretold {
+        refusals: AtomicUsize,
+        questions: AtomicUsize,
+        has_ended: bool,
+    }
+
+    impl Connection for Foretold {
+        fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
+            if matches!(request, Request::AwaitRound { .. }) {
+                self.questions.fetch_add(1, Ordering::SeqCst);
+                return Ok(Reply::Ended(self.has_ended));
+            }
+            let left = self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            match left {
+                Ok(_) => Err(Fault::new(FaultKind::Sealed, "it is being decided")),
+                Err(_) => Ok(Reply::Done),
+            }
+        }
+
+        fn set_notice_sink(&self, _sink: Arc<dyn NoticeSink>) {}
+
+        fn is_embedded(&self) -> bool {
+            true
+        }
+    }
+
+    fn unlink() -> Request<'static> {
+        Request::Unlink { view: ViewId(1), parent: Ino::ROOT, name: b"file" }
+    }
+
+    #[test]
+    fn what_is_refused_is_asked_again_once_something_has_ended() {
+        let server = Arc::new(Foretold { refusals: 3.into(), has_ended: true, ..Foretold::default() });
+        Rounds::new(server.clone(), || true).done(unlink()).expect("it waits");
+        assert_eq!(server.questions.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn who_may_not_wait_is_refused() {
+        let server = Arc::new(Foretold { refusals: 1.into(), ..Foretold::default() });
+        let refused = Rounds::new(server.clone(), || false).done(unlink()).expect_err("it would have to wait");
+        assert_eq!((refused.kind, server.questions.load(Ordering::SeqCst)), (FaultKind::Sealed, 0));
+    }
+
+    #[test]
+    fn a_wait_ends_by_its_limit() {
+        let (wait, asked) = (SharedWait::default(), AtomicUsize::new(0));
+        let ask = || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            Ok(false)
+        };
+        assert_eq!(wait.wait(Some(Duration::from_millis(5)), ask), Ok(false));
+        assert!(asked.load(Ordering::SeqCst) > 0);
+        let broken = || Err(Fault::new(FaultKind::Disconnected, "it is gone"));
+        assert!(wait.wait(None, broken).is_err());
+    }
+
+    #[test]
+    fn one_asks_for_all_who_wait() {
+        const WAITERS: usize = 8;
+        let (wait, asking, most) = (SharedWait::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let all = Barrier::new(WAITERS);
+        thread::scope(|scope| {
+            for _ in 0..WAITERS {
+                scope.spawn(|| {
+                    all.wait();
+                    let ask = || {
+                        most.fetch_max(asking.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        thread::yield_now();
+                        asking.fetch_sub(1, Ordering::SeqCst);
+                        Ok(true)
+                    };
+                    assert_eq!(wait.wait(None, ask), Ok(true));
+                });
+            }
+        });
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+    }
+}
