@@ -121,12 +121,11 @@ fn nobody_waits_for_a_path_that_is_not_there() {
 fn held_work_in_held_work_that_it_has_become_part_of_is_there_after_a_remount_and_a_crash() {
     for (inner, dies) in [("echo new > inner", false), ("echo new > inner", true), ("true", false), ("true", true)] {
         let mount = Mount::new();
-        let hold = format!("{SPECRUN} --hold -- sh -c '{inner}'; echo new > outer");
+        let hold = format!("{SPECRUN} --hold --quiet -- sh -c '{inner}'; echo new > outer");
         let outer = mount.held(&hold);
         let all = mount.status();
-        let inner_id =
-            all.iter().find(|status| status["id"].to_string() != outer).expect("the inner one is held")["id"]
-                .to_string();
+        let is_inner = |status: &&serde_json::Value| status["id"].as_u64() != outer.parse().ok();
+        let inner_id = all.iter().find(is_inner).expect("the inner one is held")["id"].to_string();
         assert!(mount.mojavefs(&["commit", &inner_id]).status.success());
         match dies {
             true => mount.crash(),
