@@ -338,10 +338,56 @@ fn run(world: &World, number: usize) -> Outcome<[Vec<Times>; 2]> {
     Ok([quiet, busy])
 }
 
+/// How long those take that wait for the disk: a commit by itself, a change on trunk of what is being committed, from when it is, and
+/// the abort of held work.
+fn waits(world: &World, number: usize) -> Outcome<[Duration; 3]> {
+    let name = format!("waits.{number}");
+    let ino = world.create(world.trunk, &name)?;
+    let (view, spec) = world.begin(OnRead::Join)?;
+    world.write(view, ino)?;
+    let timed = |request: Request<'_>| -> Outcome<Duration> {
+        let began = Instant::now();
+        world.ask.outcome(request)?;
+        Ok(began.elapsed())
+    };
+    let (commit, change) = std::thread::scope(|scope| -> Outcome<(Duration, Duration)> {
+        let commit =
+            || timed(Request::Commit { spec, uid: 0, resolutions: Vec::new() }).map_err(|error| error.to_string());
+        let commit = scope.spawn(commit);
+        while !world.ask.status(Request::Status { uid: 0 })?.iter().any(|status| status.sealed) {
+            std::thread::yield_now();
+        }
+        let began = Instant::now();
+        world.write(world.trunk, ino)?;
+        let change = began.elapsed();
+        Ok((commit.join().map_err(|_| "a committer panicked")??, change))
+    })?;
+    let (view, spec) = world.begin(OnRead::Join)?;
+    world.create(view, &format!("{name}.held"))?;
+    world.ask.outcome(Request::Hold { spec, uid: 0 })?;
+    Ok([commit, change, timed(Request::Abort { spec, uid: 0, back: None })?])
+}
+
 pub(crate) fn bench(filter: &str) -> Outcome<()> {
     if !"commits on a slow disk".contains(filter) {
         return Ok(());
     }
+    who_does_not_wait()?;
+    let world = World::new()?;
+    let all = (0..RUNS).map(|number| waits(&world, number)).collect::<Outcome<Vec<_>>>()?;
+    let mut table = Table::new(&["who waits", "median", "the longest, in syncs"]);
+    for (kind, name) in ["a commit", "a change of what is being committed", "the abort of held work"].iter().enumerate()
+    {
+        let mut times: Vec<Duration> = all.iter().map(|times| times[kind]).collect();
+        times.sort_unstable();
+        let longest = times[times.len() - 1].as_secs_f64() / SYNC_TIME.as_secs_f64();
+        table.row(&[(*name).to_owned(), seconds(crate::median(times)), format!("{longest:.2}")]);
+    }
+    table.print();
+    Ok(())
+}
+
+fn who_does_not_wait() -> Outcome<()> {
     let head = ["one in 1,000 takes longer than", "nobody commits", "somebody does", "x", "the longest"];
     let mut table = Table::new(&head);
     let mut runs = Vec::new();
