@@ -161,7 +161,7 @@ impl World {
         let is_slow = Arc::new(AtomicBool::new(false));
         let place = Slow { on: Directory::at(dir.path()), is_slow: is_slow.clone() };
         let server = Server::open(&place, StoreOptions { memory_bytes: 256 << 20, owner: (0, 0) })?;
-        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(server.connect(false), || true));
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::of(server.connect(false)));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk))?.view;
         is_slow.store(true, Ordering::SeqCst);
         Ok(World { ask, trunk, syncing: AtomicUsize::new(0), is_slow, _server: server, _dir: dir })

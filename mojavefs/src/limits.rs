@@ -48,9 +48,9 @@ pub const FRAMES_WAITING_MAX: usize = 64;
 pub const NOTICE_TIME_MAX: Duration = Duration::from_secs(10);
 /// The most requests one remote session may have under way.
 pub const REQUESTS_UNDER_WAY_MAX: usize = 256;
-/// How long a request waits for what is just being decided before it ends in an error.
+/// How long something may be just being decided before requests that wait for it end in an error.
 pub const ROUND_TIME_MAX: Duration = Duration::from_secs(30);
-/// How long one question waits for that before it is asked again.
+/// How long one question of who waits on waits for that before it is asked again.
 pub const ROUND_STEP: Duration = Duration::from_secs(2);
 /// The most sessions of one server.
 pub const SESSIONS_MAX: usize = 1024;

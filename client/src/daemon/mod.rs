@@ -137,7 +137,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     let (listener, socket) = sockets::bind(&dir).map_err(fault("the control socket"))?;
     sweep_sockets(dir);
     let session = backend.connection.clone();
-    let connection: Arc<dyn Connection> = Arc::new(Rounds::new(session.clone(), || true));
+    let connection: Arc<dyn Connection> = Arc::new(Rounds::of(session.clone()));
     let notices = Arc::new(Notices::default());
     connection.set_notice_sink(notices.clone());
     let trunk = connection.view(Request::OpenView(ViewKind::Trunk))?;

@@ -79,7 +79,8 @@ impl View {
     pub(crate) fn new(session: Arc<dyn Connection>, id: ViewId, role: Role, manners: Manners, control: &str) -> Self {
         let known = Arc::new(Known::new(session));
         // Above what is held while something is given: what waits must hold nobody up there.
-        let mut connection: Arc<dyn Connection> = Arc::new(Rounds::new(known.clone(), patience::may_wait));
+        let mut connection: Arc<dyn Connection> =
+            Arc::new(Rounds::new(known.clone(), patience::may_wait, patience::is_patient));
         let careful = manners.asks.then(|| Arc::new(Careful::new(connection.clone(), id)));
         if let Some(careful) = &careful {
             connection = careful.clone();

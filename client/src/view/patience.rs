@@ -1,5 +1,6 @@
 //! For whom a thread asks, and whether what it asks for may wait for others.
 
+use mojavefs::protocol::Request;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,4 +62,9 @@ pub(super) fn patience() -> Patience {
 pub(super) fn may_wait() -> bool {
     patience() != Patience::Never
         && !GONE.with_borrow(|gone| gone.as_ref().is_some_and(|gone| gone.load(Ordering::SeqCst)))
+}
+
+/// What the kernel itself writes out would be lost if it were refused.
+pub(super) fn is_patient(request: &Request<'_>) -> bool {
+    matches!(request, Request::Write { .. }) && caller().is_none()
 }

@@ -4,7 +4,7 @@ use super::patience::{Patience, may_wait, patience};
 use crate::limits::AWAIT_STEP;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::rounds::SharedWait;
+use mojavefs::protocol::rounds::{SharedWait, Waited};
 use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,9 +77,12 @@ impl Patient {
     /// Waits until something is decided, or for a while.
     fn wait(&self) -> Result<(), Fault> {
         let (millis, behind) = (AWAIT_STEP.as_millis() as u32, Some(self.spec));
-        let ask =
-            || self.server.specs(Request::Await { specs: Vec::new(), millis, behind, uid: self.uid }).map(|_| true);
-        self.while_waiting(|| self.decision.wait(None, ask)).map(drop)
+        let ask = || {
+            self.server
+                .specs(Request::Await { specs: Vec::new(), millis, behind, uid: self.uid })
+                .map(|_| Waited::Ended)
+        };
+        self.while_waiting(|| self.decision.wait(ask)).map(drop)
     }
 
     fn while_waiting<T>(&self, wait: impl FnOnce() -> T) -> T {

@@ -132,11 +132,11 @@ pub enum Request<'a> {
         /// Who waits.
         uid: u32,
     },
-    /// Waits until something has been decided that is just being decided, for `millis` at most; not at all if nothing is. Answer:
-    /// [`Reply::Ended`].
+    /// Waits until something has been decided that is just being decided, or has been for [`crate::limits::ROUND_TIME_MAX`]; not at
+    /// all if nothing is. Answer: [`Reply::Ended`].
     AwaitRound {
-        /// How long at most, in milliseconds.
-        millis: u32,
+        /// However long that takes; then each question is answered after [`crate::limits::ROUND_STEP`] at the latest.
+        patient: bool,
     },
     /// Where a speculation stands or how it was decided, lately. Answer: [`Reply::Outcome`].
     Outcome {

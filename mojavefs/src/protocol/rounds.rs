@@ -2,10 +2,20 @@
 
 use super::fault::{Fault, FaultKind};
 use super::{Connection, ConnectionExt, NoticeSink, Reply, Request};
-use crate::limits::{ROUND_STEP, ROUND_TIME_MAX};
+use crate::limits::ROUND_TIME_MAX;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+
+/// What came of one question whether something has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// It has.
+    Ended,
+    /// It has not: ask again.
+    NotYet,
+    /// It has not, and is not waited for any longer.
+    TooLong,
+}
 
 /// Many threads that wait for the same: one of them asks the server for all, so that however many they are, what they ask does not
 /// keep other requests of their session from being asked.
@@ -17,35 +27,37 @@ pub struct SharedWait {
 
 #[derive(Default)]
 struct Asked {
-    /// How often something has ended that was waited for.
-    ended: u64,
+    /// How often a question was answered that ends the wait, and how the last was.
+    answers: u64,
+    ended: bool,
     /// Somebody is asking.
     under_way: bool,
 }
 
 impl SharedWait {
-    /// Waits until `ask` has said that something has ended, for so long at most. `ask` takes a few seconds at most, and is asked
-    /// again if nothing has ended by then. Whether something has. Errors: those of `ask`.
-    pub fn wait(&self, limit: Option<Duration>, ask: impl Fn() -> Result<bool, Fault>) -> Result<bool, Fault> {
-        let began = Instant::now();
-        let is_too_late = || limit.is_some_and(|limit| began.elapsed() >= limit);
+    /// Waits until `ask` has said that something has ended (true), or that it was waited for too long. `ask` may block. Errors: those
+    /// of `ask`.
+    pub fn wait(&self, ask: impl Fn() -> Result<Waited, Fault>) -> Result<bool, Fault> {
         let mut state = self.state.lock();
-        let before = state.ended;
-        while state.ended == before && !is_too_late() {
+        let before = state.answers;
+        while state.answers == before {
             if state.under_way {
                 self.answered.wait(&mut state);
                 continue;
             }
             state.under_way = true;
             drop(state);
-            let ended = ask();
+            let answer = ask();
             state = self.state.lock();
             state.under_way = false;
-            state.ended += u64::from(*ended.as_ref().unwrap_or(&false));
+            if let Ok(waited @ (Waited::Ended | Waited::TooLong)) = answer {
+                state.answers += 1;
+                state.ended = waited == Waited::Ended;
+            }
             self.answered.notify_all();
-            ended?;
+            answer?;
         }
-        Ok(state.ended != before)
+        Ok(state.ended)
     }
 }
 
@@ -54,36 +66,48 @@ pub struct Rounds {
     server: Arc<dyn Connection>,
     /// Whether this thread may wait, and goes on afterwards; else what would have to is refused, as by the server.
     may_wait: fn() -> bool,
+    /// Whether a request waits however long it takes.
+    is_patient: fn(&Request<'_>) -> bool,
     round: SharedWait,
-}
-
-/// What to say of something that would have waited for too long.
-pub fn no_end(refused: &Fault) -> Fault {
-    let limit = ROUND_TIME_MAX.as_secs();
-    Fault::new(FaultKind::Io, format!("{refused}, and the disk has not answered for {limit} s; try again later"))
+    patient: SharedWait,
 }
 
 impl Rounds {
     /// For one session.
-    pub fn new(server: Arc<dyn Connection>, may_wait: fn() -> bool) -> Self {
-        Rounds { server, may_wait, round: SharedWait::default() }
+    pub fn new(server: Arc<dyn Connection>, may_wait: fn() -> bool, is_patient: fn(&Request<'_>) -> bool) -> Self {
+        let (round, patient) = Default::default();
+        Rounds { server, may_wait, is_patient, round, patient }
     }
 
-    fn wait(&self, limit: Option<Duration>) -> Result<bool, Fault> {
-        let millis = ROUND_STEP.as_millis() as u32;
-        self.round.wait(limit, || self.server.ended(Request::AwaitRound { millis }))
+    /// The same where every thread waits, and no request longer than others.
+    pub fn of(server: Arc<dyn Connection>) -> Self {
+        Self::new(server, || true, |_| false)
+    }
+
+    fn wait(&self, patient: bool) -> Result<bool, Fault> {
+        let ask = || {
+            Ok(match (self.server.ended(Request::AwaitRound { patient })?, patient) {
+                (true, _) => Waited::Ended,
+                (false, true) if !(self.may_wait)() => {
+                    return Err(Fault::new(FaultKind::Interrupted, "nobody waits for this any more"));
+                }
+                (false, true) => Waited::NotYet,
+                (false, false) => Waited::TooLong,
+            })
+        };
+        if patient { self.patient.wait(ask) } else { self.round.wait(ask) }
     }
 }
 
 impl Connection for Rounds {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
-        // A kernel would lose what it writes out if that were refused.
-        let limit = (!matches!(request, Request::Write { .. })).then_some(ROUND_TIME_MAX);
         loop {
             match self.server.call(request.clone()) {
                 Err(fault) if fault.kind == FaultKind::Sealed && (self.may_wait)() => {
-                    if !self.wait(limit)? {
-                        return Err(no_end(&fault));
+                    if !self.wait((self.is_patient)(&request))? {
+                        let limit = ROUND_TIME_MAX.as_secs();
+                        let text = format!("{fault}, and the disk has not answered for {limit} s; try again later");
+                        return Err(Fault::new(FaultKind::Io, text));
                     }
                     if !(self.may_wait)() {
                         return Err(fault);
@@ -146,28 +170,30 @@ mod tests {
     #[test]
     fn what_is_refused_is_asked_again_once_something_has_ended() {
         let server = Arc::new(Foretold { refusals: 3.into(), has_ended: true, ..Foretold::default() });
-        Rounds::new(server.clone(), || true).done(unlink()).expect("it waits");
+        Rounds::of(server.clone()).done(unlink()).expect("it waits");
         assert_eq!(server.questions.load(Ordering::SeqCst), 3);
     }
 
     #[test]
     fn who_may_not_wait_is_refused() {
         let server = Arc::new(Foretold { refusals: 1.into(), ..Foretold::default() });
-        let refused = Rounds::new(server.clone(), || false).done(unlink()).expect_err("it would have to wait");
+        let refused =
+            Rounds::new(server.clone(), || false, |_| false).done(unlink()).expect_err("it would have to wait");
         assert_eq!((refused.kind, server.questions.load(Ordering::SeqCst)), (FaultKind::Sealed, 0));
     }
 
     #[test]
-    fn a_wait_ends_by_its_limit() {
+    fn what_takes_too_long_is_an_error_but_for_who_is_patient() {
+        let server = Arc::new(Foretold { refusals: 1.into(), ..Foretold::default() });
+        let refused = Rounds::of(server.clone()).done(unlink()).expect_err("it takes too long");
+        assert_eq!((refused.kind, server.questions.load(Ordering::SeqCst)), (FaultKind::Io, 1));
         let (wait, asked) = (SharedWait::default(), AtomicUsize::new(0));
-        let ask = || {
-            asked.fetch_add(1, Ordering::SeqCst);
-            Ok(false)
+        let ask = || match asked.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => Ok(Waited::NotYet),
+            _ => Ok(Waited::Ended),
         };
-        assert_eq!(wait.wait(Some(Duration::from_millis(5)), ask), Ok(false));
-        assert!(asked.load(Ordering::SeqCst) > 0);
-        let broken = || Err(Fault::new(FaultKind::Disconnected, "it is gone"));
-        assert!(wait.wait(None, broken).is_err());
+        assert_eq!((wait.wait(ask), asked.load(Ordering::SeqCst)), (Ok(true), 3));
+        assert!(wait.wait(|| Err(Fault::new(FaultKind::Disconnected, "it is gone"))).is_err());
     }
 
     #[test]
@@ -183,9 +209,9 @@ mod tests {
                         most.fetch_max(asking.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         thread::yield_now();
                         asking.fetch_sub(1, Ordering::SeqCst);
-                        Ok(true)
+                        Ok(Waited::Ended)
                     };
-                    assert_eq!(wait.wait(None, ask), Ok(true));
+                    assert_eq!(wait.wait(ask), Ok(true));
                 });
             }
         });

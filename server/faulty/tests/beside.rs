@@ -100,7 +100,7 @@ impl World {
         let (place, gate) = (Faulty::of(CAPACITY_BYTES), Arc::new(Gate::default()));
         let server = Server::open(&place, OPTIONS).expect("the store opens");
         let at_once = server.connect(false);
-        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(at_once.clone(), || true));
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::of(at_once.clone()));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
         let watched = gate.clone();
         place.before_each(move |call| watched.pass(held_up, call));
@@ -207,7 +207,7 @@ impl World {
         drop((at_once, ask, server));
         let server = Server::open(&place, OPTIONS).expect("the store opens");
         let at_once = server.connect(false);
-        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(at_once.clone(), || true));
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::of(at_once.clone()));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
         World { at_once, ask, trunk, place, gate, _server: server }
     }

@@ -50,7 +50,7 @@ struct Client {
 impl Client {
     fn open(place: &Faulty) -> Result<Self, Refusal> {
         let server = Server::open(place, OPTIONS).map_err(|why| Refusal::new(FaultKind::Io, why.to_string()))?;
-        let ask: Arc<dyn Connection> = Arc::new(Rounds::new(server.connect(false), || true));
+        let ask: Arc<dyn Connection> = Arc::new(Rounds::of(server.connect(false)));
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk))?.view;
         Ok(Client { ask, trunk, _server: server })
     }

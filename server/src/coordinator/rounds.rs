@@ -15,13 +15,12 @@ use crate::store::{Prepared, Rebased, Specs, StoreError};
 use crate::touch::{Touch, TouchKey};
 use mojavefs::graph::Event;
 use mojavefs::id::{ContextId, IntervalId, SpecId};
-use mojavefs::limits::ROUND_TIME_MAX;
+use mojavefs::limits::{ROUND_STEP, ROUND_TIME_MAX};
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::rounds;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::Instant;
 
 /// What a round makes final.
 #[derive(Clone)]
@@ -30,6 +29,7 @@ pub(super) struct Sealed {
     voter: SpecId,
     /// Rounds are counted as they begin.
     number: u64,
+    since: Instant,
     numbers: Vec<IntervalId>,
     specs: Vec<SpecId>,
     contexts: Vec<ContextId>,
@@ -37,15 +37,24 @@ pub(super) struct Sealed {
     released: Vec<SpecId>,
 }
 
+/// A context that may not be changed for now.
+pub(super) struct Stopped {
+    /// As of rounds.
+    number: u64,
+    since: Instant,
+    spec: SpecId,
+    context: ContextId,
+}
+
 /// While it lives, whatever would change a context waits, as it does for a round.
-pub(super) struct Stopped<'a> {
+pub(super) struct Stop<'a> {
     coordinator: &'a Coordinator,
     number: u64,
 }
 
-impl Drop for Stopped<'_> {
+impl Drop for Stop<'_> {
     fn drop(&mut self) {
-        self.coordinator.state.lock().stopped.retain(|(number, ..)| *number != self.number);
+        self.coordinator.state.lock().stopped.retain(|stopped| stopped.number != self.number);
         self.coordinator.rounds.fetch_sub(1, Ordering::SeqCst);
         self.coordinator.decided.notify_all();
     }
@@ -113,9 +122,10 @@ impl State {
         Ok(())
     }
 
-    /// The rounds, and whatever else is waited for like one, by number.
-    fn waited_for(&self) -> impl Iterator<Item = u64> {
-        self.rounds.iter().map(|round| round.number).chain(self.stopped.iter().map(|(number, ..)| *number))
+    /// The rounds, and whatever else is waited for like one: by number, and since when.
+    fn waited_for(&self) -> impl Iterator<Item = (u64, Instant)> {
+        let stopped = self.stopped.iter().map(|stopped| (stopped.number, stopped.since));
+        self.rounds.iter().map(|round| (round.number, round.since)).chain(stopped)
     }
 
     /// The number of the last round that is under way; 0 if none is.
@@ -150,7 +160,8 @@ impl Coordinator {
         rebased.retain(|rebased| !released.contains(&rebased.held.spec));
         state.apply(&Event::Prepare { owner, spec: voter }).map_err(graph_fault)?;
         state.rounds_begun += 1;
-        let sealed = Sealed { voter, number: state.rounds_begun, numbers, specs, contexts, released };
+        let sealed =
+            Sealed { voter, number: state.rounds_begun, since: Instant::now(), numbers, specs, contexts, released };
         state.rounds.push(sealed.clone());
         self.rounds.fetch_add(1, Ordering::SeqCst);
         Ok(Round { sealed, committed, rebased })
@@ -200,48 +211,47 @@ impl Coordinator {
         Ok(aftermath)
     }
 
-    /// Waits until a round that is under way has ended, for so long at most; not at all if none is. Whether one has.
-    pub(crate) fn wait_for_round(&self, limit: Duration) -> bool {
+    /// Waits until a round that is under way has ended; not at all if none is. Whether one has: else one of them has been under way for
+    /// too long, or, where that does not matter (`patient`), some time has gone by.
+    pub(crate) fn wait_for_round(&self, patient: bool) -> bool {
         let mut state = self.state.lock();
-        let before: Vec<u64> = state.waited_for().collect();
+        let before: Vec<(u64, Instant)> = state.waited_for().collect();
+        let Some(first) = before.iter().map(|(_, since)| *since).min() else { return true };
+        let until = if patient { Instant::now() + ROUND_STEP } else { first + ROUND_TIME_MAX };
         // Later ones do not count.
-        let all_go_on = |state: &mut State| {
-            !before.is_empty() && before.iter().all(|number| state.waited_for().any(|now| now == *number))
-        };
-        self.decided.wait_while_for(state.inner(), all_go_on, limit);
+        let all_go_on =
+            |state: &mut State| before.iter().all(|(number, _)| state.waited_for().any(|(now, _)| now == *number));
+        self.decided.wait_while_until(state.inner(), all_go_on, until);
         !all_go_on(&mut state)
     }
 
-    /// Repeats a decision, or a beginning, until nothing that is being decided is in its way. No lock is held, but by `work`.
+    /// Repeats a decision until nothing that is being decided is in its way: somebody is gone who could ask again. No lock is held, but
+    /// by `work`.
     pub(crate) fn beside_rounds<T>(&self, mut work: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
         loop {
             match work() {
-                Err(fault) if fault.kind == FaultKind::Sealed => {
-                    if !self.wait_for_round(ROUND_TIME_MAX) {
-                        return Err(rounds::no_end(&fault));
-                    }
-                }
+                Err(fault) if fault.kind == FaultKind::Sealed => drop(self.wait_for_round(true)),
                 result => return result,
             }
         }
     }
 
     /// Keeps a context from being changed.
-    pub(super) fn stop_changes(&self, spec: SpecId, context: ContextId) -> Stopped<'_> {
+    pub(super) fn stop_changes(&self, spec: SpecId, context: ContextId) -> Stop<'_> {
         let _exclusive = self.decisions.write();
         let mut state = self.state.lock();
         state.rounds_begun += 1;
         let number = state.rounds_begun;
-        state.stopped.push((number, spec, context));
+        state.stopped.push(Stopped { number, since: Instant::now(), spec, context });
         self.rounds.fetch_add(1, Ordering::SeqCst);
-        Stopped { coordinator: self, number }
+        Stop { coordinator: self, number }
     }
 
     /// A context may be changed: it is not being decided. Called while nothing can be sealed.
     pub(crate) fn demand_changeable(&self, context: Option<ContextId>) -> Result<(), Fault> {
         let Some(context) = context.filter(|_| self.rounds.load(Ordering::SeqCst) > 0) else { return Ok(()) };
         let state = self.state.lock();
-        if let Some((_, spec, _)) = state.stopped.iter().find(|(.., stopped)| *stopped == context) {
+        if let Some(Stopped { spec, .. }) = state.stopped.iter().find(|stopped| stopped.context == context) {
             return Err(Fault::new(FaultKind::Sealed, format!("speculation {spec} is just being written down")));
         }
         match state.of(context).filter(|_| state.graph.is_sealed(context)) {

@@ -1,7 +1,7 @@
 //! Everything undecided, and how its parts are found.
 
 use super::conflicts::{Conflicts, Nesting};
-use super::rounds::Sealed;
+use super::rounds::{Sealed, Stopped};
 use super::waits::Wait;
 use super::{Aftermath, Job, graph_fault};
 use crate::order;
@@ -42,8 +42,8 @@ pub(super) struct State {
     pub(super) owed: Vec<Aftermath>,
     /// The rounds that are under way, as they began.
     pub(super) rounds: Vec<Sealed>,
-    /// Contexts that may not be changed, of which speculation, by numbers as of rounds.
-    pub(super) stopped: Vec<(u64, SpecId, ContextId)>,
+    /// Contexts that may not be changed.
+    pub(super) stopped: Vec<Stopped>,
     pub(super) rounds_begun: u64,
 }
 

@@ -228,10 +228,7 @@ impl Connection for Session {
                 let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
                 Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?))
             }
-            Request::AwaitRound { millis } => {
-                let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
-                Ok(Reply::Ended(self.shared.coordinator.wait_for_round(limit)))
-            }
+            Request::AwaitRound { patient } => Ok(Reply::Ended(self.shared.coordinator.wait_for_round(patient))),
             Request::Outcome { spec } => {
                 let outcome = self.shared.coordinator.outcome(spec)?;
                 // Whoever hears of a decision finds that every view was told of it.
