@@ -4,6 +4,7 @@ use crate::harness::{MOJAVEFS, Mount, SlowDisk, is_running, sh, text, until};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -97,6 +98,39 @@ fn who_looks_at_what_is_being_committed_sees_what_is_final_and_waits_for_nothing
     );
     succeeds(&job.wait());
     assert_eq!((mount.read("file"), mount.exists("more")), ("new\n".into(), true));
+    mount.check();
+}
+
+#[test]
+fn who_waits_for_a_disk_that_never_answers_is_told_so_and_nothing_of_it_has_happened() {
+    let disk = SlowDisk::new();
+    let mount = &disk.mount;
+    ["a", "b", "c"].into_iter().for_each(|name| mount.write(name, "old"));
+    let job = mount.start("job", &[], "for name in a b c; do echo new > $name; done");
+    let spec = job.spec();
+    disk.stops();
+    job.let_exit(0);
+    disk.until_committing(spec);
+    thread::scope(|scope| {
+        // Side by side: this takes half a minute.
+        let changes = [
+            scope.spawn(|| fs::set_permissions(mount.at("a"), fs::Permissions::from_mode(0o600))),
+            scope.spawn(|| fs::write(mount.at("b"), "trunk's")),
+            scope.spawn(|| fs::rename(mount.at("c"), mount.at("d"))),
+        ];
+        for change in changes {
+            let failed = change.join().expect("no panic").expect_err("the disk does not answer");
+            assert_eq!(failed.raw_os_error(), Some(nix::libc::EIO), "{failed}");
+        }
+    });
+    // Whoever comes now need not wait to be told.
+    let late = fs::set_permissions(mount.at("a"), fs::Permissions::from_mode(0o600)).expect_err("it is as before");
+    assert_eq!(late.raw_os_error(), Some(nix::libc::EIO), "{late}");
+    disk.goes_on();
+    succeeds(&job.wait());
+    assert_eq!(["a", "b", "c"].map(|name| mount.read(name)), ["new\n"; 3]);
+    let mode = fs::metadata(mount.at("a")).expect("it is there").permissions().mode();
+    assert_eq!((mode & 0o777, mount.exists("d")), (0o644, false));
     mount.check();
 }
 
