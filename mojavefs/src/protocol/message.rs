@@ -388,7 +388,7 @@ pub enum Request<'a> {
         ino: Ino,
     },
     /// Waits until other views were told of what this one changed (close-to-open). Answer: [`Reply::Done`]; without `wait`
-    /// [`FaultKind::Again`] if there is something to wait for.
+    /// [`Again`](super::fault::FaultKind::Again) if there is something to wait for.
     Settle {
         /** The view. */
         view: ViewId,
