@@ -79,9 +79,12 @@ impl Rounds {
         Rounds { server, may_wait, is_patient, round, patient }
     }
 
-    /// The same where every thread waits, and no request longer than others.
+    /// The same where every thread waits; and a decision as long as for its own record, which has no limit.
     pub fn of(server: Arc<dyn Connection>) -> Self {
-        Self::new(server, || true, |_| false)
+        let decides = |request: &Request<'_>| {
+            matches!(request, Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. })
+        };
+        Self::new(server, || true, decides)
     }
 
     fn wait(&self, patient: bool) -> Result<bool, Fault> {
