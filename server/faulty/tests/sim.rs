@@ -1,8 +1,9 @@
 //! Everybody in one thread: whenever something waits for the disk, others act, as a seed chooses, and what they do ends before the disk
 //! answers. Sessions, views, the graph, the access index, the store, and a disk that fails.
 //!
-//! What they do is to count: each reads a counter and writes one more, those that see nothing of others perhaps after others have acted. Whatever is committed, each
-//! counter says how often it was counted by what is committed and on trunk: nothing is lost, nothing undone is left.
+//! What they do is to count: each reads a counter and writes one more, those that see nothing of others perhaps after others have
+//! acted. Whatever is committed, each counter says how often it was counted by what is committed and on trunk: nothing is lost, nothing
+//! undone is left.
 
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault as Refusal, FaultKind};
@@ -72,14 +73,18 @@ struct Job {
     is_over: bool,
     /// It has become part of the one that it was started in.
     is_part: bool,
-    /// It was told that it is committed.
+    /// What it was told last of where it stands.
     told: Option<SpecState>,
 }
 
-/// What a call that must not wait may be refused for.
+/// What a call that must not wait may be refused for, or because of what others have done meanwhile.
 fn is_refusal(fault: &Refusal) -> bool {
     use FaultKind::{Again, Busy, Conflict, Deadlock, Decided, NotFound, Sealed, Stale, Undecided};
-    matches!(fault.kind, Again | Busy | Conflict | Decided | Deadlock | NotFound | Sealed | Stale | Undecided)
+    match fault.kind {
+        Again | Busy | Conflict | Decided | Deadlock | Sealed | Stale | Undecided => true,
+        NotFound => fault.message.starts_with("there is no"),
+        _ => false,
+    }
 }
 
 impl World {
