@@ -1,19 +1,20 @@
 //! Everybody in one thread: whenever something waits for the disk, others act, as a seed chooses, and what they do ends before the disk
 //! answers. Sessions, views, the graph, the access index, the store, and a disk that fails.
 //!
-//! What they do is to count: each reads a counter and writes one more, those that see nothing of others perhaps after others have
-//! acted. Whatever is committed, each counter says how often it was counted by what is committed and on trunk: nothing is lost, nothing
-//! undone is left.
+//! What they do is to make, rename and remove files, each its own, and to count: each reads a counter and writes one more, those that see nothing of others perhaps after others have
+//! acted. Whatever is committed, each counter says how often it was counted by what is committed and on trunk, and the
+//! files are there that this has made: nothing is lost, nothing undone is left.
 
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault as Refusal, FaultKind};
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, SpecState, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, RenameMode, Request, SpecState, ViewKind};
 use mojavefs_faulty::{Call, Fault, Faulty, Random};
 use mojavefs_server::Server;
 use mojavefs_server::store::{StoreOptions, fsck};
 use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -47,6 +48,8 @@ struct World {
     /// How often it was counted on trunk.
     on_trunk: RefCell<[u64; COUNTERS]>,
     depth: Cell<usize>,
+    /// How many names were used.
+    names: Cell<u64>,
     /// What has happened, for who looks for a fault.
     history: RefCell<Vec<String>>,
     /// How often somebody acted beside another.
@@ -63,6 +66,8 @@ struct Job {
     view: ViewId,
     on_read: OnRead,
     counted: [u64; COUNTERS],
+    /// The files that it has made, and not removed; nobody else makes one of these names.
+    made: BTreeSet<String>,
     /// What it has read and not counted yet.
     read: Option<(usize, u64)>,
     /// It is at something, and nothing else is done in it.
@@ -93,11 +98,7 @@ impl World {
         let ask = server.connect(false);
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
         let counters = std::array::from_fn(|number| {
-            let name = format!("counter {number}");
-            let (mode, umask, uid, gid, rdev, target) = (0o644, 0, 0, 0, 0, &b""[..]);
-            let (parent, name, kind) = (Ino::ROOT, name.as_bytes(), FileKind::Regular);
-            let create = Request::Create { view: trunk, parent, name, kind, mode, umask, uid, gid, rdev, target };
-            let ino = ask.attr(create).expect("a file").ino;
+            let ino = ask.attr(create(trunk, &format!("counter {number}"))).expect("a file").ino;
             write(&*ask, trunk, ino, 0).expect("a counter");
             ino
         });
@@ -109,6 +110,7 @@ impl World {
             jobs: RefCell::default(),
             on_trunk: RefCell::default(),
             depth: Cell::new(0),
+            names: Cell::new(0),
             history: RefCell::default(),
             beside: Cell::new(0),
             fails,
@@ -158,8 +160,11 @@ impl World {
     }
 
     fn act(&self) {
-        match self.below(16) {
+        match self.below(20) {
             0 | 1 => self.begin(),
+            16 | 17 => self.with_a_job(World::make),
+            18 => self.with_a_job(World::rename),
+            19 => self.with_a_job(World::remove),
             2..=5 => self.with_a_job(World::read),
             6..=9 => self.with_a_job(World::count),
             10 => self.count_on_trunk(),
@@ -196,6 +201,7 @@ impl World {
                     view: opened.view,
                     on_read,
                     counted,
+                    made: BTreeSet::new(),
                     read: None,
                     is_busy: false,
                     outer: outer.as_ref().map(|outer| outer.spec),
@@ -238,7 +244,7 @@ impl World {
     fn look_who_is_over(&self) {
         let count = self.jobs.borrow().len();
         for job in 0..count {
-            let Job { spec, is_over, .. } = self.jobs.borrow()[job];
+            let (spec, is_over) = { (self.jobs.borrow()[job].spec, self.jobs.borrow()[job].is_over) };
             if is_over {
                 continue;
             }
@@ -250,7 +256,7 @@ impl World {
     }
 
     fn read(&self, job: usize) {
-        let Job { view, may_write, spec, .. } = self.jobs.borrow()[job];
+        let Job { view, may_write, spec, .. } = self.jobs.borrow()[job].clone();
         let number = self.below(COUNTERS as u64) as usize;
         if !may_write {
             return;
@@ -271,7 +277,7 @@ impl World {
             self.jobs.borrow_mut()[job].read = None;
             self.read(job);
         }
-        let Job { view, may_write, spec, read, .. } = self.jobs.borrow()[job];
+        let Job { view, may_write, spec, read, .. } = self.jobs.borrow()[job].clone();
         let Some((number, count)) = read.filter(|_| may_write) else { return };
         match write(&*self.ask(), view, self.counters[number], count + 1) {
             Ok(()) => {
@@ -282,6 +288,57 @@ impl World {
             }
             Err(fault) => self.refused("count", &fault),
         }
+    }
+
+    /// A name that nobody has used.
+    fn new_name(&self, spec: SpecId) -> String {
+        self.names.set(self.names.get() + 1);
+        format!("{spec}-{}", self.names.get())
+    }
+
+    /// One of the names of a job's files.
+    fn name_of(&self, job: usize) -> Option<String> {
+        let jobs = self.jobs.borrow();
+        let made = &jobs[job].made;
+        let which = if made.is_empty() { 0 } else { self.below(made.len() as u64) as usize };
+        made.iter().nth(which).filter(|_| jobs[job].may_write).cloned()
+    }
+
+    /// Asks for a change of names in a job, and says what was done.
+    fn change_names(&self, job: usize, request: Request<'_>, said: String, new: Option<String>, old: Option<String>) {
+        match self.ask().call(request) {
+            Ok(_) => {
+                self.say(|| said);
+                let made = &mut self.jobs.borrow_mut()[job].made;
+                made.retain(|name| Some(name) != old.as_ref());
+                made.extend(new);
+            }
+            Err(fault) => self.refused(&said, &fault),
+        }
+    }
+
+    fn make(&self, job: usize) {
+        let Job { spec, view, may_write, .. } = self.jobs.borrow()[job].clone();
+        if may_write {
+            let name = self.new_name(spec);
+            self.change_names(job, create(view, &name), format!("{spec} makes {name}"), Some(name.clone()), None);
+        }
+    }
+
+    fn rename(&self, job: usize) {
+        let Some(old) = self.name_of(job) else { return };
+        let Job { spec, view, .. } = self.jobs.borrow()[job].clone();
+        let (new, parent, mode) = (self.new_name(spec), Ino::ROOT, RenameMode::Replace);
+        let (name, new_name) = (old.as_bytes(), new.as_bytes());
+        let request = Request::Rename { view, parent, name, new_parent: parent, new_name, mode };
+        self.change_names(job, request, format!("{spec} renames {old} to {new}"), Some(new.clone()), Some(old.clone()));
+    }
+
+    fn remove(&self, job: usize) {
+        let Some(old) = self.name_of(job) else { return };
+        let Job { spec, view, .. } = self.jobs.borrow()[job].clone();
+        let request = Request::Unlink { view, parent: Ino::ROOT, name: old.as_bytes() };
+        self.change_names(job, request, format!("{spec} removes {old}"), None, Some(old.clone()));
     }
 
     fn count_on_trunk(&self) {
@@ -333,6 +390,7 @@ impl World {
             return;
         }
         let mut expected = *self.on_trunk.borrow();
+        let mut names: BTreeSet<String> = (0..COUNTERS).map(|number| format!("counter {number}")).collect();
         let jobs = self.jobs.borrow();
         for job in jobs.iter() {
             let mut whole = job;
@@ -345,10 +403,16 @@ impl World {
             }
             if state == SpecState::Committed {
                 (0..COUNTERS).for_each(|number| expected[number] += job.counted[number]);
+                names.extend(job.made.iter().cloned());
             }
         }
         let found = self.counters.map(|ino| read(&*self.ask(), self.trunk.get(), ino).expect("trunk waits for nobody"));
         assert_eq!(found, expected, "of what is committed");
+        let list = Request::ReadDir { view: self.trunk.get(), ino: Ino::ROOT, after: None, limit: 1000, attrs: false };
+        let (entries, _) = self.ask().entries(list).expect("trunk waits for nobody");
+        let found: BTreeSet<String> =
+            entries.into_iter().map(|entry| String::from_utf8(entry.name).expect("text")).collect();
+        assert_eq!(found, names, "of what is committed");
     }
 
     /// Decides what is undecided, one after the other.
@@ -384,6 +448,12 @@ fn state(ask: &dyn Connection, spec: SpecId) -> SpecState {
         Err(fault) if fault.kind == FaultKind::NotFound => SpecState::Aborted,
         Err(fault) => panic!("speculation {spec}: {fault}"),
     }
+}
+
+fn create(view: ViewId, name: &str) -> Request<'_> {
+    let (mode, umask, uid, gid, rdev, target) = (0o644, 0, 0, 0, 0, &b""[..]);
+    let (parent, name, kind) = (Ino::ROOT, name.as_bytes(), FileKind::Regular);
+    Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target }
 }
 
 fn write(ask: &dyn Connection, view: ViewId, ino: Ino, count: u64) -> Result<(), Refusal> {
