@@ -1,44 +1,18 @@
-//! Everybody in one thread: whenever something waits for the disk, others act, as a seed chooses, and what they do ends before the disk
-//! answers. Sessions, views, the graph, the access index, the store, and a disk that fails.
-//!
-//! What they do is to make, rename and remove files, each its own, and to count: each reads a counter and writes one more, those that see nothing of others perhaps after others have
-//! acted. Whatever is committed, each counter says how often it was counted by what is committed and on trunk, and the
-//! files are there that this has made: nothing is lost, nothing undone is left.
+//! Who acts, and what must be so.
 
+use crate::{BESIDE_MAX, COUNTERS, DEPTH_MAX, IS_DECIDING, JOBS_MAX};
 use mojavefs::id::{Ino, SpecId, ViewId};
-use mojavefs::protocol::fault::{Fault as Refusal, FaultKind};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
 use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, RenameMode, Request, SpecState, ViewKind};
-use mojavefs_faulty::{Call, Fault, Faulty, Random};
-use mojavefs_server::Server;
-use mojavefs_server::store::{StoreOptions, fsck};
-use parking_lot::Mutex;
+use mojavefs_faulty::Random;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
-const CAPACITY_BYTES: u64 = 64 << 20;
-const COUNTERS: usize = 4;
-const JOBS_MAX: usize = 5;
-/// In each life of a server.
-const ACTIONS: u64 = 40;
-const LIVES: usize = 2;
-/// How many may wait for the disk at a time.
-const DEPTH_MAX: usize = 4;
-/// How many act while one waits.
-const BESIDE_MAX: u64 = 6;
-const HISTORIES: u64 = 200;
-const HISTORIES_OF_SOAK: u64 = 3000;
-
-thread_local! {
-    static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
-    /// Its record is being written: here the disk may fail.
-    static IS_DECIDING: Cell<bool> = const { Cell::new(false) };
-}
-
-struct World {
+/// A server's client, and all that it plays.
+pub(crate) struct World {
     random: RefCell<Random>,
     /// The session; none while the store is opened again.
     ask: RefCell<Option<Arc<dyn Connection>>>,
@@ -83,7 +57,7 @@ struct Job {
 }
 
 /// What a call that must not wait may be refused for, or because of what others have done meanwhile.
-fn is_refusal(fault: &Refusal) -> bool {
+fn is_refusal(fault: &Fault) -> bool {
     use FaultKind::{Again, Busy, Conflict, Deadlock, Decided, NotFound, Sealed, Stale, Undecided};
     match fault.kind {
         Again | Busy | Conflict | Decided | Deadlock | Sealed | Stale | Undecided => true,
@@ -93,16 +67,15 @@ fn is_refusal(fault: &Refusal) -> bool {
 }
 
 impl World {
-    fn new(seed: u64, place: &Faulty, fails: bool) -> (Rc<World>, Server) {
-        let server = Server::open(place, OPTIONS).expect("the store opens");
-        let ask = server.connect(false);
+    /// With a session of a new store; records of decisions fail now and then, if they are to.
+    pub(crate) fn new(seed: u64, ask: Arc<dyn Connection>, fails: bool) -> Rc<World> {
         let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
         let counters = std::array::from_fn(|number| {
             let ino = ask.attr(create(trunk, &format!("counter {number}"))).expect("a file").ino;
             write(&*ask, trunk, ino, 0).expect("a counter");
             ino
         });
-        let world = World {
+        Rc::new(World {
             random: RefCell::new(Random::new(seed)),
             ask: RefCell::new(Some(ask)),
             trunk: Cell::new(trunk),
@@ -115,12 +88,35 @@ impl World {
             beside: Cell::new(0),
             fails,
             is_stopped: Cell::new(false),
-        };
-        (Rc::new(world), server)
+        })
+    }
+
+    /// From now on by this session: the store was opened again.
+    pub(crate) fn goes_on(&self, ask: Arc<dyn Connection>) {
+        self.trunk.set(ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view);
+        self.ask.replace(Some(ask));
+        self.is_stopped.set(false);
+        // What began before and is undecided still has no view any more.
+        self.jobs.borrow_mut().iter_mut().for_each(|job| job.may_write = false);
+    }
+
+    /// Lets go of the session.
+    pub(crate) fn leaves(&self) -> Option<Arc<dyn Connection>> {
+        self.ask.take()
+    }
+
+    /// What has happened, for people.
+    pub(crate) fn told(&self) -> String {
+        self.history.borrow().join("\n")
+    }
+
+    /// How often somebody acted beside another.
+    pub(crate) fn acted_beside(&self) -> u64 {
+        self.beside.get()
     }
 
     /// Others are in the way; or, where it may, the disk has failed: then the store may have stopped, and says no more.
-    fn refused(&self, what: &str, fault: &Refusal) {
+    fn refused(&self, what: &str, fault: &Fault) {
         if !is_refusal(fault) {
             assert!(self.fails, "{what}: {fault}");
             self.look_whether_it_has_stopped();
@@ -136,16 +132,18 @@ impl World {
         self.ask.borrow().clone().expect("the store is open")
     }
 
-    fn below(&self, limit: u64) -> u64 {
+    /// A number that the seed chooses.
+    pub(crate) fn below(&self, limit: u64) -> u64 {
         self.random.borrow_mut().below(limit)
     }
 
-    fn say(&self, what: impl FnOnce() -> String) {
+    /// Notes what happens.
+    pub(crate) fn say(&self, what: impl FnOnce() -> String) {
         self.history.borrow_mut().push(format!("{:indent$}{}", "", what(), indent = 2 * self.depth.get()));
     }
 
     /// The disk is waited for: others act.
-    fn waits(&self) {
+    pub(crate) fn waits(&self) {
         if self.depth.get() >= DEPTH_MAX {
             return;
         }
@@ -159,7 +157,11 @@ impl World {
         IS_DECIDING.set(deciding);
     }
 
-    fn act(&self) {
+    /// Somebody does something.
+    pub(crate) fn act(&self) {
+        if self.is_stopped.get() {
+            return;
+        }
         match self.below(20) {
             0 | 1 => self.begin(),
             16 | 17 => self.with_a_job(World::make),
@@ -385,7 +387,7 @@ impl World {
     }
 
     /// Each counter says what was counted by what is committed.
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         if self.is_stopped.get() {
             return;
         }
@@ -416,7 +418,7 @@ impl World {
     }
 
     /// Decides what is undecided, one after the other.
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         for turn in 0.. {
             if self.is_stopped.get() {
                 return;
@@ -456,121 +458,14 @@ fn create(view: ViewId, name: &str) -> Request<'_> {
     Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target }
 }
 
-fn write(ask: &dyn Connection, view: ViewId, ino: Ino, count: u64) -> Result<(), Refusal> {
+fn write(ask: &dyn Connection, view: ViewId, ino: Ino, count: u64) -> Result<(), Fault> {
     let data = format!("{count:8}");
     let write = Request::Write { view, ino, offset: 0, data: data.as_bytes(), append: false, clear_set_id: false };
     ask.offset(write).map(drop)
 }
 
-fn read(ask: &dyn Connection, view: ViewId, ino: Ino) -> Result<u64, Refusal> {
+fn read(ask: &dyn Connection, view: ViewId, ino: Ino) -> Result<u64, Fault> {
     let data = ask.data(Request::Read { view, ino, offset: 0, size: 8 })?;
     let text = String::from_utf8(data).expect("text");
     Ok(text.trim().parse().unwrap_or_else(|why| panic!("`{text}` is no number: {why}")))
-}
-
-/// Ends the world however a history ends, and shows what led to a failure.
-struct Ends(u64);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        IS_DECIDING.set(false);
-        let world = WORLD.take();
-        if std::thread::panicking()
-            && let Some(world) = world
-        {
-            eprintln!("seed {}:\n{}", self.0, world.history.borrow().join("\n"));
-        }
-    }
-}
-
-/// From now on whoever waits for this disk lets others act; and records of decisions fail, if they are to.
-fn watch(place: &Faulty, seed: u64, fails: bool) {
-    let (failing, faulty) = (fails.then(|| Mutex::new(Random::new(seed ^ 0xfa11))), place.clone());
-    place.before_each(move |call| {
-        // The server's own threads have no world.
-        let Some(world) = WORLD.with_borrow(Clone::clone) else { return };
-        let is_record = |call: Call| IS_DECIDING.get() && matches!(call, Call::Apply { .. });
-        if call == Call::SyncRecords {
-            world.waits();
-        }
-        if is_record(call) && failing.as_ref().is_some_and(|failing| failing.lock().below(8) == 0) {
-            faulty.plan_next(Fault::Fail, is_record, seed);
-        }
-    });
-}
-
-/// Ends the server, in order or as if it were killed, and opens the store again where it lies now.
-fn open_again(world: &World, place: Faulty, server: Server) -> (Faulty, Server) {
-    place.before_each(|_| ());
-    let opened = (world.ask.take(), server);
-    let is_killed = world.below(2) == 0;
-    let place = match is_killed {
-        // It ends nothing in order. Its threads stay until the test ends.
-        true => {
-            std::mem::forget(opened);
-            place.kill()
-        }
-        false => {
-            drop(opened);
-            place
-        }
-    };
-    world.say(|| format!("{}; the store is opened again", if is_killed { "killed" } else { "ended" }));
-    let problems = fsck(&place, OPTIONS, &mut |_| {}).expect("it is checked").problems;
-    assert!(problems.is_empty(), "{}", problems[0]);
-    let server = Server::open(&place, OPTIONS).expect("the store opens");
-    world.is_stopped.set(false);
-    world.ask.replace(Some(server.connect(false)));
-    world.trunk.set(world.ask().view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view);
-    // What began before and is undecided still has no view any more.
-    world.jobs.borrow_mut().iter_mut().for_each(|job| job.may_write = false);
-    (place, server)
-}
-
-/// How often somebody has acted while another waited.
-fn history(seed: u64, fails: bool) -> u64 {
-    let mut place = Faulty::of(CAPACITY_BYTES);
-    let (world, mut server) = World::new(seed, &place, fails);
-    WORLD.set(Some(world.clone()));
-    let _ends = Ends(seed);
-    for _ in 0..LIVES {
-        watch(&place, seed, fails);
-        for _ in 0..ACTIONS {
-            if !world.is_stopped.get() {
-                world.act();
-            }
-        }
-        if world.below(2) == 0 {
-            world.end();
-            world.check();
-        }
-        (place, server) = open_again(&world, place, server);
-    }
-    world.end();
-    world.check();
-    drop((world.ask.take(), server));
-    world.beside.get()
-}
-
-/// One seed, or all of them.
-fn seeds() -> std::ops::Range<u64> {
-    let is_soak = std::env::var_os("MOJAVEFS_SOAK").is_some();
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    match number("MOJAVEFS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("MOJAVEFS_SEEDS").unwrap_or(if is_soak { HISTORIES_OF_SOAK } else { HISTORIES }),
-    }
-}
-
-#[test]
-fn nothing_that_is_counted_is_lost_whoever_acts_while_another_waits_for_the_disk() {
-    let beside: u64 = seeds().map(|seed| history(seed, false)).sum();
-    assert!(seeds().end - seeds().start == 1 || beside > 0, "nobody has acted beside another");
-}
-
-#[test]
-fn nor_where_records_of_decisions_cannot_be_written() {
-    for seed in seeds() {
-        history(seed, true);
-    }
 }
