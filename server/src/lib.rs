@@ -1,6 +1,7 @@
 //! The MojaveFS server: sessions, the coordinator that drives the interval graph, POSIX operations on a view, the
 //! versioned store.
 
+mod checks;
 mod coordinator;
 pub mod limits;
 pub mod net;

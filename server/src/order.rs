@@ -1,10 +1,10 @@
 //! The order of locks (`docs/locking.md`), held against what threads do where that is asked for: a thread takes a lock only while it
 //! holds none that comes at the same place or later, and waits for the disk only while it holds none of the first four.
 
+use crate::checks;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
-use std::sync::OnceLock;
 
 /// The places of locks, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,21 +21,13 @@ thread_local! {
     static HELD: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
 }
 
-/// With this in its environment a server checks itself, as debug builds do.
-const CHECK_VARIABLE: &str = "MOJAVEFS_CHECK";
-
-/// Whether this server checks itself.
-pub(crate) fn checks() -> bool {
-    static CHECKS: OnceLock<bool> = OnceLock::new();
-    *CHECKS.get_or_init(|| cfg!(debug_assertions) || cfg!(test) || std::env::var_os(CHECK_VARIABLE).is_some())
-}
-
 /// What waits for the disk comes next.
 pub(crate) fn waits_for_the_disk() {
-    if checks() {
+    if checks::are_made() {
         HELD.with_borrow(|held| {
-            let first = held.first().filter(|place| **place <= Place::Noticed);
-            assert!(first.is_none(), "the disk is waited for with a lock held: {held:?}");
+            if held.first().is_some_and(|place| *place <= Place::Noticed) {
+                checks::fail(format_args!("the disk is waited for with a lock held: {held:?}"));
+            }
         });
     }
 }
@@ -45,11 +37,13 @@ struct Held(Option<Place>);
 
 impl Held {
     fn take(place: Place) -> Held {
-        if !checks() {
+        if !checks::are_made() {
             return Held(None);
         }
         HELD.with_borrow_mut(|held| {
-            assert!(held.iter().all(|other| *other < place), "{place:?} is locked after {held:?}");
+            if held.iter().any(|other| *other >= place) {
+                checks::fail(format_args!("{place:?} is locked after {held:?}"));
+            }
             held.push(place);
         });
         Held(Some(place))

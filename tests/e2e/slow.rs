@@ -36,11 +36,7 @@ fn however_many_wait_for_a_commit_the_rest_of_the_mount_does_not() {
     let mount = &disk.mount;
     (0..MANY).for_each(|number| mount.write(&name(number), "old"));
     mount.write("other", "old");
-    let job = mount.start("job", &[], &format!("for n in $(seq 0 {}); do echo new > f$n; done", MANY - 1));
-    let spec = job.spec();
-    disk.stops();
-    job.let_exit(0);
-    disk.until_committing(spec);
+    let job = disk.committing(&format!("for n in $(seq 0 {}); do echo new > f$n; done", MANY - 1));
     let written = AtomicUsize::new(0);
     thread::scope(|scope| {
         for number in 0..MANY {
@@ -72,11 +68,8 @@ fn who_looks_at_what_is_being_committed_sees_what_is_final_and_waits_for_nothing
     let disk = SlowDisk::new();
     let mount = &disk.mount;
     mount.write("file", "old");
-    let job = mount.start("job", &[], "echo new > file; touch more");
+    let job = disk.committing("echo new > file; touch more");
     let spec = job.spec();
-    disk.stops();
-    job.let_exit(0);
-    disk.until_committing(spec);
     assert_eq!((mount.read("file"), mount.exists("more")), ("old".into(), false));
     // A job becomes part of it, and is undone by itself.
     let joined = mount.specrun(&[], "cat file; exit 3");
@@ -106,11 +99,7 @@ fn who_waits_for_a_disk_that_never_answers_is_told_so_and_nothing_of_it_has_happ
     let disk = SlowDisk::new();
     let mount = &disk.mount;
     ["a", "b", "c"].into_iter().for_each(|name| mount.write(name, "old"));
-    let job = mount.start("job", &[], "for name in a b c; do echo new > $name; done");
-    let spec = job.spec();
-    disk.stops();
-    job.let_exit(0);
-    disk.until_committing(spec);
+    let job = disk.committing("for name in a b c; do echo new > $name; done");
     thread::scope(|scope| {
         // Side by side: this takes half a minute.
         let changes = [
@@ -139,11 +128,7 @@ fn a_mount_that_is_taken_away_by_force_takes_those_along_who_wait() {
     let disk = SlowDisk::new();
     let mount = &disk.mount;
     mount.write("file", "old");
-    let job = mount.start("job", &[], "echo new > file");
-    let spec = job.spec();
-    disk.stops();
-    job.let_exit(0);
-    disk.until_committing(spec);
+    let job = disk.committing("echo new > file");
     let file = mount.at("file");
     let writes = thread::spawn(move || fs::write(file, "trunk's"));
     let daemon = mount.daemon();

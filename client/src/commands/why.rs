@@ -88,8 +88,10 @@ fn back_from(status: &SpecStatus, other: SpecId) -> Option<String> {
 
 /// Where a speculation stands, in one word.
 pub(super) fn word(status: &SpecStatus) -> &'static str {
+    if status.sealed {
+        return "committing";
+    }
     match status.state {
-        _ if status.sealed => "committing",
         SpecState::Running if status.ended => "done",
         SpecState::Running => "running",
         SpecState::Held => "held",

@@ -1,6 +1,7 @@
 //! The door between a kernel and its view: what can be answered at once is, and what must wait for others waits on a thread of its
 //! own. So those which answer the kernel never do.
 
+use super::KERNEL;
 use crate::limits::PARKED_MAX;
 use crate::view::{Asking, Patience, View};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -77,12 +78,16 @@ impl Door {
         let since = self.view.interrupts();
         match self.at_once(pid, |view| work(view, &mut reply)) {
             Some(result) => end(reply, result),
-            None => self.park((pid, since), reply, work, end),
+            None => match self.parked.place() {
+                Some(place) => self.park(Some(place), (pid, since), reply, work, end),
+                None => end(reply, Err(too_many())),
+            },
         }
     }
 
-    /// The same for one that comes with more than is copied without need: `copied` is what must be asked again.
-    pub(super) fn answer_with<R: Send + 'static, T, W>(
+    /// The same for a write: it comes with more than is copied without need, so `copied` is what must be asked again. What the kernel
+    /// itself writes out (by nobody: `pid` 0) would be lost if it were refused.
+    pub(super) fn answer_write<R: Send + 'static, T, W>(
         &self,
         pid: u32,
         reply: R,
@@ -95,7 +100,10 @@ impl Door {
         let since = self.view.interrupts();
         match self.at_once(pid, work) {
             Some(result) => end(reply, result),
-            None => self.park((pid, since), reply, copied(), end),
+            None => match self.parked.place() {
+                None if pid != KERNEL => end(reply, Err(too_many())),
+                place => self.park(place, (pid, since), reply, copied(), end),
+            },
         }
     }
 
@@ -113,19 +121,14 @@ impl Door {
     }
 
     /// Goes on with a request on a thread of its own.
-    pub(super) fn park<R: Send + 'static, T>(
+    fn park<R: Send + 'static, T>(
         &self,
+        place: Option<Place>,
         (pid, since): (u32, u64),
         mut reply: R,
         work: impl Fn(&View, &mut R) -> Result<T, Fault> + Send + 'static,
         end: impl FnOnce(R, Result<T, Fault>) + Send + 'static,
     ) {
-        // What the kernel itself writes out would be lost.
-        let place = self.parked.place();
-        if place.is_none() && pid != 0 {
-            let text = format!("{PARKED_MAX} requests wait already; try again later");
-            return end(reply, Err(Fault::new(FaultKind::Busy, text)));
-        }
         let (view, gone) = (self.view.clone(), self.parked.gone.clone());
         let wait = move || {
             let _place = place;
@@ -135,6 +138,10 @@ impl Door {
         };
         run_aside(wait);
     }
+}
+
+fn too_many() -> Fault {
+    Fault::new(FaultKind::Busy, format!("{PARKED_MAX} requests wait already; try again later"))
 }
 
 /// Runs `work` on a thread of its own; on this one, if there can be none.

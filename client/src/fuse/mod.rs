@@ -274,7 +274,7 @@ impl Filesystem for Fuse {
             written => answers::written(reply, written.map(|_| count)),
         };
         let pid = if by_kernel { KERNEL } else { req.pid() };
-        self.door.answer_with(pid, reply, |view| write(view, data), copied, end);
+        self.door.answer_write(pid, reply, |view| write(view, data), copied, end);
     }
 
     fn flush(&self, _req: &fuser::Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {

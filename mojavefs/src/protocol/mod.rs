@@ -1,9 +1,10 @@
 //! What client and server say to each other. The same messages travel through a function call when both live in one
 //! process and through a socket when they do not.
 //!
-//! [`connection`] is how to ask, [`message`] holds requests and answers, [`rounds`] asks again, [`notice`] is what comes without being asked for, [`view`] what views are opened with,
-//! [`decision`] what is said of speculations, [`control`] what the command line says to a mounted client, [`mod@file`] the
-//! attributes of files, [`fault`] what can go wrong, and [`codec`] how all of it becomes bytes.
+//! [`connection`] is how to ask, [`message`] holds requests and answers, [`rounds`] asks again, [`notice`] is what comes without
+//! being asked for, [`view`] what views are opened with, [`decision`] what is said of speculations, [`control`] what the command line
+//! says to a mounted client, [`mod@file`] the attributes of files, [`fault`] what can go wrong, and [`codec`] how all of it becomes
+//! bytes.
 
 pub mod codec;
 pub mod connection;

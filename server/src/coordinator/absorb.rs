@@ -41,9 +41,11 @@ impl Coordinator {
         self.conflicts.outdated(outer);
         others.into_iter().for_each(|other| self.conflicts.outdated(other));
         state.apply(&Event::Fold { context }).map_err(graph_fault)?;
-        // What it had taken in and stays in the graph keeps its numbers.
-        for number in unchanged.into_iter().filter(|number| !state.graph.is_in_use(*number)).collect::<Vec<_>>() {
-            state.apply(&Event::Discard { number }).map_err(graph_fault)?;
+        for number in unchanged {
+            // What it had taken in and stays in the graph keeps its numbers.
+            if !state.graph.is_in_use(number) {
+                state.apply(&Event::Discard { number }).map_err(graph_fault)?;
+            }
         }
         let job = state.remove(spec).expect("it was found before");
         state.jobs.entry(parent).and_modify(|outer| outer.takes_in(&job));

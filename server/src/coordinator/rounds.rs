@@ -211,13 +211,14 @@ impl Coordinator {
         Ok(aftermath)
     }
 
-    /// Waits until a round that is under way has ended; not at all if none is. Whether one has: else one of them has been under way for
+    /// Waits until a round that is under way has ended; not at all if none is. Whether one has: else all of them have been under way for
     /// too long, or, where that does not matter (`patient`), some time has gone by.
     pub(crate) fn wait_for_round(&self, patient: bool) -> bool {
         let mut state = self.state.lock();
         let before: Vec<(u64, Instant)> = state.waited_for().collect();
-        let Some(first) = before.iter().map(|(_, since)| *since).min() else { return true };
-        let until = if patient { Instant::now() + ROUND_STEP } else { first + ROUND_TIME_MAX };
+        // Which of them is in the way is not known here: one that takes long must not speak for another that has just begun.
+        let Some(last) = before.iter().map(|(_, since)| *since).max() else { return true };
+        let until = if patient { Instant::now() + ROUND_STEP } else { last + ROUND_TIME_MAX };
         // Later ones do not count.
         let all_go_on =
             |state: &mut State| before.iter().all(|(number, _)| state.waited_for().any(|(now, _)| now == *number));

@@ -4,7 +4,7 @@ use super::conflicts::{Conflicts, Nesting};
 use super::rounds::{Sealed, Stopped};
 use super::waits::Wait;
 use super::{Aftermath, Job, graph_fault};
-use crate::order;
+use crate::checks;
 use crate::store::{Remembered, Store};
 use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, Outcome, Owner, Witness};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
@@ -117,14 +117,10 @@ impl State {
 
     /// Tells the graph of an event.
     pub(super) fn apply(&mut self, event: &Event) -> Result<Vec<Effect>, GraphError> {
-        if !order::checks() {
+        if !checks::are_made() {
             return self.graph.apply(event);
         }
-        self.apply_checked(event).unwrap_or_else(|difference| {
-            // Whatever was decided by it would be wrong, so nobody may be answered any more.
-            tracing::error!("{difference}");
-            std::process::abort();
-        })
+        self.apply_checked(event).unwrap_or_else(|difference| checks::fail(difference))
     }
 
     /// The same, before a witness. The model costs time, so there are bounds to what is compared: see [`Witness`].

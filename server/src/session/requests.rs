@@ -49,7 +49,7 @@ impl Session {
                 open.view.asks_for(parent, name);
                 let scope = open.view.scope();
                 let glance = || self.shared.ops.glance_named(&scope, parent, name);
-                let (attr, current) = self.undisturbed(glance)?;
+                let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
                 open.view.hold(attr.ino);
                 Ok(Reply::Glance { attr, current: current && self.shared.changes() == since })
             }
@@ -99,11 +99,6 @@ impl Session {
         }
     }
 
-    /// Looks at something on behalf of who brings a view back.
-    fn undisturbed<T>(&self, look: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
-        self.shared.coordinator.undisturbed(look)
-    }
-
     /// Looks at a name that the kernel of a view is about to know.
     fn asks<T>(
         &self,
@@ -141,7 +136,7 @@ impl Session {
                 // If it is to go back further, nobody waits for that: it is who asks that brings it back.
                 let scope = self.live_view(view)?.view.scope();
                 let glance = || self.shared.ops.glance_at(&scope, ino);
-                let (attr, current) = self.undisturbed(glance)?;
+                let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
                 Ok(Reply::Glance { attr, current })
             }
             Request::SetAttr { view, ino, set } => {

@@ -72,10 +72,18 @@ impl Default for Mount {
 impl Mount {
     /// A store of its own.
     pub fn new() -> Self {
+        let mount = Self::beside_its_store();
+        mount.mount();
+        mount.watch();
+        mount
+    }
+
+    /// One that is not mounted yet.
+    fn beside_its_store() -> Self {
         let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
         fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
         let store = root.path().join("store");
-        Self::with_store(root, store)
+        Self::unmounted(root, store)
     }
 
     /// One whose store lies elsewhere than in the directory of the test.

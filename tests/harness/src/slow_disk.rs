@@ -1,5 +1,6 @@
 //! A mount whose store lies on a disk that does not answer until it is told to.
 
+use super::jobs::Running;
 use super::programs::{SUBJECTS, preloaded};
 use super::{Mount, until};
 use std::cell::Cell;
@@ -16,10 +17,7 @@ pub struct SlowDisk {
 impl SlowDisk {
     /// A mount on such a disk, which is quick at first. The disk is a library that is put before the C library of the daemon.
     pub fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
-        fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
-        let store = root.path().join("store");
-        let mut mount = Mount::unmounted(root, store);
+        let mut mount = Mount::beside_its_store();
         let library = preloaded(&mount, SUBJECTS, "slow_disk");
         mount.environment = vec![("LD_PRELOAD", library), ("SLOW_DISK", mount.beside("disk"))];
         fs::create_dir(mount.beside("disk")).expect("a directory");
@@ -60,8 +58,18 @@ impl SlowDisk {
         fs::write(&new, syncs.to_string()).and_then(|()| fs::rename(new, name)).expect("a file");
     }
 
+    /// A job that has done this, is through, and whose commit waits for the disk, which has stopped.
+    pub fn committing(&self, script: &str) -> Running<'_> {
+        let job = self.mount.start("job", &[], script);
+        let spec = job.spec();
+        self.stops();
+        job.let_exit(0);
+        self.until_committing(spec);
+        job
+    }
+
     /// Answers syncs until the record of this speculation's commit waits for one.
-    pub fn until_committing(&self, spec: u64) {
+    fn until_committing(&self, spec: u64) {
         until("the record waits for the disk", || {
             if self.begun() == self.answered.get() {
                 return false;

@@ -27,7 +27,8 @@ const DEPTH_MAX: usize = 4;
 /// How many act while one waits.
 const BESIDE_MAX: u64 = 6;
 const HISTORIES: u64 = 200;
-const HISTORIES_OF_SOAK: u64 = 3000;
+/// Each leaves threads behind, of servers that were killed.
+const HISTORIES_OF_SOAK: u64 = 2000;
 
 thread_local! {
     static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };

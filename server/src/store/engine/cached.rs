@@ -51,11 +51,9 @@ pub fn cached_only<T>(work: impl FnOnce() -> T) -> (T, Option<Uncached>) {
         }
     }
     READING.set(Reading::Cached(None));
-    let end = End;
+    let _end = End;
     let result = work();
-    let refused = READING.replace(Reading::Anything);
-    drop(end);
-    match refused {
+    match READING.replace(Reading::Anything) {
         Reading::Cached(refused) => (result, refused),
         Reading::Anything => (result, None),
     }
