@@ -23,13 +23,14 @@ demo: build
 test: build
 	$(CARGO) nextest run $(RELEASE) --workspace
 
-# Programs with faults in them, beside the others and never installed; each fault must be found by a net, or by random histories of the server.
+# Programs with faults in them, beside the others and never installed; each fault must be found by a net, by random histories of the server,
+# or by the simulator.
 planted: build
 	@# The whole workspace, or what it depends on would be built anew with other features.
 	$(CARGO) build $(RELEASE) --workspace --features mojavefs-programs/planted --bin mojavefs-planted --bin specrun-planted
 	$(CARGO) nextest run $(RELEASE) --workspace --run-ignored only -E 'package(mojavefs-nets) & test(/^planted::/)'
-	$(CARGO) nextest run $(RELEASE) --workspace --lib --features mojavefs-programs/planted --run-ignored only \
-		-E 'package(mojavefs-server) & test(/planted_faults/)'
+	$(CARGO) nextest run $(RELEASE) --workspace --lib --test sim --features mojavefs-programs/planted --run-ignored only \
+		-E 'test(/planted_faults/)'
 
 # The long forms of the nets, and of the crash, random and POSIX tests: hours.
 soak: build

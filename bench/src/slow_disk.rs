@@ -185,7 +185,7 @@ impl World {
         let data = &[7; 100];
         Ok(self
             .ask
-            .offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false })
+            .offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false, mapped: false })
             .map(drop)?)
     }
 
@@ -248,7 +248,11 @@ impl Scene {
         let (view, ino) = self.views[usize::from(kind >= 4)];
         match kind {
             0 | 4 => timed(&mut || Ok(ask.attr(Request::GetAttr { view, ino }).map(drop)?)),
-            1 | 5 => timed(&mut || Ok(ask.data(Request::Read { view, ino, offset: 0, size: 100 }).map(drop)?)),
+            1 | 5 => timed(&mut || {
+                Ok(ask
+                    .data(Request::Read { view, ino, offset: 0, size: 100, reads: mojavefs::protocol::Reads::Once })
+                    .map(drop)?)
+            }),
             2 => {
                 world.write(world.trunk, self.held)?;
                 timed(&mut || world.write(view, ino))

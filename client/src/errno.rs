@@ -6,7 +6,7 @@ use nix::errno::Errno;
 /// What a program is told of a refused request.
 pub(crate) fn of(kind: FaultKind) -> Errno {
     match kind {
-        FaultKind::NotFound => Errno::ENOENT,
+        FaultKind::NotFound | FaultKind::NotFoundNow => Errno::ENOENT,
         FaultKind::Exists => Errno::EEXIST,
         FaultKind::NotDirectory => Errno::ENOTDIR,
         FaultKind::IsDirectory => Errno::EISDIR,

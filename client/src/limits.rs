@@ -70,3 +70,9 @@ pub const CHECKPOINTS_MAX: usize = 16;
 pub const LEFT_BEHIND_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long `specrun` waits for others before it says so.
 pub const QUIET_WAIT: Duration = Duration::from_millis(500);
+/// How long whoever is about to have a kernel forget something waits until it has got the answers that were found before.
+pub const GIVE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long such a one waits for who reads a directory at that moment.
+pub const LISTING_LOCK_TIME_MAX: Duration = Duration::from_secs(1);
+/// How often a directory is read from its beginning because decisions changed it meanwhile.
+pub const LISTING_TRIES_MAX: usize = 64;

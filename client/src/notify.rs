@@ -69,6 +69,12 @@ impl NoticeSink for Notices {
                     kernel.invalidate(what, all_names);
                 }
             }
+            Notice::Forget { view, what, all_names } => {
+                let kernel = self.kernels.read().get(&view).and_then(Weak::upgrade);
+                if let Some(kernel) = kernel {
+                    kernel.forget(what, all_names);
+                }
+            }
             Notice::Probe { view } => {
                 let probe = self.probes.lock().get(&view).cloned();
                 if let Some(probe) = probe {

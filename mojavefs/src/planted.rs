@@ -68,6 +68,12 @@ faults! {
     RecordBesideTheRound "record-beside-the-round",
     /// A commit is decided beside another one that it has to do with.
     RoundBesideItsRival "round-beside-its-rival",
+    /// What is about to change is provisional only once kernels have forgotten what they were told before.
+    ProvisionalTooLate "provisional-too-late",
+    /// Kernels keep over a commit what they have read while it was recorded.
+    ReadKeptOverTheCommit "read-kept-over-the-commit",
+    /// Kernels keep over a commit what they were told before it.
+    NothingForgotten "nothing-forgotten",
 }
 
 impl Planted {
@@ -80,6 +86,12 @@ impl Planted {
         Planted::RecordBesideTheRound,
         Planted::RoundBesideItsRival,
     ];
+}
+
+impl Planted {
+    /// Those that show in what a kernel keeps: the simulator finds them.
+    pub const OF_KERNELS: &[Planted] =
+        &[Planted::ProvisionalTooLate, Planted::ReadKeptOverTheCommit, Planted::NothingForgotten];
 }
 
 /// The variable of the environment that names the fault.

@@ -46,6 +46,12 @@ pub const STRIPES: usize = 64;
 pub const COPY_BYTES_MAX: u64 = 64 << 20;
 /// How much of a copy is moved at once, in bytes.
 pub const COPY_PIECE_BYTES: u64 = 1 << 20;
+/// How long a commit that is on record waits until no kernel knows anything older: after that it takes effect all the same.
+pub const FORGET_TIME_MAX: Duration = Duration::from_secs(1);
+/// How many of the last rounds are known by what they have changed, for who lists a directory page by page meanwhile.
+pub const ENDED_KEPT_MAX: usize = 32;
+/// How long a commit lets those read first that have waited for another one.
+pub const LATE_READS_TIME_MAX: Duration = Duration::from_millis(20);
 /// How long background work rests when there is nothing to do.
 pub const KEEPER_IDLE: Duration = Duration::from_secs(5);
 /// How often the log is written to disk while something is undecided.

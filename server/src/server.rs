@@ -6,7 +6,8 @@ use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
 use crate::store::engine::Engine;
 use crate::store::{Reclaimed, Search, Store, StoreError, StoreOptions};
-use crate::telling::Effects;
+use crate::telling::{Effects, Telling};
+use crate::views::upcoming::Upcomings;
 use crate::views::urgent::Waiters;
 use crate::views::{View, Views, Whose};
 use mojavefs::id::{ContextId, SpecId, ViewId};
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     /// What views are being told of.
     pub(crate) effects: Effects,
+    /// What is about to be decided, as far as views are to be told before.
+    pub(crate) upcomings: Upcomings,
     /// A search through the store that is under way.
     search: Mutex<Option<Search>>,
 }
@@ -86,6 +89,7 @@ impl Server {
             announcer: Bell::default(),
             stopping: AtomicBool::new(false),
             effects: Effects::default(),
+            upcomings: Upcomings::default(),
             search: Mutex::default(),
         });
         let threads = [
@@ -174,7 +178,7 @@ impl Shared {
     /// Tells views what others have changed.
     fn announce(&self) {
         while !self.is_stopping() {
-            side_by_side(&self.views.owed(), View::pay);
+            side_by_side(&self.views.owed(), |view| view.pay());
             self.announcer.wait(KEEPER_IDLE);
         }
     }
@@ -240,6 +244,11 @@ impl Shared {
         self.nudge_keeper();
     }
 
+    /// For one who decides something.
+    pub(crate) fn telling(&self) -> Telling<'_> {
+        Telling::of(&self.effects, self)
+    }
+
     /// Something changed for views other than the one that changed it; told before these are.
     pub(crate) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);
@@ -280,13 +289,16 @@ impl Shared {
             }
         }
         if !aftermath.on_trunk.is_empty() {
+            // Who saw nothing of it was told before it took effect.
             let theirs: HashSet<ContextId> = aftermath.committed.iter().map(|(context, _)| *context).collect();
-            let shows = |view: &Arc<View>| match view.context() {
-                None => true,
-                Some(context) => view.follows() && !theirs.contains(&context),
+            let has_seen = |view: &Arc<View>| {
+                seen.get(&view.id).is_some_and(|seen| aftermath.on_trunk.iter().any(|i| seen.binary_search(i).is_ok()))
             };
-            let shows = |view: &Arc<View>| shows(view) && !led_out.contains(&view.id);
-            let views: Vec<Arc<View>> = self.views.all().into_iter().filter(shows).collect();
+            let is_told = |view: &Arc<View>| {
+                let is_others = view.context().is_some_and(|context| !theirs.contains(&context));
+                is_others && view.follows() && has_seen(view) && !led_out.contains(&view.id)
+            };
+            let views: Vec<Arc<View>> = self.views.all().into_iter().filter(is_told).collect();
             self.invalidate(&views, (&aftermath.on_trunk, &[]), &seen);
         }
         if let Some((_, context, intervals)) = &aftermath.folded {
@@ -415,7 +427,7 @@ fn has_fallen(view: &View, aftermath: &Aftermath) -> bool {
 }
 
 /// One client that is slow to take its notices holds up no other.
-pub(crate) fn side_by_side(views: &[Arc<View>], tell: impl Fn(&View) + Sync) {
+pub(crate) fn side_by_side(views: &[Arc<View>], tell: impl Fn(&Arc<View>) + Sync) {
     match views {
         [] => {}
         [view] => tell(view),

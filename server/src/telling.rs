@@ -1,11 +1,40 @@
-//! Telling views what decisions mean to them.
+//! Telling views what decisions mean to them: before they take effect, and after.
 
+use mojavefs::id::IntervalId;
+use mojavefs::protocol::fault::Fault;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How often who waits lets others go on before it sleeps.
 const YIELDS: usize = 32;
+
+/// Whoever is shown what is decided: views, and the kernels behind them. What a decision is about to show is announced beforehand, so
+/// that it is seen all at once.
+pub(crate) trait Audience: Sync {
+    /// From now on what is said of what these intervals have changed is provisional: no kernel keeps it. Returns the number of this
+    /// announcement.
+    fn expect(&self, intervals: &[IntervalId]) -> u64;
+
+    /// Kernels forget what they were told of it before. Blocks for kernels.
+    ///
+    /// # Errors
+    /// [`FaultKind::Busy`](mojavefs::protocol::fault::FaultKind::Busy) if one of them does not.
+    fn forget(&self, number: u64) -> Result<(), Fault>;
+
+    /// Whether no kernel can have written anything that it keeps from us to what it changes. Stays so until it has
+    /// [ended](Audience::end).
+    fn is_ready(&self, number: u64) -> bool;
+
+    /// Kernels forget what they have read of it since, and whoever reads more waits. Blocks for kernels, until then at most.
+    fn forget_reads(&self, number: u64, deadline: Instant);
+
+    /// Whether no kernel knows anything of it. Stays so until it has ended.
+    fn is_forgotten(&self, number: u64) -> bool;
+
+    /// It has taken effect, or will not.
+    fn end(&self, number: u64);
+}
 
 /// The decisions of which views are being told: numbered as they begin, so that whoever must know that all were told waits for those
 /// that had begun by then, and keeps no later one from beginning.
@@ -62,33 +91,41 @@ impl Effects {
 
 /// Kept by who decides, from before a decision takes effect until the views were told of it: what they are to be told stays in the
 /// index of changes, and whoever asks how it was decided waits. Let go while the disk is waited for.
-pub(crate) struct Telling<'a>(Option<(&'a Effects, u64)>);
+pub(crate) struct Telling<'a> {
+    effects: Option<(&'a Effects, u64)>,
+    audience: Option<&'a dyn Audience>,
+}
 
 impl<'a> Telling<'a> {
     /// Of the views that these effects concern.
-    pub(crate) fn of(effects: &'a Effects) -> Self {
-        Telling(Some((effects, effects.begin())))
+    pub(crate) fn of(effects: &'a Effects, audience: &'a dyn Audience) -> Self {
+        Telling { effects: Some((effects, effects.begin())), audience: Some(audience) }
     }
 
     /// Where there are no views.
     #[cfg(test)]
     pub(crate) fn nobody() -> Self {
-        Telling(None)
+        Telling { effects: None, audience: None }
+    }
+
+    /// Who is told beforehand; nobody where there are no views.
+    pub(crate) fn audience(&self) -> Option<&'a dyn Audience> {
+        self.audience
     }
 
     /// Does something that takes time, and has no effect yet. No lock is held.
     pub(crate) fn apart<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let Some((effects, number)) = self.0.take() else { return work() };
+        let Some((effects, number)) = self.effects.take() else { return work() };
         effects.end(number);
         let result = work();
-        self.0 = Some((effects, effects.begin()));
+        self.effects = Some((effects, effects.begin()));
         result
     }
 }
 
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
-        if let Some((effects, number)) = self.0 {
+        if let Some((effects, number)) = self.effects {
             effects.end(number);
         }
     }
@@ -98,14 +135,18 @@ impl Drop for Telling<'_> {
 mod tests {
     use super::*;
 
+    fn telling(effects: &Effects) -> Telling<'_> {
+        Telling { effects: Some((effects, effects.begin())), audience: None }
+    }
+
     #[test]
     fn what_begins_later_is_not_waited_for() {
         let effects = Effects::default();
         let all_told = || effects.wait(Some(Duration::ZERO));
         assert!(all_told());
-        let first = Telling::of(&effects);
+        let first = telling(&effects);
         assert!(!all_told());
-        let later = Telling::of(&effects);
+        let later = telling(&effects);
         drop(first);
         assert!(effects.wait_for(1, None) && !all_told());
         drop(later);
@@ -115,7 +156,7 @@ mod tests {
     #[test]
     fn who_waits_for_the_disk_is_not_waited_for() {
         let effects = Effects::default();
-        let mut telling = Telling::of(&effects);
+        let mut telling = telling(&effects);
         telling.apart(|| assert!(effects.wait(None)));
         assert!(!effects.wait(Some(Duration::ZERO)));
     }

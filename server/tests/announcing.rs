@@ -15,7 +15,7 @@ struct Heard(Mutex<Vec<(ViewId, Vec<Invalidation>, bool)>>);
 
 impl NoticeSink for Heard {
     fn deliver(&self, notice: Notice) {
-        if let Notice::Invalidate { view, what, all_names } = notice {
+        if let Notice::Invalidate { view, what, all_names } | Notice::Forget { view, what, all_names } = notice {
             self.0.lock().push((view, what, all_names));
         }
     }

@@ -10,7 +10,8 @@ use mojavefs::protocol::{ConnectionExt, Request, Resolution, SpecState, XattrMod
 const CAPABILITY: &[u8] = b"security.capability";
 
 fn write(client: &Client, view: ViewId, ino: Ino) {
-    let request = Request::Write { view, ino, offset: 0, data: b"data", append: false, clear_set_id: false };
+    let request =
+        Request::Write { view, ino, offset: 0, data: b"data", append: false, clear_set_id: false, mapped: false };
     client.ask().offset(request).expect("a write");
 }
 

@@ -81,7 +81,8 @@ impl World {
 
     fn write(&self, view: ViewId, ino: Ino, offset: u64, len: usize) {
         let data = vec![b'x'; len];
-        let request = Request::Write { view, ino, offset, data: &data, append: false, clear_set_id: false };
+        let request =
+            Request::Write { view, ino, offset, data: &data, append: false, clear_set_id: false, mapped: false };
         self.client.ask().offset(request).expect("a write");
     }
 

@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate mojavefs_harness;
 
+mod at_once;
 mod checkpoint;
 mod conflicts;
 mod copying;

@@ -4,6 +4,7 @@ use crate::harness::{MOJAVEFS, Mount, SlowDisk, is_running, sh, text, until};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,6 +92,50 @@ fn who_looks_at_what_is_being_committed_sees_what_is_final_and_waits_for_nothing
     );
     succeeds(&job.wait());
     assert_eq!((mount.read("file"), mount.exists("more")), ("new\n".into(), true));
+    mount.check();
+}
+
+/// Has a file mapped, and stores to it when it is told to, and once more writes out what it has stored.
+const STORES: &str = "
+import mmap, os, sys
+pages = mmap.mmap(os.open('file', os.O_RDWR), 8192)
+print('mapped', flush=True)
+for line in sys.stdin:
+    if line == 'store\\n': pages[5000:5005] = b'TRUNK'
+    else: pages.flush()
+    print(line, flush=True)
+";
+
+#[test]
+fn what_is_stored_to_a_page_that_is_being_replaced_is_all_that_is_written_to_what_replaces_it() {
+    let disk = SlowDisk::new();
+    let mount = &disk.mount;
+    mount.write("file", &"o".repeat(8192));
+    // All of it was read by others before: nobody asks for it because of the mapping.
+    mount.read("file");
+    let mut python = Command::new("python3");
+    python.args(["-c", STORES]).current_dir(mount.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut python = python.spawn().expect("python3 runs");
+    let (mut asks, said) = (python.stdin.take().expect("piped"), python.stdout.take().expect("piped"));
+    let mut said = BufReader::new(said).lines();
+    let mut is_done = |word: &str| {
+        let line = said.by_ref().map(|line| line.expect("text")).find(|line| !line.is_empty());
+        assert_eq!(line.as_deref(), Some(word));
+    };
+    is_done("mapped");
+    let job = disk.committing("head -c 8192 /dev/zero | tr '\\0' n 1<> file");
+    assert_eq!(mount.read("file"), "o".repeat(8192));
+    writeln!(asks, "store").expect("it listens");
+    is_done("store");
+    disk.goes_on();
+    succeeds(&job.wait());
+    writeln!(asks, "flush").expect("it listens");
+    is_done("flush");
+    drop(asks);
+    assert!(python.wait().expect("it ends").success());
+    let mut expected = "n".repeat(8192);
+    expected.replace_range(5000..5005, "TRUNK");
+    until("it is written out", || mount.read("file") == expected);
     mount.check();
 }
 

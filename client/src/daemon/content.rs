@@ -61,7 +61,13 @@ impl Reader<'_> {
         }
         let mut content = Vec::new();
         while (content.len() as u64) < attr.size {
-            let piece = Request::Read { view, ino, offset: content.len() as u64, size: IO_BYTES_MAX as u32 };
+            let piece = Request::Read {
+                view,
+                ino,
+                offset: content.len() as u64,
+                size: IO_BYTES_MAX as u32,
+                reads: mojavefs::protocol::Reads::Once,
+            };
             let data = server.data(piece)?;
             if data.is_empty() {
                 break;

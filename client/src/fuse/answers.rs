@@ -32,7 +32,7 @@ pub(super) fn create<R>(
     parent: INodeNo,
     name: &OsStr,
     new: New,
-) -> impl Fn(&View, &mut R) -> Result<Attr, Fault> + Send + use<R> {
+) -> impl Fn(&View, &mut R) -> Result<(Attr, bool), Fault> + Send + use<R> {
     let (uid, gid, parent, name) = (req.uid(), req.gid(), Ino(parent.0), name.as_bytes().to_vec());
     move |view, _| {
         view.give(Request::Create {
@@ -66,38 +66,43 @@ pub(super) fn done(reply: ReplyEmpty, result: Result<(), Fault>) {
     }
 }
 
-/// What a name that was made leads to.
-pub(super) fn entry(reply: ReplyEntry, result: Result<Attr, Fault>) {
+/// How long the kernel keeps what it is told, if it may.
+fn time(lasts: bool) -> Duration {
+    if lasts { CACHE_TIME } else { Duration::ZERO }
+}
+
+/// What a name that was made leads to; false if the kernel must not keep that.
+pub(super) fn entry(reply: ReplyEntry, result: Result<(Attr, bool), Fault>) {
     match result {
-        Ok(found) => reply.entry(&CACHE_TIME, &attr(&found), GENERATION),
+        Ok((found, lasts)) => reply.entry(&time(lasts), &attr(&found), GENERATION),
         Err(fault) => reply.error(error(&fault)),
     }
 }
 
-/// What a name leads to; false if the kernel must not believe that any longer.
+/// What a name leads to; false if the kernel must not keep that.
 pub(super) fn looked_up(reply: ReplyEntry, result: Result<(Attr, bool), Fault>) {
     match result {
         Err(fault) if fault.kind == FaultKind::NotFound => reply.entry(&CACHE_TIME, &attr(&absent()), GENERATION),
-        Ok((found, false)) => reply.entry(&Duration::ZERO, &attr(&found), GENERATION),
-        result => entry(reply, result.map(|(found, _)| found)),
+        result => entry(reply, result),
     }
 }
 
-/// A file that was made and is open; `exclusively` if it had to be new.
-pub(super) fn created(reply: ReplyCreate, result: Result<Attr, Fault>, exclusively: bool) {
+/// A file that was made and is open, and whether the kernel may keep what it is told; `exclusively` if it had to be new.
+pub(super) fn created(reply: ReplyCreate, result: Result<(Attr, bool), Fault>, exclusively: bool) {
     match result {
-        Ok(made) => reply.created(&CACHE_TIME, &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
+        Ok((made, lasts)) => {
+            reply.created(&time(lasts), &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
+        }
         // Somebody else was first, which is as good: the kernel looks again, and opens what is there by its own rules.
         Err(fault) if fault.kind == FaultKind::Exists && !exclusively => reply.error(Errno::ESTALE),
         Err(fault) => reply.error(error(&fault)),
     }
 }
 
-/// A file's attributes; false if the kernel must not believe them any longer.
+/// A file's attributes; false if the kernel must not keep them.
 pub(super) fn attributes(reply: ReplyAttr, result: Result<(Attr, bool), Fault>) {
     match result {
-        Ok((found, true)) => reply.attr(&CACHE_TIME, &attr(&found)),
-        Ok((found, false)) => reply.attr(&Duration::ZERO, &attr(&found)),
+        Ok((found, lasts)) => reply.attr(&time(lasts), &attr(&found)),
         Err(fault) => reply.error(error(&fault)),
     }
 }

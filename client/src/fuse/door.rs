@@ -3,7 +3,9 @@
 
 use super::KERNEL;
 use crate::limits::PARKED_MAX;
-use crate::view::{Asking, Patience, View};
+use crate::view::{Asking, Patience, Range, View, deliveries, has_to_wait};
+use mojavefs::id::Ino;
+use mojavefs::limits::FILE_BYTES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -20,21 +22,36 @@ pub(super) struct Door {
 #[derive(Default)]
 pub(super) struct Parked {
     count: Mutex<usize>,
+    /// What is read by those of them that read.
+    reads: Mutex<Vec<Range>>,
     one_has_ended: Condvar,
     /// Nobody waits for their answers any more.
     gone: Arc<AtomicBool>,
 }
 
 /// The place of one of them.
-struct Place(Arc<Parked>);
+struct Place {
+    parked: Arc<Parked>,
+    read: Option<Range>,
+}
 
 impl Parked {
-    fn place(self: &Arc<Self>) -> Option<Place> {
+    fn place(self: &Arc<Self>, read: Option<Range>) -> Option<Place> {
         let mut count = self.count.lock();
         (*count < PARKED_MAX).then(|| {
             *count += 1;
-            Place(self.clone())
+            self.reads.lock().extend(read);
+            Place { parked: self.clone(), read }
         })
+    }
+
+    /// The parts of a file, by their first byte and their length, of which no read waits. The kernel has nothing of the others, and has
+    /// locked them.
+    pub(super) fn not_being_read(&self, ino: Ino) -> Vec<(u64, u64)> {
+        let theirs =
+            |(read, at, length): &Range| (*read == ino && *length > 0).then_some((*at, at.saturating_add(*length)));
+        let reads: Vec<(u64, u64)> = self.reads.lock().iter().filter_map(theirs).collect();
+        gaps(reads)
     }
 
     /// The kernel is gone: what waits is not done any more, once it has stopped waiting, which this waits for.
@@ -44,10 +61,21 @@ impl Parked {
     }
 }
 
+impl Place {
+    /// It is about to be answered: it waits for nobody, and the kernel will have what it reads.
+    fn waits_no_more(&mut self) {
+        if let Some(read) = self.read.take() {
+            let mut reads = self.parked.reads.lock();
+            reads.iter().position(|other| *other == read).map(|place| reads.swap_remove(place));
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        *self.0.count.lock() -= 1;
-        self.0.one_has_ended.notify_all();
+        self.waits_no_more();
+        *self.parked.count.lock() -= 1;
+        self.parked.one_has_ended.notify_all();
     }
 }
 
@@ -71,14 +99,38 @@ impl Door {
     pub(super) fn answer<R: Send + 'static, T>(
         &self,
         pid: u32,
+        reply: R,
+        work: impl Fn(&View, &mut R) -> Result<T, Fault> + Send + 'static,
+        end: impl FnOnce(R, Result<T, Fault>) + Send + 'static,
+    ) {
+        self.answer_about((pid, None), reply, work, end);
+    }
+
+    /// The same for a read of some bytes. Many are the kernel's own.
+    pub(super) fn answer_read<R: Send + 'static, T>(
+        &self,
+        range: Range,
+        reply: R,
+        work: impl Fn(&View, &mut R) -> Result<T, Fault> + Send + 'static,
+        end: impl FnOnce(R, Result<T, Fault>) + Send + 'static,
+    ) {
+        self.answer_about((KERNEL, Some(range)), reply, work, end);
+    }
+
+    fn answer_about<R: Send + 'static, T>(
+        &self,
+        (pid, read): (u32, Option<Range>),
         mut reply: R,
         work: impl Fn(&View, &mut R) -> Result<T, Fault> + Send + 'static,
         end: impl FnOnce(R, Result<T, Fault>) + Send + 'static,
     ) {
         let since = self.view.interrupts();
         match self.at_once(pid, |view| work(view, &mut reply)) {
-            Some(result) => end(reply, result),
-            None => match self.parked.place() {
+            Some(result) => {
+                let _under_way = deliveries::take();
+                end(reply, result);
+            }
+            None => match self.parked.place(read) {
                 Some(place) => self.park(Some(place), (pid, since), reply, work, end),
                 None => end(reply, Err(too_many())),
             },
@@ -100,14 +152,15 @@ impl Door {
         let since = self.view.interrupts();
         match self.at_once(pid, work) {
             Some(result) => end(reply, result),
-            None => match self.parked.place() {
+            None => match self.parked.place(None) {
                 None if pid != KERNEL => end(reply, Err(too_many())),
                 place => self.park(place, (pid, since), reply, copied(), end),
             },
         }
     }
 
-    /// What can be found without waiting for others; nothing if it can't.
+    /// What can be found without waiting for others; nothing if it can't. It is under way to the kernel until the caller takes it from
+    /// [`deliveries`] and has given it.
     pub(super) fn at_once<T>(
         &self,
         pid: u32,
@@ -115,9 +168,7 @@ impl Door {
     ) -> Option<Result<T, Fault>> {
         let _asking = Asking::for_process(pid, Patience::Never);
         let result = work(&self.view);
-        let waits =
-            |fault: &Fault| matches!(fault.kind, FaultKind::Sealed | FaultKind::Undecided | FaultKind::Checkpoint);
-        (!result.as_ref().is_err_and(waits)).then_some(result)
+        (!result.as_ref().is_err_and(has_to_wait)).then_some(result)
     }
 
     /// Goes on with a request on a thread of its own.
@@ -131,13 +182,29 @@ impl Door {
     ) {
         let (view, gone) = (self.view.clone(), self.parked.gone.clone());
         let wait = move || {
-            let _place = place;
+            let mut place = place;
             let _asking = Asking::unless_gone(pid, Patience::Since(since), gone);
             let result = work(&view, &mut reply);
+            place.iter_mut().for_each(Place::waits_no_more);
+            let _under_way = deliveries::take();
             end(reply, result);
         };
         run_aside(wait);
     }
+}
+
+/// What is in none of these ranges, of all that there can be in a file.
+fn gaps(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    ranges.sort_unstable();
+    let (mut gaps, mut from) = (Vec::new(), 0);
+    for (start, end) in ranges {
+        if start > from {
+            gaps.push((from, start - from));
+        }
+        from = from.max(end);
+    }
+    gaps.push((from, (FILE_BYTES_MAX + 1).saturating_sub(from)));
+    gaps
 }
 
 fn too_many() -> Fault {
@@ -156,5 +223,18 @@ fn run_aside(work: impl FnOnce() + Send + 'static) {
         tracing::error!("a thread for a request that waits: {error}");
         let work = work.lock().take();
         work.into_iter().for_each(|work| work());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_being_read_is_before_between_and_behind_what_is() {
+        let end = FILE_BYTES_MAX + 1;
+        assert_eq!(gaps(Vec::new()), [(0, end)]);
+        assert_eq!(gaps(vec![(0, 10)]), [(10, end - 10)]);
+        assert_eq!(gaps(vec![(30, 40), (10, 20), (15, 25)]), [(0, 10), (25, 5), (40, end - 40)]);
     }
 }

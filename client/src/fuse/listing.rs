@@ -54,12 +54,18 @@ pub(super) fn files(view: &View, handle: u64, offset: u64, reply: &mut ReplyDire
         position += 1;
         let name = OsStr::from_bytes(&entry.name);
         let plain = Attr { ino: entry.ino, kind: entry.kind, ..absent() };
+        // A size that can't be: the kernel lists it, keeps nothing of it, and forgets it at once.
+        let only_listed = Attr { size: u64::MAX, ..plain.clone() };
         // The kernel does not count `.` and `..` as looked up.
         let given = match position {
             ..=2 => None,
             _ => match view.give_listed(dir, &entry.name) {
+                Ok((given, _)) if given.ino != entry.ino => {
+                    view.take_back(given.ino);
+                    None
+                }
                 Ok(given) => Some(given),
-                Err(fault) if fault.kind == FaultKind::NotFound => continue,
+                Err(fault) if matches!(fault.kind, FaultKind::NotFound | FaultKind::NotFoundNow) => None,
                 Err(_) if !is_empty => return Ok(()),
                 Err(fault) => return Err(fault),
             },
@@ -67,11 +73,16 @@ pub(super) fn files(view: &View, handle: u64, offset: u64, reply: &mut ReplyDire
         let (shown, time) = match &given {
             Some((given, true)) => (given, CACHE_TIME),
             Some((given, false)) => (given, Duration::ZERO),
-            None => (&plain, Duration::ZERO),
+            None if position <= 2 => (&plain, Duration::ZERO),
+            // The name does not lead there any more; it did when the listing began.
+            None => {
+                view.is_given(entry.ino);
+                (&only_listed, Duration::ZERO)
+            }
         };
         if reply.add(INodeNo(shown.ino.0), position as u64, name, &time, &attr(shown), GENERATION) {
-            if let Some((given, _)) = given {
-                view.take_back(given.ino);
+            if position > 2 {
+                view.take_back(shown.ino);
             }
             return Ok(());
         }

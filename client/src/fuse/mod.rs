@@ -7,6 +7,7 @@ mod holes;
 mod listing;
 mod serve;
 mod slow;
+mod stored;
 
 pub(crate) use serve::serve_at;
 pub(crate) use serve::{Kernel, serve};
@@ -27,7 +28,7 @@ use mojavefs::id::Ino;
 use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{FileKind, SetAttr};
-use mojavefs::protocol::{ConnectionExt, FallocateMode, RenameMode, Request, SeekWhence, XattrMode};
+use mojavefs::protocol::{ConnectionExt, FallocateMode, Reads, RenameMode, Request, SeekWhence, XattrMode};
 use nix::libc;
 use slow::Slow;
 use std::ffi::OsStr;
@@ -36,6 +37,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
+use stored::write_stored;
 
 const GENERATION: Generation = Generation(0);
 /// No names are given by handle: everything is known by inode.
@@ -120,8 +122,7 @@ impl Filesystem for Fuse {
         };
         let ino = Ino(ino.0);
         let work = move |view: &View, _: &mut ReplyAttr| {
-            let changed = view.server().attr(Request::SetAttr { view: view.id(), ino, set: set.clone() });
-            changed.map(|attr| (attr, true))
+            view.server().given(Request::SetAttr { view: view.id(), ino, set: set.clone() })
         };
         self.door.answer(req.pid(), reply, work, answers::attributes);
     }
@@ -239,8 +240,14 @@ impl Filesystem for Fuse {
         reply: ReplyData,
     ) {
         // Many are the kernel's own, which can't be interrupted for a checkpoint.
-        let (ino, cached) = (Ino(ino.0), flags.0 & libc::O_DIRECT == 0);
-        self.door.answer(KERNEL, reply, move |view, _| view.read(ino, offset, size, cached), answers::data);
+        let reads = match flags.0 {
+            flags if flags & libc::O_DIRECT != 0 => Reads::Once,
+            flags if flags & libc::O_ACCMODE == libc::O_RDWR => Reads::Mapped,
+            _ => Reads::Kept,
+        };
+        let range = (Ino(ino.0), offset, u64::from(size));
+        let work = move |view: &View, _: &mut ReplyData| view.read(range, reads);
+        self.door.answer_read(range, reply, work, answers::data);
     }
 
     fn write(
@@ -262,11 +269,25 @@ impl Filesystem for Fuse {
         let by_kernel = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let count = data.len() as u32;
         let write = move |view: &View, data: &[u8]| {
-            view.server().offset(Request::Write { view: view.id(), ino, offset, data, append, clear_set_id })
+            view.server().offset(Request::Write {
+                view: view.id(),
+                ino,
+                offset,
+                data,
+                append,
+                clear_set_id,
+                mapped: by_kernel,
+            })
         };
         let copied = || {
-            let data = data.to_vec();
-            move |view: &View, _: &mut ReplyWrite| write(view, &data)
+            // What was stored to pages of what is being replaced is all that is to be written to what replaces it.
+            let range = (ino, offset, data.len() as u64);
+            let before = by_kernel.then(|| self.door.at_once(KERNEL, |view| view.read(range, Reads::Once)));
+            let (data, before) = (data.to_vec(), before.flatten().and_then(Result::ok));
+            move |view: &View, _: &mut ReplyWrite| match &before {
+                Some(before) => write_stored(view, (ino, offset), before, &data),
+                None => write(view, &data),
+            }
         };
         let end = move |reply: ReplyWrite, written: Result<u64, Fault>| match written {
             // Written out by the kernel after its speculation was undone: nobody waits for it any more.

@@ -3,9 +3,10 @@
 use super::Fuse;
 use super::door::{Door, Parked};
 use super::slow::Slow;
-use crate::limits::{FUSE_THREADS, HELD_UP_TIME};
+use crate::limits::{FUSE_THREADS, GIVE_TIME_MAX, HELD_UP_TIME};
 use crate::view::{Patient, View};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
+use mojavefs::id::Ino;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::Invalidation;
 use nix::libc;
@@ -106,6 +107,20 @@ impl Kernel {
         joined
     }
 
+    /// These are about to change: the kernel gets what was found for it before, forgets it, and has directories that it reads read to
+    /// the end. As for [`Kernel::invalidate`].
+    pub(crate) fn forget(self: &Arc<Self>, what: Vec<Invalidation>, all_names: bool) {
+        if !self.view.wait_until_given(GIVE_TIME_MAX) {
+            tracing::warn!("view {} has not been answered for {} s", self.view.id(), GIVE_TIME_MAX.as_secs());
+        }
+        let directories = what.iter().filter_map(|what| match what {
+            Invalidation::Inode(ino) => Some(*ino),
+            Invalidation::Attributes(_) | Invalidation::Entry { .. } => None,
+        });
+        directories.for_each(|ino| self.view.finish_listings(ino));
+        self.invalidate(what, all_names);
+    }
+
     /// Makes the kernel look these up again, as far as it knows them. Must not be called by a thread that answers it,
     /// nor with a lock held that such a thread takes, unless only attributes are told.
     ///
@@ -122,7 +137,12 @@ impl Kernel {
             all_names = false;
         }
         match self.view.patient() {
-            Some(patient) => self.invalidate_aside(what, patient),
+            Some(patient) => {
+                // It keeps none.
+                what.retain(|what| !matches!(what, Invalidation::Entry { .. }));
+                all_names = false;
+                self.invalidate_aside(what, patient);
+            }
             None => {
                 what.iter().for_each(|what| self.invalidate_one(what));
                 self.view.told(&what);
@@ -163,10 +183,9 @@ impl Kernel {
     }
 
     fn invalidate_one(&self, what: &Invalidation) {
-        let from = if is_planted(Planted::StalePage) { -1 } else { 0 };
         let result = match what {
             Invalidation::Inode(_) | Invalidation::Attributes(_) if is_planted(Planted::SizeKept) => Ok(()),
-            Invalidation::Inode(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), from, 0),
+            Invalidation::Inode(ino) if self.view.knows(*ino) => self.invalidate_content(*ino),
             Invalidation::Attributes(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), -1, 0),
             Invalidation::Entry { parent, name } if self.view.knows(*parent) => {
                 self.notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
@@ -176,6 +195,20 @@ impl Kernel {
         if let Err(error) = result.or_else(harmless) {
             tracing::warn!("invalidating {what:?} in view {}: {error}", self.view.id());
         }
+    }
+
+    /// Attributes and content, but for what is just being read: whoever reads that may wait for others.
+    fn invalidate_content(&self, ino: Ino) -> io::Result<()> {
+        if is_planted(Planted::StalePage) {
+            return self.notifier.inval_inode(INodeNo(ino.0), -1, 0);
+        }
+        let parts = self.parked.not_being_read(ino);
+        let last = parts.len() - 1;
+        parts.into_iter().enumerate().try_for_each(|(part, (at, length))| {
+            // The last one has no end.
+            let length = if part == last { 0 } else { length };
+            self.notifier.inval_inode(INodeNo(ino.0), at.cast_signed(), length.cast_signed())
+        })
     }
 
     fn invalidate_names(&self) -> io::Result<()> {

@@ -1,7 +1,9 @@
 //! Which inodes a kernel knows, and how often it was told of each.
 
+use super::deliveries::{self, Deliveries};
+use super::patience;
 use mojavefs::id::Ino;
-use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, NoticeSink, Reply, Request};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -17,18 +19,24 @@ pub(super) struct Known {
     /// of a forget after a later lookup.
     giving: RwLock<()>,
     shards: [Mutex<HashMap<Ino, u64>>; SHARDS],
+    deliveries: Arc<Deliveries>,
 }
 
 impl Known {
     pub(super) fn new(server: Arc<dyn Connection>) -> Self {
-        Known { server, giving: RwLock::default(), shards: Default::default() }
+        Known { server, giving: RwLock::default(), shards: Default::default(), deliveries: Arc::default() }
+    }
+
+    /// The answers that the kernel is about to be given.
+    pub(super) fn deliveries(&self) -> &Deliveries {
+        &self.deliveries
     }
 
     fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, u64>> {
         &self.shards[(ino.0 % SHARDS as u64) as usize]
     }
 
-    fn add(&self, ino: Ino) {
+    pub(super) fn add(&self, ino: Ino) {
         *self.shard(ino).lock().entry(ino).or_insert(0) += 1;
     }
 
@@ -55,24 +63,58 @@ impl Known {
         let gone: Vec<Ino> = inos.filter(|(ino, times)| self.drop(*ino, *times)).map(|(ino, _)| ino).collect();
         tell(&*self.server, &gone);
     }
+
+    /// Asks, for a kernel, for something that it may keep. Who is refused because it has to wait gives nothing of what it has found.
+    fn ask(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        if patience::asks_for_kernel() && may_be_kept(&request) {
+            self.deliveries.begin();
+        }
+        let reply = self.server.call(request);
+        if reply.as_ref().is_err_and(has_to_wait) {
+            deliveries::forget();
+        }
+        reply
+    }
+}
+
+/// Whoever is refused so waits for others.
+pub(crate) fn has_to_wait(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::Sealed | FaultKind::Undecided | FaultKind::Checkpoint)
+}
+
+fn gives(request: &Request<'_>) -> bool {
+    matches!(
+        request,
+        Request::Lookup { .. }
+            | Request::Glance { .. }
+            | Request::GlanceNamed { .. }
+            | Request::Create { .. }
+            | Request::Link { .. }
+    )
+}
+
+fn may_be_kept(request: &Request<'_>) -> bool {
+    gives(request)
+        || matches!(
+            request,
+            Request::GetAttr { .. }
+                | Request::GlanceAt { .. }
+                | Request::SetAttr { .. }
+                | Request::Read { .. }
+                | Request::ReadLink { .. }
+                | Request::ReadDir { .. }
+                | Request::GetXattr { .. }
+        )
 }
 
 impl Connection for Known {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
-        let gives = matches!(
-            request,
-            Request::Lookup { .. }
-                | Request::Glance { .. }
-                | Request::GlanceNamed { .. }
-                | Request::Create { .. }
-                | Request::Link { .. }
-        );
-        if !gives {
-            return self.server.call(request);
+        if !gives(&request) {
+            return self.ask(request);
         }
         let _giving = self.giving.read();
-        let reply = self.server.call(request)?;
-        if let Reply::Attr(attr) | Reply::Glance { attr, .. } = &reply {
+        let reply = self.ask(request)?;
+        if let Reply::Attr { attr, .. } = &reply {
             self.add(attr.ino);
         }
         Ok(reply)

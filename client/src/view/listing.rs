@@ -1,18 +1,21 @@
 //! An open directory: what has been read of it so far, so that every offset keeps its meaning.
 
 use super::View;
+use super::deliveries;
 use super::entered::{Entered, Place};
+use super::patience::{Asking, Patience};
+use crate::limits::{LISTING_LOCK_TIME_MAX, LISTING_TRIES_MAX};
 use mojavefs::id::Ino;
-use mojavefs::limits::LISTING_ENTRIES_MAX;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::DirEntry;
-use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An open directory, as its handle leads to it.
 pub(crate) struct OpenDir {
+    ino: Ino,
     /// What was read since this entry of the view is undone; `u64::MAX` if nothing is.
     undone_since: AtomicU64,
     listing: Mutex<Listing>,
@@ -21,7 +24,27 @@ pub(crate) struct OpenDir {
 impl OpenDir {
     pub(super) fn new(ino: Ino) -> Self {
         let listing = Mutex::new(Listing { ino, read: Vec::new() });
-        OpenDir { undone_since: AtomicU64::new(u64::MAX), listing }
+        OpenDir { ino, undone_since: AtomicU64::new(u64::MAX), listing }
+    }
+
+    /// The directory.
+    pub(super) fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// It is about to change: if it is being read, it is read to the end, as it is. Not where a reader waits for others in the midst of
+    /// that.
+    pub(super) fn finish(&self, view: &View) {
+        let Some(listing) = self.listing.try_lock_for(LISTING_LOCK_TIME_MAX) else { return };
+        let mut reader = Reader { dir: self, listing };
+        if !reader.listing.is_under_way() {
+            return;
+        }
+        let asking = Asking::for_process(0, Patience::Never);
+        if let Err(fault) = reader.entry(view, usize::MAX) {
+            tracing::debug!("reading directory {} of view {} to the end: {fault}", self.ino, view.id());
+        }
+        drop((asking, deliveries::take()));
     }
 
     /// What was read since that entry of the view is undone. Waits for nobody who reads at this moment.
@@ -54,7 +77,7 @@ impl Reader<'_> {
             self.forget_undone();
             let (place, after) = view.with_entered(|entered| (entered.place(), self.listing.missing(position)));
             let Some(after) = after else { break };
-            let (page, end) = view.page(self.listing.ino, after.as_deref(), LISTING_ENTRIES_MAX as u32, false)?;
+            let (page, end) = view.pages(self.listing.ino, after)?;
             view.with_entered(|entered| {
                 // Else nobody knows of which speculation it is.
                 if entered.place() == place {
@@ -76,6 +99,42 @@ impl Reader<'_> {
     }
 }
 
+/// A page of a directory.
+pub(super) struct Page {
+    pub(super) entries: Vec<DirEntry>,
+    pub(super) end: bool,
+    /// The view is told before a decision changes the directory.
+    pub(super) lasts: bool,
+    /// The last decision that has changed it.
+    pub(super) decision: u64,
+}
+
+impl View {
+    /// What comes in a directory after a name, and whether that is all: a page, or all of it where others' decisions could come in
+    /// between. So one listing shows it as it was at one time.
+    fn pages(&self, ino: Ino, after: Option<Vec<u8>>) -> Result<(Vec<DirEntry>, bool), Fault> {
+        for _ in 0..LISTING_TRIES_MAX {
+            let mut page = self.page(ino, after.as_deref())?;
+            // Who waits for decisions is told of them when it need not wait any more.
+            if page.end || page.lasts && self.patient().is_none() {
+                return Ok((page.entries, page.end));
+            }
+            let (decision, mut all) = (page.decision, page.entries);
+            loop {
+                page = self.page(ino, all.last().map(|entry| &entry.name[..]))?;
+                if page.decision != decision {
+                    break;
+                }
+                all.append(&mut page.entries);
+                if page.end {
+                    return Ok((all, true));
+                }
+            }
+        }
+        Err(Fault::new(FaultKind::Busy, format!("others change directory {ino} all the time; try again later")))
+    }
+}
+
 /// What was read of a directory, the latest last. Below it lies what had been read when the view went into speculations that
 /// it may come back from, each if more was read since.
 struct Listing {
@@ -93,6 +152,11 @@ struct Read {
 }
 
 impl Listing {
+    /// Somebody has read some of it, and not all.
+    fn is_under_way(&self) -> bool {
+        self.read.last().is_some_and(|read| !read.complete && read.entries.len() > 2)
+    }
+
     /// After which name more must be read for a position; nothing if what there is says what is there.
     fn missing(&self, position: usize) -> Option<Option<Vec<u8>>> {
         let Some(read) = self.read.last() else { return Some(None) };

@@ -1,6 +1,7 @@
 //! What one context sees: one mount's view of the server, and what its kernel knows of it.
 
 mod careful;
+pub(crate) mod deliveries;
 mod entered;
 mod known;
 mod listing;
@@ -16,15 +17,18 @@ use refused::Refused;
 
 use entered::Entered;
 use known::Known;
-use listing::OpenDir;
+pub(crate) use known::has_to_wait;
+use listing::{OpenDir, Page};
 use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::limits::LISTING_ENTRIES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Attr;
-use mojavefs::protocol::{Connection, ConnectionExt, DirEntry, Invalidation, Request, Rounds};
+use mojavefs::protocol::{Connection, ConnectionExt, Invalidation, Reads, Reply, Request, Rounds};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use mojavefs_attach::CONTROL_VERSION;
 pub(crate) use mojavefs_attach::CONTROL_XATTR;
@@ -50,6 +54,9 @@ pub(crate) struct Manners {
     /// Fails.
     pub(crate) fails: bool,
 }
+
+/// Some bytes of a file: from where on, and how many.
+pub(crate) type Range = (Ino, u64, u64);
 
 /// One view.
 pub(crate) struct View {
@@ -148,10 +155,8 @@ impl View {
     /// the job looks at nobody's undecided work by that: it asks on behalf of a process that does not run.
     pub(crate) fn attributes(&self, ino: Ino, pid: u32) -> Result<(Attr, bool), Fault> {
         match self.supervisor.get() == Some(&pid) || self.is_glancing(pid) {
-            true => self.connection.glance(Request::GlanceAt { view: self.id, ino }),
-            false => self
-                .unless_refused(ino, || self.connection.attr(Request::GetAttr { view: self.id, ino }))
-                .map(|attr| (attr, true)),
+            true => self.connection.given(Request::GlanceAt { view: self.id, ino }),
+            false => self.unless_refused(ino, || self.connection.given(Request::GetAttr { view: self.id, ino })),
         }
     }
 
@@ -192,19 +197,32 @@ impl View {
         self.patient.as_deref()
     }
 
-    /// Reads up to `size` bytes; `cached` if the kernel keeps them.
-    pub(crate) fn read(&self, ino: Ino, offset: u64, size: u32, cached: bool) -> Result<Vec<u8>, Fault> {
-        match self.patient.as_ref().filter(|_| cached) {
-            Some(patient) => patient.read(self.id, ino, offset, size),
-            None => {
-                self.unless_refused(ino, || self.connection.data(Request::Read { view: self.id, ino, offset, size }))
-            }
+    /// Reads a range of a file, at most.
+    pub(crate) fn read(&self, range: Range, reads: Reads) -> Result<Vec<u8>, Fault> {
+        let (ino, offset, size) = range;
+        let request = Request::Read { view: self.id, ino, offset, size: size as u32, reads };
+        match self.patient.as_ref().filter(|_| reads != Reads::Once) {
+            Some(patient) => patient.read(&request),
+            None => self.unless_refused(ino, || self.connection.data(request)),
         }
     }
 
-    /// Asks for the attributes of something that the kernel is about to know.
-    pub(crate) fn give(&self, request: Request<'_>) -> Result<Attr, Fault> {
-        self.connection.attr(request)
+    /// Asks for the attributes of something that the kernel is about to know; false if the kernel must not keep them.
+    /// Where programs wait for decisions it keeps no names: it could not be told of them while it has locked their directory.
+    pub(crate) fn give(&self, request: Request<'_>) -> Result<(Attr, bool), Fault> {
+        let given = self.connection.given(request);
+        match (given, &self.patient) {
+            (Ok((attr, _)), Some(_)) => Ok((attr, false)),
+            (Err(fault), Some(_)) if fault.kind == FaultKind::NotFound => {
+                Err(Fault { kind: FaultKind::NotFoundNow, ..fault })
+            }
+            (given, _) => given,
+        }
+    }
+
+    /// Waits until the kernel has got what was found for it before, for so long at most. Whether it has.
+    pub(crate) fn wait_until_given(&self, limit: Duration) -> bool {
+        self.known.deliveries().wait(limit)
     }
 
     /// The kernel has dropped inodes, each so many times.
@@ -268,22 +286,37 @@ impl View {
     }
 
     /// A page of a directory.
-    fn page(&self, ino: Ino, after: Option<&[u8]>, limit: u32, attrs: bool) -> Result<(Vec<DirEntry>, bool), Fault> {
-        self.connection.entries(Request::ReadDir { view: self.id, ino, after, limit, attrs })
+    fn page(&self, ino: Ino, after: Option<&[u8]>) -> Result<Page, Fault> {
+        let limit = LISTING_ENTRIES_MAX as u32;
+        match self.connection.call(Request::ReadDir { view: self.id, ino, after, limit, attrs: false })? {
+            Reply::Entries { entries, end, lasts, decision } => Ok(Page { entries, end, lasts, decision }),
+            other => Err(Fault::new(FaultKind::Protocol, format!("this is no page of a directory: {other:?}"))),
+        }
+    }
+
+    /// A directory is about to change: what is being read of it is read to the end.
+    pub(crate) fn finish_listings(&self, ino: Ino) {
+        let dirs: Vec<Arc<OpenDir>> = self.open_dirs.lock().values().filter(|dir| dir.ino() == ino).cloned().collect();
+        dirs.iter().for_each(|dir| dir.finish(self));
     }
 
     /// Looks an entry of a directory up for a process, as the kernel is about to know it; false if the kernel must not believe
     /// what it is told. Whoever does not act on it looks at nobody's undecided work by that.
     pub(crate) fn give_entry(&self, parent: Ino, name: &[u8], pid: u32) -> Result<(Attr, bool), Fault> {
         if self.is_glancing(pid) {
-            return self.connection.glance(Request::GlanceNamed { view: self.id, parent, name });
+            return self.give(Request::GlanceNamed { view: self.id, parent, name });
         }
-        self.give(Request::Lookup { view: self.id, parent, name }).map(|attr| (attr, true))
+        self.give(Request::Lookup { view: self.id, parent, name })
     }
 
     /// The same for a listing; false if the kernel must not believe what it is told.
     pub(crate) fn give_listed(&self, parent: Ino, name: &[u8]) -> Result<(Attr, bool), Fault> {
-        self.connection.glance(Request::Glance { view: self.id, parent, name })
+        self.give(Request::Glance { view: self.id, parent, name })
+    }
+
+    /// The kernel is given an inode that nobody was asked about, to forget it at once.
+    pub(crate) fn is_given(&self, ino: Ino) {
+        self.known.add(ino);
     }
 
     /// The kernel did not take what it was given after all.

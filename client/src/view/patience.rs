@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 thread_local! {
     static CALLER: Cell<Option<u32>> = const { Cell::new(None) };
     static PATIENCE: Cell<Patience> = const { Cell::new(Patience::Own) };
+    /// It answers a kernel.
+    static FOR_KERNEL: Cell<bool> = const { Cell::new(false) };
     static GONE: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
 }
 
@@ -28,8 +30,10 @@ pub(crate) struct Asking(());
 impl Asking {
     /// Of a process, as the kernel numbers it; 0 is the kernel itself.
     pub(crate) fn for_process(pid: u32, patience: Patience) -> Asking {
+        super::deliveries::forget();
         CALLER.set(Some(pid).filter(|pid| *pid != 0));
         PATIENCE.set(patience);
+        FOR_KERNEL.set(true);
         Asking(())
     }
 
@@ -44,8 +48,14 @@ impl Drop for Asking {
     fn drop(&mut self) {
         CALLER.set(None);
         PATIENCE.set(Patience::Own);
+        FOR_KERNEL.set(false);
         GONE.set(None);
     }
+}
+
+/// Whether this thread answers a kernel.
+pub(super) fn asks_for_kernel() -> bool {
+    FOR_KERNEL.get()
 }
 
 /// The process that waits in a system call for what this thread does.

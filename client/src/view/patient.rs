@@ -2,7 +2,7 @@
 
 use super::patience::{Patience, may_wait, patience};
 use crate::limits::AWAIT_STEP;
-use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::id::SpecId;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::rounds::{SharedWait, Waited};
 use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request};
@@ -36,9 +36,12 @@ impl Patient {
     /// fails with `Interrupted`, as often as that happens: the kernel was reading ahead, and asks again for what it needs. If
     /// that has to wait for somebody else in turn, the program's call ends early or with `EINTR`. A read that has not waited
     /// tells the kernel how long the file is.
-    pub(super) fn read(&self, view: ViewId, ino: Ino, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
+    pub(super) fn read(&self, request: &Request<'_>) -> Result<Vec<u8>, Fault> {
+        let Request::Read { ino, size, .. } = *request else {
+            return Err(Fault::new(FaultKind::Protocol, "this reads nothing"));
+        };
         let mut waited = matches!(patience(), Patience::Since(_));
-        let reply = self.call_again(&Request::Read { view, ino, offset, size }, || waited = true)?;
+        let reply = self.call_again(request, || waited = true)?;
         let Reply::Data(data) = reply else {
             return Err(Fault::new(FaultKind::Protocol, format!("this is no answer to a read: {reply:?}")));
         };
@@ -135,10 +138,13 @@ impl Connection for Patient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mojavefs::id::{Ino, ViewId};
     use parking_lot::Mutex;
     use std::collections::VecDeque;
 
-    const SIZE: u32 = 16;
+    fn first_bytes() -> Request<'static> {
+        Request::Read { view: ViewId(1), ino: Ino::ROOT, offset: 0, size: 16, reads: mojavefs::protocol::Reads::Once }
+    }
 
     /// A server whose answers to reads are given beforehand.
     #[derive(Default)]
@@ -175,7 +181,7 @@ mod tests {
     fn read(reads: &[Option<&'static str>], times: usize) -> (Vec<Result<Vec<u8>, FaultKind>>, Vec<&'static str>) {
         let server = Arc::new(Foretold { reads: Mutex::new(reads.iter().copied().collect()), ..Foretold::default() });
         let patient = Patient::new(server.clone(), (SpecId(1), 0));
-        let read = || patient.read(ViewId(1), Ino::ROOT, 0, SIZE).map_err(|fault| fault.kind);
+        let read = || patient.read(&first_bytes()).map_err(|fault| fault.kind);
         let found = std::iter::repeat_with(read).take(times).collect();
         let asked = server.asked.lock().clone();
         (found, asked)
@@ -218,7 +224,7 @@ mod tests {
         let server = Arc::new(Foretold { reads: Mutex::new(VecDeque::from([None])), ..Foretold::default() });
         let patient = Patient::new(server.clone(), (SpecId(1), 0));
         patient.interrupt(true);
-        let found = patient.read(ViewId(1), Ino::ROOT, 0, SIZE).map_err(|fault| fault.kind);
+        let found = patient.read(&first_bytes()).map_err(|fault| fault.kind);
         assert_eq!((found, &server.asked.lock()[..]), (Err(FaultKind::Interrupted), &["read"][..]));
     }
 }

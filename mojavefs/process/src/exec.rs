@@ -8,7 +8,7 @@
 
 use crate::files;
 use crate::level::{self, Entered};
-use crate::sys::{self, Action, Errno};
+use crate::sys::{self, Action, Errno, Mask};
 use core::sync::atomic::{AtomicI32, Ordering};
 
 /// The program that this process stands for.
@@ -58,15 +58,16 @@ fn start(exec: impl Fn() -> Errno) -> sys::Result<i32> {
         give_back();
         exec()
     };
-    let started = files::mortally(mask, || fork(program));
+    let started = fork(program, files::all_but_ending(mask));
     if started.is_err() {
         give_back();
     }
     started
 }
 
-/// Runs the program in a child; returns once it runs, or has failed to.
-fn fork(exec: impl Fn() -> Errno) -> sys::Result<i32> {
+/// Runs the program in a child; returns once it runs, or has failed to. All signals are blocked; meanwhile those that `mask` lets through end
+/// the process, but none that the program sends: it runs by then.
+fn fork(exec: impl Fn() -> Errno, mask: Mask) -> sys::Result<i32> {
     let [failed, fails]: [i32; 2] = sys::filled(libc::SYS_pipe2, &[0, libc::O_CLOEXEC as usize], 0, [0, 0])?;
     let parent = sys::pid();
     // SAFETY: the child does nothing but run the program.
@@ -82,6 +83,7 @@ fn fork(exec: impl Fn() -> Errno) -> sys::Result<i32> {
         sys::exit(1);
     }
     sys::close(fails);
+    sys::wait_readable(failed, mask);
     let mut errno = [0; size_of::<i32>()];
     let read = loop {
         match sys::read(failed, &mut errno) {

@@ -95,10 +95,15 @@ const ENDING: [i32; 5] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGAL
 /// signal ends the program if that would end it elsewhere: one that `mask`, the program's own, lets through, and that has
 /// no handler. All others are blocked.
 pub(crate) fn mortally<T>(mask: Mask, wait: impl FnOnce() -> T) -> T {
-    let blocked = sys::set_mask(!sys::unhandled(&ENDING, mask));
+    let blocked = sys::set_mask(all_but_ending(mask));
     let done = wait();
     sys::set_mask(blocked);
     done
+}
+
+/// All signals but those that end a program which lets these through and has no handler for them.
+pub(crate) fn all_but_ending(mask: Mask) -> Mask {
+    !sys::unhandled(&ENDING, mask)
 }
 
 /// Gives the process a view of its own, if `specrun` started it and it has none yet.

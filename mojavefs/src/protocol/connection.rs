@@ -42,15 +42,15 @@ expect_reply! {
     /// Asks for something that has no answer but success.
     done -> Reply::Done => (), ();
     /// Asks for attributes.
-    attr -> Reply::Attr(attr) => attr, Attr;
-    /// Asks for attributes in passing, and whether they are current.
-    glance -> Reply::Glance { attr, current } => (attr, current), (Attr, bool);
+    attr -> Reply::Attr { attr, .. } => attr, Attr;
+    /// Asks for attributes, and whether a kernel may keep them.
+    given -> Reply::Attr { attr, lasts } => (attr, lasts), (Attr, bool);
     /// Asks for bytes.
     data -> Reply::Data(data) => data, Vec<u8>;
     /// Asks for an offset or a count.
     offset -> Reply::Offset(offset) => offset, u64;
     /// Asks for a page of a directory, and whether it is the last.
-    entries -> Reply::Entries { entries, end } => (entries, end), (Vec<DirEntry>, bool);
+    entries -> Reply::Entries { entries, end, .. } => (entries, end), (Vec<DirEntry>, bool);
     /// Asks for names.
     names -> Reply::Names(names) => names, Vec<Name>;
     /// Asks for space.

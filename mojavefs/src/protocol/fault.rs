@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub enum FaultKind {
     /// No such name, inode, attribute owner or speculation.
     NotFound,
+    /// No such name, as of now: a kernel must not keep that.
+    NotFoundNow,
     /// The name exists already.
     Exists,
     /// A directory was needed.

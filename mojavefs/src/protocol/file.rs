@@ -34,6 +34,16 @@ pub struct Time {
     pub nanos: u32,
 }
 
+impl Time {
+    /// The next one, a nanosecond later.
+    pub fn next(self) -> Time {
+        match self.nanos {
+            0..999_999_999 => Time { nanos: self.nanos + 1, ..self },
+            _ => Time { seconds: self.seconds.saturating_add(1), nanos: 0 },
+        }
+    }
+}
+
 /// What `stat` shows of one file in one view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attr {

@@ -54,6 +54,17 @@ pub enum XattrMode {
     Replace,
 }
 
+/// What a file is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reads {
+    /// For a kernel, which keeps what it gets.
+    Kept,
+    /// The same, for a descriptor through which the file may be mapped and written to.
+    Mapped,
+    /// Nobody keeps it.
+    Once,
+}
+
 /// One request. It names the view in which it acts, or the speculations that it is about.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request<'a> {
@@ -176,7 +187,7 @@ pub enum Request<'a> {
         /** The name. */
         name: &'a [u8],
     },
-    /// Finds a name for a listing: as [`Request::Lookup`], but looks at no undecided inode. Answer: [`Reply::Glance`].
+    /// Finds a name for a listing: as [`Request::Lookup`], but looks at no undecided inode. Answer: [`Reply::Attr`].
     Glance {
         /** The view. */
         view: ViewId,
@@ -185,7 +196,7 @@ pub enum Request<'a> {
         /** The name. */
         name: &'a [u8],
     },
-    /// Finds a name for nobody who acts on it. Fault: `Busy` if the name is undecided itself. Answer: [`Reply::Glance`].
+    /// Finds a name for nobody who acts on it. Fault: `Busy` if the name is undecided itself. Answer: [`Reply::Attr`].
     GlanceNamed {
         /** The view. */
         view: ViewId,
@@ -209,7 +220,7 @@ pub enum Request<'a> {
         ino: Ino,
     },
     /// Reads attributes for nobody who acts on them: as [`Request::GetAttr`], but another's undecided work is not looked at by
-    /// it. Answer: [`Reply::Glance`].
+    /// it. Answer: [`Reply::Attr`].
     GlanceAt {
         /** The view. */
         view: ViewId,
@@ -309,6 +320,8 @@ pub enum Request<'a> {
         offset: u64,
         /** At most [`crate::limits::IO_BYTES_MAX`]. */
         size: u32,
+        /** What for. */
+        reads: Reads,
     },
     /// The process of a view is dead; its view is closed as soon as may be. Answer: [`Reply::Done`].
     Gone {
@@ -340,6 +353,8 @@ pub enum Request<'a> {
         append: bool,
         /// The caller is unprivileged: set-id bits are cleared.
         clear_set_id: bool,
+        /// It was written through a mapping.
+        mapped: bool,
     },
     /// Allocates, punches or zeroes. Answer: [`Reply::Done`].
     Fallocate {
@@ -496,13 +511,11 @@ pub enum Reply {
     /// A view was opened.
     View(OpenedView),
     /// Attributes.
-    Attr(Attr),
-    /// Attributes of something that is not looked at as a program would.
-    Glance {
+    Attr {
         /// The attributes.
         attr: Attr,
-        /// They are what a look-up would say; else they must not be believed.
-        current: bool,
+        /// The kernel is told when they, or the name by which they were found, change; else it must not keep them.
+        lasts: bool,
     },
     /// Bytes.
     Data(#[serde(with = "serde_bytes")] Vec<u8>),
@@ -514,6 +527,10 @@ pub enum Reply {
         entries: Vec<DirEntry>,
         /// Nothing comes after these.
         end: bool,
+        /// The view is told before a decision changes the directory; else pages that were asked for later may show it as it is then.
+        lasts: bool,
+        /// The last decision that has changed it, as these are counted: pages with the same show it as it was at one time.
+        decision: u64,
     },
     /// Names of extended attributes.
     Names(Vec<Name>),

@@ -21,7 +21,7 @@ pub use connection::{Connection, ConnectionExt};
 pub use decision::{
     Back, Change, ChangeKind, Conflict, DiffPage, Fall, Joined, Outcome, Resolution, SpecState, SpecStatus,
 };
-pub use message::{DirEntry, FallocateMode, RenameMode, Reply, Request, SeekWhence, SpaceInfo, XattrMode};
+pub use message::{DirEntry, FallocateMode, Reads, RenameMode, Reply, Request, SeekWhence, SpaceInfo, XattrMode};
 pub use notice::{Invalidation, Notice, NoticeSink};
 pub use rounds::Rounds;
 pub use view::{JobInfo, OnRead, OpenedView, ViewKind};

@@ -7,7 +7,7 @@ use crate::protocol::file::Name;
 use serde::{Deserialize, Serialize};
 
 /// Something a kernel must no longer believe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Invalidation {
     /// Attributes and content of an inode.
     Inode(Ino),
@@ -32,6 +32,17 @@ pub enum Notice {
         /// What.
         what: Vec<Invalidation>,
         /// All names of the view as well: too many changed to list them. Takes away what is mounted inside.
+        all_names: bool,
+    },
+    /// Something is about to take effect that changes these: the kernel of a view forgets what it was told of them. Answers that were
+    /// given before reach it first, and what it reads of a directory that changes is read to the end. Until it has taken effect
+    /// nothing lasts that the kernel is told of them.
+    Forget {
+        /// The view.
+        view: ViewId,
+        /// What.
+        what: Vec<Invalidation>,
+        /// As for [`Notice::Invalidate`].
         all_names: bool,
     },
     /// Somebody is about to depend on what the process of this view has undecided: if it is dead by now, say so

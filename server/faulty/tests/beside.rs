@@ -130,7 +130,9 @@ impl World {
             Err(fault) if fault.kind == FaultKind::NotFound => self.ask.attr(create)?.ino,
             found => found?,
         };
-        self.ask.offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false }).map(drop)
+        self.ask
+            .offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false, mapped: false })
+            .map(drop)
     }
 
     fn read(&self, view: ViewId, name: &[u8]) -> Option<String> {
@@ -138,7 +140,10 @@ impl World {
             Err(fault) if fault.kind == FaultKind::NotFound => return None,
             found => found.expect("a name"),
         };
-        let bytes = self.ask.data(Request::Read { view, ino, offset: 0, size: 100 }).expect("bytes");
+        let bytes = self
+            .ask
+            .data(Request::Read { view, ino, offset: 0, size: 100, reads: mojavefs::protocol::Reads::Once })
+            .expect("bytes");
         Some(String::from_utf8(bytes).expect("text"))
     }
 
@@ -301,7 +306,8 @@ fn who_writes_on_and_on_while_its_job_is_held_waits_the_third_time() {
     world.write(view, b"big", "old ".repeat(50_000).as_bytes()).expect("a write");
     let ino = world.find(view, b"big").expect("it is there");
     let write = |ask: &dyn Connection, data: &[u8]| {
-        ask.offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false }).map(drop)
+        ask.offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false, mapped: false })
+            .map(drop)
     };
     let (begins, begun) = mpsc::channel();
     let (answer, answered) = mpsc::channel();

@@ -71,7 +71,15 @@ impl Client {
             found => found?.ino,
         };
         let data = &[byte; LEN];
-        self.ask.offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false })?;
+        self.ask.offset(Request::Write {
+            view,
+            ino,
+            offset: 0,
+            data,
+            append: false,
+            clear_set_id: false,
+            mapped: false,
+        })?;
         Ok(ino)
     }
 
@@ -81,7 +89,13 @@ impl Client {
             Err(fault) if fault.kind == FaultKind::NotFound => return None,
             found => found.expect("a name"),
         };
-        let bytes = self.ask.data(Request::Read { view, ino: found.ino, offset: 0, size: found.size as u32 });
+        let bytes = self.ask.data(Request::Read {
+            view,
+            ino: found.ino,
+            offset: 0,
+            size: found.size as u32,
+            reads: mojavefs::protocol::Reads::Once,
+        });
         let bytes = bytes.expect("bytes");
         assert!(bytes.len() == LEN && bytes.iter().all(|byte| *byte == bytes[0]), "it is whole");
         Some(bytes[0])

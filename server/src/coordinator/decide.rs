@@ -1,8 +1,10 @@
 //! Decisions: what a vote to commit and an abort lead to.
 
 use super::conflicts::Standing;
+use super::prepare::{Outlook, Preparation};
 use super::rounds::Round;
 use super::{Aftermath, Coordinator, Job, State, graph_fault};
+use crate::limits::FORGET_TIME_MAX;
 use crate::ops::fault;
 use crate::store::{Store, StoreError};
 use crate::telling::Telling;
@@ -12,6 +14,7 @@ use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Outcome, Resolution, SpecState};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// How far an abort is.
 enum Abort {
@@ -28,6 +31,8 @@ pub(super) enum Voted {
     Sealed(Round),
     /// It waits for others, and is not on record: nothing has happened.
     Unrecorded,
+    /// It makes this final, for which views are to be prepared: nothing has happened.
+    Unprepared(Outlook),
 }
 
 /// How far a commit is.
@@ -35,6 +40,7 @@ pub(super) enum Step {
     Done(Outcome, Aftermath),
     Sealed(Outcome, Round),
     Unrecorded,
+    Unprepared(Outlook),
 }
 
 impl Coordinator {
@@ -67,23 +73,49 @@ impl Coordinator {
             // durable.
             telling.apart(|| self.store.sync_early(&intervals)).map_err(fault::store)?;
         }
-        let step = {
-            let _exclusive = self.decisions.write();
-            self.try_commit(&mut self.state.lock(), spec, uid)?
-        };
-        match step {
-            Step::Done(outcome, aftermath) => Ok((outcome, aftermath)),
-            Step::Sealed(outcome, round) => self.finish(outcome, &round, telling),
-            Step::Unrecorded => self.commit_recorded((spec, uid), telling),
+        let mut preparation = Preparation::of(telling.audience());
+        loop {
+            let step = {
+                let _exclusive = self.decisions.write();
+                self.try_commit(&mut self.state.lock(), spec, uid, &preparation)?
+            };
+            match step {
+                Step::Done(outcome, aftermath) => return Ok((outcome, aftermath)),
+                Step::Sealed(outcome, round) => return self.finish(outcome, (&round, preparation), telling),
+                Step::Unrecorded => return self.commit_recorded((spec, uid), preparation, telling),
+                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook))?,
+            }
         }
     }
 
     /// A vote that waits for others is cast once it is on record.
-    fn commit_recorded(
-        &self,
+    fn commit_recorded<'a>(
+        &'a self,
         (spec, uid): (SpecId, u32),
+        mut preparation: Preparation<'a>,
         telling: &mut Telling<'_>,
     ) -> Result<(Outcome, Aftermath), Fault> {
+        loop {
+            match self.vote_recorded((spec, uid), &preparation, telling)? {
+                Step::Done(outcome, aftermath) => return Ok((outcome, aftermath)),
+                Step::Sealed(outcome, round) => return self.finish(outcome, (&round, preparation), telling),
+                // It makes something final after all.
+                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook))?,
+                // It was in conflict when it would have been written down, and is not any more.
+                Step::Unrecorded => {
+                    let text = format!("speculation {spec} has changed meanwhile");
+                    return Err(Fault::new(FaultKind::Sealed, text));
+                }
+            }
+        }
+    }
+
+    fn vote_recorded(
+        &self,
+        (spec, uid): (SpecId, u32),
+        preparation: &Preparation<'_>,
+        telling: &mut Telling<'_>,
+    ) -> Result<Step, Fault> {
         let noted = self.gathered((spec, uid), telling, |state| {
             let job = state.job(spec, uid)?;
             job.must_be_there()?;
@@ -95,43 +127,48 @@ impl Coordinator {
         })?;
         let noted =
             noted.map(|(held, was_recorded)| (telling.apart(|| self.store.make_held_durable(&held)), was_recorded));
-        let step = {
-            let _exclusive = self.decisions.write();
-            let mut state = self.state.lock();
-            let voted = match noted {
-                Some(noted) => {
-                    self.noted(&mut state, spec, noted).and_then(|()| self.try_commit(&mut state, spec, uid))
-                }
-                None => self.try_commit(&mut state, spec, uid),
-            };
-            if let Some(job) = state.jobs.get_mut(&spec) {
-                job.votes = false;
-                if job.recorded && job.state != SpecState::Voted {
-                    // It says that it was voted for.
-                    self.conflicts.outdated(job.context);
-                }
+        let _exclusive = self.decisions.write();
+        let mut state = self.state.lock();
+        let voted = match noted {
+            Some(noted) => {
+                let noted = self.noted(&mut state, spec, noted);
+                noted.and_then(|()| self.try_commit(&mut state, spec, uid, preparation))
             }
-            voted?
+            None => self.try_commit(&mut state, spec, uid, preparation),
         };
-        match step {
-            Step::Done(outcome, aftermath) => Ok((outcome, aftermath)),
-            Step::Sealed(outcome, round) => self.finish(outcome, &round, telling),
-            // It was in conflict when it would have been written down, and is not any more.
-            Step::Unrecorded => Err(Fault::new(FaultKind::Sealed, format!("speculation {spec} has changed meanwhile"))),
+        if let Some(job) = state.jobs.get_mut(&spec) {
+            job.votes = false;
+            if job.recorded && job.state != SpecState::Voted {
+                // It says that it was voted for.
+                self.conflicts.outdated(job.context);
+            }
         }
+        voted
     }
 
     /// Records what was sealed, without a lock, and lets it take effect.
     fn finish(
         &self,
         outcome: Outcome,
-        round: &Round,
+        (round, mut preparation): (&Round, Preparation<'_>),
         telling: &mut Telling<'_>,
     ) -> Result<(Outcome, Aftermath), Fault> {
+        preparation.is_sealed();
         let recorded = telling.apart(|| self.record_round(round));
-        let _exclusive = self.decisions.write();
-        let mut state = self.state.lock();
+        let deadline = Instant::now() + FORGET_TIME_MAX;
+        let (_exclusive, mut state) = loop {
+            telling.apart(|| preparation.forget_reads(deadline));
+            let (exclusive, state) = (self.decisions.write(), self.state.lock());
+            if preparation.is_forgotten() {
+                break (exclusive, state);
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!("speculation {} is seen while it is still being read", outcome.spec);
+                break (exclusive, state);
+            }
+        };
         let ended = self.end_round(&mut state, round, recorded);
+        preparation.end();
         let clashing = std::mem::take(&mut state.clashing);
         match ended {
             Ok(ended) => Ok((outcome, Aftermath { clashing, ..ended })),
@@ -142,7 +179,13 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn try_commit(&self, state: &mut State, spec: SpecId, uid: u32) -> Result<Step, Fault> {
+    pub(super) fn try_commit(
+        &self,
+        state: &mut State,
+        spec: SpecId,
+        uid: u32,
+        preparation: &Preparation<'_>,
+    ) -> Result<Step, Fault> {
         // It may have been decided with others just now.
         if let Some(outcome) = decided(state, &self.store, spec, SpecState::Committed)? {
             return Ok(Step::Done(outcome, Aftermath::default()));
@@ -161,10 +204,10 @@ impl Coordinator {
         if let Some(aftermath) = self.absorb(state, spec)? {
             return Ok(Step::Done(Outcome { state: SpecState::Voted, ..outcome }, aftermath));
         }
-        let voted = self.vote(state, spec, &votes)?;
-        let aftermath = match voted {
+        let aftermath = match self.vote(state, spec, &votes, preparation)? {
             Voted::Sealed(round) => return Ok(Step::Sealed(outcome, round)),
             Voted::Unrecorded => return Ok(Step::Unrecorded),
+            Voted::Unprepared(outlook) => return Ok(Step::Unprepared(outlook)),
             Voted::Done(aftermath) => Aftermath { clashing: std::mem::take(&mut state.clashing), ..aftermath },
         };
         self.decided.notify_all();
@@ -177,7 +220,13 @@ impl Coordinator {
     }
 
     /// Casts an owner's votes, and carries out what follows at once.
-    pub(super) fn vote(&self, state: &mut State, spec: SpecId, votes: &[Event]) -> Result<Voted, Fault> {
+    pub(super) fn vote(
+        &self,
+        state: &mut State,
+        spec: SpecId,
+        votes: &[Event],
+        preparation: &Preparation<'_>,
+    ) -> Result<Voted, Fault> {
         let Some((last, before)) = votes.split_last() else { return Ok(Voted::Done(Aftermath::default())) };
         let is_on_record = state.outer(spec).is_some() || state.jobs.get(&spec).is_some_and(|job| job.votes);
         if !is_on_record && !state.is_final_by(spec, votes)? {
@@ -200,6 +249,9 @@ impl Coordinator {
                 }
                 return self.fold(state, spec).map(Voted::Done);
             };
+            if !preparation.covers(&numbers, &self.store) {
+                return Ok(Voted::Unprepared(Outlook::of(state, &numbers, &specs)));
+            }
             // Conflicts of those that have waited for this vote are noticed in the step that would make them final.
             self.judge_together(state, spec, &specs);
             let clashing = specs.iter().copied().filter(|spec| state.is_clashing(*spec, &self.conflicts));

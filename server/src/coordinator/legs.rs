@@ -5,6 +5,7 @@
 
 use super::decide::Voted;
 use super::job::{Kind, Stage};
+use super::prepare::Preparation;
 use super::{Aftermath, Beginning, Coordinator, Job, State};
 use crate::ops::Scope;
 use mojavefs::id::{ContextId, SpecId};
@@ -49,9 +50,11 @@ impl Coordinator {
                     Some(aftermath) => aftermath,
                     None => {
                         let votes = state.jobs[&leg].votes();
-                        match self.vote(&mut state, leg, &votes)? {
+                        match self.vote(&mut state, leg, &votes, &Preparation::of(None))? {
                             Voted::Done(aftermath) => aftermath,
-                            Voted::Sealed(_) | Voted::Unrecorded => unreachable!("a leg is final with its job only"),
+                            Voted::Sealed(_) | Voted::Unrecorded | Voted::Unprepared(_) => {
+                                unreachable!("a leg is final with its job only")
+                            }
                         }
                     }
                 }

@@ -11,6 +11,7 @@ mod join;
 mod legs;
 mod merge;
 mod paths;
+mod prepare;
 #[cfg(test)]
 mod random;
 #[cfg(test)]

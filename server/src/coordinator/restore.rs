@@ -3,6 +3,7 @@
 use super::conflicts::Looming;
 use super::held::Payload;
 use super::job::{Kind, Met, Stage};
+use super::prepare::Preparation;
 use super::{Coordinator, Job, State, graph_fault};
 use crate::limits::{CHANGES_READ_MAX, PARENTS_MAX};
 use crate::store::{Held, Key, Sight, Specs, Store, StoreError};
@@ -138,7 +139,7 @@ impl Coordinator {
             true => Ok(()),
             false => {
                 state.jobs.entry(spec).and_modify(|job| job.votes = true);
-                let voted = self.vote(state, spec, &votes).map(drop);
+                let voted = self.vote(state, spec, &votes, &Preparation::of(None)).map(drop);
                 state.jobs.entry(spec).and_modify(|job| job.votes = false);
                 voted
             }

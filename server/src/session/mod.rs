@@ -78,7 +78,7 @@ impl Session {
     }
 
     fn decide(&self, request: Request<'_>) -> Result<Reply, Fault> {
-        let mut telling = Telling::of(&self.shared.effects);
+        let mut telling = self.shared.telling();
         let reply = self.decide_and_follow(request, &mut telling);
         self.shared.follow_owed();
         reply

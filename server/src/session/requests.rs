@@ -6,18 +6,37 @@ use crate::ops::{NewFile, Ops, Scope};
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Attr;
-use mojavefs::protocol::{DirEntry, Invalidation, RenameMode, Reply, Request};
+use mojavefs::protocol::{DirEntry, Invalidation, Reads, RenameMode, Reply, Request};
+
+/// Access control lists among extended attributes.
+const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+
+/// From when on something was looked at.
+#[derive(Clone, Copy)]
+struct Since {
+    /// How much had changed for others.
+    changes: u64,
+    /// How many rounds had ended.
+    ended: u64,
+}
 
 impl Session {
-    /// The kernel of a view is about to know an inode, with attributes as they were after `since`. From here on it is told
+    /// The kernel of a view is about to know an inode, by a name, with attributes as they were after `since`. From here on it is told
     /// of changes; if there were some in between, the attributes are read again.
-    fn given(&self, view: ViewId, mut attr: Attr, mut since: u64) -> Result<Reply, Fault> {
+    fn given(&self, view: ViewId, name: Invalidation, attr: Attr, since: Since) -> Result<Reply, Fault> {
         let open = self.open_view(view)?;
-        open.view.hold(attr.ino);
+        let ino = attr.ino;
+        open.view.hold(ino);
+        let attr = self.attr_as_of_now(view, attr, since.changes)?;
+        let lasts = self.shared.lasts(&open.view, &[name, Invalidation::Inode(ino)], since.ended);
+        Ok(Reply::Attr { attr, lasts })
+    }
+
+    fn attr_as_of_now(&self, view: ViewId, mut attr: Attr, mut since: u64) -> Result<Attr, Fault> {
         for _ in 0..GIVE_TRIES_MAX {
             let now = self.shared.changes();
             if now == since {
-                return Ok(Reply::Attr(attr));
+                return Ok(attr);
             }
             since = now;
             // One that is gone by now was there when it was asked for.
@@ -25,23 +44,32 @@ impl Session {
                 attr = again;
             }
         }
-        open.view.owe([Invalidation::Inode(attr.ino)]);
+        self.open_view(view)?.view.owe([Invalidation::Inode(attr.ino)]);
         self.shared.nudge_announcer();
-        Ok(Reply::Attr(attr))
+        Ok(attr)
+    }
+
+    /// As of now, for what is looked at next.
+    fn since(&self) -> Since {
+        Since { changes: self.shared.changes(), ended: self.shared.upcomings.ended() }
     }
 
     /// Looks names up, and changes them.
     pub(super) fn names(&self, request: Request<'_>) -> Result<Reply, Fault> {
-        let since = self.shared.changes();
+        let since = self.since();
         match request {
             Request::Lookup { view, parent, name } => {
-                let attr = self.asks(view, (parent, name), |ops, scope| ops.lookup(scope, parent, name))?;
-                self.given(view, attr, since)
+                let found = self.asks(view, (parent, name), |ops, scope| ops.lookup(scope, parent, name));
+                let attr = found.map_err(|fault| self.absent(view, entry(parent, name), since, fault))?;
+                self.given(view, entry(parent, name), attr, since)
             }
             Request::Glance { view, parent, name } => {
                 let (attr, current) = self.asks(view, (parent, name), |ops, scope| ops.glance(scope, parent, name))?;
-                self.open_view(view)?.view.hold(attr.ino);
-                Ok(Reply::Glance { attr, current: current && self.shared.changes() == since })
+                let open = self.open_view(view)?;
+                open.view.hold(attr.ino);
+                let what = [entry(parent, name), Invalidation::Inode(attr.ino)];
+                let lasts = current && self.shared.changes() == since.changes;
+                Ok(Reply::Attr { attr, lasts: lasts && self.shared.lasts(&open.view, &what, since.ended) })
             }
             Request::GlanceNamed { view, parent, name } => {
                 // As for attributes: who asks is the one that brings the view back.
@@ -51,20 +79,23 @@ impl Session {
                 let glance = || self.shared.ops.glance_named(&scope, parent, name);
                 let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
                 open.view.hold(attr.ino);
-                Ok(Reply::Glance { attr, current: current && self.shared.changes() == since })
+                let what = [entry(parent, name), Invalidation::Inode(attr.ino)];
+                let lasts = current && self.shared.changes() == since.changes;
+                Ok(Reply::Attr { attr, lasts: lasts && self.shared.lasts(&open.view, &what, since.ended) })
             }
             Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target } => {
                 let new = NewFile { kind, mode, umask, uid, gid, rdev, target };
                 self.open_view(view)?.view.asks_for(parent, name);
                 let attr =
                     self.change(view, |_| named(parent, name), |ops, scope| ops.create(scope, parent, name, new))?;
-                self.given(view, attr, since)
+                // What it has made others can't have made otherwise meanwhile.
+                self.given(view, entry(parent, name), attr, Since { ended: self.since().ended, ..since })
             }
             Request::Link { view, ino, parent, name } => {
                 let what = |_: &Attr| [named(parent, name), vec![Invalidation::Inode(ino)]].concat();
                 self.open_view(view)?.view.asks_for(parent, name);
                 let attr = self.change(view, what, |ops, scope| ops.link(scope, ino, parent, name))?;
-                self.given(view, attr, since)
+                self.given(view, entry(parent, name), attr, Since { ended: self.since().ended, ..since })
             }
             Request::Unlink { view, parent, name } => {
                 let what = |gone: &Ino| lost(named(parent, name), Some(*gone));
@@ -91,9 +122,13 @@ impl Session {
                 Ok(self.may_have_gone())
             }
             Request::ReadDir { view, ino, after, limit, attrs } => {
-                let (entries, end) = self.on(view, |ops, scope| ops.read_dir(scope, ino, after, limit, attrs))?;
-                self.hold_listed(view, &entries, since)?;
-                Ok(Reply::Entries { entries, end })
+                let ((entries, end), decision) = self.on(view, |ops, scope| {
+                    let page = ops.read_dir(scope, ino, after, limit, attrs)?;
+                    Ok((page, self.shared.upcomings.last_change_of(ino)))
+                })?;
+                self.hold_listed(view, &entries, since.changes)?;
+                let lasts = self.shared.lasts(&self.open_view(view)?.view, &[Invalidation::Inode(ino)], since.ended);
+                Ok(Reply::Entries { entries, end, lasts, decision })
             }
             _ => Err(Fault::new(FaultKind::Protocol, "this is no request about names")),
         }
@@ -109,6 +144,17 @@ impl Session {
         let open = self.open_view(view)?;
         open.view.asks_for(parent, name);
         self.operate(&open.view, operation)
+    }
+
+    /// What a kernel is about to be told of a name that is not there.
+    fn absent(&self, view: ViewId, name: Invalidation, since: Since, fault: Fault) -> Fault {
+        let is_absent = fault.kind == FaultKind::NotFound;
+        match self.open_view(view) {
+            Ok(open) if is_absent && !self.shared.lasts(&open.view, &[name], since.ended) => {
+                Fault { kind: FaultKind::NotFoundNow, ..fault }
+            }
+            _ => fault,
+        }
     }
 
     fn hold_listed(&self, view: ViewId, entries: &[DirEntry], since: u64) -> Result<(), Fault> {
@@ -131,22 +177,37 @@ impl Session {
     /// What files are and hold.
     pub(super) fn files(&self, request: Request<'_>) -> Result<Reply, Fault> {
         match request {
-            Request::GetAttr { view, ino } => Ok(Reply::Attr(self.on(view, |ops, scope| ops.get_attr(scope, ino))?)),
+            Request::GetAttr { view, ino } => {
+                let ended = self.since().ended;
+                let attr = self.on(view, |ops, scope| ops.get_attr(scope, ino))?;
+                self.attributes_of(view, attr, ended)
+            }
             Request::GlanceAt { view, ino } => {
                 // If it is to go back further, nobody waits for that: it is who asks that brings it back.
                 let scope = self.live_view(view)?.view.scope();
+                let ended = self.since().ended;
                 let glance = || self.shared.ops.glance_at(&scope, ino);
                 let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
-                Ok(Reply::Glance { attr, current })
+                let lasts = self.shared.lasts(&self.live_view(view)?.view, &[Invalidation::Inode(ino)], ended);
+                Ok(Reply::Attr { attr, lasts: lasts && current })
             }
             Request::SetAttr { view, ino, set } => {
-                Ok(Reply::Attr(self.change(view, |_| file(ino), |ops, scope| ops.set_attr(scope, ino, &set))?))
+                let ended = self.since().ended;
+                let attr = self.change(view, |_| file(ino), |ops, scope| ops.set_attr(scope, ino, &set))?;
+                self.attributes_of(view, attr, ended)
             }
-            Request::ReadLink { view, ino } => Ok(Reply::Data(self.on(view, |ops, scope| ops.read_link(scope, ino))?)),
-            Request::Read { view, ino, offset, size } => {
-                Ok(Reply::Data(self.on(view, |ops, scope| ops.read(scope, ino, offset, size))?))
+            Request::ReadLink { view, ino } => {
+                self.reads(view, ino, |ops, scope| ops.read_link(scope, ino)).map(Reply::Data)
             }
-            Request::Write { view, ino, offset, data, append, clear_set_id } => {
+            Request::Read { view, ino, offset, size, reads: Reads::Once } => {
+                self.on(view, |ops, scope| ops.read(scope, ino, offset, size)).map(Reply::Data)
+            }
+            Request::Read { view, ino, offset, size, reads } => {
+                self.may_be_mapped(view, ino, reads == Reads::Mapped)?;
+                self.reads(view, ino, |ops, scope| ops.read(scope, ino, offset, size)).map(Reply::Data)
+            }
+            Request::Write { view, ino, offset, data, append, clear_set_id, mapped } => {
+                self.may_be_mapped(view, ino, mapped)?;
                 let at = (offset, append);
                 let write = |ops: &Ops, scope: &Scope| ops.write(scope, ino, at, data, clear_set_id);
                 let written = self.change(view, |_| file(ino), write)?;
@@ -182,11 +243,41 @@ impl Session {
         }
     }
 
+    fn attributes_of(&self, view: ViewId, attr: Attr, ended: u64) -> Result<Reply, Fault> {
+        let lasts = self.shared.lasts(&self.open_view(view)?.view, &[Invalidation::Inode(attr.ino)], ended);
+        Ok(Reply::Attr { attr, lasts })
+    }
+
+    fn may_be_mapped(&self, view: ViewId, ino: Ino, mapped: bool) -> Result<(), Fault> {
+        if mapped {
+            self.open_view(view)?.view.may_be_mapped(ino);
+        }
+        Ok(())
+    }
+
+    /// Reads something that a kernel keeps for as long as it knows the inode.
+    fn reads<T>(
+        &self,
+        view: ViewId,
+        ino: Ino,
+        operation: impl Fn(&Ops, &Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let open = self.open_view(view)?;
+        self.shared.upcomings.read(&self.shared.store, &open.view, ino)?;
+        let read = self.operate(&open.view, operation);
+        self.shared.upcomings.was_read(view, ino);
+        read
+    }
+
     /// Extended attributes, and the space there is.
     pub(super) fn attributes(&self, request: Request<'_>) -> Result<Reply, Fault> {
         match request {
             Request::GetXattr { view, ino, name } => {
-                Ok(Reply::Data(self.on(view, |ops, scope| ops.get_xattr(scope, ino, name))?))
+                let get = |ops: &Ops, scope: &Scope| ops.get_xattr(scope, ino, name);
+                // Kernels keep access control lists, and no others.
+                let is_kept = name.starts_with(ACL_PREFIX);
+                let value = if is_kept { self.reads(view, ino, get) } else { self.on(view, get) };
+                value.map(Reply::Data)
             }
             Request::ListXattr { view, ino } => {
                 Ok(Reply::Names(self.on(view, |ops, scope| ops.list_xattr(scope, ino))?))
@@ -225,7 +316,11 @@ fn lost(mut what: Vec<Invalidation>, ino: Option<Ino>) -> Vec<Invalidation> {
     what
 }
 
+fn entry(parent: Ino, name: &[u8]) -> Invalidation {
+    Invalidation::Entry { parent, name: name.to_vec() }
+}
+
 /// A name changed, and with it its directory.
 fn named(parent: Ino, name: &[u8]) -> Vec<Invalidation> {
-    vec![Invalidation::Entry { parent, name: name.to_vec() }, Invalidation::Inode(parent)]
+    vec![entry(parent, name), Invalidation::Inode(parent)]
 }

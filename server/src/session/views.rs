@@ -3,7 +3,6 @@
 use super::{OpenView, Session};
 use crate::coordinator::{Beginning, Kind};
 use crate::limits::OPERATION_TRIES_MAX;
-use crate::telling::Telling;
 use crate::views::{View, Whose};
 use mojavefs::id::{ContextId, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -150,7 +149,7 @@ impl Session {
         }
         let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
         if coordinator.is_held(spec) || open.view.whose == Whose::Guest {
-            return coordinator.beside_rounds(|| coordinator.hold_again(spec, &mut Telling::of(&self.shared.effects)));
+            return coordinator.beside_rounds(|| coordinator.hold_again(spec, &mut self.shared.telling()));
         }
         if coordinator.has_voted(spec)
             || open.view.base().and_then(|context| coordinator.spec_of(context)) != Some(spec)
@@ -163,7 +162,7 @@ impl Session {
     /// An owner that is gone without deciding has aborted.
     fn abandon(&self, spec: SpecId) -> Result<(), Fault> {
         let aborted = self.shared.coordinator.beside_rounds(|| {
-            let mut telling = Telling::of(&self.shared.effects);
+            let mut telling = self.shared.telling();
             let aborted = self.shared.coordinator.abort(spec, None, &mut telling);
             self.shared.follow_owed();
             aborted.map(|(_, aftermath)| self.follow(aftermath))

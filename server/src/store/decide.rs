@@ -2,12 +2,12 @@
 
 use super::db::{Family, Writes};
 use super::outcomes::Recorded;
-use super::{Specs, Store, StoreError, meta};
+use super::{Committed, Specs, Store, StoreError, meta, now};
 use crate::store::Key;
 use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::codec;
-use mojavefs::protocol::file::Name;
+use mojavefs::protocol::file::{Name, Time};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 
@@ -59,17 +59,20 @@ impl Rebased {
 pub struct Prepared {
     intervals: Vec<IntervalId>,
     rebased: Vec<Rebased>,
-    /// Its place among what is final, if nobody begins to stay with that before it is confirmed.
-    seq: Seq,
+    /// When it is to become final; its place among that is another if somebody begins to stay with what is final before it is
+    /// confirmed.
+    committed: Committed,
     recorded: Recorded,
     waits_for_disk: bool,
 }
 
 /// Says that these are final, and since when.
-fn stamp(writes: &mut Writes<'_>, intervals: &[IntervalId], seq: Seq) {
+fn stamp(writes: &mut Writes<'_>, intervals: &[IntervalId], committed: Committed) {
+    let record = meta::decision(committed);
     for interval in intervals {
-        writes.put(Family::Meta, &meta::key(meta::DECISION, [interval.0]), &seq.0.to_be_bytes());
+        writes.put(Family::Meta, &meta::key(meta::DECISION, [interval.0]), &record);
     }
+    writes.put(Family::Meta, meta::LAST_DECISION, &meta::time(committed.at));
 }
 
 fn remove(writes: &mut Writes<'_>, spec: SpecId) {
@@ -115,7 +118,8 @@ impl Store {
         let seq = self.end_epoch().map_err(certain)?;
         let db = self.db().map_err(certain)?;
         let mut writes = db.writes();
-        stamp(&mut writes, intervals, seq);
+        let committed = Committed { seq, at: self.time_of_decision() };
+        stamp(&mut writes, intervals, committed);
         released.iter().for_each(|spec| remove(&mut writes, *spec));
         rebased.iter().try_for_each(|rebased| rebased.put(&mut writes, seq)).map_err(certain)?;
         let recorded = self.outcomes.lock().record(&mut writes, specs.clone()).map_err(certain)?;
@@ -124,7 +128,7 @@ impl Store {
         // Where nothing was changed nothing can be lost.
         let waits_for_disk = !released.is_empty() || self.have_changed_anything(intervals);
         let (intervals, rebased) = (intervals.to_vec(), rebased.to_vec());
-        let prepared = Prepared { intervals, rebased, seq, recorded, waits_for_disk };
+        let prepared = Prepared { intervals, rebased, committed, recorded, waits_for_disk };
         if let Err(error) = result {
             self.settle_doubt(&prepared, error)?;
         }
@@ -150,18 +154,27 @@ impl Store {
     /// that says so where somebody has begun to stay with what was final meanwhile: to him it comes later. The caller keeps every
     /// other operation out.
     pub fn confirm(&self, prepared: Prepared) -> Seq {
-        let Prepared { intervals, rebased, mut seq, recorded, .. } = prepared;
+        let Prepared { intervals, rebased, mut committed, recorded, .. } = prepared;
         let _writers = self.final_writes.lock();
-        if self.epoch().0 != seq.0 + 1 && !is_planted(Planted::PlaceOfTheSeal) {
-            match self.stamp_later(&intervals, &rebased) {
-                Ok(later) => seq = later,
+        // Whoever has looked while it was written down has looked before it. On record it is a moment earlier, until it is merged.
+        committed.at = self.time_of_decision();
+        if self.epoch().0 != committed.seq.0 + 1 && !is_planted(Planted::PlaceOfTheSeal) {
+            match self.stamp_later(&intervals, &rebased, committed.at) {
+                Ok(seq) => committed.seq = seq,
                 // It is committed. Where it was to stand is on disk, and nothing else may come to be there beside it.
                 Err(error) => self.stop(&format!("a commit can't be given its place: {error}")),
             }
         }
         self.outcomes.lock().apply(recorded);
-        self.decided.write().committed.extend(intervals.iter().map(|interval| (*interval, seq)));
-        seq
+        self.decided.write().committed.extend(intervals.iter().map(|interval| (*interval, committed)));
+        committed.seq
+    }
+
+    /// Now, but after the last decision.
+    fn time_of_decision(&self) -> Time {
+        let mut last = self.last_decision.lock();
+        *last = now().max(last.next());
+        *last
     }
 
     /// Prepares, makes durable and confirms, for who has nothing else to do meanwhile. Blocks for the disk.
@@ -181,12 +194,12 @@ impl Store {
     }
 
     /// Gives a commit a place after all that was begun since it was prepared. The caller has `final_writes`.
-    fn stamp_later(&self, intervals: &[IntervalId], rebased: &[Rebased]) -> Result<Seq, StoreError> {
+    fn stamp_later(&self, intervals: &[IntervalId], rebased: &[Rebased], at: Time) -> Result<Seq, StoreError> {
         self.end_epoch()?;
         let seq = self.end_epoch()?;
         let db = self.db()?;
         let mut writes = db.writes();
-        stamp(&mut writes, intervals, seq);
+        stamp(&mut writes, intervals, Committed { seq, at });
         rebased.iter().try_for_each(|rebased| rebased.put(&mut writes, seq))?;
         writes.apply(false)?;
         Ok(seq)
@@ -389,13 +402,17 @@ impl Store {
     /// Says of every interval with changes what it is. Returns those of them that are held.
     fn sort_intervals(&self, kept: &[IntervalId]) -> Result<Vec<IntervalId>, StoreError> {
         let db = self.db()?;
+        if let Some(last) = db.get(Family::Meta, meta::LAST_DECISION)? {
+            let last = meta::decided_at(&last).ok_or_else(|| StoreError::corrupt("the last decision has no time"))?;
+            *self.last_decision.lock() = last;
+        }
         let mut decided = self.decided.write();
         let mut scan = db.scan(Family::Meta, &[meta::DECISION], &[meta::DECISION]);
         while let Some((key, value)) = scan.item()? {
-            let ([interval], Ok(seq)) = (meta::numbers(key).unwrap_or_default(), value.try_into()) else {
-                return Err(StoreError::corrupt("a decision record is no number"));
+            let (Some([interval]), Some(committed)) = (meta::numbers(key), meta::decided(value)) else {
+                return Err(StoreError::corrupt("a decision record is of a wrong length"));
             };
-            decided.committed.insert(IntervalId(interval), Seq(u64::from_be_bytes(seq)));
+            decided.committed.insert(IntervalId(interval), committed);
             scan.next();
         }
         let mut held = Vec::new();

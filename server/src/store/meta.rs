@@ -1,7 +1,9 @@
 //! Keys of what is not versioned: decisions, counters, held speculations, what is to be reclaimed.
 
+use super::Committed;
 use super::db::{Family, Writes};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
+use mojavefs::protocol::file::Time;
 
 /// The format's version number.
 pub(super) const FORMAT: &[u8] = b"format";
@@ -29,6 +31,8 @@ pub(super) const OUTCOME: u8 = b's';
 pub(super) const PARTS: u8 = b'p';
 /// Of speculations up to this number only what is on record is known.
 pub(super) const FORGOTTEN: &[u8] = b"forgotten";
+/// When the last decision was made.
+pub(super) const LAST_DECISION: &[u8] = b"time";
 /// Name of a counter: up to where its numbers are handed out.
 pub(super) const COUNTER: u8 = b'n';
 
@@ -48,6 +52,29 @@ pub(super) fn numbers<const N: usize>(key: &[u8]) -> Option<[u64; N]> {
         *number = u64::from_be_bytes(bytes.try_into().ok()?);
     }
     Some(numbers)
+}
+
+/// The record of when something became final.
+pub(super) fn decision(committed: Committed) -> Vec<u8> {
+    [&committed.seq.0.to_be_bytes()[..], &time(committed.at)].concat()
+}
+
+/// What such a record says. Before format 5 it had no time.
+pub(super) fn decided(record: &[u8]) -> Option<Committed> {
+    let (seq, at) = record.split_first_chunk::<8>()?;
+    let at = if at.is_empty() { Time::default() } else { decided_at(at)? };
+    Some(Committed { seq: Seq(u64::from_be_bytes(*seq)), at })
+}
+
+/// The record of a time.
+pub(super) fn time(at: Time) -> Vec<u8> {
+    [&at.seconds.to_be_bytes()[..], &at.nanos.to_be_bytes()].concat()
+}
+
+/// What such a record says.
+pub(super) fn decided_at(record: &[u8]) -> Option<Time> {
+    let (seconds, nanos) = record.split_first_chunk::<8>()?;
+    Some(Time { seconds: i64::from_be_bytes(*seconds), nanos: u32::from_be_bytes(nanos.try_into().ok()?) })
 }
 
 pub(super) fn orphan(ino: Ino) -> Vec<u8> {

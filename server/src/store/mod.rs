@@ -57,7 +57,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The version of the on-disk format.
-const FORMAT: u64 = 4;
+const FORMAT: u64 = 5;
 /// The format from which on content files are whole blocks long. One of the format before is made one of this when opened.
 const WHOLE_FILES_SINCE: u64 = 3;
 /// The format from which on it is recorded what was committed.
@@ -70,6 +70,15 @@ pub struct StoreOptions {
     pub memory_bytes: usize,
     /// The owner of the root directory of a new store.
     pub owner: (u32, u32),
+}
+
+/// What an undecided interval has changed.
+#[derive(Clone, Copy, Default)]
+struct Changed {
+    /// How many files.
+    inodes: u64,
+    /// The number of the last change.
+    last: u64,
 }
 
 /// A store that is open. All methods may be called from any thread; those that change the same objects must be kept
@@ -91,8 +100,12 @@ pub struct Store {
     snapshots: Snapshots,
     /// Held while final versions are written or merged.
     final_writes: Ordered<Mutex<()>>,
-    /// How many files each undecided interval changed.
-    changes: Mutex<HashMap<IntervalId, u64>>,
+    /// When the last decision was made: none is made earlier, whatever the clock says.
+    last_decision: Mutex<Time>,
+    /// How much each undecided interval changed.
+    changes: Mutex<HashMap<IntervalId, Changed>>,
+    /// The number of the last change of any undecided interval.
+    change: AtomicU64,
     /// How many records of committed intervals are not merged yet, of those that somebody has asked about. Taken before
     /// `final_writes`.
     unmerged: Mutex<HashMap<IntervalId, u64>>,
@@ -117,10 +130,19 @@ pub struct Store {
 /// Intervals whose versions still carry their number.
 #[derive(Default)]
 pub(super) struct Decided {
-    /// Committed, with when they became final.
-    pub(super) committed: HashMap<IntervalId, Seq>,
+    /// Committed, and not merged yet.
+    pub(super) committed: HashMap<IntervalId, Committed>,
     /// Undone; their versions are waiting to be removed.
     pub(super) dead: Vec<IntervalId>,
+}
+
+/// When something became final.
+#[derive(Clone, Copy)]
+pub(super) struct Committed {
+    /// Its place among what is final.
+    pub(super) seq: Seq,
+    /// By the clock: whatever it has changed was not changed before that, to who looks at it.
+    pub(super) at: Time,
 }
 
 impl Store {
@@ -320,15 +342,23 @@ impl Store {
         self.sync_records()
     }
 
+    /// An undecided interval has changed something, so many inodes for the first time.
     pub(super) fn note_changes(&self, interval: IntervalId, inodes: u64) {
-        if inodes > 0 {
-            *self.changes.lock().entry(interval).or_insert(0) += inodes;
-        }
+        let number = self.change.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut changes = self.changes.lock();
+        let changed = changes.entry(interval).or_default();
+        changed.inodes += inodes;
+        changed.last = number;
     }
 
     /// How many files an undecided interval changed.
     pub fn changes_count(&self, interval: IntervalId) -> u64 {
-        self.changes.lock().get(&interval).copied().unwrap_or(0)
+        self.changes.lock().get(&interval).map_or(0, |changed| changed.inodes)
+    }
+
+    /// Grows with each change of an undecided interval; 0 as long as it has changed nothing.
+    pub fn last_change(&self, interval: IntervalId) -> u64 {
+        self.changes.lock().get(&interval).map_or(0, |changed| changed.last)
     }
 
     /// The disk under the store.

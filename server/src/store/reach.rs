@@ -31,7 +31,9 @@ impl Reach<'_> {
         let mut undecided = false;
         for version in versions {
             let interval = version.order.interval();
-            let seq = interval.map_or(version.order.seq(), |interval| self.decided.committed.get(&interval).copied());
+            let seq = interval.map_or(version.order.seq(), |interval| {
+                self.decided.committed.get(&interval).map(|committed| committed.seq)
+            });
             match (seq, interval) {
                 (Some(seq), _) => last.push((seq, version)),
                 (None, Some(interval)) if (self.is_live)(interval) => {

@@ -148,7 +148,7 @@ impl Store {
 
     fn merge_committed(&self, of: &dyn Fn(IntervalId) -> bool) -> Result<u64, StoreError> {
         // In their order.
-        let next = self.decided.read().committed.iter().map(|(interval, seq)| (*seq, *interval)).min();
+        let next = self.decided.read().committed.iter().map(|(interval, committed)| (committed.seq, *interval)).min();
         let Some((_, interval)) = next.filter(|(_, interval)| of(*interval)) else { return Ok(0) };
         let keys = self.changes_left(interval)?;
         let mut unmerged = self.unmerged.lock();
@@ -216,8 +216,16 @@ impl Store {
     fn merge_key(&self, db: &Db, writes: &mut Writes<'_>, key: &Key) -> Result<(), StoreError> {
         let prefix = key.prefix();
         let decided = self.decided.read();
-        let versions = versions::all(db, &prefix)?;
-        let committed_at = |version: &Version| Some(*decided.committed.get(&version.order.interval()?)?);
+        let mut versions = versions::all(db, &prefix)?;
+        if let Key::Inode(_) = key {
+            for version in &mut versions {
+                if let Some(committed) = version.order.interval().and_then(|interval| decided.committed.get(&interval))
+                {
+                    version.stored = record::not_before(&version.stored, committed.at)?;
+                }
+            }
+        }
+        let committed_at = |version: &Version| Some(decided.committed.get(&version.order.interval()?)?.seq);
         let mut merged: Vec<(Seq, Vec<u8>)> =
             versions.iter().filter_map(|v| Some((v.order.seq()?, v.stored.clone()))).collect();
         let mut seqs: Vec<Seq> = versions.iter().filter_map(committed_at).collect();

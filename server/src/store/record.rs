@@ -63,6 +63,11 @@ pub struct DirStat {
 }
 
 impl DirStat {
+    /// What it says was changed was not changed before that time.
+    pub(super) fn not_before(self, at: Time) -> DirStat {
+        DirStat { ctime: self.ctime.map(|ctime| ctime.max(at)), ..self }
+    }
+
     /// This and then `later`.
     pub fn then(self, later: DirStat) -> DirStat {
         DirStat {
@@ -91,6 +96,14 @@ pub(super) fn sum(stored: &[u8], later: &[u8]) -> Result<Vec<u8>, StoreError> {
 pub(super) fn content_of(stored: &[u8]) -> Result<Option<ContentId>, StoreError> {
     let inode: Option<Inode> = payload(stored)?.map(decode).transpose()?;
     Ok(inode.and_then(|inode| inode.content))
+}
+
+/// The stored form of an inode as of a commit at that time.
+pub(super) fn not_before(stored: &[u8], at: Time) -> Result<Vec<u8>, StoreError> {
+    match payload(stored)?.map(decode::<Inode>).transpose()? {
+        Some(inode) if inode.ctime < at => encode(&Inode { ctime: at, ..inode }),
+        _ => Ok(stored.to_vec()),
+    }
 }
 
 const TOMBSTONE: u8 = 0;

@@ -5,7 +5,7 @@ use super::keys::{self, Key, ORDER_BYTES, Order};
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::{Decided, Listed, Newer, Reading, Sight, Store, StoreError, meta};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
-use mojavefs::protocol::file::Name;
+use mojavefs::protocol::file::{Name, Time};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ impl<'a> Chooser<'a> {
                 return;
             }
             Some(interval) => match self.decided.committed.get(&interval) {
-                Some(seq) => *seq,
+                Some(committed) => committed.seq,
                 None if self.sight.meets && !self.decided.dead.contains(&interval) => {
                     self.met = Some(interval);
                     self.done = true;
@@ -105,6 +105,12 @@ impl<'a> Chooser<'a> {
         self.finish()
     }
 
+    /// When what was chosen was committed, if it is not merged yet.
+    fn committed_at(&self) -> Option<Time> {
+        let (_, order, _) = self.best.as_ref()?;
+        Some(self.decided.committed.get(&order.interval()?)?.at)
+    }
+
     fn finish(self) -> Result<Reading<Vec<u8>>, StoreError> {
         let (newer, met) = (self.newer, self.met);
         let Some((_, order, mut stored)) = self.best else {
@@ -119,6 +125,11 @@ impl<'a> Chooser<'a> {
 impl Store {
     /// The visible version of one record, as bytes.
     pub(super) fn read(&self, sight: &Sight, key: &Key) -> Result<Reading<Vec<u8>>, StoreError> {
+        self.read_committed(sight, key).map(|(reading, _)| reading)
+    }
+
+    /// The same, and when that was committed, if it is not merged yet.
+    fn read_committed(&self, sight: &Sight, key: &Key) -> Result<(Reading<Vec<u8>>, Option<Time>), StoreError> {
         let db = self.db()?;
         let decided = self.decided.read();
         let prefix = key.prefix();
@@ -131,7 +142,8 @@ impl Store {
             }
             !chooser.done
         })?;
-        chooser.finish()
+        let at = chooser.committed_at();
+        Ok((chooser.finish()?, at))
     }
 
     /// Every version of a key that is stored, whoever can see it, newest first: which it is, and the record unless it is gone
@@ -149,9 +161,14 @@ impl Store {
         self.read(sight, key)?.and_then(|bytes| record::decode(&bytes))
     }
 
-    /// A file.
+    /// A file. What a commit has changed is as new as that.
     pub fn inode(&self, sight: &Sight, ino: Ino) -> Result<Reading<Inode>, StoreError> {
-        self.record(sight, &Key::Inode(ino))
+        let (reading, at) = self.read_committed(sight, &Key::Inode(ino))?;
+        let mut reading: Reading<Inode> = reading.and_then(|bytes| record::decode(&bytes))?;
+        if let (Some(inode), Some(at)) = (&mut reading.found, at) {
+            inode.ctime = inode.ctime.max(at);
+        }
+        Ok(reading)
     }
 
     /// A name.
@@ -315,9 +332,14 @@ pub(super) fn sum(versions: &[Version], sight: &Sight, decided: &Decided) -> Res
         let Some(payload) = record::payload(&version.stored)? else { continue };
         let stat: DirStat = record::decode(payload)?;
         match version.order.interval() {
-            Some(interval) if sight.live.binary_search(&interval).is_ok() => later.push(((Seq::NOW, interval), stat)),
+            Some(interval) if sight.live.binary_search(&interval).is_ok() => {
+                let at = decided.committed.get(&interval).map(|committed| committed.at).unwrap_or_default();
+                later.push(((Seq::NOW, interval), stat.not_before(at)));
+            }
             Some(interval) => match decided.committed.get(&interval) {
-                Some(seq) if *seq <= sight.snapshot => later.push(((*seq, interval), stat)),
+                Some(committed) if committed.seq <= sight.snapshot => {
+                    later.push(((committed.seq, interval), stat.not_before(committed.at)));
+                }
                 _ => {}
             },
             None => {

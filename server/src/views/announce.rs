@@ -77,7 +77,7 @@ impl Shared {
         intervals.iter().map(|interval| self.store.changes_count(*interval)).sum()
     }
 
-    fn listed(&self, intervals: &[IntervalId]) -> Listed {
+    pub(super) fn listed(&self, intervals: &[IntervalId]) -> Listed {
         if self.changes_in(intervals) as usize > INVALIDATIONS_MAX / 4 {
             return None;
         }
@@ -85,7 +85,10 @@ impl Shared {
         for interval in intervals {
             match self.store.changes(*interval, None, usize::MAX) {
                 Ok(keys) => listed.extend(keys.into_iter().filter_map(invalidation).map(|what| (*interval, what))),
-                Err(error) => tracing::error!("what interval {interval} changed: {error}"),
+                Err(error) => {
+                    tracing::error!("what interval {interval} changed: {error}");
+                    return None;
+                }
             }
         }
         Some(listed)

@@ -3,6 +3,7 @@
 mod announce;
 mod invalidations;
 pub(crate) mod names;
+pub(crate) mod upcoming;
 pub(crate) mod urgent;
 
 use crate::ops::Scope;
@@ -83,6 +84,8 @@ pub(crate) struct View {
     scope: RwLock<Arc<Scope>>,
     /// The inodes its kernel knows.
     held: Mutex<HashSet<Ino>>,
+    /// Those of them that its programs may write to through mappings, as far as that is known.
+    mapped: Mutex<HashSet<Ino>>,
     /// The names that it has asked for.
     names: Mutex<Names>,
     /// Its speculation was undone: nothing it asks for has a meaning any more.
@@ -127,6 +130,7 @@ impl View {
             embedded,
             scope: RwLock::new(scope),
             held: Mutex::default(),
+            mapped: Mutex::default(),
             names: Mutex::default(),
             dead: AtomicBool::new(false),
             sink,
@@ -275,7 +279,18 @@ impl View {
 
     pub(crate) fn release(&self, ino: Ino) {
         self.held.lock().remove(&ino);
+        self.mapped.lock().remove(&ino);
         self.names.lock().drop_all(ino);
+    }
+
+    /// One of its programs may write to a file through a mapping.
+    pub(crate) fn may_be_mapped(&self, ino: Ino) {
+        self.mapped.lock().insert(ino);
+    }
+
+    /// Whether its programs may write to a file through a mapping, as far as is known.
+    pub(crate) fn may_write_mapped(&self, ino: Ino) -> bool {
+        self.mapped.lock().contains(&ino)
     }
 
     /// Its kernel is about to be told of a name, there or not. Said before that is looked at, so that a change is seen then,
@@ -328,14 +343,25 @@ impl View {
 
     /// Tells the view what its kernel must look up again, and returns when it has.
     pub(crate) fn tell(&self, pile: InvalidationSet) {
+        let view = self.id;
+        self.deliver_all(pile, |what, all_names| Notice::Invalidate { view, what, all_names });
+    }
+
+    /// Tells the view what its kernel must forget since it is about to change, and returns when it has.
+    pub(crate) fn forget(&self, pile: InvalidationSet) {
+        let view = self.id;
+        self.deliver_all(pile, |what, all_names| Notice::Forget { view, what, all_names });
+    }
+
+    fn deliver_all(&self, pile: InvalidationSet, notice: impl Fn(Vec<Invalidation>, bool) -> Notice) {
         let mut rest = pile.what;
         while rest.len() > INVALIDATIONS_MAX {
             let later = rest.split_off(INVALIDATIONS_MAX);
-            self.deliver(Notice::Invalidate { view: self.id, what: rest, all_names: false });
+            self.deliver(notice(rest, false));
             rest = later;
         }
         if !rest.is_empty() || pile.all_names {
-            self.deliver(Notice::Invalidate { view: self.id, what: rest, all_names: pile.all_names });
+            self.deliver(notice(rest, pile.all_names));
         }
     }
 

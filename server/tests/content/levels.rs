@@ -123,7 +123,15 @@ impl World {
         match *how {
             Change::Write { at, len, seed } => {
                 let data = pattern(at, len, seed);
-                let request = Request::Write { view, ino, offset: at, data: &data, append: false, clear_set_id: false };
+                let request = Request::Write {
+                    view,
+                    ino,
+                    offset: at,
+                    data: &data,
+                    append: false,
+                    clear_set_id: false,
+                    mapped: false,
+                };
                 ask.offset(request).expect("a write");
             }
             Change::Resize { size } => {
@@ -147,7 +155,13 @@ impl World {
     }
 
     fn compare_one(&self, view: ViewId, file: usize, expected: &[u8]) {
-        let request = Request::Read { view, ino: self.inos[file], offset: 0, size: IO_BYTES_MAX as u32 };
+        let request = Request::Read {
+            view,
+            ino: self.inos[file],
+            offset: 0,
+            size: IO_BYTES_MAX as u32,
+            reads: mojavefs::protocol::Reads::Once,
+        };
         let found = self.client.ask().data(request).expect("bytes");
         assert!(found == expected, "file {file} in view {view}: {} bytes, {} expected", found.len(), expected.len());
     }

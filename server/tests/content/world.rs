@@ -101,7 +101,15 @@ impl World {
         match *how {
             Change::Write { at, len, seed } => {
                 let data = super::model::pattern(at, len, seed);
-                let request = Request::Write { view, ino, offset: at, data: &data, append: false, clear_set_id: false };
+                let request = Request::Write {
+                    view,
+                    ino,
+                    offset: at,
+                    data: &data,
+                    append: false,
+                    clear_set_id: false,
+                    mapped: false,
+                };
                 ask.offset(request).expect("a write");
             }
             Change::Resize { size } => {
@@ -236,7 +244,8 @@ impl World {
     fn read(&self, view: ViewId, file: usize) -> Vec<u8> {
         let ino = self.inos[file];
         let size = self.client.ask().attr(Request::GetAttr { view, ino }).expect("attributes").size;
-        let request = Request::Read { view, ino, offset: 0, size: IO_BYTES_MAX as u32 };
+        let request =
+            Request::Read { view, ino, offset: 0, size: IO_BYTES_MAX as u32, reads: mojavefs::protocol::Reads::Once };
         let found = self.client.ask().data(request).expect("bytes");
         assert_eq!(found.len() as u64, size, "what is read of file {file} ends at its size");
         found

@@ -1,6 +1,6 @@
 //! Processes: this one, its children, their ends.
 
-use super::{Action, Errno, Result, close, fd_arg, filled, given, plain, set_action, set_mask, zeroed};
+use super::{Action, Errno, Mask, Result, close, fd_arg, filled, given, plain, set_action, set_mask, zeroed};
 
 pub(crate) fn pid() -> i32 {
     plain(libc::SYS_getpid, &[]).unwrap_or(0) as i32
@@ -39,6 +39,13 @@ pub(crate) fn await_end(pid: i32) {
     let waited = libc::pollfd { fd: process as i32, events: libc::POLLIN, revents: 0 };
     while given(libc::SYS_poll, &[0, 1, usize::MAX], 0, &waited) == Err(Errno(libc::EINTR)) {}
     close(process as i32);
+}
+
+/// Waits until something can be read, or the other end is closed, with these signals blocked. One that comes later than that is not taken.
+pub(crate) fn wait_readable(file: i32, mask: Mask) {
+    let waited = libc::pollfd { fd: file, events: libc::POLLIN, revents: 0 };
+    let args = [0, 1, 0, &raw const mask as usize, size_of::<Mask>()];
+    while given(libc::SYS_ppoll, &args, 0, &waited) == Err(Errno(libc::EINTR)) {}
 }
 
 /// Whether this process has children other than checkpoints.

@@ -5,13 +5,16 @@
 //! see nothing of others perhaps after others have acted. Whatever is committed, each counter says how often it was counted by that and
 //! on trunk, and the files are there that it has made: nothing is lost, nothing undone is left.
 
+mod kernel;
 mod world;
 
+use mojavefs::planted::{Planted, VARIABLE};
 use mojavefs_faulty::{Call, Fault, Faulty, Random};
 use mojavefs_server::Server;
 use mojavefs_server::store::{StoreOptions, fsck};
 use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
+use std::process::Command;
 use std::rc::Rc;
 use world::World;
 
@@ -122,6 +125,22 @@ fn seeds() -> std::ops::Range<u64> {
     match number("MOJAVEFS_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("MOJAVEFS_SEEDS").unwrap_or(if is_soak { HISTORIES_OF_SOAK } else { HISTORIES }),
+    }
+}
+
+/// Takes a build with faults in it (`make planted`), each of which the histories must find.
+#[test]
+#[ignore = "takes a build with planted faults: make planted"]
+fn planted_faults_of_kernels_are_found() {
+    for fault in Planted::OF_KERNELS {
+        let mut command = Command::new(std::env::current_exe().expect("a test knows its program"));
+        let net = "nothing_that_is_counted_is_lost_whoever_acts_while_another_waits_for_the_disk";
+        command.args(["--exact", net, "--nocapture"]).env_remove("MOJAVEFS_SEED").env(VARIABLE, fault.name());
+        let output = command.output().expect("it runs");
+        assert!(!output.status.success(), "the fault `{}` is not found", fault.name());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let seed = said.lines().find_map(|line| line.strip_prefix("seed "));
+        println!("{}: found with seed {}", fault.name(), seed.unwrap_or("unknown"));
     }
 }
 

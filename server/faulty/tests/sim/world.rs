@@ -1,10 +1,11 @@
 //! Who acts, and what must be so.
 
+use crate::kernel::{self, Kernel};
 use crate::{BESIDE_MAX, COUNTERS, DEPTH_MAX, IS_DECIDING, JOBS_MAX};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, RenameMode, Request, SpecState, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Reads, RenameMode, Request, SpecState, ViewKind};
 use mojavefs_faulty::Random;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -18,6 +19,9 @@ pub(crate) struct World {
     ask: RefCell<Option<Arc<dyn Connection>>>,
     trunk: Cell<ViewId>,
     counters: [Ino; COUNTERS],
+    kernel: Arc<Kernel>,
+    /// How often trunk's kernel had kept what was looked for, or could not.
+    looks: Cell<u64>,
     jobs: RefCell<Vec<Job>>,
     /// How often it was counted on trunk.
     on_trunk: RefCell<[u64; COUNTERS]>,
@@ -75,7 +79,12 @@ impl World {
             write(&*ask, trunk, ino, 0).expect("a counter");
             ino
         });
+        let kernel = Arc::new(Kernel::default());
+        kernel.is_of(trunk);
+        ask.set_notice_sink(kernel.clone());
         Rc::new(World {
+            kernel,
+            looks: Cell::new(0),
             random: RefCell::new(Random::new(seed)),
             ask: RefCell::new(Some(ask)),
             trunk: Cell::new(trunk),
@@ -94,6 +103,8 @@ impl World {
     /// From now on by this session: the store was opened again.
     pub(crate) fn goes_on(&self, ask: Arc<dyn Connection>) {
         self.trunk.set(ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view);
+        self.kernel.is_of(self.trunk.get());
+        ask.set_notice_sink(self.kernel.clone());
         self.ask.replace(Some(ask));
         self.is_stopped.set(false);
         // What began before and is undecided still has no view any more.
@@ -162,7 +173,8 @@ impl World {
         if self.is_stopped.get() {
             return;
         }
-        match self.below(20) {
+        match self.below(24) {
+            20..=23 => self.look_on_trunk(),
             0 | 1 => self.begin(),
             16 | 17 => self.with_a_job(World::make),
             18 => self.with_a_job(World::rename),
@@ -351,10 +363,42 @@ impl World {
         };
         match write(&*self.ask(), self.trunk.get(), self.counters[number], count + 1) {
             Ok(()) => {
+                self.kernel.is_written(self.counters[number], text_of(count + 1).as_bytes());
                 self.say(|| format!("trunk writes to {number}: {}", count + 1));
                 self.on_trunk.borrow_mut()[number] += 1;
             }
             Err(fault) => self.refused("count on trunk", &fault),
+        }
+    }
+
+    /// What a program on trunk sees, with what its kernel has kept, is what is so now: whatever else it has looked at, it sees nothing
+    /// older.
+    fn look_on_trunk(&self) {
+        let (ask, view) = (self.ask(), self.trunk.get());
+        let counter = self.below(COUNTERS as u64);
+        let name = {
+            let jobs = self.jobs.borrow();
+            let names: Vec<&String> = jobs.iter().flat_map(|job| &job.made).collect();
+            let which = if names.is_empty() { 0 } else { self.below(names.len() as u64) as usize };
+            names.get(which).map_or(b"nothing".to_vec(), |name| name.as_bytes().to_vec())
+        };
+        let looked = (|| {
+            let ino = self.kernel.look_up(&*ask, format!("counter {counter}").as_bytes())?.expect("a counter stays");
+            let bytes = (self.kernel.read(&*ask, ino)?, kernel::read(&*ask, view, ino, Reads::Once)?);
+            let sizes =
+                (self.kernel.size(&*ask, ino)?, ask.attr(Request::GetAttr { view, ino }).map(|attr| attr.size)?);
+            let names = (self.kernel.look_up(&*ask, &name)?, kernel::look_up(&*ask, view, &name)?.0);
+            Ok((bytes, sizes, names))
+        })();
+        match looked {
+            Ok((bytes, sizes, names)) => {
+                self.looks.set(self.looks.get() + 1);
+                self.say(|| format!("trunk looks: {bytes:?} {sizes:?} {names:?}"));
+                assert_eq!(bytes.0, bytes.1, "bytes that the kernel has kept, and those that are there");
+                assert_eq!(sizes.0, sizes.1, "a size that the kernel has kept, and the one that there is");
+                assert_eq!(names.0, names.1, "what the kernel takes a name for, and what it leads to");
+            }
+            Err(fault) => self.refused("look on trunk", &fault),
         }
     }
 
@@ -458,14 +502,26 @@ fn create(view: ViewId, name: &str) -> Request<'_> {
     Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target }
 }
 
+fn text_of(count: u64) -> String {
+    format!("{count:8}")
+}
+
 fn write(ask: &dyn Connection, view: ViewId, ino: Ino, count: u64) -> Result<(), Fault> {
-    let data = format!("{count:8}");
-    let write = Request::Write { view, ino, offset: 0, data: data.as_bytes(), append: false, clear_set_id: false };
+    let data = text_of(count);
+    let write = Request::Write {
+        view,
+        ino,
+        offset: 0,
+        data: data.as_bytes(),
+        append: false,
+        clear_set_id: false,
+        mapped: false,
+    };
     ask.offset(write).map(drop)
 }
 
 fn read(ask: &dyn Connection, view: ViewId, ino: Ino) -> Result<u64, Fault> {
-    let data = ask.data(Request::Read { view, ino, offset: 0, size: 8 })?;
+    let data = ask.data(Request::Read { view, ino, offset: 0, size: 8, reads: Reads::Once })?;
     let text = String::from_utf8(data).expect("text");
     Ok(text.trim().parse().unwrap_or_else(|why| panic!("`{text}` is no number: {why}")))
 }

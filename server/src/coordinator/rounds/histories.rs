@@ -2,6 +2,7 @@
 //! whatever trunk and others do meanwhile, and whoever stays with what it found sees that.
 
 use super::super::decide::Step;
+use super::super::prepare::Preparation;
 use super::super::random::Random;
 use super::super::restarts::{Left, depend, to_be_left};
 use super::super::{Beginning, Coordinator};
@@ -229,7 +230,7 @@ impl World {
         self.note(format!("{spec} votes"));
         let step = {
             let _exclusive = self.coordinator.decisions.write();
-            self.coordinator.try_commit(&mut self.coordinator.state.lock(), spec, 0)
+            self.coordinator.try_commit(&mut self.coordinator.state.lock(), spec, 0, &Preparation::of(None))
         };
         self.came(&step);
         let round = match step {
@@ -240,7 +241,7 @@ impl World {
                 assert!(self.undecided().len() == before.len() || committed.is_err(), "it waits for others");
                 return self.came(&committed);
             }
-            Ok(Step::Done(..)) | Err(_) => {
+            Ok(Step::Done(..) | Step::Unprepared(_)) | Err(_) => {
                 self.counts.at_once += 1;
                 return;
             }

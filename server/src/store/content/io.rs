@@ -227,7 +227,7 @@ impl Store {
         match (sight.writer, order.interval()) {
             (IntervalId::FINAL, None) => !self.snapshots.needs(order, Order::undecided(IntervalId::FINAL)),
             (IntervalId::FINAL, Some(interval)) => {
-                let committed = self.decided.read().committed.get(&interval).copied();
+                let committed = self.decided.read().committed.get(&interval).map(|committed| committed.seq);
                 let order = committed.map(Order::is_final);
                 order.is_some_and(|order| !self.snapshots.needs(order, Order::undecided(IntervalId::FINAL)))
             }
