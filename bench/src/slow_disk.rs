@@ -203,7 +203,7 @@ impl World {
             let (view, spec) = self.begin(OnRead::Join)?;
             self.create(view, &format!("{name}.{number}"))?;
             self.syncing.fetch_add(1, Ordering::SeqCst);
-            let committed = self.ask.outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new() });
+            let committed = self.ask.outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false });
             self.syncing.fetch_sub(1, Ordering::SeqCst);
             committed?;
             self.ask.done(Request::CloseView(view))?;
@@ -355,8 +355,10 @@ fn waits(world: &World, number: usize) -> Outcome<[Duration; 3]> {
         Ok(began.elapsed())
     };
     let (commit, change) = std::thread::scope(|scope| -> Outcome<(Duration, Duration)> {
-        let commit =
-            || timed(Request::Commit { spec, uid: 0, resolutions: Vec::new() }).map_err(|error| error.to_string());
+        let commit = || {
+            timed(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false })
+                .map_err(|error| error.to_string())
+        };
         let commit = scope.spawn(commit);
         while !world.ask.status(Request::Status { uid: 0 })?.iter().any(|status| status.sealed) {
             std::thread::yield_now();

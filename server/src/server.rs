@@ -240,7 +240,7 @@ impl Shared {
     pub(crate) fn close_view(&self, view: &View) {
         self.views.remove(view.id);
         view.close();
-        view.release_all();
+        view.kernel.release_all();
         self.nudge_keeper();
     }
 

@@ -175,3 +175,25 @@ fn what_a_commit_changes_is_newer_than_every_look_before_it() {
     mount.check();
     assert_eq!(times(), committed, "once it was mounted again");
 }
+
+#[test]
+fn with_touch_what_a_commit_changes_is_modified_by_it() {
+    let mount = Mount::new();
+    let modified = |name: &str| fs::metadata(mount.at(name)).and_then(|found| found.modified()).expect("it is there");
+    mount.write("source", "old");
+    mount.write("kept", "old");
+    let kept = modified("kept");
+    let id = mount.held("echo new > source; touch -d @1000000000 older");
+    mount.write("target", "made of the old one");
+    assert!(mount.mojavefs(&["commit", "--touch", &id]).status.success());
+    assert!(modified("source") > modified("target") && modified("older") > modified("target"));
+    assert_eq!(modified("kept"), kept);
+    let committed = ["source", "older"].map(modified);
+    assert!(mount.mojavefs(&["gc"]).status.success());
+    assert_eq!(["source", "older"].map(modified), committed, "once it is merged");
+    mount.check();
+    assert_eq!(["source", "older"].map(modified), committed, "once it was mounted again");
+    mount.write("target", "made again");
+    assert!(mount.specrun(&["--touch"], "touch -d @1000000000 source").status.success());
+    assert!(modified("source") > modified("target"));
+}

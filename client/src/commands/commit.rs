@@ -37,6 +37,10 @@ pub(super) struct Commit {
     /// The same for the version that became final meanwhile
     #[arg(long, value_name = "PATH")]
     theirs: Vec<OsString>,
+    /// Let the files that it has changed count as modified when it becomes final, rather than when they were changed: `make` builds
+    /// what depends on them
+    #[arg(long)]
+    touch: bool,
     /// Wait until it is final, or undone with what it depends on
     #[arg(long)]
     wait: bool,
@@ -77,7 +81,7 @@ impl Commit {
     }
 
     fn decide(&self, stream: &UnixStream, resolutions: Vec<Resolution>) -> Result<Outcome, Fault> {
-        match ask(stream, &Ask::Commit { spec: self.id, resolutions }) {
+        match ask(stream, &Ask::Commit { spec: self.id, resolutions, touch: self.touch }) {
             // The other way, by others.
             Err(fault) if fault.kind == FaultKind::Decided => {
                 let undone = ask(stream, &Ask::Outcome { spec: self.id });

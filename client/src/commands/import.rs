@@ -48,7 +48,7 @@ impl Import {
         copy.tree(&source, &to)?;
         let files = copy.end();
         view.drain()?;
-        let answer = match view.ask(&Ask::Commit { spec: view.spec, resolutions: Vec::new() }) {
+        let answer = match view.ask(&Ask::Commit { spec: view.spec, resolutions: Vec::new(), touch: false }) {
             Err(fault) if fault.kind == FaultKind::InDoubt => {
                 let mountpoint = filesystem.mountpoint.display().to_string();
                 err!("mojavefs: {}", not_known(view.spec, "was committed", &fault.message, &mountpoint));

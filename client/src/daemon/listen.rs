@@ -189,11 +189,11 @@ fn respond(
             *lease = Some(started);
             return Ok((Answer::Started { view, spec }, mount));
         }
-        Ask::Commit { spec, resolutions } => {
+        Ask::Commit { spec, resolutions, touch } => {
             if !lease.as_ref().is_some_and(|lease| lease.owns(spec)) {
                 refuse_running(&**server, uid, spec)?;
             }
-            let voted = server.outcome(Request::Commit { spec, uid, resolutions });
+            let voted = server.outcome(Request::Commit { spec, uid, resolutions, touch });
             if let Some(lease) = lease {
                 lease.voted(daemon, spec, &voted);
             }

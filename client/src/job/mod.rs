@@ -356,7 +356,7 @@ mod tests {
             receive::<Ask>(&daemon).expect("it is asked");
             says.iter().for_each(|answer| send(&daemon, answer, None).expect("it is answered"));
         });
-        let outcome = view.outcome(&Ask::Commit { spec: SPEC, resolutions: Vec::new() });
+        let outcome = view.outcome(&Ask::Commit { spec: SPEC, resolutions: Vec::new(), touch: false });
         answering.join().expect("the daemon's part");
         (outcome.map(|outcome| outcome.state).map_err(|fault| fault.kind), view.may_be())
     }

@@ -56,7 +56,7 @@ fn ask(arena: &mut Arena, what: Asked, spec: u64, deadline: Option<Instant>) -> 
     let spec = SpecId(spec);
     let question = match what {
         Asked::Nothing => return None,
-        Asked::Vote => Ask::Commit { spec, resolutions: Vec::new() },
+        Asked::Vote => Ask::Commit { spec, resolutions: Vec::new(), touch: false },
         // What is entered next is announced behind the answer.
         Asked::Wait => Ask::Await { specs: vec![spec], behind: None, millis: deadline.map(|at| left(at) as u32) },
         Asked::Outcome => Ask::Outcome { spec },

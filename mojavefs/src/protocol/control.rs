@@ -65,6 +65,8 @@ pub enum Ask {
         spec: SpecId,
         /// Whose version of paths in conflict stands.
         resolutions: Vec<Resolution>,
+        /// As for [`Request::Commit`](super::Request::Commit).
+        touch: bool,
     },
     /// An abort.
     Abort {

@@ -85,6 +85,8 @@ pub enum Request<'a> {
         uid: u32,
         /// Whose version stands, for paths in conflict.
         resolutions: Vec<Resolution>,
+        /// The files that it has changed count as modified when it becomes final.
+        touch: bool,
     },
     /// The process of a job's view can go back to this point: what it does and joins from now on is a leg of its job, which
     /// falls without the job. Answer: [`Reply::View`] with the leg's number.

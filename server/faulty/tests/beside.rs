@@ -152,7 +152,7 @@ impl World {
     }
 
     fn commit(&self, spec: SpecId) -> Result<SpecState, Refusal> {
-        self.decide(Request::Commit { spec, uid: 0, resolutions: Vec::new() })
+        self.decide(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false })
     }
 
     fn abort(&self, spec: SpecId) -> Result<SpecState, Refusal> {

@@ -102,7 +102,9 @@ impl Client {
     }
 
     fn commit(&self, spec: SpecId) -> Result<SpecState, Refusal> {
-        self.ask.outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new() }).map(|outcome| outcome.state)
+        self.ask
+            .outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false })
+            .map(|outcome| outcome.state)
     }
 
     /// Asks for things, and notes in `told` what comes of it.

@@ -57,7 +57,7 @@ fn a_process_whose_vote_may_be_committed_is_not_told_that_it_is_undone() {
         call => call == Call::SyncRecords && is_recorded.load(Ordering::SeqCst),
     };
     place.plan_next(Fault::FailSync, is_its_sync, 0);
-    let vote = session.outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new() });
+    let vote = session.outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false });
     assert_eq!(vote.expect_err("its record failed").kind, FaultKind::InDoubt);
     assert!(!told.0.lock().contains(&(spec, SpecState::Aborted)), "{:?}", told.0.lock());
 }

@@ -44,6 +44,18 @@ pub(super) enum Step {
 }
 
 impl Coordinator {
+    /// What a speculation has changed is to count as modified when it becomes final.
+    pub(crate) fn touch(&self, spec: SpecId, uid: u32) -> Result<(), Fault> {
+        let mut state = self.state.lock();
+        state.job(spec, uid).map(drop).or_else(|fault| match fault.kind {
+            // Deciding it says what became of it.
+            FaultKind::NotFound | FaultKind::Decided => Ok(()),
+            _ => Err(fault),
+        })?;
+        state.jobs.entry(spec).and_modify(|job| job.touches = true);
+        Ok(())
+    }
+
     /// A vote to commit, by the owner or root; refused while conflicts stand. Blocks for the disk; nobody else is held up.
     ///
     /// # Errors

@@ -75,6 +75,8 @@ pub(crate) struct Job {
     pub(crate) parts: Specs,
     /// Held work whose conflicts were settled, in whose place it is.
     pub(crate) replaces: Option<SpecId>,
+    /// What it has changed counts as modified when it becomes final.
+    pub(crate) touches: bool,
     pub(crate) state: SpecState,
     pub(crate) stage: Stage,
     /// The store owns it, in the place of its context.

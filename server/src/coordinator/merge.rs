@@ -112,14 +112,14 @@ impl Coordinator {
     ) -> Result<(Outcome, Aftermath), Fault> {
         let choice = Choice(resolutions);
         let changes = self.changes_of(spec, uid)?;
-        let (info, parent, count, conflicts, state, waits, parts) = {
+        let (info, parent, count, conflicts, state, waits, parts, touches) = {
             let state = self.state.lock();
             let job = state.job(spec, uid)?;
             let standing = self.conflicts.of(job.context);
             let waits = state.open_under(job);
             let (info, parts) = (job.info.clone(), job.parts.clone());
             let outer = state.taken_in_by(spec).map(|outer| state.jobs[&outer].context);
-            (info, outer, state.changes(job, &self.store), standing, job.state, waits, parts)
+            (info, outer, state.changes(job, &self.store), standing, job.state, waits, parts, job.touches)
         };
         if parent.is_none() && !waits.is_empty() {
             let text = format!("speculation {spec} depends on {}: decide that first", list(&waits));
@@ -149,6 +149,7 @@ impl Coordinator {
             again.parts.insert(spec);
             again.parts.extend(&parts);
             again.replaces = Some(spec);
+            again.touches = touches;
         }
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
         let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };

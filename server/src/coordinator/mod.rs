@@ -326,6 +326,7 @@ impl Coordinator {
             owns: Vec::new(),
             parts: Specs::default(),
             replaces: None,
+            touches: false,
             state: SpecState::Running,
             stage: Stage::Runs,
             kept: false,

@@ -179,6 +179,7 @@ impl Coordinator {
             owns: payload.owns,
             parts: held.parts,
             replaces: None,
+            touches: false,
             state: SpecState::Held,
             stage: Stage::Ended,
             kept: true,

@@ -31,6 +31,8 @@ pub(super) struct Sealed {
     number: u64,
     since: Instant,
     numbers: Vec<IntervalId>,
+    /// Those of them whose changes count as modified by it.
+    touched: Vec<IntervalId>,
     specs: Vec<SpecId>,
     contexts: Vec<ContextId>,
     /// Held speculations that are so no more.
@@ -147,6 +149,8 @@ impl Coordinator {
         let jobs: Vec<&Job> = specs.iter().filter_map(|spec| state.jobs.get(spec)).collect();
         let contexts: Vec<ContextId> = jobs.iter().map(|job| job.context).collect();
         jobs.iter().try_for_each(|job| state.demand_unconcerned(job, &self.conflicts))?;
+        let touched =
+            jobs.iter().filter(|job| job.touches).flat_map(|job| state.graph.carried_by(job.context)).collect();
         let losers = self.conflicts.of_losers(&contexts);
         let loses = |other: &&Sealed| other.contexts.iter().any(|context| losers.contains_key(context));
         if let Some(other) = state.rounds.iter().find(loses).filter(|_| !is_planted(Planted::RoundBesideItsRival)) {
@@ -160,8 +164,16 @@ impl Coordinator {
         rebased.retain(|rebased| !released.contains(&rebased.held.spec));
         state.apply(&Event::Prepare { owner, spec: voter }).map_err(graph_fault)?;
         state.rounds_begun += 1;
-        let sealed =
-            Sealed { voter, number: state.rounds_begun, since: Instant::now(), numbers, specs, contexts, released };
+        let sealed = Sealed {
+            voter,
+            number: state.rounds_begun,
+            since: Instant::now(),
+            numbers,
+            touched,
+            specs,
+            contexts,
+            released,
+        };
         state.rounds.push(sealed.clone());
         self.rounds.fetch_add(1, Ordering::SeqCst);
         Ok(Round { sealed, committed, rebased })
@@ -169,8 +181,8 @@ impl Coordinator {
 
     /// Writes a round down and makes it durable. Blocks for the disk; no lock is held.
     pub(super) fn record_round(&self, round: &Round) -> Result<Prepared, StoreError> {
-        let Sealed { numbers, released, .. } = &round.sealed;
-        let prepared = self.store.prepare(numbers, &round.committed, released, &round.rebased)?;
+        let Sealed { numbers, touched, released, .. } = &round.sealed;
+        let prepared = self.store.prepare((numbers, touched), &round.committed, released, &round.rebased)?;
         self.store.make_durable(&prepared)?;
         Ok(prepared)
     }

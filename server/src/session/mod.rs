@@ -92,7 +92,12 @@ impl Session {
                 .map_or(Ok(()), |_| coordinator.fold_legs(spec, |told| self.follow(told)))?;
         }
         let (outcome, aftermath) = match request {
-            Request::Commit { spec, uid, resolutions } => coordinator.commit(spec, uid, &resolutions, telling)?,
+            Request::Commit { spec, uid, resolutions, touch } => {
+                if touch {
+                    coordinator.touch(spec, uid)?;
+                }
+                coordinator.commit(spec, uid, &resolutions, telling)?
+            }
             Request::Abort { spec, uid, back } => {
                 let (outcome, aftermath) = coordinator.abort(spec, Some(uid), telling)?;
                 (outcome, Aftermath { back: back.map(|(view, drained)| (view, spec, drained)), ..aftermath })

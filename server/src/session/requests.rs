@@ -26,7 +26,7 @@ impl Session {
     fn given(&self, view: ViewId, name: Invalidation, attr: Attr, since: Since) -> Result<Reply, Fault> {
         let open = self.open_view(view)?;
         let ino = attr.ino;
-        open.view.hold(ino);
+        open.view.kernel.hold(ino);
         let attr = self.attr_as_of_now(view, attr, since.changes)?;
         let lasts = self.shared.lasts(&open.view, &[name, Invalidation::Inode(ino)], since.ended);
         Ok(Reply::Attr { attr, lasts })
@@ -66,7 +66,7 @@ impl Session {
             Request::Glance { view, parent, name } => {
                 let (attr, current) = self.asks(view, (parent, name), |ops, scope| ops.glance(scope, parent, name))?;
                 let open = self.open_view(view)?;
-                open.view.hold(attr.ino);
+                open.view.kernel.hold(attr.ino);
                 let what = [entry(parent, name), Invalidation::Inode(attr.ino)];
                 let lasts = current && self.shared.changes() == since.changes;
                 Ok(Reply::Attr { attr, lasts: lasts && self.shared.lasts(&open.view, &what, since.ended) })
@@ -74,18 +74,18 @@ impl Session {
             Request::GlanceNamed { view, parent, name } => {
                 // As for attributes: who asks is the one that brings the view back.
                 let open = self.live_view(view)?;
-                open.view.asks_for(parent, name);
+                open.view.kernel.asks_for(parent, name);
                 let scope = open.view.scope();
                 let glance = || self.shared.ops.glance_named(&scope, parent, name);
                 let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
-                open.view.hold(attr.ino);
+                open.view.kernel.hold(attr.ino);
                 let what = [entry(parent, name), Invalidation::Inode(attr.ino)];
                 let lasts = current && self.shared.changes() == since.changes;
                 Ok(Reply::Attr { attr, lasts: lasts && self.shared.lasts(&open.view, &what, since.ended) })
             }
             Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target } => {
                 let new = NewFile { kind, mode, umask, uid, gid, rdev, target };
-                self.open_view(view)?.view.asks_for(parent, name);
+                self.open_view(view)?.view.kernel.asks_for(parent, name);
                 let attr =
                     self.change(view, |_| named(parent, name), |ops, scope| ops.create(scope, parent, name, new))?;
                 // What it has made others can't have made otherwise meanwhile.
@@ -93,31 +93,31 @@ impl Session {
             }
             Request::Link { view, ino, parent, name } => {
                 let what = |_: &Attr| [named(parent, name), vec![Invalidation::Inode(ino)]].concat();
-                self.open_view(view)?.view.asks_for(parent, name);
+                self.open_view(view)?.view.kernel.asks_for(parent, name);
                 let attr = self.change(view, what, |ops, scope| ops.link(scope, ino, parent, name))?;
                 self.given(view, entry(parent, name), attr, Since { ended: self.since().ended, ..since })
             }
             Request::Unlink { view, parent, name } => {
                 let what = |gone: &Ino| lost(named(parent, name), Some(*gone));
                 self.change(view, what, |ops, scope| ops.unlink(scope, parent, name))?;
-                self.open_view(view)?.view.took_away(parent, name);
+                self.open_view(view)?.view.kernel.took_away(parent, name);
                 Ok(self.may_have_gone())
             }
             Request::RemoveDir { view, parent, name } => {
                 let what = |gone: &Ino| lost(named(parent, name), Some(*gone));
                 self.change(view, what, |ops, scope| ops.remove_dir(scope, parent, name))?;
-                self.open_view(view)?.view.took_away(parent, name);
+                self.open_view(view)?.view.kernel.took_away(parent, name);
                 Ok(self.may_have_gone())
             }
             Request::Rename { view, parent, name, new_parent, new_name, mode } => {
                 let what =
                     |gone: &Option<Ino>| lost([named(parent, name), named(new_parent, new_name)].concat(), *gone);
                 let open = self.open_view(view)?;
-                open.view.asks_for(parent, name);
-                open.view.asks_for(new_parent, new_name);
+                open.view.kernel.asks_for(parent, name);
+                open.view.kernel.asks_for(new_parent, new_name);
                 self.change(view, what, |ops, scope| ops.rename(scope, (parent, name), (new_parent, new_name), mode))?;
                 if mode != RenameMode::Exchange && (parent, name) != (new_parent, new_name) {
-                    open.view.took_away(parent, name);
+                    open.view.kernel.took_away(parent, name);
                 }
                 Ok(self.may_have_gone())
             }
@@ -142,7 +142,7 @@ impl Session {
         operation: impl Fn(&crate::ops::Ops, &crate::ops::Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let open = self.open_view(view)?;
-        open.view.asks_for(parent, name);
+        open.view.kernel.asks_for(parent, name);
         self.operate(&open.view, operation)
     }
 
@@ -160,7 +160,7 @@ impl Session {
     fn hold_listed(&self, view: ViewId, entries: &[DirEntry], since: u64) -> Result<(), Fault> {
         let open = self.open_view(view)?;
         let given = || entries.iter().filter(|entry| entry.attr.is_some()).map(|entry| entry.ino);
-        given().for_each(|ino| open.view.hold(ino));
+        given().for_each(|ino| open.view.kernel.hold(ino));
         if self.shared.changes() != since {
             open.view.owe(given().map(Invalidation::Inode));
             self.shared.nudge_announcer();
@@ -250,7 +250,7 @@ impl Session {
 
     fn may_be_mapped(&self, view: ViewId, ino: Ino, mapped: bool) -> Result<(), Fault> {
         if mapped {
-            self.open_view(view)?.view.may_be_mapped(ino);
+            self.open_view(view)?.view.kernel.may_be_mapped(ino);
         }
         Ok(())
     }
@@ -299,7 +299,7 @@ impl Session {
     pub(super) fn forget(&self, view: ViewId, inos: &[Ino]) -> Result<Reply, Fault> {
         // A view that was rolled back may still forget.
         if let Some(open) = self.views.lock().get(&view).cloned() {
-            inos.iter().for_each(|ino| open.view.release(*ino));
+            inos.iter().for_each(|ino| open.view.kernel.release(*ino));
             self.shared.nudge_keeper();
         }
         Ok(Reply::Done)

@@ -56,14 +56,17 @@ pub(super) fn numbers<const N: usize>(key: &[u8]) -> Option<[u64; N]> {
 
 /// The record of when something became final.
 pub(super) fn decision(committed: Committed) -> Vec<u8> {
-    [&committed.seq.0.to_be_bytes()[..], &time(committed.at)].concat()
+    [&committed.seq.0.to_be_bytes()[..], &time(committed.at), &[u8::from(committed.touches)]].concat()
 }
 
 /// What such a record says. Before format 5 it had no time.
 pub(super) fn decided(record: &[u8]) -> Option<Committed> {
     let (seq, at) = record.split_first_chunk::<8>()?;
-    let at = if at.is_empty() { Time::default() } else { decided_at(at)? };
-    Some(Committed { seq: Seq(u64::from_be_bytes(*seq)), at })
+    let (at, touches) = match at.split_last() {
+        None => (Time::default(), false),
+        Some((touches, at)) => (decided_at(at)?, *touches != 0),
+    };
+    Some(Committed { seq: Seq(u64::from_be_bytes(*seq)), at, touches })
 }
 
 /// The record of a time.

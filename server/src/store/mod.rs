@@ -143,6 +143,8 @@ pub(super) struct Committed {
     pub(super) seq: Seq,
     /// By the clock: whatever it has changed was not changed before that, to who looks at it.
     pub(super) at: Time,
+    /// Nor modified.
+    pub(super) touches: bool,
 }
 
 impl Store {

@@ -221,7 +221,7 @@ impl Store {
             for version in &mut versions {
                 if let Some(committed) = version.order.interval().and_then(|interval| decided.committed.get(&interval))
                 {
-                    version.stored = record::not_before(&version.stored, committed.at)?;
+                    version.stored = record::as_committed(&version.stored, *committed)?;
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What records hold. Byte by byte in `docs/formats.md`.
 
-use super::StoreError;
+use super::{Committed, StoreError};
 use mojavefs::id::{ContentId, Ino, LayerId};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::file::{FileKind, Name, Time};
@@ -98,11 +98,20 @@ pub(super) fn content_of(stored: &[u8]) -> Result<Option<ContentId>, StoreError>
     Ok(inode.and_then(|inode| inode.content))
 }
 
-/// The stored form of an inode as of a commit at that time.
-pub(super) fn not_before(stored: &[u8], at: Time) -> Result<Vec<u8>, StoreError> {
+impl Inode {
+    /// As it is by a commit.
+    pub(super) fn committed(self, committed: Committed) -> Inode {
+        let touches = committed.touches && self.kind != FileKind::Directory;
+        let mtime = if touches { self.mtime.max(committed.at) } else { self.mtime };
+        Inode { ctime: self.ctime.max(committed.at), mtime, ..self }
+    }
+}
+
+/// The stored form of an inode as it is by a commit.
+pub(super) fn as_committed(stored: &[u8], committed: Committed) -> Result<Vec<u8>, StoreError> {
     match payload(stored)?.map(decode::<Inode>).transpose()? {
-        Some(inode) if inode.ctime < at => encode(&Inode { ctime: at, ..inode }),
-        _ => Ok(stored.to_vec()),
+        Some(inode) => encode(&inode.committed(committed)),
+        None => Ok(stored.to_vec()),
     }
 }
 

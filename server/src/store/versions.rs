@@ -3,9 +3,9 @@
 use super::db::{Db, Family, Scan};
 use super::keys::{self, Key, ORDER_BYTES, Order};
 use super::record::{self, BlockRecord, DirStat, Entry, Inode};
-use super::{Decided, Listed, Newer, Reading, Sight, Store, StoreError, meta};
+use super::{Committed, Decided, Listed, Newer, Reading, Sight, Store, StoreError, meta};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
-use mojavefs::protocol::file::{Name, Time};
+use mojavefs::protocol::file::Name;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
@@ -105,10 +105,10 @@ impl<'a> Chooser<'a> {
         self.finish()
     }
 
-    /// When what was chosen was committed, if it is not merged yet.
-    fn committed_at(&self) -> Option<Time> {
+    /// How what was chosen was committed, if it is not merged yet.
+    fn committed(&self) -> Option<Committed> {
         let (_, order, _) = self.best.as_ref()?;
-        Some(self.decided.committed.get(&order.interval()?)?.at)
+        self.decided.committed.get(&order.interval()?).copied()
     }
 
     fn finish(self) -> Result<Reading<Vec<u8>>, StoreError> {
@@ -128,8 +128,8 @@ impl Store {
         self.read_committed(sight, key).map(|(reading, _)| reading)
     }
 
-    /// The same, and when that was committed, if it is not merged yet.
-    fn read_committed(&self, sight: &Sight, key: &Key) -> Result<(Reading<Vec<u8>>, Option<Time>), StoreError> {
+    /// The same, and how that was committed, if it is not merged yet.
+    fn read_committed(&self, sight: &Sight, key: &Key) -> Result<(Reading<Vec<u8>>, Option<Committed>), StoreError> {
         let db = self.db()?;
         let decided = self.decided.read();
         let prefix = key.prefix();
@@ -142,8 +142,8 @@ impl Store {
             }
             !chooser.done
         })?;
-        let at = chooser.committed_at();
-        Ok((chooser.finish()?, at))
+        let committed = chooser.committed();
+        Ok((chooser.finish()?, committed))
     }
 
     /// Every version of a key that is stored, whoever can see it, newest first: which it is, and the record unless it is gone
@@ -163,12 +163,14 @@ impl Store {
 
     /// A file. What a commit has changed is as new as that.
     pub fn inode(&self, sight: &Sight, ino: Ino) -> Result<Reading<Inode>, StoreError> {
-        let (reading, at) = self.read_committed(sight, &Key::Inode(ino))?;
-        let mut reading: Reading<Inode> = reading.and_then(|bytes| record::decode(&bytes))?;
-        if let (Some(inode), Some(at)) = (&mut reading.found, at) {
-            inode.ctime = inode.ctime.max(at);
-        }
-        Ok(reading)
+        let (reading, committed) = self.read_committed(sight, &Key::Inode(ino))?;
+        reading.and_then(|bytes| {
+            let inode: Inode = record::decode(&bytes)?;
+            Ok(match committed {
+                Some(committed) => inode.committed(committed),
+                None => inode,
+            })
+        })
     }
 
     /// A name.

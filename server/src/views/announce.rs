@@ -40,7 +40,7 @@ impl Shared {
             let seen = seen.get(&view.id).map_or(&[][..], |seen| seen);
             let mut pile = InvalidationSet::default();
             pile.add(self.believed(view, intervals, &listed, seen));
-            pile.add(keys.iter().cloned().filter_map(invalidation).filter(|what| view.believes(what)));
+            pile.add(keys.iter().cloned().filter_map(invalidation).filter(|what| view.kernel.believes(what)));
             view.tell(pile);
         });
     }
@@ -63,7 +63,8 @@ impl Shared {
         };
         match listed {
             Some(listed) => {
-                let told = listed.iter().filter(|(interval, what)| is_news(interval, what) && view.believes(what));
+                let told =
+                    listed.iter().filter(|(interval, what)| is_news(interval, what) && view.kernel.believes(what));
                 told.map(|(_, what)| what.clone()).collect()
             }
             None => {
@@ -104,19 +105,19 @@ impl Shared {
             self.has_changed(intervals, &Key::Inode(*ino)) || self.has_changed(intervals, &Key::DirStat(*ino))
         };
         // Nobody gives the root to a kernel.
-        let held = view.held().into_iter().chain([Ino::ROOT]);
+        let held = view.kernel.held().into_iter().chain([Ino::ROOT]);
         held.filter(changed).map(Invalidation::Inode).collect()
     }
 
     /// The same for names, which change with their directory.
     fn asked_and_changed(&self, view: &View, intervals: &[IntervalId]) -> Vec<Invalidation> {
         let mut what = Vec::new();
-        for parent in view.asked_directories() {
+        for parent in view.kernel.asked_directories() {
             if !self.has_changed(intervals, &Key::DirStat(parent)) {
                 continue;
             }
             let name = |name| Invalidation::Entry { parent, name };
-            match view.asked_in(parent) {
+            match view.kernel.asked_in(parent) {
                 Some(Asked::These(names)) if (names.len() as u64) < self.changes_in(intervals) / 4 => {
                     let changed = |name: &Vec<u8>| self.has_changed(intervals, &Key::Entry(parent, name.clone()));
                     what.extend(names.into_iter().filter(changed).map(name));
@@ -168,7 +169,7 @@ impl Shared {
         let mut pile = view.take_fallen();
         if !drained {
             // Any file may be mapped and written to, and the server not know it.
-            pile.add(view.held().into_iter().map(Invalidation::Inode));
+            pile.add(view.kernel.held().into_iter().map(Invalidation::Inode));
         }
         self.note_change();
         view.tell(pile);

@@ -179,7 +179,7 @@ impl Upcomings {
         }
         let what = Invalidation::Inode(ino);
         for upcoming in self.list.read().iter().filter(|upcoming| upcoming.concerns(store, view, &what)) {
-            let is_mapped = view.may_write_mapped(ino);
+            let is_mapped = view.kernel.may_write_mapped(ino);
             let mut reads = upcoming.reads.lock();
             let least = reads.wait;
             let by = reads.by.entry(view.id).or_default();
@@ -329,7 +329,7 @@ impl Shared {
             None => self.changed_for(view, &upcoming.news_to(view)),
             Some(listed) => {
                 let Some(is_news) = upcoming.is_news(view) else { return Vec::new() };
-                let told = listed.iter().filter(|(what, by)| by.iter().any(&is_news) && view.believes(what));
+                let told = listed.iter().filter(|(what, by)| by.iter().any(&is_news) && view.kernel.believes(what));
                 told.map(|(what, _)| what.clone()).collect()
             }
         }

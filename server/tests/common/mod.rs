@@ -96,7 +96,7 @@ impl Client {
     }
 
     pub(crate) fn commit(&self, spec: SpecId, resolutions: Vec<Resolution>) -> Outcome {
-        self.ask().outcome(Request::Commit { spec, uid: 0, resolutions }).expect("a vote")
+        self.ask().outcome(Request::Commit { spec, uid: 0, resolutions, touch: false }).expect("a vote")
     }
 
     pub(crate) fn abort(&self, spec: SpecId) {

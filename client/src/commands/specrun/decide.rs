@@ -54,7 +54,7 @@ impl Cli {
         };
         let began = Instant::now();
         let ask = match verdict {
-            Verdict::Commit => Ask::Commit { spec: view.spec, resolutions: Vec::new() },
+            Verdict::Commit => Ask::Commit { spec: view.spec, resolutions: Vec::new(), touch: self.touch },
             Verdict::Hold => Ask::Hold { spec: view.spec },
             Verdict::Abort => Ask::Abort { spec: view.spec },
         };
@@ -94,7 +94,8 @@ impl Cli {
                 Some(_) => {
                     // Something that became final meanwhile is in its way: asking again says what.
                     view.forget_news();
-                    let again = view.outcome(&Ask::Commit { spec: view.spec, resolutions: Vec::new() })?;
+                    let again =
+                        view.outcome(&Ask::Commit { spec: view.spec, resolutions: Vec::new(), touch: self.touch })?;
                     if !again.conflicts.is_empty() {
                         return self.refused(view, again);
                     }

@@ -64,6 +64,10 @@ pub(super) struct Cli {
     /// Do not wait for the speculations that the job depends on: leave it decided, final when they are
     #[arg(long)]
     pub(super) no_wait: bool,
+    /// Let the files that it has changed count as modified when it is committed, rather than when they were changed: `make` builds
+    /// what depends on them. Of a job inside another one, and of a held one, this is said where that is committed
+    #[arg(long)]
+    pub(super) touch: bool,
     /// How often to run the command again when it is undone because of others
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(super) retries: u64,
@@ -76,7 +80,7 @@ pub(super) struct Cli {
     pub(super) output: Output,
     /// No speculation around the command: what it changes is final at once, except what its processes speculate with
     /// libmojave
-    #[arg(long, conflicts_with_all = ["hold", "keep_going", "ask", "commit_on", "on_read", "isolate", "own", "no_wait"])]
+    #[arg(long, conflicts_with_all = ["hold", "keep_going", "ask", "commit_on", "on_read", "isolate", "own", "no_wait", "touch"])]
     pub(super) no_speculation: bool,
     /// Say nothing at the end
     #[arg(long, conflicts_with = "json")]

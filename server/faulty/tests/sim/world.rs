@@ -408,7 +408,7 @@ impl World {
         // Records are opened again after a failure, for which those have to let go of them that wait here.
         IS_DECIDING.set(self.fails && self.depth.get() == 0);
         let request = match how {
-            "commit" => Request::Commit { spec, uid: 0, resolutions: Vec::new() },
+            "commit" => Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false },
             "abort" => Request::Abort { spec, uid: 0, back: None },
             _ => Request::Hold { spec, uid: 0 },
         };
