@@ -7,8 +7,8 @@ mod fuse;
 mod job;
 pub mod limits;
 mod notify;
+mod output;
 mod remote;
-mod speech;
 mod view;
 
 pub(crate) use mojavefs_attach::{control, mount, sys};

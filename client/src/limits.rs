@@ -18,8 +18,6 @@ pub const SLOW_THREADS: usize = 4;
 pub const SLOW_QUEUE_MAX: usize = 1024;
 /// How often a hole is looked for again behind one that the kernel had something to write out for.
 pub const HOLE_TRIES_MAX: usize = 64;
-/// How many notices may wait to be applied.
-pub const NOTICES_MAX: usize = 1024;
 /// How many notices of decisions may wait for one program to read them: more than the levels of one process.
 pub const NOTICES_UNREAD_MAX: usize = 4096;
 /// How long a daemon may take to start.

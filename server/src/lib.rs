@@ -1,6 +1,7 @@
 //! The MojaveFS server: sessions, the coordinator that drives the interval graph, POSIX operations on a view, the
 //! versioned store.
 
+pub mod access;
 mod checks;
 mod coordinator;
 pub mod limits;
@@ -11,7 +12,6 @@ mod server;
 mod session;
 pub mod store;
 mod telling;
-pub mod touch;
 mod views;
 
 pub use server::Server;

@@ -29,9 +29,9 @@ pub const SEARCH_STEP: usize = 16 * 1024;
 /// The most contents that one walk of such a search keeps in memory; with more, it walks again.
 pub const SEARCH_CONTENTS_MAX: usize = 1 << 20;
 /// The most records that are handed over at once from a level to what is around it.
-pub const HANDED_OVER_MAX: usize = 1024;
+pub const REASSIGNED_MAX: usize = 1024;
 /// So many are handed over even to an interval that has fewer.
-pub const HANDED_OVER_ALWAYS: usize = 64;
+pub const REASSIGNED_ALWAYS: usize = 64;
 /// How often an operation tries again to lock names that change under it.
 pub const NAME_TRIES_MAX: usize = 1000;
 /// How many versions that no view can reach are named by a check.
@@ -107,7 +107,7 @@ pub const NAMES_MAX: usize = 1 << 18;
 /// How long a call that changes a name waits until other jobs' kernels were told of it.
 pub const NAMES_TOLD_TIME_MAX: Duration = Duration::from_millis(100);
 /// The most changed names kept for a kernel that does not take them: beyond it, it looks all names up again.
-pub const PILED_NAMES_MAX: usize = 1 << 16;
+pub const INVALIDATED_NAMES_MAX: usize = 1 << 16;
 
 /// How many removed records a reading walks through before they are cleared away.
 pub(crate) const WALKED_MAX: usize = 512;

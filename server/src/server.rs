@@ -9,10 +9,10 @@ use crate::store::{Reclaimed, Search, Store, StoreError, StoreOptions};
 use crate::telling::{Effects, Telling};
 use crate::views::upcoming::Upcomings;
 use crate::views::urgent::Waiters;
-use crate::views::{View, Views, Whose};
+use crate::views::{View, Views};
 use mojavefs::id::{ContextId, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Connection, Notice, Outcome, Reply, SpecState};
+use mojavefs::protocol::{Connection, Notice, Outcome, Reply, SpecState, ViewOwner};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -152,7 +152,7 @@ impl Shared {
         self.announcer.ring();
     }
 
-    /// Background work: half of the time at most on the store, a tenth on what was touched.
+    /// Background work: half of the time at most on the store, a tenth on what was accessed.
     fn keep(&self) {
         let mut next_sweep = Instant::now();
         while !self.is_stopping() {
@@ -178,7 +178,7 @@ impl Shared {
     /// Tells views what others have changed.
     fn announce(&self) {
         while !self.is_stopping() {
-            side_by_side(&self.views.owed(), |view| view.pay());
+            side_by_side(&self.views.queued(), |view| view.flush());
             self.announcer.wait(KEEPER_IDLE);
         }
     }
@@ -201,7 +201,7 @@ impl Shared {
 
     fn reclaim_step(&self) -> Result<Reclaimed, StoreError> {
         // This waits for the disk, and no decision waits for it.
-        let given_back = self.store.give_back()?;
+        let given_back = self.store.reclaim_space()?;
         // Of what is decided later views may not have been told, which takes the index of changes.
         let decided = self.store.decided();
         if !self.effects.wait(Some(TELL_TIME_MAX)) {
@@ -264,7 +264,7 @@ impl Shared {
         let seen = self.seen(&aftermath);
         for (context, spec, why) in &aftermath.undone {
             // The view of a process waits for it to come back from what it has entered.
-            let lost = |view: &Arc<View>| view.whose == Whose::Job || view.entered().is_empty();
+            let lost = |view: &Arc<View>| view.owner == ViewOwner::Job || view.entered().is_empty();
             for view in self.views.based_on(*context).into_iter().filter(lost) {
                 view.kill();
                 // One whose conflicts were settled is committed, though not as it was.
@@ -306,17 +306,18 @@ impl Shared {
             let around = self.views.of(Some(*context));
             let inside = aftermath.rescoped.iter().filter(|inside| *inside != context);
             let inside = inside.flat_map(|inside| self.views.of(Some(*inside)));
-            let inside = inside.filter(|view| view.whose == Whose::Job && view.follows() && !view.scope().sight.meets);
+            let inside =
+                inside.filter(|view| view.owner == ViewOwner::Job && view.follows() && !view.scope().sight.meets);
             let views = around.into_iter().chain(inside).filter(|view| !led_out.contains(&view.id));
-            self.invalidate(&views.collect::<Vec<_>>(), (intervals, &aftermath.handed_over), &seen);
+            self.invalidate(&views.collect::<Vec<_>>(), (intervals, &aftermath.reassigned), &seen);
         }
         drop(aftermath);
         self.nudge_keeper();
     }
 
     /// The same for what came of decisions whose callers got an error instead.
-    pub(crate) fn follow_owed(&self) {
-        self.coordinator.owed().into_iter().for_each(|aftermath| self.follow(aftermath));
+    pub(crate) fn follow_outstanding(&self) {
+        self.coordinator.outstanding().into_iter().for_each(|aftermath| self.follow(aftermath));
     }
 
     /// Views of processes leave the contexts that are no more, for the ones that they came from. Returns those that now show
@@ -329,7 +330,7 @@ impl Shared {
         let done: HashMap<ContextId, Option<ContextId>> = committed.chain(folded).chain(dropped).collect();
         // A job's view ends with its job.
         let goes_on = |view: &View| {
-            let ends = view.whose == Whose::Job && view.base().is_some_and(|base| done.contains_key(&base));
+            let ends = view.owner == ViewOwner::Job && view.base().is_some_and(|base| done.contains_key(&base));
             view.moves() && !view.is_dead() && !ends
         };
         let views: Vec<Arc<View>> = self.views.all().into_iter().filter(|view| goes_on(view)).collect();
@@ -358,7 +359,7 @@ impl Shared {
             if drained {
                 self.come_out(view, spec, true);
             }
-            if !drained || view.whose != Whose::Job {
+            if !drained || view.owner != ViewOwner::Job {
                 self.tell_what_fell(view, aftermath);
             }
         }
@@ -367,8 +368,8 @@ impl Shared {
     /// Tells a process of what it is in and was undone, for it to go back.
     fn tell_what_fell(&self, view: &View, aftermath: &Aftermath) {
         let fallen = |context: &ContextId| aftermath.undone.iter().find(|(undone, ..)| undone == context);
-        // A job goes back to the first of its legs at once.
-        let told = if view.whose == Whose::Job { 1 } else { usize::MAX };
+        // A job goes back to the first of its segments at once.
+        let told = if view.owner == ViewOwner::Job { 1 } else { usize::MAX };
         for (_, spec, why) in view.entered().iter().filter_map(fallen).take(told) {
             let (state, why) = (self.state_of_undone(*spec, |_| SpecState::Aborted), why.clone());
             view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why });
@@ -389,8 +390,11 @@ impl Shared {
     /// takes its notices when it can.
     pub(crate) fn probe(&self) {
         for (spec, context) in self.coordinator.to_probe() {
-            for view in
-                self.views.of(Some(context)).into_iter().filter(|view| view.whose == Whose::Process && view.embedded)
+            for view in self
+                .views
+                .of(Some(context))
+                .into_iter()
+                .filter(|view| view.owner == ViewOwner::Process && view.embedded)
             {
                 view.deliver(Notice::Probe { view: view.id });
             }
@@ -414,7 +418,7 @@ impl Shared {
         match self.coordinator.shown_by(view.context()) {
             Ok(scope) => view.set_scope(Arc::new(scope)),
             // What is around it was undone, too: it is told of that and goes back further. Until then its scope is over.
-            Err(_) if view.whose == Whose::Process && !view.entered().is_empty() => {}
+            Err(_) if view.owner == ViewOwner::Process && !view.entered().is_empty() => {}
             Err(_) => view.kill(),
         }
     }

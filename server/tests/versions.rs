@@ -28,7 +28,7 @@ enum Step {
         who: u8,
     },
     /// It becomes part of the one before it.
-    HandOver {
+    Reassign {
         who: u8,
     },
     Reclaim {
@@ -45,7 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Begin),
         3 => (who(), any::<bool>()).prop_map(|(who, both)| Step::Commit { who, both }),
         2 => who().prop_map(|who| Step::Abort { who }),
-        2 => who().prop_map(|who| Step::HandOver { who }),
+        2 => who().prop_map(|who| Step::Reassign { who }),
         4 => (1..=STEPS_MAX).prop_map(|steps| Step::Reclaim { steps }),
         1 => Just(Step::Reopen),
     ]
@@ -109,7 +109,7 @@ impl World {
                 let writer = self.writers.remove(*who as usize % count);
                 self.store().abort(&[writer.interval], &[]).expect("an abort");
             }
-            Step::HandOver { who } if count > 1 => self.hand_over(1 + *who as usize % (count - 1)),
+            Step::Reassign { who } if count > 1 => self.reassign(1 + *who as usize % (count - 1)),
             Step::Reclaim { steps: STEPS_MAX } => self.reclaim_all(),
             Step::Reclaim { steps } => self.reclaim(*steps),
             Step::Reopen => {
@@ -200,13 +200,13 @@ impl World {
     }
 
     /// What an interval has changed is the one's before it, which has seen none of what became final meanwhile.
-    fn hand_over(&mut self, at: usize) {
+    fn reassign(&mut self, at: usize) {
         let later = self.writers.remove(at);
         let earlier = &mut self.writers[at - 1];
         let (from, to) = (later.interval, earlier.interval);
         earlier.own.extend(later.own);
         let keys = self.store().changes(from, None, usize::MAX).expect("its changes");
-        self.store().hand_over(from, to, &keys).expect("it is the other's");
+        self.store().reassign(from, to, &keys).expect("it is the other's");
         assert_eq!(self.store().changes(from, None, 1).expect("its changes"), []);
     }
 

@@ -1,6 +1,7 @@
 //! What no linter checks: the walls between folders, the length of files.
 
 use crate::harness::{MOJAVEFS, project};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn each(check: impl Fn(&str, &str)) {
+fn each(mut check: impl FnMut(&str, &str)) {
     let root = project("");
     let mut found = Vec::new();
     sources(&root, &mut found);
@@ -130,4 +131,70 @@ fn files_can_be_read_in_one_sitting() {
         let lines = text.lines().count();
         assert!(!name.ends_with(".rs") || lines <= LINES_MAX, "{name} has {lines} lines");
     });
+}
+
+/// Words that were given up for those of the glossary.
+const RETIRED: &[&str] = &[
+    "Careful",
+    "Leg",
+    "Manners",
+    "NoLeg",
+    "Owed",
+    "Patient",
+    "Seats",
+    "Strangers",
+    "Touch",
+    "TouchKey",
+    "Touches",
+    "Voice",
+    "Witness",
+    "absorb",
+    "excuse",
+    "give_back",
+    "hand_over",
+    "leg",
+    "legs",
+    "pile",
+    "startle",
+];
+
+#[test]
+fn words_that_were_given_up_are_used_no_more() {
+    each(|name, text| {
+        if name.ends_with(".toml") || name == "tests/e2e/tidy.rs" || name == "CHANGELOG.md" {
+            return;
+        }
+        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let retired = words.find(|word| RETIRED.contains(word));
+        assert!(retired.is_none(), "{name} says {retired:?}");
+    });
+}
+
+/// What a crate shows and nobody uses, its own tests included, is dead; but for what programs elsewhere are to use.
+#[test]
+fn nothing_public_is_unused() {
+    let (mut shown, mut used) = (Vec::new(), HashMap::<String, usize>::new());
+    each(|name, text| {
+        if !name.ends_with(".rs") {
+            return;
+        }
+        for word in text.split(|c: char| !c.is_alphanumeric() && c != '_') {
+            *used.entry(word.to_owned()).or_default() += 1;
+        }
+        if name.contains("/src/") && !name.starts_with("mojavefs/process/src/") {
+            shown.extend(text.lines().filter_map(public).map(|item| (name.to_owned(), item)));
+        }
+    });
+    let unused: Vec<&(String, String)> = shown.iter().filter(|(_, item)| used[item] == 1).collect();
+    assert!(unused.is_empty(), "{unused:?}");
+}
+
+/// The name of a public item that a line declares.
+fn public(line: &str) -> Option<String> {
+    let rest = line.trim_start().strip_prefix("pub ")?;
+    let rest = rest.strip_prefix("const fn ").or_else(|| {
+        let kinds = ["fn ", "struct ", "enum ", "trait ", "const ", "static ", "type "];
+        kinds.iter().find_map(|kind| rest.strip_prefix(kind))
+    })?;
+    rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned)
 }

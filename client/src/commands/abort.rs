@@ -3,7 +3,7 @@
 use super::silence::Silence;
 use super::{EXIT_UNKNOWN, Where, not_known, parse_spec, tell};
 use crate::control::{self, unexpected};
-use crate::speech::err;
+use crate::output::err;
 use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};

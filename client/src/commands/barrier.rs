@@ -2,7 +2,7 @@
 
 use super::{EXIT_TRY_AGAIN, Where, job_around, shown};
 use crate::control::{self, unexpected};
-use crate::speech::err;
+use crate::output::err;
 use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};

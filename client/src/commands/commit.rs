@@ -7,7 +7,7 @@ use super::{
 };
 use crate::control::{self, unexpected};
 use crate::job::find::Filesystem;
-use crate::speech::{err, out};
+use crate::output::{err, out};
 use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};

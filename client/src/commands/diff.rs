@@ -4,7 +4,7 @@ use super::json::{with_path, with_paths};
 use super::{Where, in_patch, parse_spec, shown};
 use crate::control::{ask, unexpected};
 use crate::limits::PATCH_BYTES_MAX;
-use crate::speech::{err, out};
+use crate::output::{err, out};
 use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask, Side};
@@ -78,7 +78,7 @@ impl Diff {
                 };
                 let (old, new) = (head("a/", old_path, &change.before), head("b/", &change.path, &change.after));
                 let diff = TextDiff::configure().newline_terminated(true).diff_slices(&lines(&before), &lines(&after));
-                crate::speech::say(format_args!("{}", diff.unified_diff().header(&old, &new)));
+                crate::output::say(format_args!("{}", diff.unified_diff().header(&old, &new)));
             }
             (Content::Denied, _) | (_, Content::Denied) => out!("this user may not read the content"),
             (Content::TooLarge, _) | (_, Content::TooLarge) => out!("the files are too large to be compared"),

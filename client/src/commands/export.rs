@@ -3,7 +3,7 @@
 use super::import::below;
 use super::tree::{Copy, Source, refuse_overlap};
 use super::{Where, count, host_fault};
-use crate::speech::out;
+use crate::output::out;
 use clap::Args;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::io::ErrorKind;

@@ -4,7 +4,7 @@ use super::place::{self, Found};
 use super::progress::Progress;
 use super::{Embedded, count};
 use crate::limits::MEMORY_BYTES;
-use crate::speech::out;
+use crate::output::out;
 use clap::Args;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::path::PathBuf;

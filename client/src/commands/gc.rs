@@ -4,7 +4,7 @@ use super::progress::Progress;
 use super::status::to_merge;
 use super::{Where, count};
 use crate::control::{ask, unexpected};
-use crate::speech::out;
+use crate::output::out;
 use clap::Args;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::Fault;

@@ -4,7 +4,7 @@ use super::tree::{Copy, Source, refuse_overlap};
 use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, Where, conflict_lines, count, host_fault, not_known};
 use crate::control::unexpected;
 use crate::job::{JobView, Place};
-use crate::speech::{err, out};
+use crate::output::{err, out};
 use clap::Args;
 use mojavefs::protocol::control::{Answer, Ask, Start};
 use mojavefs::protocol::fault::{Fault, FaultKind};

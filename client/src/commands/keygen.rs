@@ -2,7 +2,7 @@
 
 use super::host_fault;
 use super::place::{has_parent, warn_of_others};
-use crate::speech::out;
+use crate::output::out;
 use clap::Args;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs_net::Key;

@@ -30,7 +30,7 @@ pub use specrun::specrun_main;
 use crate::control;
 use crate::daemon::Backend;
 use crate::job::find::Filesystem;
-use crate::speech::{err, out};
+use crate::output::{err, out};
 use clap::{Args, Parser, Subcommand};
 use escape::{escaped, harmless, in_patch, shown};
 use mojavefs::id::SpecId;

@@ -3,7 +3,7 @@
 use super::{host_fault, shown};
 use crate::daemon;
 use crate::mount;
-use crate::speech::err;
+use crate::output::err;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::unistd::{getegid, geteuid};
 use std::fs::{self, Metadata};

@@ -3,7 +3,7 @@
 use super::mount::{log_to, parse_size};
 use super::{Embedded, harmless, host_fault, keygen, place};
 use crate::daemon::{ending_signals, make_all_private};
-use crate::speech::{err, out};
+use crate::output::{err, out};
 use clap::Args;
 use mojavefs::protocol::fault::Fault;
 use mojavefs_net::Address;

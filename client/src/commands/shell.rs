@@ -3,7 +3,7 @@
 use super::{EXIT_TRY_AGAIN, Where, host_fault, parse_spec};
 use crate::job::supervise::{self, Ending, Supervisor};
 use crate::job::{JobView, Place};
-use crate::speech::err;
+use crate::output::err;
 use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::Start;

@@ -1,7 +1,7 @@
 //! Whoever waits for a daemon that does not answer is told so.
 
 use crate::limits::SILENCE_TIME;
-use crate::speech::err;
+use crate::output::err;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 

@@ -4,7 +4,7 @@ use super::json::with_path;
 use super::why::{depends_on, word};
 use super::{Where, conflict_lines, count, escaped, graph};
 use crate::control::unexpected;
-use crate::speech::out;
+use crate::output::out;
 use clap::Args;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -37,15 +37,15 @@ impl Status {
             return Err(unexpected(&Answer::Done));
         };
         match self.json {
-            _ if self.dot => crate::speech::say(format_args!("{}", graph::dot(&status))),
-            _ if self.svg => crate::speech::say(format_args!("{}", graph::svg(&status))),
+            _ if self.dot => crate::output::say(format_args!("{}", graph::dot(&status))),
+            _ if self.svg => crate::output::say(format_args!("{}", graph::svg(&status))),
             true => {
                 let list: Vec<_> = status.iter().map(as_json).collect();
                 let text = serde_json::to_string_pretty(&list).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
                 out!("{text}");
             }
             false if status.is_empty() => out!("nothing is undecided"),
-            false if self.graph => crate::speech::say(format_args!("{}", graph::tree(&status))),
+            false if self.graph => crate::output::say(format_args!("{}", graph::tree(&status))),
             false => status.iter().for_each(show),
         }
         if !(self.json || self.dot || self.svg) {

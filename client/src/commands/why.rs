@@ -2,7 +2,7 @@
 
 use super::{Where, escaped, parse_spec, shown};
 use crate::control::unexpected;
-use crate::speech::out;
+use crate::output::out;
 use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};

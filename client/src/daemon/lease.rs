@@ -5,10 +5,11 @@ use super::caller::Caller;
 use crate::fuse::{self, Kernel};
 use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
-use crate::speech::shortened;
+use crate::output::shortened;
 use crate::sys;
-use crate::view::{Manners, Role, View};
+use crate::view::{ReadPolicy, View};
 use mojavefs::id::{SpecId, ViewId};
+use mojavefs::protocol::ViewOwner;
 use mojavefs::protocol::control::Start;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{ConnectionExt, JobInfo, Notice, NoticeSink, OnRead, Outcome, Request, SpecState, ViewKind};
@@ -61,11 +62,11 @@ impl Lease {
         };
         let opened = daemon.connection.view(Request::OpenView(kind))?;
         let spec = opened.spec.unwrap_or(SpecId(0));
-        let manners = Manners { asks, waits: waits.then_some((spec, caller.uid)), fails };
-        let role = if is_process { Role::Process } else { Role::Job };
-        let view = View::new(daemon.session.clone(), opened.view, role, manners, &daemon.control());
+        let policy = ReadPolicy { asks, waits: waits.then_some((spec, caller.uid)), fails };
+        let owner = if is_process { ViewOwner::Process } else { ViewOwner::Job };
+        let view = View::new(daemon.session.clone(), opened.view, owner, policy, &daemon.control());
         let view = Arc::new(view);
-        if role == Role::Job {
+        if owner == ViewOwner::Job {
             view.supervised_by(caller.pid);
         }
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
@@ -135,9 +136,9 @@ impl Lease {
     }
 
     /// The job's process can go back to this point.
-    pub(super) fn begin_leg(&self, daemon: &Daemon) -> Result<SpecId, Fault> {
-        let leg = daemon.connection.view(Request::Leg { view: self.view.id() })?;
-        let spec = leg.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
+    pub(super) fn begin_segment(&self, daemon: &Daemon) -> Result<SpecId, Fault> {
+        let segment = daemon.connection.view(Request::Segment { view: self.view.id() })?;
+        let spec = segment.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
         self.view.went_into(spec);
         self.has_stopped();
         Ok(spec)
@@ -145,14 +146,14 @@ impl Lease {
 
     /// The job's process can't go back to this point.
     pub(super) fn no_leg(&self, daemon: &Daemon, why: String) -> Result<(), Fault> {
-        let noted = daemon.connection.done(Request::NoLeg { view: self.view.id(), why });
+        let noted = daemon.connection.done(Request::NoSegment { view: self.view.id(), why });
         self.has_stopped();
         noted
     }
 
     fn has_stopped(&self) {
-        if let Some(careful) = self.view.careful() {
-            careful.has_stopped();
+        if let Some(checkpoints) = self.view.checkpoints() {
+            checkpoints.has_stopped();
         }
     }
 
@@ -194,22 +195,22 @@ impl Lease {
 
     /// Who is to be stopped for a checkpoint is asked for by `question`.
     pub(super) fn ask_by(&self, question: Box<crate::view::Question>) {
-        if let Some(careful) = self.view.careful() {
-            careful.ask_by(question);
+        if let Some(checkpoints) = self.view.checkpoints() {
+            checkpoints.ask_by(question);
         }
     }
 
     /// The answer to such a question.
     pub(super) fn stopped(&self, ticket: u64, why_not: Option<String>) -> Result<(), Fault> {
-        let in_time = self.view.careful().is_some_and(|careful| careful.answer(ticket, why_not));
+        let in_time = self.view.checkpoints().is_some_and(|checkpoints| checkpoints.answer(ticket, why_not));
         let late = || Fault::new(FaultKind::TimedOut, "the answer to this comes too late");
         in_time.then_some(()).ok_or_else(late)
     }
 
     /// Nothing in the view waits for a decision any more.
     pub(super) fn interrupt(&self, for_good: bool) {
-        if let Some(patient) = self.view.patient() {
-            patient.interrupt(for_good);
+        if let Some(wait) = self.view.decision_wait() {
+            wait.interrupt(for_good);
         }
     }
 

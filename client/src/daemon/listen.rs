@@ -4,12 +4,12 @@ use super::Daemon;
 use super::caller::Caller;
 use super::content::content;
 use super::lease::Lease;
-use super::seats::Seats;
-use super::voice::Voice;
+use super::outbox::Outbox;
+use super::quota::Quota;
 use crate::control::{receive, send, unexpected};
 use crate::limits::{ACCEPT_PAUSE, ANSWER_TIME_MAX, AWAIT_STEP, STOP_TIME_MAX};
 use crate::notify::News;
-use crate::speech::{Repeated, shortened};
+use crate::output::{Repeated, shortened};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::protocol::control::{Answer, Ask, WATCHED_CONFLICT};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -45,7 +45,7 @@ pub(super) struct Leases {
 struct Door {
     daemon: Arc<Daemon>,
     open: AllOpen,
-    seats: Arc<Seats>,
+    quota: Arc<Quota>,
     next: AtomicU64,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn start(listener: UnixListener, daemon: Arc<Daemon>) -> io::Result<L
     let open = AllOpen::default();
     let ending = Arc::new(AtomicBool::new(false));
     let leases = Leases { open: open.clone(), ending: ending.clone(), socket: daemon.socket.clone() };
-    let door = Door { daemon, open, seats: Seats::new(), next: AtomicU64::new(1) };
+    let door = Door { daemon, open, quota: Quota::new(), next: AtomicU64::new(1) };
     let accept = move || {
         let mut failures = Repeated::default();
         for stream in listener.incoming() {
@@ -74,8 +74,8 @@ impl Door {
     /// Answers a connection on a thread of its own, or with a refusal if its user has too many.
     fn admit(&self, stream: UnixStream) -> io::Result<()> {
         let caller = Caller::of(&stream)?;
-        let seat = match self.seats.take(caller.uid) {
-            Ok(seat) => seat,
+        let share = match self.quota.take(caller.uid) {
+            Ok(share) => share,
             Err(fault) => {
                 // There is room for so little in any socket: nothing is waited for.
                 drop(send(&stream, &Answer::Refused(fault), None));
@@ -90,7 +90,7 @@ impl Door {
             answer(&daemon, &caller, &stream, &this.busy);
             open.lock().remove(&number);
             drop((this, stream));
-            drop(seat);
+            drop(share);
         };
         let thread = std::thread::Builder::new().name("mojavefs-control".into()).spawn(work);
         thread.map(drop).inspect_err(|_| drop(self.open.lock().remove(&number)))
@@ -129,8 +129,8 @@ impl Leases {
 /// `busy` says whether something is being done for it.
 fn answer(daemon: &Arc<Daemon>, caller: &Caller, stream: &UnixStream, busy: &AtomicBool) {
     let mut lease = None;
-    let voice = match Voice::new(stream) {
-        Ok(voice) => voice,
+    let outbox = match Outbox::new(stream) {
+        Ok(outbox) => outbox,
         Err(error) => return tracing::warn!("a control connection of process {}: {error}", caller.pid),
     };
     loop {
@@ -143,17 +143,17 @@ fn answer(daemon: &Arc<Daemon>, caller: &Caller, stream: &UnixStream, busy: &Ato
             }
         };
         busy.store(true, Ordering::SeqCst);
-        let (answer, fd) = match respond(daemon, caller, ask, fd, &mut lease, &voice) {
+        let (answer, fd) = match respond(daemon, caller, ask, fd, &mut lease, &outbox) {
             Ok(answer) => answer,
             Err(fault) => (Answer::Refused(fault), None),
         };
         busy.store(false, Ordering::SeqCst);
-        if voice.answer(&answer, fd.as_ref()).is_err() {
+        if outbox.answer(&answer, fd.as_ref()).is_err() {
             break;
         }
     }
     // Whoever still listens hears at once that this is the end.
-    voice.hang_up();
+    outbox.hang_up();
     if let Some(lease) = lease {
         lease.end(daemon);
     }
@@ -167,7 +167,7 @@ fn respond(
     ask: Ask,
     fd: Option<OwnedFd>,
     lease: &mut Option<Lease>,
-    voice: &Arc<Voice>,
+    outbox: &Arc<Outbox>,
 ) -> Result<Answered, Fault> {
     let (server, uid) = (&daemon.connection, caller.uid);
     let answer = match ask {
@@ -183,8 +183,8 @@ fn respond(
             let (started, mount) = Lease::start(daemon, caller, start, device)?;
             let (view, spec) = (started.view(), started.spec());
             match started.is_process() {
-                true => probe_on_demand(daemon, caller, view, voice)?,
-                false => tell_of(daemon, &started, voice),
+                true => probe_on_demand(daemon, caller, view, outbox)?,
+                false => tell_of(daemon, &started, outbox),
             }
             *lease = Some(started);
             return Ok((Answer::Started { view, spec }, mount));
@@ -218,18 +218,18 @@ fn respond(
             Answer::Started { view: lease.view(), spec: lease.enter(daemon, caller, own)? }
         }
         Ask::Watch { view } => {
-            watch(daemon, caller, view, voice)?;
+            watch(daemon, caller, view, outbox)?;
             Answer::Done
         }
         Ask::Stopped { ticket, why_not } => {
             viewed(lease)?.stopped(ticket, why_not.map(shortened))?;
             Answer::Done
         }
-        Ask::Leg => {
+        Ask::Segment => {
             let lease = viewed(lease)?;
-            Answer::Started { view: lease.view(), spec: lease.begin_leg(daemon)? }
+            Answer::Started { view: lease.view(), spec: lease.begin_segment(daemon)? }
         }
-        Ask::NoLeg { why } => {
+        Ask::NoSegment { why } => {
             viewed(lease)?.no_leg(daemon, shortened(why))?;
             Answer::Done
         }
@@ -296,30 +296,30 @@ fn viewed(lease: &mut Option<Lease>) -> Result<&mut Lease, Fault> {
 }
 
 /// What others decide about a view is told on this connection.
-fn tell_of(daemon: &Daemon, lease: &Lease, voice: &Arc<Voice>) {
-    let asking = voice.clone();
+fn tell_of(daemon: &Daemon, lease: &Lease, outbox: &Arc<Outbox>) {
+    let asking = outbox.clone();
     lease.ask_by(Box::new(move |ticket, pid| asking.notice(&Answer::Checkpoint { ticket, pid })));
-    let voice = voice.clone();
+    let outbox = outbox.clone();
     let tell = move |news| {
         let answer = match news {
             News::Decided(spec, state, why) => Answer::Decided { spec, state, why },
             News::Lost(why) => Answer::Lost { why: why.message },
         };
-        voice.notice(&answer);
+        outbox.notice(&answer);
     };
     daemon.notices.on_news(lease.view(), Box::new(tell));
 }
 
 /// When somebody is about to depend on what a process has undecided, it is looked for: one that is dead has aborted, also
 /// before the end of its connection is noticed.
-fn probe_on_demand(daemon: &Arc<Daemon>, caller: &Caller, view: ViewId, voice: &Arc<Voice>) -> Result<(), Fault> {
+fn probe_on_demand(daemon: &Arc<Daemon>, caller: &Caller, view: ViewId, outbox: &Arc<Outbox>) -> Result<(), Fault> {
     let failed = |e: io::Error| Fault::new(FaultKind::Io, format!("process {}: {e}", caller.pid));
     let process = caller.process().map_err(failed)?;
-    let (voice, connection) = (voice.clone(), daemon.connection.clone());
+    let (outbox, connection) = (outbox.clone(), daemon.connection.clone());
     let probe = move || {
         if crate::sys::has_ended(&process) && connection.done(Request::Gone { view }).is_ok() {
             // Whoever answers the connection finds its end, and undoes what was undecided.
-            voice.hang_up();
+            outbox.hang_up();
         }
     };
     daemon.notices.on_probe(view, Arc::new(probe));
@@ -328,19 +328,19 @@ fn probe_on_demand(daemon: &Arc<Daemon>, caller: &Caller, view: ViewId, voice: &
 
 /// What others undo of a process's, and what of its votes can't stand, is told on this connection: the speculations' numbers,
 /// 8 bytes each, which a signal handler can read.
-fn watch(daemon: &Daemon, caller: &Caller, view: ViewId, voice: &Arc<Voice>) -> Result<(), Fault> {
+fn watch(daemon: &Daemon, caller: &Caller, view: ViewId, outbox: &Arc<Outbox>) -> Result<(), Fault> {
     if daemon.processes.lock().get(&view).is_none_or(|uid| caller.uid != 0 && *uid != caller.uid) {
         return Err(Fault::new(FaultKind::AccessDenied, format!("view {view} is no process's of this user")));
     }
-    let voice = voice.clone();
+    let outbox = outbox.clone();
     let tell = move |news| match news {
         News::Decided(spec, state @ (SpecState::Aborted | SpecState::Held), _) => {
             let conflict = if state == SpecState::Held { WATCHED_CONFLICT } else { 0 };
-            let _ = voice.say((spec.0 | conflict).to_le_bytes().to_vec());
+            let _ = outbox.say((spec.0 | conflict).to_le_bytes().to_vec());
         }
         News::Decided(..) => {}
         // As if this process had gone with the server.
-        News::Lost(_) => voice.hang_up(),
+        News::Lost(_) => outbox.hang_up(),
     };
     daemon.notices.on_news(view, Box::new(tell));
     Ok(())

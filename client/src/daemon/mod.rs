@@ -4,18 +4,19 @@ mod caller;
 mod content;
 mod lease;
 mod listen;
+mod outbox;
+mod quota;
 mod rights;
-mod seats;
 mod sockets;
-mod voice;
 
 use crate::fuse::{self, Kernel};
 use crate::limits::{LINGER_TIME_MAX, MOUNTS_PAUSE};
 use crate::mount::{self, MountOptions};
 use crate::notify::Notices;
-use crate::speech::Repeated;
-use crate::view::{Manners, Role, View};
+use crate::output::Repeated;
+use crate::view::{ReadPolicy, View};
 use mojavefs::id::ViewId;
+use mojavefs::protocol::ViewOwner;
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::{Connection, ConnectionExt, Request, Rounds, ViewKind};
 use nix::sys::signal::{SigSet, Signal};
@@ -119,7 +120,7 @@ pub(crate) fn make_all_private() {
 
 /// Before anything is opened: each kernel that is answered, each connection and each file takes descriptors.
 pub(crate) fn raise_descriptors() {
-    if let Err(error) = seats::raise_descriptors() {
+    if let Err(error) = quota::raise_descriptors() {
         tracing::warn!("raising the limit of descriptors: {error}");
     }
 }
@@ -142,7 +143,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     connection.set_notice_sink(notices.clone());
     let trunk = connection.view(Request::OpenView(ViewKind::Trunk))?;
     let control = socket.path.to_string_lossy().into_owned();
-    let view = Arc::new(View::new(session.clone(), trunk.view, Role::Trunk, Manners::default(), &control));
+    let view = Arc::new(View::new(session.clone(), trunk.view, ViewOwner::Trunk, ReadPolicy::default(), &control));
     let kernel = mount_trunk(&mountpoint, &source, view).map_err(|e| {
         // Nobody has seen it, and nobody is to find a store where there was none.
         drop(connection.done(Request::CloseView(trunk.view)));

@@ -4,7 +4,7 @@ use super::Fuse;
 use super::door::{Door, Parked};
 use super::slow::Slow;
 use crate::limits::{FUSE_THREADS, GIVE_TIME_MAX, HELD_UP_TIME};
-use crate::view::{Patient, View};
+use crate::view::{View, WaitForDecision};
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use mojavefs::id::Ino;
 use mojavefs::planted::{Planted, is_planted};
@@ -136,12 +136,12 @@ impl Kernel {
             what.retain(|what| !matches!(what, Invalidation::Entry { .. }));
             all_names = false;
         }
-        match self.view.patient() {
-            Some(patient) => {
+        match self.view.decision_wait() {
+            Some(wait) => {
                 // It keeps none.
                 what.retain(|what| !matches!(what, Invalidation::Entry { .. }));
                 all_names = false;
-                self.invalidate_aside(what, patient);
+                self.invalidate_aside(what, wait);
             }
             None => {
                 what.iter().for_each(|what| self.invalidate_one(what));
@@ -155,7 +155,7 @@ impl Kernel {
 
     /// Where programs wait for decisions the kernel has locked what they wait for. Nobody else shall wait with them: what is
     /// held up is left to a thread of its own, which is through as soon as the program goes on.
-    fn invalidate_aside(self: &Arc<Self>, what: Vec<Invalidation>, patient: &Patient) {
+    fn invalidate_aside(self: &Arc<Self>, what: Vec<Invalidation>, wait: &WaitForDecision) {
         let rest = Arc::new(Mutex::new(VecDeque::from(what)));
         while !rest.lock().is_empty() {
             let (one_is_done, progress) = channel();
@@ -174,7 +174,7 @@ impl Kernel {
             }
             loop {
                 match progress.recv_timeout(HELD_UP_TIME) {
-                    Err(RecvTimeoutError::Timeout) if patient.is_waiting() => break,
+                    Err(RecvTimeoutError::Timeout) if wait.is_waiting() => break,
                     Err(RecvTimeoutError::Disconnected) => return,
                     Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                 }

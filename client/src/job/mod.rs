@@ -6,7 +6,7 @@ pub(crate) mod supervise;
 
 use crate::control::{receive, unexpected};
 use crate::mount;
-use crate::speech;
+use crate::output;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask, Start};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -70,10 +70,10 @@ pub(crate) enum Todo {
         /// The process.
         pid: u32,
     },
-    /// A leg of the job was undone by another's end: its process is to be taken back.
+    /// A segment of the job was undone by another's end: its process is to be taken back.
     GoBack {
-        /// The leg.
-        leg: SpecId,
+        /// The segment.
+        segment: SpecId,
         /// Why.
         why: Option<Fall>,
     },
@@ -128,7 +128,7 @@ impl Place {
         if let Some(stderr) = inherited.stderr() {
             // What specrun itself says is no part of the job.
             let stderr = stderr.map_err(|e| Fault::new(FaultKind::Io, format!("standard error: {e}")))?;
-            speech::set_stderr(File::from(stderr));
+            output::set_stderr(File::from(stderr));
         }
         mojavefs_attach::namespace::enter()?;
         Ok(Place { filesystem: filesystem.clone(), inherited, occupied: Cell::new(false) })
@@ -307,9 +307,9 @@ fn listen(stream: &UnixStream, spec: SpecId, news: Arc<News>) -> io::Result<Rece
         while let Ok(Some((answer, _))) = receive::<Answer>(&stream) {
             match answer {
                 Answer::Checkpoint { ticket, pid } => news.put(Todo::Stop { ticket, pid }),
-                Answer::Decided { spec: leg, state, why } if leg != spec => {
+                Answer::Decided { spec: segment, state, why } if segment != spec => {
                     if state == SpecState::Aborted {
-                        news.put(Todo::GoBack { leg, why });
+                        news.put(Todo::GoBack { segment, why });
                     }
                 }
                 Answer::Decided { state, why, .. } => {

@@ -116,7 +116,7 @@ impl View {
         for _ in 0..LISTING_TRIES_MAX {
             let mut page = self.page(ino, after.as_deref())?;
             // Who waits for decisions is told of them when it need not wait any more.
-            if page.end || page.lasts && self.patient().is_none() {
+            if page.end || page.lasts && self.decision_wait().is_none() {
                 return Ok((page.entries, page.end));
             }
             let (decision, mut all) = (page.decision, page.entries);

@@ -1,29 +1,29 @@
 //! What one context sees: one mount's view of the server, and what its kernel knows of it.
 
-mod careful;
+mod checkpoint_before_join;
 pub(crate) mod deliveries;
 mod entered;
-mod known;
+mod kernel_cache;
 mod listing;
 mod patience;
-mod patient;
 mod refused;
+mod wait_for_decision;
 
-use careful::Careful;
-pub(crate) use careful::Question;
+use checkpoint_before_join::CheckpointBeforeJoin;
+pub(crate) use checkpoint_before_join::Question;
 pub(crate) use patience::{Asking, Patience};
-pub(crate) use patient::Patient;
 use refused::Refused;
+pub(crate) use wait_for_decision::WaitForDecision;
 
 use entered::Entered;
-use known::Known;
-pub(crate) use known::has_to_wait;
+use kernel_cache::KernelCache;
+pub(crate) use kernel_cache::has_to_wait;
 use listing::{OpenDir, Page};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::limits::LISTING_ENTRIES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Attr;
-use mojavefs::protocol::{Connection, ConnectionExt, Invalidation, Reads, Reply, Request, Rounds};
+use mojavefs::protocol::{Connection, ConnectionExt, Invalidation, Reads, Reply, Request, Rounds, ViewOwner};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -33,20 +33,9 @@ use std::time::Duration;
 use mojavefs_attach::CONTROL_VERSION;
 pub(crate) use mojavefs_attach::CONTROL_XATTR;
 
-/// Whose a view is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Everybody's: what is final.
-    Trunk,
-    /// A job's.
-    Job,
-    /// That of a process, which may be outside every speculation or inside one.
-    Process,
-}
-
 /// What a view does when it meets others' undecided work, beside what the server does.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Manners {
+pub(crate) struct ReadPolicy {
     /// Has the process stopped for a checkpoint before it joins.
     pub(crate) asks: bool,
     /// Waits until that is decided, on behalf of this speculation, which is this user's.
@@ -62,13 +51,13 @@ pub(crate) type Range = (Ino, u64, u64);
 pub(crate) struct View {
     /// The session, through those below.
     connection: Arc<dyn Connection>,
-    known: Arc<Known>,
-    careful: Option<Arc<Careful>>,
-    patient: Option<Arc<Patient>>,
+    known: Arc<KernelCache>,
+    checkpoints: Option<Arc<CheckpointBeforeJoin>>,
+    decision_wait: Option<Arc<WaitForDecision>>,
     /// What was refused, if looking at undecided work fails.
     refused: Option<Refused>,
     id: ViewId,
-    role: Role,
+    owner: ViewOwner,
     /// The process that supervises a job, which looks at the job's files for nobody else.
     supervisor: OnceLock<u32>,
     /// Who looks up names without acting on them: the supervisor of a job that has come back, or a process for as long as it says
@@ -83,28 +72,34 @@ pub(crate) struct View {
 
 impl View {
     /// The view `id` of a session. `control` is where the daemon listens.
-    pub(crate) fn new(session: Arc<dyn Connection>, id: ViewId, role: Role, manners: Manners, control: &str) -> Self {
-        let known = Arc::new(Known::new(session));
+    pub(crate) fn new(
+        session: Arc<dyn Connection>,
+        id: ViewId,
+        owner: ViewOwner,
+        policy: ReadPolicy,
+        control: &str,
+    ) -> Self {
+        let known = Arc::new(KernelCache::new(session));
         // Above what is held while something is given: what waits must hold nobody up there.
         let mut connection: Arc<dyn Connection> =
             Arc::new(Rounds::new(known.clone(), patience::may_wait, patience::is_patient));
-        let careful = manners.asks.then(|| Arc::new(Careful::new(connection.clone(), id)));
-        if let Some(careful) = &careful {
-            connection = careful.clone();
+        let checkpoints = policy.asks.then(|| Arc::new(CheckpointBeforeJoin::new(connection.clone(), id)));
+        if let Some(checkpoints) = &checkpoints {
+            connection = checkpoints.clone();
         }
         // A wait that would never end is a join, before which the other one asks.
-        let patient = manners.waits.map(|spec| Arc::new(Patient::new(connection.clone(), spec)));
-        if let Some(patient) = &patient {
-            connection = patient.clone();
+        let decision_wait = policy.waits.map(|spec| Arc::new(WaitForDecision::new(connection.clone(), spec)));
+        if let Some(wait) = &decision_wait {
+            connection = wait.clone();
         }
         View {
             connection,
             known,
-            careful,
-            patient,
-            refused: manners.fails.then(Refused::default),
+            checkpoints,
+            decision_wait,
+            refused: policy.fails.then(Refused::default),
             id,
-            role,
+            owner,
             supervisor: OnceLock::new(),
             glances: AtomicU32::new(0),
             control: format!("{CONTROL_VERSION}\n{control}\n{id}\n").into_bytes(),
@@ -131,18 +126,18 @@ impl View {
 
     /// Whether `fsync` has anything to wait for.
     pub(crate) fn syncs(&self) -> bool {
-        self.role != Role::Job
+        self.owner != ViewOwner::Job
     }
 
     /// Whether somebody else may have to be told before a file counts as closed: another mount, or a job that looks at
     /// this one's undecided work.
     pub(crate) fn settles(&self) -> bool {
-        self.role != Role::Trunk || !self.connection.is_embedded()
+        self.owner != ViewOwner::Trunk || !self.connection.is_embedded()
     }
 
     /// How often those of its programs' calls that wait were told to stop.
     pub(crate) fn interrupts(&self) -> u64 {
-        self.patient.as_ref().map_or(0, |patient| patient.interrupts())
+        self.decision_wait.as_ref().map_or(0, |wait| wait.interrupts())
     }
 
     /// Who supervises the job that it shows.
@@ -188,21 +183,21 @@ impl View {
     }
 
     /// Has processes stopped before they join, if its programs can be.
-    pub(crate) fn careful(&self) -> Option<&Careful> {
-        self.careful.as_deref()
+    pub(crate) fn checkpoints(&self) -> Option<&CheckpointBeforeJoin> {
+        self.checkpoints.as_deref()
     }
 
     /// Waits for decisions, if its programs do.
-    pub(crate) fn patient(&self) -> Option<&Patient> {
-        self.patient.as_deref()
+    pub(crate) fn decision_wait(&self) -> Option<&WaitForDecision> {
+        self.decision_wait.as_deref()
     }
 
     /// Reads a range of a file, at most.
     pub(crate) fn read(&self, range: Range, reads: Reads) -> Result<Vec<u8>, Fault> {
         let (ino, offset, size) = range;
         let request = Request::Read { view: self.id, ino, offset, size: size as u32, reads };
-        match self.patient.as_ref().filter(|_| reads != Reads::Once) {
-            Some(patient) => patient.read(&request),
+        match self.decision_wait.as_ref().filter(|_| reads != Reads::Once) {
+            Some(wait) => wait.read(&request),
             None => self.unless_refused(ino, || self.connection.data(request)),
         }
     }
@@ -211,7 +206,7 @@ impl View {
     /// Where programs wait for decisions it keeps no names: it could not be told of them while it has locked their directory.
     pub(crate) fn give(&self, request: Request<'_>) -> Result<(Attr, bool), Fault> {
         let given = self.connection.given(request);
-        match (given, &self.patient) {
+        match (given, &self.decision_wait) {
             (Ok((attr, _)), Some(_)) => Ok((attr, false)),
             (Err(fault), Some(_)) if fault.kind == FaultKind::NotFound => {
                 Err(Fault { kind: FaultKind::NotFoundNow, ..fault })
@@ -258,8 +253,8 @@ impl View {
         }
         let since = self.entered.lock().undo(spec);
         self.open_dirs.lock().values().for_each(|dir| dir.undo(since));
-        if let Some(patient) = &self.patient {
-            patient.wait_again();
+        if let Some(wait) = &self.decision_wait {
+            wait.wait_again();
         }
     }
 

@@ -50,17 +50,17 @@ fn start(exec: impl Fn() -> Errno) -> sys::Result<i32> {
     // Neither such a handler nor the kernel may reap the program before it is waited for.
     let children = sys::action(libc::SIGCHLD).unwrap_or_default();
     let _ = sys::set_action(libc::SIGCHLD, &Action::default());
-    let give_back = || {
+    let reclaim_space = || {
         let _ = sys::set_action(libc::SIGCHLD, &children);
         sys::set_mask(mask);
     };
     let program = || {
-        give_back();
+        reclaim_space();
         exec()
     };
     let started = fork(program, files::all_but_ending(mask));
     if started.is_err() {
-        give_back();
+        reclaim_space();
     }
     started
 }

@@ -166,7 +166,7 @@ pub enum Event {
     },
     /// What carried one number carries an earlier one of the same interval now. Nobody can tell: no number that the interval's
     /// context sees lies between the two, and no context that stays with what it found has found the earlier one.
-    HandOver {
+    Reassign {
         /// The number that goes.
         from: IntervalId,
         /// The number that has its changes.

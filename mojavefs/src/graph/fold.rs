@@ -84,7 +84,7 @@ impl Graph {
         (takes && self.built_on(&[from]).iter().chain(found).all(sees_both_or_none)).then_some(to)
     }
 
-    pub(super) fn hand_over(&mut self, from: IntervalId, to: IntervalId) -> Result<Vec<Effect>, GraphError> {
+    pub(super) fn reassign(&mut self, from: IntervalId, to: IntervalId) -> Result<Vec<Effect>, GraphError> {
         let id = *self.numbers.get(&from).ok_or(GraphError::NoInterval(from))?;
         if self.taker(from) != Some(to) {
             return Err(GraphError::Apart(from, to));

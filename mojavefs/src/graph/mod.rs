@@ -12,6 +12,7 @@
 //! everything on top of it along. So deciding costs what the decision reaches, and memory what is undecided.
 
 mod check;
+mod checker;
 mod decide;
 mod enter;
 mod event;
@@ -24,11 +25,10 @@ mod seen;
 mod settle;
 mod state;
 mod waits;
-mod witness;
 
 pub use check::Broken;
+pub use checker::{Difference, ModelChecker};
 pub use event::{Because, Cause, Effect, Event, GraphError, Link, Owner, Resume, Sees};
 pub use seen::Seen;
 pub use state::{Graph, Outcome};
 pub use waits::{Awaited, Waits};
-pub use witness::{Difference, Witness};

@@ -1,6 +1,6 @@
 //! The interval graph as the rules define it: the history is kept, and after every event everything that follows from it
 //! is computed anew by fixpoints over all of it. No index, no cleverness. It is what the [graph](super::Graph) is held
-//! against: by its tests, and in a server that is told to, by a [`Witness`](super::Witness).
+//! against: by its tests, and in a server that is told to, by a [`ModelChecker`](super::ModelChecker).
 
 mod seal;
 mod seen;
@@ -389,7 +389,7 @@ impl Model {
             }
             Event::Number { context, number } => self.number(context, number)?,
             Event::Fold { context } => self.fold(context)?,
-            Event::HandOver { from, to } => self.hand_over(from, to)?,
+            Event::Reassign { from, to } => self.reassign(from, to)?,
             Event::Discard { number } => self.discard(number)?,
         }
         Ok(())

@@ -112,7 +112,7 @@ impl Graph {
             Event::Resolve { spec } => self.resolve(spec),
             Event::Number { context, number } => self.number(context, number),
             Event::Fold { context } => self.fold(context),
-            Event::HandOver { from, to } => self.hand_over(from, to),
+            Event::Reassign { from, to } => self.reassign(from, to),
             Event::Discard { number } => self.discard(number),
         }
     }

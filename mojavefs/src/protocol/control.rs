@@ -152,10 +152,10 @@ pub enum Ask {
         /// Why the process was not stopped.
         why_not: Option<String>,
     },
-    /// The process that was stopped has a checkpoint: its job begins a leg. Answer: [`Answer::Started`].
-    Leg,
+    /// The process that was stopped has a checkpoint: its job begins a segment. Answer: [`Answer::Started`].
+    Segment,
     /// It has none, and joins what it meets without one.
-    NoLeg {
+    NoSegment {
         /// Why.
         why: String,
     },
@@ -247,9 +247,9 @@ pub enum Answer {
         /// The process, as the daemon numbers it.
         pid: u32,
     },
-    /// Not asked for: the speculation of this connection's view, or a leg of it, was decided by someone else.
+    /// Not asked for: the speculation of this connection's view, or a segment of it, was decided by someone else.
     Decided {
-        /// The speculation or leg.
+        /// The speculation or segment.
         spec: SpecId,
         /// How.
         state: SpecState,

@@ -66,7 +66,7 @@ pub enum FaultKind {
     /// Whoever waited was told to stop waiting.
     Interrupted,
     /// What was looked at is another's undecided work, and nobody has said yet where this view's process can go back to:
-    /// begin a leg or say why not, then ask again.
+    /// begin a segment or say why not, then ask again.
     Checkpoint,
     /// Whether what was asked for was done is not known: the peer has gone before it answered.
     InDoubt,

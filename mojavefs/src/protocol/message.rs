@@ -88,15 +88,15 @@ pub enum Request<'a> {
         /// The files that it has changed count as modified when it becomes final.
         touch: bool,
     },
-    /// The process of a job's view can go back to this point: what it does and joins from now on is a leg of its job, which
-    /// falls without the job. Answer: [`Reply::View`] with the leg's number.
-    Leg {
+    /// The process of a job's view can go back to this point: what it does and joins from now on is a segment of its job, which
+    /// falls without the job. Answer: [`Reply::View`] with the segment's number.
+    Segment {
         /// The view.
         view: ViewId,
     },
     /// The process of a job's view can't go back to this point: it joins what it meets next where it could go back to last.
     /// Answer: [`Reply::Done`].
-    NoLeg {
+    NoSegment {
         /// The view.
         view: ViewId,
         /// Why not, for people.
@@ -108,7 +108,7 @@ pub enum Request<'a> {
         /// The view.
         view: ViewId,
     },
-    /// The undecided speculations that a job's legs depend on and that do not wait for this job: once they are decided, or
+    /// The undecided speculations that a job's segments depend on and that do not wait for this job: once they are decided, or
     /// this is empty, the job need not go back any more. Answer: [`Reply::Specs`].
     Unsettled {
         /// The job's speculation.

@@ -24,4 +24,4 @@ pub use decision::{
 pub use message::{DirEntry, FallocateMode, Reads, RenameMode, Reply, Request, SeekWhence, SpaceInfo, XattrMode};
 pub use notice::{Invalidation, Notice, NoticeSink};
 pub use rounds::Rounds;
-pub use view::{JobInfo, OnRead, OpenedView, ViewKind};
+pub use view::{JobInfo, OnRead, OpenedView, ViewKind, ViewOwner};

@@ -102,3 +102,16 @@ pub struct OpenedView {
     /// The speculation a job's view belongs to.
     pub spec: Option<SpecId>,
 }
+
+/// Whose a view is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewOwner {
+    /// Everybody's: trunk's, which shows what is final.
+    Trunk,
+    /// A job's.
+    Job,
+    /// That of a process that speculates, which may be outside every speculation or inside one.
+    Process,
+    /// It was opened to look into a speculation.
+    Guest,
+}

@@ -79,7 +79,7 @@ fn named(event: &Event) -> Option<u64> {
             Some(owner.context().0)
         }
         Event::Conflict { .. } | Event::Resolve { .. } => None,
-        Event::Confirm { .. } | Event::Cancel { .. } | Event::HandOver { .. } | Event::Discard { .. } => None,
+        Event::Confirm { .. } | Event::Cancel { .. } | Event::Reassign { .. } | Event::Discard { .. } => None,
     }
 }
 
@@ -146,7 +146,7 @@ impl State {
         }
         for from in &numbers {
             events.push(Event::Discard { number: *from });
-            events.extend(numbers.iter().map(|to| Event::HandOver { from: *from, to: *to }));
+            events.extend(numbers.iter().map(|to| Event::Reassign { from: *from, to: *to }));
         }
     }
 

@@ -87,7 +87,7 @@ impl Choice {
             13 => Event::Prepare { owner, spec },
             14 => self.end(referee, spec),
             12 if self.variant % 4 == 3 => Event::Discard { number: self.carried(referee, self.interval) },
-            _ => self.hand_over(referee),
+            _ => self.reassign(referee),
         }
     }
 
@@ -108,10 +108,10 @@ impl Choice {
     }
 
     /// Most often of a number to the one before it.
-    fn hand_over(&self, referee: &Referee) -> Event {
+    fn reassign(&self, referee: &Referee) -> Event {
         let from = self.carried(referee, self.interval);
         let before = referee.graph.taker(from).filter(|_| !self.variant.is_multiple_of(8));
-        Event::HandOver { from, to: before.unwrap_or(self.carried(referee, self.spec)) }
+        Event::Reassign { from, to: before.unwrap_or(self.carried(referee, self.spec)) }
     }
 
     /// Some number that an undecided change may carry.

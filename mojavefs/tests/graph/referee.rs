@@ -1,7 +1,7 @@
 //! Holds the graph against the model, event by event, and both against the two properties.
 
 use mojavefs::graph::naive::Model;
-use mojavefs::graph::{Awaited, Effect, Event, Graph, GraphError, Waits, Witness};
+use mojavefs::graph::{Awaited, Effect, Event, Graph, GraphError, ModelChecker, Waits};
 use mojavefs::id::{ContextId, IntervalId};
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Referee {
     pub(crate) graph: Graph,
-    witness: Witness,
+    checker: ModelChecker,
     finals: BTreeSet<IntervalId>,
     dead: BTreeSet<IntervalId>,
 }
@@ -17,11 +17,11 @@ pub(crate) struct Referee {
 impl Referee {
     /// One whose model remembers so much.
     pub(crate) fn remembering(intervals_max: usize) -> Self {
-        Referee { witness: Witness::new(intervals_max), ..Referee::default() }
+        Referee { checker: ModelChecker::new(intervals_max), ..Referee::default() }
     }
 
     pub(crate) fn model(&self) -> &Model {
-        self.witness.model()
+        self.checker.model()
     }
 
     /// Applies an event to both and compares. Whether it was accepted.
@@ -33,7 +33,7 @@ impl Referee {
             Event::Abort { spec, .. } => self.graph.falls_with(*spec),
             _ => BTreeSet::new(),
         };
-        let answer = self.witness.apply(&mut self.graph, event).unwrap_or_else(|difference| panic!("{difference}"));
+        let answer = self.checker.apply(&mut self.graph, event).unwrap_or_else(|difference| panic!("{difference}"));
         match &answer {
             Err(_) => assert_eq!(self.graph, before, "a refused event changed the graph: {event:?}"),
             Ok(effects) => effects.iter().for_each(|effect| match effect {

@@ -45,14 +45,14 @@ pub(super) enum Step {
 
 impl Coordinator {
     /// What a speculation has changed is to count as modified when it becomes final.
-    pub(crate) fn touch(&self, spec: SpecId, uid: u32) -> Result<(), Fault> {
+    pub(crate) fn mark_modified(&self, spec: SpecId, uid: u32) -> Result<(), Fault> {
         let mut state = self.state.lock();
         state.job(spec, uid).map(drop).or_else(|fault| match fault.kind {
             // Deciding it says what became of it.
             FaultKind::NotFound | FaultKind::Decided => Ok(()),
             _ => Err(fault),
         })?;
-        state.jobs.entry(spec).and_modify(|job| job.touches = true);
+        state.jobs.entry(spec).and_modify(|job| job.marks_modified = true);
         Ok(())
     }
 
@@ -185,7 +185,7 @@ impl Coordinator {
         match ended {
             Ok(ended) => Ok((outcome, Aftermath { clashing, ..ended })),
             Err(fault) => {
-                state.owed.push(Aftermath { clashing, ..Aftermath::default() });
+                state.outstanding.push(Aftermath { clashing, ..Aftermath::default() });
                 Err(fault)
             }
         }
@@ -213,7 +213,7 @@ impl Coordinator {
         state.demand_unconcerned(job, &self.conflicts)?;
         let outcome = Outcome::of(spec, SpecState::Committed, state.changes(job, &self.store));
         let votes = job.votes();
-        if let Some(aftermath) = self.absorb(state, spec)? {
+        if let Some(aftermath) = self.fold(state, spec)? {
             return Ok(Step::Done(Outcome { state: SpecState::Voted, ..outcome }, aftermath));
         }
         let aftermath = match self.vote(state, spec, &votes, preparation)? {
@@ -259,7 +259,7 @@ impl Coordinator {
                 if let Some(job) = state.jobs.get_mut(&spec) {
                     job.state = SpecState::Voted;
                 }
-                return self.fold(state, spec).map(Voted::Done);
+                return self.join_outer(state, spec).map(Voted::Done);
             };
             if !preparation.covers(&numbers, &self.store) {
                 return Ok(Voted::Unprepared(Outlook::of(state, &numbers, &specs)));
@@ -331,19 +331,19 @@ impl Coordinator {
             let abort = Event::Abort { owner: *owner, spec: *spec, code: 1, retry: false };
             match self.carry_out(state, &abort, records) {
                 // The caller gets an error, not this.
-                Ok(aftermath) => state.owed.push(aftermath),
+                Ok(aftermath) => state.outstanding.push(aftermath),
                 Err(fault) => tracing::error!("undoing a commit of speculation {spec} that failed: {fault}"),
             }
         }
     }
 
     /// What whoever owns the views has to carry out of decisions that ended in an error.
-    pub(crate) fn owed(&self) -> Vec<Aftermath> {
-        std::mem::take(&mut self.state.lock().owed)
+    pub(crate) fn outstanding(&self) -> Vec<Aftermath> {
+        std::mem::take(&mut self.state.lock().outstanding)
     }
 
     /// An inner job's commit becomes part of the outer one: that one joins it.
-    fn fold(&self, state: &mut State, spec: SpecId) -> Result<Aftermath, Fault> {
+    fn join_outer(&self, state: &mut State, spec: SpecId) -> Result<Aftermath, Fault> {
         let Some(outer) = state.taken_in_by(spec) else { return Ok(Aftermath::default()) };
         let inner = state.jobs.get(&spec).expect("the job was found before");
         let (context, parent) = (inner.context, state.jobs[&outer].context);
@@ -444,7 +444,7 @@ impl Coordinator {
         match self.undo(state, abort, records, &mut aftermath) {
             Ok(()) => Ok(aftermath),
             Err(fault) => {
-                state.owed.push(aftermath);
+                state.outstanding.push(aftermath);
                 Err(fault)
             }
         }
@@ -483,7 +483,7 @@ impl Coordinator {
             aftermath.dead.extend(all);
             for job in jobs {
                 let outer = state.outer(job.spec);
-                if job.is_leg() {
+                if job.is_segment() {
                     state.goes_back(outer);
                 } else if job.is_held() || job.state == SpecState::Voted && outer.is_none() {
                     aftermath.left_alone.insert(job.spec);
@@ -523,7 +523,7 @@ pub(super) enum Records {
 }
 
 fn decided(state: &State, store: &Store, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
-    if let Some(outcome) = state.absorbed_outcome(spec) {
+    if let Some(outcome) = state.folded_outcome(spec) {
         return match wanted {
             SpecState::Aborted => Err(into_its_surroundings(spec)),
             _ => Ok(Some(outcome)),

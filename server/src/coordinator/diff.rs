@@ -50,7 +50,7 @@ impl Coordinator {
     pub(crate) fn compared(&self, spec: SpecId, uid: u32, with_changes: bool) -> Result<Scope, Fault> {
         let changes = self.changes_of(spec, uid)?;
         let sight = if with_changes { changes.after } else { changes.before };
-        Ok(Scope { sight: Sight { writer: IntervalId::FINAL, ..sight }, touches: None, over: Arc::default() })
+        Ok(Scope { sight: Sight { writer: IntervalId::FINAL, ..sight }, accesses: None, over: Arc::default() })
     }
 
     /// A page of what an undecided speculation changed, for its owner or root.

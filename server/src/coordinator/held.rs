@@ -3,11 +3,11 @@
 use super::conflicts::{Clash, Conflicts, Standing};
 use super::rounds::Sealed;
 use super::{Coordinator, Job, State, StateLock, graph_fault};
+use crate::access::AccessKey;
 use crate::limits::GATHER_TURNS_MAX;
 use crate::ops::fault;
 use crate::store::{Held, Rebased, Store, StoreError};
 use crate::telling::Telling;
-use crate::touch::TouchKey;
 use mojavefs::graph::Event;
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
 use mojavefs::planted::{Planted, is_planted};
@@ -34,7 +34,7 @@ pub(super) struct Payload {
     pub(super) on_read: OnRead,
     pub(super) writer: IntervalId,
     /// What it depends on by its own reads, its further owners, and what it owns beside its own: it falls with them.
-    pub(super) joined: BTreeMap<SpecId, TouchKey>,
+    pub(super) joined: BTreeMap<SpecId, AccessKey>,
     pub(super) owns: Vec<SpecId>,
     /// Its owner has voted to commit.
     pub(super) voted: bool,
@@ -71,8 +71,8 @@ fn record_with(
         .into_iter()
         .flat_map(|part| graph.owners(part))
         .filter_map(|(owner, _)| state.of(owner.context()));
-    let further = further.map(|owner| (state.part_of(owner.spec), TouchKey::Inode(Ino::ROOT)));
-    let joined: BTreeMap<SpecId, TouchKey> = further.chain(joined).collect();
+    let further = further.map(|owner| (state.part_of(owner.spec), AccessKey::Inode(Ino::ROOT)));
+    let joined: BTreeMap<SpecId, AccessKey> = further.chain(joined).collect();
     let is_other = |spec: &SpecId| *spec != job.spec && !settled.specs.contains(spec);
     // An isolated one has found numbers of those, too, that the one around it depends on.
     outer.sort_by_key(|number| graph.writer_of(*number) == graph.outer(job.context));
@@ -325,14 +325,14 @@ impl State {
 mod tests {
     use super::super::Beginning;
     use super::*;
+    use crate::access::Access;
     use crate::ops::{Ops, Scope, SystemClock};
     use crate::store::engine::Directory;
     use crate::store::{Newer, StoreOptions};
-    use crate::touch::Touch;
     use mojavefs::id::Ino;
     use tempfile::TempDir;
 
-    const FILE: TouchKey = TouchKey::Inode(Ino(1000));
+    const FILE: AccessKey = AccessKey::Inode(Ino(1000));
 
     fn coordinator() -> (Coordinator, TempDir) {
         let dir = TempDir::new().expect("a directory for the store");
@@ -343,19 +343,19 @@ mod tests {
     }
 
     /// A job that has used the file.
-    fn job(coordinator: &Coordinator, how: Touch) -> SpecId {
+    fn job(coordinator: &Coordinator, how: Access) -> SpecId {
         let beginning = Beginning::job(JobInfo::default(), OnRead::Isolate);
         let (spec, _, scope) = coordinator.begin(None, beginning).expect("a job");
-        touches(&scope, |touches| touches.touch(FILE, how, Newer::default()));
+        accesses(&scope, |accesses| accesses.note(FILE, how, Newer::default()));
         spec
     }
 
-    fn touches(scope: &Scope, call: impl FnOnce(&dyn crate::touch::Touches)) {
-        call(scope.touches.as_deref().expect("uses are reported"));
+    fn accesses(scope: &Scope, call: impl FnOnce(&dyn crate::access::AccessLog)) {
+        call(scope.accesses.as_deref().expect("uses are reported"));
     }
 
     /// What a restart would find of the conflicts of what is held.
-    fn written_down(coordinator: &Coordinator) -> Vec<TouchKey> {
+    fn written_down(coordinator: &Coordinator) -> Vec<AccessKey> {
         let held = coordinator.store.held().expect("the records").pop().expect("one is held");
         let (payload, _) = Payload::decode(&held.payload).expect("a record");
         payload.standing.clashes.into_keys().collect()
@@ -364,19 +364,19 @@ mod tests {
     #[test]
     fn a_conflict_with_trunk_is_on_disk_before_the_change() {
         let (coordinator, _dir) = coordinator();
-        let held = job(&coordinator, Touch::Read);
+        let held = job(&coordinator, Access::Read);
         coordinator.hold(held, 0, &mut Telling::nobody()).expect("a hold");
         assert_eq!(written_down(&coordinator), []);
-        touches(&coordinator.trunk(), |trunk| trunk.foresee(&[(FILE, Touch::Write)]).expect("a write"));
+        accesses(&coordinator.trunk(), |trunk| trunk.foresee(&[(FILE, Access::Write)]).expect("a write"));
         assert_eq!(written_down(&coordinator), [FILE]);
     }
 
     #[test]
     fn a_conflict_with_a_commit_is_on_disk_with_it() {
         let (coordinator, _dir) = coordinator();
-        let held = job(&coordinator, Touch::Read);
+        let held = job(&coordinator, Access::Read);
         coordinator.hold(held, 0, &mut Telling::nobody()).expect("a hold");
-        let winner = job(&coordinator, Touch::Write);
+        let winner = job(&coordinator, Access::Write);
         assert_eq!(written_down(&coordinator), []);
         coordinator.commit(winner, 0, &[], &mut Telling::nobody()).expect("a commit");
         assert_eq!(written_down(&coordinator), [FILE]);

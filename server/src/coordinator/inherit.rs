@@ -1,4 +1,4 @@
-//! An inner job, level or leg that is committed becomes part of what is around it: so do its dependencies, and who depended on
+//! An inner job, level or segment that is committed becomes part of what is around it: so do its dependencies, and who depended on
 //! it depends on that. What an inner job has read counts for the outer one when the inner one is undone, too: the outer one's
 //! command has seen how it ended and what it said.
 
@@ -6,8 +6,8 @@ use super::held::write_down;
 use super::job::{Kind, Met};
 use super::state::State;
 use super::{Aftermath, Coordinator, Job, graph_fault};
+use crate::access::AccessKey;
 use crate::ops::fault;
-use crate::touch::TouchKey;
 use mojavefs::graph::{Event, Resume};
 use mojavefs::id::{ContextId, Ino, IntervalId, SpecId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -31,9 +31,9 @@ impl Job {
     fn goes_back_for(&self, inner: &Job) -> Back {
         let inside = || "a speculation inside of it read it".to_owned();
         match self.kind {
-            _ if inner.is_leg() => Back::Start("its command has ended".to_owned()),
+            _ if inner.is_segment() => Back::Start("its command has ended".to_owned()),
             Kind::Job => Back::Start(inside()),
-            Kind::Leg { .. } => Back::Earlier(inside()),
+            Kind::Segment { .. } => Back::Earlier(inside()),
             Kind::Level => Back::Entry,
         }
     }
@@ -149,7 +149,7 @@ impl State {
     /// What a speculation is part of by now, for others to depend on; mostly itself.
     pub(super) fn part_of(&self, mut spec: SpecId) -> SpecId {
         // One inside of another that is over has been committed into that.
-        let is_part = |job: &&Job| job.is_leg() || job.over.load(Ordering::SeqCst);
+        let is_part = |job: &&Job| job.is_segment() || job.over.load(Ordering::SeqCst);
         while let Some(outer) = self.jobs.get(&spec).filter(is_part).and_then(|job| self.outer(job.spec)) {
             spec = outer;
         }
@@ -163,7 +163,7 @@ impl State {
         let Some(outer) = self.taken_in_by(inner).and_then(|outer| self.jobs.get(&outer)) else { return Vec::new() };
         let (parent, back, whole) = (outer.spec, outer.goes_back_for(job), self.part_of(inner));
         // What it owned together with others it has voted for; it falls with that.
-        let owned = job.owns.iter().map(|spec| (self.part_of(*spec), TouchKey::Inode(Ino::ROOT)));
+        let owned = job.owns.iter().map(|spec| (self.part_of(*spec), AccessKey::Inode(Ino::ROOT)));
         let in_common = self.owned_in_common(whole);
         let joined: Vec<_> = job.joined.iter().map(|(spec, met)| (*spec, met.key.clone())).chain(owned).collect();
         if let Some(outer) = self.jobs.get_mut(&parent) {

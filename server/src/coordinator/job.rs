@@ -1,7 +1,7 @@
 //! One undecided speculation of a job.
 
+use crate::access::AccessKey;
 use crate::store::{Snapshot, Specs};
-use crate::touch::TouchKey;
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Back, JobInfo, OnRead, SpecState, SpecStatus};
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     /// A level of a process that speculates.
     Level,
     /// What a job did since its process could go back to a call: it belongs to the job, and may fall without it.
-    Leg {
+    Segment {
         /// It has joined nothing yet: nothing was done since the call that it began with.
         fresh: bool,
     },
@@ -29,9 +29,9 @@ pub(crate) enum Kind {
 pub(crate) enum Stage {
     /// Its command runs.
     Runs,
-    /// Its command has ended, and can still be taken back to a leg's beginning.
+    /// Its command has ended, and can still be taken back to a segment's beginning.
     Ended,
-    /// A leg of it was undone, and its process is not back yet.
+    /// A segment of it was undone, and its process is not back yet.
     GoesBack,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Stage {
 #[derive(Clone, Debug)]
 pub(crate) struct Met {
     /// The object.
-    pub(crate) key: TouchKey,
+    pub(crate) key: AccessKey,
     /// Where the job goes back to if the other is undone.
     pub(crate) back: Back,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Job {
     /// Why it can go back to its start only; nothing if its process is asked for a checkpoint before it joins.
     pub(crate) restarts: Option<String>,
     /// Why it joins what it meets next without a checkpoint.
-    pub(crate) excuse: Option<String>,
+    pub(crate) no_checkpoint: Option<String>,
     /// For a level: when its process was last known to live.
     pub(crate) probed: Option<Instant>,
     /// For a level: its process is dead, and it is about to be undone.
@@ -66,7 +66,7 @@ pub(crate) struct Job {
     pub(crate) on_read: OnRead,
     /// What was final when it started, for one that stays with that.
     pub(crate) snapshot: Option<Arc<Snapshot>>,
-    /// The speculations it depends on by its own reads, with the first object of each. In the place of a leg, or of
+    /// The speculations it depends on by its own reads, with the first object of each. In the place of a segment, or of
     /// one that is committed into another, stands what it is part of.
     pub(crate) joined: BTreeMap<SpecId, Met>,
     /// The speculations that it owns beside its own.
@@ -76,7 +76,7 @@ pub(crate) struct Job {
     /// Held work whose conflicts were settled, in whose place it is.
     pub(crate) replaces: Option<SpecId>,
     /// What it has changed counts as modified when it becomes final.
-    pub(crate) touches: bool,
+    pub(crate) marks_modified: bool,
     pub(crate) state: SpecState,
     pub(crate) stage: Stage,
     /// The store owns it, in the place of its context.
@@ -95,20 +95,20 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn is_leg(&self) -> bool {
-        matches!(self.kind, Kind::Leg { .. })
+    pub(crate) fn is_segment(&self) -> bool {
+        matches!(self.kind, Kind::Segment { .. })
     }
 
     /// Where it goes back to if what it is about to join is undone; nothing if that must be asked first.
     pub(crate) fn goes_back(&mut self) -> Option<Back> {
         match self.kind {
             Kind::Level => Some(Back::Entry),
-            Kind::Leg { fresh: true } => {
-                self.kind = Kind::Leg { fresh: false };
+            Kind::Segment { fresh: true } => {
+                self.kind = Kind::Segment { fresh: false };
                 Some(Back::Read)
             }
-            Kind::Leg { fresh: false } => self.excuse.take().map(Back::Earlier),
-            Kind::Job => self.excuse.take().or_else(|| self.restarts.clone()).map(Back::Start),
+            Kind::Segment { fresh: false } => self.no_checkpoint.take().map(Back::Earlier),
+            Kind::Job => self.no_checkpoint.take().or_else(|| self.restarts.clone()).map(Back::Start),
         }
     }
 

@@ -6,10 +6,10 @@ use super::held::write_down;
 use super::job::{Kind, Met};
 use super::paths::{describe, join, path_of};
 use super::{Coordinator, Job, State, StateLock, graph_fault};
+use crate::access::AccessKey;
 use crate::limits::{DOOM_TIME_MAX, PROBE_TIME, WAIT_NOTED_TIME};
 use crate::ops::fault;
 use crate::store::{Sight, Store};
-use crate::touch::TouchKey;
 use mojavefs::graph::{Cause, Effect, Event, Resume, Seen};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::WHY_LINKS_MAX;
@@ -30,11 +30,11 @@ pub(super) struct Joins {
 impl Joins {
     /// A context has met versions of undecided intervals that it does not see, or that are later than its own. The caller
     /// keeps decisions from happening meanwhile.
-    pub(super) fn meet(&self, context: ContextId, key: &TouchKey, of: &[IntervalId]) -> Fault {
+    pub(super) fn meet(&self, context: ContextId, key: &AccessKey, of: &[IntervalId]) -> Fault {
         self.try_meet(context, key, of).err().unwrap_or_else(|| Fault::new(FaultKind::Again, "look again"))
     }
 
-    fn try_meet(&self, context: ContextId, key: &TouchKey, of: &[IntervalId]) -> Result<(), Fault> {
+    fn try_meet(&self, context: ContextId, key: &AccessKey, of: &[IntervalId]) -> Result<(), Fault> {
         let mut state = self.state.lock();
         let state = &mut *state;
         let me = state.job_of(context)?;
@@ -88,7 +88,7 @@ impl Joins {
         written
     }
 
-    fn join(&self, state: &mut State, spec: SpecId, other: SpecId, key: &TouchKey) -> Result<(), Fault> {
+    fn join(&self, state: &mut State, spec: SpecId, other: SpecId, key: &AccessKey) -> Result<(), Fault> {
         let (context, theirs) = (state.jobs[&spec].context, state.jobs[&other].context);
         let Some(of) = state.graph.current(theirs) else { return Ok(()) };
         let known = state.graph.current(context).is_some_and(|mine| state.graph.builds_on(mine, of));
@@ -174,7 +174,7 @@ impl Coordinator {
     }
 
     /// The path of an object, and what of it.
-    pub(super) fn named_key(&self, sight: &Sight, key: &TouchKey) -> (Vec<u8>, String) {
+    pub(super) fn named_key(&self, sight: &Sight, key: &AccessKey) -> (Vec<u8>, String) {
         let (ino, name, what) = describe(key);
         let path = path_of(&self.store, sight, ino).ok().flatten();
         let path = path.or_else(|| path_of(&self.store, &Sight::trunk(), ino).ok().flatten());
@@ -199,7 +199,7 @@ impl Coordinator {
                 let met = under.into_iter().map(|met| state.part_of(met));
                 // A part of a job goes on in the midst of it: whoever waits for the job would wait for that, too.
                 let left = state.around(*spec);
-                let goes_on = job.is_leg() && !specs.contains(&state.whole(*spec));
+                let goes_on = job.is_segment() && !specs.contains(&state.whole(*spec));
                 let is_met = |met: &SpecId| !goes_on && !specs.contains(met) && !left.contains(met) && running(met);
                 let met = met.filter(is_met).collect();
                 falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met });
@@ -214,7 +214,7 @@ impl Coordinator {
         let mut todo = std::collections::VecDeque::from([job.spec]);
         while let Some(at) = todo.pop_front() {
             let Some(next) = state.jobs.get(&at) else { continue };
-            let folded = state.inner(next).filter(|job| job.state == SpecState::Voted || job.is_leg());
+            let folded = state.inner(next).filter(|job| job.state == SpecState::Voted || job.is_segment());
             let folded: Vec<SpecId> = folded.map(|job| job.spec).collect();
             for spec in next.joined.keys().chain(&next.owns).chain(&state.outer(at)).chain(&folded) {
                 if *spec != job.spec && !came_from.contains_key(spec) {
@@ -226,11 +226,11 @@ impl Coordinator {
         let mut chain = Vec::new();
         let mut at = root;
         while let Some(before) = came_from.get(&at).and_then(|before| state.jobs.get(before)) {
-            let is_leg = state.jobs.get(&at).is_some_and(Job::is_leg);
+            let is_segment = state.jobs.get(&at).is_some_and(Job::is_segment);
             match before.joined.get(&at) {
                 Some(met) => chain.push(self.joined(sight, at, met)),
-                // A job and its legs are one.
-                None if is_leg || before.is_leg() => {}
+                // A job and its segments are one.
+                None if is_segment || before.is_segment() => {}
                 None => chain.push(Joined { spec: at, path: Vec::new(), what: String::new(), back: None }),
             }
             at = before.spec;

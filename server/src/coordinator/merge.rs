@@ -8,11 +8,11 @@ use super::conflicts::Standing;
 use super::decide::{Records, list};
 use super::paths::{NAME, is_lost};
 use super::{Aftermath, Beginning, Coordinator, fault};
+use crate::access::AccessKey;
 use crate::limits::INLINE_BYTES_MAX;
 use crate::ops::{NewFile, Ops, Scope};
 use crate::store::Sight;
 use crate::telling::Telling;
-use crate::touch::TouchKey;
 use mojavefs::graph::{self, Event};
 use mojavefs::id::{Ino, Seq, SpecId};
 use mojavefs::limits::IO_BYTES_MAX;
@@ -112,14 +112,14 @@ impl Coordinator {
     ) -> Result<(Outcome, Aftermath), Fault> {
         let choice = Choice(resolutions);
         let changes = self.changes_of(spec, uid)?;
-        let (info, parent, count, conflicts, state, waits, parts, touches) = {
+        let (info, parent, count, conflicts, state, waits, parts, marks_modified) = {
             let state = self.state.lock();
             let job = state.job(spec, uid)?;
             let standing = self.conflicts.of(job.context);
             let waits = state.open_under(job);
             let (info, parts) = (job.info.clone(), job.parts.clone());
             let outer = state.taken_in_by(spec).map(|outer| state.jobs[&outer].context);
-            (info, outer, state.changes(job, &self.store), standing, job.state, waits, parts, job.touches)
+            (info, outer, state.changes(job, &self.store), standing, job.state, waits, parts, job.marks_modified)
         };
         if parent.is_none() && !waits.is_empty() {
             let text = format!("speculation {spec} depends on {}: decide that first", list(&waits));
@@ -149,7 +149,7 @@ impl Coordinator {
             again.parts.insert(spec);
             again.parts.extend(&parts);
             again.replaces = Some(spec);
-            again.touches = touches;
+            again.marks_modified = marks_modified;
         }
         // Nothing that is done again conflicts with itself; what others do meanwhile is noticed as ever.
         let replay = Replay { ops: &self.ops, from: &changes.after, to: &scope, links: HashMap::new() };
@@ -171,7 +171,7 @@ impl Coordinator {
     /// Undoes what was to be committed in the place of another. Somebody may have joined it meanwhile.
     fn give_up(&self, again: SpecId, telling: &mut Telling<'_>) {
         match self.abort(again, None, telling) {
-            Ok((_, aftermath)) => self.state.lock().owed.push(aftermath),
+            Ok((_, aftermath)) => self.state.lock().outstanding.push(aftermath),
             Err(fault) => tracing::error!("undoing what was to settle conflicts, speculation {again}: {fault}"),
         }
     }
@@ -212,7 +212,7 @@ impl Coordinator {
             return Ok(());
         }
         for (key, _) in standing.clashes.iter().filter(|(_, changed)| **changed) {
-            let TouchKey::Inode(ino) = key else { continue };
+            let AccessKey::Inode(ino) = key else { continue };
             let inode = self.store.inode(sight, *ino).map_err(fault::store)?.found.filter(|inode| inode.nlink > 0);
             let (path, _) = self.named_key(sight, key);
             if inode.is_some_and(|inode| inode.size > INLINE_BYTES_MAX) && choice.ours(&path) != Some(false) {
@@ -262,7 +262,7 @@ impl Replay<'_> {
     }
 
     fn source(&self) -> Scope {
-        Scope { sight: self.from.clone(), touches: None, over: Arc::default() }
+        Scope { sight: self.from.clone(), accesses: None, over: Arc::default() }
     }
 
     fn find_in(&self, scope: &Scope, path: &[u8]) -> Result<Ino, Fault> {

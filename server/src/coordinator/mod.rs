@@ -1,14 +1,14 @@
 //! Drives the interval graph: contexts and speculations come and go here, and decisions are carried out.
 
-mod absorb;
+mod accesses;
 mod conflicts;
 mod decide;
 mod diff;
+mod fold;
 mod held;
 mod inherit;
 mod job;
 mod join;
-mod legs;
 mod merge;
 mod paths;
 mod prepare;
@@ -19,19 +19,19 @@ mod restarts;
 mod restore;
 mod rings;
 mod rounds;
+mod segments;
 mod state;
 mod status;
-mod touches;
 mod waits;
 
 pub(crate) use job::{Job, Kind, Stage};
 
+use crate::access::{Access, AccessKey, AccessLog};
 use crate::limits::FETCHES_MAX;
 use crate::ops::{Ops, Scope, fault};
 use crate::order::{Ordered, Place};
 use crate::store::engine::cached_only;
 use crate::store::{Key, Newer, Sight, Specs, Store, StoreError};
-use crate::touch::{Touch, TouchKey, Touches};
 use conflicts::Conflicts;
 use join::Joins;
 use mojavefs::graph::{Event, GraphError, Sees};
@@ -79,7 +79,7 @@ pub(crate) struct Aftermath {
     /// What the first context changed, in these intervals, is seen by the second now.
     pub(crate) folded: Option<(ContextId, ContextId, Vec<IntervalId>)>,
     /// The same, as far as it carries the numbers of intervals of the second's own by now.
-    pub(crate) handed_over: Vec<Key>,
+    pub(crate) reassigned: Vec<Key>,
     /// The first context, which changed nothing, is no more; it was inside the second.
     pub(crate) dropped: Option<(ContextId, ContextId)>,
     /// What these contexts see is reached in another way now.
@@ -123,8 +123,8 @@ pub(crate) struct Coordinator {
     rounds: Arc<AtomicUsize>,
 }
 
-/// Reports what a context touches.
-struct ContextTouches {
+/// Reports what a context accesses.
+struct ContextAccesses {
     conflicts: Arc<Conflicts>,
     joins: Joins,
     context: ContextId,
@@ -133,49 +133,49 @@ struct ContextTouches {
     rounds: Arc<AtomicUsize>,
 }
 
-impl ContextTouches {
+impl ContextAccesses {
     /// It is being decided: what it looks at now it sees after its commit.
     fn is_sealed(&self, context: ContextId) -> bool {
         self.rounds.load(Ordering::SeqCst) > 0 && self.joins.state.lock().graph.is_sealed(context)
     }
 }
 
-impl Touches for ContextTouches {
-    fn touch(&self, key: TouchKey, how: Touch, newer: Newer) {
+impl AccessLog for ContextAccesses {
+    fn note(&self, key: AccessKey, how: Access, newer: Newer) {
         if !self.is_sealed(self.context) {
-            self.conflicts.touched(self.context, key.clone(), how, newer.any(), || self.joins.state.lock());
+            self.conflicts.accessed(self.context, key.clone(), how, newer.any(), || self.joins.state.lock());
         }
         for outer in self.seen_by.iter().filter(|outer| !self.is_sealed(**outer)) {
-            self.conflicts.touched(*outer, key.clone(), Touch::Read, newer.is_final, || self.joins.state.lock());
+            self.conflicts.accessed(*outer, key.clone(), Access::Read, newer.is_final, || self.joins.state.lock());
         }
     }
 
-    fn meet(&self, key: &TouchKey, of: &[IntervalId]) -> Fault {
+    fn meet(&self, key: &AccessKey, of: &[IntervalId]) -> Fault {
         self.joins.meet(self.context, key, of)
     }
 }
 
 /// Reports what processes outside every context change.
-struct TrunkTouches {
+struct TrunkAccesses {
     store: Arc<Store>,
     conflicts: Arc<Conflicts>,
     state: Arc<StateLock>,
     rounds: Arc<AtomicUsize>,
 }
 
-impl Touches for TrunkTouches {
+impl AccessLog for TrunkAccesses {
     /// What is kept on disk has its conflicts there before what they are with.
-    fn foresee(&self, changes: &[(TouchKey, Touch)]) -> Result<(), Fault> {
+    fn foresee(&self, changes: &[(AccessKey, Access)]) -> Result<(), Fault> {
         self.demand_unsealed(changes)?;
         let losers = changes.iter().flat_map(|(key, how)| self.conflicts.losers_to_trunk(key, *how));
         held::foresee(&self.store, &self.conflicts, &self.state, losers.collect())
     }
 
-    fn touch(&self, key: TouchKey, how: Touch, _newer: Newer) {
-        self.conflicts.touched_on_trunk(&key, how);
+    fn note(&self, key: AccessKey, how: Access, _newer: Newer) {
+        self.conflicts.accessed_on_trunk(&key, how);
     }
 
-    fn meet(&self, _key: &TouchKey, _of: &[IntervalId]) -> Fault {
+    fn meet(&self, _key: &AccessKey, _of: &[IntervalId]) -> Fault {
         Fault::new(FaultKind::Undecided, "trunk looks at nothing that is undecided")
     }
 }
@@ -235,8 +235,8 @@ impl Coordinator {
     /// What trunk sees.
     pub(crate) fn trunk(&self) -> Scope {
         let (store, conflicts, state) = (self.store.clone(), self.conflicts.clone(), self.state.clone());
-        let touches = Arc::new(TrunkTouches { store, conflicts, state, rounds: self.rounds.clone() });
-        Scope { sight: Sight::trunk(), touches: Some(touches), over: Arc::default() }
+        let accesses = Arc::new(TrunkAccesses { store, conflicts, state, rounds: self.rounds.clone() });
+        Scope { sight: Sight::trunk(), accesses: Some(accesses), over: Arc::default() }
     }
 
     /// What a context sees, or trunk.
@@ -258,14 +258,14 @@ impl Coordinator {
     fn scope(&self, state: &State, job: &Job) -> Scope {
         let (store, conflicts) = (self.store.clone(), self.conflicts.clone());
         let joins = Joins { store, conflicts, state: self.state.clone() };
-        let touches = ContextTouches {
+        let accesses = ContextAccesses {
             conflicts: self.conflicts.clone(),
             joins,
             context: job.context,
             seen_by: state.answer_for(job),
             rounds: self.rounds.clone(),
         };
-        Scope { sight: state.sight(job), touches: Some(Arc::new(touches)), over: job.over.clone() }
+        Scope { sight: state.sight(job), accesses: Some(Arc::new(accesses)), over: job.over.clone() }
     }
 
     /// Starts a job's context and speculation, inside another context or on trunk.
@@ -298,7 +298,7 @@ impl Coordinator {
         };
         let (what, deepest) = match kind {
             Kind::Level => ("speculations", LEVELS_NESTING_MAX),
-            Kind::Job | Kind::Leg { .. } => ("jobs", NESTING_MAX),
+            Kind::Job | Kind::Segment { .. } => ("jobs", NESTING_MAX),
         };
         if inside.is_some_and(|context| state.graph.around(context).count() >= deepest) {
             return Err(Fault::new(FaultKind::Unsupported, format!("{what} nest {deepest} deep at most")));
@@ -317,7 +317,7 @@ impl Coordinator {
             since: job::now(),
             kind,
             restarts,
-            excuse: None,
+            no_checkpoint: None,
             probed: None,
             doomed: false,
             on_read,
@@ -326,7 +326,7 @@ impl Coordinator {
             owns: Vec::new(),
             parts: Specs::default(),
             replaces: None,
-            touches: false,
+            marks_modified: false,
             state: SpecState::Running,
             stage: Stage::Runs,
             kept: false,
@@ -373,7 +373,7 @@ impl Coordinator {
         self.state.lock().of(context).map(|job| job.bytes.clone())
     }
 
-    /// Forgets what decided contexts touched. Called in the background.
+    /// Forgets what decided contexts accessed. Called in the background.
     pub(crate) fn sweep(&self) {
         self.conflicts.sweep(|| self.decisions.write());
     }

@@ -2,8 +2,8 @@
 
 use super::Coordinator;
 use super::conflicts::Standing;
+use crate::access::AccessKey;
 use crate::store::{Sight, Store, StoreError};
-use crate::touch::TouchKey;
 use mojavefs::id::Ino;
 use mojavefs::protocol::Conflict;
 use std::collections::HashSet;
@@ -108,12 +108,12 @@ impl Coordinator {
 /// What is said of a conflict about what a name stands for.
 pub(super) const NAME: &str = "name";
 
-pub(super) fn describe(key: &TouchKey) -> (Ino, Option<&[u8]>, &'static str) {
+pub(super) fn describe(key: &AccessKey) -> (Ino, Option<&[u8]>, &'static str) {
     match key {
-        TouchKey::Inode(ino) => (*ino, None, "content or attributes"),
-        TouchKey::Entry(parent, name) => (*parent, Some(name), NAME),
-        TouchKey::Listing(ino) => (*ino, None, "listing"),
-        TouchKey::Place(ino) => (*ino, None, "place in the tree"),
-        TouchKey::Xattr(ino, _) | TouchKey::XattrList(ino) => (*ino, None, "extended attributes"),
+        AccessKey::Inode(ino) => (*ino, None, "content or attributes"),
+        AccessKey::Entry(parent, name) => (*parent, Some(name), NAME),
+        AccessKey::Listing(ino) => (*ino, None, "listing"),
+        AccessKey::Place(ino) => (*ino, None, "place in the tree"),
+        AccessKey::Xattr(ino, _) | AccessKey::XattrList(ino) => (*ino, None, "extended attributes"),
     }
 }

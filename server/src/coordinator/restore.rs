@@ -5,9 +5,9 @@ use super::held::Payload;
 use super::job::{Kind, Met, Stage};
 use super::prepare::Preparation;
 use super::{Coordinator, Job, State, graph_fault};
+use crate::access::{Access, AccessKey};
 use crate::limits::{CHANGES_READ_MAX, PARENTS_MAX};
 use crate::store::{Held, Key, Sight, Specs, Store, StoreError};
-use crate::touch::{Touch, TouchKey};
 use mojavefs::graph::{Event, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
 use mojavefs::protocol::codec;
@@ -179,7 +179,7 @@ impl Coordinator {
             owns: payload.owns,
             parts: held.parts,
             replaces: None,
-            touches: false,
+            marks_modified: false,
             state: SpecState::Held,
             stage: Stage::Ended,
             kept: true,
@@ -188,7 +188,7 @@ impl Coordinator {
             begun_during: 0,
             kind: Kind::Job,
             restarts: None,
-            excuse: None,
+            no_checkpoint: None,
             probed: None,
             doomed: false,
             over: Arc::default(),
@@ -227,7 +227,7 @@ impl Payload {
 }
 
 /// A directory that lies elsewhere than what is final says: what its move rests on.
-fn moved_places(store: &Store, seen: &Sight, ino: Ino) -> Result<Vec<(TouchKey, Touch)>, StoreError> {
+fn moved_places(store: &Store, seen: &Sight, ino: Ino) -> Result<Vec<(AccessKey, Access)>, StoreError> {
     let parent = |sight: &Sight, ino: Ino| -> Result<Option<Ino>, StoreError> {
         let inode = store.inode(sight, ino)?.found;
         Ok(inode.filter(|inode| inode.kind == FileKind::Directory && inode.nlink > 0).map(|inode| inode.home.0))
@@ -238,9 +238,9 @@ fn moved_places(store: &Store, seen: &Sight, ino: Ino) -> Result<Vec<(TouchKey, 
     if at == before {
         return Ok(Vec::new());
     }
-    let mut places = vec![(TouchKey::Place(ino), Touch::Write)];
+    let mut places = vec![(AccessKey::Place(ino), Access::Write)];
     while at != Ino::ROOT && places.len() < PARENTS_MAX {
-        places.push((TouchKey::Place(at), Touch::Update));
+        places.push((AccessKey::Place(at), Access::Update));
         match parent(seen, at)? {
             Some(above) => at = above,
             None => break,
@@ -250,27 +250,30 @@ fn moved_places(store: &Store, seen: &Sight, ino: Ino) -> Result<Vec<(TouchKey, 
 }
 
 /// What a changed record means for conflicts, as the operation that changed it reported it.
-fn touched(store: &Store, seen: &Sight, key: &Key) -> Result<Vec<(TouchKey, Touch)>, StoreError> {
+fn accessed(store: &Store, seen: &Sight, key: &Key) -> Result<Vec<(AccessKey, Access)>, StoreError> {
     Ok(match key {
         Key::Inode(ino) => {
             let inode = store.inode(seen, *ino)?.found;
             let removed = inode.is_some_and(|inode| inode.kind == FileKind::Directory && inode.nlink == 0);
-            let listing = removed.then_some((TouchKey::Listing(*ino), Touch::Write));
+            let listing = removed.then_some((AccessKey::Listing(*ino), Access::Write));
             let places = moved_places(store, seen, *ino)?;
-            listing.into_iter().chain([(TouchKey::Inode(*ino), Touch::Write)]).chain(places).collect()
+            listing.into_iter().chain([(AccessKey::Inode(*ino), Access::Write)]).chain(places).collect()
         }
         Key::Entry(parent, name) => {
-            vec![(TouchKey::Entry(*parent, name.clone()), Touch::Write), (TouchKey::Listing(*parent), Touch::Update)]
+            vec![
+                (AccessKey::Entry(*parent, name.clone()), Access::Write),
+                (AccessKey::Listing(*parent), Access::Update),
+            ]
         }
         Key::Xattr(ino, name) => {
-            vec![(TouchKey::Xattr(*ino, name.clone()), Touch::Write), (TouchKey::XattrList(*ino), Touch::Update)]
+            vec![(AccessKey::Xattr(*ino, name.clone()), Access::Write), (AccessKey::XattrList(*ino), Access::Update)]
         }
         Key::DirStat(_) | Key::Inline(_) | Key::Block(..) => Vec::new(),
     })
 }
 
 /// What a held speculation has changed, as far as it matters for conflicts.
-fn changes(store: &Store, held: &Held) -> Result<Vec<(TouchKey, Touch)>, StoreError> {
+fn changes(store: &Store, held: &Held) -> Result<Vec<(AccessKey, Access)>, StoreError> {
     let mut live = held.intervals.clone();
     live.sort_unstable();
     let seen = Sight { snapshot: held.snapshot, live: live.into(), ..Sight::trunk() };
@@ -280,7 +283,7 @@ fn changes(store: &Store, held: &Held) -> Result<Vec<(TouchKey, Touch)>, StoreEr
         loop {
             let page = store.changes(*interval, after.as_ref(), CHANGES_READ_MAX)?;
             for key in &page {
-                changes.extend(touched(store, &seen, key)?);
+                changes.extend(accessed(store, &seen, key)?);
             }
             match page.into_iter().last() {
                 Some(last) => after = Some(last),

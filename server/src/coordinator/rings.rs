@@ -25,7 +25,7 @@ impl State {
         self.parts(spec).into_iter().map(|part| part.context).collect()
     }
 
-    /// The intervals of a job and its legs.
+    /// The intervals of a job and its segments.
     pub(super) fn all_intervals(&self, spec: SpecId) -> Vec<IntervalId> {
         self.parts(spec).into_iter().flat_map(|part| self.graph.carried_by(part.context)).collect()
     }

@@ -10,9 +10,9 @@ mod histories;
 
 use super::conflicts::{Conflicts, Standing};
 use super::{Aftermath, Coordinator, Job, State, graph_fault};
+use crate::access::{Access, AccessKey};
 use crate::ops::fault;
 use crate::store::{Prepared, Rebased, Specs, StoreError};
-use crate::touch::{Touch, TouchKey};
 use mojavefs::graph::Event;
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::{ROUND_STEP, ROUND_TIME_MAX};
@@ -25,14 +25,14 @@ use std::time::Instant;
 /// What a round makes final.
 #[derive(Clone)]
 pub(super) struct Sealed {
-    /// Whose vote it was.
+    /// ViewOwner vote it was.
     voter: SpecId,
     /// Rounds are counted as they begin.
     number: u64,
     since: Instant,
     numbers: Vec<IntervalId>,
     /// Those of them whose changes count as modified by it.
-    touched: Vec<IntervalId>,
+    modified: Vec<IntervalId>,
     specs: Vec<SpecId>,
     contexts: Vec<ContextId>,
     /// Held speculations that are so no more.
@@ -149,8 +149,8 @@ impl Coordinator {
         let jobs: Vec<&Job> = specs.iter().filter_map(|spec| state.jobs.get(spec)).collect();
         let contexts: Vec<ContextId> = jobs.iter().map(|job| job.context).collect();
         jobs.iter().try_for_each(|job| state.demand_unconcerned(job, &self.conflicts))?;
-        let touched =
-            jobs.iter().filter(|job| job.touches).flat_map(|job| state.graph.carried_by(job.context)).collect();
+        let modified =
+            jobs.iter().filter(|job| job.marks_modified).flat_map(|job| state.graph.carried_by(job.context)).collect();
         let losers = self.conflicts.of_losers(&contexts);
         let loses = |other: &&Sealed| other.contexts.iter().any(|context| losers.contains_key(context));
         if let Some(other) = state.rounds.iter().find(loses).filter(|_| !is_planted(Planted::RoundBesideItsRival)) {
@@ -169,7 +169,7 @@ impl Coordinator {
             number: state.rounds_begun,
             since: Instant::now(),
             numbers,
-            touched,
+            modified,
             specs,
             contexts,
             released,
@@ -181,8 +181,8 @@ impl Coordinator {
 
     /// Writes a round down and makes it durable. Blocks for the disk; no lock is held.
     pub(super) fn record_round(&self, round: &Round) -> Result<Prepared, StoreError> {
-        let Sealed { numbers, touched, released, .. } = &round.sealed;
-        let prepared = self.store.prepare((numbers, touched), &round.committed, released, &round.rebased)?;
+        let Sealed { numbers, modified, released, .. } = &round.sealed;
+        let prepared = self.store.prepare((numbers, modified), &round.committed, released, &round.rebased)?;
         self.store.make_durable(&prepared)?;
         Ok(prepared)
     }
@@ -275,9 +275,9 @@ impl Coordinator {
     }
 }
 
-impl super::TrunkTouches {
+impl super::TrunkAccesses {
     /// Nothing is changed that a round under way has changed, or rests on: that comes before or after it.
-    pub(super) fn demand_unsealed(&self, changes: &[(TouchKey, Touch)]) -> Result<(), Fault> {
+    pub(super) fn demand_unsealed(&self, changes: &[(AccessKey, Access)]) -> Result<(), Fault> {
         if self.rounds.load(Ordering::SeqCst) == 0 || is_planted(Planted::ChangeBesideTheSeal) {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use super::waits::Wait;
 use super::{Aftermath, Job, graph_fault};
 use crate::checks;
 use crate::store::{Remembered, Store};
-use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, Outcome, Owner, Witness};
+use mojavefs::graph::{Difference, Effect, Event, Graph, GraphError, ModelChecker, Outcome, Owner};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::SpecState;
@@ -20,14 +20,14 @@ use std::time::Instant;
 pub(super) struct State {
     pub(super) graph: Graph,
     /// Holds the graph against its naive model, if that is asked for.
-    witness: Witness,
+    checker: ModelChecker,
     pub(super) jobs: BTreeMap<SpecId, Job>,
     /// The undecided speculation of each context.
     pub(super) contexts: HashMap<ContextId, SpecId>,
     /// Levels that somebody met, whose processes may be dead by now.
     pub(super) to_probe: Vec<(SpecId, ContextId)>,
     /// Levels that became part of what was around them, lately.
-    pub(super) absorbed: VecDeque<SpecId>,
+    pub(super) folded: VecDeque<SpecId>,
     /// What contexts waited for when they looked last, and how long that counts.
     pub(super) waiting: HashMap<ContextId, BTreeMap<Wait, Instant>>,
     /// Those whose conflicts their owners have settled, lately, and what was committed in their place.
@@ -39,7 +39,7 @@ pub(super) struct State {
     /// Those of which not even the store knows whether they are committed, before it is opened again.
     pub(super) in_doubt: Vec<SpecId>,
     /// What came of decisions whose callers got an error instead.
-    pub(super) owed: Vec<Aftermath>,
+    pub(super) outstanding: Vec<Aftermath>,
     /// The rounds that are under way, as they began.
     pub(super) rounds: Vec<Sealed>,
     /// Contexts that may not be changed.
@@ -123,11 +123,11 @@ impl State {
         self.apply_checked(event).unwrap_or_else(|difference| checks::fail(difference))
     }
 
-    /// The same, before a witness. The model costs time, so there are bounds to what is compared: see [`Witness`].
+    /// The same, before a checker. The model costs time, so there are bounds to what is compared: see [`ModelChecker`].
     fn apply_checked(&mut self, event: &Event) -> Result<Result<Vec<Effect>, GraphError>, Box<Difference>> {
-        let watched = !self.witness.gave_up();
-        let answer = self.witness.apply(&mut self.graph, event)?;
-        if watched && self.witness.gave_up() {
+        let watched = !self.checker.gave_up();
+        let answer = self.checker.apply(&mut self.graph, event)?;
+        if watched && self.checker.gave_up() {
             tracing::warn!("too much is undecided: the graph is not held against its naive model any more");
         }
         Ok(answer)

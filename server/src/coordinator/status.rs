@@ -24,7 +24,7 @@ impl Coordinator {
     pub(crate) fn status(&self, uid: u32) -> Vec<SpecStatus> {
         let jobs: Vec<_> = {
             let state = self.state.lock();
-            let visible = state.jobs.values().filter(|job| job.may_see(uid) && !job.is_leg());
+            let visible = state.jobs.values().filter(|job| job.may_see(uid) && !job.is_segment());
             visible.map(|job| self.row(&state, job)).collect()
         };
         let named = |(status, sight, standing, joined): Row| {
@@ -34,7 +34,7 @@ impl Coordinator {
         jobs.into_iter().map(named).collect()
     }
 
-    /// One undecided speculation with all its legs.
+    /// One undecided speculation with all its segments.
     fn row(&self, state: &State, job: &Job) -> Row {
         let parts = state.parts(job.spec);
         let mut standing = Standing::default();
@@ -52,7 +52,7 @@ impl Coordinator {
     /// Where a speculation stands, or how it was decided lately.
     pub(crate) fn outcome(&self, spec: SpecId) -> Result<Outcome, Fault> {
         let state = self.state.lock();
-        if let Some(outcome) = state.absorbed_outcome(spec) {
+        if let Some(outcome) = state.folded_outcome(spec) {
             return Ok(outcome);
         }
         let how = match (state.jobs.get(&spec), state.how_decided(&self.store, spec)?) {

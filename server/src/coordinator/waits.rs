@@ -72,8 +72,8 @@ impl State {
             let Some(outer) = self.graph.outer(job.context) else { continue };
             let all = waits.entry(outer).or_default();
             all.insert(Awaited::End(job.context));
-            // A job votes when its legs depend on nothing any more that is undecided. One inside of another votes at once.
-            if job.is_leg() && !self.is_inside(job.spec) {
+            // A job votes when its segments depend on nothing any more that is undecided. One inside of another votes at once.
+            if job.is_segment() && !self.is_inside(job.spec) {
                 all.extend(self.graph.current(job.context).map(Awaited::Decision));
             }
         }

@@ -38,7 +38,7 @@ fn slow<T>(what: &str) -> impl FnOnce(T) -> io::Error {
 /// Greets whoever has connected, and serves it until it is gone.
 pub(super) async fn meet(connected: Connected, host: Arc<Host>) {
     let mut stopping = host.stopping.clone();
-    let turn = host.strangers.arrive();
+    let turn = host.handshakes.arrive();
     let met = tokio::select! {
         met = timeout(HANDSHAKE_TIME_MAX, shake_hands(connected, &host.sessions)) => met,
         () = turn.sent_away() => Ok(Err(io::Error::other("too many came after it"))),
@@ -54,7 +54,7 @@ pub(super) async fn meet(connected: Connected, host: Arc<Host>) {
             drop(place);
         }
         Ok(Met::Refused(verdict)) => tracing::warn!("a client was sent away: {verdict:?}"),
-        Ok(Met::Stranger) => tracing::warn!("a client was sent away: it does not speak the protocol of MojaveFS"),
+        Ok(Met::Foreign) => tracing::warn!("a client was sent away: it does not speak the protocol of MojaveFS"),
         Err(error) => tracing::warn!("a client did not get through the handshake: {error}"),
     }
 }
@@ -64,7 +64,7 @@ enum Met {
     /// A client, with one of the places for sessions.
     Welcome(Box<dyn Stream>, OwnedSemaphorePermit),
     Refused(Verdict),
-    Stranger,
+    Foreign,
 }
 
 /// A place is taken when it is certain that whoever has connected may have one.
@@ -88,7 +88,7 @@ async fn shake_hands(connected: Connected, places: &Arc<Semaphore>) -> io::Resul
     Ok(match (hello::welcome(&mut stream, verdict).await?, place) {
         (Some(Verdict::Welcome), Some(place)) => Met::Welcome(stream, place),
         (Some(verdict), _) => Met::Refused(verdict),
-        (None, _) => Met::Stranger,
+        (None, _) => Met::Foreign,
     })
 }
 

@@ -1,10 +1,11 @@
 //! A server on sockets: it listens, and gives each client that passes the handshake a session.
 
 mod client;
+mod handshakes;
 mod sink;
-mod strangers;
 
 use crate::Server;
+use handshakes::PendingHandshakes;
 use mojavefs::limits::SESSIONS_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs_net::{Address, Key};
@@ -15,7 +16,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use strangers::Strangers;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
@@ -38,7 +38,7 @@ pub struct Listening {
 struct Host {
     server: Arc<Server>,
     sessions: Arc<Semaphore>,
-    strangers: Strangers,
+    handshakes: PendingHandshakes,
     stopping: watch::Receiver<bool>,
 }
 
@@ -60,7 +60,7 @@ pub fn listen(server: Arc<Server>, addresses: &[Address], key: Option<&Key>) -> 
     let (stop, stopping) = watch::channel(false);
     let mut listening = Listening { addresses: Vec::new(), sockets: Vec::new(), stop, runtime: None };
     let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
-    let host = Arc::new(Host { server, sessions, strangers: Strangers::default(), stopping });
+    let host = Arc::new(Host { server, sessions, handshakes: PendingHandshakes::default(), stopping });
     for address in addresses {
         let _inside = runtime.enter();
         let listener = match address {

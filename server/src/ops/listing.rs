@@ -2,7 +2,7 @@
 
 use super::op::Op;
 use super::{Ops, Scope, fault};
-use crate::touch::TouchKey;
+use crate::access::AccessKey;
 use mojavefs::id::Ino;
 use mojavefs::limits::LISTING_ENTRIES_MAX;
 use mojavefs::protocol::DirEntry;
@@ -23,7 +23,7 @@ impl Ops {
         op.living_dir(ino)?;
         op.sees_listing(ino);
         let page = self.store.entries(&scope.sight, ino, after, limit).map_err(fault::store)?;
-        op.saw_list(TouchKey::Listing(ino), page.newer, &page.met)?;
+        op.saw_list(AccessKey::Listing(ino), page.newer, &page.met)?;
         let page = page.found;
         let end = page.len() < limit;
         let mut entries = Vec::with_capacity(page.len());

@@ -1,7 +1,7 @@
 //! The filesystem's operations, as POSIX has them, on what one view sees of the store.
 //!
 //! Every operation reads and writes through one `op::Op`: what it used is reported to the view's
-//! [`Touches`], and all that it changes becomes visible, and survives a crash, as one batch.
+//! [`AccessLog`], and all that it changes becomes visible, and survives a crash, as one batch.
 //! The caller keeps decisions (commit, abort) from happening while an operation runs. Operations block on the disk
 //! where they miss its cache and, for [`Ops::fsync`] on trunk, until it has written.
 
@@ -21,8 +21,8 @@ pub use clock::{Clock, SystemClock};
 pub use names::NewFile;
 pub(crate) use op::file_attr;
 
+use crate::access::{AccessKey, AccessLog};
 use crate::store::{Sight, Store, StoreError};
-use crate::touch::{TouchKey, Touches};
 use locks::Stripes;
 use mojavefs::id::{Ino, IntervalId, Seq};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -36,7 +36,7 @@ pub struct Scope {
     /// Which versions are visible, and which interval new ones carry.
     pub sight: Sight,
     /// Where uses are reported; a trunk view reports changes only.
-    pub touches: Option<Arc<dyn Touches>>,
+    pub accesses: Option<Arc<dyn AccessLog>>,
     /// Set when the job is decided: what comes through its views after that has no meaning any more.
     pub over: Arc<AtomicBool>,
 }
@@ -53,23 +53,23 @@ impl Scope {
     }
 
     /// Where reads are reported: only those of a view that stays with a snapshot can conflict.
-    fn reads_reported(&self) -> Option<&dyn Touches> {
-        self.touches.as_deref().filter(|_| self.sight.snapshot != Seq::NOW)
+    fn reads_reported(&self) -> Option<&dyn AccessLog> {
+        self.accesses.as_deref().filter(|_| self.sight.snapshot != Seq::NOW)
     }
 
     /// What an error in the content of a file is to whoever asked. The writer of a file's newest version depends on those of
     /// all its content; that the view does not see one of them only means that it has not been told yet.
     fn content_fault(&self, ino: Ino, error: StoreError) -> Fault {
         match error {
-            StoreError::Met(of) => self.meet(&TouchKey::Inode(ino), &[of]),
+            StoreError::Met(of) => self.meet(&AccessKey::Inode(ino), &[of]),
             error => fault::store(error),
         }
     }
 
     /// Others' undecided work was met; the refusal says what is to be done.
-    fn meet(&self, key: &TouchKey, of: &[IntervalId]) -> Fault {
-        match &self.touches {
-            Some(touches) => touches.meet(key, of),
+    fn meet(&self, key: &AccessKey, of: &[IntervalId]) -> Fault {
+        match &self.accesses {
+            Some(accesses) => accesses.meet(key, of),
             None => Fault::new(FaultKind::Undecided, "this is another's undecided work"),
         }
     }

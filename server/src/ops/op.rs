@@ -5,9 +5,9 @@
 //! finds the reader's report, or the reader finds the writer's version.
 
 use super::{Ops, Scope, fault};
+use crate::access::{Access, AccessKey};
 use crate::limits::{NAME_TRIES_MAX, PARENTS_MAX};
 use crate::store::{Batch, DirStat, Entry, Inode, Newer, Order, Reading, Store, StoreError, engine};
-use crate::touch::{Touch, TouchKey};
 use mojavefs::acl::{self, Acl};
 use mojavefs::id::{Ino, IntervalId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -27,11 +27,11 @@ pub(super) struct Op<'a> {
     pub(super) batch: Batch,
     /// The time of everything this operation changes.
     pub(super) now: Time,
-    changed: Vec<(TouchKey, Touch)>,
+    changed: Vec<(AccessKey, Access)>,
     /// What was read, and what there is of it that this view does not see.
-    newer: Vec<(TouchKey, Newer)>,
+    newer: Vec<(AccessKey, Newer)>,
     /// The latest interval of what was read, and what that was.
-    latest: Option<(IntervalId, TouchKey)>,
+    latest: Option<(IntervalId, AccessKey)>,
 }
 
 impl<'a> Op<'a> {
@@ -48,7 +48,7 @@ impl<'a> Op<'a> {
     /// Reads something, reporting it first.
     fn read<T>(
         &mut self,
-        key: TouchKey,
+        key: AccessKey,
         read: impl FnOnce(&Ops, &Scope) -> Result<Reading<T>, StoreError>,
     ) -> Result<Option<T>, Fault> {
         let reading = self.look(&key, read)?;
@@ -61,16 +61,16 @@ impl<'a> Op<'a> {
     /// The same; what it met of others is left to the caller.
     fn look<T>(
         &mut self,
-        key: &TouchKey,
+        key: &AccessKey,
         read: impl FnOnce(&Ops, &Scope) -> Result<Reading<T>, StoreError>,
     ) -> Result<Reading<T>, Fault> {
-        let touches = self.scope.reads_reported();
-        if let Some(touches) = touches {
-            touches.touch(key.clone(), Touch::Read, Newer::default());
+        let accesses = self.scope.reads_reported();
+        if let Some(accesses) = accesses {
+            accesses.note(key.clone(), Access::Read, Newer::default());
         }
         let reading = read(self.ops, self.scope).map_err(fault::store)?;
-        if let Some(touches) = touches.filter(|_| reading.newer.any()) {
-            touches.touch(key.clone(), Touch::Read, reading.newer);
+        if let Some(accesses) = accesses.filter(|_| reading.newer.any()) {
+            accesses.note(key.clone(), Access::Read, reading.newer);
             self.newer.push((key.clone(), reading.newer));
         }
         if let Some(interval) = reading.order.and_then(Order::interval)
@@ -85,13 +85,13 @@ impl<'a> Op<'a> {
     /// An inode whose name was listed, for its attributes; nothing if it is another's undecided work, which a listing
     /// does not look at.
     pub(super) fn inode_in_passing(&mut self, ino: Ino) -> Result<Option<Inode>, Fault> {
-        let reading = self.look(&TouchKey::Inode(ino), |ops, scope| ops.store.inode(&scope.sight, ino))?;
+        let reading = self.look(&AccessKey::Inode(ino), |ops, scope| ops.store.inode(&scope.sight, ino))?;
         Ok(reading.found.filter(|_| reading.met.is_none()))
     }
 
     /// A name, if it is there, for nobody who acts on it. Errors: `Busy` if that is another's undecided work.
     pub(super) fn entry_in_passing(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Fault> {
-        let key = TouchKey::Entry(parent, name.to_vec());
+        let key = AccessKey::Entry(parent, name.to_vec());
         let reading = self.look(&key, |ops, scope| ops.store.entry(&scope.sight, parent, name))?;
         if reading.met.is_some() {
             let text = format!("`{}` in directory {parent} is another's undecided work", name.escape_ascii());
@@ -102,12 +102,12 @@ impl<'a> Op<'a> {
 
     /// A name, if it is there.
     pub(super) fn entry(&mut self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Fault> {
-        self.read(TouchKey::Entry(parent, name.to_vec()), |ops, scope| ops.store.entry(&scope.sight, parent, name))
+        self.read(AccessKey::Entry(parent, name.to_vec()), |ops, scope| ops.store.entry(&scope.sight, parent, name))
     }
 
     /// An inode, if it is there.
     pub(super) fn inode_if_any(&mut self, ino: Ino) -> Result<Option<Inode>, Fault> {
-        self.read(TouchKey::Inode(ino), |ops, scope| ops.store.inode(&scope.sight, ino))
+        self.read(AccessKey::Inode(ino), |ops, scope| ops.store.inode(&scope.sight, ino))
     }
 
     /// An inode that must be there.
@@ -137,35 +137,35 @@ impl<'a> Op<'a> {
 
     /// An extended attribute, if it is there.
     pub(super) fn xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        self.read(TouchKey::Xattr(ino, name.to_vec()), |ops, scope| ops.store.xattr(&scope.sight, ino, name))
+        self.read(AccessKey::Xattr(ino, name.to_vec()), |ops, scope| ops.store.xattr(&scope.sight, ino, name))
     }
 
     /// Reports that which names `dir` has is seen.
     pub(super) fn sees_listing(&self, dir: Ino) {
-        self.sees(TouchKey::Listing(dir));
+        self.sees(AccessKey::Listing(dir));
     }
 
     /// Reports that `key` is seen.
-    pub(super) fn sees(&self, key: TouchKey) {
-        if let Some(touches) = self.scope.reads_reported() {
-            touches.touch(key, Touch::Read, Newer::default());
+    pub(super) fn sees(&self, key: AccessKey) {
+        if let Some(accesses) = self.scope.reads_reported() {
+            accesses.note(key, Access::Read, Newer::default());
         }
     }
 
     /// Reports what was found when the names of `key` were read.
-    pub(super) fn saw_list(&self, key: TouchKey, newer: Newer, met: &[IntervalId]) -> Result<(), Fault> {
+    pub(super) fn saw_list(&self, key: AccessKey, newer: Newer, met: &[IntervalId]) -> Result<(), Fault> {
         if !met.is_empty() {
             return Err(self.scope.meet(&key, met));
         }
-        if let Some(touches) = self.scope.reads_reported().filter(|_| newer.any()) {
-            touches.touch(key, Touch::Read, newer);
+        if let Some(accesses) = self.scope.reads_reported().filter(|_| newer.any()) {
+            accesses.note(key, Access::Read, newer);
         }
         Ok(())
     }
 
     /// Refuses a directory that has entries.
     pub(super) fn require_empty(&mut self, dir: Ino) -> Result<(), Fault> {
-        let empty = self.read(TouchKey::Listing(dir), |ops, scope| ops.store.is_empty_dir(&scope.sight, dir))?;
+        let empty = self.read(AccessKey::Listing(dir), |ops, scope| ops.store.is_empty_dir(&scope.sight, dir))?;
         match empty {
             Some(false) => Err(Fault::new(FaultKind::NotEmpty, format!("directory {dir} is not empty"))),
             _ => Ok(()),
@@ -182,7 +182,7 @@ impl<'a> Op<'a> {
         Ok(acl.map(|acl| (bytes, acl)))
     }
 
-    fn change(&mut self, key: TouchKey, how: Touch) {
+    fn change(&mut self, key: AccessKey, how: Access) {
         match self.changed.iter_mut().find(|(known, _)| *known == key) {
             Some((_, known)) => *known = how.max(*known),
             None => self.changed.push((key, how)),
@@ -200,23 +200,23 @@ impl<'a> Op<'a> {
     }
 
     pub(super) fn put_inode(&mut self, ino: Ino, inode: &Inode) -> Result<(), Fault> {
-        self.change(TouchKey::Inode(ino), Touch::Write);
+        self.change(AccessKey::Inode(ino), Access::Write);
         self.batch.put_inode(ino, inode).map_err(fault::store)
     }
 
     pub(super) fn put_entry(&mut self, parent: Ino, name: &[u8], entry: Entry) -> Result<(), Fault> {
-        self.change(TouchKey::Entry(parent, name.to_vec()), Touch::Write);
+        self.change(AccessKey::Entry(parent, name.to_vec()), Access::Write);
         self.batch.put_entry(parent, name, &entry).map_err(fault::store)
     }
 
     pub(super) fn remove_entry(&mut self, parent: Ino, name: &[u8]) -> Result<(), Fault> {
-        self.change(TouchKey::Entry(parent, name.to_vec()), Touch::Write);
+        self.change(AccessKey::Entry(parent, name.to_vec()), Access::Write);
         self.batch.remove_entry(parent, name).map_err(fault::store)
     }
 
     /// The names in `dir` change, and with them its times and, by `subdirs`, its link count.
     pub(super) fn names_changed(&mut self, dir: Ino, subdirs: i64) -> Result<(), Fault> {
-        self.change(TouchKey::Listing(dir), Touch::Update);
+        self.change(AccessKey::Listing(dir), Access::Update);
         self.add_dir_stat(dir, DirStat { subdirs, atime: None, mtime: Some(self.now), ctime: Some(self.now) })
     }
 
@@ -226,19 +226,19 @@ impl<'a> Op<'a> {
     }
 
     pub(super) fn put_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8]) -> Result<(), Fault> {
-        self.change(TouchKey::Xattr(ino, name.to_vec()), Touch::Write);
+        self.change(AccessKey::Xattr(ino, name.to_vec()), Access::Write);
         self.batch.put_xattr(ino, name, value).map_err(fault::store)
     }
 
     pub(super) fn remove_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<(), Fault> {
-        self.change(TouchKey::Xattr(ino, name.to_vec()), Touch::Write);
+        self.change(AccessKey::Xattr(ino, name.to_vec()), Access::Write);
         self.xattr_names_changed(ino);
         self.batch.remove_xattr(ino, name).map_err(fault::store)
     }
 
     /// Which attributes `ino` has changes.
     pub(super) fn xattr_names_changed(&mut self, ino: Ino) {
-        self.change(TouchKey::XattrList(ino), Touch::Update);
+        self.change(AccessKey::XattrList(ino), Access::Update);
     }
 
     /// Notes the change of a directory's or file's attributes, `inode` being its record so far: now.
@@ -255,7 +255,7 @@ impl<'a> Op<'a> {
         if inode.kind == FileKind::Directory {
             inode.nlink = 0;
             // Whoever adds a name to it meanwhile conflicts, even if it never looked the directory up.
-            self.change(TouchKey::Listing(ino), Touch::Write);
+            self.change(AccessKey::Listing(ino), Access::Write);
         } else {
             inode.nlink = inode.nlink.saturating_sub(1);
         }
@@ -308,7 +308,7 @@ impl<'a> Op<'a> {
     /// Refuses to move the directory `moved` to below itself. The caller holds [`Ops::moves`]. The move rests on where the
     /// directories above its new place lie: somebody else who moves one of these could make a ring of the two.
     pub(super) fn require_outside(&mut self, moved: Ino, mut dir: Ino) -> Result<(), Fault> {
-        self.change(TouchKey::Place(moved), Touch::Write);
+        self.change(AccessKey::Place(moved), Access::Write);
         for _ in 0..PARENTS_MAX {
             if dir == moved {
                 return Err(Fault::new(FaultKind::Invalid, format!("directory {moved} can't move to below itself")));
@@ -316,7 +316,7 @@ impl<'a> Op<'a> {
             if dir == Ino::ROOT {
                 return Ok(());
             }
-            self.change(TouchKey::Place(dir), Touch::Update);
+            self.change(AccessKey::Place(dir), Access::Update);
             dir = self.inode(dir)?.home.0;
         }
         Err(Fault::new(FaultKind::Io, format!("the parents of directory {dir} never end; check the store with fsck")))
@@ -331,15 +331,15 @@ impl<'a> Op<'a> {
         if engine::has_refused() {
             return Err(fault::store(StoreError::Uncached));
         }
-        if let Some(touches) = self.scope.touches.as_deref() {
-            touches.foresee(&self.changed)?;
+        if let Some(accesses) = self.scope.accesses.as_deref() {
+            accesses.foresee(&self.changed)?;
         }
         self.ops.store.apply(self.batch).map_err(fault::store)?;
-        if let Some(touches) = self.scope.touches.as_deref() {
+        if let Some(accesses) = self.scope.accesses.as_deref() {
             for (key, how) in self.changed {
                 let newer = self.newer.iter().filter(|(of, _)| *of == key).map(|(_, newer)| *newer);
                 let newer = newer.fold(Newer::default(), Newer::and);
-                touches.touch(key, how, newer);
+                accesses.note(key, how, newer);
             }
         }
         Ok(())

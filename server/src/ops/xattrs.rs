@@ -2,8 +2,8 @@
 
 use super::op::Op;
 use super::{Ops, Scope, fault};
+use crate::access::AccessKey;
 use crate::store::Inode;
-use crate::touch::TouchKey;
 use mojavefs::acl::{self, Acl};
 use mojavefs::id::Ino;
 use mojavefs::limits::{XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
@@ -32,9 +32,9 @@ impl Ops {
     /// The names of a file's attributes.
     pub fn list_xattr(&self, scope: &Scope, ino: Ino) -> Result<Vec<Name>, Fault> {
         let op = Op::new(self, scope);
-        op.sees(TouchKey::XattrList(ino));
+        op.sees(AccessKey::XattrList(ino));
         let names = self.store.xattrs(&scope.sight, ino).map_err(fault::store)?;
-        op.saw_list(TouchKey::XattrList(ino), names.newer, &names.met)?;
+        op.saw_list(AccessKey::XattrList(ino), names.newer, &names.met)?;
         Ok(names.found)
     }
 

@@ -8,7 +8,7 @@ use crate::limits::{AWAIT_TIME_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX};
 use crate::server::Shared;
 use crate::telling::Telling;
 use crate::views::urgent::{self, Ticket};
-use crate::views::{SinkSlot, View};
+use crate::views::{SinkSlot, View, why_unsupervised};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::limits::NOTICE_TIME_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -80,7 +80,7 @@ impl Session {
     fn decide(&self, request: Request<'_>) -> Result<Reply, Fault> {
         let mut telling = self.shared.telling();
         let reply = self.decide_and_follow(request, &mut telling);
-        self.shared.follow_owed();
+        self.shared.follow_outstanding();
         reply
     }
 
@@ -89,12 +89,12 @@ impl Session {
         if let Request::Commit { spec, uid, .. } | Request::Hold { spec, uid } = request {
             coordinator
                 .context_for(spec, uid)
-                .map_or(Ok(()), |_| coordinator.fold_legs(spec, |told| self.follow(told)))?;
+                .map_or(Ok(()), |_| coordinator.fold_segments(spec, |told| self.follow(told)))?;
         }
         let (outcome, aftermath) = match request {
             Request::Commit { spec, uid, resolutions, touch } => {
                 if touch {
-                    coordinator.touch(spec, uid)?;
+                    coordinator.mark_modified(spec, uid)?;
                 }
                 coordinator.commit(spec, uid, &resolutions, telling)?
             }
@@ -149,7 +149,7 @@ impl Session {
                 // What it showed was committed meanwhile, and the view was led out of it.
                 continue;
             }
-            match (result, view.context(), view.whose.unsupervised()) {
+            match (result, view.context(), why_unsupervised(view.owner)) {
                 (Err(fault), Some(context), _) if fault.kind == FaultKind::Again => {
                     self.shared.probe();
                     // One that is undone meanwhile is over, which is found next.
@@ -158,7 +158,7 @@ impl Session {
                     }
                 }
                 (Err(fault), Some(context), Some(why)) if fault.kind == FaultKind::Checkpoint => {
-                    self.shared.coordinator.excuse(context, why.to_owned())?;
+                    self.shared.coordinator.without_checkpoint(context, why.to_owned())?;
                 }
                 (result, ..) => return result,
             }
@@ -183,8 +183,8 @@ impl Session {
         if !audience.is_empty() || !followers.is_empty() {
             self.shared.note_change();
             let what = what(&result);
-            audience.iter().for_each(|other| other.owe(what.iter().cloned()));
-            let told: Vec<Ticket> = followers.iter().filter_map(|other| other.startle(&what)).collect();
+            audience.iter().for_each(|other| other.queue(what.iter().cloned()));
+            let told: Vec<Ticket> = followers.iter().filter_map(|other| other.invalidate_now(&what)).collect();
             self.shared.nudge_announcer();
             if !told.is_empty() {
                 self.shared.waiters.wait(view, urgent::directories(&what), told);
@@ -195,7 +195,7 @@ impl Session {
 
     fn settle(&self, view: &View) -> Result<Reply, Fault> {
         let deadline = Instant::now() + NOTICE_TIME_MAX;
-        for other in self.shared.views.owed().into_iter().filter(|other| other.id != view.id) {
+        for other in self.shared.views.queued().into_iter().filter(|other| other.id != view.id) {
             if !other.wait_settled(deadline) {
                 tracing::warn!("view {} does not take its notices", other.id);
             }
@@ -213,10 +213,10 @@ impl Connection for Session {
                 Ok(Reply::Done)
             }
             Request::Enter { view, info, own } => self.enter(view, info, own),
-            Request::Leg { view } => self.begin_leg(view),
-            Request::NoLeg { view, why } => {
+            Request::Segment { view } => self.begin_segment(view),
+            Request::NoSegment { view, why } => {
                 let (_, context) = self.job_view(view)?;
-                self.shared.coordinator.excuse(context, why).map(|()| Reply::Done)
+                self.shared.coordinator.without_checkpoint(context, why).map(|()| Reply::Done)
             }
             Request::Unheard { view } => {
                 self.any_view(view)?.view.answer_at_once();
@@ -251,8 +251,8 @@ impl Connection for Session {
             }
             Request::Forget { view, inos } => self.forget(view, &inos),
             Request::Settle { view, wait } => {
-                let owed = self.shared.views.owed();
-                match wait || owed.iter().all(|other| other.id == view) {
+                let queued = self.shared.views.queued();
+                match wait || queued.iter().all(|other| other.id == view) {
                     // Also for processes that end because of what was undone: they must not wait for their own end.
                     true => self.settle(&self.live_view(view)?.view.clone()),
                     false => Err(Fault::new(FaultKind::Again, "others are being told")),

@@ -44,7 +44,7 @@ impl Session {
                 attr = again;
             }
         }
-        self.open_view(view)?.view.owe([Invalidation::Inode(attr.ino)]);
+        self.open_view(view)?.view.queue([Invalidation::Inode(attr.ino)]);
         self.shared.nudge_announcer();
         Ok(attr)
     }
@@ -162,7 +162,7 @@ impl Session {
         let given = || entries.iter().filter(|entry| entry.attr.is_some()).map(|entry| entry.ino);
         given().for_each(|ino| open.view.kernel.hold(ino));
         if self.shared.changes() != since {
-            open.view.owe(given().map(Invalidation::Inode));
+            open.view.queue(given().map(Invalidation::Inode));
             self.shared.nudge_announcer();
         }
         Ok(())
@@ -215,7 +215,7 @@ impl Session {
                 open.count_written(data.len() as u64);
                 if written != offset {
                     // The kernel believes it elsewhere: the file has grown without it.
-                    open.view.owe([Invalidation::Inode(ino)]);
+                    open.view.queue([Invalidation::Inode(ino)]);
                     self.shared.nudge_announcer();
                 }
                 Ok(Reply::Offset(written))

@@ -3,10 +3,10 @@
 use super::{OpenView, Session};
 use crate::coordinator::{Beginning, Kind};
 use crate::limits::OPERATION_TRIES_MAX;
-use crate::views::{View, Whose};
+use crate::views::View;
 use mojavefs::id::{ContextId, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{JobInfo, OpenedView, Reply, ViewKind};
+use mojavefs::protocol::{JobInfo, OpenedView, Reply, ViewKind, ViewOwner};
 use std::sync::Arc;
 
 impl Session {
@@ -40,27 +40,27 @@ impl Session {
             ViewKind::Process { uid, .. } | ViewKind::Inside { uid, .. } => Some(*uid),
             ViewKind::Before { uid, .. } | ViewKind::After { uid, .. } => Some(*uid),
         };
-        let (spec, context, scope, whose) = match kind {
-            ViewKind::Trunk => (None, None, coordinator.trunk(), Whose::Trunk),
+        let (spec, context, scope, owner) = match kind {
+            ViewKind::Trunk => (None, None, coordinator.trunk(), ViewOwner::Trunk),
             ViewKind::Process { parent, uid } => {
                 let context = self.around(parent, uid)?;
-                (None, context, coordinator.shown_by(context)?, Whose::Process)
+                (None, context, coordinator.shown_by(context)?, ViewOwner::Process)
             }
             ViewKind::Job { parent, info, on_read, own, restarts } => {
                 let parent = self.around(parent, info.uid)?;
                 let start = Beginning { own, restarts, ..Beginning::job(info, on_read) };
                 let (spec, context, scope) = coordinator.begin(parent, start)?;
-                (Some(spec), Some(context), scope, Whose::Job)
+                (Some(spec), Some(context), scope, ViewOwner::Job)
             }
-            ViewKind::Before { spec, uid } => (None, None, coordinator.compared(spec, uid, false)?, Whose::Guest),
-            ViewKind::After { spec, uid } => (None, None, coordinator.compared(spec, uid, true)?, Whose::Guest),
+            ViewKind::Before { spec, uid } => (None, None, coordinator.compared(spec, uid, false)?, ViewOwner::Guest),
+            ViewKind::After { spec, uid } => (None, None, coordinator.compared(spec, uid, true)?, ViewOwner::Guest),
             ViewKind::Inside { spec, uid } => {
                 let context = coordinator.context_for(spec, uid)?;
-                (Some(spec), Some(context), coordinator.scope_of(context)?, Whose::Guest)
+                (Some(spec), Some(context), coordinator.scope_of(context)?, ViewOwner::Guest)
             }
         };
         let id = self.shared.next_view();
-        let view = View::new(id, context, (whose, uid), Arc::new(scope), self.sink.clone(), self.embedded);
+        let view = View::new(id, context, (owner, uid), Arc::new(scope), self.sink.clone(), self.embedded);
         let view = Arc::new(view);
         let bytes = context.and_then(|context| coordinator.bytes_counter(context));
         self.shared.views.insert(view.clone());
@@ -97,7 +97,7 @@ impl Session {
     /// A process enters a speculation.
     pub(super) fn enter(&self, id: ViewId, info: JobInfo, own: Option<SpecId>) -> Result<Reply, Fault> {
         let open = self.open_view(id)?;
-        if open.view.whose != Whose::Process {
+        if open.view.owner != ViewOwner::Process {
             return Err(Fault::new(FaultKind::Protocol, format!("view {id} is no process's")));
         }
         let (spec, context, scope) = loop {
@@ -113,12 +113,12 @@ impl Session {
     }
 
     /// The process of a job can go back to this point.
-    pub(super) fn begin_leg(&self, id: ViewId) -> Result<Reply, Fault> {
+    pub(super) fn begin_segment(&self, id: ViewId) -> Result<Reply, Fault> {
         let (view, context) = self.job_view(id)?;
         if self.shared.views.of(Some(context)).len() > 1 {
             return Err(Fault::new(FaultKind::Busy, "something else works in the same view"));
         }
-        let (spec, context, scope) = self.shared.coordinator.begin_leg(context)?;
+        let (spec, context, scope) = self.shared.coordinator.begin_segment(context)?;
         view.go_into(context, spec, Arc::new(scope));
         Ok(Reply::View(OpenedView { view: id, spec: Some(spec) }))
     }
@@ -127,7 +127,7 @@ impl Session {
     pub(super) fn job_view(&self, id: ViewId) -> Result<(Arc<View>, ContextId), Fault> {
         let open = self.live_view(id)?;
         match open.view.context() {
-            Some(context) if open.view.whose == Whose::Job => Ok((open.view.clone(), context)),
+            Some(context) if open.view.owner == ViewOwner::Job => Ok((open.view.clone(), context)),
             _ => Err(Fault::new(FaultKind::Protocol, format!("view {id} is no job's"))),
         }
     }
@@ -139,7 +139,7 @@ impl Session {
         };
         self.shared.close_view(&open.view);
         let coordinator = &self.shared.coordinator;
-        if open.view.whose == Whose::Process && !open.view.entered().is_empty() {
+        if open.view.owner == ViewOwner::Process && !open.view.entered().is_empty() {
             // What it has voted for stays, and waits for others.
             let specs = open.view.entered().into_iter().filter_map(|context| coordinator.spec_of(context));
             return specs
@@ -148,7 +148,7 @@ impl Session {
                 .map_or(Ok(()), |spec| self.abandon(spec));
         }
         let Some(spec) = open.spec.filter(|_| !open.view.is_dead()) else { return Ok(()) };
-        if coordinator.is_held(spec) || open.view.whose == Whose::Guest {
+        if coordinator.is_held(spec) || open.view.owner == ViewOwner::Guest {
             return coordinator.beside_rounds(|| coordinator.hold_again(spec, &mut self.shared.telling()));
         }
         if coordinator.has_voted(spec)
@@ -164,7 +164,7 @@ impl Session {
         let aborted = self.shared.coordinator.beside_rounds(|| {
             let mut telling = self.shared.telling();
             let aborted = self.shared.coordinator.abort(spec, None, &mut telling);
-            self.shared.follow_owed();
+            self.shared.follow_outstanding();
             aborted.map(|(_, aftermath)| self.follow(aftermath))
         });
         match aborted {

@@ -58,8 +58,8 @@ impl Rebased {
 /// A commit that is written down and not seen by anybody yet.
 pub struct Prepared {
     intervals: Vec<IntervalId>,
-    /// Those of them that touch what they have changed.
-    touched: Vec<IntervalId>,
+    /// Those of them whose changes count as modified by it.
+    modified: Vec<IntervalId>,
     rebased: Vec<Rebased>,
     /// When it is to become final; its place among that is another if somebody begins to stay with what is final before it is
     /// confirmed.
@@ -68,10 +68,10 @@ pub struct Prepared {
     waits_for_disk: bool,
 }
 
-/// Says that these are final, and since when; which of them touch what they have changed.
-fn stamp(writes: &mut Writes<'_>, (intervals, touched): (&[IntervalId], &[IntervalId]), committed: Committed) {
+/// Says that these are final, and since when; of which of them the changes count as modified then.
+fn stamp(writes: &mut Writes<'_>, (intervals, modified): (&[IntervalId], &[IntervalId]), committed: Committed) {
     for interval in intervals {
-        let record = meta::decision(Committed { touches: touched.contains(interval), ..committed });
+        let record = meta::decision(Committed { marks_modified: modified.contains(interval), ..committed });
         writes.put(Family::Meta, &meta::key(meta::DECISION, [interval.0]), &record);
     }
     writes.put(Family::Meta, meta::LAST_DECISION, &meta::time(committed.at));
@@ -107,7 +107,7 @@ impl Store {
     /// [`StoreError::NotCommitted`] if it is certain that nothing was committed; any other error leaves the store stopped.
     pub fn prepare(
         &self,
-        (intervals, touched): (&[IntervalId], &[IntervalId]),
+        (intervals, modified): (&[IntervalId], &[IntervalId]),
         specs: &Specs,
         released: &[SpecId],
         rebased: &[Rebased],
@@ -120,8 +120,8 @@ impl Store {
         let seq = self.end_epoch().map_err(certain)?;
         let db = self.db().map_err(certain)?;
         let mut writes = db.writes();
-        let committed = Committed { seq, at: self.time_of_decision(), touches: false };
-        stamp(&mut writes, (intervals, touched), committed);
+        let committed = Committed { seq, at: self.time_of_decision(), marks_modified: false };
+        stamp(&mut writes, (intervals, modified), committed);
         released.iter().for_each(|spec| remove(&mut writes, *spec));
         rebased.iter().try_for_each(|rebased| rebased.put(&mut writes, seq)).map_err(certain)?;
         let recorded = self.outcomes.lock().record(&mut writes, specs.clone()).map_err(certain)?;
@@ -129,8 +129,8 @@ impl Store {
         drop((db, writers));
         // Where nothing was changed nothing can be lost.
         let waits_for_disk = !released.is_empty() || self.have_changed_anything(intervals);
-        let (intervals, touched, rebased) = (intervals.to_vec(), touched.to_vec(), rebased.to_vec());
-        let prepared = Prepared { intervals, touched, rebased, committed, recorded, waits_for_disk };
+        let (intervals, modified, rebased) = (intervals.to_vec(), modified.to_vec(), rebased.to_vec());
+        let prepared = Prepared { intervals, modified, rebased, committed, recorded, waits_for_disk };
         if let Err(error) = result {
             self.settle_doubt(&prepared, error)?;
         }
@@ -156,19 +156,20 @@ impl Store {
     /// that says so where somebody has begun to stay with what was final meanwhile: to him it comes later. The caller keeps every
     /// other operation out.
     pub fn confirm(&self, prepared: Prepared) -> Seq {
-        let Prepared { intervals, touched, rebased, mut committed, recorded, .. } = prepared;
+        let Prepared { intervals, modified, rebased, mut committed, recorded, .. } = prepared;
         let _writers = self.final_writes.lock();
         // Whoever has looked while it was written down has looked before it. On record it is a moment earlier, until it is merged.
         committed.at = self.time_of_decision();
         if self.epoch().0 != committed.seq.0 + 1 && !is_planted(Planted::PlaceOfTheSeal) {
-            match self.stamp_later((&intervals, &touched), &rebased, committed.at) {
+            match self.stamp_later((&intervals, &modified), &rebased, committed.at) {
                 Ok(seq) => committed.seq = seq,
                 // It is committed. Where it was to stand is on disk, and nothing else may come to be there beside it.
                 Err(error) => self.stop(&format!("a commit can't be given its place: {error}")),
             }
         }
         self.outcomes.lock().apply(recorded);
-        let committed_by = |interval: &IntervalId| Committed { touches: touched.contains(interval), ..committed };
+        let committed_by =
+            |interval: &IntervalId| Committed { marks_modified: modified.contains(interval), ..committed };
         self.decided.write().committed.extend(intervals.iter().map(|interval| (*interval, committed_by(interval))));
         committed.seq
     }
@@ -207,7 +208,7 @@ impl Store {
         let seq = self.end_epoch()?;
         let db = self.db()?;
         let mut writes = db.writes();
-        stamp(&mut writes, intervals, Committed { seq, at, touches: false });
+        stamp(&mut writes, intervals, Committed { seq, at, marks_modified: false });
         rebased.iter().try_for_each(|rebased| rebased.put(&mut writes, seq))?;
         writes.apply(false)?;
         Ok(seq)

@@ -56,17 +56,17 @@ pub(super) fn numbers<const N: usize>(key: &[u8]) -> Option<[u64; N]> {
 
 /// The record of when something became final.
 pub(super) fn decision(committed: Committed) -> Vec<u8> {
-    [&committed.seq.0.to_be_bytes()[..], &time(committed.at), &[u8::from(committed.touches)]].concat()
+    [&committed.seq.0.to_be_bytes()[..], &time(committed.at), &[u8::from(committed.marks_modified)]].concat()
 }
 
 /// What such a record says. Before format 5 it had no time.
 pub(super) fn decided(record: &[u8]) -> Option<Committed> {
     let (seq, at) = record.split_first_chunk::<8>()?;
-    let (at, touches) = match at.split_last() {
+    let (at, marks_modified) = match at.split_last() {
         None => (Time::default(), false),
-        Some((touches, at)) => (decided_at(at)?, *touches != 0),
+        Some((marks_modified, at)) => (decided_at(at)?, *marks_modified != 0),
     };
-    Some(Committed { seq: Seq(u64::from_be_bytes(*seq)), at, touches })
+    Some(Committed { seq: Seq(u64::from_be_bytes(*seq)), at, marks_modified })
 }
 
 /// The record of a time.

@@ -3,7 +3,7 @@
 //! Everything is a record with a key and versions (`keys`, `record`); a [`Sight`] says which version is visible. Content
 //! of larger files lies in content files (`content`). A decision is one synced record (`decide`); what follows from it,
 //! removing dead versions and merging committed ones, is background work (`reclaim`), and so is giving back the space of what
-//! nothing refers to any more (`give_back`).
+//! nothing refers to any more (`reclaim_space`).
 
 mod batch;
 mod content;
@@ -12,17 +12,17 @@ mod decide;
 pub mod engine;
 mod error;
 mod fsck;
-mod give_back;
-mod hand_over;
 mod ids;
 mod keys;
 mod meta;
 mod open;
 mod outcomes;
 mod reach;
+mod reassign;
 mod reclaim;
+mod reclaim_space;
 mod record;
-mod room;
+mod reserve;
 mod search;
 mod sight;
 mod snapshots;
@@ -116,7 +116,7 @@ pub struct Store {
     /// Held while space is given back. Taken before `final_writes`.
     giving_back: Mutex<()>,
     content: Arc<Content>,
-    room: room::Room,
+    reserve: reserve::Reserve,
     /// Only looked at: nothing is written, not even at the end.
     read_only: bool,
     /// What opening it has to tell users.
@@ -144,7 +144,7 @@ pub(super) struct Committed {
     /// By the clock: whatever it has changed was not changed before that, to who looks at it.
     pub(super) at: Time,
     /// Nor modified.
-    pub(super) touches: bool,
+    pub(super) marks_modified: bool,
 }
 
 impl Store {
@@ -242,7 +242,7 @@ impl Store {
     fn open_records(&self) -> Result<Db, StoreError> {
         let open = || self.open_all_records();
         match open() {
-            Err(StoreError::NoSpace(_)) if self.room.release()? => {
+            Err(StoreError::NoSpace(_)) if self.reserve.release()? => {
                 let db = open()?;
                 self.keep_rest()?;
                 Ok(db)
@@ -365,7 +365,7 @@ impl Store {
 
     /// The disk under the store.
     pub fn space(&self) -> Result<SpaceInfo, StoreError> {
-        self.room.info()
+        self.reserve.info()
     }
 }
 

@@ -4,7 +4,7 @@ use super::db::{Db, Family};
 use super::engine::{Access, Engine, Taken};
 use super::ids::Ids;
 use super::outcomes::{self, Outcomes};
-use super::room::Room;
+use super::reserve::Reserve;
 use super::snapshots::Snapshots;
 use super::{
     Batch, Content, DirStat, FORMAT, Inode, OUTCOMES_SINCE, Sight, Store, StoreError, StoreOptions, WHOLE_FILES_SINCE,
@@ -47,9 +47,9 @@ impl Store {
     fn open_taken(name: String, taken: Arc<dyn Taken>, options: StoreOptions) -> Result<Self, StoreError> {
         let is_new = taken.is_new();
         let open = || taken.records(options.memory_bytes).map(Db::on).map_err(StoreError::from);
-        let room = Room::of(taken.space());
+        let reserve = Reserve::of(taken.space());
         let db = match open() {
-            Err(StoreError::NoSpace(_)) if room.release()? => open()?,
+            Err(StoreError::NoSpace(_)) if reserve.release()? => open()?,
             db => db?,
         };
         let format = check_format(&name, &db, is_new)?;
@@ -114,7 +114,7 @@ impl Store {
             reclaimed_to: Mutex::default(),
             giving_back: Mutex::default(),
             content: Arc::new(content),
-            room: Room::of(engine.space()),
+            reserve: Reserve::of(engine.space()),
             read_only,
             notes: Vec::new(),
             unwanted: AtomicBool::new(false),

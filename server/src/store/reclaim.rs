@@ -1,5 +1,5 @@
 //! Background work: removing what dead intervals wrote, merging what committed ones did, dropping what no snapshot sees
-//! any more. In bounded steps; each leaves the store sound. The space of it is given back afterwards (`give_back`).
+//! any more. In bounded steps; each leaves the store sound. The space of it is given back afterwards (`reclaim_space`).
 
 use super::db::{Db, Family, Writes};
 use super::keys::{self, Key, Order};
@@ -473,7 +473,7 @@ mod tests {
             let (trunk, job) = (Sight::trunk(), job(&store));
             let look = |step: u32| {
                 if looks & 1 << step != 0 {
-                    while store.give_back().expect("a step") > 0 {}
+                    while store.reclaim_space().expect("a step") > 0 {}
                 }
             };
             write(&store, &trunk, 0);
@@ -486,7 +486,7 @@ mod tests {
             while store.reclaim(&|_| false).expect("a step").more {
                 look(3);
             }
-            while store.give_back().expect("a step") > 0 {}
+            while store.reclaim_space().expect("a step") > 0 {}
             assert_eq!(content_files(&store), 0, "looked at after {looks:b}");
         }
     }
@@ -504,7 +504,7 @@ mod tests {
         for (job, left) in [(first, 2), (second, 0)] {
             store.abort(&[job.writer], &[]).expect("an abort");
             while store.reclaim(&|_| false).expect("a step").more {}
-            while store.give_back().expect("a step") > 0 {}
+            while store.reclaim_space().expect("a step") > 0 {}
             assert_eq!(content_files(&store), left);
         }
     }

@@ -101,8 +101,8 @@ pub(super) fn content_of(stored: &[u8]) -> Result<Option<ContentId>, StoreError>
 impl Inode {
     /// As it is by a commit.
     pub(super) fn committed(self, committed: Committed) -> Inode {
-        let touches = committed.touches && self.kind != FileKind::Directory;
-        let mtime = if touches { self.mtime.max(committed.at) } else { self.mtime };
+        let marks_modified = committed.marks_modified && self.kind != FileKind::Directory;
+        let mtime = if marks_modified { self.mtime.max(committed.at) } else { self.mtime };
         Inode { ctime: self.ctime.max(committed.at), mtime, ..self }
     }
 }

@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn free(store: &Store) {
-        while store.give_back().expect("a step") > 0 || store.reclaim(&|_| false).expect("a step").more {}
+        while store.reclaim_space().expect("a step") > 0 || store.reclaim(&|_| false).expect("a step").more {}
     }
 
     /// Leaves versions of every sort that no view can reach, as if what removes them had forgotten them. Returns how many.

@@ -6,7 +6,7 @@ use crate::server::{Shared, side_by_side};
 use crate::store::Key;
 use crate::views::invalidations::InvalidationSet;
 use crate::views::names::Asked;
-use crate::views::{View, Whose};
+use crate::views::{View, ViewOwner};
 use mojavefs::id::{ContextId, Ino, IntervalId, SpecId, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::protocol::Invalidation;
@@ -38,10 +38,10 @@ impl Shared {
         self.note_change();
         side_by_side(views, |view| {
             let seen = seen.get(&view.id).map_or(&[][..], |seen| seen);
-            let mut pile = InvalidationSet::default();
-            pile.add(self.believed(view, intervals, &listed, seen));
-            pile.add(keys.iter().cloned().filter_map(invalidation).filter(|what| view.kernel.believes(what)));
-            view.tell(pile);
+            let mut set = InvalidationSet::default();
+            set.add(self.believed(view, intervals, &listed, seen));
+            set.add(keys.iter().cloned().filter_map(invalidation).filter(|what| view.kernel.believes(what)));
+            view.tell(set);
         });
     }
 
@@ -166,15 +166,15 @@ impl Shared {
         if undone.is_empty() {
             return;
         }
-        let mut pile = view.take_fallen();
+        let mut set = view.take_fallen();
         if !drained {
             // Any file may be mapped and written to, and the server not know it.
-            pile.add(view.kernel.held().into_iter().map(Invalidation::Inode));
+            set.add(view.kernel.held().into_iter().map(Invalidation::Inode));
         }
         self.note_change();
-        view.tell(pile);
+        view.tell(set);
         view.leave_undone(&undone);
-        match view.base().filter(|_| view.whose == Whose::Job) {
+        match view.base().filter(|_| view.owner == ViewOwner::Job) {
             Some(job) if !self.coordinator.is_back(job, &view.entered()) => {}
             _ => self.refresh_scope(view),
         }

@@ -1,6 +1,6 @@
 //! What one kernel is still to be told of others' changes, each thing once.
 
-use crate::limits::PILED_NAMES_MAX;
+use crate::limits::INVALIDATED_NAMES_MAX;
 use mojavefs::id::Ino;
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::protocol::Invalidation;
@@ -27,7 +27,7 @@ impl InvalidationSet {
         self.what.sort_by(|a, b| order(a).cmp(&order(b)));
         self.what.dedup();
         let is_name = |what: &Invalidation| matches!(what, Invalidation::Entry { .. });
-        if self.what.iter().filter(|what| is_name(what)).count() > PILED_NAMES_MAX {
+        if self.what.iter().filter(|what| is_name(what)).count() > INVALIDATED_NAMES_MAX {
             self.all_names = true;
             self.what.retain(|what| !is_name(what));
         }
@@ -53,28 +53,28 @@ mod tests {
 
     #[test]
     fn what_is_added_again_and_again_takes_no_more_space() {
-        let mut pile = InvalidationSet::default();
+        let mut set = InvalidationSet::default();
         for round in 0..100 * INVALIDATIONS_MAX {
-            pile.add([name(round % 7), Invalidation::Inode(Ino(round as u64 % 7 + 2))]);
+            set.add([name(round % 7), Invalidation::Inode(Ino(round as u64 % 7 + 2))]);
         }
-        assert!(pile.what.len() <= INVALIDATIONS_MAX && !pile.all_names);
+        assert!(set.what.len() <= INVALIDATIONS_MAX && !set.all_names);
         for number in 0..7 {
             assert!(
-                pile.what.contains(&name(number)) && pile.what.contains(&Invalidation::Inode(Ino(number as u64 + 2)))
+                set.what.contains(&name(number)) && set.what.contains(&Invalidation::Inode(Ino(number as u64 + 2)))
             );
         }
     }
 
     #[test]
     fn beyond_a_bound_all_names_stand_for_each() {
-        let mut pile = InvalidationSet::default();
-        for number in 0..4 * PILED_NAMES_MAX {
-            pile.add([name(number), Invalidation::Inode(Ino::ROOT)]);
+        let mut set = InvalidationSet::default();
+        for number in 0..4 * INVALIDATED_NAMES_MAX {
+            set.add([name(number), Invalidation::Inode(Ino::ROOT)]);
         }
         assert!(
-            pile.all_names
-                && pile.what.len() <= 4 * PILED_NAMES_MAX
-                && pile.what.contains(&Invalidation::Inode(Ino::ROOT))
+            set.all_names
+                && set.what.len() <= 4 * INVALIDATED_NAMES_MAX
+                && set.what.contains(&Invalidation::Inode(Ino::ROOT))
         );
     }
 }

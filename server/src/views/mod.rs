@@ -15,7 +15,7 @@ use crate::views::state::State;
 use crate::views::urgent::{Ticket, Urgent};
 use mojavefs::id::{ContextId, Ino, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
-use mojavefs::protocol::{Invalidation, Notice, NoticeSink};
+use mojavefs::protocol::{Invalidation, Notice, NoticeSink, ViewOwner};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,27 +38,12 @@ impl SinkSlot {
     }
 }
 
-/// Whose a view is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whose {
-    /// Everybody's: trunk's.
-    Trunk,
-    /// A job's.
-    Job,
-    /// That of a process that speculates.
-    Process,
-    /// It was opened to look into a speculation.
-    Guest,
-}
-
-impl Whose {
-    /// Why nobody makes checkpoints of who reads through such a view, for people; nothing where somebody may.
-    pub(crate) fn unsupervised(self) -> Option<&'static str> {
-        match self {
-            Whose::Process => Some("a process that speculates by itself (libmojave), or what it started, read it"),
-            Whose::Guest => Some("it was read from outside of the job, by `mojavefs shell`"),
-            Whose::Trunk | Whose::Job => None,
-        }
+/// Why nobody makes checkpoints of who reads through a view of such an owner, for people; nothing where somebody may.
+pub(crate) fn why_unsupervised(owner: ViewOwner) -> Option<&'static str> {
+    match owner {
+        ViewOwner::Process => Some("a process that speculates by itself (libmojave), or what it started, read it"),
+        ViewOwner::Guest => Some("it was read from outside of the job, by `mojavefs shell`"),
+        ViewOwner::Trunk | ViewOwner::Job => None,
     }
 }
 
@@ -68,7 +53,7 @@ pub(crate) struct View {
     state: Mutex<State>,
     /// Rung when that changes, or what it shows.
     turned: Condvar,
-    pub(crate) whose: Whose,
+    pub(crate) owner: ViewOwner,
     /// Who opened it; everybody's if nobody is named.
     pub(crate) uid: Option<u32>,
     /// Its client lives in this process.
@@ -78,14 +63,14 @@ pub(crate) struct View {
     /// What its kernel may keep.
     pub(crate) kernel: KernelCache,
     sink: Arc<SinkSlot>,
-    owed: Mutex<Owed>,
+    queue: Mutex<Queue>,
     settled: Condvar,
     pub(crate) urgent: Urgent,
 }
 
 /// Invalidations that another view's changes call for.
 #[derive(Default)]
-struct Owed {
+struct Queue {
     what: InvalidationSet,
     queued: u64,
     delivered: u64,
@@ -95,7 +80,7 @@ impl View {
     pub(crate) fn new(
         id: ViewId,
         context: Option<ContextId>,
-        (whose, uid): (Whose, Option<u32>),
+        (owner, uid): (ViewOwner, Option<u32>),
         scope: Arc<Scope>,
         sink: Arc<SinkSlot>,
         embedded: bool,
@@ -104,13 +89,13 @@ impl View {
             id,
             state: Mutex::new(State::of(context)),
             turned: Condvar::new(),
-            whose,
+            owner,
             uid,
             embedded,
             scope: RwLock::new(scope),
             kernel: KernelCache::default(),
             sink,
-            owed: Mutex::default(),
+            queue: Mutex::default(),
             settled: Condvar::new(),
             urgent: Urgent::default(),
         }
@@ -122,39 +107,39 @@ impl View {
     }
 
     /// Tells the view what its kernel must look up again, and returns when it has.
-    pub(crate) fn tell(&self, pile: InvalidationSet) {
+    pub(crate) fn tell(&self, set: InvalidationSet) {
         let view = self.id;
-        self.deliver_all(pile, |what, all_names| Notice::Invalidate { view, what, all_names });
+        self.deliver_all(set, |what, all_names| Notice::Invalidate { view, what, all_names });
     }
 
     /// Tells the view what its kernel must forget since it is about to change, and returns when it has.
-    pub(crate) fn forget(&self, pile: InvalidationSet) {
+    pub(crate) fn forget(&self, set: InvalidationSet) {
         let view = self.id;
-        self.deliver_all(pile, |what, all_names| Notice::Forget { view, what, all_names });
+        self.deliver_all(set, |what, all_names| Notice::Forget { view, what, all_names });
     }
 
-    fn deliver_all(&self, pile: InvalidationSet, notice: impl Fn(Vec<Invalidation>, bool) -> Notice) {
-        let mut rest = pile.what;
+    fn deliver_all(&self, set: InvalidationSet, notice: impl Fn(Vec<Invalidation>, bool) -> Notice) {
+        let mut rest = set.what;
         while rest.len() > INVALIDATIONS_MAX {
             let later = rest.split_off(INVALIDATIONS_MAX);
             self.deliver(notice(rest, false));
             rest = later;
         }
-        if !rest.is_empty() || pile.all_names {
-            self.deliver(notice(rest, pile.all_names));
+        if !rest.is_empty() || set.all_names {
+            self.deliver(notice(rest, set.all_names));
         }
     }
 
     /// Something that its kernel may believe was changed in another context. Attributes are looked up again from now on;
-    /// names once what is returned was waited for, content once [`View::pay`] was called, since these wait for requests under
+    /// names once what is returned was waited for, content once [`View::flush`] was called, since these wait for requests under
     /// way.
-    pub(crate) fn startle(self: &Arc<Self>, what: &[Invalidation]) -> Option<Ticket> {
+    pub(crate) fn invalidate_now(self: &Arc<Self>, what: &[Invalidation]) -> Option<Ticket> {
         let believed: Vec<Invalidation> = what.iter().filter(|what| self.kernel.believes(what)).cloned().collect();
         if believed.is_empty() || self.is_dead() {
             return None;
         }
         if !self.embedded {
-            self.owe(believed);
+            self.queue(believed);
             return None;
         }
         let (names, content): (Vec<_>, Vec<_>) =
@@ -162,49 +147,49 @@ impl View {
         if !content.is_empty() {
             let attributes = content.iter().map(|what| Invalidation::Attributes(inode_of(what))).collect();
             self.deliver(Notice::Invalidate { view: self.id, what: attributes, all_names: false });
-            self.owe(content);
+            self.queue(content);
         }
         (!names.is_empty()).then(|| self.tell_names(names))
     }
 
-    /// Notes what its kernel must look up again; [`View::pay`] tells it.
-    pub(crate) fn owe(&self, what: impl IntoIterator<Item = Invalidation>) {
-        let mut owed = self.owed.lock();
-        owed.what.add(what.into_iter().filter(|what| self.kernel.believes(what)));
-        owed.queued += 1;
+    /// Notes what its kernel must look up again; [`View::flush`] tells it.
+    pub(crate) fn queue(&self, what: impl IntoIterator<Item = Invalidation>) {
+        let mut queue = self.queue.lock();
+        queue.what.add(what.into_iter().filter(|what| self.kernel.believes(what)));
+        queue.queued += 1;
     }
 
-    pub(crate) fn is_owed(&self) -> bool {
-        let owed = self.owed.lock();
-        owed.delivered < owed.queued
+    pub(crate) fn has_queued(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.delivered < queue.queued
     }
 
-    /// Tells the view all that it is owed. Called by one thread only.
-    pub(crate) fn pay(&self) {
+    /// Tells the view all that it is queue. Called by one thread only.
+    pub(crate) fn flush(&self) {
         let (what, queued) = {
-            let mut owed = self.owed.lock();
-            (std::mem::take(&mut owed.what), owed.queued)
+            let mut queue = self.queue.lock();
+            (std::mem::take(&mut queue.what), queue.queued)
         };
         self.tell(what);
-        let mut owed = self.owed.lock();
-        owed.delivered = owed.delivered.max(queued);
-        drop(owed);
+        let mut queue = self.queue.lock();
+        queue.delivered = queue.delivered.max(queued);
+        drop(queue);
         self.settled.notify_all();
     }
 
-    /// It is closed: nothing that it is owed is delivered any more, and nobody need wait for that.
+    /// It is closed: nothing that is queued is delivered any more, and nobody need wait for that.
     pub(crate) fn close(&self) {
-        self.owed.lock().delivered = u64::MAX;
+        self.queue.lock().delivered = u64::MAX;
         self.settled.notify_all();
     }
 
-    /// Waits until everything owed up to now was delivered; false at the deadline.
+    /// Waits until everything queued up to now was delivered; false at the deadline.
     pub(crate) fn wait_settled(&self, deadline: Instant) -> bool {
-        let mut owed = self.owed.lock();
-        let target = owed.queued;
-        while owed.delivered < target {
-            if self.settled.wait_until(&mut owed, deadline).timed_out() {
-                return owed.delivered >= target;
+        let mut queue = self.queue.lock();
+        let target = queue.queued;
+        while queue.delivered < target {
+            if self.settled.wait_until(&mut queue, deadline).timed_out() {
+                return queue.delivered >= target;
             }
         }
         true
@@ -268,8 +253,8 @@ impl Views {
     }
 
     /// Every view with something to be told.
-    pub(crate) fn owed(&self) -> Vec<Arc<View>> {
-        self.by_id.read().values().filter(|view| view.is_owed()).cloned().collect()
+    pub(crate) fn queued(&self) -> Vec<Arc<View>> {
+        self.by_id.read().values().filter(|view| view.has_queued()).cloned().collect()
     }
 
     /// Whether any kernel still knows the inode.
@@ -285,12 +270,12 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_view_that_is_closed() {
-        let scope = Scope { sight: Sight::trunk(), touches: None, over: Arc::default() };
-        let view = View::new(ViewId(1), None, (Whose::Trunk, None), Arc::new(scope), Arc::default(), true);
-        view.owe([Invalidation::Inode(Ino::ROOT)]);
+        let scope = Scope { sight: Sight::trunk(), accesses: None, over: Arc::default() };
+        let view = View::new(ViewId(1), None, (ViewOwner::Trunk, None), Arc::new(scope), Arc::default(), true);
+        view.queue([Invalidation::Inode(Ino::ROOT)]);
         assert!(!view.wait_settled(Instant::now()));
         view.close();
-        view.owe([Invalidation::Inode(Ino::ROOT)]);
+        view.queue([Invalidation::Inode(Ino::ROOT)]);
         assert!(view.wait_settled(Instant::now()));
     }
 }

@@ -1,7 +1,7 @@
 //! Where a view is: what it shows, and whether it answers.
 
 use super::invalidations::InvalidationSet;
-use super::{View, Whose};
+use super::{View, ViewOwner};
 use crate::ops::Scope;
 use mojavefs::id::{ContextId, Seq, SpecId};
 use mojavefs::protocol::Invalidation;
@@ -71,14 +71,14 @@ impl View {
         self.state.lock().falls
     }
 
-    /// The context that it was opened for: a job's view shows the job's last leg.
+    /// The context that it was opened for: a job's view shows the job's last segment.
     pub(crate) fn base(&self) -> Option<ContextId> {
         self.state.lock().shows.first().and_then(|shown| shown.context)
     }
 
     /// It goes where its process goes: into new contexts, and back out of them.
     pub(crate) fn moves(&self) -> bool {
-        matches!(self.whose, Whose::Job | Whose::Process)
+        matches!(self.owner, ViewOwner::Job | ViewOwner::Process)
     }
 
     /// The contexts that a process's view went into, the outermost first.
@@ -193,7 +193,7 @@ impl View {
         self.turned.notify_all();
     }
 
-    /// A leg of this job's view was undone: waits until the process was taken back, so that it never sees an answer from
+    /// A segment of this job's view was undone: waits until the process was taken back, so that it never sees an answer from
     /// there.
     pub(crate) fn wait_back(&self, limit: Duration) {
         let is_undone = |state: &mut State| {
@@ -208,7 +208,7 @@ impl View {
     }
 
     fn wait_while(&self, is_so: impl FnMut(&mut State) -> bool, limit: Duration) {
-        if self.whose == Whose::Job {
+        if self.owner == ViewOwner::Job {
             self.turned.wait_while_until(&mut self.state.lock(), is_so, Instant::now() + limit);
         }
     }

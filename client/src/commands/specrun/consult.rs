@@ -37,7 +37,7 @@ impl Cli {
         (code, verdict): (u8, Verdict),
     ) -> Result<(u8, Verdict), Fault> {
         let Ok(terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
-            self.voice().note("there is no terminal to ask on");
+            self.reporter().note("there is no terminal to ask on");
             return Ok((code, if let Verdict::Commit = verdict { Verdict::Hold } else { verdict }));
         };
         let (changes, with) = all_changes(&scene.filesystem.connect()?, view.spec)?;

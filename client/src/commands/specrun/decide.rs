@@ -66,7 +66,7 @@ impl Cli {
             scene.place.catch_up();
         }
         if outcome.waits_for.is_empty() || self.no_wait || is_planted(Planted::AnswerBeforeDecision) {
-            self.voice().outcome(&outcome, began.elapsed(), code);
+            self.reporter().outcome(&outcome, began.elapsed(), code);
             // 0 means that what the command did has happened.
             let code = if outcome.state == SpecState::Aborted && code == 0 { EXIT_UNDONE } else { code };
             return Ok(Attempt::Over(code));
@@ -87,7 +87,7 @@ impl Cli {
             match view.wait_decided(QUIET_WAIT) {
                 Some(SpecState::Committed) => {
                     let outcome = Outcome { state: SpecState::Committed, ..outcome };
-                    self.voice().outcome(&outcome, began.elapsed(), code);
+                    self.reporter().outcome(&outcome, began.elapsed(), code);
                     return Ok(Attempt::Over(code));
                 }
                 Some(SpecState::Aborted) => return Ok(self.fell(view, None)),
@@ -104,11 +104,11 @@ impl Cli {
             }
             if let Some(signal) = supervisor.asked_to_end().map_err(host_fault("signals"))? {
                 let outcome = view.outcome(&Ask::Abort { spec: view.spec })?;
-                self.voice().outcome(&outcome, began.elapsed(), 128 + signal as u8);
+                self.reporter().outcome(&outcome, began.elapsed(), 128 + signal as u8);
                 return Ok(Attempt::Over(128 + signal as u8));
             }
             if !told {
-                self.voice().note(&waits_for(view, &outcome.waits_for));
+                self.reporter().note(&waits_for(view, &outcome.waits_for));
                 told = true;
             }
         }
@@ -124,7 +124,7 @@ impl Cli {
         if let Some(may_be) = view.may_be() {
             // To run it again may do the work twice.
             let said = || fault.map_or_else(|| "nobody says what came of the vote".to_owned(), ToString::to_string);
-            self.voice().unknown(view, may_be, &view.why_gone().unwrap_or_else(said));
+            self.reporter().unknown(view, may_be, &view.why_gone().unwrap_or_else(said));
             return Attempt::Over(EXIT_UNKNOWN);
         }
         if let Some(fall) = view.why_fallen() {
@@ -134,7 +134,7 @@ impl Cli {
             Some(why) => format!("{why}: speculation {} was undone", view.spec),
             None => format!("speculation {} was undone by somebody else", view.spec),
         };
-        self.voice().undone(&undone(view), &why, EXIT_TRY_AGAIN);
+        self.reporter().undone(&undone(view), &why, EXIT_TRY_AGAIN);
         Attempt::Over(EXIT_TRY_AGAIN)
     }
 
@@ -142,10 +142,10 @@ impl Cli {
     fn refused(&self, view: &JobView, outcome: Outcome) -> Result<Attempt, Fault> {
         let keep = self.hold || self.keep_going || self.ask;
         let done = view.outcome(&if keep { Ask::Hold { spec: view.spec } } else { Ask::Abort { spec: view.spec } })?;
-        also_undone(&done).iter().for_each(|also| self.voice().note(also));
+        also_undone(&done).iter().for_each(|also| self.reporter().note(also));
         let outcome = Outcome { undone: done.undone, ..outcome };
         if keep {
-            self.voice().refused(&outcome, true, EXIT_TRY_AGAIN);
+            self.reporter().refused(&outcome, true, EXIT_TRY_AGAIN);
             return Ok(Attempt::Over(EXIT_TRY_AGAIN));
         }
         let first = outcome.conflicts.first().map(|conflict| shown(&conflict.path)).unwrap_or_default();

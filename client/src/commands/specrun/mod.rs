@@ -12,7 +12,7 @@ use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, complain, count, host_fault, job_aroun
 use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
 use crate::job::{JobView, Place};
-use crate::speech::{err, shortened};
+use crate::output::{err, shortened};
 use decide::{Verdict, undone};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Ask, Start};
@@ -101,7 +101,7 @@ impl Cli {
             if let Some(signal) = supervisor.was_asked(began) {
                 let code = 128 + signal as u8;
                 let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
-                self.voice().undone(
+                self.reporter().undone(
                     &outcome,
                     &format!("{why}; not run again, since {name} has asked for its end"),
                     code,
@@ -111,21 +111,21 @@ impl Cli {
             let again = scene.again.get();
             let in_vain = again < self.retries && !outcome.conflicts.is_empty() && scene.is_around_in_conflict()?;
             if in_vain {
-                self.voice()
+                self.reporter()
                     .note("not run again: the job around it is in conflict itself, and can't be committed as it is");
             }
             if again == self.retries || in_vain {
                 match outcome.conflicts.is_empty() {
                     true => {
                         let why = format!("{why}; it was run {} in all", count(again + 1, "time"));
-                        self.voice().undone(&outcome, &why, EXIT_TRY_AGAIN);
+                        self.reporter().undone(&outcome, &why, EXIT_TRY_AGAIN);
                     }
-                    false => self.voice().refused(&outcome, false, EXIT_TRY_AGAIN),
+                    false => self.reporter().refused(&outcome, false, EXIT_TRY_AGAIN),
                 }
                 return Ok(ExitCode::from(EXIT_TRY_AGAIN));
             }
             scene.again.set(again + 1);
-            self.voice().note(&format!("{why}; running again ({} of {})", again + 1, self.retries));
+            self.reporter().note(&format!("{why}; running again ({} of {})", again + 1, self.retries));
             if let Some(at) = input {
                 let _ = lseek(std::io::stdin(), at, Whence::SeekSet);
             }
@@ -256,7 +256,7 @@ impl Cli {
         let outcome = view.outcome(&Ask::Abort { spec: view.spec })?;
         let code = self.refuse(&error);
         if self.json {
-            self.voice().outcome(&outcome, Duration::ZERO, code);
+            self.reporter().outcome(&outcome, Duration::ZERO, code);
         }
         Ok(Attempt::Over(code))
     }

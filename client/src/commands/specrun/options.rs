@@ -1,7 +1,7 @@
 //! What can be said to `specrun`.
 
 use super::super::{Where, parse_spec};
-use super::report::Voice;
+use super::report::Reporter;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use mojavefs::id::SpecId;
@@ -144,8 +144,8 @@ impl Cli {
         self.timeout.filter(|limit| !limit.is_zero())
     }
 
-    pub(super) fn voice(&self) -> Voice {
-        Voice { quiet: self.quiet, json: self.json }
+    pub(super) fn reporter(&self) -> Reporter {
+        Reporter { quiet: self.quiet, json: self.json }
     }
 
     /// Why the command can go back to its start only, when others' work that it has read is undone.

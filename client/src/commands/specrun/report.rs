@@ -5,7 +5,7 @@ use super::super::{
     EXIT_UNKNOWN, also_undone, class, conflict_lines, count, escaped, not_known, numbers, shown, word_of,
 };
 use crate::job::{JobView, MayBe};
-use crate::speech::{complain_inside, err};
+use crate::output::{complain_inside, err};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::Ask;
 use mojavefs::protocol::{Fall, Outcome, SpecState};
@@ -14,12 +14,12 @@ use std::time::Duration;
 
 /// How much is said, and how.
 #[derive(Clone, Copy)]
-pub(super) struct Voice {
+pub(super) struct Reporter {
     pub(super) quiet: bool,
     pub(super) json: bool,
 }
 
-impl Voice {
+impl Reporter {
     /// A line about what is going on.
     pub(super) fn note(self, text: &str) {
         if !self.quiet && !self.json {

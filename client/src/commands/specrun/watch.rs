@@ -2,7 +2,7 @@
 
 use super::decide::undone;
 use super::options::Cli;
-use super::report::{Voice, because, waits_for};
+use super::report::{Reporter, because, waits_for};
 use super::waiting::Awaited;
 use super::{Attempt, NEWS_TIME, Scene, host_fault};
 use crate::control::{self, unexpected};
@@ -47,8 +47,8 @@ impl<'a> Watch<'a> {
         Watch { cli, scene, view, checkpoints: RefCell::default(), returns: Cell::new(0), lost: RefCell::default() }
     }
 
-    fn voice(&self) -> Voice {
-        self.cli.voice()
+    fn reporter(&self) -> Reporter {
+        self.cli.reporter()
     }
 
     /// Runs to the command's end.
@@ -145,9 +145,9 @@ impl<'a> Watch<'a> {
             }
             if !told {
                 if let Err(error) = self.checkpoints.borrow().release_locks() {
-                    self.voice().note(&format!("what it has locked may stay locked until then: {error}"));
+                    self.reporter().note(&format!("what it has locked may stay locked until then: {error}"));
                 }
-                self.voice().note(&waits_for(self.view, &open));
+                self.reporter().note(&waits_for(self.view, &open));
                 told = true;
             }
             match self.scene.await_decided(&open, Some(self.view.spec), Some(self.view.bell()))? {
@@ -158,8 +158,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Goes back to the checkpoint of `leg`, which was `taken` then.
-    fn go_back(&self, (leg, taken): (SpecId, Instant), why: Option<Fall>, main: Pid) {
+    /// Goes back to the checkpoint of `segment`, which was `taken` then.
+    fn go_back(&self, (segment, taken): (SpecId, Instant), why: Option<Fall>, main: Pid) {
         let (text, met) = match &why {
             Some(fall) => (because(fall), fall.met.clone()),
             None => ("rolled back by somebody else".to_owned(), Vec::new()),
@@ -171,9 +171,9 @@ impl<'a> Watch<'a> {
         self.scene.again.set(used + 1);
         let told = format!("{text}; going on from the read ({} of {})", used + 1, self.cli.retries);
         self.kill();
-        let back = self.checkpoints.borrow_mut().go_back(leg, main, self.view.mount(), || {
-            self.voice().note(&told);
-            self.ready(leg, &met)?;
+        let back = self.checkpoints.borrow_mut().go_back(segment, main, self.view.mount(), || {
+            self.reporter().note(&told);
+            self.ready(segment, &met)?;
             // What had asked it to end since then has gone with it, or has come while it did not run.
             self.scene.supervisor.was_asked(taken).map_or(Ok(()), |signal| ask_to_end(main, signal))
         });
@@ -188,9 +188,9 @@ impl<'a> Watch<'a> {
     }
 
     /// The process is there, and has not gone on yet: the view is to show what it had before.
-    fn ready(&self, leg: SpecId, met: &[SpecId]) -> Result<(), String> {
+    fn ready(&self, segment: SpecId, met: &[SpecId]) -> Result<(), String> {
         let failed = |fault: Fault| fault.to_string();
-        self.view.ask(&Ask::Undo { spec: leg, drained: false }).map_err(failed)?;
+        self.view.ask(&Ask::Undo { spec: segment, drained: false }).map_err(failed)?;
         // Two that keep meeting would meet again.
         let mut open = met.to_vec();
         while !open.is_empty() {
@@ -211,7 +211,7 @@ impl<'a> Watch<'a> {
         self.kill();
         if let Err(fault) = self.view.ask(&Ask::Abort { spec: self.view.spec }) {
             // It is undone when its view closes.
-            self.voice().note(&format!("{fault}"));
+            self.reporter().note(&format!("{fault}"));
         }
     }
 }
@@ -246,11 +246,11 @@ impl Ground for Watch<'_> {
                         self.lose(format!("rolled back: a checkpoint failed: {error}"), Vec::new());
                     }
                 }
-                Todo::GoBack { leg, why } => {
-                    let taken = self.checkpoints.borrow().of(leg);
+                Todo::GoBack { segment, why } => {
+                    let taken = self.checkpoints.borrow().of(segment);
                     // Else it belongs to one that has gone already.
                     if let Some(taken) = taken {
-                        self.go_back((leg, taken), why, main);
+                        self.go_back((segment, taken), why, main);
                     }
                 }
             }
@@ -258,7 +258,7 @@ impl Ground for Watch<'_> {
     }
 }
 
-/// Where the daemon keeps account of a job's legs.
+/// Where the daemon keeps account of a job's segments.
 struct Book<'a> {
     view: &'a JobView,
     ticket: u64,
@@ -269,8 +269,8 @@ impl Ledger for Book<'_> {
         self.view.ask(&Ask::Stopped { ticket: self.ticket, why_not }).is_ok()
     }
 
-    fn begin_leg(&self) -> Result<SpecId, String> {
-        match self.view.ask(&Ask::Leg) {
+    fn begin_segment(&self) -> Result<SpecId, String> {
+        match self.view.ask(&Ask::Segment) {
             Ok(Answer::Started { spec, .. }) => Ok(spec),
             Ok(other) => Err(unexpected(&other).to_string()),
             Err(fault) => Err(fault.to_string()),
@@ -278,7 +278,7 @@ impl Ledger for Book<'_> {
     }
 
     fn no_leg(&self, why: String) {
-        if let Err(fault) = self.view.ask(&Ask::NoLeg { why }) {
+        if let Err(fault) = self.view.ask(&Ask::NoSegment { why }) {
             tracing::debug!("{fault}");
         }
     }

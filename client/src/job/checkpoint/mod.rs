@@ -42,8 +42,8 @@ const NOT_STOPPED: &str = "the process did not stop in time";
 pub(crate) trait Ledger {
     /// The process was stopped, or why not. False if that comes too late.
     fn stopped(&self, why_not: Option<String>) -> bool;
-    /// The process has a checkpoint: its job begins a leg.
-    fn begin_leg(&self) -> Result<SpecId, String>;
+    /// The process has a checkpoint: its job begins a segment.
+    fn begin_segment(&self) -> Result<SpecId, String>;
     /// It has none.
     fn no_leg(&self, why: String);
 }
@@ -58,8 +58,8 @@ pub(crate) struct Checkpoints {
 
 /// A process that sleeps in the middle of a call.
 struct Checkpoint {
-    /// The leg that began with it.
-    leg: SpecId,
+    /// The segment that began with it.
+    segment: SpecId,
     asleep: Asleep,
     point: Point,
     kernel: Kernel,
@@ -75,9 +75,9 @@ impl Checkpoints {
         self.taken.is_empty()
     }
 
-    /// When the one was taken with which a leg began, if one was.
-    pub(crate) fn of(&self, leg: SpecId) -> Option<Instant> {
-        self.taken.iter().find(|checkpoint| checkpoint.leg == leg).map(|checkpoint| checkpoint.taken)
+    /// When the one was taken with which a segment began, if one was.
+    pub(crate) fn of(&self, segment: SpecId) -> Option<Instant> {
+        self.taken.iter().find(|checkpoint| checkpoint.segment == segment).map(|checkpoint| checkpoint.taken)
     }
 
     /// Their processes.
@@ -160,20 +160,20 @@ impl Checkpoints {
         let asleep = Asleep(Some(copy));
         dies_with_me.map_err(failed)?;
         let taken = Instant::now();
-        Ok(Checkpoint { leg: ledger.begin_leg()?, asleep, point: *point, kernel, places, taken })
+        Ok(Checkpoint { segment: ledger.begin_segment()?, asleep, point: *point, kernel, places, taken })
     }
 
-    /// Ends the job's processes and brings its main one back to where `leg` began; `before` runs when it is there and has not
+    /// Ends the job's processes and brings its main one back to where `segment` began; `before` runs when it is there and has not
     /// gone on yet, and leads the view of `mount` out of what is undone. After an error the job has no processes any more.
     pub(crate) fn go_back(
         &mut self,
-        leg: SpecId,
+        segment: SpecId,
         main: Pid,
         mount: &File,
         before: impl FnOnce() -> Result<(), String>,
     ) -> Result<(), String> {
-        let at = self.taken.iter().position(|checkpoint| checkpoint.leg == leg);
-        let at = at.ok_or_else(|| format!("leg {leg} has no checkpoint"))?;
+        let at = self.taken.iter().position(|checkpoint| checkpoint.segment == segment);
+        let at = at.ok_or_else(|| format!("segment {segment} has no checkpoint"))?;
         self.taken.truncate(at + 1);
         // It is ended with the others.
         self.late = None;

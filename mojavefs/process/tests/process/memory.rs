@@ -151,19 +151,19 @@ fn every_second_page_given_back_in_levels_of_several_depths_is_there_again() {
         let bytes = 16 << 20;
         let start = map(bytes, RW);
         at(start, bytes).fill(7);
-        let give_back = |from: usize| {
+        let reclaim_space = |from: usize| {
             for page in (from..bytes / PAGE).step_by(4) {
                 unsafe { libc::madvise(start.add(page * PAGE).cast(), PAGE, libc::MADV_DONTNEED) };
                 only_read(unsafe { start.add(page * PAGE) }, PAGE);
             }
         };
         if enter().is_none() {
-            give_back(0);
+            reclaim_space(0);
             if enter().is_none() {
-                give_back(1);
+                reclaim_space(1);
                 at(start, PAGE).fill(3);
                 if enter().is_none() {
-                    give_back(2);
+                    reclaim_space(2);
                     abort(1);
                 }
                 assert!(
@@ -173,7 +173,7 @@ fn every_second_page_given_back_in_levels_of_several_depths_is_there_again() {
             }
             assert!((0..bytes / PAGE).all(|page| (page % 4 > 0) == (at(start, bytes)[page * PAGE] == 7)));
             assert_eq!(enter(), None);
-            give_back(3);
+            reclaim_space(3);
             commit();
             abort(1);
         }

@@ -220,7 +220,7 @@ impl Model {
         self.from.values_mut().filter(|from| own.contains(from)).for_each(|from| *from = into);
     }
 
-    pub(super) fn hand_over(&mut self, from: IntervalId, to: IntervalId) -> Result<(), GraphError> {
+    pub(super) fn reassign(&mut self, from: IntervalId, to: IntervalId) -> Result<(), GraphError> {
         let id = self.has(from).ok_or(GraphError::NoInterval(from))?;
         let last = self.last_of(id);
         let apart = |context: ContextId| {

@@ -162,18 +162,18 @@ fn a_number_is_handed_over_to_the_one_before_it_unless_somebody_could_tell() {
     let (_, entry, _) = begin_inside(&mut w, a, Sees::Follows);
     w.apply(Event::Fold { context: INNER });
     let first = IntervalId(entry.0 - 1);
-    assert_eq!(w.try_apply(Event::HandOver { from: entry, to: a }), Err(GraphError::Apart(entry, a)));
+    assert_eq!(w.try_apply(Event::Reassign { from: entry, to: a }), Err(GraphError::Apart(entry, a)));
     w.apply(Event::Discard { number: first });
     assert_eq!(w.graph.taker(entry), Some(a));
     let interval = w.new_interval();
     let context = ContextId(10);
     w.apply(Event::Open { context, interval, from: Some(a), sees: Sees::Had(vec![a]) });
-    assert_eq!(w.try_apply(Event::HandOver { from: entry, to: a }), Err(GraphError::Apart(entry, a)));
+    assert_eq!(w.try_apply(Event::Reassign { from: entry, to: a }), Err(GraphError::Apart(entry, a)));
     w.apply(Event::Close { context });
     let (context, interval) = (ContextId(11), w.new_interval());
     w.apply(Event::Open { context, interval, from: Some(a), sees: Sees::Found });
     assert_eq!(w.graph.taker(entry), Some(a), "it sees both");
-    w.apply(Event::HandOver { from: entry, to: a });
+    w.apply(Event::Reassign { from: entry, to: a });
     assert_eq!(w.graph.carried_by(A), [a]);
     assert_eq!(w.try_apply(Event::Discard { number: a }), Err(GraphError::Needed(a)));
 }

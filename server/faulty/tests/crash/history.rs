@@ -20,7 +20,7 @@ pub(crate) enum Step {
     /// The job goes on in a further interval.
     Enter(usize),
     /// What the job has changed in its last interval is the one's before.
-    HandOver(usize),
+    Reassign(usize),
     /// Most of what a commit must have on the disk goes there.
     Early(usize),
     /// Together.
@@ -181,13 +181,13 @@ pub(crate) fn written_down() -> Vec<(&'static str, Vec<Step>)> {
                 Step::Enter(0),
                 write(one, 0, 0, SMALL, 3),
                 write(one, 1, 0, 2 * B, 4),
-                Step::HandOver(0),
+                Step::Reassign(0),
                 write(one, 1, B, B, 5),
                 Step::Enter(0),
                 change(one, 1, Change::Remove),
                 write(one, 2, 0, B, 6),
                 Step::Early(0),
-                Step::HandOver(0),
+                Step::Reassign(0),
                 Step::Commit(vec![0]),
                 Step::Reclaim,
                 Step::Sync,
@@ -264,7 +264,7 @@ pub(crate) fn random(seed: u64) -> Vec<Step> {
             }
             (15, Some(false)) if depth[job] > 0 => {
                 depth[job] -= 1;
-                steps.push(Step::HandOver(job));
+                steps.push(Step::Reassign(job));
             }
             (16, Some(false)) => {
                 jobs[job] = Some(true);

@@ -151,7 +151,7 @@ impl World {
     }
 
     pub(super) fn scope(&self, who: Option<usize>) -> Scope {
-        Scope { sight: self.sight(who), touches: None, over: Arc::default() }
+        Scope { sight: self.sight(who), accesses: None, over: Arc::default() }
     }
 
     fn step(&mut self, step: &Step) -> Played {
@@ -182,8 +182,8 @@ impl World {
                 }
                 Ok(())
             }
-            Step::HandOver(job) => {
-                self.hand_over(*job);
+            Step::Reassign(job) => {
+                self.reassign(*job);
                 Ok(())
             }
             Step::Early(job) => {
@@ -295,11 +295,11 @@ impl World {
         Ok(())
     }
 
-    fn hand_over(&mut self, job: usize) {
+    fn reassign(&mut self, job: usize) {
         let Some([.., to, from]) = self.running(job).map(|running| &running.intervals[..]) else { return };
         let (from, to) = (*from, *to);
         let handed = self.store().changes(from, None, usize::MAX);
-        let handed = handed.and_then(|keys| self.store().hand_over(from, to, &keys));
+        let handed = handed.and_then(|keys| self.store().reassign(from, to, &keys));
         // After an error the job has both.
         if handed.is_ok() {
             self.running.get_mut(&job).expect("it is there").intervals.pop();
@@ -381,7 +381,7 @@ impl World {
     /// All that can be done in the background.
     pub(super) fn reclaim(&self) -> Result<(), StoreError> {
         loop {
-            let given_back = self.store().give_back()?;
+            let given_back = self.store().reclaim_space()?;
             if !self.store().reclaim(&|_| false)?.more && given_back == 0 && !self.store().has_unused()? {
                 return Ok(());
             }

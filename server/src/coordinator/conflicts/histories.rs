@@ -3,7 +3,7 @@
 use super::super::random::Random;
 use super::model::Model;
 use super::{Conflicts, Looks, Nesting};
-use crate::touch::{Touch, TouchKey};
+use crate::access::{Access, AccessKey};
 use mojavefs::id::{ContextId, Ino};
 use std::collections::BTreeSet;
 
@@ -48,31 +48,31 @@ impl World {
         self.model.begin(context, looks, outer);
     }
 
-    fn touch(&mut self, context: ContextId) {
+    fn note(&mut self, context: ContextId) {
         let (object, changes) = (self.random.below(OBJECTS) as u64, self.random.below(3) > 0);
         self.log.push(format!("{context} {} {object}", if changes { "changes" } else { "reads" }));
         let stays = self.model.contexts[&context].looks == Looks::Stays;
         let newer_final = stays && self.model.finds_newer(context, object);
-        self.model.touch(Some(context), object, changes);
+        self.model.note(Some(context), object, changes);
         if changes || stays {
-            let how = if changes { Touch::Write } else { Touch::Read };
-            self.real.touched(context, TouchKey::Inode(Ino(object)), how, newer_final, || &self.model);
+            let how = if changes { Access::Write } else { Access::Read };
+            self.real.accessed(context, AccessKey::Inode(Ino(object)), how, newer_final, || &self.model);
         }
         // Who is around sees how it ends, and so what it has seen.
         for outer in Nesting::around(&self.model, context).into_iter().rev() {
             if self.model.contexts[&outer].looks == Looks::Stays {
                 let newer_final = self.model.finds_newer(outer, object);
-                self.model.touch(Some(outer), object, false);
-                self.real.touched(outer, TouchKey::Inode(Ino(object)), Touch::Read, newer_final, || &self.model);
+                self.model.note(Some(outer), object, false);
+                self.real.accessed(outer, AccessKey::Inode(Ino(object)), Access::Read, newer_final, || &self.model);
             }
         }
     }
 
-    fn touch_on_trunk(&mut self) {
+    fn access_on_trunk(&mut self) {
         let object = self.random.below(OBJECTS) as u64;
         self.log.push(format!("trunk changes {object}"));
-        self.model.touch(None, object, true);
-        self.real.touched_on_trunk(&TouchKey::Inode(Ino(object)), Touch::Write);
+        self.model.note(None, object, true);
+        self.real.accessed_on_trunk(&AccessKey::Inode(Ino(object)), Access::Write);
     }
 
     /// A context comes to need another in a way that is no look at an object.
@@ -150,8 +150,8 @@ impl World {
         }
         let context = self.random.one_of(&contexts);
         match self.random.below(22) {
-            0..14 => self.touch(context),
-            14 => self.touch_on_trunk(),
+            0..14 => self.note(context),
+            14 => self.access_on_trunk(),
             15 => {
                 let other = self.random.one_of(&contexts);
                 self.need(context, other);
@@ -177,7 +177,7 @@ impl World {
         for (context, known) in &self.model.contexts {
             self.real.open(*context, known.looks);
             let changed = self.model.changed(*context).into_iter();
-            let changed = changed.map(|object| (TouchKey::Inode(Ino(object)), Touch::Write));
+            let changed = changed.map(|object| (AccessKey::Inode(Ino(object)), Access::Write));
             self.real.restore(*context, before.of(*context), &before.reads_of(*context), changed);
             looming.extend(before.looming(*context));
         }
@@ -188,7 +188,7 @@ impl World {
         let mut real = BTreeSet::new();
         for (context, known) in &self.model.contexts {
             for key in self.real.of(*context).clashes.into_keys() {
-                let TouchKey::Inode(ino) = key else { panic!("nobody used {key:?}") };
+                let AccessKey::Inode(ino) = key else { panic!("nobody used {key:?}") };
                 real.insert((*context, ino.0));
                 self.counts.inner_conflicts += usize::from(known.outer.is_some());
             }

@@ -1,4 +1,4 @@
-//! Conflicts between contexts that do not join each other (rule 11 and `--isolate`): noticed when a second one touches an
+//! Conflicts between contexts that do not join each other (rule 11 and `--isolate`): noticed when a second one accesses an
 //! object, effective when the first one becomes final.
 
 #[cfg(test)]
@@ -12,9 +12,9 @@ mod together;
 pub(crate) use kept::Looming;
 pub(crate) use standing::{Clash, Standing};
 
-use super::touches::{TouchIndex, Toucher, hash_key};
+use super::accesses::{AccessIndex, Accessor, hash_key};
+use crate::access::{Access, AccessKey};
 use crate::order::{Ordered, Place};
-use crate::touch::{Touch, TouchKey};
 use mojavefs::id::ContextId;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::OnRead;
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The conflicts of every undecided context.
 pub(crate) struct Conflicts {
-    index: TouchIndex,
+    index: AccessIndex,
     users: Ordered<RwLock<Users>>,
     noticed: Ordered<Mutex<Noticed>>,
     /// How many contexts are undecided: while none is, trunk pays nothing.
@@ -34,12 +34,12 @@ pub(crate) struct Conflicts {
     has_news: AtomicBool,
 }
 
-/// Whose the noted uses are by now.
+/// ViewOwner the noted uses are by now.
 #[derive(Default)]
 struct Users {
     /// Every undecided context.
     undecided: HashMap<ContextId, Looks>,
-    /// Contexts whose commit folded into an outer one: their touches are the outer one's now.
+    /// Contexts whose commit folded into an outer one: their accesses are the outer one's now.
     folded: HashMap<ContextId, ContextId>,
 }
 
@@ -89,7 +89,7 @@ struct Noticed {
 /// One context has changed what another had used, or had used what another has changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 struct Pending {
-    /// Whose use does not contain the change.
+    /// ViewOwner use does not contain the change.
     loser: ContextId,
     clash: Clash,
     /// One of the two did not see the other's work where both used the object: they can't become final together in any order
@@ -122,7 +122,7 @@ impl Users {
 impl Conflicts {
     pub(crate) fn new() -> Self {
         Conflicts {
-            index: TouchIndex::new(),
+            index: AccessIndex::new(),
             users: Ordered::rw_lock(Place::Users, Users::default()),
             noticed: Ordered::mutex(Place::Noticed, Noticed::default()),
             undecided: AtomicUsize::new(0),
@@ -137,19 +137,19 @@ impl Conflicts {
     }
 
     /// Who loses by it if a process outside every context changes an object.
-    pub(crate) fn losers_to_trunk(&self, key: &TouchKey, how: Touch) -> Vec<(ContextId, Clash)> {
+    pub(crate) fn losers_to_trunk(&self, key: &AccessKey, how: Access) -> Vec<(ContextId, Clash)> {
         if self.undecided.load(Ordering::SeqCst) == 0 || !how.changes() {
             return Vec::new();
         }
-        let touchers = self.index.touchers(hash_key(key));
+        let accessors = self.index.accessors(hash_key(key));
         let users = self.users.read();
-        let losers = touchers.into_iter().filter(|t| t.how.conflicts_with(how));
-        let clash = |by: Toucher| Clash { key: key.clone(), changed: by.how.changes() };
+        let losers = accessors.into_iter().filter(|t| t.how.conflicts_with(how));
+        let clash = |by: Accessor| Clash { key: key.clone(), changed: by.how.changes() };
         losers.filter_map(|by| Some((users.effective(by.context)?, clash(by)))).collect()
     }
 
     /// A process outside every context changed an object.
-    pub(crate) fn touched_on_trunk(&self, key: &TouchKey, how: Touch) {
+    pub(crate) fn accessed_on_trunk(&self, key: &AccessKey, how: Access) {
         for (loser, clash) in self.losers_to_trunk(key, how) {
             self.stand(loser, clash);
         }
@@ -175,21 +175,21 @@ impl Conflicts {
 
     /// `context` used an object; `newer_final`: something newer than its snapshot was final already. The graph is asked only
     /// if others have used it, too.
-    pub(crate) fn touched<G: Deref<Target: Nesting>>(
+    pub(crate) fn accessed<G: Deref<Target: Nesting>>(
         &self,
         context: ContextId,
-        key: TouchKey,
-        how: Touch,
+        key: AccessKey,
+        how: Access,
         newer_final: bool,
         graph: impl FnOnce() -> G,
     ) {
-        if newer_final && how != Touch::Update {
+        if newer_final && how != Access::Update {
             self.stand(context, Clash { key: key.clone(), changed: how.changes() });
         }
         let hash = hash_key(&key);
-        let others = match self.index.touch(hash, context, how) {
+        let others = match self.index.note(hash, context, how) {
             Some(others) => others,
-            None if how.changes() => self.index.touchers(hash),
+            None if how.changes() => self.index.accessors(hash),
             None => return,
         };
         if others.iter().all(|other| other.context == context) {
@@ -214,13 +214,13 @@ impl Conflicts {
             let is_joined = joins && users.joins(them);
             let has = around.contains(&them) || is_joined || (is_inside || !joins) && seen.contains(&them);
             if !has {
-                self.meet((me, joins), how, Toucher { context: them, ..other }, is_inside, &key);
+                self.meet((me, joins), how, Accessor { context: them, ..other }, is_inside, &key);
             }
         }
     }
 
     /// One context uses what another has used, and does not have all that this did. That one may run inside of it.
-    fn meet(&self, (me, joins): (ContextId, bool), how: Touch, them: Toucher, is_inside: bool, key: &TouchKey) {
+    fn meet(&self, (me, joins): (ContextId, bool), how: Access, them: Accessor, is_inside: bool, key: &AccessKey) {
         let clash = |changed: bool| Clash { key: key.clone(), changed };
         if is_inside {
             if how.changes() {
@@ -278,13 +278,13 @@ impl Conflicts {
         context: ContextId,
         standing: Standing,
         reads: &[u64],
-        changes: impl Iterator<Item = (TouchKey, Touch)>,
+        changes: impl Iterator<Item = (AccessKey, Access)>,
     ) {
         for hash in reads {
-            self.index.touch(*hash, context, Touch::Read);
+            self.index.note(*hash, context, Access::Read);
         }
         for (key, how) in changes {
-            self.index.touch(hash_key(&key), context, how);
+            self.index.note(hash_key(&key), context, how);
         }
         if !standing.is_empty() && !is_planted(Planted::ConflictsLostAtRestart) {
             self.noticed.lock().standing.insert(context, standing);
@@ -297,8 +297,8 @@ impl Conflicts {
         self.index.reads_of(|c| users.effective(c) == Some(context))
     }
 
-    /// An inner context's commit folded into `outer`: what it touched counts as the outer one's, and its siblings that
-    /// touched the same conflict now, but for those that it builds on and whose work it had seen where it touched it.
+    /// An inner context's commit folded into `outer`: what it accessed counts as the outer one's, and its siblings that
+    /// accessed the same conflict now, but for those that it builds on and whose work it had seen where it touched it.
     pub(crate) fn fold(&self, inner: ContextId, outer: ContextId, graph: &impl Nesting) {
         let (inside, under) = (graph.inside(outer), graph.under(inner));
         let mut users = self.users.write();
@@ -340,7 +340,7 @@ impl Conflicts {
         }
     }
 
-    /// Forgets what decided contexts touched or would have lost by. Cost: the whole index; called in the background. `alone`
+    /// Forgets what decided contexts accessed or would have lost by. Cost: the whole index; called in the background. `alone`
     /// returns once nobody is about to use what was looked up before.
     pub(crate) fn sweep<G>(&self, alone: impl FnOnce() -> G) {
         let folded: Vec<ContextId> = self.users.read().folded.keys().copied().collect();
@@ -371,8 +371,8 @@ mod tests {
     const B: ContextId = ContextId(2);
     const INNER: ContextId = ContextId(3);
 
-    fn file(ino: u64) -> TouchKey {
-        TouchKey::Inode(Ino(ino))
+    fn file(ino: u64) -> AccessKey {
+        AccessKey::Inode(Ino(ino))
     }
 
     /// Some are inside A, and INNER may depend on one.
@@ -411,8 +411,8 @@ mod tests {
     #[test]
     fn the_first_to_commit_wins() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
-        conflicts.touched(B, file(1), Touch::Write, false, || &NESTED);
+        conflicts.accessed(A, file(1), Access::Write, false, || &NESTED);
+        conflicts.accessed(B, file(1), Access::Write, false, || &NESTED);
         assert!(conflicts.of(A).is_empty() && conflicts.of(B).is_empty());
         conflicts.decided(A, false);
         assert!(!conflicts.of(B).is_empty());
@@ -421,8 +421,8 @@ mod tests {
     #[test]
     fn an_abort_leaves_no_conflict() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
-        conflicts.touched(B, file(1), Touch::Read, false, || &NESTED);
+        conflicts.accessed(A, file(1), Access::Write, false, || &NESTED);
+        conflicts.accessed(B, file(1), Access::Read, false, || &NESTED);
         conflicts.decided(A, true);
         assert!(conflicts.of(B).is_empty());
     }
@@ -431,8 +431,8 @@ mod tests {
     fn readers_and_makers_of_different_names_do_not_meet() {
         let conflicts = two();
         for context in [A, B] {
-            conflicts.touched(context, file(1), Touch::Read, false, || &NESTED);
-            conflicts.touched(context, TouchKey::Listing(Ino(2)), Touch::Update, false, || &NESTED);
+            conflicts.accessed(context, file(1), Access::Read, false, || &NESTED);
+            conflicts.accessed(context, AccessKey::Listing(Ino(2)), Access::Update, false, || &NESTED);
         }
         conflicts.decided(A, false);
         assert!(conflicts.of(B).is_empty());
@@ -441,9 +441,9 @@ mod tests {
     #[test]
     fn trunk_wins_at_once() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Read, false, || &NESTED);
+        conflicts.accessed(A, file(1), Access::Read, false, || &NESTED);
         for ino in [1, 2] {
-            conflicts.touched_on_trunk(&file(ino), Touch::Write);
+            conflicts.accessed_on_trunk(&file(ino), Access::Write);
         }
         assert_eq!(conflicts.of(A).clashes.into_iter().collect::<Vec<_>>(), [(file(1), false)]);
     }
@@ -451,11 +451,11 @@ mod tests {
     #[test]
     fn an_inner_job_builds_on_the_outer_one() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
+        conflicts.accessed(A, file(1), Access::Write, false, || &NESTED);
         conflicts.open(INNER, Looks::Stays);
-        conflicts.touched(INNER, file(1), Touch::Write, false, || &NESTED);
+        conflicts.accessed(INNER, file(1), Access::Write, false, || &NESTED);
         assert!(conflicts.of(INNER).is_empty());
-        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
+        conflicts.accessed(A, file(1), Access::Write, false, || &NESTED);
         assert!(!conflicts.of(INNER).is_empty());
     }
 
@@ -463,8 +463,8 @@ mod tests {
     fn what_folds_into_the_outer_job_conflicts_through_it() {
         let conflicts = two();
         conflicts.open(INNER, Looks::Stays);
-        conflicts.touched(INNER, file(1), Touch::Write, false, || &NESTED);
-        conflicts.touched(B, file(1), Touch::Write, false, || &NESTED);
+        conflicts.accessed(INNER, file(1), Access::Write, false, || &NESTED);
+        conflicts.accessed(B, file(1), Access::Write, false, || &NESTED);
         conflicts.fold(INNER, A, &NESTED);
         assert!(conflicts.of(B).is_empty());
         conflicts.decided(B, false);
@@ -480,10 +480,10 @@ mod tests {
             let conflicts = two();
             conflicts.open(INNER, Looks::Joins);
             conflicts.open(SIBLING, Looks::Stays);
-            conflicts.touched(SIBLING, file(1), Touch::Write, false, || &NESTED);
-            conflicts.touched(INNER, file(1), Touch::Write, false, || &NESTED);
+            conflicts.accessed(SIBLING, file(1), Access::Write, false, || &NESTED);
+            conflicts.accessed(INNER, file(1), Access::Write, false, || &NESTED);
             if !is_built_on_last {
-                conflicts.touched(SIBLING, file(1), Touch::Write, false, || &NESTED);
+                conflicts.accessed(SIBLING, file(1), Access::Write, false, || &NESTED);
             }
             conflicts.fold(INNER, A, &Nested { joined: sees.then_some(SIBLING) });
             assert_eq!(conflicts.of(SIBLING).is_empty(), sees && is_built_on_last);
@@ -493,14 +493,14 @@ mod tests {
     #[test]
     fn nothing_is_kept_for_losers_that_are_decided() {
         let conflicts = two();
-        conflicts.touched(A, file(1), Touch::Write, false, || &NESTED);
+        conflicts.accessed(A, file(1), Access::Write, false, || &NESTED);
         for round in 0..3 {
             let loser = ContextId(10 + round);
             conflicts.open(loser, Looks::Stays);
-            conflicts.touched(loser, file(1), Touch::Read, false, || &NESTED);
+            conflicts.accessed(loser, file(1), Access::Read, false, || &NESTED);
             conflicts.decided(loser, true);
         }
-        conflicts.touched(B, file(1), Touch::Read, false, || &NESTED);
+        conflicts.accessed(B, file(1), Access::Read, false, || &NESTED);
         conflicts.sweep(|| ());
         assert_eq!(conflicts.noticed.lock().pending[&A].len(), 1);
         conflicts.decided(A, false);
@@ -511,11 +511,11 @@ mod tests {
     fn a_sweep_leaves_nothing_of_what_was_folded_but_its_uses() {
         let conflicts = two();
         conflicts.open(INNER, Looks::Stays);
-        conflicts.touched(INNER, file(1), Touch::Read, false, || &NESTED);
+        conflicts.accessed(INNER, file(1), Access::Read, false, || &NESTED);
         conflicts.fold(INNER, A, &NESTED);
         conflicts.sweep(|| ());
         assert!(conflicts.users.read().folded.is_empty());
-        conflicts.touched_on_trunk(&file(1), Touch::Write);
+        conflicts.accessed_on_trunk(&file(1), Access::Write);
         assert!(!conflicts.of(A).is_empty());
     }
 
@@ -523,10 +523,10 @@ mod tests {
     fn what_is_in_conflict_already_is_no_news() {
         let conflicts = two();
         let objects = CONFLICTS_MAX as u64 + 20;
-        (0..objects).for_each(|ino| conflicts.touched(A, file(ino), Touch::Read, false, || &NESTED));
+        (0..objects).for_each(|ino| conflicts.accessed(A, file(ino), Access::Read, false, || &NESTED));
         let mut written_down = 0;
         for ino in (0..objects).chain(0..objects) {
-            conflicts.touched_on_trunk(&file(ino), Touch::Write);
+            conflicts.accessed_on_trunk(&file(ino), Access::Write);
             written_down += conflicts.take_news().len();
         }
         assert_eq!(written_down, CONFLICTS_MAX + 1, "that there are more than are named is one piece of news");

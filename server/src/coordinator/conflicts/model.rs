@@ -149,7 +149,7 @@ impl Model {
         changes.filter(is_there).any(|(at, _)| !self.seen(context, *at))
     }
 
-    pub(super) fn touch(&mut self, by: Option<ContextId>, object: u64, changes: bool) {
+    pub(super) fn note(&mut self, by: Option<ContextId>, object: u64, changes: bool) {
         let is_known = |a_use: &Use| a_use.object == object && a_use.noted == by;
         let finds_newer = by.is_some_and(|by| self.contexts[&by].looks == Looks::Stays && self.finds_newer(by, object));
         if !changes && !finds_newer && self.history.values().any(is_known) {

@@ -1,7 +1,7 @@
 //! What keeps one context from committing.
 
-use super::super::touches::hash_key;
-use crate::touch::TouchKey;
+use super::super::accesses::hash_key;
+use crate::access::AccessKey;
 use mojavefs::limits::CONFLICTS_MAX;
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Clash {
     /// The object.
-    pub(crate) key: TouchKey,
+    pub(crate) key: AccessKey,
     /// The losing context had changed it, not only read it.
     pub(crate) changed: bool,
 }
@@ -18,7 +18,7 @@ pub(crate) struct Clash {
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Standing {
     /// By object; true where the context itself changed it.
-    pub(crate) clashes: BTreeMap<TouchKey, bool>,
+    pub(crate) clashes: BTreeMap<AccessKey, bool>,
     /// How many more there are than are named.
     pub(crate) more: u64,
     /// The hashes of those, as far as they are known since the store was opened.

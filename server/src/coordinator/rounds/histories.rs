@@ -7,11 +7,11 @@ use super::super::random::Random;
 use super::super::restarts::{Left, depend, to_be_left};
 use super::super::{Beginning, Coordinator};
 use super::Round;
+use crate::access::AccessKey;
 use crate::ops::{NewFile, Ops, Scope, SystemClock};
 use crate::store::engine::memory::Memory;
 use crate::store::{Key, Prepared, Sight, Store, StoreError, StoreOptions};
 use crate::telling::Telling;
-use crate::touch::TouchKey;
 use mojavefs::id::{ContextId, Ino, IntervalId, SpecId};
 use mojavefs::planted::{Planted, VARIABLE};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -106,7 +106,7 @@ impl World {
 
     /// What a sight shows, without looking in the sense of the rules.
     fn files(&self, sight: Sight) -> Files {
-        let scope = Scope { sight: Sight { meets: false, ..sight }, touches: None, over: Arc::default() };
+        let scope = Scope { sight: Sight { meets: false, ..sight }, accesses: None, over: Arc::default() };
         let look = |name: usize| {
             let ino = self.ops.lookup(&scope, Ino::ROOT, name.to_string().as_bytes()).ok()?.ino;
             let bytes = self.ops.read(&scope, ino, 0, 100).expect("bytes");
@@ -124,7 +124,7 @@ impl World {
         let has_changed =
             |key: Key| numbers.iter().any(|number| self.store.has_changed(*number, &key).expect("records"));
         let scope = self.coordinator.scope_of(context).expect("it is undecided");
-        let scope = Scope { sight: Sight { meets: false, ..scope.sight }, touches: None, ..scope };
+        let scope = Scope { sight: Sight { meets: false, ..scope.sight }, accesses: None, ..scope };
         let is_changed = |name: &usize| {
             let name = name.to_string().into_bytes();
             let found = self.ops.lookup(&scope, Ino::ROOT, &name).expect("it is there");
@@ -324,13 +324,13 @@ impl World {
             let context = restarted.coordinator.state.lock().jobs[spec].context;
             restarted.coordinator.conflicts.of(context).clashes.into_keys().map(|key| (*spec, key)).collect::<Vec<_>>()
         };
-        let found: BTreeSet<(SpecId, TouchKey)> = left.keys().flat_map(in_conflict).collect();
+        let found: BTreeSet<(SpecId, AccessKey)> = left.keys().flat_map(in_conflict).collect();
         assert_eq!(found, conflicts);
         restarted
     }
 
     /// With the objects of conflicts.
-    fn to_be_left(&self) -> (Left, BTreeSet<(SpecId, TouchKey)>) {
+    fn to_be_left(&self) -> (Left, BTreeSet<(SpecId, AccessKey)>) {
         let recorded = self.open.iter().filter(|open| open.prepared.is_some()).map(|open| &open.round.sealed);
         let specs: Vec<SpecId> = recorded.clone().flat_map(|sealed| sealed.specs.clone()).collect();
         let contexts: Vec<ContextId> = recorded.flat_map(|sealed| sealed.contexts.clone()).collect();

@@ -239,7 +239,7 @@ impl Content {
     }
 
     /// What one interval wrote is another's now.
-    pub(in crate::store) fn hand_over(&self, from: IntervalId, to: IntervalId) {
+    pub(in crate::store) fn reassign(&self, from: IntervalId, to: IntervalId) {
         let mut current = self.current.lock();
         let moved: Vec<_> = current.extract_if(|(_, writer), _| *writer == from).collect();
         for ((content, _), layer) in moved {
@@ -400,7 +400,7 @@ mod tests {
             content.write(Purpose { content: of, writer, grows: true }, layer, 0, b"bytes").expect("a write");
             content.set_current(of, writer, layer);
         }
-        content.hand_over(from, to);
+        content.reassign(from, to);
         assert_eq!([0, 1].map(|of| content.current(ContentId(of), to)), [Some(LayerId(1)), Some(LayerId(3))]);
         assert_eq!(content.current(ContentId(1), from), None);
         content.sync_intervals(&[from]).expect("nothing is its");

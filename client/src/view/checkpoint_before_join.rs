@@ -19,7 +19,7 @@ pub(crate) type Question = dyn Fn(u64, u32) -> bool + Send + Sync;
 type Waiter = (u32, Sender<Option<String>>);
 
 /// Asks before it joins.
-pub(crate) struct Careful {
+pub(crate) struct CheckpointBeforeJoin {
     server: Arc<dyn Connection>,
     view: ViewId,
     question: OnceLock<Box<Question>>,
@@ -30,12 +30,12 @@ pub(crate) struct Careful {
     stopping: AtomicU32,
 }
 
-impl Careful {
+impl CheckpointBeforeJoin {
     /// For one view of a session.
     pub(crate) fn new(server: Arc<dyn Connection>, view: ViewId) -> Self {
         let waiting = Mutex::default();
         let (question, next, stopping) = (OnceLock::new(), AtomicU64::new(1), AtomicU32::new(0));
-        Careful { server, view, question, next, waiting, stopping }
+        CheckpointBeforeJoin { server, view, question, next, waiting, stopping }
     }
 
     /// Whom to ask.
@@ -80,7 +80,7 @@ impl Careful {
     }
 }
 
-impl Connection for Careful {
+impl Connection for CheckpointBeforeJoin {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
         for _ in 0..CHECKPOINT_TRIES_MAX {
             match self.server.call(request.clone()) {
@@ -90,7 +90,7 @@ impl Connection for Careful {
                     }
                     // If that fails because the view was undone, so does the call, once its process may know.
                     Err(why) => {
-                        if let Err(fault) = self.server.done(Request::NoLeg { view: self.view, why }) {
+                        if let Err(fault) = self.server.done(Request::NoSegment { view: self.view, why }) {
                             tracing::debug!("{fault}");
                         }
                     }

@@ -19,7 +19,7 @@ struct Found {
 
 impl Store {
     /// One bounded step. Returns how many contents and blocks it was about. Blocks for the disk if there are any.
-    pub fn give_back(&self) -> Result<u64, StoreError> {
+    pub fn reclaim_space(&self) -> Result<u64, StoreError> {
         let _alone = self.giving_back.lock();
         self.with_room(|| {
             let found = self.unused()?;

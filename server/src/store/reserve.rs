@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How much of the space is kept back.
-pub(super) struct Room {
+pub(super) struct Reserve {
     space: Arc<dyn Space>,
     /// Known without a look at the disk, as every change asks.
     kept: AtomicBool,
     changing: Mutex<()>,
 }
 
-impl Room {
+impl Reserve {
     /// Nothing is kept back yet, as far as is known.
     pub(super) fn of(space: Arc<dyn Space>) -> Self {
-        Room { space, kept: AtomicBool::new(false), changing: Mutex::default() }
+        Reserve { space, kept: AtomicBool::new(false), changing: Mutex::default() }
     }
 
     pub(super) fn info(&self) -> Result<SpaceInfo, StoreError> {
@@ -81,7 +81,7 @@ impl Store {
 
     /// Keeps space back if there is enough; true if it is kept.
     pub(super) fn keep_room(&self) -> Result<bool, StoreError> {
-        if self.room.kept.load(Ordering::SeqCst) { Ok(true) } else { self.room.keep() }
+        if self.reserve.kept.load(Ordering::SeqCst) { Ok(true) } else { self.reserve.keep() }
     }
 
     /// Does what must work on a full disk, too: with what was kept back, if it finds none left.
@@ -97,7 +97,7 @@ impl Store {
 
     /// The record store takes up its work again, with the space kept back for it; what it leaves of that is kept back again.
     pub(super) fn make_room(&self, why: &str) -> Result<(), StoreError> {
-        if self.room.release()? {
+        if self.reserve.release()? {
             tracing::warn!("the disk under {} is full; what was kept back is used for removing", self.name);
         }
         self.mend(why)?;
@@ -106,7 +106,7 @@ impl Store {
 
     /// Keeps back what is left of what was released.
     pub(super) fn keep_rest(&self) -> Result<(), StoreError> {
-        self.room.keep_rest()
+        self.reserve.keep_rest()
     }
 
     /// The same for what only grows, and is not worth what is kept back: once others have made space.

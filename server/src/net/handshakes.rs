@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// In the order in which they came.
 #[derive(Default)]
-pub(super) struct Strangers {
+pub(super) struct PendingHandshakes {
     here: Mutex<Here>,
 }
 
@@ -20,15 +20,15 @@ struct Here {
 }
 
 /// One of them, as long as this lives.
-pub(super) struct Stranger<'a> {
-    strangers: &'a Strangers,
+pub(super) struct PendingHandshake<'a> {
+    handshakes: &'a PendingHandshakes,
     number: u64,
     told_to_go: Arc<Notify>,
 }
 
-impl Strangers {
+impl PendingHandshakes {
     /// One more; the one that has been here longest goes if there are too many.
-    pub(super) fn arrive(&self) -> Stranger<'_> {
+    pub(super) fn arrive(&self) -> PendingHandshake<'_> {
         let told_to_go = Arc::new(Notify::new());
         let mut here = self.here.lock();
         let number = here.next;
@@ -39,19 +39,19 @@ impl Strangers {
         {
             oldest.notify_one();
         }
-        Stranger { strangers: self, number, told_to_go }
+        PendingHandshake { handshakes: self, number, told_to_go }
     }
 }
 
-impl Stranger<'_> {
+impl PendingHandshake<'_> {
     /// Returns when it has to go.
     pub(super) async fn sent_away(&self) {
         self.told_to_go.notified().await;
     }
 }
 
-impl Drop for Stranger<'_> {
+impl Drop for PendingHandshake<'_> {
     fn drop(&mut self) {
-        self.strangers.here.lock().told_to_go.remove(&self.number);
+        self.handshakes.here.lock().told_to_go.remove(&self.number);
     }
 }

@@ -10,14 +10,14 @@ impl Store {
     /// Gives what an undecided interval has changed to an earlier one, at once; `keys` is all of it. The caller keeps every
     /// other operation out, and no undecided interval between the two may have changed any of it. After an error it may have
     /// happened or not.
-    pub fn hand_over(&self, from: IntervalId, to: IntervalId, keys: &[Key]) -> Result<(), StoreError> {
+    pub fn reassign(&self, from: IntervalId, to: IntervalId, keys: &[Key]) -> Result<(), StoreError> {
         // Contents that nothing refers to any more are destroyed meanwhile, with all their versions.
         let _writers = self.final_writes.lock();
         let db = self.db()?;
         let mut writes = db.writes();
         let mut new_inodes = 0;
         for key in keys {
-            let is_new = self.hand_over_key(&db, &mut writes, key, (from, to))?;
+            let is_new = self.reassign_key(&db, &mut writes, key, (from, to))?;
             new_inodes += u64::from(is_new && matches!(key, Key::Inode(_)));
         }
         for (layer, content) in self.layers_of(&db, from)? {
@@ -27,12 +27,12 @@ impl Store {
         writes.apply(false)?;
         self.changes.lock().remove(&from);
         self.note_changes(to, new_inodes);
-        self.content.hand_over(from, to);
+        self.content.reassign(from, to);
         Ok(())
     }
 
     /// Whether the earlier interval had not changed this.
-    fn hand_over_key(
+    fn reassign_key(
         &self,
         db: &Db,
         writes: &mut Writes<'_>,

@@ -70,12 +70,12 @@ pub(crate) fn complain_inside(text: Arguments<'_>) {
 
 /// A line on standard output.
 macro_rules! out {
-    ($($text:tt)*) => { $crate::speech::say(format_args!("{}\n", format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::output::say(format_args!("{}\n", format_args!($($text)*))) };
 }
 
 /// A line on standard error.
 macro_rules! err {
-    ($($text:tt)*) => { $crate::speech::complain(format_args!("{}\n", format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::output::complain(format_args!("{}\n", format_args!($($text)*))) };
 }
 
 pub(crate) use {err, out};

@@ -1,4 +1,4 @@
-//! When a job, level or leg inside another one is committed, it simply was never apart from that.
+//! When a job, level or segment inside another one is committed, it simply was never apart from that.
 //!
 //! A process may enter and commit a hundred thousand speculations in one job. Each as a context of its own to the job's end
 //! would make every later look-up slower; so they leave the graph, and their changes are the outer job's. These are handed over to
@@ -7,7 +7,7 @@
 
 use super::job::Kind;
 use super::{Aftermath, Coordinator, State, graph_fault};
-use crate::limits::{HANDED_OVER_ALWAYS, HANDED_OVER_MAX};
+use crate::limits::{REASSIGNED_ALWAYS, REASSIGNED_MAX};
 use crate::ops::fault;
 use crate::store::{Key, StoreError};
 use mojavefs::graph::Event;
@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 
 impl Coordinator {
     /// Makes a committed one part of what is around it; nothing if it can't be done without a trace.
-    pub(super) fn absorb(&self, state: &mut State, spec: SpecId) -> Result<Option<Aftermath>, Fault> {
+    pub(super) fn fold(&self, state: &mut State, spec: SpecId) -> Result<Option<Aftermath>, Fault> {
         let Some((parent, outer)) = state.absorbs(spec) else { return Ok(None) };
         // Before anything has happened that could not be undone.
         let new_writer = IntervalId(self.store.next_id().map_err(fault::store)?);
@@ -49,38 +49,38 @@ impl Coordinator {
         }
         let job = state.remove(spec).expect("it was found before");
         state.jobs.entry(parent).and_modify(|outer| outer.takes_in(&job));
-        state.absorbed.push_back(spec);
-        if state.absorbed.len() > OUTCOMES_KEPT_MAX {
-            state.absorbed.pop_front();
+        state.folded.push_back(spec);
+        if state.folded.len() > OUTCOMES_KEPT_MAX {
+            state.folded.pop_front();
         }
         let mut aftermath = Aftermath { jobs: vec![job], ..Aftermath::default() };
         if changed.is_empty() && !is_job && !depends {
             aftermath.dropped = Some((context, outer));
             return Ok(Some(aftermath));
         }
-        let (changed, handed_over) = self.hand_over(state, changed);
+        let (changed, reassigned) = self.reassign(state, changed);
         // It would not notice that what it writes next is under what the inner one wrote; and what stays with what it has found
         // in it does not see what it writes from now on.
         let is_found = is_job && state.graph.inside(outer).into_iter().any(|inside| state.stays(inside));
         if is_found || !changed.is_empty() && !state.jobs[&parent].on_read.meets() {
             state.apply(&Event::Number { context: outer, number: new_writer }).map_err(graph_fault)?;
         }
-        aftermath.handed_over = handed_over;
+        aftermath.reassigned = reassigned;
         aftermath.rescoped = state.open_inside(outer);
         aftermath.folded = Some((context, outer, changed));
         Ok(Some(aftermath))
     }
 
-    /// Hands what an absorbed level has changed in these intervals over to those that the outer job had before, as far as
+    /// Hands what an folded level has changed in these intervals over to those that the outer job had before, as far as
     /// that is simple. Returns the intervals that stay, and the records that were handed over.
-    fn hand_over(&self, state: &mut State, mut new: Vec<IntervalId>) -> (Vec<IntervalId>, Vec<Key>) {
+    fn reassign(&self, state: &mut State, mut new: Vec<IntervalId>) -> (Vec<IntervalId>, Vec<Key>) {
         let mut all = Vec::new();
         new.sort_unstable();
         new.retain(|from| {
             let Some(to) = state.graph.taker(*from) else { return true };
-            let handed = self.records_to_hand_over(*from, to, HANDED_OVER_MAX - all.len()).and_then(|keys| {
+            let handed = self.records_to_hand_over(*from, to, REASSIGNED_MAX - all.len()).and_then(|keys| {
                 if let Some(keys) = &keys {
-                    self.store.hand_over(*from, to, keys)?;
+                    self.store.reassign(*from, to, keys)?;
                 }
                 Ok(keys)
             });
@@ -93,7 +93,7 @@ impl Coordinator {
                     return true;
                 }
             }
-            if let Err(error) = state.apply(&Event::HandOver { from: *from, to }) {
+            if let Err(error) = state.apply(&Event::Reassign { from: *from, to }) {
                 // Nothing carries it any more: it is one number more to look for.
                 tracing::error!(
                     "what carried number {from} carries {to} now, and the graph does not take that: {error}"
@@ -113,11 +113,11 @@ impl Coordinator {
         most: usize,
     ) -> Result<Option<Vec<Key>>, StoreError> {
         let files = |interval| self.store.changes_count(interval);
-        if files(from) > most as u64 || files(from) > HANDED_OVER_ALWAYS as u64 && files(from) > files(to) {
+        if files(from) > most as u64 || files(from) > REASSIGNED_ALWAYS as u64 && files(from) > files(to) {
             return Ok(None);
         }
         let keys = self.store.changes(from, None, most + 1)?;
-        let few = keys.len() <= HANDED_OVER_ALWAYS;
+        let few = keys.len() <= REASSIGNED_ALWAYS;
         let fits = keys.len() <= most && (few || self.store.changes(to, None, keys.len())?.len() == keys.len());
         Ok(fits.then_some(keys))
     }
@@ -133,8 +133,8 @@ impl State {
     }
 
     /// Where a level stands that is part of another by now.
-    pub(super) fn absorbed_outcome(&self, spec: SpecId) -> Option<Outcome> {
-        self.absorbed.contains(&spec).then(|| Outcome::of(spec, SpecState::Voted, 0))
+    pub(super) fn folded_outcome(&self, spec: SpecId) -> Option<Outcome> {
+        self.folded.contains(&spec).then(|| Outcome::of(spec, SpecState::Voted, 0))
     }
 }
 
@@ -238,7 +238,7 @@ mod tests {
             world.write(&scope, &format!("{number:4}"));
             create(&world.coordinator, &scope, format!("new {number}").as_bytes());
             let aftermath = world.commit(level);
-            assert!(aftermath.handed_over.contains(&Key::Inode(world.file)), "views of the job are told");
+            assert!(aftermath.reassigned.contains(&Key::Inode(world.file)), "views of the job are told");
             assert!(world.intervals(world.job) <= KNOWN, "after {number} levels: {}", world.intervals(world.job));
             let size = world.coordinator.state.lock().graph.size();
             assert!(size.0 <= KNOWN && size.2 == 1, "after {number} levels: {size:?}");

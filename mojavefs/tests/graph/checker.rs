@@ -1,6 +1,6 @@
-//! The witness notices a graph that is wrong.
+//! The checker notices a graph that is wrong.
 
-use mojavefs::graph::{Difference, Effect, Event, Graph, Owner, Resume, Sees, Witness};
+use mojavefs::graph::{Difference, Effect, Event, Graph, ModelChecker, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::{NAIVE_LIVE_MAX, WHY_LINKS_MAX};
 
@@ -41,16 +41,16 @@ fn history() -> Vec<Event> {
 
 /// Plays the history; the graph loses one of the events.
 fn play(lost: Option<usize>) -> Result<(), Box<Difference>> {
-    let (mut graph, mut witness) = (Graph::new(), Witness::default());
+    let (mut graph, mut checker) = (Graph::new(), ModelChecker::default());
     for (at, event) in history().iter().enumerate() {
         let before = graph.clone();
-        witness.apply(&mut graph, event)?.expect("the history makes sense");
+        checker.apply(&mut graph, event)?.expect("the history makes sense");
         if lost == Some(at) {
             graph = before;
         }
     }
     // Whatever comes next.
-    witness.apply(&mut graph, &open(ContextId(9), 99)).map(drop)
+    checker.apply(&mut graph, &open(ContextId(9), 99)).map(drop)
 }
 
 #[test]
@@ -72,9 +72,9 @@ fn a_graph_that_loses_any_one_event_is_noticed_at_the_next() {
 
 #[test]
 fn an_explanation_that_reaches_its_limit_is_a_right_one() {
-    let (mut graph, mut witness) = (Graph::new(), Witness::default());
+    let (mut graph, mut checker) = (Graph::new(), ModelChecker::default());
     let mut apply = |event: Event| {
-        let answer = witness.apply(&mut graph, &event).unwrap_or_else(|difference| panic!("{difference}"));
+        let answer = checker.apply(&mut graph, &event).unwrap_or_else(|difference| panic!("{difference}"));
         answer.expect("the history makes sense")
     };
     apply(open(A, 1));
@@ -93,11 +93,11 @@ fn an_explanation_that_reaches_its_limit_is_a_right_one() {
 
 #[test]
 fn with_too_much_undecided_the_witness_gives_up_and_the_graph_goes_on() {
-    let (mut graph, mut witness) = (Graph::new(), Witness::default());
+    let (mut graph, mut checker) = (Graph::new(), ModelChecker::default());
     let mut apply = |event: Event| {
-        let answer = witness.apply(&mut graph, &event).unwrap_or_else(|difference| panic!("{difference}"));
+        let answer = checker.apply(&mut graph, &event).unwrap_or_else(|difference| panic!("{difference}"));
         answer.expect("the graph has room");
-        witness.gave_up()
+        checker.gave_up()
     };
     assert!(!apply(open(A, 1)));
     for spec in 1..=NAIVE_LIVE_MAX as u64 {

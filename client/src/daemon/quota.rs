@@ -9,27 +9,27 @@ use std::io;
 use std::sync::Arc;
 
 /// Who has how many.
-pub(super) struct Seats {
+pub(super) struct Quota {
     taken: Mutex<HashMap<u32, u64>>,
     most: u64,
 }
 
 /// One connection's, given back when it is dropped.
-pub(super) struct Seat {
-    seats: Arc<Seats>,
+pub(super) struct Share {
+    quota: Arc<Quota>,
     uid: u32,
 }
 
-impl Seats {
+impl Quota {
     /// As many as the descriptors of this process allow.
     pub(super) fn new() -> Arc<Self> {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(now, _)| now);
         let most = (descriptors / CONNECTIONS_SHARE).clamp(1, CONNECTIONS_PER_USER_MAX);
-        Arc::new(Seats { taken: Mutex::default(), most })
+        Arc::new(Quota { taken: Mutex::default(), most })
     }
 
     /// One more for a user; root may have any number.
-    pub(super) fn take(self: &Arc<Self>, uid: u32) -> Result<Seat, Fault> {
+    pub(super) fn take(self: &Arc<Self>, uid: u32) -> Result<Share, Fault> {
         let mut taken = self.taken.lock();
         let count = taken.entry(uid).or_insert(0);
         if uid != 0 && *count >= self.most {
@@ -40,13 +40,13 @@ impl Seats {
             return Err(Fault::new(FaultKind::Busy, text));
         }
         *count += 1;
-        Ok(Seat { seats: self.clone(), uid })
+        Ok(Share { quota: self.clone(), uid })
     }
 }
 
-impl Drop for Seat {
+impl Drop for Share {
     fn drop(&mut self) {
-        let mut taken = self.seats.taken.lock();
+        let mut taken = self.quota.taken.lock();
         if let Some(count) = taken.get_mut(&self.uid) {
             *count -= 1;
             if *count == 0 {

@@ -33,9 +33,9 @@ fn lines(events: &[Event]) -> String {
 /// the history is [`NAIVE_INTERVALS_MAX`] intervals long it is cut: what is settled by then is taken for granted from then
 /// on. What is under a live interval is compared for all of them up to 64, and beyond for fewer the more there are, by turns
 /// ([`NAIVE_STEPS_MAX`]); what contexts see and carry for all of them up to [`NAIVE_NUMBERS_MAX`], and beyond for one, by turns.
-/// And with more than [`NAIVE_LIVE_MAX`] live ones the witness gives up, for good.
+/// And with more than [`NAIVE_LIVE_MAX`] live ones the checker gives up, for good.
 #[derive(Clone, Debug)]
-pub struct Witness {
+pub struct ModelChecker {
     model: Model,
     /// How many intervals the history may hold.
     intervals_max: usize,
@@ -45,17 +45,17 @@ pub struct Witness {
     gave_up: bool,
 }
 
-impl Default for Witness {
+impl Default for ModelChecker {
     fn default() -> Self {
         Self::new(NAIVE_INTERVALS_MAX)
     }
 }
 
-impl Witness {
+impl ModelChecker {
     /// Of a graph that is empty. The history is cut once it holds more than `intervals_max` intervals.
     pub fn new(intervals_max: usize) -> Self {
         let (model, late) = Default::default();
-        Witness { model, intervals_max, late, asked: None, gave_up: false }
+        ModelChecker { model, intervals_max, late, asked: None, gave_up: false }
     }
 
     /// The model.
@@ -87,7 +87,7 @@ impl Witness {
         self.late.push_back(event.clone());
         self.late.drain(..self.late.len().saturating_sub(NAIVE_EVENTS_TOLD));
         if self.model.live().count() > NAIVE_LIVE_MAX {
-            *self = Witness { gave_up: true, ..Witness::default() };
+            *self = ModelChecker { gave_up: true, ..ModelChecker::default() };
         } else if self.model.intervals().len() > self.intervals_max {
             self.model.forget_settled();
         }

@@ -13,7 +13,7 @@ const SHARDS: usize = 16;
 
 /// A session that counts what it gives to a kernel, as the kernel does. It lies below those that wait for others: what waits
 /// there is in nobody's way here.
-pub(super) struct Known {
+pub(super) struct KernelCache {
     server: Arc<dyn Connection>,
     /// Held shared while a kernel is being given an inode, exclusively while one is forgotten: the server must not hear
     /// of a forget after a later lookup.
@@ -22,9 +22,9 @@ pub(super) struct Known {
     deliveries: Arc<Deliveries>,
 }
 
-impl Known {
+impl KernelCache {
     pub(super) fn new(server: Arc<dyn Connection>) -> Self {
-        Known { server, giving: RwLock::default(), shards: Default::default(), deliveries: Arc::default() }
+        KernelCache { server, giving: RwLock::default(), shards: Default::default(), deliveries: Arc::default() }
     }
 
     /// The answers that the kernel is about to be given.
@@ -107,7 +107,7 @@ fn may_be_kept(request: &Request<'_>) -> bool {
         )
 }
 
-impl Connection for Known {
+impl Connection for KernelCache {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
         if !gives(&request) {
             return self.ask(request);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Repeats a request that met another's undecided work once something was decided.
-pub(crate) struct Patient {
+pub(crate) struct WaitForDecision {
     server: Arc<dyn Connection>,
     spec: SpecId,
     /// Whose it is.
@@ -24,11 +24,11 @@ pub(crate) struct Patient {
     decision: SharedWait,
 }
 
-impl Patient {
+impl WaitForDecision {
     /// For the view of a speculation of this user.
     pub(crate) fn new(server: Arc<dyn Connection>, (spec, uid): (SpecId, u32)) -> Self {
         let (interrupts, waiting, over, decision) = Default::default();
-        Patient { server, spec, uid, interrupts, waiting, over, decision }
+        WaitForDecision { server, spec, uid, interrupts, waiting, over, decision }
     }
 
     /// Reads up to `size` bytes for a page cache. The kernel took the file's size for known before it asked; if the file has
@@ -96,7 +96,7 @@ impl Patient {
     }
 }
 
-impl Patient {
+impl WaitForDecision {
     /// Repeats a request while it meets undecided work; says each time that it has waited.
     fn call_again(&self, request: &Request<'_>, mut waited: impl FnMut()) -> Result<Reply, Fault> {
         let before = match patience() {
@@ -121,7 +121,7 @@ impl Patient {
     }
 }
 
-impl Connection for Patient {
+impl Connection for WaitForDecision {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
         self.call_again(&request, || {})
     }
@@ -180,8 +180,8 @@ mod tests {
     /// What comes of so many reads of the same bytes, and what the server was asked.
     fn read(reads: &[Option<&'static str>], times: usize) -> (Vec<Result<Vec<u8>, FaultKind>>, Vec<&'static str>) {
         let server = Arc::new(Foretold { reads: Mutex::new(reads.iter().copied().collect()), ..Foretold::default() });
-        let patient = Patient::new(server.clone(), (SpecId(1), 0));
-        let read = || patient.read(&first_bytes()).map_err(|fault| fault.kind);
+        let wait = WaitForDecision::new(server.clone(), (SpecId(1), 0));
+        let read = || wait.read(&first_bytes()).map_err(|fault| fault.kind);
         let found = std::iter::repeat_with(read).take(times).collect();
         let asked = server.asked.lock().clone();
         (found, asked)
@@ -222,9 +222,9 @@ mod tests {
     #[test]
     fn who_is_told_to_stop_waits_for_no_decision_any_more() {
         let server = Arc::new(Foretold { reads: Mutex::new(VecDeque::from([None])), ..Foretold::default() });
-        let patient = Patient::new(server.clone(), (SpecId(1), 0));
-        patient.interrupt(true);
-        let found = patient.read(&first_bytes()).map_err(|fault| fault.kind);
+        let wait = WaitForDecision::new(server.clone(), (SpecId(1), 0));
+        wait.interrupt(true);
+        let found = wait.read(&first_bytes()).map_err(|fault| fault.kind);
         assert_eq!((found, &server.asked.lock()[..]), (Err(FaultKind::Interrupted), &["read"][..]));
     }
 }

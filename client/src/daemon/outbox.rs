@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 /// One connection's.
-pub(super) struct Voice {
+pub(super) struct Outbox {
     stream: UnixStream,
     notices: Mutex<Notices>,
     /// Held by whoever writes, for whole messages.
@@ -32,9 +32,9 @@ struct Notices {
     over: bool,
 }
 
-impl Voice {
-    pub(super) fn new(stream: &UnixStream) -> io::Result<Arc<Voice>> {
-        Ok(Arc::new(Voice { stream: stream.try_clone()?, notices: Mutex::default(), writing: Mutex::default() }))
+impl Outbox {
+    pub(super) fn new(stream: &UnixStream) -> io::Result<Arc<Outbox>> {
+        Ok(Arc::new(Outbox { stream: stream.try_clone()?, notices: Mutex::default(), writing: Mutex::default() }))
     }
 
     /// Says what was asked for, after the notices that came before.
@@ -96,16 +96,16 @@ impl Voice {
         if std::mem::replace(&mut self.notices.lock().waits, true) {
             return;
         }
-        let voice = self.clone();
+        let outbox = self.clone();
         let wait = move || {
             let sent = {
-                let _whole = voice.writing.lock();
-                voice.write_out(MsgFlags::empty())
+                let _whole = outbox.writing.lock();
+                outbox.write_out(MsgFlags::empty())
             };
-            voice.notices.lock().waits = false;
+            outbox.notices.lock().waits = false;
             match sent {
-                Ok(()) => voice.go_on(),
-                Err(_) => voice.notices.lock().unsent.clear(),
+                Ok(()) => outbox.go_on(),
+                Err(_) => outbox.notices.lock().unsent.clear(),
             }
         };
         if std::thread::Builder::new().name("mojavefs-tell".into()).spawn(wait).is_err() {
@@ -142,9 +142,9 @@ mod tests {
         Answer::Decided { spec: SpecId(number), state: SpecState::Aborted, why: None }
     }
 
-    fn fill(voice: &Arc<Voice>) -> u64 {
+    fn fill(outbox: &Arc<Outbox>) -> u64 {
         let mut told = 0;
-        while voice.notice(&decided(told)) {
+        while outbox.notice(&decided(told)) {
             told += 1;
             assert!(told < 1 << 20, "it takes everything");
         }
@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn a_reader_that_does_not_read_is_waited_for_by_nobody_and_cut_off() {
         let (near, far) = UnixStream::pair().expect("a pair");
-        let voice = Voice::new(&near).expect("a voice");
-        assert!(fill(&voice) >= NOTICES_UNREAD_MAX as u64);
+        let outbox = Outbox::new(&near).expect("a outbox");
+        assert!(fill(&outbox) >= NOTICES_UNREAD_MAX as u64);
         // All that it was sent is whole but for the last.
         let mut heard = 0;
         while let Ok(Some((answer, _))) = receive::<Answer>(&far) {
@@ -168,27 +168,27 @@ mod tests {
     #[test]
     fn a_reader_that_does_not_take_its_answers_is_cut_off_by_notices() {
         let (near, _far) = UnixStream::pair().expect("a pair");
-        let voice = Voice::new(&near).expect("a voice");
-        let answering = voice.clone();
+        let outbox = Outbox::new(&near).expect("a outbox");
+        let answering = outbox.clone();
         let answers = std::thread::spawn(move || while answering.answer(&Answer::Done, None).is_ok() {});
-        while voice.writing.try_lock().is_some() {
+        while outbox.writing.try_lock().is_some() {
             std::thread::yield_now();
         }
-        fill(&voice);
+        fill(&outbox);
         answers.join().expect("they come to an end");
     }
 
     #[test]
     fn everything_is_heard_in_its_order_by_one_who_reads_late() {
         let (near, far) = UnixStream::pair().expect("a pair");
-        let voice = Voice::new(&near).expect("a voice");
+        let outbox = Outbox::new(&near).expect("a outbox");
         let most = NOTICES_UNREAD_MAX as u64;
-        (0..most).for_each(|number| assert!(voice.notice(&decided(number))));
+        (0..most).for_each(|number| assert!(outbox.notice(&decided(number))));
         for number in 0..most {
             let (answer, _) = receive::<Answer>(&far).expect("whole").expect("more");
             assert_eq!(answer, decided(number));
         }
-        voice.answer(&Answer::Done, None).expect("said");
+        outbox.answer(&Answer::Done, None).expect("said");
         assert_eq!(receive::<Answer>(&far).expect("whole").expect("more").0, Answer::Done);
     }
 }
