@@ -3,6 +3,7 @@
 //! Each workload runs in a child process that prints how long its measured part took, so that the same code is timed on the
 //! bare filesystem, on trunk and inside a job. Figures are medians of alternating runs; only the ratios travel.
 
+mod at_once;
 mod decisions;
 mod mount;
 mod process;
@@ -80,6 +81,7 @@ fn bench(filter: &str) -> Outcome<()> {
     }
     table.print();
     decisions::bench(&mount, filter)?;
+    at_once::bench(&mount, filter)?;
     spreading::bench(&mount, filter)?;
     process::bench(&mount, filter)?;
     mount.close()?;

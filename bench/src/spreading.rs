@@ -186,7 +186,7 @@ fn attention(mount: &Mount, table: &mut Table) -> Outcome<()> {
     Ok(())
 }
 
-fn hold(mount: &Mount, script: &str) -> Outcome<String> {
+pub(crate) fn hold(mount: &Mount, script: &str) -> Outcome<String> {
     let output = mount.specrun(["--hold", "--json", "--", "sh", "-c", script]).stderr(Stdio::piped()).output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     crate::decisions::number_after(&text, "\"id\":")

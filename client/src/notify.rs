@@ -95,5 +95,8 @@ impl NoticeSink for Notices {
         let _ = self.lost.set(why.clone());
         let listeners: Vec<_> = self.listeners.lock().values().cloned().collect();
         listeners.iter().for_each(|then| then(News::Lost(why.clone())));
+        // Jobs are over by now. What a kernel has kept is as it was when the server was there.
+        let kernels: Vec<Arc<Kernel>> = self.kernels.read().values().filter_map(Weak::upgrade).collect();
+        kernels.iter().for_each(|kernel| kernel.forget_all());
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::harness::programs::{SUBJECTS, compiled};
 use crate::harness::served::Server;
-use crate::harness::{Mount, SPECRUN, project, text};
+use crate::harness::{Mount, SPECRUN, project, sh, text, until};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -114,6 +115,24 @@ fn a_commit_waits_for_nobody_who_waits_for_it() {
     readers.in_a_job("another that waits", &mount, &["--on-read", "wait"]);
     commit_versions(&mount, 12);
     readers.end(5);
+    mount.check();
+}
+
+#[test]
+fn who_waits_in_the_midst_of_a_listing_is_waited_for_by_nobody() {
+    let mount = Mount::new();
+    sh(&mount.path(), "mkdir dir && touch dir/old");
+    let held = mount.held("echo new > dir/new");
+    let mut waits = mount.specrun_command(&["--quiet", "--on-read", "wait"], "ls dir").stdout(Stdio::piped()).spawn();
+    let waits = waits.as_mut().expect("specrun runs");
+    let threads = || fs::read_dir(format!("/proc/{}/task", mount.daemon())).expect("the daemon runs").flatten();
+    let is_parked = |name: std::io::Result<String>| name.is_ok_and(|name| name.trim() == "mojavefs-parked");
+    until("it waits", || threads().any(|thread| is_parked(fs::read_to_string(thread.path().join("comm")))));
+    assert!(mount.mojavefs(&["commit", &held]).status.success());
+    let mut listed = String::new();
+    waits.stdout.take().expect("piped").read_to_string(&mut listed).expect("text");
+    assert!(waits.wait().expect("it ends").success());
+    assert_eq!(listed, "new\nold\n");
     mount.check();
 }
 

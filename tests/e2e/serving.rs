@@ -5,9 +5,9 @@ use crate::harness::stopped::Stopped;
 use crate::harness::{Mount, digest, is_running, sh, text, until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use std::{fs, thread};
@@ -141,6 +141,28 @@ fn a_server_that_ends_loses_nothing() {
         assert_eq!((again.read("a"), again.read(signal.as_str())), ("kept".into(), "x".into()));
         assert_eq!(again.status()[0]["id"].to_string(), held);
     }
+}
+
+#[test]
+fn nothing_is_shown_of_what_a_kernel_had_kept_once_the_server_is_gone() {
+    require_root!();
+    let mut server = Server::new();
+    let client = server.mount();
+    client.may_be_dead();
+    client.write("a", "kept");
+    symlink("a", client.at("link")).expect("a link");
+    let open = fs::File::open(client.at("a")).expect("open");
+    let looks: [Box<dyn Fn() -> io::Result<()>>; 5] = [
+        Box::new(|| fs::metadata(client.at("a")).map(drop)),
+        Box::new(|| fs::read_link(client.at("link")).map(drop)),
+        Box::new(|| fs::read(client.at("a")).map(drop)),
+        Box::new(|| open.read_exact_at(&mut [0; 4], 0)),
+        Box::new(|| open.metadata().map(drop)),
+    ];
+    looks.iter().for_each(|look| look().expect("it is there"));
+    server.end(Signal::SIGKILL);
+    until("nothing is shown", || looks.iter().all(|look| look().is_err()));
+    server.start_again();
 }
 
 #[test]

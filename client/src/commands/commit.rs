@@ -37,8 +37,8 @@ pub(super) struct Commit {
     /// The same for the version that became final meanwhile
     #[arg(long, value_name = "PATH")]
     theirs: Vec<OsString>,
-    /// Let the files that it has changed count as modified when it becomes final, rather than when they were changed: `make` builds
-    /// what depends on them
+    /// Let the files that it has changed, in whatever way, count as modified when it becomes final, rather than when they were changed:
+    /// `make` builds what depends on them
     #[arg(long)]
     touch: bool,
     /// Wait until it is final, or undone with what it depends on

@@ -153,6 +153,15 @@ impl Kernel {
         }
     }
 
+    /// Nobody can tell any more what is so: the kernel forgets all that it was told, so that whoever looks is told that.
+    pub(crate) fn forget_all(&self) {
+        let known = self.view.known().into_iter().chain([Ino::ROOT]);
+        known.for_each(|ino| self.invalidate_one(&Invalidation::Inode(ino)));
+        if let Err(error) = self.invalidate_names().or_else(harmless) {
+            tracing::warn!("invalidating all names of view {}: {error}", self.view.id());
+        }
+    }
+
     /// Where programs wait for decisions the kernel has locked what they wait for. Nobody else shall wait with them: what is
     /// held up is left to a thread of its own, which is through as soon as the program goes on.
     fn invalidate_aside(self: &Arc<Self>, what: Vec<Invalidation>, wait: &WaitForDecision) {

@@ -52,6 +52,11 @@ impl KernelCache {
         gone
     }
 
+    /// All that the kernel knows.
+    pub(super) fn all(&self) -> Vec<Ino> {
+        self.shards.iter().flat_map(|shard| shard.lock().keys().copied().collect::<Vec<Ino>>()).collect()
+    }
+
     pub(super) fn has(&self, ino: Ino) -> bool {
         self.shard(ino).lock().contains_key(&ino)
     }

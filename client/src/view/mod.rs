@@ -231,6 +231,11 @@ impl View {
         });
     }
 
+    /// All inodes that the kernel knows, but the root.
+    pub(crate) fn known(&self) -> Vec<Ino> {
+        self.known.all()
+    }
+
     /// Whether the kernel knows an inode.
     pub(crate) fn knows(&self, ino: Ino) -> bool {
         ino == Ino::ROOT || self.known.has(ino)
@@ -289,8 +294,12 @@ impl View {
         }
     }
 
-    /// A directory is about to change: what is being read of it is read to the end.
+    /// A directory is about to change: what is being read of it is read to the end. Where programs wait for decisions it is so from the
+    /// beginning, and who waits in the midst of it is waited for by nobody.
     pub(crate) fn finish_listings(&self, ino: Ino) {
+        if self.decision_wait.is_some() {
+            return;
+        }
         let dirs: Vec<Arc<OpenDir>> = self.open_dirs.lock().values().filter(|dir| dir.ino() == ino).cloned().collect();
         dirs.iter().for_each(|dir| dir.finish(self));
     }

@@ -47,7 +47,8 @@ pub(crate) fn store(error: StoreError) -> Fault {
         StoreError::InUse(_) => FaultKind::Busy,
         _ => FaultKind::Io,
     };
-    if kind == FaultKind::Io {
+    // What is not in memory is read, and asked for again.
+    if kind == FaultKind::Io && !matches!(error, StoreError::Uncached) {
         tracing::error!("{error}");
     }
     Fault::new(kind, error.to_string())

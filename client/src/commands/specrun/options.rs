@@ -64,8 +64,8 @@ pub(super) struct Cli {
     /// Do not wait for the speculations that the job depends on: leave it decided, final when they are
     #[arg(long)]
     pub(super) no_wait: bool,
-    /// Let the files that it has changed count as modified when it is committed, rather than when they were changed: `make` builds
-    /// what depends on them. Of a job inside another one, and of a held one, this is said where that is committed
+    /// Let the files that it has changed, in whatever way, count as modified when it is committed, rather than when they were changed:
+    /// `make` builds what depends on them. Of a job inside another one, and of a held one, this is said where that is committed
     #[arg(long)]
     pub(super) touch: bool,
     /// How often to run the command again when it is undone because of others
