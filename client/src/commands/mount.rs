@@ -19,6 +19,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Instant;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 #[derive(Args)]
 pub(super) struct Mount {
@@ -279,7 +280,9 @@ fn open_log(path: &Path) -> std::io::Result<File> {
 pub(super) fn log_to<W: Write + Send + 'static>(writer: fn() -> W) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MOJAVEFS_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    drop(tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).try_init());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
+    // What takes time is said once it is over, with how long it has taken.
+    drop(log.with_span_events(FmtSpan::CLOSE).try_init());
 }
 
 /// Reads `64M`, `1G`, `300000`.

@@ -68,6 +68,7 @@ impl Coordinator {
         resolutions: &[Resolution],
         telling: &mut Telling<'_>,
     ) -> Result<(Outcome, Aftermath), Fault> {
+        let _round = tracing::debug_span!("round", %spec).entered();
         let (context, own_decision) = {
             let state = self.state.lock();
             if let Some(outcome) = decided(&state, &self.store, spec, SpecState::Committed)? {
@@ -83,6 +84,7 @@ impl Coordinator {
         if let Some(intervals) = own_decision.filter(|_| standing.is_empty()) {
             // Most of what a commit must make durable is written before anybody is kept waiting. An inner job's makes nothing
             // durable.
+            let _stage = tracing::debug_span!("gather").entered();
             telling.apart(|| self.store.sync_early(&intervals)).map_err(fault::store)?;
         }
         let mut preparation = Preparation::of(telling.audience());
@@ -166,10 +168,10 @@ impl Coordinator {
         telling: &mut Telling<'_>,
     ) -> Result<(Outcome, Aftermath), Fault> {
         preparation.is_sealed();
-        let recorded = telling.apart(|| self.record_round(round));
+        let recorded = tracing::debug_span!("record").in_scope(|| telling.apart(|| self.record_round(round)));
         let deadline = Instant::now() + FORGET_TIME_MAX;
         let (_exclusive, mut state) = loop {
-            telling.apart(|| preparation.forget_reads(deadline));
+            tracing::debug_span!("forget").in_scope(|| telling.apart(|| preparation.forget_reads(deadline)));
             let (exclusive, state) = (self.decisions.write(), self.state.lock());
             if preparation.is_forgotten() {
                 break (exclusive, state);
@@ -179,6 +181,7 @@ impl Coordinator {
                 break (exclusive, state);
             }
         };
+        let _stage = tracing::debug_span!("switch").entered();
         let ended = self.end_round(&mut state, round, recorded);
         preparation.end();
         let clashing = std::mem::take(&mut state.clashing);

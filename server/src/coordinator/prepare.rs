@@ -103,6 +103,7 @@ impl Coordinator {
     /// lock is held.
     pub(super) fn prepare<'a>(&'a self, preparation: &mut Preparation<'a>, outlook: &Outlook) -> Result<(), Fault> {
         let Some(audience) = preparation.audience else { return Ok(()) };
+        let _stage = tracing::debug_span!("prepare", turn = preparation.turns).entered();
         preparation.end();
         preparation.turns += 1;
         if preparation.turns >= GATHER_TURNS_MAX {

@@ -16,6 +16,7 @@ use mojavefs::protocol::{Connection, Invalidation, NoticeSink, Reply, Request};
 use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -204,8 +205,19 @@ impl Session {
     }
 }
 
+/// What a request asks for, in a word, for the log.
+struct Kind<'a>(&'a Request<'a>);
+
+impl fmt::Display for Kind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let request = format!("{:?}", self.0);
+        f.write_str(request.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default())
+    }
+}
+
 impl Connection for Session {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
+        let _span = tracing::trace_span!("request", what = %Kind(&request)).entered();
         match request {
             Request::OpenView(kind) => Ok(Reply::View(self.open(kind)?)),
             Request::Gone { view } => {
