@@ -171,6 +171,7 @@ fn jobs_end_at_once_with_the_server() {
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let mut server = Server::new();
         let client = server.mount();
+        client.may_be_dead();
         let mut job = client.specrun_command(&[], "echo x > a; echo $$ > ../pid; exec sleep 1000");
         let job = job.stderr(std::process::Stdio::piped()).spawn().expect("specrun runs");
         let pid = || fs::read_to_string(client.beside("pid")).unwrap_or_default().trim().parse().ok();

@@ -8,6 +8,7 @@ use crate::store::Store;
 use crate::telling::Audience;
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::protocol::fault::Fault;
+use std::collections::HashMap;
 use std::time::Instant;
 
 /// What a vote would make final.
@@ -37,7 +38,7 @@ struct Expected {
     /// The number of the announcement.
     number: u64,
     /// These intervals, and what was the last change of each as of then.
-    changed: Vec<(IntervalId, u64)>,
+    changed: HashMap<IntervalId, u64>,
 }
 
 impl<'a> Preparation<'a> {
@@ -53,7 +54,8 @@ impl<'a> Preparation<'a> {
         match &self.expected {
             None => changed.peek().is_none(),
             Some(expected) => {
-                changed.all(|changed| expected.changed.contains(&changed)) && audience.is_ready(expected.number)
+                changed.all(|(number, last)| expected.changed.get(&number) == Some(&last))
+                    && audience.is_ready(expected.number)
             }
         }
     }
@@ -110,8 +112,9 @@ impl Coordinator {
             let stops = outlook.specs.iter().map(|(spec, context)| self.stop_changes(*spec, *context));
             preparation.stops = stops.collect();
         }
-        let changed: Vec<(IntervalId, u64)> = changed(&outlook.numbers, &self.store).collect();
-        let numbers: Vec<IntervalId> = changed.iter().map(|(number, _)| *number).collect();
+        let changed: HashMap<IntervalId, u64> = changed(&outlook.numbers, &self.store).collect();
+        let mut numbers: Vec<IntervalId> = changed.keys().copied().collect();
+        numbers.sort_unstable();
         let number = audience.expect(&numbers);
         preparation.expected = Some(Expected { number, changed });
         audience.forget(number)

@@ -45,8 +45,7 @@ pub(crate) fn passes(errno: Errno) -> bool {
     errno == Errno::ESTALE
 }
 
-/// Whether this is what may be seen on trunk at the end of a file that a commit makes longer meanwhile: its new size with the old
-/// page, which ends in zeros.
+/// Whether this is what a job may see of a file that another one is cutting off while it reads: the old size, with nothing in it.
 pub fn is_zeros(line: &str) -> bool {
     line.contains("\\0")
 }

@@ -161,7 +161,10 @@ impl<'a> Verdict<'a> {
             let written = did.added().or(did.put());
             written.is_some_and(|(of, whole)| of == file && known::is_half(whole, line)) && at_the_time(job, did)
         };
-        dids.into_iter().any(halves) || who.starts_with("trunk of") && known::is_zeros(line)
+        let cuts =
+            |did: &Did| did.put().is_some_and(|(of, _)| of == file) && did.start < look.end && look.start < did.end;
+        let is_cut = || self.seen.jobs.values().any(|job| job.did.iter().any(cuts));
+        dids.into_iter().any(halves) || !who.starts_with("trunk") && known::is_zeros(line) && is_cut()
     }
 
     fn appended(&self) -> Result<(), Failure> {
