@@ -22,6 +22,9 @@ pub const IO_BYTES_MAX: usize = 1024 * 1024;
 pub const REQUEST_BYTES_MAX: usize = IO_BYTES_MAX + 64 * 1024;
 /// The largest answer or notice on a socket, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How many bytes a value may say that it has when it is decoded: more than any has. A length alone must not make anybody reserve
+/// memory that there is not.
+pub const DECODED_BYTES_MAX: usize = 1 << 30;
 /// The most entries in one answer of a directory listing.
 pub const LISTING_ENTRIES_MAX: usize = 1024;
 /// The most changes in one page of a diff.

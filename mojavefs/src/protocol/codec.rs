@@ -1,6 +1,7 @@
 //! The one place that knows how values become bytes, on the wire and in the store: bincode 2 in its standard
 //! configuration (little-endian, variable-length integers).
 
+use crate::limits::DECODED_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 /// Bytes that are not what they should be.
@@ -35,7 +36,8 @@ pub fn encode_to<T: Serialize + ?Sized>(value: &T, out: &mut [u8]) -> Result<usi
 
 /// The value that all of `bytes` encodes; borrows from them where the type does.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
-    let (value, used) = bincode::serde::borrow_decode_from_slice(bytes, bincode::config::standard())?;
+    let config = bincode::config::standard().with_limit::<DECODED_BYTES_MAX>();
+    let (value, used) = bincode::serde::borrow_decode_from_slice(bytes, config)?;
     match bytes.len() - used {
         0 => Ok(value),
         left => Err(CodecError::Trailing(left)),

@@ -151,3 +151,31 @@ pub(super) fn payload(stored: &[u8]) -> Result<Option<&[u8]>, StoreError> {
 pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, StoreError> {
     codec::decode(payload).map_err(|why| StoreError::corrupt(format!("a record: {why}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Key, keys, meta};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// `PROPTEST_CASES=10000000` goes on for hours.
+        #[test]
+        fn whatever_is_on_disk_is_a_record_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let stored = payload(&bytes);
+            if let Ok(Some(bytes)) = stored {
+                let _ = decode::<Inode>(bytes);
+                let _ = decode::<Entry>(bytes);
+                let _ = decode::<DirStat>(bytes);
+                let _ = decode::<BlockRecord>(bytes);
+            }
+            let _ = sum(&bytes, &bytes);
+            let _ = content_of(&bytes);
+            let _ = Key::parse(&bytes);
+            let _ = keys::split(&bytes).map(|(prefix, _)| Key::parse(prefix));
+            let _ = meta::decided(&bytes);
+            let _ = meta::kept_for(&bytes);
+            let _ = meta::numbers::<2>(&bytes);
+        }
+    }
+}
