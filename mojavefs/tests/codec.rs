@@ -9,7 +9,9 @@ use mojavefs::protocol::codec::{self, CodecError};
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{FileKind, SetAttr};
-use mojavefs::protocol::{Invalidation, JobInfo, Notice, OnRead, Reads, RenameMode, Reply, Request, Resolution, ViewKind};
+use mojavefs::protocol::{
+    Invalidation, JobInfo, Notice, OnRead, Reads, RenameMode, Reply, Request, Resolution, ViewKind,
+};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +35,13 @@ fn each(bytes: &[u8]) {
 /// Messages of every shape.
 fn messages() -> Vec<Vec<u8>> {
     let (view, ino, spec) = (ViewId(1), Ino(300), SpecId(70_000));
-    let kind = ViewKind::Job { parent: view, info: JobInfo::default(), on_read: OnRead::Join, own: Some(spec), restarts: None };
+    let kind = ViewKind::Job {
+        parent: view,
+        info: JobInfo::default(),
+        on_read: OnRead::Join,
+        own: Some(spec),
+        restarts: None,
+    };
     let requests = [
         Request::OpenView(kind),
         Request::Commit { spec, uid: 0, resolutions: vec![Resolution::Ours(b"a/b".to_vec())], touch: true },
@@ -51,19 +59,13 @@ fn messages() -> Vec<Vec<u8>> {
             rdev: 3,
             target: b"to",
         },
-        Request::Rename {
-            view,
-            parent: ino,
-            name: b"a",
-            new_parent: ino,
-            new_name: b"b",
-            mode: RenameMode::Exchange,
-        },
+        Request::Rename { view, parent: ino, name: b"a", new_parent: ino, new_name: b"b", mode: RenameMode::Exchange },
         Request::Read { view, ino, offset: 1 << 50, size: 4096, reads: Reads::Mapped },
         Request::Write { view, ino, offset: 7, data: &[9; 300], append: true, clear_set_id: false, mapped: false },
         Request::Forget { view, inos: vec![ino; 40] },
     ];
-    let replies = [Ok(Reply::Data(vec![7; 300])), Ok(Reply::Specs(vec![spec; 9])), Err(Fault::new(FaultKind::Io, "why"))];
+    let replies =
+        [Ok(Reply::Data(vec![7; 300])), Ok(Reply::Specs(vec![spec; 9])), Err(Fault::new(FaultKind::Io, "why"))];
     let entry = Invalidation::Entry { parent: ino, name: b"name".to_vec() };
     let notice = Notice::Forget { view, what: vec![entry, Invalidation::Inode(ino)], all_names: true };
     let ask = Ask::Commit { spec, resolutions: vec![Resolution::Theirs(b"c".to_vec())], touch: false };

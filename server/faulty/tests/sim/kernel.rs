@@ -14,9 +14,21 @@ const SIZE: u32 = 100;
 #[derive(Default)]
 pub(crate) struct Kernel(Mutex<Cache>);
 
+/// How often there was what is to be tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// What was looked for had been kept.
+    pub(crate) kept: u64,
+    /// What was told was not to be kept.
+    pub(crate) provisional: u64,
+    /// Something that was kept had to be forgotten before it changed.
+    pub(crate) forgotten: u64,
+}
+
 #[derive(Default)]
 struct Cache {
     view: Option<ViewId>,
+    counts: Counts,
     /// What it was ever given.
     known: HashSet<Ino>,
     bytes: HashMap<Ino, Vec<u8>>,
@@ -40,14 +52,12 @@ impl NoticeSink for Kernel {
             return;
         }
         for what in what {
-            match what {
-                Invalidation::Inode(ino) => {
-                    cache.bytes.remove(&ino);
-                    cache.sizes.remove(&ino);
-                }
-                Invalidation::Attributes(ino) => _ = cache.sizes.remove(&ino),
-                Invalidation::Entry { name, .. } => _ = cache.names.remove(&name),
-            }
+            let had = match what {
+                Invalidation::Inode(ino) => cache.bytes.remove(&ino).is_some() | cache.sizes.remove(&ino).is_some(),
+                Invalidation::Attributes(ino) => cache.sizes.remove(&ino).is_some(),
+                Invalidation::Entry { name, .. } => cache.names.remove(&name).is_some(),
+            };
+            cache.counts.forgotten += u64::from(had && is_about_to_change);
         }
         if all_names {
             cache.names.clear();
@@ -58,7 +68,13 @@ impl NoticeSink for Kernel {
 impl Kernel {
     /// A new mount, which knows nothing.
     pub(crate) fn is_of(&self, view: ViewId) {
-        *self.0.lock() = Cache { view: Some(view), ..Cache::default() };
+        let mut cache = self.0.lock();
+        *cache = Cache { view: Some(view), counts: cache.counts, ..Cache::default() };
+    }
+
+    /// How often there was what is to be tried.
+    pub(crate) fn counts(&self) -> Counts {
+        self.0.lock().counts
     }
 
     fn view(&self) -> ViewId {
@@ -67,8 +83,10 @@ impl Kernel {
 
     /// What a program reads of a file, which may be what the kernel has kept.
     pub(crate) fn read(&self, ask: &dyn Connection, ino: Ino) -> Result<Vec<u8>, Fault> {
-        if let Some(kept) = self.0.lock().bytes.get(&ino) {
-            return Ok(kept.clone());
+        let kept = self.0.lock().bytes.get(&ino).cloned();
+        if let Some(kept) = kept {
+            self.0.lock().counts.kept += 1;
+            return Ok(kept);
         }
         let bytes = read(ask, self.view(), ino, Reads::Kept)?;
         self.0.lock().bytes.insert(ino, bytes.clone());
@@ -81,8 +99,11 @@ impl Kernel {
             return Ok(*kept);
         }
         let (attr, lasts) = ask.given(Request::GetAttr { view: self.view(), ino })?;
+        let mut cache = self.0.lock();
         if lasts {
-            self.0.lock().sizes.insert(ino, attr.size);
+            cache.sizes.insert(ino, attr.size);
+        } else {
+            cache.counts.provisional += 1;
         }
         Ok(attr.size)
     }
@@ -93,9 +114,12 @@ impl Kernel {
             return Ok(*kept);
         }
         let (found, lasts) = look_up(ask, self.view(), name)?;
-        self.0.lock().known.extend(found);
+        let mut cache = self.0.lock();
+        cache.known.extend(found);
         if lasts {
-            self.0.lock().names.insert(name.to_vec(), found);
+            cache.names.insert(name.to_vec(), found);
+        } else {
+            cache.counts.provisional += 1;
         }
         Ok(found)
     }

@@ -1,6 +1,6 @@
 //! Who acts, and what must be so.
 
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Counts, Kernel};
 use crate::{BESIDE_MAX, COUNTERS, DEPTH_MAX, IS_DECIDING, JOBS_MAX};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -20,8 +20,6 @@ pub(crate) struct World {
     trunk: Cell<ViewId>,
     counters: [Ino; COUNTERS],
     kernel: Arc<Kernel>,
-    /// How often trunk's kernel had kept what was looked for, or could not.
-    looks: Cell<u64>,
     jobs: RefCell<Vec<Job>>,
     /// How often it was counted on trunk.
     on_trunk: RefCell<[u64; COUNTERS]>,
@@ -84,7 +82,6 @@ impl World {
         ask.set_notice_sink(kernel.clone());
         Rc::new(World {
             kernel,
-            looks: Cell::new(0),
             random: RefCell::new(Random::new(seed)),
             ask: RefCell::new(Some(ask)),
             trunk: Cell::new(trunk),
@@ -121,9 +118,9 @@ impl World {
         self.history.borrow().join("\n")
     }
 
-    /// How often somebody acted beside another.
-    pub(crate) fn acted_beside(&self) -> u64 {
-        self.beside.get()
+    /// How often somebody acted beside another, and what trunk's kernel has seen of it.
+    pub(crate) fn counts(&self) -> (u64, Counts) {
+        (self.beside.get(), self.kernel.counts())
     }
 
     /// Others are in the way; or, where it may, the disk has failed: then the store may have stopped, and says no more.
@@ -392,7 +389,6 @@ impl World {
         })();
         match looked {
             Ok((bytes, sizes, names)) => {
-                self.looks.set(self.looks.get() + 1);
                 self.say(|| format!("trunk looks: {bytes:?} {sizes:?} {names:?}"));
                 assert_eq!(bytes.0, bytes.1, "bytes that the kernel has kept, and those that are there");
                 assert_eq!(sizes.0, sizes.1, "a size that the kernel has kept, and the one that there is");
