@@ -1,7 +1,6 @@
 //! Telling views what decisions mean to them: before they take effect, and after.
 
 use mojavefs::id::IntervalId;
-use mojavefs::protocol::fault::Fault;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,10 +16,7 @@ pub(crate) trait Audience: Sync {
     fn expect(&self, intervals: &[IntervalId]) -> u64;
 
     /// Kernels forget what they were told of it before. Blocks for kernels.
-    ///
-    /// # Errors
-    /// [`FaultKind::Busy`](mojavefs::protocol::fault::FaultKind::Busy) if one of them does not.
-    fn forget(&self, number: u64) -> Result<(), Fault>;
+    fn forget(&self, number: u64);
 
     /// Whether no kernel can have written anything that it keeps from us to what it changes. Stays so until it has
     /// [ended](Audience::end).

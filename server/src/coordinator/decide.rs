@@ -97,7 +97,7 @@ impl Coordinator {
                 Step::Done(outcome, aftermath) => return Ok((outcome, aftermath)),
                 Step::Sealed(outcome, round) => return self.finish(outcome, (&round, preparation), telling),
                 Step::Unrecorded => return self.commit_recorded((spec, uid), preparation, telling),
-                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook))?,
+                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook)),
             }
         }
     }
@@ -114,7 +114,7 @@ impl Coordinator {
                 Step::Done(outcome, aftermath) => return Ok((outcome, aftermath)),
                 Step::Sealed(outcome, round) => return self.finish(outcome, (&round, preparation), telling),
                 // It makes something final after all.
-                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook))?,
+                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook)),
                 // It was in conflict when it would have been written down, and is not any more.
                 Step::Unrecorded => {
                     let text = format!("speculation {spec} has changed meanwhile");

@@ -256,9 +256,9 @@ impl Audience for Shared {
         number
     }
 
-    fn forget(&self, number: u64) -> Result<(), Fault> {
+    fn forget(&self, number: u64) {
         let upcoming = self.upcomings.find(number).filter(|_| !is_planted(Planted::NothingForgotten));
-        let Some(upcoming) = upcoming else { return Ok(()) };
+        let Some(upcoming) = upcoming else { return };
         side_by_side(&self.concerned_by(&upcoming), |view| {
             let mut set = InvalidationSet::default();
             set.add(self.believed_of(view, &upcoming));
@@ -268,7 +268,6 @@ impl Audience for Shared {
                 true
             });
         });
-        Ok(())
     }
 
     fn is_ready(&self, number: u64) -> bool {
