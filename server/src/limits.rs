@@ -48,6 +48,8 @@ pub const COPY_BYTES_MAX: u64 = 64 << 20;
 pub const COPY_PIECE_BYTES: u64 = 1 << 20;
 /// How long a commit that is on record waits until no kernel knows anything older: after that it takes effect all the same.
 pub const FORGET_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long who waits for a commit that is not sealed yet waits before it asks again.
+pub const UPCOMING_STEP: Duration = Duration::from_millis(10);
 /// How many of the last rounds are known by what they have changed, for who lists a directory page by page meanwhile.
 pub const ENDED_KEPT_MAX: usize = 32;
 /// How long a commit lets those read first that have waited for another one.

@@ -125,8 +125,9 @@ impl View {
                 if page.decision != decision {
                     break;
                 }
+                let is_all = page.end || page.entries.is_empty();
                 all.append(&mut page.entries);
-                if page.end {
+                if is_all {
                     return Ok((all, true));
                 }
             }

@@ -44,15 +44,15 @@ pub(super) enum Step {
 }
 
 impl Coordinator {
-    /// What a speculation has changed is to count as modified when it becomes final.
-    pub(crate) fn mark_modified(&self, spec: SpecId, uid: u32) -> Result<(), Fault> {
+    /// Whether what a speculation has changed is to count as modified when it becomes final.
+    pub(crate) fn mark_modified(&self, spec: SpecId, uid: u32, is_modified: bool) -> Result<(), Fault> {
         let mut state = self.state.lock();
         state.job(spec, uid).map(drop).or_else(|fault| match fault.kind {
             // Deciding it says what became of it.
             FaultKind::NotFound | FaultKind::Decided => Ok(()),
             _ => Err(fault),
         })?;
-        state.jobs.entry(spec).and_modify(|job| job.marks_modified = true);
+        state.jobs.entry(spec).and_modify(|job| job.marks_modified = is_modified);
         Ok(())
     }
 
@@ -171,9 +171,11 @@ impl Coordinator {
         let recorded = tracing::debug_span!("record").in_scope(|| telling.apart(|| self.record_round(round)));
         let deadline = Instant::now() + FORGET_TIME_MAX;
         let (_exclusive, mut state) = loop {
-            tracing::debug_span!("forget").in_scope(|| telling.apart(|| preparation.forget_reads(deadline)));
+            if recorded.is_ok() {
+                tracing::debug_span!("forget").in_scope(|| telling.apart(|| preparation.forget_reads(deadline)));
+            }
             let (exclusive, state) = (self.decisions.write(), self.state.lock());
-            if preparation.is_forgotten() {
+            if recorded.is_err() || preparation.is_forgotten() {
                 break (exclusive, state);
             }
             if Instant::now() >= deadline {

@@ -223,6 +223,11 @@ impl Coordinator {
         Ok(aftermath)
     }
 
+    /// Whether something is being decided, or kept from being changed.
+    pub(crate) fn has_rounds(&self) -> bool {
+        self.rounds.load(Ordering::SeqCst) > 0
+    }
+
     /// Waits until a round that is under way has ended; not at all if none is. Whether one has: else all of them have been under way for
     /// too long, or, where that does not matter (`patient`), some time has gone by.
     pub(crate) fn wait_for_round(&self, patient: bool) -> bool {

@@ -4,7 +4,7 @@ mod requests;
 mod views;
 
 use crate::coordinator::Aftermath;
-use crate::limits::{AWAIT_TIME_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX};
+use crate::limits::{AWAIT_TIME_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX, UPCOMING_STEP};
 use crate::server::Shared;
 use crate::telling::Telling;
 use crate::views::urgent::{self, Ticket};
@@ -94,9 +94,7 @@ impl Session {
         }
         let (outcome, aftermath) = match request {
             Request::Commit { spec, uid, resolutions, touch } => {
-                if touch {
-                    coordinator.mark_modified(spec, uid)?;
-                }
+                coordinator.mark_modified(spec, uid, touch)?;
                 coordinator.commit(spec, uid, &resolutions, telling)?
             }
             Request::Abort { spec, uid, back } => {
@@ -245,7 +243,14 @@ impl Connection for Session {
                 let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
                 Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?))
             }
-            Request::AwaitRound { patient } => Ok(Reply::Ended(self.shared.coordinator.wait_for_round(patient))),
+            Request::AwaitRound { patient } => {
+                if self.shared.coordinator.has_rounds() {
+                    return Ok(Reply::Ended(self.shared.coordinator.wait_for_round(patient)));
+                }
+                // A read may wait for one that is about to be sealed.
+                self.shared.upcomings.wait_for_end(UPCOMING_STEP);
+                Ok(Reply::Ended(true))
+            }
             Request::Outcome { spec } => {
                 let outcome = self.shared.coordinator.outcome(spec)?;
                 // Whoever hears of a decision finds that every view was told of it.

@@ -21,7 +21,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What one round is about to show.
 struct Upcoming {
@@ -80,6 +80,7 @@ pub(crate) struct Upcomings {
     ended: AtomicU64,
     /// The last ones that have ended, with how many had by then.
     before: Mutex<VecDeque<(u64, Arc<Upcoming>)>>,
+    one_has_ended: Condvar,
     /// The reads that were told to wait, and since when: the next round lets them go first.
     waiting: Mutex<HashMap<(ViewId, Ino), Instant>>,
     one_was_read: Condvar,
@@ -131,6 +132,11 @@ fn has_changed(store: &Store, interval: IntervalId, what: &Invalidation) -> bool
 }
 
 impl Upcomings {
+    /// Those that have not ended. What they change may have to be looked for on the disk, for which nobody is kept waiting.
+    fn all(&self) -> Vec<Arc<Upcoming>> {
+        if self.count.load(Ordering::SeqCst) == 0 { Vec::new() } else { self.list.read().clone() }
+    }
+
     fn find(&self, number: u64) -> Option<Arc<Upcoming>> {
         self.list.read().iter().find(|upcoming| upcoming.number == number).cloned()
     }
@@ -157,6 +163,15 @@ impl Upcomings {
         if before.len() > ENDED_KEPT_MAX {
             before.pop_front();
         }
+        self.one_has_ended.notify_all();
+    }
+
+    /// Waits until one has ended, for so long at most; not at all if there is none.
+    pub(crate) fn wait_for_end(&self, limit: Duration) {
+        let mut before = self.before.lock();
+        if self.count.load(Ordering::SeqCst) > 0 {
+            self.one_has_ended.wait_for(&mut before, limit);
+        }
     }
 
     /// Whether a view may keep what it is about to be told of any of these, which was looked at since so many had ended.
@@ -165,7 +180,7 @@ impl Upcomings {
             let is_planted = is_planted(Planted::ProvisionalTooLate) && upcoming.reads.lock().wait == Waits::None;
             !is_planted && what.iter().any(|what| upcoming.concerns(store, view, what))
         };
-        let is_provisional = self.count.load(Ordering::SeqCst) > 0 && self.list.read().iter().any(concerns);
+        let is_provisional = self.all().iter().any(concerns);
         !is_provisional && self.ended() == ended
     }
 
@@ -174,11 +189,8 @@ impl Upcomings {
     /// # Errors
     /// [`FaultKind::Sealed`] if it has to wait.
     pub(crate) fn read(&self, store: &Store, view: &View, ino: Ino) -> Result<(), Fault> {
-        if self.count.load(Ordering::SeqCst) == 0 {
-            return Ok(());
-        }
         let what = Invalidation::Inode(ino);
-        for upcoming in self.list.read().iter().filter(|upcoming| upcoming.concerns(store, view, &what)) {
+        for upcoming in self.all().iter().filter(|upcoming| upcoming.concerns(store, view, &what)) {
             let is_mapped = view.kernel.may_write_mapped(ino);
             let mut reads = upcoming.reads.lock();
             let least = reads.wait;
@@ -204,13 +216,14 @@ impl Upcomings {
     /// Lets those read of a file of this that have waited for another round, for a moment: else they would wait for one after the other.
     fn let_others_read(&self, store: &Store, view: &View, upcoming: &Upcoming) {
         let deadline = Instant::now() + LATE_READS_TIME_MAX;
-        let mut waiting = self.waiting.lock();
-        waiting.retain(|_, since| since.elapsed() < LATE_READS_TIME_MAX);
-        let is_due = |waiting: &mut HashMap<(ViewId, Ino), Instant>| {
-            let theirs = waiting.keys().filter(|(of, _)| *of == view.id);
-            theirs.map(|(_, ino)| Invalidation::Inode(*ino)).any(|what| upcoming.concerns(store, view, &what))
+        let mut late: Vec<(ViewId, Ino)> = {
+            let mut waiting = self.waiting.lock();
+            waiting.retain(|_, since| since.elapsed() < LATE_READS_TIME_MAX);
+            waiting.keys().filter(|(of, _)| *of == view.id).copied().collect()
         };
-        self.one_was_read.wait_while_until(&mut waiting, is_due, deadline);
+        late.retain(|(_, ino)| upcoming.concerns(store, view, &Invalidation::Inode(*ino)));
+        let is_due = |waiting: &mut HashMap<(ViewId, Ino), Instant>| late.iter().any(|read| waiting.contains_key(read));
+        self.one_was_read.wait_while_until(&mut self.waiting.lock(), is_due, deadline);
     }
 }
 
