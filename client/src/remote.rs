@@ -130,7 +130,7 @@ fn apply_notices(
             to.lost(&waiting.why_lost());
         }
     };
-    std::thread::Builder::new().name("mojavefs-notices".into()).spawn(apply)?;
+    mojavefs_threads::detached("mojavefs-notices", apply)?;
     Ok(sender)
 }
 

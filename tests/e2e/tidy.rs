@@ -125,6 +125,19 @@ fn programs_link_no_network_and_readers_of_proc_do_not_allocate() {
     });
 }
 
+/// A thread that is detached by another can end its process ([`mojavefs_threads`] says how).
+#[test]
+fn threads_that_nobody_joins_detach_themselves() {
+    each(|name, text| {
+        let is_shipped = ["client/", "server/src/", "mojavefs/", "src/"].iter().any(|folder| name.starts_with(folder));
+        let joins = ["mojavefs/threads/src/lib.rs", "server/src/server.rs"].contains(&name) || name.contains("/tests/");
+        if is_shipped && name.ends_with(".rs") && !joins {
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            assert!(!code.contains("thread::spawn") && !code.contains("thread::Builder"), "{name} starts a thread");
+        }
+    });
+}
+
 #[test]
 fn files_can_be_read_in_one_sitting() {
     each(|name, text| {

@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -82,6 +83,8 @@ pub fn attach(mount: &OwnedFd, path: &Path) -> io::Result<()> {
 /// One line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountInfo {
+    /// What the kernel calls it.
+    pub id: u64,
     /// Where it is.
     pub point: PathBuf,
     /// The filesystem's type.
@@ -102,14 +105,15 @@ pub fn mounts() -> io::Result<Vec<MountInfo>> {
 
 fn parse(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let device = std::str::from_utf8(fields.nth(1)?).ok()?;
     let point = unescape(fields.nth(1)?);
     let mut rest = fields.skip_while(|field| *field != b"-");
     let kind = String::from_utf8_lossy(rest.nth(1)?).into_owned();
     let source = unescape(rest.next()?);
     let mut options = rest.next().unwrap_or_default().split(|byte| *byte == b',');
     let owner = options.find_map(|option| std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok());
-    Some(MountInfo { point, kind, source, minor: device.split_once(':')?.1.parse().ok()?, owner })
+    Some(MountInfo { id, point, kind, source, minor: device.split_once(':')?.1.parse().ok()?, owner })
 }
 
 /// Undoes the kernel's `\040` for a space and its like.
@@ -209,8 +213,11 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 pub fn health(point: &Path) -> Health {
     let (sender, answer) = channel();
     let point = point.to_owned();
-    // Nobody waits for this thread: while its call is not answered, only the end of the process ends it.
-    std::thread::spawn(move || sender.send(sys::fresh_stat(&point)));
+    // While its call is not answered, only the end of the process ends this thread.
+    let look = move || drop(sender.send(sys::fresh_stat(&point)));
+    if mojavefs_threads::detached("mojavefs-health", look).is_err() {
+        return Health::Hangs;
+    }
     match answer.recv_timeout(ANSWER_TIME_MAX) {
         Ok(Err(e)) if matches!(e.raw_os_error(), Some(nix::libc::ENOTCONN | nix::libc::ECONNABORTED)) => Health::Dead,
         Ok(_) => Health::Answers,
@@ -241,10 +248,28 @@ fn unmount_by_helper(point: &Path, lazy: bool) -> io::Result<()> {
     }
 }
 
+/// Takes a mount of ours away though it is in use, and ends its connection: whatever waits for an answer gets an error.
+pub fn tear_down(point: &Path) -> io::Result<()> {
+    // The number of a connection that is gone is another's at once: as long as this is open, it is that of this mount.
+    let held = OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH).open(point)?;
+    let mount = mount_of(&held)?;
+    unmount(point, true)?;
+    abort_connection(mount.minor)
+}
+
+/// The mount of ours in which an open file lies.
+fn mount_of(file: &File) -> io::Result<MountInfo> {
+    let known = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = known.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u64>().ok());
+    let mount = mounts()?.into_iter().find(|mount| Some(mount.id) == id && mount.kind == FS_TYPE);
+    mount.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no MojaveFS is mounted there any more"))
+}
+
 /// Where the kernel's FUSE connections are files, on most machines.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
-/// Ends a FUSE connection: whatever waits for an answer gets an error. One that is gone already is no error.
+/// Ends a FUSE connection: whatever waits for an answer gets an error. One that is gone already is no error; whoever can't be sure that
+/// it is not must keep its mount open, or it may be another's by now.
 pub fn abort_connection(minor: u32) -> io::Result<()> {
     let failed = |e: io::Error| io::Error::new(e.kind(), format!("end FUSE connection {minor}: {e}"));
     let name = format!("{minor}/abort");
@@ -307,6 +332,6 @@ mod tests {
         let mount = parse(line).expect("the line is whole");
         assert_eq!(mount.point, Path::new("/mnt/a b"));
         assert_eq!(mount.source, Path::new(r"/tmp/st\ore"));
-        assert_eq!((mount.kind.as_str(), mount.minor, mount.owner), (FS_TYPE, 52, Some(7)));
+        assert_eq!((mount.id, mount.kind.as_str(), mount.minor, mount.owner), (36, FS_TYPE, 52, Some(7)));
     }
 }

@@ -182,7 +182,7 @@ impl Mount {
             return Err(Fault::new(FaultKind::Io, "the daemon has no standard output"));
         };
         let (sender, said) = channel();
-        std::thread::spawn(move || {
+        let hear = move || {
             let mut said = BufReader::new(stdout);
             loop {
                 let mut line = String::new();
@@ -192,7 +192,8 @@ impl Mount {
                     break;
                 }
             }
-        });
+        };
+        mojavefs_threads::detached("mojavefs-hear", hear).map_err(host_fault("hear the daemon"))?;
         let deadline = Instant::now() + START_TIME_MAX;
         let next = || {
             let line = said.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;

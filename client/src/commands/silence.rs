@@ -3,7 +3,6 @@
 use crate::limits::SILENCE_TIME;
 use crate::output::err;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread;
 
 /// Until it is dropped a daemon is waited for.
 pub(super) struct Silence(#[expect(dead_code, reason = "its end is what is heard")] Sender<()>);
@@ -17,7 +16,7 @@ impl Silence {
             }
         };
         // Without it nothing is told, and all else is as it was.
-        drop(thread::Builder::new().spawn(tell));
+        drop(mojavefs_threads::detached("mojavefs-silent", tell));
         Silence(over)
     }
 }

@@ -57,8 +57,7 @@ impl Umount {
         // One that can't be opened is gone already.
         let process = daemon.and_then(|pid| sys::pidfd_open(pid).ok());
         if self.force {
-            mount::unmount(&point, true).map_err(host_fault(point.display()))?;
-            mount::abort_connection(found.minor).map_err(host_fault("end the mount"))?;
+            mount::tear_down(&point).map_err(host_fault(point.display()))?;
         } else {
             refuse_if_running(&point)?;
             mount::unmount(&point, false).map_err(|e| {

@@ -252,7 +252,7 @@ impl Lease {
                 tracing::warn!("a job's mount: {error}");
             }
         };
-        drop(std::thread::Builder::new().name("mojavefs-end".into()).spawn(wait));
+        drop(mojavefs_threads::detached("mojavefs-end", wait));
     }
 
     /// The process is gone; what it has started and left may still use its view.
@@ -267,7 +267,7 @@ impl Lease {
                 tracing::error!("closing the view of a process: {fault}");
             }
         };
-        drop(std::thread::Builder::new().name("mojavefs-end".into()).spawn(wait));
+        drop(mojavefs_threads::detached("mojavefs-end", wait));
     }
 }
 

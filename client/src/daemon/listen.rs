@@ -66,7 +66,7 @@ pub(super) fn start(listener: UnixListener, daemon: Arc<Daemon>) -> io::Result<L
             }
         }
     };
-    std::thread::Builder::new().name("mojavefs-accept".into()).spawn(accept)?;
+    mojavefs_threads::detached("mojavefs-accept", accept)?;
     Ok(leases)
 }
 
@@ -92,8 +92,8 @@ impl Door {
             drop((this, stream));
             drop(share);
         };
-        let thread = std::thread::Builder::new().name("mojavefs-control".into()).spawn(work);
-        thread.map(drop).inspect_err(|_| drop(self.open.lock().remove(&number)))
+        let started = mojavefs_threads::detached("mojavefs-control", work);
+        started.inspect_err(|_| drop(self.open.lock().remove(&number)))
     }
 }
 

@@ -184,7 +184,7 @@ fn sweep_sockets(dir: PathBuf) {
             tracing::warn!("removing old sockets from {}: {error}", dir.display());
         }
     };
-    if let Err(error) = std::thread::Builder::new().name("mojavefs-sweep".into()).spawn(sweep) {
+    if let Err(error) = mojavefs_threads::detached("mojavefs-sweep", sweep) {
         tracing::warn!("a thread that removes old sockets: {error}");
     }
 }
@@ -240,10 +240,10 @@ fn until_unmounted(kernel: &Arc<Kernel>, point: &Path) -> io::Result<()> {
         std::thread::sleep(LINGER_TIME_MAX);
         drop(gone.send(Ok(())));
     };
-    std::thread::Builder::new().name("mojavefs-watch".into()).spawn(watch)?;
+    mojavefs_threads::detached("mojavefs-watch", watch)?;
     let kernel = kernel.clone();
     let join = move || drop(sender.send(kernel.join()));
-    std::thread::Builder::new().name("mojavefs-join".into()).spawn(join)?;
+    mojavefs_threads::detached("mojavefs-join", join)?;
     over.recv().unwrap_or_else(|_| Err(io::Error::other("nobody watches the mount")))
 }
 
@@ -251,16 +251,12 @@ fn until_unmounted(kernel: &Arc<Kernel>, point: &Path) -> io::Result<()> {
 fn end_on_signal(signals: SigSet, mountpoint: PathBuf) -> io::Result<()> {
     let wait = move || {
         while signals.wait().is_ok() {
-            let minor = mount::ours_at(&mountpoint).ok().flatten().map(|mount| mount.minor);
-            if let Err(error) = mount::unmount(&mountpoint, true) {
-                tracing::error!("unmount {}: {error}", mountpoint.display());
-            }
-            if let Some(Err(error)) = minor.map(mount::abort_connection) {
-                tracing::error!("end the mount of {}: {error}", mountpoint.display());
+            if let Err(error) = mount::tear_down(&mountpoint) {
+                tracing::error!("take the mount on {} away: {error}", mountpoint.display());
             }
         }
     };
-    std::thread::Builder::new().name("mojavefs-signals".into()).spawn(wait)?;
+    mojavefs_threads::detached("mojavefs-signals", wait)?;
     Ok(())
 }
 

@@ -108,7 +108,7 @@ impl Outbox {
                 Err(_) => outbox.notices.lock().unsent.clear(),
             }
         };
-        if std::thread::Builder::new().name("mojavefs-tell".into()).spawn(wait).is_err() {
+        if mojavefs_threads::detached("mojavefs-tell", wait).is_err() {
             self.hang_up();
         }
     }

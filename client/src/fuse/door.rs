@@ -219,7 +219,7 @@ fn run_aside(work: impl FnOnce() + Send + 'static) {
         let work = theirs.lock().take();
         work.into_iter().for_each(|work| work());
     };
-    if let Err(error) = std::thread::Builder::new().name("mojavefs-parked".into()).spawn(run) {
+    if let Err(error) = mojavefs_threads::detached("mojavefs-parked", run) {
         tracing::error!("a thread for a request that waits: {error}");
         let work = work.lock().take();
         work.into_iter().for_each(|work| work());

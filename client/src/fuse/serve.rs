@@ -177,7 +177,7 @@ impl Kernel {
                     }
                 }
             };
-            if let Err(error) = std::thread::Builder::new().name("mojavefs-notice".into()).spawn(work) {
+            if let Err(error) = mojavefs_threads::detached("mojavefs-notice", work) {
                 tracing::error!("a thread that invalidates, for view {}: {error}", self.view.id());
                 return rest.lock().drain(..).for_each(|what| self.invalidate_one(&what));
             }

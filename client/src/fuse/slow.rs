@@ -28,7 +28,7 @@ impl Slow {
         let work = Arc::new(Mutex::new(work));
         for number in 0..SLOW_THREADS {
             let work = work.clone();
-            std::thread::Builder::new().name(format!("mojavefs-slow-{number}")).spawn(move || run(&work))?;
+            mojavefs_threads::detached(&format!("mojavefs-slow-{number}"), move || run(&work))?;
         }
         Ok(Slow { queue })
     }

@@ -333,7 +333,7 @@ fn listen(stream: &UnixStream, spec: SpecId, news: Arc<News>) -> io::Result<Rece
         }
         news.lose("the filesystem was unmounted, or the daemon behind it is gone".to_owned());
     };
-    std::thread::Builder::new().name("specrun-daemon".into()).spawn(read)?;
+    mojavefs_threads::detached("specrun-daemon", read)?;
     Ok(answers)
 }
 

@@ -244,8 +244,8 @@ fn forget_until(view: &Arc<View>, set: InvalidationSet, deadline: Instant) -> bo
         // Nobody waits for it any more, perhaps.
         let _ = is_through.send(());
     };
-    match std::thread::Builder::new().name("mojavefs-forget".into()).spawn(forget) {
-        Ok(_) => through.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok(),
+    match mojavefs_threads::detached("mojavefs-forget", forget) {
+        Ok(()) => through.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok(),
         Err(error) => {
             tracing::error!("a thread that has view {} forget what it has read: {error}", view.id);
             false

@@ -52,8 +52,7 @@ impl View {
         drop(state);
         if starts {
             let view = self.clone();
-            let thread = std::thread::Builder::new().name("mojavefs-names".into());
-            if let Err(error) = thread.spawn(move || view.tell_what_is_urgent()) {
+            if let Err(error) = mojavefs_threads::detached("mojavefs-names", move || view.tell_what_is_urgent()) {
                 tracing::error!("a thread that tells of names, for view {}: {error}", self.id);
                 // The next one takes what is left.
                 self.urgent.state.lock().telling = false;

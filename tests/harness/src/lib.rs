@@ -26,6 +26,8 @@ use tempfile::TempDir;
 const TEST_TIME_MAX: Duration = Duration::from_secs(240);
 /// The same for the long forms of tests.
 const SOAK_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
+/// How much of the daemons' log is shown when one is dead, in lines.
+const LOG_LINES: usize = 30;
 /// How long a condition may take to come true.
 const WAIT_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -327,9 +329,15 @@ impl Drop for Mount {
             if !clean.is_ok_and(|output| output.status.success()) {
                 tear_down(&self.path());
             }
+            if dead {
+                let log = fs::read_to_string("/run/mojavefs/daemon.log").unwrap_or_default();
+                let last: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
+                eprintln!("the last lines of all daemons' log:");
+                last.iter().rev().for_each(|line| eprintln!("  {line}"));
+            }
             // As it is when the graph and its model differ.
             let expected = !dead || self.mortal.load(Ordering::SeqCst) || std::thread::panicking();
-            assert!(expected, "the daemon behind the mount is dead; the log (daemon.log in /run/mojavefs) says why");
+            assert!(expected, "the daemon behind the mount is dead; its log or the kernel's says why");
         }
     }
 }

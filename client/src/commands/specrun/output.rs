@@ -3,8 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, PipeReader, Read, Seek, SeekFrom, Write};
 use std::process::Stdio;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 /// The largest piece that is kept as one, in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -15,7 +14,8 @@ const STDERR: u8 = 2;
 
 /// The output of one attempt, in the order in which it was said, in a file without a name.
 pub(super) struct Held {
-    writer: JoinHandle<io::Result<File>>,
+    /// The file, once all of it was said.
+    kept: Receiver<io::Result<File>>,
 }
 
 type Piece = (u8, Vec<u8>);
@@ -26,13 +26,14 @@ impl Held {
         let file = tempfile::tempfile()?;
         let (sender, pieces) = sync_channel(PIECES_MAX);
         let (stdout, stderr) = (listen(STDOUT, sender.clone())?, listen(STDERR, sender)?);
-        let writer = std::thread::Builder::new().name("specrun-output".into()).spawn(move || keep(file, &pieces))?;
-        Ok((Held { writer }, stdout, stderr))
+        let (sender, kept) = channel();
+        mojavefs_threads::detached("specrun-output", move || drop(sender.send(keep(file, &pieces))))?;
+        Ok((Held { kept }, stdout, stderr))
     }
 
     /// Says all of it. The command and all that it started must have ended.
     pub(super) fn release(self) -> io::Result<()> {
-        let mut file = self.writer.join().map_err(|_| io::Error::other("keeping the output failed"))??;
+        let mut file = self.kept.recv().map_err(|_| io::Error::other("keeping the output failed"))??;
         file.seek(SeekFrom::Start(0))?;
         let mut file = BufReader::new(file);
         let mut head = [0u8; 5];
@@ -54,7 +55,7 @@ impl Held {
 
 fn listen(from: u8, pieces: SyncSender<Piece>) -> io::Result<Stdio> {
     let (reader, writer) = io::pipe()?;
-    std::thread::Builder::new().name("specrun-output".into()).spawn(move || hear(reader, from, &pieces))?;
+    mojavefs_threads::detached("specrun-output", move || hear(reader, from, &pieces))?;
     Ok(Stdio::from(writer))
 }
 
