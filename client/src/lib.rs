@@ -3,13 +3,13 @@
 mod commands;
 mod daemon;
 mod errno;
-mod fuse;
+
 mod job;
 pub mod limits;
 mod notify;
 mod output;
 mod remote;
-mod view;
+mod transport;
 
 pub(crate) use mojavefs_attach::{control, mount, sys};
 

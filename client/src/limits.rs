@@ -10,14 +10,10 @@ pub const WORDS_BYTES_MAX: usize = 4096;
 pub const FUSE_THREADS: usize = 3;
 /// How many requests of the kernel's own (read-ahead, write-out) may be under way.
 pub const BACKGROUND_REQUESTS_MAX: u16 = 64;
-/// How many forgotten inodes are told to the server at once.
-pub const FORGETS_MAX: usize = 256;
 /// How many threads wait for the disk in the place of those that answer the kernel.
 pub const SLOW_THREADS: usize = 4;
 /// How many slow requests may wait; beyond it they are answered on the kernel's thread.
 pub const SLOW_QUEUE_MAX: usize = 1024;
-/// How often a hole is looked for again behind one that the kernel had something to write out for.
-pub const HOLE_TRIES_MAX: usize = 64;
 /// How many notices of decisions may wait for one program to read them: more than the levels of one process.
 pub const NOTICES_UNREAD_MAX: usize = 4096;
 /// How long a daemon may take to start.
@@ -48,18 +44,10 @@ pub const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 pub const MEMORY_BYTES: usize = 256 << 20;
 /// The largest file whose difference is shown line by line, and whose content is given out for it, in bytes.
 pub const PATCH_BYTES_MAX: u64 = 4 << 20;
-/// How long one question waits for a decision before it is asked again.
-pub const AWAIT_STEP: Duration = Duration::from_secs(2);
 /// How long a kernel may take to drop something from its caches until it counts as held up by a program that waits.
 pub const HELD_UP_TIME: Duration = Duration::from_millis(20);
-/// The most files that were refused to one view, and not decided yet, that are remembered.
-pub const REFUSED_FILES_MAX: usize = 4096;
 /// The most requests of one kernel that may wait for others at once, each on a thread of its own.
 pub const PARKED_MAX: usize = 1024;
-/// How long a call that reads others' undecided work may be kept waiting until its process is stopped for a checkpoint.
-pub const CHECKPOINT_TIME_MAX: Duration = Duration::from_millis(500);
-/// How often a call is tried again for whose process there is no checkpoint.
-pub const CHECKPOINT_TRIES_MAX: usize = 1000;
 /// How long a process may take to stop, once its call was answered.
 pub const STOP_CALL_TIME_MAX: Duration = Duration::from_millis(500);
 /// The most checkpoints of one job: each is a process that sleeps.
@@ -70,7 +58,3 @@ pub const LEFT_BEHIND_TIME_MAX: Duration = Duration::from_secs(5);
 pub const QUIET_WAIT: Duration = Duration::from_millis(500);
 /// How long whoever is about to have a kernel forget something waits until it has got the answers that were found before.
 pub const GIVE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long such a one waits for who reads a directory at that moment.
-pub const LISTING_LOCK_TIME_MAX: Duration = Duration::from_secs(1);
-/// How often a directory is read from its beginning because decisions changed it meanwhile.
-pub const LISTING_TRIES_MAX: usize = 64;

@@ -1,6 +1,6 @@
 //! Invalidations and outcomes in: the only path against the flow.
 
-use crate::fuse::Kernel;
+use crate::transport::Kernel;
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::{Fall, Notice, NoticeSink, SpecState};

@@ -74,6 +74,8 @@ faults! {
     ReadKeptOverTheCommit "read-kept-over-the-commit",
     /// Kernels keep over a commit what they were told before it.
     NothingForgotten "nothing-forgotten",
+    /// Who writes old pages over what others have written is in no conflict.
+    OldPagesUnnoticed "old-pages-unnoticed",
 }
 
 impl Planted {
@@ -90,8 +92,12 @@ impl Planted {
 
 impl Planted {
     /// Those that show in what a kernel keeps: the simulator finds them.
-    pub const OF_KERNELS: &[Planted] =
-        &[Planted::ProvisionalTooLate, Planted::ReadKeptOverTheCommit, Planted::NothingForgotten];
+    pub const OF_KERNELS: &[Planted] = &[
+        Planted::ProvisionalTooLate,
+        Planted::ReadKeptOverTheCommit,
+        Planted::NothingForgotten,
+        Planted::OldPagesUnnoticed,
+    ];
 }
 
 /// The variable of the environment that names the fault.

@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// A server on a store. Clones share it; the store closes with the last of them and the last session.
@@ -39,11 +39,15 @@ pub(crate) struct Shared {
     changes: AtomicU64,
     keeper: Bell,
     announcer: Bell,
+    /// Wakes who syncs the log only at the end.
+    log: Bell,
     stopping: AtomicBool,
     /// What views are being told of.
     pub(crate) effects: Effects,
     /// What is about to be decided, as far as views are to be told before.
     pub(crate) upcomings: Upcomings,
+    /// Views are told one after the other, on the thread that has something to tell.
+    tells_in_turn: AtomicBool,
     /// A search through the store that is under way.
     search: Mutex<Option<Search>>,
 }
@@ -87,9 +91,11 @@ impl Server {
             changes: AtomicU64::new(0),
             keeper: Bell::default(),
             announcer: Bell::default(),
+            log: Bell::default(),
             stopping: AtomicBool::new(false),
             effects: Effects::default(),
             upcomings: Upcomings::default(),
+            tells_in_turn: AtomicBool::new(false),
             search: Mutex::default(),
         });
         let threads = [
@@ -110,6 +116,12 @@ impl Server {
         self.shared.store.discard_if_new();
     }
 
+    /// From now on views are told one after the other, as far as possible on the thread that has something to tell. For simulations, which
+    /// are the same each time by that.
+    pub fn tell_in_turn(&self) {
+        self.shared.tells_in_turn.store(true, Ordering::SeqCst);
+    }
+
     /// A session. `embedded`: the client lives in this process and is the only one.
     pub fn connect(&self, embedded: bool) -> Arc<dyn Connection> {
         Arc::new(Session::new(self.shared.clone(), embedded))
@@ -121,6 +133,7 @@ impl Drop for Server {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.keeper.ring();
         self.shared.announcer.ring();
+        self.shared.log.ring();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a background thread of the server panicked");
@@ -131,13 +144,38 @@ impl Drop for Server {
 
 fn spawn(name: &str, shared: &Arc<Shared>, work: fn(&Shared)) -> Option<JoinHandle<()>> {
     let shared = shared.clone();
-    let thread = std::thread::Builder::new().name(name.into()).spawn(move || work(&shared));
+    let thread = Builder::new().name(name.into()).spawn(move || work(&shared));
     thread.inspect_err(|error| tracing::error!("cannot start the thread {name}: {error}")).ok()
 }
 
 impl Shared {
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn tells_in_turn(&self) -> bool {
+        self.tells_in_turn.load(Ordering::SeqCst)
+    }
+
+    /// Tells views. One client that is slow to take its notices holds up no other.
+    pub(crate) fn side_by_side(&self, views: &[Arc<View>], tell: impl Fn(&Arc<View>) + Sync) {
+        let [first, others @ ..] = views else { return };
+        if self.tells_in_turn() {
+            return views.iter().for_each(tell);
+        }
+        std::thread::scope(|scope| {
+            let tell = &tell;
+            let start = |view| Builder::new().name("mojavefs-tell".into()).spawn_scoped(scope, move || tell(view));
+            let started: Vec<_> = others.iter().map(|view| start(view).map_err(|_| view)).collect();
+            tell(first);
+            for thread in started {
+                match thread {
+                    // Not detached: `mojavefs_threads` says why.
+                    Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    Err(view) => tell(view),
+                }
+            }
+        });
     }
 
     pub(crate) fn next_view(&self) -> ViewId {
@@ -178,16 +216,23 @@ impl Shared {
     /// Tells views what others have changed.
     fn announce(&self) {
         while !self.is_stopping() {
-            side_by_side(&self.views.queued(), |view| view.flush());
+            if !self.tells_in_turn() {
+                self.tell_queued();
+            }
             self.announcer.wait(KEEPER_IDLE);
         }
+    }
+
+    /// Tells views what is queued for them. Called by one thread only.
+    pub(crate) fn tell_queued(&self) {
+        self.side_by_side(&self.views.queued(), |view| view.flush());
     }
 
     /// Writes to disk what is written outside jobs, and the log as jobs go, so that a commit has little left to write.
     fn sync_log(&self) {
         let mut next_write_out = Instant::now() + WRITE_OUT_INTERVAL;
         while !self.is_stopping() {
-            std::thread::sleep(LOG_SYNC_INTERVAL);
+            self.log.wait(LOG_SYNC_INTERVAL);
             if !self.coordinator.is_idle() {
                 if let Err(error) = self.store.sync_log() {
                     tracing::error!("writing the log: {error}");
@@ -428,13 +473,4 @@ impl Shared {
 fn has_fallen(view: &View, aftermath: &Aftermath) -> bool {
     let entered = view.entered();
     aftermath.undone.iter().any(|(context, ..)| entered.contains(context))
-}
-
-/// One client that is slow to take its notices holds up no other.
-pub(crate) fn side_by_side(views: &[Arc<View>], tell: impl Fn(&Arc<View>) + Sync) {
-    match views {
-        [] => {}
-        [view] => tell(view),
-        views => std::thread::scope(|scope| views.iter().for_each(|view| drop(scope.spawn(|| tell(view))))),
-    }
 }

@@ -3,7 +3,8 @@
 use crate::harness::{Mount, SPECRUN, text, until};
 use std::fs;
 use std::io::Write;
-use std::process::Stdio;
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 
 #[test]
 fn the_second_of_two_jobs_is_refused() {
@@ -475,5 +476,75 @@ fn what_falls_with_a_speculation_is_named() {
         assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
         assert!(mount.status().is_empty());
     }
+    mount.check();
+}
+
+/// Has stored to a page through a mapping, which nobody has written out, when it says so; ends when it is told to.
+const STORES: &str = "
+import mmap, os, sys, time
+pages = mmap.mmap(os.open('cells', os.O_RDWR), 96)
+pages[29:30] = b'x'
+open(sys.argv[1], 'w').close()
+while not os.path.exists(sys.argv[2]): time.sleep(0.002)
+";
+
+/// Runs it as a job, and `change` once it has stored: how it ended, and what is in the file then.
+fn stored_while_others(options: &[&str], change: impl FnOnce(&Mount)) -> (Option<i32>, String) {
+    let mount = Mount::new();
+    mount.write("cells", &".".repeat(96));
+    let (stored, go_on) = (mount.beside("stored"), mount.beside("go on"));
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(options).args(["--quiet", "--", "python3", "-c", STORES]).args([&stored, &go_on]);
+    let mut job = specrun.current_dir(mount.path()).stdin(Stdio::null()).spawn().expect("specrun runs");
+    until("it has stored", || stored.exists());
+    change(&mount);
+    fs::write(go_on, "").expect("a sign");
+    let code = job.wait().expect("it ends").code();
+    let content = mount.read("cells");
+    mount.check();
+    (code, content)
+}
+
+fn write_at(mount: &Mount, byte: u64) {
+    let file = fs::File::options().write(true).open(mount.at("cells")).expect("open");
+    file.write_all_at(b"y", byte).expect("write");
+}
+
+#[test]
+fn what_a_job_stores_through_a_mapping_takes_nothing_away_that_others_have_written_meanwhile() {
+    let mut both = ".".repeat(96);
+    both.replace_range(43..44, "y");
+    for mode in [&["--retries", "0"][..], &["--retries", "0", "--on-read", "committed"]] {
+        let (code, content) = stored_while_others(mode, |mount| write_at(mount, 43));
+        assert_eq!((code, &content), (Some(75), &both), "{mode:?}: it stored to what there was before");
+    }
+    both.replace_range(29..30, "x");
+    let (code, content) = stored_while_others(&[], |mount| write_at(mount, 43));
+    assert_eq!((code, content), (Some(0), both), "it is run again, and has both");
+}
+
+#[test]
+fn nor_what_another_job_has_written_and_commits() {
+    let (code, content) = stored_while_others(&["--retries", "0"], |mount| {
+        let other = mount.specrun(&["--quiet"], "printf y | dd of=cells bs=1 seek=43 conv=notrunc status=none");
+        assert!(other.status.success(), "{}", text(&other.stderr));
+    });
+    assert!(content.contains('y') && (code == Some(75) || content.contains('x')), "{code:?}: {content}");
+}
+
+#[test]
+fn pages_that_others_have_not_written_are_no_conflict() {
+    let mount = Mount::new();
+    mount.write("cells", &".".repeat(3 * 4096));
+    let (stored, go_on) = (mount.beside("stored"), mount.beside("go on"));
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(["--retries", "0", "--quiet", "--", "python3", "-c", STORES]).args([&stored, &go_on]);
+    let mut job = specrun.current_dir(mount.path()).stdin(Stdio::null()).spawn().expect("specrun runs");
+    until("it has stored", || stored.exists());
+    write_at(&mount, 2 * 4096);
+    fs::write(go_on, "").expect("a sign");
+    assert!(job.wait().expect("it ends").success());
+    let content = mount.read("cells");
+    assert_eq!((&content[29..30], &content[2 * 4096..2 * 4096 + 1]), ("x", "y"));
     mount.check();
 }

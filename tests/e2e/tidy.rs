@@ -32,7 +32,7 @@ fn each(mut check: impl FnMut(&str, &str)) {
 #[test]
 fn each_library_is_known_in_one_folder() {
     let walls = [
-        ("fuser::", "client/src/fuse/"),
+        ("fuser::", "client/src/transport/"),
         ("rocksdb::", "server/src/store/engine/rocksdb.rs"),
         ("bincode::", "mojavefs/src/protocol/codec.rs"),
         ("use rustls::", "mojavefs/net/"),
@@ -103,6 +103,9 @@ fn the_graph_is_pure_and_client_and_server_are_strangers() {
             }
         }
         assert!(!(name.starts_with("client/") && text.contains("mojavefs_server")), "{name} knows the server");
+        for word in ["nix::", "libc", "std::fs", "std::process", "fuser", "std::os"] {
+            assert!(!(name.starts_with("client/fs/src/") && text.contains(word)), "{name} uses {word}");
+        }
         assert!(!(name.starts_with("server/") && text.contains("mojavefs_client")), "{name} knows the client");
     });
 }

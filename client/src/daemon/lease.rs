@@ -2,17 +2,17 @@
 
 use super::Daemon;
 use super::caller::Caller;
-use crate::fuse::{self, Kernel};
 use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
 use crate::output::shortened;
 use crate::sys;
-use crate::view::{ReadPolicy, View};
+use crate::transport::{self, Kernel};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::protocol::ViewOwner;
 use mojavefs::protocol::control::Start;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{ConnectionExt, JobInfo, Notice, NoticeSink, OnRead, Outcome, Request, SpecState, ViewKind};
+use mojavefs_fs::{ReadPolicy, View};
 use nix::unistd::geteuid;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -64,19 +64,20 @@ impl Lease {
         let spec = opened.spec.unwrap_or(SpecId(0));
         let policy = ReadPolicy { asks, waits: waits.then_some((spec, caller.uid)), fails };
         let owner = if is_process { ViewOwner::Process } else { ViewOwner::Job };
-        let view = View::new(daemon.session.clone(), opened.view, owner, policy, &daemon.control());
+        let control = super::control_of(&daemon.control(), opened.view);
+        let view = View::new(daemon.session.clone(), opened.view, owner, policy, control);
         let view = Arc::new(view);
         if owner == ViewOwner::Job {
             view.supervised_by(caller.pid);
         }
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
             match device {
-                Some(device) => Ok((fuse::serve(device, view.clone())?, None)),
+                Some(device) => Ok((transport::serve(device, view.clone())?, None)),
                 None => {
                     let privileged = geteuid().is_root();
                     let options = MountOptions { others: privileged, privileged };
                     let detached = mount::detached(daemon.source.as_bytes(), options)?;
-                    Ok((fuse::serve(detached.device, view.clone())?, Some(detached.mount)))
+                    Ok((transport::serve(detached.device, view.clone())?, Some(detached.mount)))
                 }
             }
         };
@@ -194,7 +195,7 @@ impl Lease {
     }
 
     /// Who is to be stopped for a checkpoint is asked for by `question`.
-    pub(super) fn ask_by(&self, question: Box<crate::view::Question>) {
+    pub(super) fn ask_by(&self, question: Box<mojavefs_fs::Question>) {
         if let Some(checkpoints) = self.view.checkpoints() {
             checkpoints.ask_by(question);
         }

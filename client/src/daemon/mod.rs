@@ -9,16 +9,17 @@ mod quota;
 mod rights;
 mod sockets;
 
-use crate::fuse::{self, Kernel};
 use crate::limits::{LINGER_TIME_MAX, MOUNTS_PAUSE};
 use crate::mount::{self, MountOptions};
 use crate::notify::Notices;
 use crate::output::Repeated;
-use crate::view::{ReadPolicy, View};
+use crate::transport::{self, Kernel};
 use mojavefs::id::ViewId;
 use mojavefs::protocol::ViewOwner;
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::{Connection, ConnectionExt, Request, Rounds, ViewKind};
+use mojavefs_attach::{CONTROL_VERSION, CONTROL_XATTR};
+use mojavefs_fs::{Control, ReadPolicy, View};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
@@ -143,7 +144,13 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     connection.set_notice_sink(notices.clone());
     let trunk = connection.view(Request::OpenView(ViewKind::Trunk))?;
     let control = socket.path.to_string_lossy().into_owned();
-    let view = Arc::new(View::new(session.clone(), trunk.view, ViewOwner::Trunk, ReadPolicy::default(), &control));
+    let view = Arc::new(View::new(
+        session.clone(),
+        trunk.view,
+        ViewOwner::Trunk,
+        ReadPolicy::default(),
+        control_of(&control, trunk.view),
+    ));
     let kernel = mount_trunk(&mountpoint, &source, view).map_err(|e| {
         // Nobody has seen it, and nobody is to find a store where there was none.
         drop(connection.done(Request::CloseView(trunk.view)));
@@ -189,9 +196,14 @@ fn sweep_sockets(dir: PathBuf) {
     }
 }
 
+/// What a view's files say of the daemon, which listens at this socket.
+fn control_of(socket: &str, view: ViewId) -> Control {
+    Control { name: CONTROL_XATTR, value: format!("{CONTROL_VERSION}\n{socket}\n{view}\n").into_bytes() }
+}
+
 fn mount_trunk(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
     if !geteuid().is_root() {
-        return fuse::serve_at(point, source, view).map_err(|e| match e.kind() {
+        return transport::serve_at(point, source, view).map_err(|e| match e.kind() {
             io::ErrorKind::PermissionDenied => {
                 io::Error::new(e.kind(), format!("{e}; may this user open /dev/fuse and write to the directory?"))
             }
@@ -199,7 +211,7 @@ fn mount_trunk(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Ke
         });
     }
     let detached = mount::detached(source.as_bytes(), MountOptions { others: true, privileged: true })?;
-    let kernel = fuse::serve(detached.device, view)?;
+    let kernel = transport::serve(detached.device, view)?;
     if let Err(error) = mount::attach(&detached.mount, point) {
         // With its mount the kernel that is answered ends.
         drop(detached.mount);

@@ -9,6 +9,7 @@ use crate::pending::{self, Signal};
 use crate::places::Places;
 use crate::restore::Scratch;
 use crate::sys::{self, Action, Errno, Mask, SIGNALS};
+use mojavefs_procfs::locks::{Lock, Shown, each_lock};
 use mojavefs_procfs::process::{ProcPath, each_child, each_number, leading};
 
 /// One descriptor.
@@ -22,30 +23,6 @@ pub(crate) struct Descriptor {
     pub(crate) offset: i64,
     /// Locks can be taken by it.
     pub(crate) lockable: bool,
-}
-
-/// One lock of a descriptor's.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lock {
-    pub(crate) fd: i32,
-    pub(crate) kind: LockKind,
-    pub(crate) write: bool,
-    pub(crate) start: i64,
-    /// The last byte; `i64::MAX` for the end of the file, wherever that is.
-    pub(crate) last: i64,
-}
-
-/// Who holds a lock.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LockKind {
-    /// The descriptor (`flock`).
-    Flock,
-    /// The process (`fcntl`).
-    Posix,
-    /// The descriptor, a range (`F_OFD_SETLK`).
-    Described,
 }
 
 /// What signals do, as far as it is not what they do by default.
@@ -128,7 +105,8 @@ pub(crate) struct Record {
     pub(crate) ids: Ids,
     descriptors: [Descriptor; DESCRIPTORS_MAX],
     descriptors_count: usize,
-    locks: [Lock; LOCKS_MAX],
+    /// Each with its descriptor.
+    locks: [(i32, Lock); LOCKS_MAX],
     locks_count: usize,
     children: [i32; CHILDREN_MAX],
     children_count: usize,
@@ -157,7 +135,7 @@ impl Record {
         &self.descriptors[..self.descriptors_count]
     }
 
-    pub(crate) fn locks(&self) -> &[Lock] {
+    pub(crate) fn locks(&self) -> &[(i32, Lock)] {
         &self.locks[..self.locks_count]
     }
 
@@ -180,33 +158,6 @@ impl Record {
 /// What is left of each of the process's timers.
 pub(crate) fn timers() -> [libc::itimerval; 3] {
     [0, 1, 2].map(|which| sys::filled(libc::SYS_getitimer, &[which], 1, sys::zeroed()).unwrap_or(sys::zeroed()))
-}
-
-/// The locks that `/proc` says a descriptor has, each with the process that took it (-1 if that is not said).
-pub(crate) fn each_lock(fd: i32, text: &[u8], mut each: impl FnMut(Lock, i32)) {
-    for line in text.split(|byte| *byte == b'\n') {
-        let Some(line) = line.strip_prefix(b"lock:\t") else { continue };
-        // `1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`
-        let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).skip(1);
-        let kind = match words.next() {
-            Some(b"FLOCK") => LockKind::Flock,
-            Some(b"POSIX") => LockKind::Posix,
-            Some(b"OFDLCK") => LockKind::Described,
-            _ => continue,
-        };
-        let write = words.nth(1) == Some(b"WRITE");
-        let taken_by = match words.next() {
-            Some(pid) if pid.first().is_some_and(u8::is_ascii_digit) => leading(pid, 10).0 as i32,
-            _ => -1,
-        };
-        let mut range = words.skip(1);
-        let start = leading(range.next().unwrap_or(b"0"), 10).0 as i64;
-        let last = match range.next() {
-            None | Some(b"EOF") => i64::MAX,
-            Some(last) => leading(last, 10).0 as i64,
-        };
-        each(Lock { fd, kind, write, start, last }, taken_by);
-    }
 }
 
 /// Refuses what can't be undone, other than of children and descriptors: it is an error, and said. Mapped files are written
@@ -236,13 +187,13 @@ pub(crate) fn refuse_locks(arena: &mut Arena) -> sys::Result<()> {
     let (own, mut locked) = (arena.owner, None);
     for fd in crate::files::on_the_filesystem() {
         // Those that others have taken by what they have passed on stay theirs.
-        let note = |_, taken_by| {
-            if taken_by == own || taken_by == -1 {
+        let note = |shown: Shown<'_>| {
+            if shown.taken_by == own || shown.taken_by == -1 {
                 locked = Some(fd);
             }
         };
         let path = ProcPath::of(0).then(b"/fdinfo/").number(fd);
-        each_lock(fd, sys::read_once(path.as_bytes(), &mut arena.scratch.text_a)?, note);
+        each_lock(sys::read_once(path.as_bytes(), &mut arena.scratch.text_a)?, note);
     }
     match locked {
         Some(fd) => Err(refuse(
@@ -418,10 +369,11 @@ fn take_descriptor(arena: &mut Arena, fd: i32) -> sys::Result<()> {
         return Ok(());
     }
     let mut more = false;
-    each_lock(fd, kept.info(fd, *own_from, &mut scratch.text_a)?, |lock, _| match record.locks_count {
-        LOCKS_MAX => more = true,
-        count => {
-            record.locks[count] = lock;
+    each_lock(kept.info(fd, *own_from, &mut scratch.text_a)?, |shown| match (shown.lock, record.locks_count) {
+        (None, _) => {}
+        (Some(_), LOCKS_MAX) => more = true,
+        (Some(lock), count) => {
+            record.locks[count] = (fd, lock);
             record.locks_count += 1;
         }
     });

@@ -5,6 +5,7 @@
 
 mod call;
 pub mod files;
+pub mod locks;
 pub mod maps;
 pub mod process;
 

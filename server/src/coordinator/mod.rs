@@ -35,7 +35,7 @@ use crate::store::{Key, Newer, Sight, Specs, Store, StoreError};
 use conflicts::Conflicts;
 use join::Joins;
 use mojavefs::graph::{Event, GraphError, Sees};
-use mojavefs::id::{ContextId, IntervalId, SpecId, ViewId};
+use mojavefs::id::{ContextId, Ino, IntervalId, SpecId, ViewId};
 use mojavefs::limits::{LEVELS_NESTING_MAX, NESTING_MAX};
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -371,6 +371,13 @@ impl Coordinator {
     /// Counts what a context writes.
     pub(crate) fn bytes_counter(&self, context: ContextId) -> Option<Arc<std::sync::atomic::AtomicU64>> {
         self.state.lock().of(context).map(|job| job.bytes.clone())
+    }
+
+    /// A context has written over what others did to a file, which it had not seen. Outside of all contexts there is nobody to tell.
+    pub(crate) fn wrote_over_others(&self, context: Option<ContextId>, ino: Ino) {
+        if let Some(context) = context.filter(|_| !is_planted(Planted::OldPagesUnnoticed)) {
+            self.conflicts.wrote_over_others(context, AccessKey::Inode(ino));
+        }
     }
 
     /// Forgets what decided contexts accessed. Called in the background.

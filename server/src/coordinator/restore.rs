@@ -7,7 +7,7 @@ use super::prepare::Preparation;
 use super::{Coordinator, Job, State, graph_fault};
 use crate::access::{Access, AccessKey};
 use crate::limits::{CHANGES_READ_MAX, PARENTS_MAX};
-use crate::store::{Held, Key, Sight, Specs, Store, StoreError};
+use crate::store::{Held, Key, Remembered, Sight, Specs, Store, StoreError};
 use mojavefs::graph::{Event, Owner, Resume, Sees};
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, SpecId};
 use mojavefs::protocol::codec;
@@ -33,6 +33,7 @@ impl Coordinator {
         }
         self.forget_parts(&mut kept)?;
         name_wholes(&mut kept);
+        self.leave_out_committed(&mut kept);
         let mut state = self.state.lock();
         let missing = self.begin_missing(&mut state, &kept)?;
         let mut later = Vec::new();
@@ -76,6 +77,15 @@ impl Coordinator {
         let parts: Vec<SpecId> = kept.iter().filter(is_part).map(|(held, _)| held.spec).collect();
         kept.retain(|(held, _)| !parts.contains(&held.spec));
         self.store.forget_held(&parts)
+    }
+
+    /// What was committed since is named by those of which the disk refused the newer record, or that they are no more.
+    fn leave_out_committed(&self, kept: &mut [(Held, Payload)]) {
+        let is_open = |spec: &SpecId| self.store.remembers(*spec) != Remembered::Committed;
+        for (_, payload) in kept {
+            payload.joined.retain(|spec, _| is_open(spec));
+            payload.owns.retain(is_open);
+        }
     }
 
     /// Whatever is named and not on record begins, for the graph to say what falls with it.

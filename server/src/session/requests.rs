@@ -7,9 +7,13 @@ use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Attr;
 use mojavefs::protocol::{DirEntry, Invalidation, Reads, RenameMode, Reply, Request};
+use std::ops::Range;
 
 /// Access control lists among extended attributes.
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+
+/// The whole of a file.
+const ALL: Range<u64> = 0..u64::MAX;
 
 /// From when on something was looked at.
 #[derive(Clone, Copy)]
@@ -193,7 +197,11 @@ impl Session {
             }
             Request::SetAttr { view, ino, set } => {
                 let ended = self.since().ended;
-                let attr = self.change(view, |_| file(ino), |ops, scope| ops.set_attr(scope, ino, &set))?;
+                let set_attr = |ops: &Ops, scope: &Scope| ops.set_attr(scope, ino, &set);
+                let attr = match set.size {
+                    Some(_) => self.change_content(view, ino, &ALL, set_attr)?,
+                    None => self.change(view, |_| file(ino), set_attr)?,
+                };
                 self.attributes_of(view, attr, ended)
             }
             Request::ReadLink { view, ino } => {
@@ -210,8 +218,12 @@ impl Session {
                 self.may_be_mapped(view, ino, mapped)?;
                 let at = (offset, append);
                 let write = |ops: &Ops, scope: &Scope| ops.write(scope, ino, at, data, clear_set_id);
-                let written = self.change(view, |_| file(ino), write)?;
+                let range = if append { ALL } else { offset..offset.saturating_add(data.len() as u64) };
+                let written = self.change_content(view, ino, &range, write)?;
                 let open = self.open_view(view)?;
+                if mapped && open.view.may_be_old(ino, &range) {
+                    self.shared.coordinator.wrote_over_others(open.view.context(), ino);
+                }
                 open.count_written(data.len() as u64);
                 if written != offset {
                     // The kernel believes it elsewhere: the file has grown without it.
@@ -221,15 +233,17 @@ impl Session {
                 Ok(Reply::Offset(written))
             }
             Request::Fallocate { view, ino, offset, len, mode } => {
-                self.change(view, |_| file(ino), |ops, scope| ops.fallocate(scope, ino, offset, len, mode))?;
+                let range = offset..offset.saturating_add(len);
+                self.change_content(view, ino, &range, |ops, scope| ops.fallocate(scope, ino, offset, len, mode))?;
                 Ok(Reply::Done)
             }
             Request::Seek { view, ino, offset, whence } => {
                 Ok(Reply::Offset(self.on(view, |ops, scope| ops.seek(scope, ino, offset, whence))?))
             }
             Request::CopyRange { view, ino, offset, to, to_offset, len } => {
-                let (from, target) = ((ino, offset), (to, to_offset));
-                let copied = self.change(view, |_| file(to), |ops, scope| ops.copy_range(scope, from, target, len))?;
+                let (from, target, range) = ((ino, offset), (to, to_offset), to_offset..to_offset.saturating_add(len));
+                let copy = |ops: &Ops, scope: &Scope| ops.copy_range(scope, from, target, len);
+                let copied = self.change_content(view, to, &range, copy)?;
                 self.open_view(view)?.count_written(copied);
                 Ok(Reply::Offset(copied))
             }
@@ -246,6 +260,18 @@ impl Session {
     fn attributes_of(&self, view: ViewId, attr: Attr, ended: u64) -> Result<Reply, Fault> {
         let lasts = self.shared.lasts(&self.open_view(view)?.view, &[Invalidation::Inode(attr.ino)], ended);
         Ok(Reply::Attr { attr, lasts })
+    }
+
+    /// Changes a part of a file's content.
+    fn change_content<T>(
+        &self,
+        view: ViewId,
+        ino: Ino,
+        range: &Range<u64>,
+        operation: impl Fn(&Ops, &Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let _changing = self.shared.views.about_to_change(&self.open_view(view)?.view, ino, range);
+        self.change(view, |_| file(ino), operation)
     }
 
     fn may_be_mapped(&self, view: ViewId, ino: Ino, mapped: bool) -> Result<(), Fault> {

@@ -2,7 +2,7 @@
 //! stays, and who works there is not disturbed, unless the very name that leads there has changed.
 
 use crate::coordinator::Aftermath;
-use crate::server::{Shared, side_by_side};
+use crate::server::Shared;
 use crate::store::Key;
 use crate::views::invalidations::InvalidationSet;
 use crate::views::names::Asked;
@@ -36,12 +36,12 @@ impl Shared {
             return;
         }
         self.note_change();
-        side_by_side(views, |view| {
+        self.side_by_side(views, |view| {
             let seen = seen.get(&view.id).map_or(&[][..], |seen| seen);
             let mut set = InvalidationSet::default();
             set.add(self.believed(view, intervals, &listed, seen));
             set.add(keys.iter().cloned().filter_map(invalidation).filter(|what| view.kernel.believes(what)));
-            view.tell(set);
+            view.tell_of_others(set, &news_of_content(&listed, seen));
         });
     }
 
@@ -179,6 +179,16 @@ impl Shared {
             _ => self.refresh_scope(view),
         }
     }
+}
+
+/// The files that were changed in what a view has not seen; none where that is too much to list.
+fn news_of_content(listed: &Listed, seen: &[IntervalId]) -> Vec<Ino> {
+    let news = listed.iter().flatten().filter(|(interval, _)| !seen.contains(interval));
+    let content = news.filter_map(|(_, what)| match what {
+        Invalidation::Inode(ino) => Some(*ino),
+        Invalidation::Attributes(_) | Invalidation::Entry { .. } => None,
+    });
+    content.collect()
 }
 
 fn invalidation(key: Key) -> Option<Invalidation> {

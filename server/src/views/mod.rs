@@ -3,7 +3,9 @@
 mod announce;
 pub(crate) mod cache;
 mod invalidations;
+mod lane;
 pub(crate) mod names;
+mod old_pages;
 mod state;
 pub(crate) mod upcoming;
 pub(crate) mod urgent;
@@ -11,13 +13,16 @@ pub(crate) mod urgent;
 use crate::ops::Scope;
 use crate::views::cache::KernelCache;
 use crate::views::invalidations::InvalidationSet;
+use crate::views::lane::Lane;
+use crate::views::old_pages::OldPages;
 use crate::views::state::State;
-use crate::views::urgent::{Ticket, Urgent};
+use crate::views::urgent::Ticket;
 use mojavefs::id::{ContextId, Ino, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::protocol::{Invalidation, Notice, NoticeSink, ViewOwner};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -63,17 +68,20 @@ pub(crate) struct View {
     /// What its kernel may keep.
     pub(crate) kernel: KernelCache,
     sink: Arc<SinkSlot>,
-    queue: Mutex<Queue>,
-    settled: Condvar,
-    pub(crate) urgent: Urgent,
+    /// What others have changed: told one after the other by the server's own thread, which who must know of it waits for.
+    queue: Lane,
+    /// Of that the names that are told before the call returns that has changed them, by a thread of the view's own.
+    urgent: Lane,
+    old_pages: OldPages,
 }
 
-/// Invalidations that another view's changes call for.
-#[derive(Default)]
-struct Queue {
-    what: InvalidationSet,
-    queued: u64,
-    delivered: u64,
+/// Somebody changes a part of a file of which kernels may have pages.
+pub(crate) struct Changing(Vec<Arc<View>>, Ino);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|view| view.old_pages.end(self.1, view.queue.last()));
+    }
 }
 
 impl View {
@@ -95,9 +103,9 @@ impl View {
             scope: RwLock::new(scope),
             kernel: KernelCache::default(),
             sink,
-            queue: Mutex::default(),
-            settled: Condvar::new(),
-            urgent: Urgent::default(),
+            queue: Lane::default(),
+            urgent: Lane::default(),
+            old_pages: OldPages::default(),
         }
     }
 
@@ -108,8 +116,21 @@ impl View {
 
     /// Tells the view what its kernel must look up again, and returns when it has.
     pub(crate) fn tell(&self, set: InvalidationSet) {
-        let view = self.id;
-        self.deliver_all(set, |what, all_names| Notice::Invalidate { view, what, all_names });
+        self.tell_of_others(set, &[]);
+    }
+
+    /// The same where some of it is what others have done to files, of which its kernel may have pages.
+    pub(crate) fn tell_of_others(&self, set: InvalidationSet, changed: &[Ino]) {
+        changed.iter().for_each(|ino| self.old_pages.begin(*ino, 0..u64::MAX));
+        self.deliver_all(set, |what, all_names| Notice::Invalidate { view: self.id, what, all_names });
+        changed.iter().for_each(|ino| self.old_pages.end(*ino, 0));
+        self.old_pages.tidy(|number| self.queue.is_told(number));
+    }
+
+    /// Whether what its kernel writes out of a part of a file may be old in all but what programs have stored there, since others have
+    /// changed it and the kernel is not told of that yet.
+    pub(crate) fn may_be_old(&self, ino: Ino, range: &Range<u64>) -> bool {
+        self.old_pages.has(ino, range, |number| self.queue.is_told(number))
     }
 
     /// Tells the view what its kernel must forget since it is about to change, and returns when it has.
@@ -154,45 +175,27 @@ impl View {
 
     /// Notes what its kernel must look up again; [`View::flush`] tells it.
     pub(crate) fn queue(&self, what: impl IntoIterator<Item = Invalidation>) {
-        let mut queue = self.queue.lock();
-        queue.what.add(what.into_iter().filter(|what| self.kernel.believes(what)));
-        queue.queued += 1;
+        self.queue.note(what.into_iter().filter(|what| self.kernel.believes(what)));
     }
 
     pub(crate) fn has_queued(&self) -> bool {
-        let queue = self.queue.lock();
-        queue.delivered < queue.queued
+        self.queue.has_more()
     }
 
-    /// Tells the view all that it is queue. Called by one thread only.
+    /// Tells the view all that is queued. Called by one thread only.
     pub(crate) fn flush(&self) {
-        let (what, queued) = {
-            let mut queue = self.queue.lock();
-            (std::mem::take(&mut queue.what), queue.queued)
-        };
-        self.tell(what);
-        let mut queue = self.queue.lock();
-        queue.delivered = queue.delivered.max(queued);
-        drop(queue);
-        self.settled.notify_all();
+        self.queue.tell(|what| self.tell(what));
     }
 
-    /// It is closed: nothing that is queued is delivered any more, and nobody need wait for that.
+    /// It is closed: nothing is told any more, and nobody need wait for that.
     pub(crate) fn close(&self) {
-        self.queue.lock().delivered = u64::MAX;
-        self.settled.notify_all();
+        self.queue.close();
+        self.urgent.close();
     }
 
-    /// Waits until everything queued up to now was delivered; false at the deadline.
+    /// Waits until everything queued up to now was told; false at the deadline.
     pub(crate) fn wait_settled(&self, deadline: Instant) -> bool {
-        let mut queue = self.queue.lock();
-        let target = queue.queued;
-        while queue.delivered < target {
-            if self.settled.wait_until(&mut queue, deadline).timed_out() {
-                return queue.delivered >= target;
-            }
-        }
-        true
+        self.queue.wait(self.queue.last(), deadline)
     }
 }
 
@@ -242,6 +245,15 @@ impl Views {
         views.values().filter(|other| other.id != view.id && other.context() == context).cloned().collect()
     }
 
+    /// `view` is about to change a part of a file: until what is returned is dropped, and those of other contexts that see the change are
+    /// told, what their kernels write out of it may be old.
+    pub(crate) fn about_to_change(&self, view: &View, ino: Ino, range: &Range<u64>) -> Changing {
+        let mut followers = self.followers(view);
+        followers.retain(|other| other.kernel.holds(ino));
+        followers.iter().for_each(|other| other.old_pages.begin(ino, range.clone()));
+        Changing(followers, ino)
+    }
+
     /// The views of other contexts that see what `view` changes.
     pub(crate) fn followers(&self, view: &View) -> Vec<Arc<View>> {
         let views = self.by_id.read();
@@ -260,22 +272,5 @@ impl Views {
     /// Whether any kernel still knows the inode.
     pub(crate) fn holds(&self, ino: Ino) -> bool {
         self.by_id.read().values().any(|view| view.kernel.holds(ino))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Sight;
-
-    #[test]
-    fn nobody_waits_for_a_view_that_is_closed() {
-        let scope = Scope { sight: Sight::trunk(), accesses: None, over: Arc::default() };
-        let view = View::new(ViewId(1), None, (ViewOwner::Trunk, None), Arc::new(scope), Arc::default(), true);
-        view.queue([Invalidation::Inode(Ino::ROOT)]);
-        assert!(!view.wait_settled(Instant::now()));
-        view.close();
-        view.queue([Invalidation::Inode(Ino::ROOT)]);
-        assert!(view.wait_settled(Instant::now()));
     }
 }

@@ -9,7 +9,7 @@
 use super::View;
 use super::invalidations::InvalidationSet;
 use crate::limits::{ENDED_KEPT_MAX, LATE_READS_TIME_MAX};
-use crate::server::{Shared, side_by_side};
+use crate::server::Shared;
 use crate::store::{Key, Store};
 use crate::telling::Audience;
 use mojavefs::id::{Ino, IntervalId, Seq, ViewId};
@@ -234,25 +234,6 @@ impl Shared {
     }
 }
 
-/// Whether a kernel has forgotten something until then; else it goes on with that. It may wait for the very decision that waits for it: what
-/// was written through a mapping just now is written out first, which waits for that.
-fn forget_until(view: &Arc<View>, set: InvalidationSet, deadline: Instant) -> bool {
-    let (is_through, through) = channel();
-    let theirs = view.clone();
-    let forget = move || {
-        theirs.forget(set);
-        // Nobody waits for it any more, perhaps.
-        let _ = is_through.send(());
-    };
-    match mojavefs_threads::detached("mojavefs-forget", forget) {
-        Ok(()) => through.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok(),
-        Err(error) => {
-            tracing::error!("a thread that has view {} forget what it has read: {error}", view.id);
-            false
-        }
-    }
-}
-
 impl Audience for Shared {
     fn expect(&self, intervals: &[IntervalId]) -> u64 {
         let listed = self.listed(intervals).map(|all| {
@@ -272,7 +253,7 @@ impl Audience for Shared {
     fn forget(&self, number: u64) {
         let upcoming = self.upcomings.find(number).filter(|_| !is_planted(Planted::NothingForgotten));
         let Some(upcoming) = upcoming else { return };
-        side_by_side(&self.concerned_by(&upcoming), |view| {
+        self.side_by_side(&self.concerned_by(&upcoming), |view| {
             let mut set = InvalidationSet::default();
             set.add(self.believed_of(view, &upcoming));
             view.forget(set);
@@ -290,8 +271,8 @@ impl Audience for Shared {
     fn forget_reads(&self, number: u64, deadline: Instant) {
         let upcoming = self.upcomings.find(number).filter(|_| !is_planted(Planted::ReadKeptOverTheCommit));
         let Some(upcoming) = upcoming else { return };
-        side_by_side(&self.concerned_by(&upcoming), |view| {
-            self.forget_what_was_read(view, &upcoming, Waits::All, |set| forget_until(view, set, deadline));
+        self.side_by_side(&self.concerned_by(&upcoming), |view| {
+            self.forget_what_was_read(view, &upcoming, Waits::All, |set| self.forget_until(view, set, deadline));
         });
     }
 
@@ -314,6 +295,29 @@ impl Shared {
     fn concerned_by(&self, upcoming: &Upcoming) -> Vec<Arc<View>> {
         let is_concerned = |view: &Arc<View>| !view.is_dead() && !upcoming.news_to(view).is_empty();
         self.views.all().into_iter().filter(is_concerned).collect()
+    }
+
+    /// Whether a kernel has forgotten something until then; else it goes on with that. It may wait for the very decision that waits for it: what
+    /// was written through a mapping just now is written out first, which waits for that.
+    fn forget_until(&self, view: &Arc<View>, set: InvalidationSet, deadline: Instant) -> bool {
+        if self.tells_in_turn() {
+            view.forget(set);
+            return true;
+        }
+        let (is_through, through) = channel();
+        let theirs = view.clone();
+        let forget = move || {
+            theirs.forget(set);
+            // Nobody waits for it any more, perhaps.
+            let _ = is_through.send(());
+        };
+        match mojavefs_threads::detached("mojavefs-forget", forget) {
+            Ok(()) => through.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok(),
+            Err(error) => {
+                tracing::error!("a thread that has view {} forget what it has read: {error}", view.id);
+                false
+            }
+        }
     }
 
     /// Has a kernel forget what it has read until it has read nothing since, or does not `forget`.

@@ -5,29 +5,12 @@
 
 use crate::limits::NAMES_TOLD_TIME_MAX;
 use crate::views::View;
-use crate::views::invalidations::InvalidationSet;
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::Invalidation;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// What a view is told at once.
-#[derive(Default)]
-pub(crate) struct Urgent {
-    state: Mutex<State>,
-    told: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    names: InvalidationSet,
-    queued: u64,
-    told: u64,
-    /// A thread is telling.
-    telling: bool,
-}
 
 /// What a view is being told because of one change.
 pub(crate) struct Ticket {
@@ -44,50 +27,30 @@ impl View {
     /// Begins to tell of names.
     pub(crate) fn tell_names(self: &Arc<Self>, names: Vec<Invalidation>) -> Ticket {
         let directories = directories(&names);
-        let mut state = self.urgent.state.lock();
-        state.names.add(names);
-        state.queued += 1;
-        let number = state.queued;
-        let starts = !std::mem::replace(&mut state.telling, true);
-        drop(state);
-        if starts {
+        let (number, is_being_told) = self.urgent.note(names);
+        if !is_being_told {
             let view = self.clone();
             if let Err(error) = mojavefs_threads::detached("mojavefs-names", move || view.tell_what_is_urgent()) {
                 tracing::error!("a thread that tells of names, for view {}: {error}", self.id);
-                // The next one takes what is left.
-                self.urgent.state.lock().telling = false;
+                self.urgent.is_left();
             }
         }
         Ticket { view: self.clone(), number, directories }
     }
 
     fn tell_what_is_urgent(&self) {
-        loop {
-            let (names, queued) = {
-                let mut state = self.urgent.state.lock();
-                if state.told == state.queued {
-                    state.telling = false;
-                    return;
-                }
-                (std::mem::take(&mut state.names), state.queued)
-            };
+        while self.urgent.tell(|names| {
             if !self.is_dead() {
                 self.tell(names);
             }
-            self.urgent.state.lock().told = queued;
-            self.urgent.told.notify_all();
-        }
+        }) {}
     }
 }
 
 impl Ticket {
     fn wait(&self, deadline: Instant) {
-        let mut state = self.view.urgent.state.lock();
-        while state.told < self.number && !self.view.is_dead() {
-            if self.view.urgent.told.wait_until(&mut state, deadline).timed_out() {
-                tracing::debug!("view {} is told of names later", self.view.id);
-                return;
-            }
+        if !self.view.urgent.wait(self.number, deadline) {
+            tracing::debug!("view {} is told of names later", self.view.id);
         }
     }
 }

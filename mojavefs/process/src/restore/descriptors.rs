@@ -2,8 +2,9 @@
 
 use super::{Failure, What};
 use crate::arena::Arena;
-use crate::record::{Descriptor, Lock, LockKind, Record, each_lock, list_descriptors};
+use crate::record::{Descriptor, Record, list_descriptors};
 use crate::sys;
+use mojavefs_procfs::locks::{Lock, LockKind, each_lock, everything};
 
 const WHAT: &str = "a descriptor";
 
@@ -69,21 +70,18 @@ fn from_checkpoint(arena: &Arena, checkpoint: i32, fd: i32) -> sys::Result<i32> 
 }
 
 fn put_locks_back(fd: i32, record: &Record, text: &[u8]) -> sys::Result<()> {
-    let before = || record.locks().iter().filter(|lock| lock.fd == fd);
+    let before = || record.locks().iter().filter(|(of, _)| *of == fd).map(|(_, lock)| lock);
     let (mut kept, mut others) = (0, [None; 3]);
-    each_lock(fd, text, |lock, _| match before().any(|known| *known == lock) {
-        true => kept += 1,
-        false => others[lock.kind as usize] = Some(lock.kind),
+    each_lock(text, |shown| match shown.lock {
+        Some(lock) if before().any(|known| *known == lock) => kept += 1,
+        Some(lock) => others[lock.kind as usize] = Some(lock.kind),
+        None => {}
     });
     others.into_iter().flatten().try_for_each(|kind| unlock(fd, kind))?;
     if others.iter().all(Option::is_none) && kept == before().count() {
         return Ok(());
     }
-    before().try_for_each(lock)
-}
-
-fn range(kind: i32, start: i64, len: i64) -> libc::flock {
-    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: start, l_len: len, l_pid: 0 }
+    before().try_for_each(|held| lock(fd, held))
 }
 
 fn set_lock(fd: i32, kind: LockKind, lock: &libc::flock) -> sys::Result<()> {
@@ -94,21 +92,14 @@ fn set_lock(fd: i32, kind: LockKind, lock: &libc::flock) -> sys::Result<()> {
 fn unlock(fd: i32, kind: LockKind) -> sys::Result<()> {
     match kind {
         LockKind::Flock => sys::plain(libc::SYS_flock, &[fd as usize, libc::LOCK_UN as usize]).map(drop),
-        kind => set_lock(fd, kind, &range(libc::F_UNLCK, 0, 0)),
+        kind => set_lock(fd, kind, &everything()),
     }
 }
 
 /// Takes a lock again that was held; that somebody else has it by now is an error.
-fn lock(held: &Lock) -> sys::Result<()> {
+fn lock(fd: i32, held: &Lock) -> sys::Result<()> {
     match held.kind {
-        LockKind::Flock => {
-            let how = if held.write { libc::LOCK_EX } else { libc::LOCK_SH } | libc::LOCK_NB;
-            sys::plain(libc::SYS_flock, &[held.fd as usize, how as usize]).map(drop)
-        }
-        kind => {
-            let how = if held.write { libc::F_WRLCK } else { libc::F_RDLCK };
-            let len = if held.last == i64::MAX { 0 } else { held.last - held.start + 1 };
-            set_lock(held.fd, kind, &range(how, held.start, len))
-        }
+        LockKind::Flock => sys::plain(libc::SYS_flock, &[fd as usize, held.how() as usize]).map(drop),
+        kind => set_lock(fd, kind, &held.range()),
     }
 }

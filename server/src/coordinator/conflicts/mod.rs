@@ -155,6 +155,13 @@ impl Conflicts {
         }
     }
 
+    /// `context` has written over what others did to an object, which it had not seen.
+    pub(crate) fn wrote_over_others(&self, context: ContextId, key: AccessKey) {
+        if let Some(context) = self.users.read().effective(context) {
+            self.stand(context, Clash { key, changed: true });
+        }
+    }
+
     /// A conflict that the caller writes down at once. Whether it has to be.
     pub(crate) fn foresee(&self, context: ContextId, clash: Clash) -> bool {
         self.noticed.lock().standing.entry(context).or_default().add(clash)

@@ -1,0 +1,79 @@
+//! What a server knows after it was killed.
+
+use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::protocol::file::FileKind;
+use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, SpecState, ViewKind};
+use mojavefs_faulty::{Call, Fault, Faulty};
+use mojavefs_server::Server;
+use mojavefs_server::store::StoreOptions;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
+
+struct Job {
+    spec: SpecId,
+    view: ViewId,
+}
+
+fn begin(ask: &Arc<dyn Connection>, parent: ViewId) -> Job {
+    let (info, on_read, own, restarts) = (JobInfo::default(), OnRead::Join, None, Some(String::new()));
+    let opened = ask.view(Request::OpenView(ViewKind::Job { parent, info, on_read, own, restarts })).expect("a job");
+    Job { spec: opened.spec.expect("it has a speculation"), view: opened.view }
+}
+
+fn make(ask: &Arc<dyn Connection>, view: ViewId, name: &[u8]) {
+    let (mode, umask, uid, gid, rdev, target) = (0o644, 0, 0, 0, 0, &b""[..]);
+    let (parent, kind) = (Ino::ROOT, FileKind::Regular);
+    let create = Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target };
+    ask.attr(create).expect("a file");
+}
+
+/// The next so many batches of records are refused; whether they are there when the records are opened again is chosen by the seed.
+fn fails_to_apply(place: &Faulty, times: usize, seed: u64) {
+    let (faulty, left, is_batch) = (place.clone(), AtomicUsize::new(times), |call| matches!(call, Call::Apply { .. }));
+    place.before_each(move |call| {
+        let is_left = || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if is_batch(call) && is_left() {
+            faulty.plan_next(Fault::Fail, is_batch, seed);
+        }
+    });
+}
+
+fn hold(ask: &Arc<dyn Connection>, job: &Job) {
+    ask.outcome(Request::Hold { spec: job.spec, uid: 0 }).expect("it is held");
+    ask.done(Request::CloseView(job.view)).expect("its view closes");
+}
+
+/// What is on record of one that has fallen, and which the disk refused to forget, names what it had depended on.
+#[test]
+fn what_was_committed_is_committed_though_who_depended_on_it_has_fallen() {
+    (0..16).for_each(committed_before_one_that_depended_on_it);
+}
+
+fn committed_before_one_that_depended_on_it(seed: u64) {
+    let place = Faulty::of(64 << 20);
+    let server = Server::open(&place, OPTIONS).expect("the store opens");
+    let ask = server.connect(true);
+    let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
+    let [first, other, both] = std::array::from_fn(|_| begin(&ask, trunk));
+    make(&ask, first.view, b"first");
+    make(&ask, other.view, b"other");
+    for name in [b"first", b"other"] {
+        ask.attr(Request::Lookup { view: both.view, parent: Ino::ROOT, name }).expect("it joins");
+    }
+    hold(&ask, &first);
+    hold(&ask, &both);
+    fails_to_apply(&place, 2, seed);
+    drop(ask.outcome(Request::Abort { spec: other.spec, uid: 0, back: None }));
+    place.before_each(|_| ());
+    let (spec, resolutions) = (first.spec, Vec::new());
+    let committed = ask.outcome(Request::Commit { spec, uid: 0, resolutions, touch: false }).expect("a commit");
+    assert_eq!(committed.state, SpecState::Committed);
+    std::mem::forget((ask, server));
+    let server = Server::open(&place.kill(), OPTIONS).expect("the store opens");
+    let ask = server.connect(true);
+    let state = |spec| ask.outcome(Request::Outcome { spec }).map(|outcome| outcome.state);
+    assert_eq!(state(first.spec), Ok(SpecState::Committed));
+    assert_eq!(state(both.spec), Ok(SpecState::Aborted));
+}

@@ -1,0 +1,85 @@
+//! What a kernel may have of files as they were before others changed them. When it writes pages of these out, all but what programs have
+//! stored there through mappings is old, and takes away what the others did: that must not pass without a word.
+
+use mojavefs::id::Ino;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Parts of files that others have changed, or are changing, and of which the kernel has not been told yet.
+#[derive(Default)]
+pub(crate) struct OldPages(Mutex<HashMap<Ino, Old>>);
+
+struct Old {
+    /// All that was changed lies in here.
+    range: Range<u64>,
+    /// How many are changing it.
+    changing: usize,
+    /// It is told with what has this number.
+    told_with: u64,
+}
+
+/// The kernel writes out whole pages.
+const PAGE: u64 = 4096;
+
+impl OldPages {
+    /// Somebody is about to change a part of a file.
+    pub(crate) fn begin(&self, ino: Ino, range: Range<u64>) {
+        let mut all = self.0.lock();
+        let old = all.entry(ino).or_insert(Old { range: range.clone(), changing: 0, told_with: 0 });
+        old.range = old.range.start.min(range.start)..old.range.end.max(range.end);
+        old.changing += 1;
+    }
+
+    /// It is changed, which the kernel is told with what has this number.
+    pub(crate) fn end(&self, ino: Ino, told_with: u64) {
+        if let Some(old) = self.0.lock().get_mut(&ino) {
+            old.changing -= 1;
+            old.told_with = old.told_with.max(told_with);
+        }
+    }
+
+    /// Whether the kernel may have old pages of that part. `is_told` says whether what has a number was told.
+    pub(crate) fn has(&self, ino: Ino, range: &Range<u64>, is_told: impl Fn(u64) -> bool) -> bool {
+        let all = self.0.lock();
+        let is_old = |old: &&Old| old.changing > 0 || !is_told(old.told_with);
+        let (start, end) = (range.start / PAGE * PAGE, range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX));
+        all.get(&ino).filter(is_old).is_some_and(|old| old.range.start < end && start < old.range.end)
+    }
+
+    /// Forgets what was told.
+    pub(crate) fn tidy(&self, is_told: impl Fn(u64) -> bool) {
+        self.0.lock().retain(|_, old| old.changing > 0 || !is_told(old.told_with));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INO: Ino = Ino(7);
+
+    #[test]
+    fn pages_are_old_from_before_the_change_until_it_is_told() {
+        let old = OldPages::default();
+        let has = |range: Range<u64>, told: u64| old.has(INO, &range, |number| number <= told);
+        old.begin(INO, 5000..5001);
+        assert!(has(4096..8192, 9) && !has(0..4096, 9) && !has(8192..9000, 9));
+        old.end(INO, 3);
+        assert!(has(8000..8001, 2) && !has(8000..8001, 3) && !old.has(Ino(8), &(5000..5001), |_| false));
+        old.tidy(|number| number <= 3);
+        assert!(old.0.lock().is_empty());
+    }
+
+    #[test]
+    fn several_changes_are_old_until_all_are_told() {
+        let old = OldPages::default();
+        let has = |told: u64| old.has(INO, &(0..1), |number| number <= told);
+        old.begin(INO, 0..1);
+        old.begin(INO, 0..u64::MAX);
+        old.end(INO, 1);
+        assert!(has(1));
+        old.end(INO, 2);
+        assert!(has(1) && !has(2));
+    }
+}
