@@ -1,6 +1,6 @@
 //! Everybody in one thread: whenever something waits for the disk, or for a kernel that is told something, others act, as a seed chooses,
 //! and what they do ends before that goes on. The server with its sessions, graph, access index and store; a disk that fails; the views of
-//! trunk and of jobs, each with a kernel before it that keeps what it may ([`kernel`]).
+//! trunk and of jobs, each with a kernel before it that keeps what it may (`kernel.rs`).
 //!
 //! What jobs do is to make, rename and remove pairs of files, each its own, to write the same to two files, to store single bytes, and to
 //! count: each reads a counter and writes one more, those that see nothing of others perhaps after others have acted. Whatever is
