@@ -6,7 +6,9 @@ use crate::table::Table;
 use crate::{Outcome, seconds};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, Rounds, ViewKind};
+use mojavefs::protocol::{
+    Caller, Connection, ConnectionExt, FsOp, JobInfo, OnRead, Request, Rounds, SpecOp, ViewKind, ViewOp,
+};
 use mojavefs_server::Server;
 use mojavefs_server::store::StoreOptions;
 use mojavefs_server::store::engine::{
@@ -162,7 +164,7 @@ impl World {
         let place = Slow { on: Directory::at(dir.path()), is_slow: is_slow.clone() };
         let server = Server::open(&place, StoreOptions { memory_bytes: 256 << 20, owner: (0, 0) })?;
         let ask: Arc<dyn Connection> = Arc::new(Rounds::of(server.connect(false)));
-        let trunk = ask.view(Request::OpenView(ViewKind::Trunk))?.view;
+        let trunk = ask.view(ViewOp::Open(ViewKind::Trunk))?.view;
         is_slow.store(true, Ordering::SeqCst);
         Ok(World { ask, trunk, syncing: AtomicUsize::new(0), is_slow, _server: server, _dir: dir })
     }
@@ -170,14 +172,15 @@ impl World {
     fn begin(&self, on_read: OnRead) -> Outcome<(ViewId, SpecId)> {
         let (info, restarts) = (JobInfo::default(), Some(String::new()));
         let kind = ViewKind::Job { parent: self.trunk, info, on_read, own: None, restarts };
-        let opened = self.ask.view(Request::OpenView(kind))?;
+        let opened = self.ask.view(ViewOp::Open(kind))?;
         Ok((opened.view, opened.spec.ok_or("a job has a speculation")?))
     }
 
     fn create(&self, view: ViewId, name: &str) -> Outcome<Ino> {
         let (kind, target, name): (_, &[u8], _) = (FileKind::Regular, b"", name.as_bytes());
         let (mode, umask, uid, gid, rdev) = (0o644, 0, 0, 0, 0);
-        let create = Request::Create { view, parent: Ino::ROOT, name, kind, mode, umask, uid, gid, rdev, target };
+        let create = FsOp::Create { parent: Ino::ROOT, name, kind, mode, umask, rdev, target }
+            .of(view, Caller { pid: 0, uid, gid });
         Ok(self.ask.attr(create)?.ino)
     }
 
@@ -185,13 +188,13 @@ impl World {
         let data = &[7; 100];
         Ok(self
             .ask
-            .offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false, mapped: false })
+            .offset(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))
             .map(drop)?)
     }
 
     fn abort(&self, view: ViewId, spec: SpecId) -> Outcome<()> {
-        self.ask.outcome(Request::Abort { spec, uid: 0, back: None })?;
-        Ok(self.ask.done(Request::CloseView(view))?)
+        self.ask.outcome(SpecOp::Abort { spec }.by(0))?;
+        Ok(self.ask.done(ViewOp::Close(view))?)
     }
 
     /// Commits one job after the other until it is told to stop.
@@ -203,10 +206,10 @@ impl World {
             let (view, spec) = self.begin(OnRead::Join)?;
             self.create(view, &format!("{name}.{number}"))?;
             self.syncing.fetch_add(1, Ordering::SeqCst);
-            let committed = self.ask.outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false });
+            let committed = self.ask.outcome(SpecOp::Commit { spec, resolutions: Vec::new(), touch: false }.by(0));
             self.syncing.fetch_sub(1, Ordering::SeqCst);
             committed?;
-            self.ask.done(Request::CloseView(view))?;
+            self.ask.done(ViewOp::Close(view))?;
         }
         Ok(())
     }
@@ -233,7 +236,7 @@ impl Scene {
         let held = world.create(world.trunk, &format!("{name}.held"))?;
         let (holds, spec) = world.begin(OnRead::Join)?;
         world.write(holds, held)?;
-        world.ask.outcome(Request::Hold { spec, uid: 0 })?;
+        world.ask.outcome(SpecOp::Hold { spec }.by(0))?;
         Ok(Scene { views: [trunk, job], met, held })
     }
 
@@ -247,10 +250,10 @@ impl Scene {
         let ask = &world.ask;
         let (view, ino) = self.views[usize::from(kind >= 4)];
         match kind {
-            0 | 4 => timed(&mut || Ok(ask.attr(Request::GetAttr { view, ino }).map(drop)?)),
+            0 | 4 => timed(&mut || Ok(ask.attr(FsOp::GetAttr { ino }.on(view)).map(drop)?)),
             1 | 5 => timed(&mut || {
                 Ok(ask
-                    .data(Request::Read { view, ino, offset: 0, size: 100, reads: mojavefs::protocol::Reads::Once })
+                    .data(FsOp::Read { ino, offset: 0, size: 100, reads: mojavefs::protocol::Reads::Once }.on(view))
                     .map(drop)?)
             }),
             2 => {
@@ -271,7 +274,7 @@ impl Scene {
             9 => {
                 let (view, spec) = world.begin(OnRead::Join)?;
                 let name = self.met.as_bytes();
-                let time = timed(&mut || Ok(ask.attr(Request::Lookup { view, parent: Ino::ROOT, name }).map(drop)?))?;
+                let time = timed(&mut || Ok(ask.attr(FsOp::Lookup { parent: Ino::ROOT, name }.on(view)).map(drop)?))?;
                 world.abort(view, spec)?;
                 Ok(time)
             }
@@ -279,7 +282,7 @@ impl Scene {
                 let (view, spec) = world.begin(OnRead::Join)?;
                 timed(&mut || world.abort(view, spec))
             }
-            _ => timed(&mut || Ok(ask.call(Request::Status { uid: 0 }).map(drop)?)),
+            _ => timed(&mut || Ok(ask.call(SpecOp::Status.by(0)).map(drop)?)),
         }
     }
 }
@@ -356,11 +359,11 @@ fn waits(world: &World, number: usize) -> Outcome<[Duration; 3]> {
     };
     let (commit, change) = std::thread::scope(|scope| -> Outcome<(Duration, Duration)> {
         let commit = || {
-            timed(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false })
+            timed(SpecOp::Commit { spec, resolutions: Vec::new(), touch: false }.by(0))
                 .map_err(|error| error.to_string())
         };
         let commit = scope.spawn(commit);
-        while !world.ask.status(Request::Status { uid: 0 })?.iter().any(|status| status.sealed) {
+        while !world.ask.status(SpecOp::Status.by(0))?.iter().any(|status| status.sealed) {
             std::thread::yield_now();
         }
         let began = Instant::now();
@@ -370,8 +373,8 @@ fn waits(world: &World, number: usize) -> Outcome<[Duration; 3]> {
     })?;
     let (view, spec) = world.begin(OnRead::Join)?;
     world.create(view, &format!("{name}.held"))?;
-    world.ask.outcome(Request::Hold { spec, uid: 0 })?;
-    Ok([commit, change, timed(Request::Abort { spec, uid: 0, back: None })?])
+    world.ask.outcome(SpecOp::Hold { spec }.by(0))?;
+    Ok([commit, change, timed(SpecOp::Abort { spec }.by(0))?])
 }
 
 pub(crate) fn bench(filter: &str) -> Outcome<()> {

@@ -10,7 +10,8 @@ use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{FileKind, SetAttr};
 use mojavefs::protocol::{
-    Invalidation, JobInfo, Notice, OnRead, Reads, RenameMode, Reply, Request, Resolution, ViewKind,
+    Admin, Caller, FsOp, Invalidation, JobInfo, Notice, OnRead, Reads, RenameMode, Reply, Request, Resolution, SpecOp,
+    ViewKind, ViewOp,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -43,32 +44,33 @@ fn messages() -> Vec<Vec<u8>> {
         restarts: None,
     };
     let requests = [
-        Request::OpenView(kind),
-        Request::Commit { spec, uid: 0, resolutions: vec![Resolution::Ours(b"a/b".to_vec())], touch: true },
-        Request::Lookup { view, parent: ino, name: b"name" },
-        Request::SetAttr { view, ino, set: SetAttr { mode: Some(0o600), size: Some(1 << 40), ..SetAttr::default() } },
-        Request::Create {
-            view,
+        ViewOp::Open(kind).into(),
+        ViewOp::Undo { view, spec, actor: 7, drained: true }.into(),
+        Admin::Search { anew: true }.into(),
+        SpecOp::Commit { spec, resolutions: vec![Resolution::Ours(b"a/b".to_vec())], touch: true }.by(0),
+        FsOp::Lookup { parent: ino, name: b"name" }.on(view),
+        FsOp::SetAttr { ino, set: SetAttr { mode: Some(0o600), size: Some(1 << 40), ..SetAttr::default() } }.on(view),
+        FsOp::Create {
             parent: ino,
             name: b"new",
             kind: FileKind::Symlink,
             mode: 0o777,
             umask: 0o22,
-            uid: 1,
-            gid: 2,
             rdev: 3,
             target: b"to",
-        },
-        Request::Rename { view, parent: ino, name: b"a", new_parent: ino, new_name: b"b", mode: RenameMode::Exchange },
-        Request::Read { view, ino, offset: 1 << 50, size: 4096, reads: Reads::Mapped },
-        Request::Write { view, ino, offset: 7, data: &[9; 300], append: true, clear_set_id: false, mapped: false },
-        Request::Forget { view, inos: vec![ino; 40] },
+        }
+        .of(view, Caller { pid: 0, uid: 1, gid: 2 }),
+        FsOp::Rename { parent: ino, name: b"a", new_parent: ino, new_name: b"b", mode: RenameMode::Exchange }.on(view),
+        FsOp::Read { ino, offset: 1 << 50, size: 4096, reads: Reads::Mapped }.on(view),
+        FsOp::Write { ino, offset: 7, data: &[9; 300], append: true, clear_set_id: false, mapped: false }.on(view),
+        FsOp::Forget { inos: vec![ino; 40] }.on(view),
     ];
     let replies =
         [Ok(Reply::Data(vec![7; 300])), Ok(Reply::Specs(vec![spec; 9])), Err(Fault::new(FaultKind::Io, "why"))];
     let entry = Invalidation::Entry { parent: ino, name: b"name".to_vec() };
     let notice = Notice::Forget { view, what: vec![entry, Invalidation::Inode(ino)], all_names: true };
-    let ask = Ask::Commit { spec, resolutions: vec![Resolution::Theirs(b"c".to_vec())], touch: false };
+    let ask =
+        Ask::Speculation(SpecOp::Commit { spec, resolutions: vec![Resolution::Theirs(b"c".to_vec())], touch: false });
     let requests = requests.iter().map(|request| codec::encode(request).unwrap());
     let replies = replies.iter().map(|reply| codec::encode(reply).unwrap());
     requests.chain(replies).chain([codec::encode(&notice).unwrap(), codec::encode(&ask).unwrap()]).collect()

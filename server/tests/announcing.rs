@@ -5,7 +5,7 @@ mod common;
 use common::Client;
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{ConnectionExt, Invalidation, Notice, NoticeSink, Request};
+use mojavefs::protocol::{ConnectionExt, FsOp, Invalidation, Notice, NoticeSink};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl Heard {
 }
 
 fn look(client: &Client, parent: Ino, name: &[u8]) -> Option<Ino> {
-    client.ask().attr(Request::Lookup { view: client.trunk, parent, name }).map(|attr| attr.ino).ok()
+    client.ask().attr(FsOp::Lookup { parent, name }.on(client.trunk)).map(|attr| attr.ino).ok()
 }
 
 fn listening() -> (Client, Arc<Heard>) {
@@ -57,7 +57,7 @@ fn a_commit_of_nothing_is_not_announced() {
     let (client, heard) = listening();
     look(&client, Ino::ROOT, b"absent");
     let (view, spec) = client.begin(client.trunk);
-    client.ask().attr(Request::Lookup { view, parent: Ino::ROOT, name: b"absent" }).expect_err("it is not there");
+    client.ask().attr(FsOp::Lookup { parent: Ino::ROOT, name: b"absent" }.on(view)).expect_err("it is not there");
     client.commit(spec, Vec::new());
     assert!(heard.0.lock().is_empty());
     client.check();
@@ -72,11 +72,11 @@ fn a_view_is_told_of_the_names_that_it_has_asked_for() {
     assert_eq!(look(&client, Ino::ROOT, b"absent"), None);
     assert_eq!(look(&client, Ino::ROOT, b"never there"), None);
     let (view, spec) = client.begin(client.trunk);
-    client.ask().done(Request::Unlink { view, parent: Ino::ROOT, name: b"removed" }).expect("remove");
+    client.ask().done(FsOp::Unlink { parent: Ino::ROOT, name: b"removed" }.on(view)).expect("remove");
     client.create(view, Ino::ROOT, b"absent", FileKind::Directory).expect("a directory");
     client.create(view, Ino::ROOT, b"unheard of", FileKind::Regular).expect("a file");
     let (parent, new_parent, mode) = (Ino::ROOT, Ino::ROOT, mojavefs::protocol::RenameMode::Replace);
-    let rename = Request::Rename { view, parent, name: b"moved", new_parent, new_name: b"elsewhere", mode };
+    let rename = FsOp::Rename { parent, name: b"moved", new_parent, new_name: b"elsewhere", mode }.on(view);
     client.ask().done(rename).expect("rename");
     heard.by_trunk(&client);
     client.commit(spec, Vec::new());

@@ -5,7 +5,7 @@ mod common;
 use common::Client;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::file::{FileKind, SetAttr};
-use mojavefs::protocol::{ConnectionExt, RenameMode, Request, XattrMode};
+use mojavefs::protocol::{ConnectionExt, FsOp, RenameMode, ViewOp, XattrMode};
 
 const LARGE: usize = 300_000;
 
@@ -76,18 +76,18 @@ impl World {
     /// No kernel knows any file.
     fn forget(&self) {
         let (view, inos) = (self.client.trunk, vec![self.dir, self.file, self.other]);
-        self.client.ask().done(Request::Forget { view, inos }).expect("they are forgotten");
+        self.client.ask().done(FsOp::Forget { inos }.on(view)).expect("they are forgotten");
     }
 
     fn write(&self, view: ViewId, ino: Ino, offset: u64, len: usize) {
         let data = vec![b'x'; len];
         let request =
-            Request::Write { view, ino, offset, data: &data, append: false, clear_set_id: false, mapped: false };
+            FsOp::Write { ino, offset, data: &data, append: false, clear_set_id: false, mapped: false }.on(view);
         self.client.ask().offset(request).expect("a write");
     }
 
     fn set(&self, view: ViewId, set: SetAttr) {
-        self.client.ask().attr(Request::SetAttr { view, ino: self.file, set }).expect("attributes");
+        self.client.ask().attr(FsOp::SetAttr { ino: self.file, set }.on(view)).expect("attributes");
     }
 
     /// Does it as far as that goes: the file may have no such name any more.
@@ -99,22 +99,22 @@ impl World {
             Act::Overwrite => self.write(view, ino, 70_000, 10),
             Act::Truncate => self.set(view, SetAttr { size: Some(0), ..SetAttr::default() }),
             Act::Shrink => self.set(view, SetAttr { size: Some(100), ..SetAttr::default() }),
-            Act::Remove => drop(ask.call(Request::Unlink { view, parent: dir, name: b"f" })),
+            Act::Remove => drop(ask.call(FsOp::Unlink { parent: dir, name: b"f" }.on(view))),
             Act::Replace => self.rename(view, (dir, b"other"), (dir, b"f")),
             Act::Chmod => self.set(view, SetAttr { mode: Some(0o600), ..SetAttr::default() }),
             Act::SetXattr => {
                 let mode = XattrMode::Set;
-                drop(ask.call(Request::SetXattr { view, ino, name, value: b"value", mode }));
+                drop(ask.call(FsOp::SetXattr { ino, name, value: b"value", mode }.on(view)));
             }
-            Act::RemoveXattr => drop(ask.call(Request::RemoveXattr { view, ino, name })),
-            Act::Link => drop(ask.call(Request::Link { view, ino, parent: Ino::ROOT, name: b"l" })),
+            Act::RemoveXattr => drop(ask.call(FsOp::RemoveXattr { ino, name }.on(view))),
+            Act::Link => drop(ask.call(FsOp::Link { ino, parent: Ino::ROOT, name: b"l" }.on(view))),
             Act::MoveAway => self.rename(view, (Ino::ROOT, b"d"), (Ino::ROOT, b"e")),
         }
     }
 
     fn rename(&self, view: ViewId, (parent, name): (Ino, &[u8]), (new_parent, new_name): (Ino, &[u8])) {
         let mode = RenameMode::Replace;
-        drop(self.client.ask().call(Request::Rename { view, parent, name, new_parent, new_name, mode }));
+        drop(self.client.ask().call(FsOp::Rename { parent, name, new_parent, new_name, mode }.on(view)));
     }
 
     fn reclaim(&self) {
@@ -157,14 +157,14 @@ impl World {
 
 fn remove_all(client: &Client, dir: Ino) {
     let view = client.trunk;
-    let list = Request::ReadDir { view, ino: dir, after: None, limit: 100, attrs: false };
+    let list = FsOp::ReadDir { ino: dir, after: None, limit: 100, attrs: false }.on(view);
     for entry in client.ask().entries(list).expect("a listing").0 {
         let name = &entry.name[..];
         if entry.kind == FileKind::Directory {
             remove_all(client, entry.ino);
-            client.ask().done(Request::RemoveDir { view, parent: dir, name }).expect("a directory goes");
+            client.ask().done(FsOp::RemoveDir { parent: dir, name }.on(view)).expect("a directory goes");
         } else {
-            client.ask().done(Request::Unlink { view, parent: dir, name }).expect("a name goes");
+            client.ask().done(FsOp::Unlink { parent: dir, name }.on(view)).expect("a name goes");
         }
     }
 }
@@ -185,7 +185,7 @@ fn play(world: &mut World, (by_job, by_trunk): (Act, Act), end: End) {
         pause(world);
         world.end(spec, end);
         // What its kernel has looked at is in use until then.
-        drop(world.client.ask().call(Request::CloseView(view)));
+        drop(world.client.ask().call(ViewOp::Close(view).into()));
         pause(world);
         world.remove_everything(&what);
         world.fill();
@@ -234,7 +234,7 @@ fn what_is_kept_for_a_snapshot_goes_when_that_ends_whichever_is_first() {
         }
         for at in order {
             world.client.abort(jobs[at].1);
-            world.client.ask().done(Request::CloseView(jobs[at].0)).expect("the view closes");
+            world.client.ask().done(ViewOp::Close(jobs[at].0)).expect("the view closes");
             world.reclaim();
         }
         // Nothing else happens that would have it looked at again.
@@ -251,7 +251,7 @@ fn what_is_removed_while_nothing_else_happens_leaves_no_trace() {
             world.act(world.client.trunk, act);
             world.reclaim();
         }
-        let unlink = Request::Unlink { view: world.client.trunk, parent: Ino::ROOT, name: b"l" };
+        let unlink = FsOp::Unlink { parent: Ino::ROOT, name: b"l" }.on(world.client.trunk);
         world.client.ask().done(unlink).expect("a name goes");
         world.reclaim();
     }

@@ -5,7 +5,7 @@ mod common;
 use common::Client;
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{ConnectionExt, JobInfo, OnRead, OpenedView, Request, ViewKind};
+use mojavefs::protocol::{ConnectionExt, JobInfo, OnRead, OpenedView, SpecOp, ViewKind, ViewOp};
 
 const ROOT: u32 = 0;
 const ONE: u32 = 1000;
@@ -14,11 +14,11 @@ const OTHER: u32 = 1001;
 fn job(client: &Client, parent: ViewId, uid: u32) -> Result<OpenedView, Fault> {
     let info = JobInfo { uid, ..JobInfo::default() };
     let kind = ViewKind::Job { parent, info, on_read: OnRead::Isolate, own: None, restarts: Some(String::new()) };
-    client.ask().view(Request::OpenView(kind))
+    client.ask().view(ViewOp::Open(kind))
 }
 
 fn process(client: &Client, parent: ViewId, uid: u32) -> Result<OpenedView, Fault> {
-    client.ask().view(Request::OpenView(ViewKind::Process { parent, uid }))
+    client.ask().view(ViewOp::Open(ViewKind::Process { parent, uid }))
 }
 
 fn spec(opened: &OpenedView) -> SpecId {
@@ -49,13 +49,13 @@ fn only_the_owner_and_root_say_that_a_job_has_ended_or_waits() {
     let client = Client::new();
     let first = spec(&job(&client, client.trunk, ONE).expect("a job"));
     let second = spec(&job(&client, client.trunk, OTHER).expect("a job"));
-    let unsettled = |uid| client.ask().specs(Request::Unsettled { spec: first, uid });
+    let unsettled = |uid| client.ask().specs(SpecOp::Unsettled { spec: first }.by(uid));
     assert!(is_denied(unsettled(OTHER)));
     for uid in [ONE, ROOT] {
         assert_eq!(unsettled(uid).expect("an answer"), []);
     }
     let wait = |(behind, on): (SpecId, SpecId), uid| {
-        let request = Request::Await { specs: vec![on], millis: 1, behind: Some(behind), uid };
+        let request = SpecOp::Await { specs: vec![on], millis: 1, behind: Some(behind) }.by(uid);
         client.ask().specs(request)
     };
     assert_eq!(wait((first, second), OTHER).expect("a wait"), [second], "the first does not wait by this");

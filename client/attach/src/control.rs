@@ -134,6 +134,7 @@ pub fn unexpected(answer: &Answer) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mojavefs::protocol::SpecOp;
     use std::fs::File;
 
     #[test]
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn a_question_that_is_too_long_is_refused_by_both_sides() {
         let (mut near, far) = UnixStream::pair().expect("a pair");
-        let long = Ask::Writers { path: vec![b'x'; Ask::BYTES_MAX + 1] };
+        let long = Ask::Speculation(SpecOp::Writers { path: vec![b'x'; Ask::BYTES_MAX + 1] });
         assert_eq!(ask(&near, &long, None).expect_err("refused").kind, FaultKind::TooLarge);
         near.write_all(&(Ask::BYTES_MAX as u32 + 1).to_le_bytes()).expect("written");
         assert!(receive::<Ask>(&far).is_err());

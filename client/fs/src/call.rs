@@ -2,25 +2,9 @@
 
 use crate::patience::{Asking, Patience};
 use crate::view::View;
-use mojavefs::protocol::Connection;
+use mojavefs::protocol::{Caller, Connection, FsOp, Request};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-/// Whoever makes a system call, as the kernel says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The process; 0 where it is the kernel itself, which reads ahead or writes out.
-    pub pid: u32,
-    /// The user by whose rights it is made.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-}
-
-impl Caller {
-    /// The kernel itself, on nobody's behalf.
-    pub const KERNEL: Caller = Caller { pid: 0, uid: 0, gid: 0 };
-}
 
 /// One call of somebody's: its methods are the operations of the filesystem. As long as it lives, what its thread asks for is on behalf
 /// of the caller, and has that patience.
@@ -46,6 +30,11 @@ impl Call<'_> {
     /// The view that it is made on.
     pub fn view(&self) -> &View {
         self.view
+    }
+
+    /// What the server is asked for by it.
+    pub(crate) fn asks<'o>(&self, op: FsOp<'o>) -> Request<'o> {
+        op.of(self.view.id(), self.caller)
     }
 
     pub(crate) fn server(&self) -> &dyn Connection {

@@ -5,7 +5,7 @@ use crate::limits::{CHECKPOINT_TIME_MAX, CHECKPOINT_TRIES_MAX};
 use crate::patience;
 use mojavefs::id::ViewId;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request};
+use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request, ViewOp};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -90,7 +90,7 @@ impl Connection for CheckpointBeforeJoin {
                     }
                     // If that fails because the view was undone, so does the call, once its process may know.
                     Err(why) => {
-                        if let Err(fault) = self.server.done(Request::NoSegment { view: self.view, why }) {
+                        if let Err(fault) = self.server.done(ViewOp::NoSegment { view: self.view, why }) {
                             tracing::debug!("{fault}");
                         }
                     }

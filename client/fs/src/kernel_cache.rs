@@ -4,7 +4,7 @@ use crate::deliveries::{self, Deliveries};
 use crate::patience;
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Connection, NoticeSink, Reply, Request};
+use mojavefs::protocol::{Connection, FsOp, NoticeSink, Reply, Request};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -88,28 +88,26 @@ pub fn has_to_wait(fault: &Fault) -> bool {
 }
 
 fn gives(request: &Request<'_>) -> bool {
+    let Request::Fs { op, .. } = request else { return false };
     matches!(
-        request,
-        Request::Lookup { .. }
-            | Request::Glance { .. }
-            | Request::GlanceNamed { .. }
-            | Request::Create { .. }
-            | Request::Link { .. }
+        op,
+        FsOp::Lookup { .. } | FsOp::Glance { .. } | FsOp::GlanceNamed { .. } | FsOp::Create { .. } | FsOp::Link { .. }
     )
 }
 
 fn may_be_kept(request: &Request<'_>) -> bool {
-    gives(request)
-        || matches!(
-            request,
-            Request::GetAttr { .. }
-                | Request::GlanceAt { .. }
-                | Request::SetAttr { .. }
-                | Request::Read { .. }
-                | Request::ReadLink { .. }
-                | Request::ReadDir { .. }
-                | Request::GetXattr { .. }
-        )
+    let Request::Fs { op, .. } = request else { return false };
+    let is_kept = matches!(
+        op,
+        FsOp::GetAttr { .. }
+            | FsOp::GlanceAt { .. }
+            | FsOp::SetAttr { .. }
+            | FsOp::Read { .. }
+            | FsOp::ReadLink { .. }
+            | FsOp::ReadDir { .. }
+            | FsOp::GetXattr { .. }
+    );
+    is_kept || gives(request)
 }
 
 impl Connection for KernelCache {

@@ -17,7 +17,7 @@ mod refused;
 mod view;
 mod wait_for_decision;
 
-pub use call::{Call, Caller};
+pub use call::Call;
 pub use checkpoint_before_join::{CheckpointBeforeJoin, Question};
 pub use kernel_cache::has_to_wait;
 pub use operations::{Given, Listed, Listing, NewFile, Range, Rename, Write, WritesOut};

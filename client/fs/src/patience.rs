@@ -1,6 +1,6 @@
 //! For whom a thread asks, and whether what it asks for may wait for others.
 
-use mojavefs::protocol::Request;
+use mojavefs::protocol::{FsOp, Request};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,5 +76,5 @@ pub(crate) fn may_wait() -> bool {
 
 /// What the kernel itself writes out would be lost if it were refused.
 pub(crate) fn is_patient(request: &Request<'_>) -> bool {
-    matches!(request, Request::Write { .. }) && caller().is_none()
+    matches!(request, Request::Fs { op: FsOp::Write { .. }, .. }) && caller().is_none()
 }

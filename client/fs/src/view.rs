@@ -12,7 +12,7 @@ use crate::wait_for_decision::WaitForDecision;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::limits::LISTING_ENTRIES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Connection, ConnectionExt, Invalidation, Reply, Request, Rounds, ViewOwner};
+use mojavefs::protocol::{Connection, ConnectionExt, FsOp, Invalidation, Reply, Request, Rounds, ViewOwner};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -200,7 +200,7 @@ impl View {
     pub fn forget(&self, inos: impl Iterator<Item = (Ino, u64)>) {
         self.known.forget(inos, |server, gone| {
             for inos in gone.chunks(FORGETS_MAX) {
-                if let Err(fault) = server.done(Request::Forget { view: self.id, inos: inos.to_vec() }) {
+                if let Err(fault) = server.done(FsOp::Forget { inos: inos.to_vec() }.on(self.id)) {
                     tracing::debug!("forgetting {} inodes of view {}: {fault}", inos.len(), self.id);
                 }
             }
@@ -264,7 +264,7 @@ impl View {
     /// A page of a directory.
     pub(crate) fn page(&self, ino: Ino, after: Option<&[u8]>) -> Result<Page, Fault> {
         let limit = LISTING_ENTRIES_MAX as u32;
-        match self.connection.call(Request::ReadDir { view: self.id, ino, after, limit, attrs: false })? {
+        match self.connection.call(FsOp::ReadDir { ino, after, limit, attrs: false }.on(self.id))? {
             Reply::Entries { entries, end, lasts, decision } => Ok(Page { entries, end, lasts, decision }),
             other => Err(Fault::new(FaultKind::Protocol, format!("this is no page of a directory: {other:?}"))),
         }

@@ -5,7 +5,7 @@ use crate::patience::{Patience, may_wait, patience};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::rounds::{SharedWait, Waited};
-use mojavefs::protocol::{Connection, ConnectionExt, NoticeSink, Reply, Request};
+use mojavefs::protocol::{Connection, ConnectionExt, FsOp, NoticeSink, Reply, Request, SpecOp, ViewOp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -37,7 +37,7 @@ impl WaitForDecision {
     /// that has to wait for somebody else in turn, the program's call ends early or with `EINTR`. A read that has not waited
     /// tells the kernel how long the file is.
     pub(crate) fn read(&self, request: &Request<'_>) -> Result<Vec<u8>, Fault> {
-        let Request::Read { ino, size, .. } = *request else {
+        let Request::Fs { op: FsOp::Read { ino, size, .. }, .. } = *request else {
             return Err(Fault::new(FaultKind::Protocol, "this reads nothing"));
         };
         let mut waited = matches!(patience(), Patience::Since(_));
@@ -49,7 +49,7 @@ impl WaitForDecision {
             return Ok(data);
         }
         // Only a read that begins after the kernel was told that the file has changed makes it shorter there.
-        self.while_waiting(|| self.server.done(Request::Announced))?;
+        self.while_waiting(|| self.server.done(ViewOp::Announced))?;
         if data.len() == size as usize {
             return Ok(data);
         }
@@ -81,9 +81,7 @@ impl WaitForDecision {
     fn wait(&self) -> Result<(), Fault> {
         let (millis, behind) = (AWAIT_STEP.as_millis() as u32, Some(self.spec));
         let ask = || {
-            self.server
-                .specs(Request::Await { specs: Vec::new(), millis, behind, uid: self.uid })
-                .map(|_| Waited::Ended)
+            self.server.specs(SpecOp::Await { specs: Vec::new(), millis, behind }.by(self.uid)).map(|_| Waited::Ended)
         };
         self.while_waiting(|| self.decision.wait(ask)).map(drop)
     }
@@ -143,7 +141,7 @@ mod tests {
     use std::collections::VecDeque;
 
     fn first_bytes() -> Request<'static> {
-        Request::Read { view: ViewId(1), ino: Ino::ROOT, offset: 0, size: 16, reads: mojavefs::protocol::Reads::Once }
+        FsOp::Read { ino: Ino::ROOT, offset: 0, size: 16, reads: mojavefs::protocol::Reads::Once }.on(ViewId(1))
     }
 
     /// A server whose answers to reads are given beforehand.
@@ -157,13 +155,13 @@ mod tests {
     impl Connection for Foretold {
         fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
             let (asked, answer) = match request {
-                Request::Read { .. } => {
+                Request::Fs { op: FsOp::Read { .. }, .. } => {
                     let data = self.reads.lock().pop_front().expect("a read that was foretold");
                     let undecided = || Fault::new(FaultKind::Undecided, "undecided");
                     ("read", data.map(|data| Reply::Data(data.as_bytes().to_vec())).ok_or_else(undecided))
                 }
-                Request::Await { .. } => ("await", Ok(Reply::Specs(Vec::new()))),
-                Request::Announced => ("announced", Ok(Reply::Done)),
+                Request::Speculation { op: SpecOp::Await { .. }, .. } => ("await", Ok(Reply::Specs(Vec::new()))),
+                Request::View(ViewOp::Announced) => ("announced", Ok(Reply::Done)),
                 other => panic!("nobody asks for this: {other:?}"),
             };
             self.asked.lock().push(asked);

@@ -8,6 +8,7 @@ use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Reply, SpecOp};
 use std::process::ExitCode;
 
 #[derive(Args)]
@@ -29,10 +30,10 @@ impl Abort {
         let filesystem = self.filesystem.find()?;
         let answer = {
             let _silence = Silence::begin();
-            control::ask(&filesystem.connect()?, &Ask::Abort { spec: self.id }, None)
+            control::ask(&filesystem.connect()?, &Ask::Speculation(SpecOp::Abort { spec: self.id }), None)
         };
         match answer {
-            Ok((Answer::Outcome(outcome), _)) => tell(&outcome),
+            Ok((Answer::Reply(Reply::Outcome(outcome)), _)) => tell(&outcome),
             Ok((other, _)) => return Err(unexpected(&other)),
             Err(fault) if fault.kind == FaultKind::InDoubt => {
                 let mountpoint = filesystem.mountpoint.display().to_string();

@@ -7,7 +7,7 @@ use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Outcome, SpecState};
+use mojavefs::protocol::{Outcome, Reply, SpecOp, SpecState};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -36,8 +36,14 @@ impl Barrier {
         let behind = job_around(&filesystem);
         let mut open = specs.clone();
         loop {
-            open = match control::ask(&stream, &Ask::Await { specs: open, behind, millis: None }, None)?.0 {
-                Answer::Specs(open) => open,
+            open = match control::ask(
+                &stream,
+                &Ask::Speculation(SpecOp::Await { specs: open, behind, millis: u32::MAX }),
+                None,
+            )?
+            .0
+            {
+                Answer::Reply(Reply::Specs(open)) => open,
                 other => return Err(unexpected(&other)),
             };
             if open.is_empty() {
@@ -60,8 +66,14 @@ impl Barrier {
             let what = shown(self.what.as_os_str().as_bytes());
             Fault::new(FaultKind::Invalid, format!("`{what}` is neither a speculation nor a path on this filesystem"))
         })?;
-        match control::ask(stream, &Ask::Writers { path: below.as_os_str().as_bytes().to_vec() }, None)?.0 {
-            Answer::Specs(specs) => Ok(specs),
+        match control::ask(
+            stream,
+            &Ask::Speculation(SpecOp::Writers { path: below.as_os_str().as_bytes().to_vec() }),
+            None,
+        )?
+        .0
+        {
+            Answer::Reply(Reply::Specs(specs)) => Ok(specs),
             other => Err(unexpected(&other)),
         }
     }
@@ -69,8 +81,8 @@ impl Barrier {
 
 /// How a speculation that is not undecided any more was decided.
 fn outcome(stream: &UnixStream, spec: SpecId) -> Result<SpecState, Fault> {
-    match control::ask(stream, &Ask::Outcome { spec }, None)?.0 {
-        Answer::Outcome(Outcome { state, .. }) => Ok(state),
+    match control::ask(stream, &Ask::Speculation(SpecOp::Outcome { spec }), None)?.0 {
+        Answer::Reply(Reply::Outcome(Outcome { state, .. })) => Ok(state),
         other => Err(unexpected(&other)),
     }
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Outcome, Resolution, SpecState};
+use mojavefs::protocol::{Outcome, Reply, Resolution, SpecOp, SpecState};
 use serde_json::json;
 use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
@@ -81,10 +81,10 @@ impl Commit {
     }
 
     fn decide(&self, stream: &UnixStream, resolutions: Vec<Resolution>) -> Result<Outcome, Fault> {
-        match ask(stream, &Ask::Commit { spec: self.id, resolutions, touch: self.touch }) {
+        match ask(stream, &Ask::Speculation(SpecOp::Commit { spec: self.id, resolutions, touch: self.touch })) {
             // The other way, by others.
             Err(fault) if fault.kind == FaultKind::Decided => {
-                let undone = ask(stream, &Ask::Outcome { spec: self.id });
+                let undone = ask(stream, &Ask::Speculation(SpecOp::Outcome { spec: self.id }));
                 undone.ok().filter(|outcome| outcome.state == SpecState::Aborted).ok_or(fault)
             }
             outcome => outcome,
@@ -101,11 +101,15 @@ impl Commit {
                 FaultKind::Disconnected => Fault { kind: FaultKind::InDoubt, ..fault },
                 _ => fault,
             };
-            match control::ask(stream, &Ask::Await { specs: vec![self.id], behind, millis: None }, None)
-                .map_err(in_doubt)?
-                .0
+            match control::ask(
+                stream,
+                &Ask::Speculation(SpecOp::Await { specs: vec![self.id], behind, millis: u32::MAX }),
+                None,
+            )
+            .map_err(in_doubt)?
+            .0
             {
-                Answer::Specs(_) => {}
+                Answer::Reply(Reply::Specs(_)) => {}
                 other => return Err(unexpected(&other)),
             }
             // What stands in the way by now is said to whoever votes again.
@@ -144,7 +148,7 @@ impl Commit {
 
     /// Of what is decided no version can be chosen any more.
     fn refuse_decided(&self, stream: &UnixStream) -> Result<(), Fault> {
-        let state = ask(stream, &Ask::Outcome { spec: self.id })?.state;
+        let state = ask(stream, &Ask::Speculation(SpecOp::Outcome { spec: self.id }))?.state;
         match state {
             SpecState::Committed | SpecState::Aborted => {
                 let how = if state == SpecState::Committed { "committed" } else { "undone" };
@@ -158,7 +162,7 @@ impl Commit {
 
 fn ask(stream: &UnixStream, ask: &Ask) -> Result<Outcome, Fault> {
     match control::ask(stream, ask, None)?.0 {
-        Answer::Outcome(outcome) => Ok(outcome),
+        Answer::Reply(Reply::Outcome(outcome)) => Ok(outcome),
         other => Err(unexpected(&other)),
     }
 }

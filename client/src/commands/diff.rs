@@ -10,7 +10,7 @@ use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask, Side};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{Attr, FileKind};
-use mojavefs::protocol::{Change, ChangeKind};
+use mojavefs::protocol::{Change, ChangeKind, Reply, SpecOp};
 use serde_json::json;
 use similar::TextDiff;
 use std::os::unix::net::UnixStream;
@@ -134,8 +134,8 @@ pub(super) fn all_changes(stream: &UnixStream, spec: SpecId) -> Result<(Vec<Chan
     let mut changes = Vec::new();
     let mut from = None;
     loop {
-        match ask(stream, &Ask::Diff { spec, from }, None)?.0 {
-            Answer::Diff(page) => {
+        match ask(stream, &Ask::Speculation(SpecOp::Diff { spec, from }), None)?.0 {
+            Answer::Reply(Reply::Diff(page)) => {
                 changes.extend(page.changes);
                 match page.next {
                     Some(next) => from = Some(next),

@@ -8,6 +8,7 @@ use crate::output::out;
 use clap::Args;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::{Admin, Reply};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
@@ -42,7 +43,7 @@ fn reclaim(stream: &UnixStream) -> Result<u64, Fault> {
     let mut more = true;
     while more {
         let (removed, unmerged);
-        (removed, more, unmerged) = step(stream, &Ask::Reclaim)?;
+        (removed, more, unmerged) = step(stream, &Ask::Admin(Admin::Reclaim))?;
         total += removed;
         progress.at(total);
         progress.left(to_merge(unmerged).unwrap_or_default());
@@ -57,7 +58,7 @@ fn search(stream: &UnixStream) -> Result<u64, Fault> {
     let mut anew = true;
     while more {
         let found;
-        (found, more, _) = step(stream, &Ask::Search { anew })?;
+        (found, more, _) = step(stream, &Ask::Admin(Admin::Search { anew }))?;
         total += found;
         anew = false;
     }
@@ -66,7 +67,7 @@ fn search(stream: &UnixStream) -> Result<u64, Fault> {
 
 fn step(stream: &UnixStream, what: &Ask) -> Result<(u64, bool, u64), Fault> {
     match ask(stream, what, None)?.0 {
-        Answer::Reclaimed { removed, more, unmerged } => Ok((removed, more, unmerged)),
+        Answer::Reply(Reply::Reclaimed { removed, more, unmerged }) => Ok((removed, more, unmerged)),
         other => Err(unexpected(&other)),
     }
 }

@@ -8,7 +8,7 @@ use crate::output::{err, out};
 use clap::Args;
 use mojavefs::protocol::control::{Answer, Ask, Start};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{OnRead, SpecState};
+use mojavefs::protocol::{OnRead, Reply, SpecOp, SpecState};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
@@ -48,7 +48,11 @@ impl Import {
         copy.tree(&source, &to)?;
         let files = copy.end();
         view.drain()?;
-        let answer = match view.ask(&Ask::Commit { spec: view.spec, resolutions: Vec::new(), touch: false }) {
+        let answer = match view.ask(&Ask::Speculation(SpecOp::Commit {
+            spec: view.spec,
+            resolutions: Vec::new(),
+            touch: false,
+        })) {
             Err(fault) if fault.kind == FaultKind::InDoubt => {
                 let mountpoint = filesystem.mountpoint.display().to_string();
                 err!("mojavefs: {}", not_known(view.spec, "was committed", &fault.message, &mountpoint));
@@ -57,11 +61,13 @@ impl Import {
             answer => answer?,
         };
         match answer {
-            Answer::Outcome(outcome) if matches!(outcome.state, SpecState::Committed | SpecState::Voted) => {
+            Answer::Reply(Reply::Outcome(outcome))
+                if matches!(outcome.state, SpecState::Committed | SpecState::Voted) =>
+            {
                 out!("imported {}", count(files, "file"));
                 Ok(ExitCode::SUCCESS)
             }
-            Answer::Outcome(outcome) => {
+            Answer::Reply(Reply::Outcome(outcome)) => {
                 err!("mojavefs: the import conflicts with what changed meanwhile; nothing was imported:");
                 conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
                 Ok(ExitCode::from(EXIT_TRY_AGAIN))

@@ -6,7 +6,7 @@ use mojavefs::id::SpecId;
 use mojavefs::limits::CONFLICTS_MAX;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Conflict, Resolution};
+use mojavefs::protocol::{Conflict, Reply, Resolution, SpecOp};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -33,8 +33,10 @@ pub(super) fn refuse_both(resolutions: &[Resolution]) -> Result<(), Fault> {
 
 /// What a speculation is in conflict over; nothing where that is not known: it is decided, or another's.
 pub(super) fn standing(stream: &UnixStream, spec: SpecId) -> Result<Option<Vec<Conflict>>, Fault> {
-    match control::ask(stream, &Ask::Status, None)?.0 {
-        Answer::Status(all) => Ok(all.into_iter().find(|status| status.id == spec).map(|status| status.conflicts)),
+    match control::ask(stream, &Ask::Speculation(SpecOp::Status), None)?.0 {
+        Answer::Reply(Reply::Status(all)) => {
+            Ok(all.into_iter().find(|status| status.id == spec).map(|status| status.conflicts))
+        }
         other => Err(unexpected(&other)),
     }
 }

@@ -8,7 +8,7 @@ use crate::output::out;
 use clap::Args;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Back, SpecStatus};
+use mojavefs::protocol::{Admin, Back, Reply, SpecOp, SpecStatus};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,7 +33,7 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
-        let Answer::Status(status) = self.filesystem.ask(&Ask::Status)? else {
+        let Answer::Reply(Reply::Status(status)) = self.filesystem.ask(&Ask::Speculation(SpecOp::Status))? else {
             return Err(unexpected(&Answer::Done));
         };
         match self.json {
@@ -49,7 +49,7 @@ impl Status {
             false => status.iter().for_each(show),
         }
         if !(self.json || self.dot || self.svg) {
-            let Answer::Unmerged(unmerged) = self.filesystem.ask(&Ask::Unmerged)? else {
+            let Answer::Reply(Reply::Offset(unmerged)) = self.filesystem.ask(&Ask::Admin(Admin::Unmerged))? else {
                 return Err(unexpected(&Answer::Done));
             };
             if let Some(left) = to_merge(unmerged) {

@@ -8,9 +8,9 @@ use crate::limits::{POLL_INTERVAL, STOP_TIME_MAX};
 use crate::mount::{self, Health, MountInfo};
 use crate::sys;
 use clap::Args;
-use mojavefs::protocol::SpecState;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Reply, SpecOp, SpecState};
 use nix::unistd::geteuid;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -123,7 +123,9 @@ fn is_elsewhere(pid: u32) -> bool {
 /// A job that runs keeps the filesystem in use, even if it sees it through a mount of its own.
 fn refuse_if_running(point: &Path) -> Result<(), Fault> {
     let stream = Filesystem::find(Some(point))?.connect()?;
-    let Answer::Status(status) = ask(&stream, &Ask::Status, None)?.0 else { return Ok(()) };
+    let Answer::Reply(Reply::Status(status)) = ask(&stream, &Ask::Speculation(SpecOp::Status), None)?.0 else {
+        return Ok(());
+    };
     let running: Vec<String> = status
         .iter()
         .filter(|status| status.state == SpecState::Running)

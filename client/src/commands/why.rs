@@ -7,7 +7,7 @@ use clap::Args;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Back, SpecState, SpecStatus};
+use mojavefs::protocol::{Back, Reply, SpecOp, SpecState, SpecStatus};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ pub(super) struct Why {
 
 impl Why {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
-        let Answer::Status(all) = self.filesystem.ask(&Ask::Status)? else {
+        let Answer::Reply(Reply::Status(all)) = self.filesystem.ask(&Ask::Speculation(SpecOp::Status))? else {
             return Err(unexpected(&Answer::Done));
         };
         let Some(job) = all.iter().find(|status| status.id == self.id) else { return Err(self.not_shown()?) };
@@ -38,7 +38,7 @@ impl Why {
 impl Why {
     /// Why the speculation is not among those that this user is shown.
     fn not_shown(&self) -> Result<Fault, Fault> {
-        match self.filesystem.ask(&Ask::Diff { spec: self.id, from: None }) {
+        match self.filesystem.ask(&Ask::Speculation(SpecOp::Diff { spec: self.id, from: None })) {
             Err(fault) => Ok(fault),
             // It is a part of another, which has no number of its own there.
             Ok(_) => Ok(Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {}", self.id))),

@@ -11,7 +11,7 @@ use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::protocol::control::{Answer, Side};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{Attr, FileKind};
-use mojavefs::protocol::{Connection, ConnectionExt, Request, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, FsOp, ViewKind, ViewOp};
 
 /// The content of a file, or a link's target, through a view of its own.
 pub(super) fn content(
@@ -26,9 +26,9 @@ pub(super) fn content(
         Side::Before => ViewKind::Before { spec, uid },
         Side::After => ViewKind::After { spec, uid },
     };
-    let view = server.view(Request::OpenView(kind))?.view;
+    let view = server.view(ViewOp::Open(kind))?.view;
     let content = Reader { server, view, caller, path }.read(bytes_max.min(PATCH_BYTES_MAX));
-    server.done(Request::CloseView(view))?;
+    server.done(ViewOp::Close(view))?;
     content.map(Answer::Content)
 }
 
@@ -42,15 +42,15 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn read(&self, bytes_max: u64) -> Result<Vec<u8>, Fault> {
         let (server, view) = (self.server, self.view);
-        let mut attr = server.attr(Request::GetAttr { view, ino: Ino::ROOT })?;
+        let mut attr = server.attr(FsOp::GetAttr { ino: Ino::ROOT }.on(view))?;
         for name in self.path.split(|byte| *byte == b'/') {
             self.check(&attr, SEARCH)?;
-            let ino = server.attr(Request::Lookup { view, parent: attr.ino, name })?.ino;
-            attr = server.attr(Request::GetAttr { view, ino })?;
+            let ino = server.attr(FsOp::Lookup { parent: attr.ino, name }.on(view))?.ino;
+            attr = server.attr(FsOp::GetAttr { ino }.on(view))?;
         }
         let ino = attr.ino;
         match attr.kind {
-            FileKind::Symlink => return server.data(Request::ReadLink { view, ino }),
+            FileKind::Symlink => return server.data(FsOp::ReadLink { ino }.on(view)),
             FileKind::Regular => self.check(&attr, READ)?,
             _ => return Ok(Vec::new()),
         }
@@ -61,13 +61,13 @@ impl Reader<'_> {
         }
         let mut content = Vec::new();
         while (content.len() as u64) < attr.size {
-            let piece = Request::Read {
-                view,
+            let piece = FsOp::Read {
                 ino,
                 offset: content.len() as u64,
                 size: IO_BYTES_MAX as u32,
                 reads: mojavefs::protocol::Reads::Once,
-            };
+            }
+            .on(view);
             let data = server.data(piece)?;
             if data.is_empty() {
                 break;
@@ -79,7 +79,7 @@ impl Reader<'_> {
 
     /// Whether the caller may do this with a file on the way, or the last one.
     fn check(&self, attr: &Attr, wanted: u16) -> Result<(), Fault> {
-        let acl = || match self.server.data(Request::GetXattr { view: self.view, ino: attr.ino, name: acl::ACCESS }) {
+        let acl = || match self.server.data(FsOp::GetXattr { ino: attr.ino, name: acl::ACCESS }.on(self.view)) {
             Ok(list) => Ok(Some(list)),
             Err(fault) if fault.kind == FaultKind::NoAttribute => Ok(None),
             Err(fault) => Err(fault),

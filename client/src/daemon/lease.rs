@@ -8,10 +8,10 @@ use crate::output::shortened;
 use crate::sys;
 use crate::transport::{self, Kernel};
 use mojavefs::id::{SpecId, ViewId};
-use mojavefs::protocol::ViewOwner;
 use mojavefs::protocol::control::Start;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{ConnectionExt, JobInfo, Notice, NoticeSink, OnRead, Outcome, Request, SpecState, ViewKind};
+use mojavefs::protocol::{ConnectionExt, JobInfo, Notice, NoticeSink, OnRead, Outcome, SpecState, ViewKind};
+use mojavefs::protocol::{SpecOp, ViewOp, ViewOwner};
 use mojavefs_fs::{ReadPolicy, View};
 use nix::unistd::geteuid;
 use std::io;
@@ -60,7 +60,7 @@ impl Lease {
             Start::Process { parent } => ViewKind::Process { parent, uid: caller.uid },
             Start::Inside { spec } => ViewKind::Inside { spec, uid: caller.uid },
         };
-        let opened = daemon.connection.view(Request::OpenView(kind))?;
+        let opened = daemon.connection.view(ViewOp::Open(kind))?;
         let spec = opened.spec.unwrap_or(SpecId(0));
         let policy = ReadPolicy { asks, waits: waits.then_some((spec, caller.uid)), fails };
         let owner = if is_process { ViewOwner::Process } else { ViewOwner::Job };
@@ -84,7 +84,7 @@ impl Lease {
         let (kernel, mount) = match served() {
             Ok(served) => served,
             Err(error) => {
-                daemon.connection.done(Request::CloseView(opened.view))?;
+                daemon.connection.done(ViewOp::Close(opened.view))?;
                 return Err(io("make a mount for the job")(error));
             }
         };
@@ -124,7 +124,7 @@ impl Lease {
             return Err(Fault::new(FaultKind::Protocol, "this connection's view is no process's"));
         };
         let info = JobInfo { uid: caller.uid, pid: caller.pid, command: self.command.clone() };
-        let opened = daemon.connection.view(Request::Enter { view: self.view.id(), info, own })?;
+        let opened = daemon.connection.view(ViewOp::Enter { view: self.view.id(), info, own })?;
         let spec = opened.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
         entered.push(spec);
         self.view.went_into(spec);
@@ -138,7 +138,7 @@ impl Lease {
 
     /// The job's process can go back to this point.
     pub(super) fn begin_segment(&self, daemon: &Daemon) -> Result<SpecId, Fault> {
-        let segment = daemon.connection.view(Request::Segment { view: self.view.id() })?;
+        let segment = daemon.connection.view(ViewOp::Segment { view: self.view.id() })?;
         let spec = segment.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
         self.view.went_into(spec);
         self.has_stopped();
@@ -147,7 +147,7 @@ impl Lease {
 
     /// The job's process can't go back to this point.
     pub(super) fn no_leg(&self, daemon: &Daemon, why: String) -> Result<(), Fault> {
-        let noted = daemon.connection.done(Request::NoSegment { view: self.view.id(), why });
+        let noted = daemon.connection.done(ViewOp::NoSegment { view: self.view.id(), why });
         self.has_stopped();
         noted
     }
@@ -226,7 +226,7 @@ impl Lease {
         self.interrupt(true);
         if let Some(entered) = &self.entered {
             if let Some(spec) = entered.first().copied()
-                && let Err(fault) = daemon.connection.outcome(Request::Abort { spec, uid: 0, back: None })
+                && let Err(fault) = daemon.connection.outcome(SpecOp::Abort { spec }.by(0))
             {
                 tracing::debug!("undoing speculation {spec} of a process that is gone: {fault}");
             }
@@ -243,7 +243,7 @@ impl Lease {
             tracing::error!("ending the mount of speculation {}: {error}", self.spec);
         }
         daemon.notices.remove(self.view.id());
-        if let Err(fault) = daemon.connection.done(Request::CloseView(self.view.id())) {
+        if let Err(fault) = daemon.connection.done(ViewOp::Close(self.view.id())) {
             tracing::error!("closing the view of speculation {}: {fault}", self.spec);
         }
         let kernel = self.kernel;
@@ -264,7 +264,7 @@ impl Lease {
             }
             daemon.processes.lock().remove(&self.view.id());
             daemon.notices.remove(self.view.id());
-            if let Err(fault) = daemon.connection.done(Request::CloseView(self.view.id())) {
+            if let Err(fault) = daemon.connection.done(ViewOp::Close(self.view.id())) {
                 tracing::error!("closing the view of a process: {fault}");
             }
         };

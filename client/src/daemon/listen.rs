@@ -6,14 +6,14 @@ use super::content::content;
 use super::lease::Lease;
 use super::outbox::Outbox;
 use super::quota::Quota;
-use crate::control::{receive, send, unexpected};
+use crate::control::{receive, send};
 use crate::limits::{ACCEPT_PAUSE, ANSWER_TIME_MAX, STOP_TIME_MAX};
 use crate::notify::News;
 use crate::output::{Repeated, shortened};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::protocol::control::{Answer, Ask, WATCHED_CONFLICT};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Connection, ConnectionExt, Reply, Request, SpecState};
+use mojavefs::protocol::{Connection, ConnectionExt, Reply, SpecOp, SpecState, ViewOp};
 use mojavefs_fs::limits::AWAIT_STEP;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -190,29 +190,14 @@ fn respond(
             *lease = Some(started);
             return Ok((Answer::Started { view, spec }, mount));
         }
-        Ask::Commit { spec, resolutions, touch } => {
-            if !lease.as_ref().is_some_and(|lease| lease.owns(spec)) {
-                refuse_running(&**server, uid, spec)?;
-            }
-            let voted = server.outcome(Request::Commit { spec, uid, resolutions, touch });
-            if let Some(lease) = lease {
-                lease.voted(daemon, spec, &voted);
-            }
-            Answer::Outcome(voted?)
-        }
-        Ask::Abort { spec } => {
-            let outcome = server.outcome(Request::Abort { spec, uid, back: None })?;
-            if let Some(lease) = lease {
-                lease.is_back(spec);
-            }
-            Answer::Outcome(outcome)
-        }
+        Ask::Speculation(op) => Answer::Reply(speculation(daemon, caller, op, lease)?),
+        Ask::Admin(op) => Answer::Reply(server.call(op.into())?),
         Ask::Undo { spec, drained } => {
             let lease = viewed(lease)?;
-            let back = Some((lease.view(), drained));
-            let outcome = server.outcome(Request::Abort { spec, uid, back })?;
+            let undo = ViewOp::Undo { view: lease.view(), spec, actor: uid, drained };
+            let reply = server.call(undo.into())?;
             lease.is_back(spec);
-            Answer::Outcome(outcome)
+            Answer::Reply(reply)
         }
         Ask::Enter { own } => {
             let lease = viewed(lease)?;
@@ -239,11 +224,9 @@ fn respond(
             Answer::Done
         }
         Ask::Unheard => {
-            server.done(Request::Unheard { view: viewed(lease)?.view() })?;
+            server.done(ViewOp::Unheard { view: viewed(lease)?.view() })?;
             Answer::Done
         }
-        Ask::Unsettled { spec } => Answer::Specs(server.specs(Request::Unsettled { spec, uid })?),
-        Ask::Hold { spec } => Answer::Outcome(server.outcome(Request::Hold { spec, uid })?),
         Ask::Leave => {
             if let Some(lease) = lease {
                 lease.leave();
@@ -256,23 +239,7 @@ fn respond(
             }
             Answer::Done
         }
-        Ask::Status => Answer::Status(server.status(Request::Status { uid })?),
-        Ask::Diff { spec, from } => Answer::Diff(server.diff(Request::Diff { spec, uid, from })?),
         Ask::Content { spec, side, path, bytes_max } => content(daemon, caller, (spec, side), &path, bytes_max)?,
-        Ask::Await { specs, behind, millis } => {
-            let step = AWAIT_STEP.as_millis() as u32;
-            let millis = millis.map_or(step, |millis| millis.min(step));
-            Answer::Specs(server.specs(Request::Await { specs, millis, behind, uid })?)
-        }
-        Ask::Outcome { spec } => Answer::Outcome(server.outcome(Request::Outcome { spec })?),
-        Ask::Writers { path } => Answer::Specs(server.specs(Request::Writers { path })?),
-        Ask::Reclaim => reclaimed(&**server, Request::Reclaim)?,
-        Ask::Search { anew } => reclaimed(&**server, Request::Search { anew })?,
-        Ask::Unmerged => Answer::Unmerged(server.offset(Request::Unmerged)?),
-        Ask::Sync => {
-            server.done(Request::Sync)?;
-            Answer::Done
-        }
         Ask::Hello => Answer::Daemon {
             pid: std::process::id(),
             uid: nix::unistd::geteuid().as_raw(),
@@ -284,10 +251,32 @@ fn respond(
     Ok((answer, None))
 }
 
-fn reclaimed(server: &dyn Connection, request: Request<'_>) -> Result<Answer, Fault> {
-    match server.call(request)? {
-        Reply::Reclaimed { removed, more, unmerged } => Ok(Answer::Reclaimed { removed, more, unmerged }),
-        _ => Err(unexpected(&Answer::Done)),
+/// What is asked of speculations: of votes and aborts the lease is told, and what waits does so for a while at most.
+fn speculation(daemon: &Arc<Daemon>, caller: &Caller, op: SpecOp, lease: &mut Option<Lease>) -> Result<Reply, Fault> {
+    let (server, uid) = (&daemon.connection, caller.uid);
+    match op {
+        SpecOp::Commit { spec, .. } => {
+            if !lease.as_ref().is_some_and(|lease| lease.owns(spec)) {
+                refuse_running(&**server, uid, spec)?;
+            }
+            let voted = server.outcome(op.by(uid));
+            if let Some(lease) = lease {
+                lease.voted(daemon, spec, &voted);
+            }
+            Ok(Reply::Outcome(voted?))
+        }
+        SpecOp::Abort { spec } => {
+            let reply = server.call(op.by(uid))?;
+            if let Some(lease) = lease {
+                lease.is_back(spec);
+            }
+            Ok(reply)
+        }
+        SpecOp::Await { specs, millis, behind } => {
+            let millis = millis.min(AWAIT_STEP.as_millis() as u32);
+            server.call(SpecOp::Await { specs, millis, behind }.by(uid))
+        }
+        op => server.call(op.by(uid)),
     }
 }
 
@@ -318,7 +307,7 @@ fn probe_on_demand(daemon: &Arc<Daemon>, caller: &Caller, view: ViewId, outbox: 
     let process = caller.process().map_err(failed)?;
     let (outbox, connection) = (outbox.clone(), daemon.connection.clone());
     let probe = move || {
-        if crate::sys::has_ended(&process) && connection.done(Request::Gone { view }).is_ok() {
+        if crate::sys::has_ended(&process) && connection.done(ViewOp::Gone { view }).is_ok() {
             // Whoever answers the connection finds its end, and undoes what was undecided.
             outbox.hang_up();
         }
@@ -349,7 +338,7 @@ fn watch(daemon: &Daemon, caller: &Caller, view: ViewId, outbox: &Arc<Outbox>) -
 
 /// Only its supervisor knows when a job that runs is done.
 fn refuse_running(server: &dyn Connection, uid: u32, spec: SpecId) -> Result<(), Fault> {
-    let known = server.status(Request::Status { uid })?;
+    let known = server.status(SpecOp::Status.by(uid))?;
     match known.iter().any(|status| status.id == spec && status.state == SpecState::Running) {
         true => {
             let text = format!("speculation {spec} is still running; it is committed when its command has ended well");

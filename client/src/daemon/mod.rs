@@ -15,9 +15,9 @@ use crate::notify::Notices;
 use crate::output::Repeated;
 use crate::transport::{self, Kernel};
 use mojavefs::id::ViewId;
-use mojavefs::protocol::ViewOwner;
 use mojavefs::protocol::fault::Fault;
-use mojavefs::protocol::{Connection, ConnectionExt, Request, Rounds, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, Rounds, ViewKind};
+use mojavefs::protocol::{ViewOp, ViewOwner};
 use mojavefs_attach::{CONTROL_VERSION, CONTROL_XATTR};
 use mojavefs_fs::{Control, ReadPolicy, View};
 use nix::sys::signal::{SigSet, Signal};
@@ -142,7 +142,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     let connection: Arc<dyn Connection> = Arc::new(Rounds::of(session.clone()));
     let notices = Arc::new(Notices::default());
     connection.set_notice_sink(notices.clone());
-    let trunk = connection.view(Request::OpenView(ViewKind::Trunk))?;
+    let trunk = connection.view(ViewOp::Open(ViewKind::Trunk))?;
     let control = socket.path.to_string_lossy().into_owned();
     let view = Arc::new(View::new(
         session.clone(),
@@ -153,7 +153,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     ));
     let kernel = mount_trunk(&mountpoint, &source, view).map_err(|e| {
         // Nobody has seen it, and nobody is to find a store where there was none.
-        drop(connection.done(Request::CloseView(trunk.view)));
+        drop(connection.done(ViewOp::Close(trunk.view)));
         backend.keep.discard_if_new();
         fault(&format!("mount on {}", mountpoint.display()))(e)
     })?;
@@ -177,7 +177,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     }
     let result = until_unmounted(&kernel, &daemon.mountpoint).map_err(fault("answering the kernel"));
     leases.end();
-    drop(daemon.connection.done(Request::CloseView(trunk.view)));
+    drop(daemon.connection.done(ViewOp::Close(trunk.view)));
     drop(socket);
     drop(daemon);
     drop(backend);

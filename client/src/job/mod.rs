@@ -10,7 +10,7 @@ use crate::output;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask, Start};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Fall, Outcome, SpecState};
+use mojavefs::protocol::{Fall, Outcome, Reply, SpecOp, SpecState};
 use mojavefs_attach::Opened;
 use mojavefs_attach::descriptors;
 pub(crate) use mojavefs_attach::find;
@@ -235,7 +235,7 @@ impl JobView {
     /// should answer is gone then; how much was changed is not known in that case.
     pub(crate) fn outcome(&self, ask: &Ask) -> Result<Outcome, Fault> {
         match self.ask(ask) {
-            Ok(Answer::Outcome(outcome)) => Ok(outcome),
+            Ok(Answer::Reply(Reply::Outcome(outcome))) => Ok(outcome),
             Ok(other) => Err(unexpected(&other)),
             Err(fault) if fault.kind == FaultKind::InDoubt && self.is_vote(ask) && self.is_told_committed() => {
                 Ok(Outcome::of(self.spec, SpecState::Committed, 0))
@@ -245,7 +245,7 @@ impl JobView {
     }
 
     fn is_vote(&self, ask: &Ask) -> bool {
-        matches!(ask, Ask::Commit { spec, .. } if *spec == self.spec)
+        matches!(ask, Ask::Speculation(SpecOp::Commit { spec, .. }) if *spec == self.spec)
     }
 
     fn is_told_committed(&self) -> bool {
@@ -274,13 +274,13 @@ impl JobView {
     /// What this answer makes of what the speculation may be.
     fn note(&self, ask: &Ask, answer: &Result<Answer, Fault>) {
         let wanted = match ask {
-            Ask::Commit { spec, .. } if *spec == self.spec => Some(MayBe::Committed),
-            Ask::Hold { spec } if *spec == self.spec => Some(MayBe::Held),
-            Ask::Abort { spec } if *spec == self.spec => None,
+            Ask::Speculation(SpecOp::Commit { spec, .. }) if *spec == self.spec => Some(MayBe::Committed),
+            Ask::Speculation(SpecOp::Hold { spec }) if *spec == self.spec => Some(MayBe::Held),
+            Ask::Speculation(SpecOp::Abort { spec }) if *spec == self.spec => None,
             _ => return,
         };
         match answer {
-            Ok(Answer::Outcome(outcome)) => self.may_be.set(match outcome.state {
+            Ok(Answer::Reply(Reply::Outcome(outcome))) => self.may_be.set(match outcome.state {
                 SpecState::Running | SpecState::Aborted => None,
                 SpecState::Held => Some(MayBe::Held),
                 SpecState::Voted | SpecState::Committed => Some(MayBe::Committed),
@@ -356,7 +356,8 @@ mod tests {
             receive::<Ask>(&daemon).expect("it is asked");
             says.iter().for_each(|answer| send(&daemon, answer, None).expect("it is answered"));
         });
-        let outcome = view.outcome(&Ask::Commit { spec: SPEC, resolutions: Vec::new(), touch: false });
+        let outcome =
+            view.outcome(&Ask::Speculation(SpecOp::Commit { spec: SPEC, resolutions: Vec::new(), touch: false }));
         answering.join().expect("the daemon's part");
         (outcome.map(|outcome| outcome.state).map_err(|fault| fault.kind), view.may_be())
     }

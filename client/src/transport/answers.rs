@@ -9,10 +9,10 @@ use fuser::{
 };
 use mojavefs::id::Ino;
 use mojavefs::limits::NAME_BYTES_MAX;
-use mojavefs::protocol::SpaceInfo;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{Attr, FileKind};
-use mojavefs_fs::{Call, Caller, Given, NewFile};
+use mojavefs::protocol::{Caller, SpaceInfo};
+use mojavefs_fs::{Call, Given, NewFile};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;

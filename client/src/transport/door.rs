@@ -4,8 +4,9 @@
 use crate::limits::PARKED_MAX;
 use mojavefs::id::Ino;
 use mojavefs::limits::FILE_BYTES_MAX;
+use mojavefs::protocol::Caller;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs_fs::{Call, Caller, Patience, Range, View, deliveries, has_to_wait};
+use mojavefs_fs::{Call, Patience, Range, View, deliveries, has_to_wait};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -10,7 +10,7 @@ use crate::sys;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Outcome, SpecState};
+use mojavefs::protocol::{Outcome, Reply, SpecOp, SpecState};
 use mojavefs_attach::control::{self, answer, put};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -56,10 +56,14 @@ fn ask(arena: &mut Arena, what: Asked, spec: u64, deadline: Option<Instant>) -> 
     let spec = SpecId(spec);
     let question = match what {
         Asked::Nothing => return None,
-        Asked::Vote => Ask::Commit { spec, resolutions: Vec::new(), touch: false },
+        Asked::Vote => Ask::Speculation(SpecOp::Commit { spec, resolutions: Vec::new(), touch: false }),
         // What is entered next is announced behind the answer.
-        Asked::Wait => Ask::Await { specs: vec![spec], behind: None, millis: deadline.map(|at| left(at) as u32) },
-        Asked::Outcome => Ask::Outcome { spec },
+        Asked::Wait => Ask::Speculation(SpecOp::Await {
+            specs: vec![spec],
+            behind: None,
+            millis: deadline.map_or(u32::MAX, |at| left(at) as u32),
+        }),
+        Asked::Outcome => Ask::Speculation(SpecOp::Outcome { spec }),
     };
     arena.asked = what;
     files::daemon().map(|daemon| put(&daemon, &question))
@@ -114,12 +118,17 @@ fn unanswered(arena: &Arena, spec: u64) -> Vote {
 fn anew(spec: SpecId) -> Option<Vote> {
     let daemon = files::connect()?;
     loop {
-        let answer = control::ask(&daemon, &Ask::Outcome { spec }, None).ok()?.0;
+        let answer = control::ask(&daemon, &Ask::Speculation(SpecOp::Outcome { spec }), None).ok()?.0;
         match next(Asked::Outcome, Some(Ok(answer))) {
             Ok(vote) => return Some(vote),
-            Err(_) => {
-                drop(control::ask(&daemon, &Ask::Await { specs: vec![spec], behind: None, millis: None }, None).ok()?)
-            }
+            Err(_) => drop(
+                control::ask(
+                    &daemon,
+                    &Ask::Speculation(SpecOp::Await { specs: vec![spec], behind: None, millis: u32::MAX }),
+                    None,
+                )
+                .ok()?,
+            ),
         }
     }
 }
@@ -127,11 +136,15 @@ fn anew(spec: SpecId) -> Option<Vote> {
 /// What follows from an answer: what has become of the vote, or a further question.
 fn next(asked: Asked, said: Option<Result<Answer, Fault>>) -> Result<Vote, Asked> {
     match (asked, said) {
-        (Asked::Vote, Some(Ok(Answer::Outcome(outcome)))) if !outcome.conflicts.is_empty() => Ok(Vote::Conflict),
-        (Asked::Vote, Some(Ok(Answer::Outcome(outcome)))) if outcome.waits_for.is_empty() => Ok(Vote::Cast),
-        (Asked::Vote, Some(Ok(Answer::Outcome(_)))) => Err(Asked::Wait),
-        (Asked::Wait, Some(Ok(Answer::Specs(_)))) => Err(Asked::Outcome),
-        (Asked::Outcome, Some(Ok(Answer::Outcome(Outcome { state, .. })))) => match state {
+        (Asked::Vote, Some(Ok(Answer::Reply(Reply::Outcome(outcome))))) if !outcome.conflicts.is_empty() => {
+            Ok(Vote::Conflict)
+        }
+        (Asked::Vote, Some(Ok(Answer::Reply(Reply::Outcome(outcome))))) if outcome.waits_for.is_empty() => {
+            Ok(Vote::Cast)
+        }
+        (Asked::Vote, Some(Ok(Answer::Reply(Reply::Outcome(_))))) => Err(Asked::Wait),
+        (Asked::Wait, Some(Ok(Answer::Reply(Reply::Specs(_))))) => Err(Asked::Outcome),
+        (Asked::Outcome, Some(Ok(Answer::Reply(Reply::Outcome(Outcome { state, .. }))))) => match state {
             SpecState::Committed => Ok(Vote::Cast),
             SpecState::Held => Ok(Vote::Conflict),
             SpecState::Aborted => Ok(Vote::Fell),
@@ -200,7 +213,7 @@ mod tests {
     }
 
     fn is(state: SpecState) -> Option<Result<Answer, Fault>> {
-        Some(Ok(Answer::Outcome(Outcome::of(SPEC, state, 0))))
+        Some(Ok(Answer::Reply(Reply::Outcome(Outcome::of(SPEC, state, 0)))))
     }
 
     #[test]

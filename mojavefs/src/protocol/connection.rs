@@ -28,8 +28,8 @@ macro_rules! expect_reply {
         /// Typed answers: an answer of another kind than the request's is a protocol fault.
         pub trait ConnectionExt: Connection {
             $($(#[$doc])*
-            fn $method(&self, request: Request<'_>) -> Result<$type, Fault> {
-                match self.call(request)? {
+            fn $method<'a>(&self, request: impl Into<Request<'a>>) -> Result<$type, Fault> {
+                match self.call(request.into())? {
                     $pattern => Ok($value),
                     other => Err(unexpected(&other)),
                 }

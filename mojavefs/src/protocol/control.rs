@@ -1,7 +1,7 @@
 //! What the command line (`mojavefs`, `specrun`) says to the process that serves a mount, over its control socket. Who is
 //! calling is the kernel's word, not the message's.
 
-use super::{DiffPage, Fall, OnRead, Outcome, Resolution, SpecState, SpecStatus};
+use super::{Admin, Fall, OnRead, Reply, SpecOp, SpecState};
 use crate::id::{SpecId, ViewId};
 use crate::protocol::fault::Fault;
 use serde::{Deserialize, Serialize};
@@ -59,36 +59,13 @@ pub enum Ask {
         /// The caller made the mount.
         mounted: bool,
     },
-    /// A vote to commit.
-    Commit {
-        /// The speculation.
-        spec: SpecId,
-        /// Whose version of paths in conflict stands.
-        resolutions: Vec<Resolution>,
-        /// As for [`Request::Commit`](super::Request::Commit).
-        touch: bool,
-    },
-    /// An abort.
-    Abort {
-        /// The speculation.
-        spec: SpecId,
-    },
-    /// The store becomes the owner.
-    Hold {
-        /// The speculation.
-        spec: SpecId,
-    },
+    /// What is asked of speculations, or decided, in the name of whoever calls. Answer: [`Answer::Reply`]. What waits does so for
+    /// a while at most.
+    Speculation(SpecOp),
+    /// What is asked of the store as a whole. Answer: [`Answer::Reply`].
+    Admin(Admin),
     /// The caller has ended its job in good order: what is left of it need not be hunted down.
     Leave,
-    /// What is undecided.
-    Status,
-    /// A page of changes.
-    Diff {
-        /// The speculation.
-        spec: SpecId,
-        /// Where it starts.
-        from: Option<Vec<u8>>,
-    },
     /// A file's content on one side of a diff, or a link's target.
     Content {
         /// The speculation.
@@ -100,31 +77,6 @@ pub enum Ask {
         /// At most so many bytes; a longer file is refused.
         bytes_max: u64,
     },
-    /// Waits until none of these is undecided, or a while.
-    Await {
-        /// The speculations.
-        specs: Vec<SpecId>,
-        /// The one that waits.
-        behind: Option<SpecId>,
-        /// No longer than that.
-        millis: Option<u32>,
-    },
-    /// How a speculation was decided, lately.
-    Outcome {
-        /// The speculation.
-        spec: SpecId,
-    },
-    /// Whose undecided work a path shows.
-    Writers {
-        /// The path, from the root, without a leading slash.
-        path: Vec<u8>,
-    },
-    /// A step of reclaiming space.
-    Reclaim,
-    /// How much committed work is still to be merged. Answer: [`Answer::Unmerged`].
-    Unmerged,
-    /// Everything final to disk.
-    Sync,
     /// Who serves.
     Hello,
     /// What waits for a decision in this connection's view is answered with `EINTR`.
@@ -162,11 +114,6 @@ pub enum Ask {
     /// The processes of this connection's job are being ended: nobody hears the answers that they wait for. Answer:
     /// [`Answer::Done`].
     Unheard,
-    /// The undecided speculations for whose sake the job may have to go back to a checkpoint. Answer: [`Answer::Specs`].
-    Unsettled {
-        /// The job's speculation.
-        spec: SpecId,
-    },
     /// From now on this connection, which is another one, is told what others undo of a process's view, and which of its votes
     /// can't stand: the speculation's number, 8 bytes, little-endian, in the latter case with [`WATCHED_CONFLICT`].
     Watch {
@@ -178,11 +125,6 @@ pub enum Ask {
     Glancing {
         /// From now on.
         on: bool,
-    },
-    /// A step of looking for what can be reclaimed and nothing names. Answer: [`Answer::Reclaimed`].
-    Search {
-        /// From the beginning.
-        anew: bool,
     },
 }
 
@@ -196,27 +138,10 @@ pub enum Answer {
         /// The speculation.
         spec: SpecId,
     },
-    /// What was decided.
-    Outcome(Outcome),
-    /// What is undecided.
-    Status(Vec<SpecStatus>),
-    /// Speculations: those still undecided, or those of a path.
-    Specs(Vec<SpecId>),
-    /// Changes.
-    Diff(DiffPage),
+    /// What the server says.
+    Reply(Reply),
     /// Bytes.
     Content(Vec<u8>),
-    /// So much was reclaimed.
-    Reclaimed {
-        /// In this step.
-        removed: u64,
-        /// There is more.
-        more: bool,
-        /// So many records of committed work are still to be merged.
-        unmerged: u64,
-    },
-    /// So many records of committed work are still to be merged.
-    Unmerged(u64),
     /// Done.
     Done,
     /// Who serves.

@@ -61,7 +61,7 @@ pub enum FaultKind {
     Deadlock,
     /// What was looked at is another's undecided work, and this view waits for the decision: wait, then ask again.
     Undecided,
-    /// What the view shows has changed in the middle of the request; the server asks itself again.
+    /// What the view shows has changed in the middle of the request: the server asks itself again. It never leaves the server.
     Again,
     /// Whoever waited was told to stop waiting.
     Interrupted,
@@ -70,7 +70,7 @@ pub enum FaultKind {
     Checkpoint,
     /// Whether what was asked for was done is not known: the peer has gone before it answered.
     InDoubt,
-    /// It would change what is just being decided: wait for that ([`super::Request::AwaitRound`]), then ask again.
+    /// It would change what is just being decided: wait for that ([`super::ViewOp::AwaitRound`]), then ask again.
     Sealed,
 }
 

@@ -1,7 +1,7 @@
 //! What client and server say to each other. The same messages travel through a function call when both live in one
 //! process and through a socket when they do not.
 //!
-//! [`connection`] is how to ask, [`message`] holds requests and answers, [`rounds`] asks again, [`notice`] is what comes without
+//! [`connection`] is how to ask, [`message`] holds requests and answers, [`operation`] those of the filesystem, [`rounds`] asks again, [`notice`] is what comes without
 //! being asked for, [`view`] what views are opened with, [`decision`] what is said of speculations, [`control`] what the command line
 //! says to a mounted client, [`mod@file`] the attributes of files, [`fault`] what can go wrong, and [`codec`] how all of it becomes
 //! bytes.
@@ -14,6 +14,7 @@ pub mod fault;
 pub mod file;
 pub mod message;
 pub mod notice;
+pub mod operation;
 pub mod rounds;
 pub mod view;
 
@@ -21,7 +22,8 @@ pub use connection::{Connection, ConnectionExt};
 pub use decision::{
     Back, Change, ChangeKind, Conflict, DiffPage, Fall, Joined, Outcome, Resolution, SpecState, SpecStatus,
 };
-pub use message::{DirEntry, FallocateMode, Reads, RenameMode, Reply, Request, SeekWhence, SpaceInfo, XattrMode};
+pub use message::{Admin, DirEntry, Reply, Request, SpaceInfo, SpecOp, ViewOp};
 pub use notice::{Invalidation, Notice, NoticeSink};
+pub use operation::{Caller, FallocateMode, FsOp, Reads, RenameMode, SeekWhence, XattrMode};
 pub use rounds::Rounds;
 pub use view::{JobInfo, OnRead, OpenedView, ViewKind, ViewOwner};

@@ -46,7 +46,7 @@ pub enum Notice {
         all_names: bool,
     },
     /// Somebody is about to depend on what the process of this view has undecided: if it is dead by now, say so
-    /// ([`super::Request::Gone`]). May come from a thread that answers kernel requests.
+    /// ([`super::ViewOp::Gone`]). May come from a thread that answers kernel requests.
     Probe {
         /// The process's view.
         view: ViewId,

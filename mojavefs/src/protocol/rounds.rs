@@ -1,7 +1,7 @@
 //! Asking again: what would change something that is just being decided waits until that is done.
 
 use super::fault::{Fault, FaultKind};
-use super::{Connection, ConnectionExt, NoticeSink, Reply, Request};
+use super::{Connection, ConnectionExt, NoticeSink, Reply, Request, SpecOp, ViewOp};
 use crate::limits::ROUND_TIME_MAX;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -82,14 +82,20 @@ impl Rounds {
     /// The same where every thread waits; and a decision as long as for its own record, which has no limit.
     pub fn of(server: Arc<dyn Connection>) -> Self {
         let decides = |request: &Request<'_>| {
-            matches!(request, Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. })
+            let decision =
+                |op: &SpecOp| matches!(op, SpecOp::Commit { .. } | SpecOp::Abort { .. } | SpecOp::Hold { .. });
+            match request {
+                Request::Speculation { op, .. } => decision(op),
+                Request::View(op) => matches!(op, ViewOp::Undo { .. }),
+                Request::Fs { .. } | Request::Admin(_) => false,
+            }
         };
         Self::new(server, || true, decides)
     }
 
     fn wait(&self, patient: bool) -> Result<bool, Fault> {
         let ask = || {
-            Ok(match (self.server.ended(Request::AwaitRound { patient })?, patient) {
+            Ok(match (self.server.ended(ViewOp::AwaitRound { patient })?, patient) {
                 (true, _) => Waited::Ended,
                 (false, true) if !(self.may_wait)() => {
                     return Err(Fault::new(FaultKind::Interrupted, "nobody waits for this any more"));
@@ -148,7 +154,7 @@ mod tests {
 
     impl Connection for Foretold {
         fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
-            if matches!(request, Request::AwaitRound { .. }) {
+            if matches!(request, Request::View(ViewOp::AwaitRound { .. })) {
                 self.questions.fetch_add(1, Ordering::SeqCst);
                 return Ok(Reply::Ended(self.has_ended));
             }
@@ -167,7 +173,7 @@ mod tests {
     }
 
     fn unlink() -> Request<'static> {
-        Request::Unlink { view: ViewId(1), parent: Ino::ROOT, name: b"file" }
+        crate::protocol::FsOp::Unlink { parent: Ino::ROOT, name: b"file" }.on(ViewId(1))
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub enum ViewKind {
         restarts: Option<String>,
     },
     /// A view of its own for one process of what `parent` shows: it goes into the speculations that the process enters
-    /// ([`super::Request::Enter`]) and out of them.
+    /// ([`super::ViewOp::Enter`]) and out of them.
     Process {
         /// The view in which the process was started: trunk, or a view of the same user.
         parent: ViewId,

@@ -4,7 +4,10 @@
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault as Refusal, FaultKind};
 use mojavefs::protocol::file::{FileKind, SetAttr};
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Reply, Request, Rounds, SpecState, ViewKind};
+use mojavefs::protocol::{
+    Caller, Connection, ConnectionExt, FsOp, JobInfo, OnRead, Reply, Request, Rounds, SpecOp, SpecState, ViewKind,
+    ViewOp,
+};
 use mojavefs_faulty::{Call, Fault, Faulty};
 use mojavefs_server::Server;
 use mojavefs_server::store::{StoreOptions, fsck};
@@ -101,7 +104,7 @@ impl World {
         let server = Server::open(&place, OPTIONS).expect("the store opens");
         let at_once = server.connect(false);
         let ask: Arc<dyn Connection> = Arc::new(Rounds::of(at_once.clone()));
-        let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
+        let trunk = ask.view(ViewOp::Open(ViewKind::Trunk)).expect("trunk").view;
         let watched = gate.clone();
         place.before_each(move |call| watched.pass(held_up, call));
         World { at_once, ask, trunk, place, gate, _server: server }
@@ -110,28 +113,29 @@ impl World {
     fn begin(&self, on_read: OnRead) -> (ViewId, SpecId) {
         let (info, restarts) = (JobInfo::default(), Some(String::new()));
         let kind = ViewKind::Job { parent: self.trunk, info, on_read, own: None, restarts };
-        let opened = self.ask.view(Request::OpenView(kind)).expect("a job");
+        let opened = self.ask.view(ViewOp::Open(kind)).expect("a job");
         (opened.view, opened.spec.expect("a job has a speculation"))
     }
 
     fn inside(&self, spec: SpecId) -> ViewId {
-        self.ask.view(Request::OpenView(ViewKind::Inside { spec, uid: 0 })).expect("a view of what is held").view
+        self.ask.view(ViewOp::Open(ViewKind::Inside { spec, uid: 0 })).expect("a view of what is held").view
     }
 
     fn find(&self, view: ViewId, name: &[u8]) -> Result<Ino, Refusal> {
-        self.ask.attr(Request::Lookup { view, parent: Ino::ROOT, name }).map(|attr| attr.ino)
+        self.ask.attr(FsOp::Lookup { parent: Ino::ROOT, name }.on(view)).map(|attr| attr.ino)
     }
 
     fn write(&self, view: ViewId, name: &[u8], data: &[u8]) -> Result<(), Refusal> {
         let (parent, kind, target): (_, _, &[u8]) = (Ino::ROOT, FileKind::Regular, b"");
         let (mode, umask, uid, gid, rdev) = (0o644, 0, 0, 0, 0);
-        let create = Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target };
+        let create =
+            FsOp::Create { parent, name, kind, mode, umask, rdev, target }.of(view, Caller { pid: 0, uid, gid });
         let ino = match self.find(view, name) {
             Err(fault) if fault.kind == FaultKind::NotFound => self.ask.attr(create)?.ino,
             found => found?,
         };
         self.ask
-            .offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false, mapped: false })
+            .offset(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))
             .map(drop)
     }
 
@@ -142,7 +146,7 @@ impl World {
         };
         let bytes = self
             .ask
-            .data(Request::Read { view, ino, offset: 0, size: 100, reads: mojavefs::protocol::Reads::Once })
+            .data(FsOp::Read { ino, offset: 0, size: 100, reads: mojavefs::protocol::Reads::Once }.on(view))
             .expect("bytes");
         Some(String::from_utf8(bytes).expect("text"))
     }
@@ -152,19 +156,19 @@ impl World {
     }
 
     fn commit(&self, spec: SpecId) -> Result<SpecState, Refusal> {
-        self.decide(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false })
+        self.decide(SpecOp::Commit { spec, resolutions: Vec::new(), touch: false }.by(0))
     }
 
     fn abort(&self, spec: SpecId) -> Result<SpecState, Refusal> {
-        self.decide(Request::Abort { spec, uid: 0, back: None })
+        self.decide(SpecOp::Abort { spec }.by(0))
     }
 
     fn hold(&self, spec: SpecId) -> Result<SpecState, Refusal> {
-        self.decide(Request::Hold { spec, uid: 0 })
+        self.decide(SpecOp::Hold { spec }.by(0))
     }
 
     fn undecided(&self) -> Vec<SpecId> {
-        match self.ask.call(Request::Status { uid: 0 }).expect("a status") {
+        match self.ask.call(SpecOp::Status.by(0)).expect("a status") {
             Reply::Status(all) => all.into_iter().map(|status| status.id).collect(),
             other => panic!("{other:?}"),
         }
@@ -213,7 +217,7 @@ impl World {
         let server = Server::open(&place, OPTIONS).expect("the store opens");
         let at_once = server.connect(false);
         let ask: Arc<dyn Connection> = Arc::new(Rounds::of(at_once.clone()));
-        let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
+        let trunk = ask.view(ViewOp::Open(ViewKind::Trunk)).expect("trunk").view;
         World { at_once, ask, trunk, place, gate, _server: server }
     }
 
@@ -306,7 +310,7 @@ fn who_writes_on_and_on_while_its_job_is_held_waits_the_third_time() {
     world.write(view, b"big", "old ".repeat(50_000).as_bytes()).expect("a write");
     let ino = world.find(view, b"big").expect("it is there");
     let write = |ask: &dyn Connection, data: &[u8]| {
-        ask.offset(Request::Write { view, ino, offset: 0, data, append: false, clear_set_id: false, mapped: false })
+        ask.offset(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))
             .map(drop)
     };
     let (begins, begun) = mpsc::channel();
@@ -383,7 +387,7 @@ fn who_waits_for_a_commit_that_fails_goes_on_as_if_it_had_not_been() {
         let changes = world.waits(scope, "trunk", move || {
             let ino = world.find(world.trunk, b"a")?;
             let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
-            world.ask.attr(Request::SetAttr { view: world.trunk, ino, set }).map(|attr| attr.mode)
+            world.ask.attr(FsOp::SetAttr { ino, set }.on(world.trunk)).map(|attr| attr.mode)
         });
         world.place.plan_next(Fault::Fail, |call| matches!(call, Call::Apply { .. }), 1);
         world.gate.open();

@@ -2,7 +2,9 @@
 
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, SpecState, ViewKind};
+use mojavefs::protocol::{
+    Caller, Connection, ConnectionExt, FsOp, JobInfo, OnRead, SpecOp, SpecState, ViewKind, ViewOp,
+};
 use mojavefs_faulty::{Call, Fault, Faulty};
 use mojavefs_server::Server;
 use mojavefs_server::store::StoreOptions;
@@ -18,14 +20,14 @@ struct Job {
 
 fn begin(ask: &Arc<dyn Connection>, parent: ViewId) -> Job {
     let (info, on_read, own, restarts) = (JobInfo::default(), OnRead::Join, None, Some(String::new()));
-    let opened = ask.view(Request::OpenView(ViewKind::Job { parent, info, on_read, own, restarts })).expect("a job");
+    let opened = ask.view(ViewOp::Open(ViewKind::Job { parent, info, on_read, own, restarts })).expect("a job");
     Job { spec: opened.spec.expect("it has a speculation"), view: opened.view }
 }
 
 fn make(ask: &Arc<dyn Connection>, view: ViewId, name: &[u8]) {
     let (mode, umask, uid, gid, rdev, target) = (0o644, 0, 0, 0, 0, &b""[..]);
     let (parent, kind) = (Ino::ROOT, FileKind::Regular);
-    let create = Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target };
+    let create = FsOp::Create { parent, name, kind, mode, umask, rdev, target }.of(view, Caller { pid: 0, uid, gid });
     ask.attr(create).expect("a file");
 }
 
@@ -41,8 +43,8 @@ fn fails_to_apply(place: &Faulty, times: usize, seed: u64) {
 }
 
 fn hold(ask: &Arc<dyn Connection>, job: &Job) {
-    ask.outcome(Request::Hold { spec: job.spec, uid: 0 }).expect("it is held");
-    ask.done(Request::CloseView(job.view)).expect("its view closes");
+    ask.outcome(SpecOp::Hold { spec: job.spec }.by(0)).expect("it is held");
+    ask.done(ViewOp::Close(job.view)).expect("its view closes");
 }
 
 /// What is on record of one that has fallen, and which the disk refused to forget, names what it had depended on.
@@ -55,25 +57,25 @@ fn committed_before_one_that_depended_on_it(seed: u64) {
     let place = Faulty::of(64 << 20);
     let server = Server::open(&place, OPTIONS).expect("the store opens");
     let ask = server.connect(true);
-    let trunk = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
+    let trunk = ask.view(ViewOp::Open(ViewKind::Trunk)).expect("trunk").view;
     let [first, other, both] = std::array::from_fn(|_| begin(&ask, trunk));
     make(&ask, first.view, b"first");
     make(&ask, other.view, b"other");
     for name in [b"first", b"other"] {
-        ask.attr(Request::Lookup { view: both.view, parent: Ino::ROOT, name }).expect("it joins");
+        ask.attr(FsOp::Lookup { parent: Ino::ROOT, name }.on(both.view)).expect("it joins");
     }
     hold(&ask, &first);
     hold(&ask, &both);
     fails_to_apply(&place, 2, seed);
-    drop(ask.outcome(Request::Abort { spec: other.spec, uid: 0, back: None }));
+    drop(ask.outcome(SpecOp::Abort { spec: other.spec }.by(0)));
     place.before_each(|_| ());
     let (spec, resolutions) = (first.spec, Vec::new());
-    let committed = ask.outcome(Request::Commit { spec, uid: 0, resolutions, touch: false }).expect("a commit");
+    let committed = ask.outcome(SpecOp::Commit { spec, resolutions, touch: false }.by(0)).expect("a commit");
     assert_eq!(committed.state, SpecState::Committed);
     std::mem::forget((ask, server));
     let server = Server::open(&place.kill(), OPTIONS).expect("the store opens");
     let ask = server.connect(true);
-    let state = |spec| ask.outcome(Request::Outcome { spec }).map(|outcome| outcome.state);
+    let state = |spec| ask.outcome(SpecOp::Outcome { spec }.by(0)).map(|outcome| outcome.state);
     assert_eq!(state(first.spec), Ok(SpecState::Committed));
     assert_eq!(state(both.spec), Ok(SpecState::Aborted));
 }

@@ -4,7 +4,9 @@
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault as Refusal, FaultKind};
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, Rounds, SpecState, ViewKind};
+use mojavefs::protocol::{
+    Caller, Connection, ConnectionExt, FsOp, JobInfo, OnRead, Rounds, SpecOp, SpecState, ViewKind, ViewOp,
+};
 use mojavefs_faulty::{Fault, Faulty, PowerCut};
 use mojavefs_server::Server;
 use mojavefs_server::store::{StoreOptions, fsck};
@@ -51,51 +53,42 @@ impl Client {
     fn open(place: &Faulty) -> Result<Self, Refusal> {
         let server = Server::open(place, OPTIONS).map_err(|why| Refusal::new(FaultKind::Io, why.to_string()))?;
         let ask: Arc<dyn Connection> = Arc::new(Rounds::of(server.connect(false)));
-        let trunk = ask.view(Request::OpenView(ViewKind::Trunk))?.view;
+        let trunk = ask.view(ViewOp::Open(ViewKind::Trunk))?.view;
         Ok(Client { ask, trunk, _server: server })
     }
 
     fn begin(&self) -> Result<(ViewId, SpecId), Refusal> {
         let (info, on_read, restarts) = (JobInfo::default(), OnRead::Isolate, Some(String::new()));
         let kind = ViewKind::Job { parent: self.trunk, info, on_read, own: None, restarts };
-        let opened = self.ask.view(Request::OpenView(kind))?;
+        let opened = self.ask.view(ViewOp::Open(kind))?;
         Ok((opened.view, opened.spec.expect("a job has a speculation")))
     }
 
     fn write(&self, view: ViewId, name: &[u8], byte: u8) -> Result<Ino, Refusal> {
         let (parent, kind, target): (_, _, &[u8]) = (Ino::ROOT, FileKind::Regular, b"");
         let (mode, umask, uid, gid, rdev) = (0o644, 0, 0, 0, 0);
-        let create = Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target };
-        let ino = match self.ask.attr(Request::Lookup { view, parent, name }) {
+        let create =
+            FsOp::Create { parent, name, kind, mode, umask, rdev, target }.of(view, Caller { pid: 0, uid, gid });
+        let ino = match self.ask.attr(FsOp::Lookup { parent, name }.on(view)) {
             Err(fault) if fault.kind == FaultKind::NotFound => self.ask.attr(create)?.ino,
             found => found?.ino,
         };
         let data = &[byte; LEN];
-        self.ask.offset(Request::Write {
-            view,
-            ino,
-            offset: 0,
-            data,
-            append: false,
-            clear_set_id: false,
-            mapped: false,
-        })?;
+        self.ask
+            .offset(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))?;
         Ok(ino)
     }
 
     /// The byte that a file consists of; nothing if there is none.
     fn read(&self, view: ViewId, name: &[u8]) -> Option<u8> {
-        let found = match self.ask.attr(Request::Lookup { view, parent: Ino::ROOT, name }) {
+        let found = match self.ask.attr(FsOp::Lookup { parent: Ino::ROOT, name }.on(view)) {
             Err(fault) if fault.kind == FaultKind::NotFound => return None,
             found => found.expect("a name"),
         };
-        let bytes = self.ask.data(Request::Read {
-            view,
-            ino: found.ino,
-            offset: 0,
-            size: found.size as u32,
-            reads: mojavefs::protocol::Reads::Once,
-        });
+        let bytes = self.ask.data(
+            FsOp::Read { ino: found.ino, offset: 0, size: found.size as u32, reads: mojavefs::protocol::Reads::Once }
+                .on(view),
+        );
         let bytes = bytes.expect("bytes");
         assert!(bytes.len() == LEN && bytes.iter().all(|byte| *byte == bytes[0]), "it is whole");
         Some(bytes[0])
@@ -103,14 +96,14 @@ impl Client {
 
     fn commit(&self, spec: SpecId) -> Result<SpecState, Refusal> {
         self.ask
-            .outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false })
+            .outcome(SpecOp::Commit { spec, resolutions: Vec::new(), touch: false }.by(0))
             .map(|outcome| outcome.state)
     }
 
     /// Asks for things, and notes in `told` what comes of it.
     fn play(&self, told: &mut History) -> Result<(), Refusal> {
         let file = self.write(self.trunk, b"synced", 1)?;
-        self.ask.done(Request::Fsync { view: self.trunk, ino: file })?;
+        self.ask.done(FsOp::Fsync { ino: file }.on(self.trunk))?;
         told.synced = Told::Done;
 
         let (view, spec) = self.begin()?;
@@ -122,12 +115,12 @@ impl Client {
         let (view, spec) = self.begin()?;
         self.write(view, b"held", 3)?;
         (told.held, told.held_spec) = (Told::Unknown, Some(spec));
-        let held = self.ask.outcome(Request::Hold { spec, uid: 0 }).map(|outcome| outcome.state);
+        let held = self.ask.outcome(SpecOp::Hold { spec }.by(0)).map(|outcome| outcome.state);
         told.held = heard(held, SpecState::Held);
 
         let (view, spec) = self.begin()?;
         self.write(view, b"aborted", 4)?;
-        self.ask.outcome(Request::Abort { spec, uid: 0, back: None })?;
+        self.ask.outcome(SpecOp::Abort { spec }.by(0))?;
         told.aborted = Told::Done;
         Ok(())
     }
@@ -163,7 +156,7 @@ fn examine(place: &Faulty, told: &History) {
     assert_eq!(client.read(client.trunk, b"held"), None, "{told:?}");
     assert_eq!(client.read(client.trunk, b"aborted"), None, "{told:?}");
     if let Some(spec) = told.held_spec {
-        let inside = client.ask.view(Request::OpenView(ViewKind::Inside { spec, uid: 0 }));
+        let inside = client.ask.view(ViewOp::Open(ViewKind::Inside { spec, uid: 0 }));
         assert!(allows(told.held, inside.is_ok()), "{inside:?}, {told:?}");
         if let Ok(inside) = inside {
             assert_eq!(client.read(inside.view, b"held"), Some(3), "{told:?}");

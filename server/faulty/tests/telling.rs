@@ -3,7 +3,9 @@
 use mojavefs::id::{Ino, SpecId};
 use mojavefs::protocol::fault::FaultKind;
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{ConnectionExt, JobInfo, Notice, NoticeSink, Request, SpecState, ViewKind};
+use mojavefs::protocol::{
+    Caller, ConnectionExt, FsOp, JobInfo, Notice, NoticeSink, SpecOp, SpecState, ViewKind, ViewOp,
+};
 use mojavefs_faulty::{Call, Fault, Faulty};
 use mojavefs_server::Server;
 use mojavefs_server::store::StoreOptions;
@@ -32,13 +34,13 @@ fn a_process_whose_vote_may_be_committed_is_not_told_that_it_is_undone() {
     let server = Server::open(&place, OPTIONS).expect("the store opens");
     let (session, told) = (server.connect(false), Arc::new(Told::default()));
     session.set_notice_sink(told.clone());
-    let trunk = session.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
-    let view = session.view(Request::OpenView(ViewKind::Process { parent: trunk, uid: 0 })).expect("a view").view;
-    let entered = session.view(Request::Enter { view, info: JobInfo::default(), own: None }).expect("a level");
+    let trunk = session.view(ViewOp::Open(ViewKind::Trunk)).expect("trunk").view;
+    let view = session.view(ViewOp::Open(ViewKind::Process { parent: trunk, uid: 0 })).expect("a view").view;
+    let entered = session.view(ViewOp::Enter { view, info: JobInfo::default(), own: None }).expect("a level");
     let spec = entered.spec.expect("its speculation");
     let (parent, name, kind, target): (_, &[u8], _, &[u8]) = (Ino::ROOT, b"file", FileKind::Regular, b"");
     let (mode, umask, uid, gid, rdev) = (0o644, 0, 0, 0, 0);
-    let create = Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target };
+    let create = FsOp::Create { parent, name, kind, mode, umask, rdev, target }.of(view, Caller { pid: 0, uid, gid });
     session.attr(create).expect("a file");
     // The record of the commit fails, and so does reading the store again.
     let reading = place.clone();
@@ -57,7 +59,7 @@ fn a_process_whose_vote_may_be_committed_is_not_told_that_it_is_undone() {
         call => call == Call::SyncRecords && is_recorded.load(Ordering::SeqCst),
     };
     place.plan_next(Fault::FailSync, is_its_sync, 0);
-    let vote = session.outcome(Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false });
+    let vote = session.outcome(SpecOp::Commit { spec, resolutions: Vec::new(), touch: false }.by(0));
     assert_eq!(vote.expect_err("its record failed").kind, FaultKind::InDoubt);
     assert!(!told.0.lock().contains(&(spec, SpecState::Aborted)), "{:?}", told.0.lock());
 }

@@ -72,7 +72,7 @@ impl Coordinator {
         let gone = || Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {spec}"));
         let job = state.jobs.get_mut(&spec).ok_or_else(gone)?;
         if job.stage == Stage::GoesBack {
-            return Err(Fault::new(FaultKind::Again, format!("the process of speculation {spec} is to be taken back")));
+            return Err(Fault::new(FaultKind::Busy, format!("the process of speculation {spec} is to be taken back")));
         }
         job.stage = Stage::Ended;
         if state.is_inside(spec) {

@@ -7,9 +7,8 @@ use mojavefs::limits::{
     ALIVE_INTERVAL, ANSWER_BYTES_MAX, FRAME_TIME_MAX, FRAMES_WAITING_MAX, HANDSHAKE_TIME_MAX, REQUEST_BYTES_MAX,
     REQUESTS_UNDER_WAY_MAX, SILENCE_TIME_MAX,
 };
-use mojavefs::protocol::codec;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Connection, Reply, Request};
+use mojavefs::protocol::{Connection, Reply, Request, SpecOp, ViewOp, codec};
 use mojavefs_net::hello::{self, Verdict};
 use mojavefs_net::{Frame, FrameKind, Stream, read_frame, write_frame};
 use std::io;
@@ -230,7 +229,7 @@ impl Client {
         let mut due = true;
         let result = match codec::decode::<Request<'_>>(&frame.body) {
             Ok(request) => {
-                if matches!(request, Request::Await { .. } | Request::AwaitRound { .. }) {
+                if is_a_wait(&request) {
                     // It waits for what does not come once the server ends.
                     self.answers.due.fetch_sub(1, Ordering::SeqCst);
                     due = false;
@@ -260,5 +259,14 @@ impl Drop for HangUp<'_> {
         if std::thread::panicking() {
             self.0.hang_up();
         }
+    }
+}
+
+/// Whether it is answered only when others have done something.
+fn is_a_wait(request: &Request<'_>) -> bool {
+    match request {
+        Request::Speculation { op, .. } => matches!(op, SpecOp::Await { .. }),
+        Request::View(op) => matches!(op, ViewOp::AwaitRound { .. }),
+        Request::Fs { .. } | Request::Admin(_) => false,
     }
 }

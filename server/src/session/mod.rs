@@ -1,12 +1,14 @@
 //! One client's session: its requests find their view, and what follows from them reaches the views it concerns.
 
-mod requests;
+mod files;
+mod names;
+mod operations;
+mod speculations;
 mod views;
 
 use crate::coordinator::Aftermath;
-use crate::limits::{AWAIT_TIME_MAX, GO_BACK_TIME_MAX, OPERATION_TRIES_MAX, UPCOMING_STEP};
+use crate::limits::{GO_BACK_TIME_MAX, OPERATION_TRIES_MAX};
 use crate::server::Shared;
-use crate::telling::Telling;
 use crate::views::urgent::{self, Ticket};
 use crate::views::{SinkSlot, View, why_unsupervised};
 use mojavefs::id::{SpecId, ViewId};
@@ -19,7 +21,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// One client of a server. Dropping it closes its views: what they had undecided is aborted, unless it is held.
 pub(crate) struct Session {
@@ -76,42 +78,6 @@ impl Session {
 
     fn follow(&self, aftermath: Aftermath) {
         self.shared.follow(aftermath);
-    }
-
-    fn decide(&self, request: Request<'_>) -> Result<Reply, Fault> {
-        let mut telling = self.shared.telling();
-        let reply = self.decide_and_follow(request, &mut telling);
-        self.shared.follow_outstanding();
-        reply
-    }
-
-    fn decide_and_follow(&self, request: Request<'_>, telling: &mut Telling<'_>) -> Result<Reply, Fault> {
-        let coordinator = &self.shared.coordinator;
-        if let Request::Commit { spec, uid, .. } | Request::Hold { spec, uid } = request {
-            coordinator
-                .context_for(spec, uid)
-                .map_or(Ok(()), |_| coordinator.fold_segments(spec, |told| self.follow(told)))?;
-        }
-        let (outcome, aftermath) = match request {
-            Request::Commit { spec, uid, resolutions, touch } => {
-                coordinator.mark_modified(spec, uid, touch)?;
-                coordinator.commit(spec, uid, &resolutions, telling)?
-            }
-            Request::Abort { spec, uid, back } => {
-                let (outcome, aftermath) = coordinator.abort(spec, Some(uid), telling)?;
-                (outcome, Aftermath { back: back.map(|(view, drained)| (view, spec, drained)), ..aftermath })
-            }
-            Request::Hold { spec, uid } => (coordinator.hold(spec, uid, telling)?, Aftermath::default()),
-            _ => return Err(Fault::new(FaultKind::Protocol, "this is no decision")),
-        };
-        coordinator.write_down_conflicts();
-        let back = aftermath.back;
-        self.follow(aftermath);
-        if let Some((id, spec, _)) = back {
-            // Nothing is left to do if it fell by this very abort.
-            self.shared.come_out(&self.live_view(id)?.view, spec, false);
-        }
-        Ok(Reply::Outcome(outcome))
     }
 
     /// Runs an operation on what a view sees.
@@ -208,89 +174,36 @@ impl Session {
     }
 }
 
-/// What a request asks for, in a word, for the log.
+/// What a request asks for, in two words, for the log.
 struct Kind<'a>(&'a Request<'a>);
 
 impl fmt::Display for Kind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let request = format!("{:?}", self.0);
-        f.write_str(request.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default())
+        let (group, op) = match self.0 {
+            Request::Fs { op, .. } => ("fs", format!("{op:?}")),
+            Request::View(op) => ("view", format!("{op:?}")),
+            Request::Speculation { op, .. } => ("speculation", format!("{op:?}")),
+            Request::Admin(op) => ("admin", format!("{op:?}")),
+        };
+        let op = op.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+        write!(f, "{group} {op}")
     }
 }
 
 impl Connection for Session {
     fn call(&self, request: Request<'_>) -> Result<Reply, Fault> {
         let _span = tracing::trace_span!("request", what = %Kind(&request)).entered();
-        match request {
-            Request::OpenView(kind) => Ok(Reply::View(self.open(kind)?)),
-            Request::Gone { view } => {
-                self.shared.coordinator.doom(&self.open_view(view)?.view.entered());
-                Ok(Reply::Done)
-            }
-            Request::Enter { view, info, own } => self.enter(view, info, own),
-            Request::Segment { view } => self.begin_segment(view),
-            Request::NoSegment { view, why } => {
-                let (_, context) = self.job_view(view)?;
-                self.shared.coordinator.without_checkpoint(context, why).map(|()| Reply::Done)
-            }
-            Request::Unheard { view } => {
-                self.any_view(view)?.view.answer_at_once();
-                Ok(Reply::Done)
-            }
-            Request::Unsettled { spec, uid } => Ok(Reply::Specs(self.shared.coordinator.unsettled(spec, uid)?)),
-            Request::CloseView(view) => self.close(view).map(|()| Reply::Done),
-            Request::Status { uid } => Ok(Reply::Status(self.shared.coordinator.status(uid))),
-            Request::Commit { .. } | Request::Abort { .. } | Request::Hold { .. } => self.decide(request),
-            Request::Diff { spec, uid, from } => {
-                Ok(Reply::Diff(self.shared.coordinator.diff(spec, uid, from.as_deref())?))
-            }
-            Request::Await { specs, millis, behind, uid } => {
-                let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
-                Ok(Reply::Specs(self.shared.coordinator.wait_for(&specs, (behind, uid), limit)?))
-            }
-            Request::AwaitRound { patient } => {
-                if self.shared.coordinator.has_rounds() {
-                    return Ok(Reply::Ended(self.shared.coordinator.wait_for_round(patient)));
-                }
-                // A read may wait for one that is about to be sealed.
-                self.shared.upcomings.wait_for_end(UPCOMING_STEP);
-                Ok(Reply::Ended(true))
-            }
-            Request::Outcome { spec } => {
-                let outcome = self.shared.coordinator.outcome(spec)?;
-                // Whoever hears of a decision finds that every view was told of it.
-                self.shared.effects.wait(None);
-                Ok(Reply::Outcome(outcome))
-            }
-            Request::Writers { path } => Ok(Reply::Specs(self.shared.coordinator.writers(&path)?)),
-            Request::Reclaim => self.shared.reclaim(),
-            Request::Search { anew } => self.shared.search(anew),
-            Request::Unmerged => self.shared.unmerged(),
-            Request::Sync => self.shared.sync(),
-            Request::Announced => {
-                self.shared.let_it_be_told();
-                Ok(Reply::Done)
-            }
-            Request::Forget { view, inos } => self.forget(view, &inos),
-            Request::Settle { view, wait } => {
-                let queued = self.shared.views.queued();
-                match wait || queued.iter().all(|other| other.id == view) {
-                    // Also for processes that end because of what was undone: they must not wait for their own end.
-                    true => self.settle(&self.live_view(view)?.view.clone()),
-                    false => Err(Fault::new(FaultKind::Again, "others are being told")),
-                }
-            }
-            Request::Lookup { .. }
-            | Request::Glance { .. }
-            | Request::GlanceNamed { .. }
-            | Request::Create { .. }
-            | Request::Link { .. }
-            | Request::Unlink { .. }
-            | Request::RemoveDir { .. }
-            | Request::Rename { .. }
-            | Request::ReadDir { .. } => self.names(request),
-            _ => self.files(request),
-        }
+        let answer = match request {
+            Request::Fs { view, caller, op } => self.operation(view, caller, op),
+            Request::View(op) => self.view_op(op),
+            Request::Speculation { actor, op } => self.speculation(actor, op),
+            Request::Admin(op) => self.admin(op),
+        };
+        // It steers the server, and nobody else.
+        answer.map_err(|fault| match fault.kind {
+            FaultKind::Again => Fault { kind: FaultKind::Busy, ..fault },
+            _ => fault,
+        })
     }
 
     fn set_notice_sink(&self, sink: Arc<dyn NoticeSink>) {

@@ -2,14 +2,48 @@
 
 use super::{OpenView, Session};
 use crate::coordinator::{Beginning, Kind};
-use crate::limits::OPERATION_TRIES_MAX;
+use crate::limits::{OPERATION_TRIES_MAX, UPCOMING_STEP};
 use crate::views::View;
 use mojavefs::id::{ContextId, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{JobInfo, OpenedView, Reply, ViewKind, ViewOwner};
+use mojavefs::protocol::{JobInfo, OpenedView, Reply, ViewKind, ViewOp, ViewOwner};
 use std::sync::Arc;
 
 impl Session {
+    pub(super) fn view_op(&self, op: ViewOp) -> Result<Reply, Fault> {
+        match op {
+            ViewOp::Open(kind) => Ok(Reply::View(self.open(kind)?)),
+            ViewOp::Close(view) => self.close(view).map(|()| Reply::Done),
+            ViewOp::Enter { view, info, own } => self.enter(view, info, own),
+            ViewOp::Gone { view } => {
+                self.shared.coordinator.doom(&self.open_view(view)?.view.entered());
+                Ok(Reply::Done)
+            }
+            ViewOp::Undo { view, spec, actor, drained } => self.undo((view, spec), actor, drained),
+            ViewOp::Segment { view } => self.begin_segment(view),
+            ViewOp::NoSegment { view, why } => {
+                let (_, context) = self.job_view(view)?;
+                self.shared.coordinator.without_checkpoint(context, why).map(|()| Reply::Done)
+            }
+            ViewOp::Unheard { view } => {
+                self.any_view(view)?.view.answer_at_once();
+                Ok(Reply::Done)
+            }
+            ViewOp::AwaitRound { patient } => {
+                if self.shared.coordinator.has_rounds() {
+                    return Ok(Reply::Ended(self.shared.coordinator.wait_for_round(patient)));
+                }
+                // A read may wait for one that is about to be sealed.
+                self.shared.upcomings.wait_for_end(UPCOMING_STEP);
+                Ok(Reply::Ended(true))
+            }
+            ViewOp::Announced => {
+                self.shared.let_it_be_told();
+                Ok(Reply::Done)
+            }
+        }
+    }
+
     /// Opens a view.
     pub(super) fn open(&self, kind: ViewKind) -> Result<OpenedView, Fault> {
         let parent = match &kind {

@@ -6,7 +6,10 @@
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::file::{Attr, FileKind};
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Outcome, Reply, Request, Resolution, ViewKind};
+use mojavefs::protocol::{
+    Admin, Caller, Connection, ConnectionExt, FsOp, JobInfo, OnRead, Outcome, Reply, Resolution, SpecOp, ViewKind,
+    ViewOp,
+};
 use mojavefs_server::Server;
 use mojavefs_server::store::engine::memory::Memory;
 use mojavefs_server::store::engine::{Blobs, Directory, Engine};
@@ -74,7 +77,7 @@ impl Client {
         self.open = None;
         let server = Server::open(&*self.place.engine(), OPTIONS).expect("the store opens");
         let connection = server.connect(false);
-        self.trunk = connection.view(Request::OpenView(ViewKind::Trunk)).expect("a view of trunk").view;
+        self.trunk = connection.view(ViewOp::Open(ViewKind::Trunk)).expect("a view of trunk").view;
         self.open = Some((connection, server));
     }
 
@@ -86,36 +89,37 @@ impl Client {
     pub(crate) fn begin(&self, parent: ViewId) -> (ViewId, SpecId) {
         let (info, on_read, restarts) = (JobInfo::default(), OnRead::Isolate, Some(String::new()));
         let kind = ViewKind::Job { parent, info, on_read, own: None, restarts };
-        let opened = self.ask().view(Request::OpenView(kind)).expect("a job begins");
+        let opened = self.ask().view(ViewOp::Open(kind)).expect("a job begins");
         (opened.view, opened.spec.expect("a job has a speculation"))
     }
 
     /// A view of a speculation that was held.
     pub(crate) fn inside(&self, spec: SpecId) -> ViewId {
-        self.ask().view(Request::OpenView(ViewKind::Inside { spec, uid: 0 })).expect("a view of what is held").view
+        self.ask().view(ViewOp::Open(ViewKind::Inside { spec, uid: 0 })).expect("a view of what is held").view
     }
 
     pub(crate) fn commit(&self, spec: SpecId, resolutions: Vec<Resolution>) -> Outcome {
-        self.ask().outcome(Request::Commit { spec, uid: 0, resolutions, touch: false }).expect("a vote")
+        self.ask().outcome(SpecOp::Commit { spec, resolutions, touch: false }.by(0)).expect("a vote")
     }
 
     pub(crate) fn abort(&self, spec: SpecId) {
-        self.ask().outcome(Request::Abort { spec, uid: 0, back: None }).expect("an abort");
+        self.ask().outcome(SpecOp::Abort { spec }.by(0)).expect("an abort");
     }
 
     pub(crate) fn hold(&self, spec: SpecId) {
-        self.ask().outcome(Request::Hold { spec, uid: 0 }).expect("a hold");
+        self.ask().outcome(SpecOp::Hold { spec }.by(0)).expect("a hold");
     }
 
     pub(crate) fn create(&self, view: ViewId, parent: Ino, name: &[u8], kind: FileKind) -> Result<Attr, Fault> {
         let target: &[u8] = if kind == FileKind::Symlink { b"some/where" } else { b"" };
         let (mode, umask, uid, gid, rdev) = (0o666, 0o022, 0, 0, 0);
-        self.ask().attr(Request::Create { view, parent, name, kind, mode, umask, uid, gid, rdev, target })
+        self.ask()
+            .attr(FsOp::Create { parent, name, kind, mode, umask, rdev, target }.of(view, Caller { pid: 0, uid, gid }))
     }
 
     /// Up to `steps` steps of background work; true if more is left.
     pub(crate) fn reclaim(&self, steps: u8) -> bool {
-        (0..steps).all(|_| match self.ask().call(Request::Reclaim) {
+        (0..steps).all(|_| match self.ask().call(Admin::Reclaim.into()) {
             Ok(Reply::Reclaimed { more, .. }) => more,
             other => panic!("a step of background work gave {other:?}"),
         })

@@ -7,7 +7,7 @@ use super::steps::{Change, change};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::protocol::file::{FileKind, SetAttr};
-use mojavefs::protocol::{ConnectionExt, JobInfo, OnRead, Request, SpecState, ViewKind};
+use mojavefs::protocol::{ConnectionExt, FsOp, JobInfo, OnRead, SpecState, ViewKind, ViewOp};
 use proptest::prelude::*;
 
 const DEPTH_MAX: usize = 6;
@@ -60,7 +60,7 @@ impl World {
         let inos = std::array::from_fn(create);
         let (info, restarts) = (JobInfo::default(), Some(String::new()));
         let kind = ViewKind::Job { parent: trunk, info, on_read, own: None, restarts };
-        let opened = client.ask().view(Request::OpenView(kind)).expect("a job begins");
+        let opened = client.ask().view(ViewOp::Open(kind)).expect("a job begins");
         let job = opened.spec.expect("a job has a speculation");
         let files = vec![Files::default(), Files::default()];
         let mut world = World { client, inos, job, views: [opened.view; 2], files, levels: Vec::new() };
@@ -70,14 +70,14 @@ impl World {
 
     fn open_process(&mut self) {
         let kind = ViewKind::Process { parent: self.views[0], uid: 0 };
-        self.views[1] = self.client.ask().view(Request::OpenView(kind)).expect("a process begins").view;
+        self.views[1] = self.client.ask().view(ViewOp::Open(kind)).expect("a process begins").view;
     }
 
     fn play(&mut self, step: &Step) {
         match step {
             Step::Change { other, file, how } => self.change(*other && self.levels.is_empty(), *file, how),
             Step::Enter if self.levels.len() < DEPTH_MAX => {
-                let enter = Request::Enter { view: self.views[1], info: JobInfo::default(), own: None };
+                let enter = ViewOp::Enter { view: self.views[1], info: JobInfo::default(), own: None };
                 let opened = self.client.ask().view(enter).expect("a level");
                 self.levels.push(opened.spec.expect("a level has a speculation"));
                 let files = self.last().clone();
@@ -92,8 +92,8 @@ impl World {
             }
             Step::Abort => {
                 if let Some(spec) = self.levels.pop() {
-                    let back = Some((self.views[1], true));
-                    self.client.ask().outcome(Request::Abort { spec, uid: 0, back }).expect("an abort");
+                    let undo = ViewOp::Undo { view: self.views[1], spec, actor: 0, drained: true };
+                    self.client.ask().outcome(undo).expect("an abort");
                     self.files.pop();
                 }
             }
@@ -123,23 +123,17 @@ impl World {
         match *how {
             Change::Write { at, len, seed } => {
                 let data = pattern(at, len, seed);
-                let request = Request::Write {
-                    view,
-                    ino,
-                    offset: at,
-                    data: &data,
-                    append: false,
-                    clear_set_id: false,
-                    mapped: false,
-                };
+                let request =
+                    FsOp::Write { ino, offset: at, data: &data, append: false, clear_set_id: false, mapped: false }
+                        .on(view);
                 ask.offset(request).expect("a write");
             }
             Change::Resize { size } => {
                 let set = SetAttr { size: Some(size), ..SetAttr::default() };
-                ask.attr(Request::SetAttr { view, ino, set }).expect("a new size");
+                ask.attr(FsOp::SetAttr { ino, set }.on(view)).expect("a new size");
             }
             Change::Fallocate { at, len, mode } => {
-                ask.done(Request::Fallocate { view, ino, offset: at, len, mode }).expect("a range");
+                ask.done(FsOp::Fallocate { ino, offset: at, len, mode }.on(view)).expect("a range");
             }
             Change::Copy { .. } => return,
         }
@@ -155,13 +149,13 @@ impl World {
     }
 
     fn compare_one(&self, view: ViewId, file: usize, expected: &[u8]) {
-        let request = Request::Read {
-            view,
+        let request = FsOp::Read {
             ino: self.inos[file],
             offset: 0,
             size: IO_BYTES_MAX as u32,
             reads: mojavefs::protocol::Reads::Once,
-        };
+        }
+        .on(view);
         let found = self.client.ask().data(request).expect("bytes");
         assert!(found == expected, "file {file} in view {view}: {} bytes, {} expected", found.len(), expected.len());
     }

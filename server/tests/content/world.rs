@@ -7,7 +7,7 @@ use mojavefs::id::{Ino, ViewId};
 use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::protocol::fault::FaultKind;
 use mojavefs::protocol::file::{FileKind, SetAttr};
-use mojavefs::protocol::{ConnectionExt, Request, Resolution, SeekWhence, SpecState};
+use mojavefs::protocol::{ConnectionExt, FsOp, Resolution, SeekWhence, SpecState, ViewOp};
 
 const JOBS_MAX: usize = 5;
 
@@ -101,23 +101,17 @@ impl World {
         match *how {
             Change::Write { at, len, seed } => {
                 let data = super::model::pattern(at, len, seed);
-                let request = Request::Write {
-                    view,
-                    ino,
-                    offset: at,
-                    data: &data,
-                    append: false,
-                    clear_set_id: false,
-                    mapped: false,
-                };
+                let request =
+                    FsOp::Write { ino, offset: at, data: &data, append: false, clear_set_id: false, mapped: false }
+                        .on(view);
                 ask.offset(request).expect("a write");
             }
             Change::Resize { size } => {
                 let set = SetAttr { size: Some(size), ..SetAttr::default() };
-                assert_eq!(ask.attr(Request::SetAttr { view, ino, set }).expect("a new size").size, size);
+                assert_eq!(ask.attr(FsOp::SetAttr { ino, set }.on(view)).expect("a new size").size, size);
             }
             Change::Fallocate { at, len, mode } => {
-                ask.done(Request::Fallocate { view, ino, offset: at, len, mode }).expect("a range");
+                ask.done(FsOp::Fallocate { ino, offset: at, len, mode }.on(view)).expect("a range");
             }
             Change::Copy { from, at, to, len } => {
                 let from = from as usize % FILES;
@@ -125,7 +119,7 @@ impl World {
                 let expected = source_len.saturating_sub(at).min(len);
                 let overlap = from == file && at < to + expected && to < at + expected;
                 let request =
-                    Request::CopyRange { view, ino: self.inos[from], offset: at, to: ino, to_offset: to, len };
+                    FsOp::CopyRange { ino: self.inos[from], offset: at, to: ino, to_offset: to, len }.on(view);
                 let copied = ask.offset(request);
                 if overlap {
                     self.model.touch(who, from);
@@ -208,7 +202,7 @@ impl World {
         let job = self.model.jobs.get_mut(&id).expect("the job is there");
         job.held = true;
         if let Some(view) = job.view.filter(|_| close) {
-            self.client.ask().done(Request::CloseView(view)).expect("the view closes");
+            self.client.ask().done(ViewOp::Close(view)).expect("the view closes");
             job.view = None;
         }
     }
@@ -243,9 +237,9 @@ impl World {
 
     fn read(&self, view: ViewId, file: usize) -> Vec<u8> {
         let ino = self.inos[file];
-        let size = self.client.ask().attr(Request::GetAttr { view, ino }).expect("attributes").size;
+        let size = self.client.ask().attr(FsOp::GetAttr { ino }.on(view)).expect("attributes").size;
         let request =
-            Request::Read { view, ino, offset: 0, size: IO_BYTES_MAX as u32, reads: mojavefs::protocol::Reads::Once };
+            FsOp::Read { ino, offset: 0, size: IO_BYTES_MAX as u32, reads: mojavefs::protocol::Reads::Once }.on(view);
         let found = self.client.ask().data(request).expect("bytes");
         assert_eq!(found.len() as u64, size, "what is read of file {file} ends at its size");
         found
@@ -270,7 +264,7 @@ impl World {
     }
 
     fn seek(&self, view: ViewId, file: usize, offset: u64, whence: SeekWhence) -> Option<u64> {
-        match self.client.ask().offset(Request::Seek { view, ino: self.inos[file], offset, whence }) {
+        match self.client.ask().offset(FsOp::Seek { ino: self.inos[file], offset, whence }.on(view)) {
             Ok(at) => Some(at),
             Err(fault) if fault.kind == FaultKind::NoData => None,
             Err(fault) => panic!("seek: {fault}"),

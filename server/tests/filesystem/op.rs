@@ -4,7 +4,7 @@ use super::common::Client;
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{Attr, FileKind, Name, SetAttr};
-use mojavefs::protocol::{ConnectionExt, RenameMode, Request, XattrMode};
+use mojavefs::protocol::{ConnectionExt, FsOp, RenameMode, Request, XattrMode};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug)]
@@ -63,34 +63,34 @@ impl Op {
         let shown = |attr: Attr| Answer::Shown(attr.into());
         match self {
             Op::Create { dir, name, kind } => client.create(view, *dir, name, *kind).map(shown),
-            Op::Link { ino, dir, name } => ask.attr(Request::Link { view, ino: *ino, parent: *dir, name }).map(shown),
-            Op::Unlink { dir, name } => done(client, Request::Unlink { view, parent: *dir, name }),
-            Op::RemoveDir { dir, name } => done(client, Request::RemoveDir { view, parent: *dir, name }),
+            Op::Link { ino, dir, name } => ask.attr(FsOp::Link { ino: *ino, parent: *dir, name }.on(view)).map(shown),
+            Op::Unlink { dir, name } => done(client, FsOp::Unlink { parent: *dir, name }.on(view)),
+            Op::RemoveDir { dir, name } => done(client, FsOp::RemoveDir { parent: *dir, name }.on(view)),
             Op::Rename { dir, name, to, new, mode } => {
-                let request = Request::Rename { view, parent: *dir, name, new_parent: *to, new_name: new, mode: *mode };
+                let request = FsOp::Rename { parent: *dir, name, new_parent: *to, new_name: new, mode: *mode }.on(view);
                 done(client, request)
             }
             Op::Chmod { ino, mode } => {
                 let set = SetAttr { mode: Some(*mode), ..SetAttr::default() };
-                ask.attr(Request::SetAttr { view, ino: *ino, set }).map(shown)
+                ask.attr(FsOp::SetAttr { ino: *ino, set }.on(view)).map(shown)
             }
             Op::Resize { ino, size } => {
                 let set = SetAttr { size: Some(*size), ..SetAttr::default() };
-                ask.attr(Request::SetAttr { view, ino: *ino, set }).map(shown)
+                ask.attr(FsOp::SetAttr { ino: *ino, set }.on(view)).map(shown)
             }
             Op::SetXattr { ino, name, value, mode } => {
-                done(client, Request::SetXattr { view, ino: *ino, name, value, mode: *mode })
+                done(client, FsOp::SetXattr { ino: *ino, name, value, mode: *mode }.on(view))
             }
-            Op::RemoveXattr { ino, name } => done(client, Request::RemoveXattr { view, ino: *ino, name }),
-            Op::GetXattr { ino, name } => ask.data(Request::GetXattr { view, ino: *ino, name }).map(Answer::Bytes),
+            Op::RemoveXattr { ino, name } => done(client, FsOp::RemoveXattr { ino: *ino, name }.on(view)),
+            Op::GetXattr { ino, name } => ask.data(FsOp::GetXattr { ino: *ino, name }.on(view)).map(Answer::Bytes),
             Op::ListXattr { ino } => {
-                let names = ask.names(Request::ListXattr { view, ino: *ino })?;
+                let names = ask.names(FsOp::ListXattr { ino: *ino }.on(view))?;
                 Ok(Answer::Names(names.into_iter().collect()))
             }
             Op::List { dir } => list(client, view, *dir),
-            Op::Lookup { dir, name } => ask.attr(Request::Lookup { view, parent: *dir, name }).map(shown),
-            Op::Stat { ino } => ask.attr(Request::GetAttr { view, ino: *ino }).map(shown),
-            Op::ReadLink { ino } => ask.data(Request::ReadLink { view, ino: *ino }).map(Answer::Bytes),
+            Op::Lookup { dir, name } => ask.attr(FsOp::Lookup { parent: *dir, name }.on(view)).map(shown),
+            Op::Stat { ino } => ask.attr(FsOp::GetAttr { ino: *ino }.on(view)).map(shown),
+            Op::ReadLink { ino } => ask.data(FsOp::ReadLink { ino: *ino }.on(view)).map(Answer::Bytes),
         }
     }
 }
@@ -104,7 +104,7 @@ fn list(client: &Client, view: ViewId, ino: Ino) -> Result<Answer, Fault> {
     let mut all = BTreeMap::new();
     let mut after: Option<Name> = None;
     loop {
-        let request = Request::ReadDir { view, ino, after: after.as_deref(), limit: 2, attrs: false };
+        let request = FsOp::ReadDir { ino, after: after.as_deref(), limit: 2, attrs: false }.on(view);
         let (entries, end) = client.ask().entries(request)?;
         for entry in entries {
             after = Some(entry.name.clone());

@@ -8,7 +8,7 @@ use super::op::{Answer, Op};
 use super::tree::Tree;
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::file::{FileKind, Name};
-use mojavefs::protocol::{ConnectionExt, RenameMode, Request, XattrMode};
+use mojavefs::protocol::{ConnectionExt, FsOp, RenameMode, ViewOp, XattrMode};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -244,7 +244,7 @@ impl World {
         let job = self.jobs.get_mut(&id).expect("the job is there");
         job.held = true;
         if let Some(view) = job.view.take() {
-            self.client.ask().done(Request::CloseView(view)).expect("the view closes");
+            self.client.ask().done(ViewOp::Close(view)).expect("the view closes");
         }
     }
 
@@ -261,7 +261,7 @@ impl World {
         let view = self.view(who);
         let mut tree = self.tree(who).clone();
         for (ino, node) in tree.nodes.clone() {
-            let attr = self.client.ask().attr(Request::GetAttr { view, ino }).expect("attributes");
+            let attr = self.client.ask().attr(FsOp::GetAttr { ino }.on(view)).expect("attributes");
             assert_eq!(attr.nlink, tree.links(ino), "the links of {ino} as {who:?} sees it");
             let lists = [Op::Stat { ino }, Op::ListXattr { ino }, Op::ReadLink { ino }];
             let values = [b"user.a", b"user.b"].map(|name| Op::GetXattr { ino, name: name.to_vec() });

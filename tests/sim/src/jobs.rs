@@ -5,7 +5,7 @@ use crate::mount::Mount;
 use crate::world::{COUNTERS, Stored, World, number_in, text_of};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, Request, SpecState, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, JobInfo, OnRead, SpecOp, SpecState, ViewKind, ViewOp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl World {
         // Some own another, too: it is decided with them.
         let other = self.jobs.borrow().iter().find(|job| !job.is_over && !job.is_busy).map(|job| job.spec);
         let own = other.filter(|_| self.below(6) == 0);
-        let opened = self.ask().view(Request::OpenView(ViewKind::Job { parent, info, on_read, own, restarts }));
+        let opened = self.ask().view(ViewOp::Open(ViewKind::Job { parent, info, on_read, own, restarts }));
         match opened {
             Ok(opened) => {
                 let spec = opened.spec.expect("a job has a speculation");
@@ -143,7 +143,7 @@ impl World {
         let Some(mount) = self.jobs.borrow_mut()[job].mount.take() else { return };
         self.count(|counts| counts.add(&mount.counts()));
         self.mounts().remove(mount.view.id());
-        if let Err(fault) = self.ask().done(Request::CloseView(mount.view.id())) {
+        if let Err(fault) = self.ask().done(ViewOp::Close(mount.view.id())) {
             self.refused("close", &fault);
         }
     }
@@ -306,9 +306,9 @@ impl World {
         // Records are opened again after a failure, for which those have to let go of them that wait here.
         IS_DECIDING.set(self.fails && self.depth.get() == 0);
         let request = match how {
-            "commit" => Request::Commit { spec, uid: 0, resolutions: Vec::new(), touch: false },
-            "abort" => Request::Abort { spec, uid: 0, back: None },
-            _ => Request::Hold { spec, uid: 0 },
+            "commit" => SpecOp::Commit { spec, resolutions: Vec::new(), touch: false }.by(0),
+            "abort" => SpecOp::Abort { spec }.by(0),
+            _ => SpecOp::Hold { spec }.by(0),
         };
         self.count(|counts| counts.rounds_beside += u64::from(self.deciding.get() > 0));
         self.deciding.set(self.deciding.get() + 1);
@@ -344,7 +344,7 @@ impl World {
 
 /// What has become of a speculation.
 pub(crate) fn state(ask: &dyn Connection, spec: SpecId) -> SpecState {
-    match ask.outcome(Request::Outcome { spec }) {
+    match ask.outcome(SpecOp::Outcome { spec }.by(0)) {
         Ok(outcome) => outcome.state,
         // Whoever goes without a word was undone.
         Err(fault) if fault.kind == FaultKind::NotFound => SpecState::Aborted,

@@ -6,7 +6,7 @@ use crate::trunk::Listing;
 use crate::{Counts, IS_DECIDING};
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Connection, ConnectionExt, Request, ViewKind};
+use mojavefs::protocol::{Connection, ConnectionExt, ViewKind, ViewOp};
 use mojavefs_faulty::Random;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -260,7 +260,7 @@ impl World {
 }
 
 fn mount_trunk(ask: &Arc<dyn Connection>, mounts: &Mounts, names: &Arc<Names>) -> Arc<Mount> {
-    let view = ask.view(Request::OpenView(ViewKind::Trunk)).expect("trunk").view;
+    let view = ask.view(ViewOp::Open(ViewKind::Trunk)).expect("trunk").view;
     let trunk = Mount::new(ask.clone(), view, None, names.clone());
     mounts.add(&trunk);
     trunk

@@ -5,16 +5,15 @@ use crate::call::Call;
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::SetAttr;
-use mojavefs::protocol::{ConnectionExt, Request, SpaceInfo, XattrMode};
+use mojavefs::protocol::{ConnectionExt, FsOp, SpaceInfo, XattrMode};
 
 impl Call<'_> {
     /// A file's attributes. Whoever supervises the job looks at nobody's undecided work by that: it asks on behalf of a process that does
     /// not run.
     pub fn attributes(&self, ino: Ino) -> Result<Given, Fault> {
-        let view = self.view.id();
         match self.view.only_glances(self.caller.pid) {
-            true => self.server().given(Request::GlanceAt { view, ino }),
-            false => self.view.unless_refused(ino, || self.server().given(Request::GetAttr { view, ino })),
+            true => self.server().given(self.asks(FsOp::GlanceAt { ino })),
+            false => self.view.unless_refused(ino, || self.server().given(self.asks(FsOp::GetAttr { ino }))),
         }
     }
 
@@ -22,14 +21,14 @@ impl Call<'_> {
     pub fn set_attributes(&self, ino: Ino, set: &SetAttr) -> Result<Given, Fault> {
         // Whether the caller may keep set-id bits is hidden from us here; root may.
         let set = SetAttr { clear_set_id: set.size.is_some() && self.caller.uid != 0, ..set.clone() };
-        self.server().given(Request::SetAttr { view: self.view.id(), ino, set })
+        self.server().given(self.asks(FsOp::SetAttr { ino, set }))
     }
 
     /// An extended attribute's value.
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Fault> {
         match self.view.control_of(name) {
             Some(value) => Ok(value.to_vec()),
-            None => self.server().data(Request::GetXattr { view: self.view.id(), ino, name }),
+            None => self.server().data(self.asks(FsOp::GetXattr { ino, name })),
         }
     }
 
@@ -38,22 +37,22 @@ impl Call<'_> {
         if self.view.control_of(name).is_some() {
             return Err(Fault::new(FaultKind::NotPermitted, "what the daemon is found by is not to be set"));
         }
-        self.server().done(Request::SetXattr { view: self.view.id(), ino, name, value, mode })
+        self.server().done(self.asks(FsOp::SetXattr { ino, name, value, mode }))
     }
 
     /// The names of all extended attributes, each with a zero byte behind it.
     pub fn xattrs(&self, ino: Ino) -> Result<Vec<u8>, Fault> {
-        let names = self.server().names(Request::ListXattr { view: self.view.id(), ino })?;
+        let names = self.server().names(self.asks(FsOp::ListXattr { ino }))?;
         Ok(names.into_iter().flat_map(|name| [name, vec![0]].concat()).collect())
     }
 
     /// Removes an extended attribute.
     pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<(), Fault> {
-        self.server().done(Request::RemoveXattr { view: self.view.id(), ino, name })
+        self.server().done(self.asks(FsOp::RemoveXattr { ino, name }))
     }
 
     /// The space under the store.
     pub fn space(&self) -> Result<SpaceInfo, Fault> {
-        self.server().space(Request::StatFs { view: self.view.id() })
+        self.server().space(self.asks(FsOp::StatFs))
     }
 }

@@ -4,7 +4,7 @@ use super::stored::differences;
 use crate::call::Call;
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::Fault;
-use mojavefs::protocol::{ConnectionExt, FallocateMode, Reads, Request};
+use mojavefs::protocol::{ConnectionExt, FallocateMode, FsOp, Reads};
 
 /// Some bytes of a file: from where on, and how many.
 pub type Range = (Ino, u64, u64);
@@ -28,7 +28,7 @@ impl Call<'_> {
     /// Reads a range of a file, at most.
     pub fn read(&self, range: Range, reads: Reads) -> Result<Vec<u8>, Fault> {
         let (ino, offset, size) = range;
-        let request = Request::Read { view: self.view.id(), ino, offset, size: size as u32, reads };
+        let request = self.asks(FsOp::Read { ino, offset, size: size as u32, reads });
         match self.view.decision_wait().filter(|_| reads != Reads::Once) {
             Some(wait) => wait.read(&request),
             None => self.view.unless_refused(ino, || self.server().data(request)),
@@ -38,14 +38,14 @@ impl Call<'_> {
     /// Writes; returns where the bytes lie.
     pub fn write(&self, write: &Write, data: &[u8]) -> Result<u64, Fault> {
         let Write { ino, offset, append, clear_set_id, by_kernel: mapped } = *write;
-        self.server().offset(Request::Write { view: self.view.id(), ino, offset, data, append, clear_set_id, mapped })
+        self.server().offset(self.asks(FsOp::Write { ino, offset, data, append, clear_set_id, mapped }))
     }
 
     /// Writes what differs in pages from what they were `before`, as far as the file still reaches: what programs have stored to them
     /// through mappings while others replaced the file. Returns where they lie.
     pub fn write_stored(&self, write: &Write, before: &[u8], pages: &[u8]) -> Result<u64, Fault> {
         for stored in differences(before, pages) {
-            let size = self.server().attr(Request::GetAttr { view: self.view.id(), ino: write.ino })?.size;
+            let size = self.server().attr(self.asks(FsOp::GetAttr { ino: write.ino }))?.size;
             let offset = write.offset + stored.start as u64;
             let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
             let data = &pages[stored][..];
@@ -61,23 +61,23 @@ impl Call<'_> {
     /// Makes room, or holes, or zeros.
     pub fn fallocate(&self, range: Range, mode: FallocateMode) -> Result<(), Fault> {
         let (ino, offset, len) = range;
-        self.server().done(Request::Fallocate { view: self.view.id(), ino, offset, len, mode })
+        self.server().done(self.asks(FsOp::Fallocate { ino, offset, len, mode }))
     }
 
     /// Copies a range of a file to a place in another, or in the same. Returns how many bytes were copied.
     pub fn copy(&self, from: Range, (to, to_offset): (Ino, u64)) -> Result<u64, Fault> {
         let (ino, offset, len) = from;
-        self.server().offset(Request::CopyRange { view: self.view.id(), ino, offset, to, to_offset, len })
+        self.server().offset(self.asks(FsOp::CopyRange { ino, offset, to, to_offset, len }))
     }
 
     /// A program has closed a file: those who must see at once what it did are told. Unless it is to wait, that is refused where others
     /// have to be told first.
     pub fn close(&self, wait: bool) -> Result<(), Fault> {
-        self.server().done(Request::Settle { view: self.view.id(), wait })
+        self.server().done(self.asks(FsOp::Settle { wait }))
     }
 
     /// What was done to a file is on disk.
     pub fn sync(&self, ino: Ino) -> Result<(), Fault> {
-        self.server().done(Request::Fsync { view: self.view.id(), ino })
+        self.server().done(self.asks(FsOp::Fsync { ino }))
     }
 }

@@ -3,7 +3,7 @@
 use super::Given;
 use crate::call::Call;
 use mojavefs::id::Ino;
-use mojavefs::protocol::Request;
+use mojavefs::protocol::FsOp;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
 
@@ -95,7 +95,7 @@ impl Call<'_> {
 
     /// What the kernel is given of a name that led to a file.
     fn listed(&self, parent: Ino, name: &[u8], ino: Ino) -> Result<Listing, Fault> {
-        match self.view.give(Request::Glance { view: self.view.id(), parent, name }) {
+        match self.view.give(self.asks(FsOp::Glance { parent, name })) {
             Ok(given) if given.0.ino == ino => return Ok(Listing::Given(given)),
             Ok((other, _)) => self.view.take_back(other.ino),
             Err(fault) if matches!(fault.kind, FaultKind::NotFound | FaultKind::NotFoundNow) => {}

@@ -5,7 +5,7 @@ use crate::call::Call;
 use crate::limits::HOLE_TRIES_MAX;
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{ConnectionExt, Request, SeekWhence};
+use mojavefs::protocol::{ConnectionExt, FsOp, SeekWhence};
 
 /// A kernel that can be told to write out what it has of a file.
 pub trait WritesOut {
@@ -45,7 +45,7 @@ impl Call<'_> {
 
     /// As if the file had no holes but the one behind its end.
     fn all_is_data(&self, ino: Ino, offset: u64, whence: SeekWhence) -> Result<u64, Fault> {
-        let size = self.server().attr(Request::GetAttr { view: self.view.id(), ino })?.size;
+        let size = self.server().attr(self.asks(FsOp::GetAttr { ino }))?.size;
         match whence {
             _ if offset >= size => Err(Fault::new(FaultKind::NoData, format!("inode {ino} ends before byte {offset}"))),
             SeekWhence::Data => Ok(offset),
@@ -54,7 +54,7 @@ impl Call<'_> {
     }
 
     fn ask_for(&self, ino: Ino, whence: SeekWhence, offset: u64) -> Result<u64, Fault> {
-        self.server().offset(Request::Seek { view: self.view.id(), ino, offset, whence })
+        self.server().offset(self.asks(FsOp::Seek { ino, offset, whence }))
     }
 }
 

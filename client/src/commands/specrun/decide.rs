@@ -10,7 +10,7 @@ use crate::limits::QUIET_WAIT;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::control::Ask;
 use mojavefs::protocol::fault::Fault;
-use mojavefs::protocol::{Outcome, SpecState};
+use mojavefs::protocol::{Outcome, SpecOp, SpecState};
 use std::time::Instant;
 
 const EXIT_TIMED_OUT: u8 = 124;
@@ -54,9 +54,11 @@ impl Cli {
         };
         let began = Instant::now();
         let ask = match verdict {
-            Verdict::Commit => Ask::Commit { spec: view.spec, resolutions: Vec::new(), touch: self.touch },
-            Verdict::Hold => Ask::Hold { spec: view.spec },
-            Verdict::Abort => Ask::Abort { spec: view.spec },
+            Verdict::Commit => {
+                Ask::Speculation(SpecOp::Commit { spec: view.spec, resolutions: Vec::new(), touch: self.touch })
+            }
+            Verdict::Hold => Ask::Speculation(SpecOp::Hold { spec: view.spec }),
+            Verdict::Abort => Ask::Speculation(SpecOp::Abort { spec: view.spec }),
         };
         let outcome = view.outcome(&ask)?;
         if !outcome.conflicts.is_empty() {
@@ -94,8 +96,11 @@ impl Cli {
                 Some(_) => {
                     // Something that became final meanwhile is in its way: asking again says what.
                     view.forget_news();
-                    let again =
-                        view.outcome(&Ask::Commit { spec: view.spec, resolutions: Vec::new(), touch: self.touch })?;
+                    let again = view.outcome(&Ask::Speculation(SpecOp::Commit {
+                        spec: view.spec,
+                        resolutions: Vec::new(),
+                        touch: self.touch,
+                    }))?;
                     if !again.conflicts.is_empty() {
                         return self.refused(view, again);
                     }
@@ -103,7 +108,7 @@ impl Cli {
                 None => {}
             }
             if let Some(signal) = supervisor.asked_to_end().map_err(host_fault("signals"))? {
-                let outcome = view.outcome(&Ask::Abort { spec: view.spec })?;
+                let outcome = view.outcome(&Ask::Speculation(SpecOp::Abort { spec: view.spec }))?;
                 self.reporter().outcome(&outcome, began.elapsed(), 128 + signal as u8);
                 return Ok(Attempt::Over(128 + signal as u8));
             }
@@ -141,7 +146,11 @@ impl Cli {
     /// Something that it read or changed became final meanwhile.
     fn refused(&self, view: &JobView, outcome: Outcome) -> Result<Attempt, Fault> {
         let keep = self.hold || self.keep_going || self.ask;
-        let done = view.outcome(&if keep { Ask::Hold { spec: view.spec } } else { Ask::Abort { spec: view.spec } })?;
+        let done = view.outcome(&if keep {
+            Ask::Speculation(SpecOp::Hold { spec: view.spec })
+        } else {
+            Ask::Speculation(SpecOp::Abort { spec: view.spec })
+        })?;
         also_undone(&done).iter().for_each(|also| self.reporter().note(also));
         let outcome = Outcome { undone: done.undone, ..outcome };
         if keep {

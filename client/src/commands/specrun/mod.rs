@@ -17,7 +17,7 @@ use decide::{Verdict, undone};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Ask, Start};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{OnRead, Outcome, SpecState};
+use mojavefs::protocol::{OnRead, Outcome, SpecOp, SpecState};
 use nix::sys::signal::Signal;
 use nix::unistd::{Whence, lseek};
 use options::{Cli, OnReadArg, Output};
@@ -194,7 +194,7 @@ impl Cli {
         let attempt = match self.decide(scene, &view, (code, verdict)) {
             // It was to be taken back to a read when it was too late for that.
             Err(fault) if fault.kind == FaultKind::Busy && !view.has_fallen() => {
-                match view.ask(&Ask::Abort { spec: view.spec }) {
+                match view.ask(&Ask::Speculation(SpecOp::Abort { spec: view.spec })) {
                     Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view, None),
                     Err(fault) => return Err(fault),
                     Ok(_) => {
@@ -241,19 +241,20 @@ impl Cli {
 
     /// The job is decided, and what its command said can't be passed on: says so; the exit status.
     fn unsaid(&self, view: &JobView, error: &std::io::Error) -> u8 {
-        let became = match view.outcome(&Ask::Outcome { spec: view.spec }).map(|outcome| outcome.state) {
-            Ok(SpecState::Committed | SpecState::Voted) => "is committed all the same",
-            Ok(SpecState::Aborted) => "is undone",
-            Ok(SpecState::Held) => "is left undecided",
-            _ => "is decided",
-        };
+        let became =
+            match view.outcome(&Ask::Speculation(SpecOp::Outcome { spec: view.spec })).map(|outcome| outcome.state) {
+                Ok(SpecState::Committed | SpecState::Voted) => "is committed all the same",
+                Ok(SpecState::Aborted) => "is undone",
+                Ok(SpecState::Held) => "is left undecided",
+                _ => "is decided",
+            };
         let spec = view.spec;
         err!("specrun: cannot pass on the output that was held back: {error}; speculation {spec} {became}");
         EXIT_UNSAID
     }
 
     fn not_started(&self, view: &JobView, error: std::io::Error) -> Result<Attempt, Fault> {
-        let outcome = view.outcome(&Ask::Abort { spec: view.spec })?;
+        let outcome = view.outcome(&Ask::Speculation(SpecOp::Abort { spec: view.spec }))?;
         let code = self.refuse(&error);
         if self.json {
             self.reporter().outcome(&outcome, Duration::ZERO, code);

@@ -8,7 +8,7 @@ use crate::job::{JobView, MayBe};
 use crate::output::{complain_inside, err};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::Ask;
-use mojavefs::protocol::{Fall, Outcome, SpecState};
+use mojavefs::protocol::{Fall, Outcome, SpecOp, SpecState};
 use serde_json::json;
 use std::time::Duration;
 
@@ -105,7 +105,9 @@ pub(super) fn they_are(specs: &[SpecId]) -> String {
 
 /// That a job waits for others, and for which of them somebody has to do something.
 pub(super) fn waits_for(view: &JobView, specs: &[SpecId]) -> String {
-    let held = |spec: &&SpecId| view.outcome(&Ask::Outcome { spec: **spec }).is_ok_and(|o| o.state == SpecState::Held);
+    let held = |spec: &&SpecId| {
+        view.outcome(&Ask::Speculation(SpecOp::Outcome { spec: **spec })).is_ok_and(|o| o.state == SpecState::Held)
+    };
     let hints =
         specs.iter().filter(held).map(|spec| format!("; {spec} is held: `mojavefs commit {spec}` or `abort {spec}`"));
     format!("done; waits until {} decided{}", they_are(specs), hints.collect::<String>())

@@ -13,7 +13,7 @@ use crate::limits::LEFT_BEHIND_TIME_MAX;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Fall, SpecState};
+use mojavefs::protocol::{Fall, Reply, SpecOp, SpecState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::{Cell, RefCell};
@@ -78,8 +78,8 @@ impl<'a> Watch<'a> {
         let stream = self.scene.filesystem.connect()?;
         let deadline = Instant::now() + LEFT_BEHIND_TIME_MAX;
         while Instant::now() < deadline {
-            let all = match control::ask(&stream, &Ask::Status, None)?.0 {
-                Answer::Status(all) => all,
+            let all = match control::ask(&stream, &Ask::Speculation(SpecOp::Status), None)?.0 {
+                Answer::Reply(Reply::Status(all)) => all,
                 other => return Err(unexpected(&other)),
             };
             let inside = all.iter().filter(|one| one.parent == Some(self.view.spec) && one.state == SpecState::Running);
@@ -87,8 +87,8 @@ impl<'a> Watch<'a> {
             if specs.is_empty() {
                 return Ok(());
             }
-            let millis = Some(LEFT_BEHIND_TIME_MAX.as_millis() as u32);
-            control::ask(&stream, &Ask::Await { specs, behind: None, millis }, None)?;
+            let millis = LEFT_BEHIND_TIME_MAX.as_millis() as u32;
+            control::ask(&stream, &Ask::Speculation(SpecOp::Await { specs, behind: None, millis }), None)?;
         }
         Ok(())
     }
@@ -125,11 +125,11 @@ impl<'a> Watch<'a> {
             if self.checkpoints.borrow().is_empty() || self.has_fallen() {
                 return Ok(Settled::Yes);
             }
-            let open = match self.view.ask(&Ask::Unsettled { spec: self.view.spec }) {
-                Ok(Answer::Specs(open)) => open,
+            let open = match self.view.ask(&Ask::Speculation(SpecOp::Unsettled { spec: self.view.spec })) {
+                Ok(Answer::Reply(Reply::Specs(open))) => open,
                 Ok(other) => return Err(unexpected(&other)),
                 // It is to go back, which is told at once.
-                Err(fault) if fault.kind == FaultKind::Again => {
+                Err(fault) if fault.kind == FaultKind::Busy => {
                     let bell = [self.view.bell()];
                     match self.scene.supervisor.wait_for(&bell).map_err(host_fault("wait for the daemon"))? {
                         Woken::Asked(signal) => return Ok(Settled::Asked(signal)),
@@ -209,7 +209,7 @@ impl<'a> Watch<'a> {
         self.forget();
         // They see nothing of what is undone under them.
         self.kill();
-        if let Err(fault) = self.view.ask(&Ask::Abort { spec: self.view.spec }) {
+        if let Err(fault) = self.view.ask(&Ask::Speculation(SpecOp::Abort { spec: self.view.spec })) {
             // It is undone when its view closes.
             self.reporter().note(&format!("{fault}"));
         }

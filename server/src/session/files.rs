@@ -1,0 +1,158 @@
+//! Operations on what files are and hold.
+
+use super::Session;
+use crate::ops::{Ops, Scope};
+use mojavefs::id::{Ino, ViewId};
+use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::file::{Attr, SetAttr};
+use mojavefs::protocol::{FallocateMode, Invalidation, Reply};
+use std::ops::Range;
+
+/// Access control lists among extended attributes.
+const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+/// The whole of a file.
+const ALL: Range<u64> = 0..u64::MAX;
+
+impl Session {
+    fn attributes_of(&self, view: ViewId, attr: Attr, ended: u64) -> Result<Reply, Fault> {
+        let lasts = self.shared.lasts(&self.open_view(view)?.view, &[Invalidation::Inode(attr.ino)], ended);
+        Ok(Reply::Attr { attr, lasts })
+    }
+
+    /// Changes a part of a file's content.
+    fn change_content<T>(
+        &self,
+        view: ViewId,
+        ino: Ino,
+        range: &Range<u64>,
+        operation: impl Fn(&Ops, &Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let _changing = self.shared.views.about_to_change(&self.open_view(view)?.view, ino, range);
+        self.change(view, |_| file(ino), operation)
+    }
+
+    pub(super) fn may_be_mapped(&self, view: ViewId, ino: Ino, mapped: bool) -> Result<(), Fault> {
+        if mapped {
+            self.open_view(view)?.view.kernel.may_be_mapped(ino);
+        }
+        Ok(())
+    }
+
+    /// Reads something that a kernel keeps for as long as it knows the inode.
+    pub(super) fn reads<T>(
+        &self,
+        view: ViewId,
+        ino: Ino,
+        operation: impl Fn(&Ops, &Scope) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let open = self.open_view(view)?;
+        self.shared.upcomings.read(&self.shared.store, &open.view, ino)?;
+        let read = self.operate(&open.view, operation);
+        self.shared.upcomings.was_read(view, ino);
+        read
+    }
+
+    /// Reads attributes, for a kernel that is told when they change.
+    pub(super) fn get_attr(&self, view: ViewId, ino: Ino) -> Result<Reply, Fault> {
+        let ended = self.since().ended;
+        let attr = self.on(view, |ops, scope| ops.get_attr(scope, ino))?;
+        self.attributes_of(view, attr, ended)
+    }
+
+    /// The same for nobody who acts on them.
+    pub(super) fn glance_at(&self, view: ViewId, ino: Ino) -> Result<Reply, Fault> {
+        // If it is to go back further, nobody waits for that: it is who asks that brings it back.
+        let scope = self.live_view(view)?.view.scope();
+        let ended = self.since().ended;
+        let glance = || self.shared.ops.glance_at(&scope, ino);
+        let (attr, current) = self.shared.coordinator.undisturbed(glance)?;
+        let lasts = self.shared.lasts(&self.live_view(view)?.view, &[Invalidation::Inode(ino)], ended);
+        Ok(Reply::Attr { attr, lasts: lasts && current })
+    }
+
+    /// Changes attributes.
+    pub(super) fn set_attr(&self, view: ViewId, ino: Ino, set: &SetAttr) -> Result<Reply, Fault> {
+        let ended = self.since().ended;
+        let set_attr = |ops: &Ops, scope: &Scope| ops.set_attr(scope, ino, set);
+        let attr = match set.size {
+            Some(_) => self.change_content(view, ino, &ALL, set_attr)?,
+            None => self.change(view, |_| file(ino), set_attr)?,
+        };
+        self.attributes_of(view, attr, ended)
+    }
+
+    /// Writes, and notes what is written over.
+    pub(super) fn write(
+        &self,
+        view: ViewId,
+        ino: Ino,
+        (offset, append): (u64, bool),
+        data: &[u8],
+        (clear_set_id, mapped): (bool, bool),
+    ) -> Result<Reply, Fault> {
+        self.may_be_mapped(view, ino, mapped)?;
+        let write = |ops: &Ops, scope: &Scope| ops.write(scope, ino, (offset, append), data, clear_set_id);
+        let range = if append { ALL } else { offset..offset.saturating_add(data.len() as u64) };
+        let written = self.change_content(view, ino, &range, write)?;
+        let open = self.open_view(view)?;
+        if mapped && open.view.may_be_old(ino, &range) {
+            self.shared.coordinator.wrote_over_others(open.view.context(), ino);
+        }
+        open.count_written(data.len() as u64);
+        if written != offset {
+            // The kernel believes it elsewhere: the file has grown without it.
+            open.view.queue([Invalidation::Inode(ino)]);
+            self.shared.nudge_announcer();
+        }
+        Ok(Reply::Offset(written))
+    }
+
+    /// Makes room, holes or zeros.
+    pub(super) fn fallocate(
+        &self,
+        view: ViewId,
+        ino: Ino,
+        (offset, len): (u64, u64),
+        mode: FallocateMode,
+    ) -> Result<Reply, Fault> {
+        let range = offset..offset.saturating_add(len);
+        self.change_content(view, ino, &range, |ops, scope| ops.fallocate(scope, ino, offset, len, mode))?;
+        Ok(Reply::Done)
+    }
+
+    /// Copies within the store.
+    pub(super) fn copy_range(
+        &self,
+        view: ViewId,
+        from: (Ino, u64),
+        target: (Ino, u64),
+        len: u64,
+    ) -> Result<Reply, Fault> {
+        let range = target.1..target.1.saturating_add(len);
+        let copy = |ops: &Ops, scope: &Scope| ops.copy_range(scope, from, target, len);
+        let copied = self.change_content(view, target.0, &range, copy)?;
+        self.open_view(view)?.count_written(copied);
+        Ok(Reply::Offset(copied))
+    }
+
+    /// Waits until a file is on disk.
+    pub(super) fn fsync(&self, view: ViewId, ino: Ino) -> Result<Reply, Fault> {
+        // Not kept apart from decisions: it waits for the disk, and they must not wait for it.
+        let open = self.open_view(view)?;
+        self.shared.ops.fsync(&open.view.scope(), ino)?;
+        self.settle(&open.view)
+    }
+
+    /// Reads an extended attribute.
+    pub(super) fn get_xattr(&self, view: ViewId, ino: Ino, name: &[u8]) -> Result<Reply, Fault> {
+        let get = |ops: &Ops, scope: &Scope| ops.get_xattr(scope, ino, name);
+        // Kernels keep access control lists, and no others.
+        let is_kept = name.starts_with(ACL_PREFIX);
+        let value = if is_kept { self.reads(view, ino, get) } else { self.on(view, get) };
+        value.map(Reply::Data)
+    }
+}
+
+pub(super) fn file(ino: Ino) -> Vec<Invalidation> {
+    vec![Invalidation::Inode(ino)]
+}

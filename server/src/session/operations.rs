@@ -1,0 +1,85 @@
+//! The operations of the filesystem: each to who does it.
+
+use super::Session;
+use super::files::file;
+use crate::ops::NewFile;
+use mojavefs::id::{Ino, ViewId};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Caller, FsOp, Reads, Reply};
+
+impl Session {
+    /// An operation on what a view shows.
+    pub(super) fn operation(&self, view: ViewId, caller: Caller, op: FsOp<'_>) -> Result<Reply, Fault> {
+        match op {
+            FsOp::Lookup { parent, name } => self.lookup(view, parent, name),
+            FsOp::Glance { parent, name } => self.glance(view, parent, name),
+            FsOp::GlanceNamed { parent, name } => self.glance_named(view, parent, name),
+            FsOp::Create { parent, name, kind, mode, umask, rdev, target } => {
+                let Caller { uid, gid, .. } = caller;
+                self.create(view, (parent, name), NewFile { kind, mode, umask, uid, gid, rdev, target })
+            }
+            FsOp::Link { ino, parent, name } => self.link(view, ino, parent, name),
+            FsOp::Unlink { parent, name } => self.unlink(view, parent, name),
+            FsOp::RemoveDir { parent, name } => self.remove_dir(view, parent, name),
+            FsOp::Rename { parent, name, new_parent, new_name, mode } => {
+                self.rename(view, (parent, name), (new_parent, new_name), mode)
+            }
+            FsOp::ReadDir { ino, after, limit, attrs } => self.read_dir(view, ino, after, (limit, attrs)),
+            FsOp::GetAttr { ino } => self.get_attr(view, ino),
+            FsOp::GlanceAt { ino } => self.glance_at(view, ino),
+            FsOp::SetAttr { ino, set } => self.set_attr(view, ino, &set),
+            FsOp::ReadLink { ino } => self.reads(view, ino, |ops, scope| ops.read_link(scope, ino)).map(Reply::Data),
+            FsOp::Read { ino, offset, size, reads: Reads::Once } => {
+                self.on(view, |ops, scope| ops.read(scope, ino, offset, size)).map(Reply::Data)
+            }
+            FsOp::Read { ino, offset, size, reads } => {
+                self.may_be_mapped(view, ino, reads == Reads::Mapped)?;
+                self.reads(view, ino, |ops, scope| ops.read(scope, ino, offset, size)).map(Reply::Data)
+            }
+            FsOp::Write { ino, offset, data, append, clear_set_id, mapped } => {
+                self.write(view, ino, (offset, append), data, (clear_set_id, mapped))
+            }
+            FsOp::Fallocate { ino, offset, len, mode } => self.fallocate(view, ino, (offset, len), mode),
+            FsOp::Seek { ino, offset, whence } => {
+                Ok(Reply::Offset(self.on(view, |ops, scope| ops.seek(scope, ino, offset, whence))?))
+            }
+            FsOp::CopyRange { ino, offset, to, to_offset, len } => {
+                self.copy_range(view, (ino, offset), (to, to_offset), len)
+            }
+            FsOp::Fsync { ino } => self.fsync(view, ino),
+            FsOp::GetXattr { ino, name } => self.get_xattr(view, ino, name),
+            FsOp::ListXattr { ino } => Ok(Reply::Names(self.on(view, |ops, scope| ops.list_xattr(scope, ino))?)),
+            FsOp::SetXattr { ino, name, value, mode } => {
+                self.change(view, |_| file(ino), |ops, scope| ops.set_xattr(scope, ino, name, value, mode))?;
+                Ok(Reply::Done)
+            }
+            FsOp::RemoveXattr { ino, name } => {
+                self.change(view, |_| file(ino), |ops, scope| ops.remove_xattr(scope, ino, name))?;
+                Ok(Reply::Done)
+            }
+            FsOp::StatFs => Ok(Reply::Space(self.on(view, |ops, _| ops.space())?)),
+            FsOp::Forget { inos } => Ok(self.forget(view, &inos)),
+            FsOp::Settle { wait } => self.settle_others(view, wait),
+        }
+    }
+
+    /// The kernel of a view knows these inodes no more.
+    fn forget(&self, view: ViewId, inos: &[Ino]) -> Reply {
+        // A view that was rolled back may still forget.
+        if let Some(open) = self.views.lock().get(&view).cloned() {
+            inos.iter().for_each(|ino| open.view.kernel.release(*ino));
+            self.shared.nudge_keeper();
+        }
+        Reply::Done
+    }
+
+    /// Waits until others were told of what a view has changed.
+    fn settle_others(&self, view: ViewId, wait: bool) -> Result<Reply, Fault> {
+        let queued = self.shared.views.queued();
+        match wait || queued.iter().all(|other| other.id == view) {
+            // Also for processes that end because of what was undone: they must not wait for their own end.
+            true => self.settle(&self.live_view(view)?.view.clone()),
+            false => Err(Fault::new(FaultKind::Busy, "others are being told")),
+        }
+    }
+}
