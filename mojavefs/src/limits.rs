@@ -27,6 +27,8 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const DECODED_BYTES_MAX: usize = 1 << 30;
 /// The most entries in one answer of a directory listing.
 pub const LISTING_ENTRIES_MAX: usize = 1024;
+/// The most names of a listing that are looked up at once: about as many as fit into a kernel's page.
+pub const GLANCES_MAX: usize = 24;
 /// The most changes in one page of a diff.
 pub const DIFF_PAGE_MAX: usize = 512;
 /// The most invalidations in one notice: more of them take several.

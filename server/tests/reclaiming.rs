@@ -157,7 +157,7 @@ impl World {
 
 fn remove_all(client: &Client, dir: Ino) {
     let view = client.trunk;
-    let list = FsOp::ReadDir { ino: dir, after: None, limit: 100, attrs: false }.on(view);
+    let list = FsOp::ReadDir { ino: dir, after: None, limit: 100 }.on(view);
     for entry in client.ask().entries(list).expect("a listing").0 {
         let name = &entry.name[..];
         if entry.kind == FileKind::Directory {

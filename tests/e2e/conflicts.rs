@@ -525,11 +525,18 @@ fn what_a_job_stores_through_a_mapping_takes_nothing_away_that_others_have_writt
 
 #[test]
 fn nor_what_another_job_has_written_and_commits() {
-    let (code, content) = stored_while_others(&["--retries", "0"], |mount| {
+    let other = |mount: &Mount| {
         let other = mount.specrun(&["--quiet"], "printf y | dd of=cells bs=1 seek=43 conv=notrunc status=none");
         assert!(other.status.success(), "{}", text(&other.stderr));
-    });
-    assert!(content.contains('y') && (code == Some(75) || content.contains('x')), "{code:?}: {content}");
+    };
+    for mode in ["join", "wait", "committed", "isolate"] {
+        let mode = if mode == "isolate" { vec!["--isolate"] } else { vec!["--on-read", mode] };
+        let (code, content) = stored_while_others(&[&mode[..], &["--retries", "0"]].concat(), other);
+        assert!(content.contains('y'), "{mode:?}: {code:?}: {content}");
+        assert!(code == Some(75) || code == Some(0) && content.contains('x'), "{mode:?}: {code:?}: {content}");
+        let (code, content) = stored_while_others(&mode, other);
+        assert!(code == Some(0) && content.contains('x') && content.contains('y'), "{mode:?}: {code:?}: {content}");
+    }
 }
 
 #[test]

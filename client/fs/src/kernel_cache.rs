@@ -117,8 +117,10 @@ impl Connection for KernelCache {
         }
         let _giving = self.giving.read();
         let reply = self.ask(request)?;
-        if let Reply::Attr { attr, .. } = &reply {
-            self.add(attr.ino);
+        match &reply {
+            Reply::Attr { attr, .. } => self.add(attr.ino),
+            Reply::Glanced(found) => found.iter().flatten().for_each(|(attr, _)| self.add(attr.ino)),
+            _ => {}
         }
         Ok(reply)
     }

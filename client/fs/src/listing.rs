@@ -209,7 +209,7 @@ impl Read {
 }
 
 fn dots(ino: Ino) -> Vec<DirEntry> {
-    let dot = |name: &[u8]| DirEntry { name: name.to_vec(), ino, kind: FileKind::Directory, attr: None };
+    let dot = |name: &[u8]| DirEntry { name: name.to_vec(), ino, kind: FileKind::Directory };
     vec![dot(b"."), dot(b"..")]
 }
 
@@ -219,8 +219,7 @@ mod tests {
     use mojavefs::id::SpecId;
 
     fn page(names: &[&str]) -> Vec<DirEntry> {
-        let entry =
-            |name: &&str| DirEntry { name: name.as_bytes().to_vec(), ino: Ino(9), kind: FileKind::Regular, attr: None };
+        let entry = |name: &&str| DirEntry { name: name.as_bytes().to_vec(), ino: Ino(9), kind: FileKind::Regular };
         names.iter().map(entry).collect()
     }
 

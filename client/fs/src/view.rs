@@ -191,6 +191,15 @@ impl View {
         }
     }
 
+    /// The same of several names of a listing.
+    pub(crate) fn give_listed(&self, request: Request<'_>) -> Result<Vec<Option<Given>>, Fault> {
+        let mut found = self.connection.glanced(request)?;
+        if self.decision_wait.is_some() {
+            found.iter_mut().flatten().for_each(|(_, lasts)| *lasts = false);
+        }
+        Ok(found)
+    }
+
     /// Waits until the kernel has got what was found for it before, for so long at most. Whether it has.
     pub fn wait_until_given(&self, limit: Duration) -> bool {
         self.known.deliveries().wait(limit)
@@ -264,7 +273,7 @@ impl View {
     /// A page of a directory.
     pub(crate) fn page(&self, ino: Ino, after: Option<&[u8]>) -> Result<Page, Fault> {
         let limit = LISTING_ENTRIES_MAX as u32;
-        match self.connection.call(FsOp::ReadDir { ino, after, limit, attrs: false }.on(self.id))? {
+        match self.connection.call(FsOp::ReadDir { ino, after, limit }.on(self.id))? {
             Reply::Entries { entries, end, lasts, decision } => Ok(Page { entries, end, lasts, decision }),
             other => Err(Fault::new(FaultKind::Protocol, format!("this is no page of a directory: {other:?}"))),
         }

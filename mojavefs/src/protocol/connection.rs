@@ -45,6 +45,8 @@ expect_reply! {
     attr -> Reply::Attr { attr, .. } => attr, Attr;
     /// Asks for attributes, and whether a kernel may keep them.
     given -> Reply::Attr { attr, lasts } => (attr, lasts), (Attr, bool);
+    /// Asks for what names of a listing lead to.
+    glanced -> Reply::Glanced(found) => found, Vec<Option<(Attr, bool)>>;
     /// Asks for bytes.
     data -> Reply::Data(data) => data, Vec<u8>;
     /// Asks for an offset or a count.

@@ -202,8 +202,6 @@ pub struct DirEntry {
     pub ino: Ino,
     /// Its type.
     pub kind: FileKind,
-    /// Its attributes, if asked for.
-    pub attr: Option<Attr>,
 }
 
 /// What `statfs` shows.
@@ -235,6 +233,9 @@ pub enum Reply {
         /// The kernel is told when they, or the name by which they were found, change; else it must not keep them.
         lasts: bool,
     },
+    /// One for each of the names in order, up to the first that could not be looked at: as in [`Reply::Attr`], or nothing for one
+    /// that is not there.
+    Glanced(Vec<Option<(Attr, bool)>>),
     /// Bytes.
     Data(#[serde(with = "serde_bytes")] Vec<u8>),
     /// An offset or a count, in bytes.

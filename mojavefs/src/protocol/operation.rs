@@ -2,7 +2,7 @@
 
 use super::message::Request;
 use crate::id::{Ino, ViewId};
-use crate::protocol::file::{FileKind, SetAttr};
+use crate::protocol::file::{FileKind, Name, SetAttr};
 use serde::{Deserialize, Serialize};
 
 /// How a rename treats an existing target.
@@ -90,12 +90,13 @@ pub enum FsOp<'a> {
         /// The name.
         name: &'a [u8],
     },
-    /// Finds a name for a listing: as [`FsOp::Lookup`], but looks at no undecided inode. Answer: [`Reply::Attr`](super::Reply::Attr).
+    /// Finds names for a listing: each as [`FsOp::Lookup`] would, but no undecided inode is looked at. Answer:
+    /// [`Reply::Glanced`](super::Reply::Glanced).
     Glance {
         /// The directory.
         parent: Ino,
-        /// The name.
-        name: &'a [u8],
+        /// The names, at most [`crate::limits::GLANCES_MAX`].
+        names: Vec<Name>,
     },
     /// Finds a name for nobody who acts on it. Fault: `Busy` if the name is undecided itself. Answer: [`Reply::Attr`](super::Reply::Attr).
     GlanceNamed {
@@ -264,8 +265,6 @@ pub enum FsOp<'a> {
         after: Option<&'a [u8]>,
         /// At most this many, and [`crate::limits::LISTING_ENTRIES_MAX`].
         limit: u32,
-        /// With attributes: they count as looked up, so the client must forget them as it does others.
-        attrs: bool,
     },
     /// Reads an extended attribute. Answer: [`Reply::Data`](super::Reply::Data).
     GetXattr {

@@ -310,7 +310,7 @@ impl Replay<'_> {
             return self.ops.unlink(self.to, dir, name).map(drop);
         }
         loop {
-            let (entries, _) = self.ops.read_dir(self.to, attr.ino, None, 1, false)?;
+            let (entries, _) = self.ops.read_dir(self.to, attr.ino, None, 1)?;
             match entries.first() {
                 Some(entry) => self.remove(&super::paths::join(path, &entry.name))?,
                 None => return self.ops.remove_dir(self.to, dir, name).map(drop),

@@ -49,7 +49,7 @@ impl World {
     }
 
     fn names(&self, context: ContextId) -> Vec<Vec<u8>> {
-        let (entries, _) = self.ops.read_dir(&self.scope(context), Ino::ROOT, None, 100, false).expect("a listing");
+        let (entries, _) = self.ops.read_dir(&self.scope(context), Ino::ROOT, None, 100).expect("a listing");
         entries.into_iter().map(|entry| entry.name).filter(|name| !name.starts_with(b".")).collect()
     }
 

@@ -155,7 +155,7 @@ mod tests {
 
         fn trunk(&self) -> Tree {
             let (ops, scope) = (&self.coordinator.ops, self.coordinator.trunk());
-            let (entries, _) = ops.read_dir(&scope, Ino::ROOT, None, 100, true).expect("a listing");
+            let (entries, _) = ops.read_dir(&scope, Ino::ROOT, None, 100).expect("a listing");
             let attr = |ino| ops.get_attr(&scope, ino).expect("its attributes");
             entries.into_iter().map(|entry| (entry.name, shown(&attr(entry.ino)))).collect()
         }

@@ -16,7 +16,6 @@ impl Ops {
         ino: Ino,
         after: Option<&[u8]>,
         limit: u32,
-        attrs: bool,
     ) -> Result<(Vec<DirEntry>, bool), Fault> {
         let limit = (limit as usize).clamp(1, LISTING_ENTRIES_MAX);
         let mut op = Op::new(self, scope);
@@ -26,17 +25,7 @@ impl Ops {
         op.saw_list(AccessKey::Listing(ino), page.newer, &page.met)?;
         let page = page.found;
         let end = page.len() < limit;
-        let mut entries = Vec::with_capacity(page.len());
-        for (name, entry) in page {
-            let attr = match attrs {
-                true => match op.inode_in_passing(entry.ino)? {
-                    Some(inode) => Some(op.attr(entry.ino, &inode)?),
-                    None => None,
-                },
-                false => None,
-            };
-            entries.push(DirEntry { name, ino: entry.ino, kind: entry.kind, attr });
-        }
-        Ok((entries, end))
+        let entries = page.into_iter().map(|(name, entry)| DirEntry { name, ino: entry.ino, kind: entry.kind });
+        Ok((entries.collect(), end))
     }
 }

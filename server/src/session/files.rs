@@ -3,7 +3,7 @@
 use super::Session;
 use crate::ops::{Ops, Scope};
 use mojavefs::id::{Ino, ViewId};
-use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{Attr, SetAttr};
 use mojavefs::protocol::{FallocateMode, Invalidation, Reply};
 use std::ops::Range;
@@ -93,9 +93,18 @@ impl Session {
         self.may_be_mapped(view, ino, mapped)?;
         let write = |ops: &Ops, scope: &Scope| ops.write(scope, ino, (offset, append), data, clear_set_id);
         let range = if append { ALL } else { offset..offset.saturating_add(data.len() as u64) };
-        let written = self.change_content(view, ino, &range, write)?;
+        let decision = if mapped { self.shared.upcomings.last_change_of(ino) } else { 0 };
+        let written = self.change_content(view, ino, &range, write).inspect_err(|fault| {
+            if let Ok(open) = self.any_view(view)
+                && mapped
+                && waits(fault)
+            {
+                open.view.writes_out_later(ino, &range, decision);
+            }
+        })?;
         let open = self.open_view(view)?;
-        if mapped && open.view.may_be_old(ino, &range) {
+        let has_waited = open.view.has_waited_to_write(ino, |since| self.shared.upcomings.change_later(ino, since));
+        if mapped && (has_waited || open.view.may_be_old(ino, &range)) {
             self.shared.coordinator.wrote_over_others(open.view.context(), ino);
         }
         open.count_written(data.len() as u64);
@@ -151,6 +160,11 @@ impl Session {
         let value = if is_kept { self.reads(view, ino, get) } else { self.on(view, get) };
         value.map(Reply::Data)
     }
+}
+
+/// Whoever is refused so asks again.
+fn waits(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::Undecided | FaultKind::Sealed | FaultKind::Checkpoint)
 }
 
 pub(super) fn file(ino: Ino) -> Vec<Invalidation> {

@@ -4,9 +4,10 @@ use super::Session;
 use crate::limits::GIVE_TRIES_MAX;
 use crate::ops::{NewFile, Ops, Scope};
 use mojavefs::id::{Ino, ViewId};
+use mojavefs::limits::GLANCES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::file::Attr;
-use mojavefs::protocol::{DirEntry, Invalidation, RenameMode, Reply};
+use mojavefs::protocol::file::{Attr, Name};
+use mojavefs::protocol::{Invalidation, RenameMode, Reply};
 
 /// From when on something was looked at.
 #[derive(Clone, Copy)]
@@ -74,17 +75,6 @@ impl Session {
         }
     }
 
-    fn hold_listed(&self, view: ViewId, entries: &[DirEntry], since: u64) -> Result<(), Fault> {
-        let open = self.open_view(view)?;
-        let given = || entries.iter().filter(|entry| entry.attr.is_some()).map(|entry| entry.ino);
-        given().for_each(|ino| open.view.kernel.hold(ino));
-        if self.shared.changes() != since {
-            open.view.queue(given().map(Invalidation::Inode));
-            self.shared.nudge_announcer();
-        }
-        Ok(())
-    }
-
     /// Something may have lost its last name.
     fn may_have_gone(&self) -> Reply {
         self.shared.nudge_keeper();
@@ -99,15 +89,28 @@ impl Session {
         self.given(view, entry(parent, name), attr, since)
     }
 
-    /// The same for a listing, which looks at no undecided file by it.
-    pub(super) fn glance(&self, view: ViewId, parent: Ino, name: &[u8]) -> Result<Reply, Fault> {
+    /// The same of several for a listing, which looks at no undecided file by it: up to the first that can't be looked at.
+    pub(super) fn glance(&self, view: ViewId, parent: Ino, names: &[Name]) -> Result<Reply, Fault> {
+        let mut found = Vec::new();
+        for name in names.iter().take(GLANCES_MAX) {
+            match self.glance_one(view, parent, name) {
+                Ok(given) => found.push(Some(given)),
+                Err(fault) if fault.kind == FaultKind::NotFound => found.push(None),
+                Err(fault) if found.is_empty() => return Err(fault),
+                Err(_) => break,
+            }
+        }
+        Ok(Reply::Glanced(found))
+    }
+
+    fn glance_one(&self, view: ViewId, parent: Ino, name: &[u8]) -> Result<(Attr, bool), Fault> {
         let since = self.since();
         let (attr, current) = self.asks(view, (parent, name), |ops, scope| ops.glance(scope, parent, name))?;
         let open = self.open_view(view)?;
         open.view.kernel.hold(attr.ino);
         let what = [entry(parent, name), Invalidation::Inode(attr.ino)];
         let lasts = current && self.shared.changes() == since.changes;
-        Ok(Reply::Attr { attr, lasts: lasts && self.shared.lasts(&open.view, &what, since.ended) })
+        Ok((attr, lasts && self.shared.lasts(&open.view, &what, since.ended)))
     }
 
     /// The same for nobody who acts on it.
@@ -179,19 +182,12 @@ impl Session {
     }
 
     /// Reads a page of a directory.
-    pub(super) fn read_dir(
-        &self,
-        view: ViewId,
-        ino: Ino,
-        after: Option<&[u8]>,
-        (limit, attrs): (u32, bool),
-    ) -> Result<Reply, Fault> {
+    pub(super) fn read_dir(&self, view: ViewId, ino: Ino, after: Option<&[u8]>, limit: u32) -> Result<Reply, Fault> {
         let since = self.since();
         let ((entries, end), decision) = self.on(view, |ops, scope| {
-            let page = ops.read_dir(scope, ino, after, limit, attrs)?;
+            let page = ops.read_dir(scope, ino, after, limit)?;
             Ok((page, self.shared.upcomings.last_change_of(ino)))
         })?;
-        self.hold_listed(view, &entries, since.changes)?;
         let lasts = self.shared.lasts(&self.open_view(view)?.view, &[Invalidation::Inode(ino)], since.ended);
         Ok(Reply::Entries { entries, end, lasts, decision })
     }

@@ -12,7 +12,7 @@ impl Session {
     pub(super) fn operation(&self, view: ViewId, caller: Caller, op: FsOp<'_>) -> Result<Reply, Fault> {
         match op {
             FsOp::Lookup { parent, name } => self.lookup(view, parent, name),
-            FsOp::Glance { parent, name } => self.glance(view, parent, name),
+            FsOp::Glance { parent, names } => self.glance(view, parent, &names),
             FsOp::GlanceNamed { parent, name } => self.glance_named(view, parent, name),
             FsOp::Create { parent, name, kind, mode, umask, rdev, target } => {
                 let Caller { uid, gid, .. } = caller;
@@ -24,7 +24,7 @@ impl Session {
             FsOp::Rename { parent, name, new_parent, new_name, mode } => {
                 self.rename(view, (parent, name), (new_parent, new_name), mode)
             }
-            FsOp::ReadDir { ino, after, limit, attrs } => self.read_dir(view, ino, after, (limit, attrs)),
+            FsOp::ReadDir { ino, after, limit } => self.read_dir(view, ino, after, limit),
             FsOp::GetAttr { ino } => self.get_attr(view, ino),
             FsOp::GlanceAt { ino } => self.glance_at(view, ino),
             FsOp::SetAttr { ino, set } => self.set_attr(view, ino, &set),

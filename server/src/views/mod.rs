@@ -127,6 +127,16 @@ impl View {
         self.old_pages.tidy(|number| self.queue.is_told(number));
     }
 
+    /// What its kernel writes out of a part of a file has to wait for others.
+    pub(crate) fn writes_out_later(&self, ino: Ino, range: &Range<u64>, decision: u64) {
+        self.old_pages.waits(ino, range, decision);
+    }
+
+    /// Something was written to a file, by its kernel or not. Whether that had waited, and others have changed the file meanwhile.
+    pub(crate) fn has_waited_to_write(&self, ino: Ino, is_later: impl FnOnce(u64) -> bool) -> bool {
+        self.old_pages.has_waited(ino, is_later)
+    }
+
     /// Whether what its kernel writes out of a part of a file may be old in all but what programs have stored there, since others have
     /// changed it and the kernel is not told of that yet.
     pub(crate) fn may_be_old(&self, ino: Ino, range: &Range<u64>) -> bool {

@@ -8,7 +8,19 @@ use std::ops::Range;
 
 /// Parts of files that others have changed, or are changing, and of which the kernel has not been told yet.
 #[derive(Default)]
-pub(crate) struct OldPages(Mutex<HashMap<Ino, Old>>);
+pub(crate) struct OldPages {
+    old: Mutex<HashMap<Ino, Old>>,
+    /// What the kernel writes out and has to wait for, as it was when it first asked.
+    waiting: Mutex<HashMap<Ino, Waiting>>,
+}
+
+struct Waiting {
+    range: Range<u64>,
+    /// The last decision that had changed the file.
+    decision: u64,
+    /// Others have changed it since.
+    changed: bool,
+}
 
 struct Old {
     /// All that was changed lies in here.
@@ -25,7 +37,10 @@ const PAGE: u64 = 4096;
 impl OldPages {
     /// Somebody is about to change a part of a file.
     pub(crate) fn begin(&self, ino: Ino, range: Range<u64>) {
-        let mut all = self.0.lock();
+        if let Some(waiting) = self.waiting.lock().get_mut(&ino) {
+            waiting.changed |= overlap(&waiting.range, &range);
+        }
+        let mut all = self.old.lock();
         let old = all.entry(ino).or_insert(Old { range: range.clone(), changing: 0, told_with: 0 });
         old.range = old.range.start.min(range.start)..old.range.end.max(range.end);
         old.changing += 1;
@@ -33,7 +48,7 @@ impl OldPages {
 
     /// It is changed, which the kernel is told with what has this number.
     pub(crate) fn end(&self, ino: Ino, told_with: u64) {
-        if let Some(old) = self.0.lock().get_mut(&ino) {
+        if let Some(old) = self.old.lock().get_mut(&ino) {
             old.changing -= 1;
             old.told_with = old.told_with.max(told_with);
         }
@@ -41,16 +56,33 @@ impl OldPages {
 
     /// Whether the kernel may have old pages of that part. `is_told` says whether what has a number was told.
     pub(crate) fn has(&self, ino: Ino, range: &Range<u64>, is_told: impl Fn(u64) -> bool) -> bool {
-        let all = self.0.lock();
+        let all = self.old.lock();
         let is_old = |old: &&Old| old.changing > 0 || !is_told(old.told_with);
-        let (start, end) = (range.start / PAGE * PAGE, range.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX));
-        all.get(&ino).filter(is_old).is_some_and(|old| old.range.start < end && start < old.range.end)
+        all.get(&ino).filter(is_old).is_some_and(|old| overlap(range, &old.range))
+    }
+
+    /// What the kernel writes out of a file has to wait for others: `decision` was the last one that has changed it.
+    pub(crate) fn waits(&self, ino: Ino, range: &Range<u64>, decision: u64) {
+        let waiting = || Waiting { range: range.clone(), decision, changed: false };
+        self.waiting.lock().entry(ino).or_insert_with(waiting);
+    }
+
+    /// It waits no more. Whether others have changed it meanwhile, where a later decision than that one may have.
+    pub(crate) fn has_waited(&self, ino: Ino, is_later: impl FnOnce(u64) -> bool) -> bool {
+        let waiting = self.waiting.lock().remove(&ino);
+        waiting.is_some_and(|waiting| waiting.changed || is_later(waiting.decision))
     }
 
     /// Forgets what was told.
     pub(crate) fn tidy(&self, is_told: impl Fn(u64) -> bool) {
-        self.0.lock().retain(|_, old| old.changing > 0 || !is_told(old.told_with));
+        self.old.lock().retain(|_, old| old.changing > 0 || !is_told(old.told_with));
     }
+}
+
+/// Whether what is written out of a part, which is whole pages, reaches into another.
+fn overlap(written: &Range<u64>, other: &Range<u64>) -> bool {
+    let (start, end) = (written.start / PAGE * PAGE, written.end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX));
+    other.start < end && start < other.end
 }
 
 #[cfg(test)]
@@ -68,7 +100,23 @@ mod tests {
         old.end(INO, 3);
         assert!(has(8000..8001, 2) && !has(8000..8001, 3) && !old.has(Ino(8), &(5000..5001), |_| false));
         old.tidy(|number| number <= 3);
-        assert!(old.0.lock().is_empty());
+        assert!(old.old.lock().is_empty());
+    }
+
+    #[test]
+    fn what_has_to_wait_is_old_if_others_have_changed_it_since() {
+        let old = OldPages::default();
+        let waited = |last: u64| old.has_waited(INO, |decision| last > decision);
+        assert!(!waited(9));
+        old.waits(INO, &(0..10), 3);
+        old.waits(INO, &(0..10), 4);
+        assert!(waited(4) && !waited(4));
+        old.waits(INO, &(0..10), 3);
+        old.begin(INO, 5000..5001);
+        assert!(!waited(3));
+        old.waits(INO, &(0..10), 3);
+        old.begin(INO, 4000..4001);
+        assert!(waited(3));
     }
 
     #[test]

@@ -155,6 +155,14 @@ impl Upcomings {
         last.map_or(0, |(number, _)| *number)
     }
 
+    /// Whether a decision has changed a file after that one, or is about to.
+    pub(crate) fn change_later(&self, ino: Ino, decision: u64) -> bool {
+        let what = Invalidation::Inode(ino);
+        let changes =
+            |upcoming: &Arc<Upcoming>| upcoming.listed.as_ref().is_none_or(|listed| listed.contains_key(&what));
+        self.list.read().iter().any(changes) || self.last_change_of(ino) != decision
+    }
+
     /// It has ended, as the last one up to now.
     fn note_ended(&self, upcoming: Arc<Upcoming>) {
         let mut before = self.before.lock();

@@ -104,7 +104,7 @@ fn list(client: &Client, view: ViewId, ino: Ino) -> Result<Answer, Fault> {
     let mut all = BTreeMap::new();
     let mut after: Option<Name> = None;
     loop {
-        let request = FsOp::ReadDir { ino, after: after.as_deref(), limit: 2, attrs: false }.on(view);
+        let request = FsOp::ReadDir { ino, after: after.as_deref(), limit: 2 }.on(view);
         let (entries, end) = client.ask().entries(request)?;
         for entry in entries {
             after = Some(entry.name.clone());

@@ -51,7 +51,8 @@ impl Call<'_> {
             let data = &pages[stored][..];
             let data = &data[..data.len().min(left)];
             if !data.is_empty() {
-                let part = Write { offset, append: false, clear_set_id: false, by_kernel: true, ..*write };
+                // Of these bytes none is old.
+                let part = Write { offset, append: false, clear_set_id: false, by_kernel: false, ..*write };
                 self.write(&part, data)?;
             }
         }

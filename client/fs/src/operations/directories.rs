@@ -2,10 +2,13 @@
 
 use super::Given;
 use crate::call::Call;
+use crate::listing::Reader;
 use mojavefs::id::Ino;
-use mojavefs::protocol::FsOp;
-use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::limits::GLANCES_MAX;
+use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::file::FileKind;
+use mojavefs::protocol::{DirEntry, FsOp};
+use std::collections::VecDeque;
 
 /// An entry of a directory, for a kernel.
 pub struct Listed<'a> {
@@ -64,44 +67,65 @@ impl Call<'_> {
         if from == 0 {
             reader.rewind(self.view);
         }
-        let (dir, mut position) = (reader.ino(), from);
+        let (mut position, mut ahead) = (from, VecDeque::new());
         loop {
-            let entry = match reader.entry(self.view, position as usize) {
-                Ok(Some(entry)) => entry,
-                Ok(None) => return Ok(()),
-                Err(_) if position > from => return Ok(()),
-                Err(fault) => return Err(fault),
-            };
-            // The kernel does not count `.` and `..` as looked up.
-            let given = match position {
-                0 | 1 => Listing::Named,
-                _ => match self.listed(dir, &entry.name, entry.ino) {
-                    Ok(given) => given,
+            if ahead.is_empty() {
+                match self.look_ahead(&mut reader, position) {
+                    Ok(found) => ahead.extend(found),
                     Err(_) if position > from => return Ok(()),
                     Err(fault) => return Err(fault),
-                },
-            };
+                }
+            }
+            let Some((entry, given)) = ahead.pop_front() else { return Ok(()) };
             position += 1;
             let is_counted = !matches!(given, Listing::Named);
             let (name, ino) = (&entry.name[..], entry.ino);
             if !takes(Listed { name, ino, kind: entry.kind, next: position, given }) {
-                if is_counted {
-                    self.view.take_back(ino);
-                }
+                let left = ahead.iter().map(|(entry, _)| entry.ino);
+                let counted = is_counted.then_some(ino).into_iter().chain(left);
+                self.view.forget(counted.map(|ino| (ino, 1)));
                 return Ok(());
             }
         }
     }
 
-    /// What the kernel is given of a name that led to a file.
-    fn listed(&self, parent: Ino, name: &[u8], ino: Ino) -> Result<Listing, Fault> {
-        match self.view.give(self.asks(FsOp::Glance { parent, name })) {
-            Ok(given) if given.0.ino == ino => return Ok(Listing::Given(given)),
-            Ok((other, _)) => self.view.take_back(other.ino),
-            Err(fault) if matches!(fault.kind, FaultKind::NotFound | FaultKind::NotFoundNow) => {}
-            Err(fault) => return Err(fault),
+    /// The entries from a position on, and what the kernel is given of each: about as many as it takes at once.
+    fn look_ahead(&self, reader: &mut Reader<'_>, position: u64) -> Result<Vec<(DirEntry, Listing)>, Fault> {
+        let at = position as usize;
+        // The kernel does not count `.` and `..` as looked up.
+        if at < 2 {
+            return Ok(reader
+                .entry(self.view, at)?
+                .cloned()
+                .map(|entry| (entry, Listing::Named))
+                .into_iter()
+                .collect());
         }
-        self.view.is_given(ino);
-        Ok(Listing::Gone)
+        let mut entries = Vec::new();
+        while entries.len() < GLANCES_MAX {
+            match reader.entry(self.view, at + entries.len()) {
+                Ok(Some(entry)) => entries.push(entry.clone()),
+                Ok(None) => break,
+                Err(_) if !entries.is_empty() => break,
+                Err(fault) => return Err(fault),
+            }
+        }
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = entries.iter().map(|entry| entry.name.clone()).collect();
+        let found = self.view.give_listed(self.asks(FsOp::Glance { parent: reader.ino(), names }))?;
+        Ok(entries.into_iter().zip(found).map(|(entry, found)| self.listed(entry, found)).collect())
+    }
+
+    /// What the kernel is given of a name that led to a file.
+    fn listed(&self, entry: DirEntry, found: Option<Given>) -> (DirEntry, Listing) {
+        match found {
+            Some(given) if given.0.ino == entry.ino => return (entry, Listing::Given(given)),
+            Some((other, _)) => self.view.take_back(other.ino),
+            None => {}
+        }
+        self.view.is_given(entry.ino);
+        (entry, Listing::Gone)
     }
 }
