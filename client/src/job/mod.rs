@@ -254,7 +254,10 @@ impl JobView {
 
     /// Writes out what the kernel still holds for the view.
     pub(crate) fn drain(&self) -> Result<(), Fault> {
-        let failed = |e: io::Error| Fault::new(FaultKind::Io, format!("write out the job's files: {e}"));
+        let failed = |e: io::Error| {
+            let text = "the disk failed, or it was stored to others' undecided work with --on-read fail; all of the job is undone";
+            Fault::new(FaultKind::Io, format!("what the job stored through mappings can't be written out: {e}: {text}"))
+        };
         mount::drain(&self.mount).map_err(failed)
     }
 
