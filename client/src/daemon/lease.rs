@@ -146,7 +146,7 @@ impl Lease {
     }
 
     /// The job's process can't go back to this point.
-    pub(super) fn no_leg(&self, daemon: &Daemon, why: String) -> Result<(), Fault> {
+    pub(super) fn no_segment(&self, daemon: &Daemon, why: String) -> Result<(), Fault> {
         let noted = daemon.connection.done(ViewOp::NoSegment { view: self.view.id(), why });
         self.has_stopped();
         noted

@@ -216,7 +216,7 @@ fn respond(
             Answer::Started { view: lease.view(), spec: lease.begin_segment(daemon)? }
         }
         Ask::NoSegment { why } => {
-            viewed(lease)?.no_leg(daemon, shortened(why))?;
+            viewed(lease)?.no_segment(daemon, shortened(why))?;
             Answer::Done
         }
         Ask::Glancing { on } => {

@@ -174,7 +174,7 @@ mod tests {
         }
         index.settle(|| |context| Some(if context == ContextId(3) { context } else { ContextId(9) }));
         let mut accessors = index.accessors(42);
-        accessors.sort_by_key(|toucher| toucher.context);
+        accessors.sort_by_key(|accessor| accessor.context);
         let both = Access::Read.and(Access::Write);
         let expected = [(3, Access::Read), (9, both)].map(|(id, how)| Accessor { context: ContextId(id), how });
         assert_eq!(accessors, expected);

@@ -25,7 +25,7 @@ use std::time::Instant;
 /// What a round makes final.
 #[derive(Clone)]
 pub(super) struct Sealed {
-    /// ViewOwner vote it was.
+    /// Whose vote it was.
     voter: SpecId,
     /// Rounds are counted as they begin.
     number: u64,

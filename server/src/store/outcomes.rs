@@ -24,7 +24,7 @@ impl Specs {
     }
 
     fn insert_range(&mut self, mut first: u64, mut last: u64) {
-        // All that it marks_modified becomes one with it.
+        // All that it touches becomes one with it.
         while let Some((from, to)) = self.0.range(..=last.saturating_add(1)).next_back().map(|(from, to)| (*from, *to))
             && to.saturating_add(1) >= first
         {

@@ -277,7 +277,7 @@ impl Ledger for Book<'_> {
         }
     }
 
-    fn no_leg(&self, why: String) {
+    fn no_segment(&self, why: String) {
         if let Err(fault) = self.view.ask(&Ask::NoSegment { why }) {
             tracing::debug!("{fault}");
         }

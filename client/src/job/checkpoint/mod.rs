@@ -45,7 +45,7 @@ pub(crate) trait Ledger {
     /// The process has a checkpoint: its job begins a segment.
     fn begin_segment(&self) -> Result<SpecId, String>;
     /// It has none.
-    fn no_leg(&self, why: String);
+    fn no_segment(&self, why: String);
 }
 
 /// The checkpoints of a job, the oldest first.
@@ -126,14 +126,14 @@ impl Checkpoints {
         };
         let Some(point) = tracee.stopped()? else {
             // Something in the kernel keeps it. Its calls need not wait for a checkpoint any more.
-            ledger.no_leg(NOT_STOPPED.to_owned());
+            ledger.no_segment(NOT_STOPPED.to_owned());
             self.late = Some(tracee);
             return Ok(());
         };
         if counts {
             match self.checkpoint(&tracee, &point, mount, ledger) {
                 Ok(checkpoint) => self.taken.push(checkpoint),
-                Err(why) => ledger.no_leg(why),
+                Err(why) => ledger.no_segment(why),
             }
         }
         tracee.let_go(&point)

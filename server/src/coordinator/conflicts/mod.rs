@@ -34,7 +34,7 @@ pub(crate) struct Conflicts {
     has_news: AtomicBool,
 }
 
-/// ViewOwner the noted uses are by now.
+/// Whose the noted uses are by now.
 #[derive(Default)]
 struct Users {
     /// Every undecided context.
@@ -89,7 +89,7 @@ struct Noticed {
 /// One context has changed what another had used, or had used what another has changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 struct Pending {
-    /// ViewOwner use does not contain the change.
+    /// Whose use does not contain the change.
     loser: ContextId,
     clash: Clash,
     /// One of the two did not see the other's work where both used the object: they can't become final together in any order
