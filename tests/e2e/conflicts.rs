@@ -540,6 +540,15 @@ fn nor_what_another_job_has_written_and_commits() {
 }
 
 #[test]
+fn what_is_undone_is_no_conflict_of_who_does_not_see_it() {
+    let (code, content) = stored_while_others(&["--retries", "0", "--on-read", "committed"], |mount| {
+        let id = mount.held("printf y | dd of=cells bs=1 seek=43 conv=notrunc status=none");
+        assert!(mount.mojavefs(&["abort", &id]).status.success());
+    });
+    assert!(code == Some(0) && content.contains('x') && !content.contains('y'), "{code:?}: {content}");
+}
+
+#[test]
 fn pages_that_others_have_not_written_are_no_conflict() {
     let mount = Mount::new();
     mount.write("cells", &".".repeat(3 * 4096));

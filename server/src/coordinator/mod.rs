@@ -373,6 +373,11 @@ impl Coordinator {
         self.state.lock().of(context).map(|job| job.bytes.clone())
     }
 
+    /// The contexts that one is inside of.
+    pub(crate) fn around(&self, context: ContextId) -> BTreeSet<ContextId> {
+        conflicts::Nesting::around(&*self.state.lock(), context)
+    }
+
     /// A context has written over what others did to a file, which it had not seen. Outside of all contexts there is nobody to tell.
     pub(crate) fn wrote_over_others(&self, context: Option<ContextId>, ino: Ino) {
         if let Some(context) = context.filter(|_| !is_planted(Planted::OldPagesUnnoticed)) {

@@ -27,7 +27,8 @@ impl Session {
         range: &Range<u64>,
         operation: impl Fn(&Ops, &Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let _changing = self.shared.views.about_to_change(&self.open_view(view)?.view, ino, range);
+        let around = |context| self.shared.coordinator.around(context);
+        let _changing = self.shared.views.about_to_change(&self.open_view(view)?.view, (ino, range), around);
         self.change(view, |_| file(ino), operation)
     }
 

@@ -21,7 +21,7 @@ use mojavefs::id::{ContextId, Ino, ViewId};
 use mojavefs::limits::INVALIDATIONS_MAX;
 use mojavefs::protocol::{Invalidation, Notice, NoticeSink, ViewOwner};
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -256,10 +256,21 @@ impl Views {
     }
 
     /// `view` is about to change a part of a file: until what is returned is dropped, and those of other contexts that see the change are
-    /// told, what their kernels write out of it may be old.
-    pub(crate) fn about_to_change(&self, view: &View, ino: Ino, range: &Range<u64>) -> Changing {
+    /// told, what their kernels write out of it may be old. What is undecided is seen by those that meet it, but not by those `around`.
+    pub(crate) fn about_to_change(
+        &self,
+        view: &View,
+        (ino, range): (Ino, &Range<u64>),
+        around: impl FnOnce(ContextId) -> BTreeSet<ContextId>,
+    ) -> Changing {
         let mut followers = self.followers(view);
         followers.retain(|other| other.kernel.holds(ino));
+        if let Some(context) = view.context().filter(|_| !followers.is_empty()) {
+            let around = around(context);
+            let sees =
+                |other: &View| other.scope().sight.meets && !other.context().is_some_and(|c| around.contains(&c));
+            followers.retain(|other| sees(other));
+        }
         followers.iter().for_each(|other| other.old_pages.begin(ino, range.clone()));
         Changing(followers, ino)
     }
