@@ -198,9 +198,9 @@ s.connect(path)
 s.sendall(ask(0, 0, int(view), 1, 120, 0, 0, 0, 0))
 assert s.recv(64)[4] == 0, 'it is started'
 s.setblocking(False)
-hello = ask(14) * 100
+hello = ask(5) * 100
 while select.select([], [s], [], 1)[1]:
-    hello = hello[s.send(hello):] or ask(14) * 100
+    hello = hello[s.send(hello):] or ask(5) * 100
 print('full', flush=True)
 sys.stdin.read()
 ";

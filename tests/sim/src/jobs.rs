@@ -32,6 +32,8 @@ pub(crate) struct Job {
     /// It was refused in the midst of what belongs together: it fails.
     fails: bool,
     pub(crate) is_over: bool,
+    /// Its processes have ended: its view is to be closed.
+    has_ended: bool,
     /// It has become part of the one that it was started in.
     pub(crate) is_part: bool,
     /// What it was told last of where it stands.
@@ -88,6 +90,7 @@ impl World {
                     votes: false,
                     fails: false,
                     is_over: false,
+                    has_ended: false,
                     is_part: false,
                     told: None,
                 };
@@ -125,21 +128,23 @@ impl World {
     pub(crate) fn look_who_is_over(&self) {
         let count = self.jobs.borrow().len();
         for job in 0..count {
-            let Job { spec, is_over, is_busy, mount, .. } = self.jobs.borrow()[job].clone();
+            let Job { spec, is_over, .. } = self.jobs.borrow()[job].clone();
             if !is_over {
                 let state = state(&*self.ask(), spec);
                 let mut jobs = self.jobs.borrow_mut();
                 jobs[job].is_over = matches!(state, SpecState::Committed | SpecState::Aborted);
                 jobs[job].may_write &= state == SpecState::Running;
             }
-            if self.jobs.borrow()[job].is_over && !is_busy && mount.is_some() {
-                self.close(job);
-            }
+            self.close_if_ended(job);
         }
     }
 
-    /// The processes of a job have ended, and its view is closed.
-    fn close(&self, job: usize) {
+    /// Closes the view of a job whose processes have ended. That waits for what is being decided, which is done by this very thread.
+    fn close_if_ended(&self, job: usize) {
+        let Job { is_over, has_ended, is_busy, .. } = self.jobs.borrow()[job].clone();
+        if !(is_over || has_ended) || is_busy && !has_ended || self.deciding.get() > 0 {
+            return;
+        }
         let Some(mount) = self.jobs.borrow_mut()[job].mount.take() else { return };
         self.count(|counts| counts.add(&mount.counts()));
         self.mounts().remove(mount.view.id());
@@ -278,6 +283,14 @@ impl World {
         }
     }
 
+    /// The kernel of a job writes out what was stored, as far as that need not wait.
+    pub(crate) fn write_out_in(&self, job: usize) {
+        if let Some((_, mount)) = self.able(job) {
+            mount.write_out(None);
+            mount.write_out_waiting();
+        }
+    }
+
     /// What a program in a job sees, with what its kernel has kept, is what is so there now.
     pub(crate) fn look_in(&self, job: usize) {
         let Some((Job { spec, on_read, .. }, mount)) = self.able(job) else { return };
@@ -328,10 +341,10 @@ impl World {
                 jobs[job].is_part |= is_part && jobs[job].outer.is_some();
                 jobs[job].is_over |= jobs[job].is_part;
                 jobs[job].may_write &= outcome.state == SpecState::Running;
-                let leaves = outcome.state == SpecState::Held || jobs[job].is_over;
+                jobs[job].has_ended |= outcome.state == SpecState::Held || jobs[job].is_over;
                 drop(jobs);
-                if leaves && !self.is_stopped.get() {
-                    self.close(job);
+                if !self.is_stopped.get() {
+                    self.close_if_ended(job);
                 }
             }
             Err(fault) => {

@@ -4,15 +4,18 @@ use crate::world::World;
 use crate::{Counts, IS_DECIDING, WORLD};
 use mojavefs_faulty::{Call, Fault, Faulty, Random};
 use mojavefs_server::Server;
-use mojavefs_server::store::{StoreOptions, fsck};
+use mojavefs_server::store::{StoreError, StoreOptions, fsck};
 use parking_lot::Mutex;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 const OPTIONS: StoreOptions = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
 const CAPACITY_BYTES: u64 = 64 << 20;
 /// In each life of a server.
 const ACTIONS: u64 = 60;
 const LIVES: usize = 2;
+/// How long the end of a server may take.
+const LET_GO_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Ends the world however a history ends, and shows what led to a failure.
 struct Ends(u64);
@@ -62,11 +65,22 @@ fn open_again(world: &Rc<World>, place: Faulty, server: Server) -> (Faulty, Serv
         }
     };
     world.say(|| format!("{}; the store is opened again", if is_killed { "killed" } else { "ended" }));
-    let problems = fsck(&place, OPTIONS, &mut |_| {}).expect("it is checked").problems;
+    let problems = problems(&place);
     assert!(problems.is_empty(), "{}", problems[0]);
     let server = open(&place);
     world.goes_on(server.connect(true));
     (place, server)
+}
+
+/// What is wrong with a store. A thread that tells a kernel of names may let go of the server a moment after it has ended.
+fn problems(place: &Faulty) -> Vec<String> {
+    let deadline = Instant::now() + LET_GO_TIME_MAX;
+    loop {
+        match fsck(place, OPTIONS, &mut |_| {}) {
+            Err(StoreError::InUse(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            checked => return checked.expect("it is checked").problems.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 fn open(place: &Faulty) -> Server {

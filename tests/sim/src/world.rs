@@ -230,7 +230,7 @@ impl World {
             return;
         }
         self.count(|counts| counts.steps += 1);
-        match self.below(34) {
+        match self.below(38) {
             0 | 1 => self.begin(),
             2..=4 => self.with_a_job(World::read),
             5..=8 => self.with_a_job(World::count_in),
@@ -246,6 +246,8 @@ impl World {
             24 => self.count_on_trunk(),
             25 | 26 => self.store_on_trunk(),
             27 => self.write_out(),
+            34 | 35 => self.with_a_job(World::store_in),
+            36 => self.with_a_job(World::write_out_in),
             28 | 29 => self.list_on_trunk(),
             _ => self.look_on_trunk(),
         }
