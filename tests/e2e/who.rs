@@ -68,7 +68,7 @@ value = os.getxattr('.', 'system.mojavefs').decode().split('\\n')
 s = socket.socket(socket.AF_UNIX)
 s.connect(value[1])
 path = sys.argv[2].encode()
-ask = bytes([7, int(sys.argv[1]), 0, len(path)]) + path + bytes([250])
+ask = bytes([4, int(sys.argv[1]), 0, len(path)]) + path + bytes([250])
 s.sendall(struct.pack('<I', len(ask)) + ask)
 length = struct.unpack('<I', s.recv(4))[0]
 print(s.recv(length))

@@ -142,7 +142,8 @@ impl World {
     /// Closes the view of a job whose processes have ended. That waits for what is being decided, which is done by this very thread.
     fn close_if_ended(&self, job: usize) {
         let Job { is_over, has_ended, is_busy, .. } = self.jobs.borrow()[job].clone();
-        if !(is_over || has_ended) || is_busy && !has_ended || self.deciding.get() > 0 {
+        let may_be_closed = has_ended || is_over && !is_busy;
+        if !may_be_closed || self.deciding.get() > 0 {
             return;
         }
         let Some(mount) = self.jobs.borrow_mut()[job].mount.take() else { return };
