@@ -3,7 +3,7 @@
 use crate::deliveries::{self, Deliveries};
 use crate::patience;
 use mojavefs::id::Ino;
-use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::{Connection, FsOp, NoticeSink, Reply, Request};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -84,7 +84,7 @@ impl KernelCache {
 
 /// Whoever is refused so waits for others.
 pub fn has_to_wait(fault: &Fault) -> bool {
-    matches!(fault.kind, FaultKind::Sealed | FaultKind::Undecided | FaultKind::Checkpoint)
+    fault.kind.has_to_wait()
 }
 
 fn gives(request: &Request<'_>) -> bool {

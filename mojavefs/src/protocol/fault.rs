@@ -74,6 +74,13 @@ pub enum FaultKind {
     Sealed,
 }
 
+impl FaultKind {
+    /// Whoever is refused so waits for others, and asks again.
+    pub fn has_to_wait(self) -> bool {
+        matches!(self, FaultKind::Sealed | FaultKind::Undecided | FaultKind::Checkpoint)
+    }
+}
+
 /// A refused request: its kind for programs, a sentence for people that names the thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]

@@ -3,7 +3,7 @@
 use super::Session;
 use crate::ops::{Ops, Scope};
 use mojavefs::id::{Ino, ViewId};
-use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::file::{Attr, SetAttr};
 use mojavefs::protocol::{FallocateMode, Invalidation, Reply};
 use std::ops::Range;
@@ -96,15 +96,14 @@ impl Session {
         let range = if append { ALL } else { offset..offset.saturating_add(data.len() as u64) };
         let decision = if mapped { self.shared.upcomings.last_change_of(ino) } else { 0 };
         let written = self.change_content(view, ino, &range, write).inspect_err(|fault| {
-            if let Ok(open) = self.any_view(view)
-                && mapped
-                && waits(fault)
-            {
+            let waits = mapped && fault.kind.has_to_wait();
+            if let Some(open) = self.any_view(view).ok().filter(|_| waits) {
                 open.view.writes_out_later(ino, &range, decision);
             }
         })?;
         let open = self.open_view(view)?;
-        let has_waited = open.view.has_waited_to_write(ino, |since| self.shared.upcomings.change_later(ino, since));
+        let has_waited =
+            open.view.has_waited_to_write(ino, &range, |since| self.shared.upcomings.change_later(ino, since));
         if mapped && (has_waited || open.view.may_be_old(ino, &range)) {
             self.shared.coordinator.wrote_over_others(open.view.context(), ino);
         }
@@ -163,11 +162,7 @@ impl Session {
     }
 }
 
-/// Whoever is refused so asks again.
-fn waits(fault: &Fault) -> bool {
-    matches!(fault.kind, FaultKind::Undecided | FaultKind::Sealed | FaultKind::Checkpoint)
-}
-
+/// A file changed.
 pub(super) fn file(ino: Ino) -> Vec<Invalidation> {
     vec![Invalidation::Inode(ino)]
 }

@@ -133,8 +133,8 @@ impl View {
     }
 
     /// Something was written to a file, by its kernel or not. Whether that had waited, and others have changed the file meanwhile.
-    pub(crate) fn has_waited_to_write(&self, ino: Ino, is_later: impl FnOnce(u64) -> bool) -> bool {
-        self.old_pages.has_waited(ino, is_later)
+    pub(crate) fn has_waited_to_write(&self, ino: Ino, range: &Range<u64>, is_later: impl Fn(u64) -> bool) -> bool {
+        self.old_pages.has_waited(ino, range, is_later)
     }
 
     /// Whether what its kernel writes out of a part of a file may be old in all but what programs have stored there, since others have

@@ -11,7 +11,7 @@ use std::ops::Range;
 pub(crate) struct OldPages {
     old: Mutex<HashMap<Ino, Old>>,
     /// What the kernel writes out and has to wait for, as it was when it first asked.
-    waiting: Mutex<HashMap<Ino, Waiting>>,
+    waiting: Mutex<HashMap<Ino, Vec<Waiting>>>,
 }
 
 struct Waiting {
@@ -37,7 +37,7 @@ const PAGE: u64 = 4096;
 impl OldPages {
     /// Somebody is about to change a part of a file.
     pub(crate) fn begin(&self, ino: Ino, range: Range<u64>) {
-        if let Some(waiting) = self.waiting.lock().get_mut(&ino) {
+        for waiting in self.waiting.lock().get_mut(&ino).into_iter().flatten() {
             waiting.changed |= overlap(&waiting.range, &range);
         }
         let mut all = self.old.lock();
@@ -63,14 +63,25 @@ impl OldPages {
 
     /// What the kernel writes out of a file has to wait for others: `decision` was the last one that has changed it.
     pub(crate) fn waits(&self, ino: Ino, range: &Range<u64>, decision: u64) {
-        let waiting = || Waiting { range: range.clone(), decision, changed: false };
-        self.waiting.lock().entry(ino).or_insert_with(waiting);
+        let mut all = self.waiting.lock();
+        let waiting = all.entry(ino).or_default();
+        if waiting.iter().all(|known| known.range != *range) {
+            waiting.push(Waiting { range: range.clone(), decision, changed: false });
+        }
     }
 
-    /// It waits no more. Whether others have changed it meanwhile, where a later decision than that one may have.
-    pub(crate) fn has_waited(&self, ino: Ino, is_later: impl FnOnce(u64) -> bool) -> bool {
-        let waiting = self.waiting.lock().remove(&ino);
-        waiting.is_some_and(|waiting| waiting.changed || is_later(waiting.decision))
+    /// What lies around this part, or is it, waits no more. Whether others have changed it meanwhile, where a later decision than that one
+    /// may have.
+    pub(crate) fn has_waited(&self, ino: Ino, range: &Range<u64>, is_later: impl Fn(u64) -> bool) -> bool {
+        let mut all = self.waiting.lock();
+        let Some(waiting) = all.remove(&ino) else { return false };
+        let is_written = |one: &Waiting| one.range.start <= range.start && range.end <= one.range.end;
+        let (written, left): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_written);
+        if !left.is_empty() {
+            all.insert(ino, left);
+        }
+        drop(all);
+        written.iter().any(|one| one.changed || is_later(one.decision))
     }
 
     /// Forgets what was told.
@@ -106,7 +117,7 @@ mod tests {
     #[test]
     fn what_has_to_wait_is_old_if_others_have_changed_it_since() {
         let old = OldPages::default();
-        let waited = |last: u64| old.has_waited(INO, |decision| last > decision);
+        let waited = |last: u64| old.has_waited(INO, &(0..10), |decision| last > decision);
         assert!(!waited(9));
         old.waits(INO, &(0..10), 3);
         old.waits(INO, &(0..10), 4);
@@ -117,6 +128,11 @@ mod tests {
         old.waits(INO, &(0..10), 3);
         old.begin(INO, 4000..4001);
         assert!(waited(3));
+        // Each page for itself.
+        old.waits(INO, &(0..10), 3);
+        old.waits(INO, &(8192..9000), 3);
+        old.begin(INO, 8200..8201);
+        assert!(!waited(3) && old.has_waited(INO, &(8192..9000), |_| false) && !waited(9));
     }
 
     #[test]

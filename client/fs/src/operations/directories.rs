@@ -5,7 +5,7 @@ use crate::call::Call;
 use crate::listing::Reader;
 use mojavefs::id::Ino;
 use mojavefs::limits::GLANCES_MAX;
-use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
 use mojavefs::protocol::{DirEntry, FsOp};
 use std::collections::VecDeque;
@@ -115,6 +115,9 @@ impl Call<'_> {
         }
         let names = entries.iter().map(|entry| entry.name.clone()).collect();
         let found = self.view.give_listed(self.asks(FsOp::Glance { parent: reader.ino(), names }))?;
+        if found.is_empty() {
+            return Err(Fault::new(FaultKind::Protocol, "the server says nothing of what is listed"));
+        }
         Ok(entries.into_iter().zip(found).map(|(entry, found)| self.listed(entry, found)).collect())
     }
 
