@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A server on a store. Clones share it; the store closes with the last of them and the last session.
+/// A server on a store, which closes with it: what sessions ask for after that is refused.
 pub struct Server {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -139,6 +139,7 @@ impl Drop for Server {
                 tracing::error!("a background thread of the server panicked");
             }
         }
+        self.shared.store.close();
     }
 }
 

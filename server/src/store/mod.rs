@@ -123,6 +123,7 @@ pub struct Store {
     notes: Vec<String>,
     /// What was made goes when it is closed.
     unwanted: AtomicBool,
+    closed: AtomicBool,
     /// Where it lies. The last to be let go.
     engine: Arc<dyn Taken>,
 }
@@ -363,6 +364,28 @@ impl Store {
         self.changes.lock().get(&interval).map_or(0, |changed| changed.last)
     }
 
+    /// Writes out what is there and closes the records, whoever still refers to the store: what is asked of it from now on is
+    /// refused. A process that ends while a thread of it closes them takes away what RocksDB still uses for that.
+    pub fn close(&self) {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let is_unwanted = self.unwanted.load(Ordering::SeqCst);
+        let written = match is_unwanted || self.read_only {
+            true => Ok(()),
+            false => self.sync().and_then(|()| self.db()?.flush()),
+        };
+        // Before the records go: nobody opens them again.
+        self.in_doubt.store(true, Ordering::SeqCst);
+        let open = std::mem::replace(&mut *self.db.write(), Err(format!("{} is closed", self.name)));
+        if let Err(error) = written.and(wait_until_unused(open)) {
+            tracing::error!("closing {}: {error}", self.name);
+        }
+        if is_unwanted {
+            self.engine.discard();
+        }
+    }
+
     /// The disk under the store.
     pub fn space(&self) -> Result<SpaceInfo, StoreError> {
         self.reserve.info()
@@ -371,13 +394,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if self.unwanted.load(Ordering::SeqCst) {
-            self.discard();
-        } else if !self.read_only
-            && let Err(error) = self.sync().and_then(|()| self.db()?.flush())
-        {
-            tracing::error!("closing {}: {error}", self.name);
-        }
+        self.close();
     }
 }
 

@@ -38,12 +38,6 @@ impl Store {
         self.unwanted.store(self.engine.is_new(), Ordering::SeqCst);
     }
 
-    /// Closes the records, and removes what opening has made. Nobody else can open it yet.
-    pub(super) fn discard(&mut self) {
-        *self.db.write() = Err("the store was discarded".into());
-        self.engine.discard();
-    }
-
     fn open_taken(name: String, taken: Arc<dyn Taken>, options: StoreOptions) -> Result<Self, StoreError> {
         let is_new = taken.is_new();
         let open = || taken.records(options.memory_bytes).map(Db::on).map_err(StoreError::from);
@@ -118,6 +112,7 @@ impl Store {
             read_only,
             notes: Vec::new(),
             unwanted: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             engine,
         })
     }

@@ -54,7 +54,7 @@ impl Place {
 
 /// A store and a client's session with its server.
 pub(crate) struct Client {
-    /// Dropped in this order: the store closes with the last of the session and the server.
+    /// Dropped in this order: the session closes its views, and the server the store.
     open: Option<(Arc<dyn Connection>, Server)>,
     pub(crate) trunk: ViewId,
     place: Place,
