@@ -57,4 +57,4 @@ pub const LEFT_BEHIND_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long `specrun` waits for others before it says so.
 pub const QUIET_WAIT: Duration = Duration::from_millis(500);
 /// How long whoever is about to have a kernel forget something waits until it has got the answers that were found before.
-pub const GIVE_TIME_MAX: Duration = Duration::from_secs(10);
+pub const GIVE_TIME_MAX: Duration = Duration::from_secs(60);

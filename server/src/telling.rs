@@ -1,6 +1,7 @@
 //! Telling views what decisions mean to them: before they take effect, and after.
 
 use mojavefs::id::IntervalId;
+use mojavefs::protocol::fault::Fault;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,7 +17,10 @@ pub(crate) trait Audience: Sync {
     fn expect(&self, intervals: &[IntervalId]) -> u64;
 
     /// Kernels forget what they were told of it before. Blocks for kernels.
-    fn forget(&self, number: u64);
+    ///
+    /// # Errors
+    /// [`FaultKind::TimedOut`](mojavefs::protocol::fault::FaultKind::TimedOut), naming what it is that a kernel does not forget.
+    fn forget(&self, number: u64) -> Result<(), Fault>;
 
     /// Whether no kernel can have written anything that it keeps from us to what it changes. Stays so until it has
     /// [ended](Audience::end).

@@ -60,7 +60,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`FaultKind::Sealed`] if something is being decided that it has to do with: nothing has happened, and it can be repeated
-    /// once that is done.
+    /// once that is done. [`FaultKind::TimedOut`] if a kernel does not forget what it changes: nothing is decided.
     pub(crate) fn commit(
         &self,
         spec: SpecId,
@@ -97,7 +97,7 @@ impl Coordinator {
                 Step::Done(outcome, aftermath) => return Ok((outcome, aftermath)),
                 Step::Sealed(outcome, round) => return self.finish(outcome, (&round, preparation), telling),
                 Step::Unrecorded => return self.commit_recorded((spec, uid), preparation, telling),
-                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook)),
+                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook))?,
             }
         }
     }
@@ -114,7 +114,7 @@ impl Coordinator {
                 Step::Done(outcome, aftermath) => return Ok((outcome, aftermath)),
                 Step::Sealed(outcome, round) => return self.finish(outcome, (&round, preparation), telling),
                 // It makes something final after all.
-                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook)),
+                Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook))?,
                 // It was in conflict when it would have been written down, and is not any more.
                 Step::Unrecorded => {
                     let text = format!("speculation {spec} has changed meanwhile");

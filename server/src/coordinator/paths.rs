@@ -51,6 +51,13 @@ pub(super) fn last_path_of(store: &Store, sight: &Sight, ino: Ino) -> Vec<u8> {
     names.into_iter().fold(lost(at), |dir, name| join(&dir, &name))
 }
 
+impl Coordinator {
+    /// The path of a directory, for people.
+    pub(crate) fn directory_for_people(&self, sight: &Sight, ino: Ino) -> String {
+        format!("/{}", String::from_utf8_lossy(&last_path_of(&self.store, sight, ino)))
+    }
+}
+
 /// What stands for the path of a directory that is gone.
 fn lost(ino: Ino) -> Vec<u8> {
     format!("(inode {ino})").into_bytes()

@@ -7,6 +7,7 @@ use crate::limits::GATHER_TURNS_MAX;
 use crate::store::Store;
 use crate::telling::Audience;
 use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::protocol::fault::Fault;
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -102,8 +103,11 @@ fn changed<'s>(numbers: &'s [IntervalId], store: &'s Store) -> impl Iterator<Ite
 impl Coordinator {
     /// Prepares views for what a vote would make final. Whoever goes on changing that is stopped in the third turn. Blocks for kernels; no
     /// lock is held.
-    pub(super) fn prepare<'a>(&'a self, preparation: &mut Preparation<'a>, outlook: &Outlook) {
-        let Some(audience) = preparation.audience else { return };
+    ///
+    /// # Errors
+    /// [`FaultKind::TimedOut`](mojavefs::protocol::fault::FaultKind::TimedOut) if a kernel does not forget what it must: nothing has happened.
+    pub(super) fn prepare<'a>(&'a self, preparation: &mut Preparation<'a>, outlook: &Outlook) -> Result<(), Fault> {
+        let Some(audience) = preparation.audience else { return Ok(()) };
         let _stage = tracing::debug_span!("prepare", turn = preparation.turns).entered();
         preparation.end();
         preparation.turns += 1;
@@ -116,6 +120,6 @@ impl Coordinator {
         numbers.sort_unstable();
         let number = audience.expect(&numbers);
         preparation.expected = Some(Expected { number, changed });
-        audience.forget(number);
+        audience.forget(number)
     }
 }

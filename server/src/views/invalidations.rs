@@ -23,6 +23,18 @@ impl InvalidationSet {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.what.is_empty() && !self.all_names
+    }
+
+    /// One of the directories in which names change.
+    pub(crate) fn directory(&self) -> Option<Ino> {
+        self.what.iter().find_map(|what| match what {
+            Invalidation::Entry { parent, .. } => Some(*parent),
+            Invalidation::Inode(_) | Invalidation::Attributes(_) => None,
+        })
+    }
+
     fn sort_out(&mut self) {
         self.what.sort_by(|a, b| order(a).cmp(&order(b)));
         self.what.dedup();

@@ -8,7 +8,7 @@
 
 use super::View;
 use super::invalidations::InvalidationSet;
-use crate::limits::{ENDED_KEPT_MAX, LATE_READS_TIME_MAX};
+use crate::limits::{ENDED_KEPT_MAX, KERNEL_TIME_MAX, LATE_READS_TIME_MAX};
 use crate::server::Shared;
 use crate::store::{Key, Store};
 use crate::telling::Audience;
@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// What one round is about to show.
@@ -258,18 +258,26 @@ impl Audience for Shared {
         number
     }
 
-    fn forget(&self, number: u64) {
+    fn forget(&self, number: u64) -> Result<(), Fault> {
         let upcoming = self.upcomings.find(number).filter(|_| !is_planted(Planted::NothingForgotten));
-        let Some(upcoming) = upcoming else { return };
+        let Some(upcoming) = upcoming else { return Ok(()) };
+        let held_up = Mutex::new(None);
         self.side_by_side(&self.concerned_by(&upcoming), |view| {
+            let forget = |set: InvalidationSet| {
+                let directory = set.directory();
+                let has_forgotten = self.forget_in_time(view, set);
+                if !has_forgotten {
+                    *held_up.lock() = Some(self.held_up(view, directory));
+                }
+                has_forgotten
+            };
             let mut set = InvalidationSet::default();
             set.add(self.believed_of(view, &upcoming));
-            view.forget(set);
-            self.forget_what_was_read(view, &upcoming, Waits::OfMapped, |set| {
-                view.forget(set);
-                true
-            });
+            if set.is_empty() || forget(set) {
+                self.forget_what_was_read(view, &upcoming, Waits::OfMapped, forget);
+            }
         });
+        held_up.into_inner().map_or(Ok(()), Err)
     }
 
     fn is_ready(&self, number: u64) -> bool {
@@ -308,24 +316,63 @@ impl Shared {
     /// Whether a kernel has forgotten something until then; else it goes on with that. It may wait for the very decision that waits for it: what
     /// was written through a mapping just now is written out first, which waits for that.
     fn forget_until(&self, view: &Arc<View>, set: InvalidationSet, deadline: Instant) -> bool {
-        if self.tells_in_turn() {
-            view.forget(set);
-            return true;
+        let through = self.begin_to_forget(view, set);
+        through.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+    }
+
+    /// Whether a kernel has forgotten something in [`KERNEL_TIME_MAX`]; else it goes on with that. The time does not count in which rounds are
+    /// being decided: what holds it up may wait for them.
+    fn forget_in_time(&self, view: &Arc<View>, set: InvalidationSet) -> bool {
+        let through = self.begin_to_forget(view, set);
+        let mut left = KERNEL_TIME_MAX;
+        while left > Duration::ZERO {
+            let step = left.min(KERNEL_TIME_MAX / 100);
+            match through.recv_timeout(step) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) if self.coordinator.has_rounds() => {}
+                Err(RecvTimeoutError::Timeout) => left -= step,
+            }
         }
+        false
+    }
+
+    /// Why a decision is not made that a kernel is not prepared for.
+    fn held_up(&self, view: &View, directory: Option<Ino>) -> Fault {
+        let which = match view.context() {
+            None => format!("the mount (view {})", view.id),
+            Some(context) => format!("view {} of context {context}", view.id),
+        };
+        let directory = directory.map(|ino| self.coordinator.directory_for_people(&view.scope().sight, ino));
+        let what = directory.map_or_else(|| "files".to_owned(), |directory| format!("names in {directory}"));
+        let text = format!(
+            "it is not committed: the kernel of {which} has not forgotten what changes of {what} for {} s, since a request there is not \
+             answered; end what hangs there, and commit again",
+            KERNEL_TIME_MAX.as_secs()
+        );
+        tracing::warn!("{text}");
+        Fault::new(FaultKind::TimedOut, text)
+    }
+
+    /// Has a kernel forget something, on a thread of its own; says when it has.
+    fn begin_to_forget(&self, view: &Arc<View>, set: InvalidationSet) -> Receiver<()> {
         let (is_through, through) = channel();
+        if self.tells_in_turn() || !view.embedded {
+            // One elsewhere is cut off when it takes none.
+            view.forget(set);
+            let _ = is_through.send(());
+            return through;
+        }
         let theirs = view.clone();
         let forget = move || {
             theirs.forget(set);
             // Nobody waits for it any more, perhaps.
             let _ = is_through.send(());
         };
-        match mojavefs_threads::detached("mojavefs-forget", forget) {
-            Ok(()) => through.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok(),
-            Err(error) => {
-                tracing::error!("a thread that has view {} forget what it has read: {error}", view.id);
-                false
-            }
+        if let Err(error) = mojavefs_threads::detached("mojavefs-forget", forget) {
+            tracing::error!("a thread that has view {} forget what is about to change: {error}", view.id);
         }
+        through
     }
 
     /// Has a kernel forget what it has read until it has read nothing since, or does not `forget`.
