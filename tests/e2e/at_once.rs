@@ -92,11 +92,17 @@ fn make(mount: &Mount, files: &str, names: &str) {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
+/// Whether there is time for more of everything.
+fn soaks() -> bool {
+    std::env::var_os("MOJAVEFS_SOAK").is_some()
+}
+
 #[test]
 fn whoever_reads_sees_all_of_a_commit_or_nothing() {
     let mount = Mount::new();
     // More names than fit into one page of a listing.
-    make(&mount, "100", "2500");
+    let files = if soaks() { "4000" } else { "100" };
+    make(&mount, files, "2500");
     let mut readers = Readers::new(mount.beside("seen"), false);
     readers.on("one on trunk", &mount);
     readers.on("another on trunk", &mount);
@@ -160,7 +166,7 @@ fn two_files_that_a_process_changes_together_are_never_seen_apart() {
     readers.on("one on trunk", &mount);
     readers.in_a_job("a job that looks at what is committed", &mount, &["--on-read", "committed"]);
     let mut command = Command::new(SPECRUN);
-    command.args(["--no-speculation", "--"]).arg(program).arg("1000").current_dir(mount.path());
+    command.args(["--no-speculation", "--"]).arg(program).arg(if soaks() { "10000" } else { "1000" }).current_dir(mount.path());
     let output = command.output().expect("it runs");
     assert!(output.status.success(), "{}", text(&output.stderr));
     readers.end(20);
