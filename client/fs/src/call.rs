@@ -1,6 +1,6 @@
 //! Who asks for an operation, and whether it may wait.
 
-use crate::patience::{Asking, Patience};
+use crate::patience::{Asking, Patience, Waiting};
 use crate::view::View;
 use mojavefs::protocol::{Caller, Connection, FsOp, Request};
 use std::sync::Arc;
@@ -20,9 +20,15 @@ impl View {
         Call { view: self, caller, _asking: Asking::for_process(caller.pid, patience) }
     }
 
-    /// The same for as long as the kernel has not `gone`: what waits then is not asked for any more.
-    pub fn call_unless_gone(&self, caller: Caller, patience: Patience, gone: Arc<AtomicBool>) -> Call<'_> {
-        Call { view: self, caller, _asking: Asking::unless_gone(caller.pid, patience, gone) }
+    /// The same for as long as the kernel has not `gone`, and no signal has ended it: what waits then is not asked for any more.
+    pub fn call_unless_gone(
+        &self,
+        caller: Caller,
+        patience: Patience,
+        gone: Arc<AtomicBool>,
+        waiting: Arc<Waiting>,
+    ) -> Call<'_> {
+        Call { view: self, caller, _asking: Asking::unless_gone(caller.pid, patience, gone, waiting) }
     }
 }
 

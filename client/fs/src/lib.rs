@@ -21,6 +21,6 @@ pub use call::Call;
 pub use checkpoint_before_join::{CheckpointBeforeJoin, Question};
 pub use kernel_cache::has_to_wait;
 pub use operations::{Given, Listed, Listing, NewFile, Range, Rename, Write, WritesOut};
-pub use patience::Patience;
+pub use patience::{Patience, Signal, Waiting};
 pub use view::{Control, ReadPolicy, View};
 pub use wait_for_decision::WaitForDecision;

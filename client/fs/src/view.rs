@@ -72,7 +72,7 @@ impl View {
         let known = Arc::new(KernelCache::new(session));
         // Above what is held while something is given: what waits must hold nobody up there.
         let mut connection: Arc<dyn Connection> =
-            Arc::new(Rounds::new(known.clone(), patience::may_wait, patience::is_patient));
+            Arc::new(Rounds::new(known.clone(), patience::may_wait, patience::is_patient, patience::wait_for_round));
         let checkpoints = policy.asks.then(|| Arc::new(CheckpointBeforeJoin::new(connection.clone(), id)));
         if let Some(checkpoints) = &checkpoints {
             connection = checkpoints.clone();

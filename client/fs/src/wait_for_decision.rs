@@ -1,7 +1,7 @@
 //! A session for a view whose programs wait for decisions (`--on-read wait`).
 
 use crate::limits::AWAIT_STEP;
-use crate::patience::{Patience, may_wait, patience};
+use crate::patience::{Patience, may_wait, patience, wait_for_others};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::rounds::{SharedWait, Waited};
@@ -83,7 +83,7 @@ impl WaitForDecision {
         let ask = || {
             self.server.specs(SpecOp::Await { specs: Vec::new(), millis, behind }.by(self.uid)).map(|_| Waited::Ended)
         };
-        self.while_waiting(|| self.decision.wait(ask)).map(drop)
+        self.while_waiting(|| wait_for_others(|| self.decision.wait(ask))).map(drop)
     }
 
     fn while_waiting<T>(&self, wait: impl FnOnce() -> T) -> T {

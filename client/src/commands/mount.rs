@@ -6,7 +6,8 @@ use crate::limits::{MEMORY_BYTES, START_TIME_MAX};
 use crate::mount::{self, Health};
 use crate::output::err;
 use crate::remote::Remote;
-use clap::Args;
+use crate::transport::Transport;
+use clap::{Args, ValueEnum};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs_net::Address;
 use nix::unistd::{getegid, geteuid};
@@ -40,6 +41,9 @@ pub(super) struct Mount {
     /// The key that the server has, for tcp:
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// What answers the kernel: MojaveFS itself, or the crate fuser, which does not pass on all that kernels say
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    transport: Transport,
     /// This process is to become the daemon and to say so on standard output
     #[arg(long, hide = true)]
     daemon: bool,
@@ -169,6 +173,8 @@ impl Mount {
             .arg("--daemon")
             .arg("--memory")
             .arg(self.memory.to_string())
+            .arg("--transport")
+            .arg(self.transport.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned()))
             .args(key.iter().flat_map(|key| [OsStr::new("--key"), key.as_os_str()]))
             .arg("--")
             .arg(source)
@@ -263,7 +269,8 @@ impl Mount {
         };
         backend.notes.iter().for_each(|said| note(&harmless(said)));
         let source = self.source.to_string_lossy().into_owned();
-        daemon::run(Setup { backend, source, mountpoint }, ready)?;
+        let transport = self.transport;
+        daemon::run(Setup { backend, source, mountpoint, transport }, ready)?;
         Ok(ExitCode::SUCCESS)
     }
 }

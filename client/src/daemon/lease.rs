@@ -72,12 +72,12 @@ impl Lease {
         }
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
             match device {
-                Some(device) => Ok((transport::serve(device, view.clone())?, None)),
+                Some(device) => Ok((transport::serve(device, view.clone(), daemon.transport)?, None)),
                 None => {
                     let privileged = geteuid().is_root();
                     let options = MountOptions { others: privileged, privileged };
                     let detached = mount::detached(daemon.source.as_bytes(), options)?;
-                    Ok((transport::serve(detached.device, view.clone())?, Some(detached.mount)))
+                    Ok((transport::serve(detached.device, view.clone(), daemon.transport)?, Some(detached.mount)))
                 }
             }
         };

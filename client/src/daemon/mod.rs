@@ -13,7 +13,7 @@ use crate::limits::{LINGER_TIME_MAX, MOUNTS_PAUSE};
 use crate::mount::{self, MountOptions};
 use crate::notify::Notices;
 use crate::output::Repeated;
-use crate::transport::{self, Kernel};
+use crate::transport::{self, Kernel, Transport};
 use mojavefs::id::ViewId;
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::{Connection, ConnectionExt, Rounds, ViewKind};
@@ -59,6 +59,7 @@ pub(crate) struct Setup {
     /// The store or server, as the user named it.
     pub(crate) source: String,
     pub(crate) mountpoint: PathBuf,
+    pub(crate) transport: Transport,
 }
 
 /// What all threads of a daemon share.
@@ -72,6 +73,7 @@ pub(crate) struct Daemon {
     trunk: ViewId,
     mountpoint: PathBuf,
     source: String,
+    transport: Transport,
     socket: PathBuf,
     /// Whose the views of processes are.
     processes: Mutex<HashMap<ViewId, u32>>,
@@ -134,7 +136,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
         move |e: io::Error| Fault::new(mojavefs::protocol::fault::FaultKind::Io, format!("{what}: {e}"))
     };
     let signals = ending_signals();
-    let Setup { backend, source, mountpoint } = setup;
+    let Setup { backend, source, mountpoint, transport } = setup;
     let dir = runtime_dir().map_err(fault("the directory for control sockets"))?;
     let (listener, socket) = sockets::bind(&dir).map_err(fault("the control socket"))?;
     sweep_sockets(dir);
@@ -151,7 +153,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
         ReadPolicy::default(),
         control_of(&control, trunk.view),
     ));
-    let kernel = mount_trunk(&mountpoint, &source, view).map_err(|e| {
+    let kernel = mount_trunk(&mountpoint, &source, view, transport).map_err(|e| {
         // Nobody has seen it, and nobody is to find a store where there was none.
         drop(connection.done(ViewOp::Close(trunk.view)));
         backend.keep.discard_if_new();
@@ -165,6 +167,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
         trunk: trunk.view,
         mountpoint: mountpoint.clone(),
         source,
+        transport,
         socket: socket.path.clone(),
         processes: Mutex::default(),
     });
@@ -201,9 +204,9 @@ fn control_of(socket: &str, view: ViewId) -> Control {
     Control { name: CONTROL_XATTR, value: format!("{CONTROL_VERSION}\n{socket}\n{view}\n").into_bytes() }
 }
 
-fn mount_trunk(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
+fn mount_trunk(point: &Path, source: &str, view: Arc<View>, transport: Transport) -> io::Result<Arc<Kernel>> {
     if !geteuid().is_root() {
-        return transport::serve_at(point, source, view).map_err(|e| match e.kind() {
+        return transport::serve_at(point, source, view, transport).map_err(|e| match e.kind() {
             io::ErrorKind::PermissionDenied => {
                 io::Error::new(e.kind(), format!("{e}; may this user open /dev/fuse and write to the directory?"))
             }
@@ -211,7 +214,7 @@ fn mount_trunk(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Ke
         });
     }
     let detached = mount::detached(source.as_bytes(), MountOptions { others: true, privileged: true })?;
-    let kernel = transport::serve(detached.device, view)?;
+    let kernel = transport::serve(detached.device, view, transport)?;
     if let Err(error) = mount::attach(&detached.mount, point) {
         // With its mount the kernel that is answered ends.
         drop(detached.mount);

@@ -1,160 +1,80 @@
-//! How answers are given.
+//! What comes of operations, as kernels are answered.
 
-use super::convert::{attr, error};
-use super::{Fuse, GENERATION, NO_HANDLE};
+use super::convert::{attributes, lasting};
 use crate::limits::CACHE_TIME;
-use fuser::{
-    Errno, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyStatfs,
-    ReplyWrite, ReplyXattr,
-};
-use mojavefs::id::Ino;
 use mojavefs::limits::NAME_BYTES_MAX;
+use mojavefs::protocol::SpaceInfo;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::file::{Attr, FileKind};
-use mojavefs::protocol::{Caller, SpaceInfo};
-use mojavefs_fs::{Call, Given, NewFile};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
+use mojavefs_fs::Given;
+use mojavefs_fuse::protocol::{Answer, Entry, Lasting, Opened, OpenedFlags, Space};
 
-/// Makes a file.
-pub(super) fn create<R>(
-    parent: INodeNo,
-    name: &OsStr,
-    new: NewFile,
-) -> impl Fn(&Call<'_>, &mut R) -> Result<Given, Fault> + Send + use<R> {
-    let (parent, name) = (Ino(parent.0), name.as_bytes().to_vec());
-    move |call, _| call.create(parent, &name, &new)
-}
+/// What of an operation a kernel is answered.
+pub(super) type Answered = Result<Answer, Fault>;
 
-impl Fuse {
-    /// Asks for something that may wait for the disk.
-    pub(super) fn done_slowly(
-        &self,
-        reply: ReplyEmpty,
-        work: impl Fn(&Call<'_>) -> Result<(), Fault> + Send + 'static,
-    ) {
-        let door = self.door.clone();
-        self.slow.run(move || door.answer(Caller::KERNEL, reply, move |call, _| work(call), done));
-    }
-}
-
-/// Something about no file that is the kernel's to cache.
-pub(super) fn done(reply: ReplyEmpty, result: Result<(), Fault>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(fault) => reply.error(error(&fault)),
-    }
-}
-
-/// How long the kernel keeps what it is told, if it may.
-pub(super) fn time(lasts: bool) -> Duration {
-    if lasts { CACHE_TIME } else { Duration::ZERO }
-}
-
-/// What a name that was made leads to; false if the kernel must not keep that.
-pub(super) fn entry(reply: ReplyEntry, result: Result<Given, Fault>) {
-    match result {
-        Ok((found, lasts)) => reply.entry(&time(lasts), &attr(&found), GENERATION),
-        Err(fault) => reply.error(error(&fault)),
-    }
+/// Nothing but that it is done.
+pub(super) fn done(result: Result<(), Fault>) -> Answered {
+    result.map(|()| Answer::Done)
 }
 
 /// What a name leads to; false if the kernel must not keep that.
-pub(super) fn looked_up(reply: ReplyEntry, result: Result<Given, Fault>) {
+pub(super) fn entry((found, lasts): &Given) -> Entry {
+    let (name_lasts, attributes_last) = (lasting(*lasts), lasting(*lasts));
+    Entry { node: found.ino.0, generation: 0, name_lasts, attributes_last, attributes: attributes(found) }
+}
+
+/// A name that was made.
+pub(super) fn made(result: Result<Given, Fault>) -> Answered {
+    result.map(|given| Answer::Entry(entry(&given)))
+}
+
+/// A name that was looked up.
+pub(super) fn looked_up(result: Result<Given, Fault>) -> Answered {
     match result {
-        Err(fault) if fault.kind == FaultKind::NotFound => reply.entry(&CACHE_TIME, &attr(&absent()), GENERATION),
-        result => entry(reply, result),
+        Err(fault) if fault.kind == FaultKind::NotFound => {
+            Ok(Answer::Entry(Entry { name_lasts: Lasting(CACHE_TIME), ..Entry::default() }))
+        }
+        result => made(result),
     }
 }
 
-/// A file that was made and is open, and whether the kernel may keep what it is told; `exclusively` if it had to be new.
-pub(super) fn created(reply: ReplyCreate, result: Result<Given, Fault>, exclusively: bool) {
+/// A file that was made and is open; `exclusively` if it had to be new.
+pub(super) fn created(result: Result<Given, Fault>, exclusively: bool) -> Answered {
     match result {
-        Ok((made, lasts)) => {
-            reply.created(&time(lasts), &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
+        Ok(given) => {
+            let opened = Opened { flags: OpenedFlags::KEEP_CACHE, ..Opened::default() };
+            Ok(Answer::Created(entry(&given), opened))
         }
         // Somebody else was first, which is as good: the kernel looks again, and opens what is there by its own rules.
-        Err(fault) if fault.kind == FaultKind::Exists && !exclusively => reply.error(Errno::ESTALE),
-        Err(fault) => reply.error(error(&fault)),
+        Err(fault) if fault.kind == FaultKind::Exists && !exclusively => Err(Fault { kind: FaultKind::Stale, ..fault }),
+        Err(fault) => Err(fault),
     }
 }
 
 /// A file's attributes; false if the kernel must not keep them.
-pub(super) fn attributes(reply: ReplyAttr, result: Result<Given, Fault>) {
-    match result {
-        Ok((found, lasts)) => reply.attr(&time(lasts), &attr(&found)),
-        Err(fault) => reply.error(error(&fault)),
-    }
+pub(super) fn found(result: Result<Given, Fault>) -> Answered {
+    result.map(|(found, lasts)| Answer::Attributes(attributes(&found), lasting(lasts)))
 }
 
-/// Bytes.
-pub(super) fn data(reply: ReplyData, result: Result<Vec<u8>, Fault>) {
-    match result {
-        Ok(data) => reply.data(&data),
-        Err(fault) => reply.error(error(&fault)),
-    }
-}
-
-/// How many bytes were written.
-pub(super) fn written(reply: ReplyWrite, result: Result<u32, Fault>) {
-    match result {
-        Ok(count) => reply.written(count),
-        Err(fault) => reply.error(error(&fault)),
-    }
-}
-
-/// A place in a file.
-pub(super) fn offset(reply: ReplyLseek, result: Result<u64, Fault>) {
-    match result {
-        Ok(found) => reply.offset(found.cast_signed()),
-        Err(fault) => reply.error(error(&fault)),
-    }
-}
-
-/// A value, or how long it is, if there is no room for it.
-pub(super) fn xattr(reply: ReplyXattr, result: Result<Vec<u8>, Fault>, size: u32) {
-    match result {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() <= size as usize => reply.data(&value),
-        Ok(_) => reply.error(Errno::ERANGE),
-        Err(fault) => reply.error(error(&fault)),
+/// A value, or how long it is if no room was given.
+pub(super) fn xattr(result: Result<Vec<u8>, Fault>, size: u32) -> Answered {
+    let value = result?;
+    match size {
+        0 => Ok(Answer::Length(value.len() as u32)),
+        size if value.len() <= size as usize => Ok(Answer::Data(value)),
+        _ => Err(Fault::new(FaultKind::Range, format!("{} bytes are more than {size}", value.len()))),
     }
 }
 
 /// The space under the store.
-pub(super) fn space(reply: ReplyStatfs, result: Result<SpaceInfo, Fault>) {
+pub(super) fn space(space: &SpaceInfo) -> Answer {
     const UNIT: u64 = 4096;
-    match result {
-        Ok(space) => reply.statfs(
-            space.total_bytes / UNIT,
-            space.free_bytes / UNIT,
-            space.available_bytes / UNIT,
-            space.files + space.files_free,
-            space.files_free,
-            UNIT as u32,
-            NAME_BYTES_MAX as u32,
-            UNIT as u32,
-        ),
-        Err(fault) => reply.error(error(&fault)),
-    }
-}
-
-/// A name that is not there, for the kernel to remember.
-pub(super) fn absent() -> Attr {
-    let time = mojavefs::protocol::file::Time::default();
-    Attr {
-        ino: Ino(0),
-        kind: FileKind::Regular,
-        mode: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-    }
+    Answer::Space(Space {
+        unit: UNIT as u32,
+        total: space.total_bytes / UNIT,
+        free: space.free_bytes / UNIT,
+        available: space.available_bytes / UNIT,
+        files: space.files + space.files_free,
+        files_free: space.files_free,
+        name_bytes: NAME_BYTES_MAX as u32,
+    })
 }

@@ -1,28 +1,36 @@
 //! The kernel's types and ours.
 
 use crate::errno;
-use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
+use crate::limits::CACHE_TIME;
 use mojavefs::limits::BLOCK_BYTES;
 use mojavefs::protocol::fault::Fault;
-use mojavefs::protocol::file::{Attr, FileKind, SetTime, Time};
+use mojavefs::protocol::file::{self, Attr, FileKind};
+use mojavefs_fuse::protocol::{Attributes, Lasting, SetTime};
+use nix::errno::Errno;
 use nix::libc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub(super) fn error(fault: &Fault) -> Errno {
     let errno = errno::of(fault.kind);
     tracing::debug!("{errno}: {fault}");
-    Errno::from_i32(errno as i32)
+    errno
 }
 
-pub(super) fn kind(kind: FileKind) -> FileType {
+/// How long the kernel keeps what it is told, if it may.
+pub(super) fn lasting(lasts: bool) -> Lasting {
+    Lasting(if lasts { CACHE_TIME } else { Duration::ZERO })
+}
+
+/// The type as it is in a mode.
+pub(super) fn type_of(kind: FileKind) -> u32 {
     match kind {
-        FileKind::Regular => FileType::RegularFile,
-        FileKind::Directory => FileType::Directory,
-        FileKind::Symlink => FileType::Symlink,
-        FileKind::Fifo => FileType::NamedPipe,
-        FileKind::Socket => FileType::Socket,
-        FileKind::CharDevice => FileType::CharDevice,
-        FileKind::BlockDevice => FileType::BlockDevice,
+        FileKind::Regular => libc::S_IFREG,
+        FileKind::Directory => libc::S_IFDIR,
+        FileKind::Symlink => libc::S_IFLNK,
+        FileKind::Fifo => libc::S_IFIFO,
+        FileKind::Socket => libc::S_IFSOCK,
+        FileKind::CharDevice => libc::S_IFCHR,
+        FileKind::BlockDevice => libc::S_IFBLK,
     }
 }
 
@@ -30,6 +38,7 @@ pub(super) fn kind(kind: FileKind) -> FileType {
 pub(super) fn kind_of_mode(mode: u32) -> Option<FileKind> {
     Some(match mode & libc::S_IFMT {
         0 | libc::S_IFREG => FileKind::Regular,
+        libc::S_IFDIR => FileKind::Directory,
         libc::S_IFIFO => FileKind::Fifo,
         libc::S_IFSOCK => FileKind::Socket,
         libc::S_IFCHR => FileKind::CharDevice,
@@ -38,31 +47,10 @@ pub(super) fn kind_of_mode(mode: u32) -> Option<FileKind> {
     })
 }
 
-fn system_time(time: Time) -> SystemTime {
-    let nanos = Duration::from_nanos(u64::from(time.nanos));
-    let seconds = Duration::from_secs(time.seconds.unsigned_abs());
-    match time.seconds {
-        0.. => UNIX_EPOCH + seconds + nanos,
-        _ => UNIX_EPOCH - seconds + nanos,
-    }
-}
-
-fn time(time: SystemTime) -> Time {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => Time { seconds: since.as_secs().cast_signed(), nanos: since.subsec_nanos() },
-        Err(before) => {
-            let before = before.duration();
-            let nanos = before.subsec_nanos();
-            let seconds = -before.as_secs().cast_signed() - i64::from(nanos > 0);
-            Time { seconds, nanos: if nanos > 0 { 1_000_000_000 - nanos } else { 0 } }
-        }
-    }
-}
-
-pub(super) fn set_time(set: TimeOrNow) -> SetTime {
+pub(super) fn set_time(set: SetTime) -> file::SetTime {
     match set {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(at) => SetTime::At(time(at)),
+        SetTime::Now => file::SetTime::Now,
+        SetTime::At(seconds, nanos) => file::SetTime::At(file::Time { seconds, nanos }),
     }
 }
 
@@ -73,22 +61,21 @@ fn blocks(attr: &Attr) -> u64 {
     attr.blocks.max(least)
 }
 
-pub(super) fn attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.ino.0),
-        size: attr.size,
-        blocks: blocks(attr),
-        atime: system_time(attr.atime),
-        mtime: system_time(attr.mtime),
-        ctime: system_time(attr.ctime),
-        crtime: UNIX_EPOCH,
-        kind: kind(attr.kind),
-        perm: attr.mode as u16,
+pub(super) fn attributes(attr: &Attr) -> Attributes {
+    let time = |time: file::Time| (time.seconds, time.nanos);
+    Attributes {
+        ino: attr.ino.0,
+        mode: type_of(attr.kind) | attr.mode,
         nlink: attr.nlink,
         uid: attr.uid,
         gid: attr.gid,
         rdev: attr.rdev,
-        blksize: BLOCK_BYTES as u32,
-        flags: 0,
+        size: attr.size,
+        blocks: blocks(attr),
+        block_bytes: BLOCK_BYTES as u32,
+        accessed: time(attr.atime),
+        modified: time(attr.mtime),
+        changed: time(attr.ctime),
+        born: None,
     }
 }

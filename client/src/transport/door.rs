@@ -1,12 +1,18 @@
 //! The door between a kernel and its view: what can be answered at once is, and what must wait for others waits on a thread of its
 //! own. So those which answer the kernel never do.
 
+use super::answers::Answered;
+use super::convert::error;
+use super::reply::Reply;
+use super::signals;
 use crate::limits::PARKED_MAX;
 use mojavefs::id::Ino;
 use mojavefs::limits::FILE_BYTES_MAX;
 use mojavefs::protocol::Caller;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs_fs::{Call, Patience, Range, View, deliveries, has_to_wait};
+use mojavefs_fs::{Call, Patience, Range, View, Waiting, deliveries, has_to_wait};
+use mojavefs_fuse::protocol::Answer;
+use nix::errno::Errno;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,67 +100,62 @@ impl Door {
         &self.parked
     }
 
-    /// Answers a call: `work` finds the answer, which `end` gives. Both may run on another thread, later, `work`
-    /// more than once.
-    pub(super) fn answer<R: Send + 'static, T>(
+    /// Answers a call: `work` finds the answer, on this thread or another, later, and more than once.
+    pub(super) fn answer(
         &self,
         caller: Caller,
-        reply: R,
-        work: impl Fn(&Call<'_>, &mut R) -> Result<T, Fault> + Send + 'static,
-        end: impl FnOnce(R, Result<T, Fault>) + Send + 'static,
+        reply: impl Reply,
+        work: impl Fn(&Call<'_>) -> Answered + Send + 'static,
     ) {
-        self.answer_about((caller, None), reply, work, end);
+        self.answer_about((caller, caller.pid, None), reply, work);
     }
 
-    /// The same for a read of some bytes. Many are the kernel's own.
-    pub(super) fn answer_read<R: Send + 'static, T>(
+    /// The same for a read of some bytes, for which a thread waits, or the kernel itself: many are its own.
+    pub(super) fn answer_read(
         &self,
-        range: Range,
-        reply: R,
-        work: impl Fn(&Call<'_>, &mut R) -> Result<T, Fault> + Send + 'static,
-        end: impl FnOnce(R, Result<T, Fault>) + Send + 'static,
+        (thread, range): (u32, Range),
+        reply: impl Reply,
+        work: impl Fn(&Call<'_>) -> Answered + Send + 'static,
     ) {
-        self.answer_about((Caller::KERNEL, Some(range)), reply, work, end);
+        self.answer_about((Caller::KERNEL, thread, Some(range)), reply, work);
     }
 
-    fn answer_about<R: Send + 'static, T>(
+    fn answer_about(
         &self,
-        (caller, read): (Caller, Option<Range>),
-        mut reply: R,
-        work: impl Fn(&Call<'_>, &mut R) -> Result<T, Fault> + Send + 'static,
-        end: impl FnOnce(R, Result<T, Fault>) + Send + 'static,
+        (caller, thread, read): (Caller, u32, Option<Range>),
+        reply: impl Reply,
+        work: impl Fn(&Call<'_>) -> Answered + Send + 'static,
     ) {
         let since = self.view.interrupts();
-        match self.at_once(caller, |call| work(call, &mut reply)) {
-            Some(result) => {
+        match self.at_once(caller, &work) {
+            Some(answered) => {
                 let _under_way = deliveries::take();
-                end(reply, result);
+                give(reply, answered);
             }
             None => match self.parked.place(read) {
-                Some(place) => self.park(Some(place), (caller, since), reply, work, end),
-                None => end(reply, Err(too_many())),
+                Some(place) => self.park(Some(place), (caller, thread, since), reply, work),
+                None => give(reply, Err(too_many())),
             },
         }
     }
 
     /// The same for a write: it comes with more than is copied without need, so `copied` is what must be asked again. What the kernel
     /// itself writes out would be lost if it were refused.
-    pub(super) fn answer_write<R: Send + 'static, T, W>(
+    pub(super) fn answer_write<W>(
         &self,
         caller: Caller,
-        reply: R,
-        work: impl FnOnce(&Call<'_>) -> Result<T, Fault>,
+        reply: impl Reply,
+        work: impl FnOnce(&Call<'_>) -> Answered,
         copied: impl FnOnce() -> W,
-        end: impl FnOnce(R, Result<T, Fault>) + Send + 'static,
     ) where
-        W: Fn(&Call<'_>, &mut R) -> Result<T, Fault> + Send + 'static,
+        W: Fn(&Call<'_>) -> Answered + Send + 'static,
     {
         let since = self.view.interrupts();
         match self.at_once(caller, work) {
-            Some(result) => end(reply, result),
+            Some(answered) => give(reply, answered),
             None => match self.parked.place(None) {
-                None if caller.pid != Caller::KERNEL.pid => end(reply, Err(too_many())),
-                place => self.park(place, (caller, since), reply, copied(), end),
+                None if caller.pid != Caller::KERNEL.pid => give(reply, Err(too_many())),
+                place => self.park(place, (caller, caller.pid, since), reply, copied()),
             },
         }
     }
@@ -170,26 +171,57 @@ impl Door {
         (!result.as_ref().is_err_and(has_to_wait)).then_some(result)
     }
 
-    /// Goes on with a request on a thread of its own.
-    fn park<R: Send + 'static, T>(
+    /// Goes on with a request on a thread of its own. A signal to its caller can end it while it waits.
+    fn park<R: Reply>(
         &self,
         place: Option<Place>,
-        (caller, since): (Caller, u64),
-        mut reply: R,
-        work: impl Fn(&Call<'_>, &mut R) -> Result<T, Fault> + Send + 'static,
-        end: impl FnOnce(R, Result<T, Fault>) + Send + 'static,
+        (caller, thread, since): (Caller, u32, u64),
+        reply: R,
+        work: impl Fn(&Call<'_>) -> Answered + Send + 'static,
     ) {
-        let (view, gone) = (self.view.clone(), self.parked.gone.clone());
-        let wait = move || {
-            let mut place = place;
-            let call = view.call_unless_gone(caller, Patience::Since(since), gone);
-            let result = work(&call, &mut reply);
-            place.iter_mut().for_each(Place::waits_no_more);
-            let _under_way = deliveries::take();
-            end(reply, result);
+        let (view, gone, waiting) = (self.view.clone(), self.parked.gone.clone(), Arc::new(Waiting::default()));
+        let parked = Arc::new(ParkedReply { reply: Mutex::new(None), is_given: AtomicBool::new(false) });
+        let wait = {
+            let (parked, waiting) = (parked.clone(), waiting.clone());
+            move || {
+                let mut place = place;
+                let call = view.call_unless_gone(caller, Patience::Since(since), gone, waiting);
+                let answered = work(&call);
+                place.iter_mut().for_each(Place::waits_no_more);
+                let _under_way = deliveries::take();
+                parked.give(answered.map_err(|fault| error(&fault)));
+            }
         };
+        let interrupted = parked.clone();
+        reply.when_interrupted(Box::new(move || {
+            let watched = interrupted.clone();
+            let is_answered = move || watched.is_given.load(Ordering::SeqCst);
+            signals::interrupt(thread, waiting, is_answered, move || interrupted.give(Err(Errno::EINTR)));
+        }));
+        // Nobody gives it before there is a thread that waits.
+        *parked.reply.lock() = Some(reply);
         run_aside(wait);
     }
+}
+
+/// The reply of a request that waits, which is given by its own thread, or when a signal has ended the wait.
+struct ParkedReply<R> {
+    reply: Mutex<Option<R>>,
+    is_given: AtomicBool,
+}
+
+impl<R: Reply> ParkedReply<R> {
+    fn give(&self, answer: Result<Answer, Errno>) {
+        let reply = self.reply.lock().take();
+        self.is_given.store(true, Ordering::SeqCst);
+        if let Some(reply) = reply {
+            reply.give(answer);
+        }
+    }
+}
+
+fn give(reply: impl Reply, answered: Answered) {
+    reply.give(answered.map_err(|fault| error(&fault)));
 }
 
 /// What is in none of these ranges, of all that there can be in a file.

@@ -1,35 +1,39 @@
 //! Filling a kernel's page of a directory.
 
-use super::GENERATION;
-use super::answers::{absent, time};
-use super::convert::{attr, kind};
-use fuser::{INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use super::answers::{Answered, entry};
+use super::convert::type_of;
 use mojavefs::protocol::fault::Fault;
-use mojavefs::protocol::file::Attr;
 use mojavefs_fs::{Call, Listed, Listing};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use mojavefs_fuse::protocol::{self, Answer, Attributes, Entry, Page};
 
-/// Names from a position on.
-pub(super) fn names(call: &Call<'_>, dir: u64, from: u64, reply: &mut ReplyDirectory) -> Result<(), Fault> {
-    let takes = |entry: Listed<'_>| {
-        !reply.add(INodeNo(entry.ino.0), entry.next, kind(entry.kind), OsStr::from_bytes(entry.name))
-    };
-    call.list_names(dir, from, takes)
+/// Where in a mode its type begins.
+const TYPE_SHIFT: u32 = 12;
+
+/// The entries of a directory from a position on, as many as there is room for in so many bytes.
+pub(super) fn page(call: &Call<'_>, (dir, from): (u64, u64), size: u32, with_attributes: bool) -> Answered {
+    let mut page = Page::new(size, with_attributes);
+    match with_attributes {
+        true => files(call, (dir, from), &mut page)?,
+        false => call.list_names(dir, from, |entry| page.add(&listed(&entry, entry.ino.0)))?,
+    }
+    Ok(Answer::Listing(page))
 }
 
-/// The same with each file's attributes.
-pub(super) fn files(call: &Call<'_>, dir: u64, from: u64, reply: &mut ReplyDirectoryPlus) -> Result<(), Fault> {
-    let takes = |entry: Listed<'_>| {
-        let plain = Attr { ino: entry.ino, kind: entry.kind, ..absent() };
-        let (shown, lasts) = match entry.given {
-            Listing::Given(given) => given,
-            Listing::Named => (plain, false),
+fn listed<'a>(entry: &Listed<'a>, ino: u64) -> protocol::Listed<'a> {
+    protocol::Listed { ino, next: entry.next, kind: type_of(entry.kind) >> TYPE_SHIFT, name: entry.name }
+}
+
+fn files(call: &Call<'_>, (dir, from): (u64, u64), page: &mut Page) -> Result<(), Fault> {
+    let takes = |listing: Listed<'_>| {
+        let plain = Attributes { ino: listing.ino.0, mode: type_of(listing.kind), ..Attributes::default() };
+        let named = |attributes: Attributes| Entry { node: attributes.ino, attributes, ..Entry::default() };
+        let shown = match &listing.given {
+            Listing::Given(given) => entry(given),
+            Listing::Named => named(plain),
             // A size that can't be: the kernel lists it, keeps nothing of it, and forgets it at once.
-            Listing::Gone => (Attr { size: u64::MAX, ..plain }, false),
+            Listing::Gone => named(Attributes { size: u64::MAX, ..plain }),
         };
-        let (ino, name) = (INodeNo(shown.ino.0), OsStr::from_bytes(entry.name));
-        !reply.add(ino, entry.next, name, &time(lasts), &attr(&shown), GENERATION)
+        page.add_with(&listed(&listing, shown.node), &shown)
     };
     call.list_files(dir, from, takes)
 }

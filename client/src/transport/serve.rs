@@ -1,96 +1,75 @@
 //! Answering one kernel: threads, notifications, the end.
 
-use super::Fuse;
-use super::door::{Door, Parked};
-use super::slow::Slow;
-use crate::limits::{FUSE_THREADS, GIVE_TIME_MAX, HELD_UP_TIME};
-use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
+use super::door::Parked;
+use super::requests::Requests;
+use super::{Transport, fuser, own};
+use crate::limits::{GIVE_TIME_MAX, HELD_UP_TIME};
+use crate::mount;
 use mojavefs::id::Ino;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::Invalidation;
 use mojavefs_fs::{View, WaitForDecision, WritesOut};
+use mojavefs_fuse::protocol::Notice;
+use mojavefs_fuse::{Connection, Notifier, mount_helper};
 use nix::libc;
 use nix::sys::utsname::uname;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 
-/// `FUSE_NOTIFY_INC_EPOCH`: all names the kernel knows are looked up again (Linux 6.16). It takes away what is mounted on
-/// or below them.
-const NOTIFY_INC_EPOCH: i32 = 8;
 /// From here on a kernel that is told of one name neither waits for who is looking it up at that moment, nor drops one that
 /// was not there.
 const NAMES_GET_LOST_SINCE: (u32, u32) = (6, 19);
-/// The length of `struct fuse_out_header`, in bytes.
-const OUT_HEADER_BYTES: u32 = 16;
 
 /// A kernel that is being answered.
 pub(crate) struct Kernel {
     notifier: Notifier,
-    /// The connection, for what fuser can't say.
-    device: File,
     view: Arc<View>,
     parked: Arc<Parked>,
-    session: Mutex<Option<BackgroundSession>>,
+    connection: Answering,
 }
 
-/// Answers what comes through `fd`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
+/// By what it is.
+enum Answering {
+    Own(Connection),
+    Fuser(fuser::Connection),
+}
+
+/// Answers what comes through `device`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
 /// on how to talk; the rest happens on threads of its own until the mount is gone.
-pub(crate) fn serve(fd: OwnedFd, view: Arc<View>) -> io::Result<Arc<Kernel>> {
-    let fuse = fuse(view)?;
-    let answering = Answering::of(&fuse);
-    start(Session::from_fd(fuse, fd, SessionACL::All, config(SessionACL::All))?, answering)
+pub(crate) fn serve(device: OwnedFd, view: Arc<View>, transport: Transport) -> io::Result<Arc<Kernel>> {
+    let requests = Requests::of(view)?;
+    let door = requests.door().clone();
+    let (notifier, connection) = match transport {
+        Transport::Own => {
+            let connection = own::start(device, requests.clone())?;
+            (connection.notifier().clone(), Answering::Own(connection))
+        }
+        Transport::Fuser => {
+            let notifier = Notifier::of(device.try_clone()?.into());
+            (notifier, Answering::Fuser(fuser::start(device, requests.clone())?))
+        }
+    };
+    requests.told_by(&notifier);
+    let (view, parked) = (door.view().clone(), door.parked().clone());
+    Ok(Arc::new(Kernel { notifier, view, parked, connection }))
 }
 
 /// Mounts at `point` as an ordinary user, by the set-user-id helper `fusermount3`, and answers what comes through it.
-pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>) -> io::Result<Arc<Kernel>> {
-    let fuse = fuse(view)?;
-    let (mut config, answering) = (config(SessionACL::Owner), Answering::of(&fuse));
-    config.mount_options = vec![
-        MountOption::FSName(source.to_owned()),
-        MountOption::Subtype("mojavefs".to_owned()),
-        MountOption::DefaultPermissions,
-    ];
-    start(Session::new(fuse, point, &config)?, answering)
-}
-
-fn config(acl: SessionACL) -> Config {
-    let mut config = Config::default();
-    config.n_threads = Some(FUSE_THREADS);
-    config.clone_fd = true;
-    config.acl = acl;
-    config
-}
-
-fn fuse(view: Arc<View>) -> io::Result<Fuse> {
-    Ok(Fuse { door: Door::new(view), slow: Slow::start()?, notifier: Arc::default() })
-}
-
-/// What is left of a [`Fuse`] for others once fuser has it.
-struct Answering {
-    door: Door,
-    told_by: Arc<OnceLock<Notifier>>,
-}
-
-impl Answering {
-    fn of(fuse: &Fuse) -> Self {
-        Answering { door: fuse.door.clone(), told_by: fuse.notifier.clone() }
+pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>, transport: Transport) -> io::Result<Arc<Kernel>> {
+    // The helper takes a comma for the end of an option.
+    let source = source.replace('\\', "\\\\").replace(',', "\\,");
+    let options = [format!("fsname={source}"), "subtype=mojavefs".to_owned(), "default_permissions".to_owned()];
+    let device = mount_helper::mount(point, &options)?;
+    let kernel = serve(device, view, transport);
+    if kernel.is_err() {
+        drop(mount::unmount(point, true));
     }
-}
-
-fn start(session: Session<Fuse>, Answering { door, told_by }: Answering) -> io::Result<Arc<Kernel>> {
-    let device = File::from(session.as_fd().try_clone_to_owned()?);
-    let notifier = told_by.get_or_init(|| session.notifier()).clone();
-    let session = session.spawn()?;
-    let (view, parked) = (door.view().clone(), door.parked().clone());
-    Ok(Arc::new(Kernel { notifier, device, view, parked, session: Mutex::new(Some(session)) }))
+    kernel
 }
 
 impl Kernel {
@@ -101,8 +80,10 @@ impl Kernel {
 
     /// Waits until the mount is gone and everything asked was answered.
     pub(crate) fn join(&self) -> io::Result<()> {
-        let session = self.session.lock().take();
-        let joined = session.map_or(Ok(()), BackgroundSession::join);
+        let joined = match &self.connection {
+            Answering::Own(connection) => connection.join(),
+            Answering::Fuser(connection) => connection.join(),
+        };
         self.parked.end();
         joined
     }
@@ -195,9 +176,9 @@ impl Kernel {
         let result = match what {
             Invalidation::Inode(_) | Invalidation::Attributes(_) if is_planted(Planted::SizeKept) => Ok(()),
             Invalidation::Inode(ino) if self.view.knows(*ino) => self.invalidate_content(*ino),
-            Invalidation::Attributes(ino) if self.view.knows(*ino) => self.notifier.inval_inode(INodeNo(ino.0), -1, 0),
+            Invalidation::Attributes(ino) if self.view.knows(*ino) => self.notifier.tell(&attributes_of(*ino)),
             Invalidation::Entry { parent, name } if self.view.knows(*parent) => {
-                self.notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
+                self.notifier.tell(&Notice::Name { parent: parent.0, name })
             }
             _ => Ok(()),
         };
@@ -209,24 +190,25 @@ impl Kernel {
     /// Attributes and content, but for what is just being read: whoever reads that may wait for others.
     fn invalidate_content(&self, ino: Ino) -> io::Result<()> {
         if is_planted(Planted::StalePage) {
-            return self.notifier.inval_inode(INodeNo(ino.0), -1, 0);
+            return self.notifier.tell(&attributes_of(ino));
         }
         let parts = self.parked.not_being_read(ino);
         let last = parts.len() - 1;
         parts.into_iter().enumerate().try_for_each(|(part, (at, length))| {
             // The last one has no end.
             let length = if part == last { 0 } else { length };
-            self.notifier.inval_inode(INodeNo(ino.0), at.cast_signed(), length.cast_signed())
+            self.notifier.tell(&Notice::Inode { ino: ino.0, from: at.cast_signed(), length: length.cast_signed() })
         })
     }
 
     fn invalidate_names(&self) -> io::Result<()> {
-        let mut header = Vec::with_capacity(OUT_HEADER_BYTES as usize);
-        header.extend(OUT_HEADER_BYTES.to_ne_bytes());
-        header.extend(NOTIFY_INC_EPOCH.to_ne_bytes());
-        header.extend(0u64.to_ne_bytes());
-        (&self.device).write_all(&header)
+        self.notifier.tell(&Notice::AllNames)
     }
+}
+
+/// Its attributes, and none of its bytes.
+fn attributes_of(ino: Ino) -> Notice<'static> {
+    Notice::Inode { ino: ino.0, from: -1, length: 0 }
 }
 
 /// Whether this kernel can be told of one name after another, and nothing is lost.
@@ -247,7 +229,7 @@ pub(super) struct Pages<'a>(pub(super) &'a Notifier);
 impl WritesOut for Pages<'_> {
     fn write_out(&self, ino: Ino, from: u64, to: Option<u64>) {
         let length = to.map_or(0, |to| to - from);
-        let told = self.0.inval_inode(INodeNo(ino.0), from.cast_signed(), length.cast_signed());
+        let told = self.0.tell(&Notice::Inode { ino: ino.0, from: from.cast_signed(), length: length.cast_signed() });
         if let Err(error) = told.or_else(harmless) {
             tracing::warn!("writing out inode {ino}: {error}");
         }

@@ -68,15 +68,22 @@ pub struct Rounds {
     may_wait: fn() -> bool,
     /// Whether a request waits however long it takes.
     is_patient: fn(&Request<'_>) -> bool,
+    /// Waits for what it is given; fails if nobody waits for the answer any more.
+    waits: fn(&dyn Fn() -> Result<bool, Fault>) -> Result<bool, Fault>,
     round: SharedWait,
     patient: SharedWait,
 }
 
 impl Rounds {
     /// For one session.
-    pub fn new(server: Arc<dyn Connection>, may_wait: fn() -> bool, is_patient: fn(&Request<'_>) -> bool) -> Self {
+    pub fn new(
+        server: Arc<dyn Connection>,
+        may_wait: fn() -> bool,
+        is_patient: fn(&Request<'_>) -> bool,
+        waits: fn(&dyn Fn() -> Result<bool, Fault>) -> Result<bool, Fault>,
+    ) -> Self {
         let (round, patient) = Default::default();
-        Rounds { server, may_wait, is_patient, round, patient }
+        Rounds { server, may_wait, is_patient, waits, round, patient }
     }
 
     /// The same where every thread waits; and a decision as long as for its own record, which has no limit.
@@ -90,7 +97,7 @@ impl Rounds {
                 Request::Fs { .. } | Request::Admin(_) => false,
             }
         };
-        Self::new(server, || true, decides)
+        Self::new(server, || true, decides, |wait| wait())
     }
 
     fn wait(&self, patient: bool) -> Result<bool, Fault> {
@@ -113,7 +120,8 @@ impl Connection for Rounds {
         loop {
             match self.server.call(request.clone()) {
                 Err(fault) if fault.kind == FaultKind::Sealed && (self.may_wait)() => {
-                    if !self.wait((self.is_patient)(&request))? {
+                    let is_patient = (self.is_patient)(&request);
+                    if !(self.waits)(&|| self.wait(is_patient))? {
                         let limit = ROUND_TIME_MAX.as_secs();
                         let text = format!("{fault}, and the disk has not answered for {limit} s; try again later");
                         return Err(Fault::new(FaultKind::Io, text));
@@ -187,7 +195,7 @@ mod tests {
     fn who_may_not_wait_is_refused() {
         let server = Arc::new(Foretold { refusals: 1.into(), ..Foretold::default() });
         let refused =
-            Rounds::new(server.clone(), || false, |_| false).done(unlink()).expect_err("it would have to wait");
+            Rounds::new(server.clone(), || false, |_| false, |wait| wait()).done(unlink()).expect_err("it would have to wait");
         assert_eq!((refused.kind, server.questions.load(Ordering::SeqCst)), (FaultKind::Sealed, 0));
     }
 

@@ -1,0 +1,136 @@
+//! The content of files.
+
+use super::{About, Requests};
+use crate::transport::answers::Answered;
+use crate::transport::convert::error;
+use crate::transport::reply::Reply;
+use crate::transport::serve::Pages;
+use crate::transport::slow::Turn;
+use mojavefs::id::Ino;
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Caller, FallocateMode, Reads, SeekWhence};
+use mojavefs_fs::{Call, Patience, Range, Write, WritesOut};
+use mojavefs_fuse::protocol::{Answer, WriteFlags};
+use nix::errno::Errno;
+use nix::libc;
+
+impl Requests {
+    pub(super) fn read(&self, about: About, (offset, size): (u64, u32), flags: u32, reply: impl Reply) {
+        // Many are the kernel's own, which can't be interrupted for a checkpoint.
+        let reads = match flags.cast_signed() {
+            flags if flags & libc::O_DIRECT != 0 => Reads::Once,
+            flags if flags & libc::O_ACCMODE == libc::O_RDWR => Reads::Mapped,
+            _ => Reads::Kept,
+        };
+        let range = (about.ino, offset, u64::from(size));
+        self.door.answer_read((about.caller.pid, range), reply, move |call| call.read(range, reads).map(Answer::Data));
+    }
+
+    pub(super) fn write(
+        &self,
+        about: About,
+        (offset, data): (u64, &[u8]),
+        (from, flags): (WriteFlags, u32),
+        reply: impl Reply,
+    ) {
+        // For what the kernel writes out by itself nobody waits in a call.
+        let by_kernel = from.has(WriteFlags::CACHE);
+        let write = Write {
+            ino: about.ino,
+            offset,
+            append: flags.cast_signed() & libc::O_APPEND != 0,
+            clear_set_id: from.has(WriteFlags::KILL_SUIDGID),
+            by_kernel,
+        };
+        let count = data.len() as u32;
+        let answered = move |written: Result<u64, Fault>| -> Answered {
+            match written {
+                // Written out by the kernel after its speculation was undone: nobody waits for it any more.
+                Err(fault) if fault.kind == FaultKind::Stale && by_kernel => Ok(Answer::Written(count)),
+                written => written.map(|_| Answer::Written(count)),
+            }
+        };
+        let copied = || {
+            // What was stored to pages of what is being replaced is all that is to be written to what replaces it.
+            let range = (write.ino, offset, data.len() as u64);
+            let before = by_kernel.then(|| self.door.at_once(Caller::KERNEL, |call| call.read(range, Reads::Once)));
+            let (data, before) = (data.to_vec(), before.flatten().and_then(Result::ok));
+            move |call: &Call<'_>| {
+                answered(match &before {
+                    Some(before) => call.write_stored(&write, before, &data),
+                    None => call.write(&write, &data),
+                })
+            }
+        };
+        let caller = if by_kernel { Caller::KERNEL } else { about.caller };
+        self.door.answer_write(caller, reply, |call| answered(call.write(&write, data)), copied);
+    }
+
+    pub(super) fn flush(&self, reply: impl Reply) {
+        let view = self.door.view();
+        match view.settles() {
+            // Most often there is nothing to wait for, and no other thread is needed to find that out.
+            true if view.server().is_embedded() && view.call(Caller::KERNEL, Patience::Own).close(false).is_ok() => {
+                reply.give(Ok(Answer::Done));
+            }
+            true => self.answer_slowly(reply, |call| call.close(true)),
+            false => reply.give(Err(Errno::ENOSYS)),
+        }
+    }
+
+    pub(super) fn sync(&self, about: About, reply: impl Reply) {
+        match self.door.view().syncs() {
+            true => self.answer_slowly(reply, move |call| call.sync(about.ino)),
+            // Durable when it commits: the kernel need not ask again.
+            false => reply.give(Err(Errno::ENOSYS)),
+        }
+    }
+
+    pub(super) fn fallocate(&self, about: About, (offset, length): (u64, u64), mode: u32, reply: impl Reply) {
+        let mode = mode.cast_signed();
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        let mode = match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            0 => FallocateMode::Allocate { keep_size },
+            libc::FALLOC_FL_PUNCH_HOLE => FallocateMode::PunchHole,
+            libc::FALLOC_FL_ZERO_RANGE => FallocateMode::ZeroRange { keep_size },
+            _ => return reply.give(Err(Errno::EOPNOTSUPP)),
+        };
+        let range = (about.ino, offset, length);
+        self.answer_slowly(reply, move |call| call.fallocate(range, mode));
+    }
+
+    pub(super) fn seek(&self, about: About, offset: u64, whence: u32, reply: impl Reply) {
+        let whence = match whence.cast_signed() {
+            libc::SEEK_DATA => SeekWhence::Data,
+            libc::SEEK_HOLE => SeekWhence::Hole,
+            _ => return reply.give(Err(Errno::EINVAL)),
+        };
+        if offset > i64::MAX as u64 {
+            return reply.give(Err(Errno::ENXIO));
+        }
+        let (About { caller, ino }, door) = (about, self.door.clone());
+        match door.at_once(caller, |call| call.seek_at_once(ino, offset, whence).transpose()) {
+            Some(Ok(Some(found))) => reply.give(Ok(Answer::Offset(found))),
+            Some(Err(fault)) => reply.give(Err(error(&fault))),
+            Some(Ok(None)) | None => {
+                let told_by = self.told_by.clone();
+                self.slow.run_by_turn(move |turn| {
+                    let work = move |call: &Call<'_>| {
+                        // Those that answer the kernel must not wait until others have.
+                        let kernel = told_by.get().filter(|_| turn == Turn::Aside).map(Pages);
+                        let kernel = kernel.as_ref().map(|kernel| kernel as &dyn WritesOut);
+                        call.seek(ino, offset, whence, kernel).map(Answer::Offset)
+                    };
+                    door.answer(caller, reply, work);
+                });
+            }
+        }
+    }
+
+    pub(super) fn copy(&self, from: Range, to: (Ino, u64), wide: bool, reply: impl Reply) {
+        let answered = move |copied: u64| if wide { Answer::Copied(copied) } else { Answer::Written(copied as u32) };
+        let door = self.door.clone();
+        let work = move |call: &Call<'_>| call.copy(from, to).map(answered);
+        self.slow.run(move || door.answer(Caller::KERNEL, reply, work));
+    }
+}
