@@ -104,7 +104,7 @@ impl World {
             Act::Chmod => self.set(view, SetAttr { mode: Some(0o600), ..SetAttr::default() }),
             Act::SetXattr => {
                 let mode = XattrMode::Set;
-                drop(ask.call(FsOp::SetXattr { ino, name, value: b"value", mode }.on(view)));
+                drop(ask.call(FsOp::SetXattr { ino, name, value: b"value", mode, clear_set_gid: false }.on(view)));
             }
             Act::RemoveXattr => drop(ask.call(FsOp::RemoveXattr { ino, name }.on(view))),
             Act::Link => drop(ask.call(FsOp::Link { ino, parent: Ino::ROOT, name: b"l" }.on(view))),

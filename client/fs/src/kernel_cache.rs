@@ -91,7 +91,13 @@ fn gives(request: &Request<'_>) -> bool {
     let Request::Fs { op, .. } = request else { return false };
     matches!(
         op,
-        FsOp::Lookup { .. } | FsOp::Glance { .. } | FsOp::GlanceNamed { .. } | FsOp::Create { .. } | FsOp::Link { .. }
+        FsOp::Lookup { .. }
+            | FsOp::LookupInode { .. }
+            | FsOp::Glance { .. }
+            | FsOp::GlanceNamed { .. }
+            | FsOp::Create { .. }
+            | FsOp::CreateUnnamed { .. }
+            | FsOp::Link { .. }
     )
 }
 

@@ -56,7 +56,8 @@ mod tests {
         let (ino, kind, time) = (Ino::ROOT, FileKind::Regular, Time::default());
         let sizes = (1, 0, 0, 0);
         let (nlink, rdev, size, blocks) = sizes;
-        Attr { ino, kind, mode, nlink, uid: 10, gid: 20, rdev, size, blocks, atime: time, mtime: time, ctime: time }
+        let (atime, mtime, ctime, born) = (time, time, time, None);
+        Attr { ino, kind, mode, nlink, uid: 10, gid: 20, rdev, size, blocks, atime, mtime, ctime, born }
     }
 
     fn may(caller: &Caller, mode: u32) -> bool {

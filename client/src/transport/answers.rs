@@ -7,6 +7,7 @@ use mojavefs::protocol::SpaceInfo;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs_fs::Given;
 use mojavefs_fuse::protocol::{Answer, Entry, Lasting, Opened, OpenedFlags, Space};
+use nix::libc;
 
 /// What of an operation a kernel is answered.
 pub(super) type Answered = Result<Answer, Fault>;
@@ -37,13 +38,19 @@ pub(super) fn looked_up(result: Result<Given, Fault>) -> Answered {
     }
 }
 
-/// A file that was made and is open; `exclusively` if it had to be new.
-pub(super) fn created(result: Result<Given, Fault>, exclusively: bool) -> Answered {
+/// How a file is open that was opened with these flags. Its pages stay: the kernel is told when they change. What a program that only
+/// reads has done by closing it, if it closes it, is nobody's concern.
+pub(super) fn opened(flags: u32) -> Opened {
+    let reads_only = flags.cast_signed() & libc::O_ACCMODE == libc::O_RDONLY;
+    let flags = if reads_only { OpenedFlags::NOFLUSH } else { OpenedFlags::NONE };
+    Opened { flags: flags.and(OpenedFlags::KEEP_CACHE), ..Opened::default() }
+}
+
+/// A file that was made and is open with these flags.
+pub(super) fn created(result: Result<Given, Fault>, flags: u32) -> Answered {
+    let exclusively = flags & libc::O_EXCL.cast_unsigned() != 0;
     match result {
-        Ok(given) => {
-            let opened = Opened { flags: OpenedFlags::KEEP_CACHE, ..Opened::default() };
-            Ok(Answer::Created(entry(&given), opened))
-        }
+        Ok(given) => Ok(Answer::Created(entry(&given), opened(flags))),
         // Somebody else was first, which is as good: the kernel looks again, and opens what is there by its own rules.
         Err(fault) if fault.kind == FaultKind::Exists && !exclusively => Err(Fault { kind: FaultKind::Stale, ..fault }),
         Err(fault) => Err(fault),
@@ -53,6 +60,11 @@ pub(super) fn created(result: Result<Given, Fault>, exclusively: bool) -> Answer
 /// A file's attributes; false if the kernel must not keep them.
 pub(super) fn found(result: Result<Given, Fault>) -> Answered {
     result.map(|(found, lasts)| Answer::Attributes(attributes(&found), lasting(lasts)))
+}
+
+/// The same with when it was made.
+pub(super) fn found_with_birth(result: Result<Given, Fault>) -> Answered {
+    result.map(|(found, lasts)| Answer::Statx(attributes(&found), lasting(lasts)))
 }
 
 /// A value, or how long it is if no room was given.

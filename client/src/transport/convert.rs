@@ -76,6 +76,6 @@ pub(super) fn attributes(attr: &Attr) -> Attributes {
         accessed: time(attr.atime),
         modified: time(attr.mtime),
         changed: time(attr.ctime),
-        born: None,
+        born: attr.born.map(time),
     }
 }

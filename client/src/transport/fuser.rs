@@ -120,7 +120,9 @@ impl Filesystem for Fuser {
         reply: ReplyAttr,
     ) {
         let (atime, mtime, handle) = (atime.map(time), mtime.map(time), fh.map(|fh| fh.0));
-        let set = SetAttributes { mode, uid, gid, size, atime, mtime, handle, kill_set_id: false };
+        // Whether the caller may keep set-id bits is not told; root may.
+        let kill_set_id = size.is_some() && req.uid() != 0;
+        let set = SetAttributes { mode, uid, gid, size, atime, mtime, handle, kill_set_id };
         self.carry_out(req, ino, Operation::Setattr(set), reply);
     }
 
@@ -179,7 +181,8 @@ impl Filesystem for Fuser {
     }
 
     fn open(&self, req: &::fuser::Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.carry_out(req, ino, Operation::Open { flags: flags.0.cast_unsigned(), kill_set_id: false }, reply);
+        let (flags, kill_set_id) = (flags.0.cast_unsigned(), req.uid() != 0);
+        self.carry_out(req, ino, Operation::Open { flags, kill_set_id }, reply);
     }
 
     fn create(

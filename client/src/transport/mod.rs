@@ -42,10 +42,10 @@ const OFFER: Offer = Offer {
         .and(InitFlags::HANDLE_KILLPRIV_V2)
         .and(InitFlags::POSIX_ACL)
         .and(InitFlags::DONT_MASK)
-        .and(InitFlags::NO_OPEN_SUPPORT)
+        .and(InitFlags::ATOMIC_O_TRUNC)
         .and(InitFlags::ASYNC_DIO)
         .and(InitFlags::MAX_PAGES),
-    wanted: InitFlags::NONE,
+    wanted: InitFlags::EXPORT_SUPPORT.and(InitFlags::SETXATTR_EXT).and(InitFlags::CREATE_SUPP_GROUP),
     io_bytes: IO_BYTES_MAX as u32,
     background: crate::limits::BACKGROUND_REQUESTS_MAX,
 };

@@ -55,6 +55,11 @@ impl Requests {
         let caller = Caller { pid: request.pid, uid: request.uid, gid: request.gid };
         let about = About { caller, ino: Ino(request.node) };
         match request.operation {
+            // By handle: the kernel knows an inode's number, and nothing more.
+            Operation::Lookup { name: name @ (b"." | b"..") } => {
+                let around = name == b"..";
+                self.answer(about, reply, move |call| answers::made(call.look_up_inode(about.ino, around)));
+            }
             Operation::Lookup { name } => {
                 let name = name.to_vec();
                 self.answer(about, reply, move |call| answers::looked_up(call.look_up(about.ino, &name)));
@@ -62,6 +67,9 @@ impl Requests {
             Operation::Forget(inos) => self.door.view().forget(inos.into_iter().map(|(ino, count)| (Ino(ino), count))),
             Operation::Getattr { .. } => {
                 self.answer(about, reply, move |call| answers::found(call.attributes(about.ino)));
+            }
+            Operation::Statx { .. } => {
+                self.answer(about, reply, move |call| answers::found_with_birth(call.attributes(about.ino)));
             }
             Operation::Readlink => self.answer(about, reply, move |call| call.read_link(about.ino).map(Answer::Data)),
             Operation::Statfs => {
@@ -98,6 +106,7 @@ impl Requests {
             Operation::Symlink { name, target, .. } => self.symlink(about, name, target, reply),
             Operation::Make { name, new } => self.make(about, name, &new, reply),
             Operation::Create { name, new, flags, .. } => self.create(about, (name, &new), flags, reply),
+            Operation::Tmpfile(unnamed) => self.create_unnamed(about, &unnamed, reply),
             Operation::Unlink { name } => {
                 let name = name.to_vec();
                 self.answer(about, reply, move |call| answers::done(call.unlink(about.ino, &name)));
@@ -113,7 +122,9 @@ impl Requests {
                 let (ino, name) = (Ino(ino), name.to_vec());
                 self.answer(about, reply, move |call| answers::made(call.link(ino, about.ino, &name)));
             }
-            Operation::Setxattr { name, value, flags, .. } => self.set_xattr(about, (name, value), flags, reply),
+            Operation::Setxattr { name, value, flags, kill_set_gid } => {
+                self.set_xattr(about, (name, value), (flags, kill_set_gid), reply);
+            }
             Operation::Removexattr { name } => {
                 let name = name.to_vec();
                 self.answer(about, reply, move |call| answers::done(call.remove_xattr(about.ino, &name)));
@@ -125,6 +136,9 @@ impl Requests {
     /// What is about the content of a file; whatever else there is we have nothing to say to, and the kernel does not ask again.
     fn file(&self, about: About, operation: Operation<'_>, reply: impl Reply) {
         match operation {
+            Operation::Open { flags, kill_set_id } => self.open(about, flags, kill_set_id, reply),
+            // Nothing of an open file is kept here.
+            Operation::Release { .. } => reply.give(Ok(Answer::Done)),
             Operation::Read { offset, size, flags, .. } => self.read(about, (offset, size), flags, reply),
             Operation::Write { offset, data, from, flags, .. } => {
                 self.write(about, (offset, data), (from, flags), reply);
@@ -136,7 +150,7 @@ impl Requests {
             Operation::CopyFileRange { from, to, length, wide, .. } => {
                 self.copy((about.ino, from.1, length), (Ino(to.0), to.2), wide, reply);
             }
-            // Nothing depends on OPEN: the kernel need not ask again.
+            // Locks, access, `ioctl` and what later kernels ask: the kernel does that by itself, and need not ask again.
             _ => reply.give(Err(Errno::ENOSYS)),
         }
     }

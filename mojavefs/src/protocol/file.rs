@@ -71,6 +71,8 @@ pub struct Attr {
     pub mtime: Time,
     /// Last change of anything.
     pub ctime: Time,
+    /// When it was made, unless a MojaveFS made it that did not record that.
+    pub born: Option<Time>,
 }
 
 /// Which attributes to change. `None` leaves one as it is.

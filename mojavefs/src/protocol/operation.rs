@@ -150,6 +150,23 @@ pub enum FsOp<'a> {
         /// The target of a symbolic link.
         target: &'a [u8],
     },
+    /// Creates a regular file without a name, of which nothing is left once no kernel knows it, unless it was given one meanwhile. Answer:
+    /// [`Reply::Attr`](super::Reply::Attr).
+    CreateUnnamed {
+        /// The directory whose file it would be: its group, if it is set-group-id, and its default ACL count.
+        parent: Ino,
+        /// Permission bits before the umask.
+        mode: u32,
+        /// Bits to clear, unless the directory has a default ACL.
+        umask: u32,
+    },
+    /// Finds a file by its number, or the directory around a directory. Answer: [`Reply::Attr`](super::Reply::Attr).
+    LookupInode {
+        /// The file.
+        ino: Ino,
+        /// Whether what is around it is meant.
+        around: bool,
+    },
     /// Adds a name. Answer: [`Reply::Attr`](super::Reply::Attr).
     Link {
         /// The file.
@@ -284,6 +301,8 @@ pub enum FsOp<'a> {
         value: &'a [u8],
         /// Whether it must exist.
         mode: XattrMode,
+        /// It is an access ACL, and who sets it may not keep the set-group-id bit.
+        clear_set_gid: bool,
     },
     /// Lists them. Answer: [`Reply::Names`](super::Reply::Names).
     ListXattr {

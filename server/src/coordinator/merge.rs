@@ -442,7 +442,7 @@ impl Replay<'_> {
         }
         for name in wanted {
             let value = self.ops.get_xattr(&source, after.ino, &name)?;
-            self.ops.set_xattr(self.to, ino, &name, &value, XattrMode::Set)?;
+            self.ops.set_xattr(self.to, ino, (&name, &value), XattrMode::Set, false)?;
         }
         self.times(ino, after)
     }

@@ -7,7 +7,7 @@ use mojavefs::acl;
 use mojavefs::id::Ino;
 use mojavefs::limits::{LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::file::{Attr, FileKind};
+use mojavefs::protocol::file::{Attr, FileKind, Name};
 
 const SET_GROUP_ID: u32 = 0o2000;
 const MODE_BITS: u32 = 0o7777;
@@ -97,6 +97,52 @@ impl Ops {
         if op.entry(parent, name)?.is_some() {
             return Err(fault::exists(parent, name));
         }
+        let home = (parent, name.to_vec());
+        let (ino, inode) = self.new_inode(&mut op, &dir, home, new)?;
+        op.create_inode(ino, &inode)?;
+        op.put_entry(parent, name, Entry { ino, kind: new.kind })?;
+        op.names_changed(parent, i64::from(new.kind == FileKind::Directory))?;
+        let attr = op.new_attr(ino, &inode);
+        op.finish()?;
+        Ok(attr)
+    }
+
+    /// Makes a regular file without a name, which goes when no kernel knows it any more, unless it was given one.
+    pub fn create_unnamed(&self, scope: &Scope, parent: Ino, new: NewFile<'_>) -> Result<Attr, Fault> {
+        let _locked = self.stripes.lock(&[parent]);
+        let mut op = Op::new(self, scope);
+        let dir = op.living_dir(parent)?;
+        let (ino, inode) = self.new_inode(&mut op, &dir, (parent, Vec::new()), new)?;
+        let inode = Inode { nlink: 0, ..inode };
+        op.create_unnamed(ino, &inode)?;
+        let attr = op.new_attr(ino, &inode);
+        op.finish()?;
+        Ok(attr)
+    }
+
+    /// Finds a file by its number, or the directory around a directory.
+    pub fn lookup_inode(&self, scope: &Scope, ino: Ino, around: bool) -> Result<Attr, Fault> {
+        let mut op = Op::new(self, scope);
+        let inode = op.inode(ino)?;
+        if !around {
+            return op.attr(ino, &inode);
+        }
+        if inode.kind != FileKind::Directory {
+            return Err(fault::not_directory(ino));
+        }
+        let around = inode.home.0;
+        let inode = op.inode(around)?;
+        op.attr(around, &inode)
+    }
+
+    /// A file to be made in a directory, with its access control lists.
+    fn new_inode(
+        &self,
+        op: &mut Op<'_>,
+        dir: &Inode,
+        home: (Ino, Name),
+        new: NewFile<'_>,
+    ) -> Result<(Ino, Inode), Fault> {
         let target = match new.kind {
             FileKind::Symlink => Some(check_target(new.target)?.to_vec()),
             _ => None,
@@ -104,7 +150,7 @@ impl Ops {
         let ino = self.store.next_ino().map_err(fault::store)?;
         let is_dir = new.kind == FileKind::Directory;
         let mut mode = new.mode & MODE_BITS;
-        match op.default_acl(parent, new.kind)? {
+        match op.default_acl(home.0, new.kind)? {
             Some((bytes, default)) => {
                 let mut access = default;
                 mode = access.inherit(mode);
@@ -136,14 +182,10 @@ impl Ops {
             ctime: op.now,
             content: None,
             target,
-            home: (parent, name.to_vec()),
+            home,
+            born: Some(op.now),
         };
-        op.create_inode(ino, &inode)?;
-        op.put_entry(parent, name, Entry { ino, kind: new.kind })?;
-        op.names_changed(parent, i64::from(is_dir))?;
-        let attr = op.new_attr(ino, &inode);
-        op.finish()?;
-        Ok(attr)
+        Ok((ino, inode))
     }
 
     /// Adds the name `name` in `parent` to a file that is no directory.
@@ -163,6 +205,10 @@ impl Ops {
             return Err(fault::exists(parent, name));
         }
         match inode.nlink {
+            0 if inode.home.1.is_empty() => {
+                inode.nlink = 1;
+                inode.home = (parent, name.to_vec());
+            }
             0 => return Err(Fault::new(FaultKind::NotFound, format!("inode {ino} has no name any more"))),
             LINKS_MAX.. => {
                 return Err(Fault::new(FaultKind::TooManyLinks, format!("inode {ino} has {LINKS_MAX} names already")));

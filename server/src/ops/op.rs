@@ -199,6 +199,16 @@ impl<'a> Op<'a> {
         self.batch.put_inode(ino, inode).map_err(fault::store)
     }
 
+    /// A new file that has no name.
+    pub(super) fn create_unnamed(&mut self, ino: Ino, inode: &Inode) -> Result<(), Fault> {
+        self.create_inode(ino, inode)?;
+        match self.scope.is_trunk() {
+            true => self.batch.add_orphan(ino).map_err(fault::store),
+            // Noted when it is merged.
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn put_inode(&mut self, ino: Ino, inode: &Inode) -> Result<(), Fault> {
         self.change(AccessKey::Inode(ino), Access::Write);
         self.batch.put_inode(ino, inode).map_err(fault::store)
@@ -360,6 +370,7 @@ pub(crate) fn file_attr(ino: Ino, inode: &Inode) -> Attr {
         atime: inode.atime,
         mtime: inode.mtime,
         ctime: inode.ctime,
+        born: inode.born,
     }
 }
 

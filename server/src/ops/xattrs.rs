@@ -12,6 +12,7 @@ use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{FileKind, Name};
 
 const PERMISSION_BITS: u32 = 0o777;
+const SET_GROUP_ID: u32 = 0o2000;
 
 fn check(ino: Ino, name: &[u8]) -> Result<(), Fault> {
     match name.len() {
@@ -39,7 +40,15 @@ impl Ops {
     }
 
     /// Sets an attribute. An access ACL sets the mode as well, and is the mode if it says no more.
-    pub fn set_xattr(&self, scope: &Scope, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Fault> {
+    /// With `clear_set_gid` the set-group-id bit goes by that: whoever sets it is no member of the file's group.
+    pub fn set_xattr(
+        &self,
+        scope: &Scope,
+        ino: Ino,
+        (name, value): (&[u8], &[u8]),
+        mode: XattrMode,
+        clear_set_gid: bool,
+    ) -> Result<(), Fault> {
         check(ino, name)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Fault::new(
@@ -60,7 +69,12 @@ impl Ops {
             _ => {}
         }
         let kept = match name {
-            acl::ACCESS => set_access(&mut op, ino, &mut inode, value)?,
+            acl::ACCESS => {
+                if clear_set_gid {
+                    inode.mode &= !SET_GROUP_ID;
+                }
+                set_access(&mut op, ino, &mut inode, value)?
+            }
             acl::DEFAULT => set_default(&mut op, ino, &inode, value)?,
             _ => {
                 op.put_xattr(ino, name, value)?;

@@ -22,11 +22,17 @@ impl Session {
     /// The kernel of a view is about to know an inode, by a name, with attributes as they were after `since`. From here on it is told
     /// of changes; if there were some in between, the attributes are read again.
     fn given(&self, view: ViewId, name: Invalidation, attr: Attr, since: Since) -> Result<Reply, Fault> {
+        self.given_by(view, Some(name), attr, since)
+    }
+
+    /// The same by its number, without a name.
+    fn given_by(&self, view: ViewId, name: Option<Invalidation>, attr: Attr, since: Since) -> Result<Reply, Fault> {
         let open = self.open_view(view)?;
         let ino = attr.ino;
         open.view.kernel.hold(ino);
         let attr = self.attr_as_of_now(view, attr, since.changes)?;
-        let lasts = self.shared.lasts(&open.view, &[name, Invalidation::Inode(ino)], since.ended);
+        let what: Vec<Invalidation> = name.into_iter().chain([Invalidation::Inode(ino)]).collect();
+        let lasts = self.shared.lasts(&open.view, &what, since.ended);
         Ok(Reply::Attr { attr, lasts })
     }
 
@@ -135,6 +141,20 @@ impl Session {
         let attr = self.change(view, |_| named(parent, name), |ops, scope| ops.create(scope, parent, name, new))?;
         // What it has made others can't have made otherwise meanwhile.
         self.given(view, entry(parent, name), attr, Since { ended: self.since().ended, ..since })
+    }
+
+    /// Makes a file without a name.
+    pub(super) fn create_unnamed(&self, view: ViewId, parent: Ino, new: NewFile<'_>) -> Result<Reply, Fault> {
+        let since = self.since();
+        let attr = self.change(view, |_| Vec::new(), |ops, scope| ops.create_unnamed(scope, parent, new))?;
+        self.given_by(view, None, attr, since)
+    }
+
+    /// Finds a file by its number.
+    pub(super) fn lookup_inode(&self, view: ViewId, ino: Ino, around: bool) -> Result<Reply, Fault> {
+        let since = self.since();
+        let attr = self.on(view, |ops, scope| ops.lookup_inode(scope, ino, around))?;
+        self.given_by(view, None, attr, since)
     }
 
     /// Adds a name.

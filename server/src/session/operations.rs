@@ -2,9 +2,10 @@
 
 use super::Session;
 use super::files::file;
-use crate::ops::NewFile;
+use crate::ops::{NewFile, Ops, Scope};
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::FileKind;
 use mojavefs::protocol::{Caller, FsOp, Reads, Reply};
 
 impl Session {
@@ -18,6 +19,11 @@ impl Session {
                 let Caller { uid, gid, .. } = caller;
                 self.create(view, (parent, name), NewFile { kind, mode, umask, uid, gid, rdev, target })
             }
+            FsOp::CreateUnnamed { parent, mode, umask } => {
+                let (Caller { uid, gid, .. }, kind) = (caller, FileKind::Regular);
+                self.create_unnamed(view, parent, NewFile { kind, mode, umask, uid, gid, rdev: 0, target: b"" })
+            }
+            FsOp::LookupInode { ino, around } => self.lookup_inode(view, ino, around),
             FsOp::Link { ino, parent, name } => self.link(view, ino, parent, name),
             FsOp::Unlink { parent, name } => self.unlink(view, parent, name),
             FsOp::RemoveDir { parent, name } => self.remove_dir(view, parent, name),
@@ -49,8 +55,10 @@ impl Session {
             FsOp::Fsync { ino } => self.fsync(view, ino),
             FsOp::GetXattr { ino, name } => self.get_xattr(view, ino, name),
             FsOp::ListXattr { ino } => Ok(Reply::Names(self.on(view, |ops, scope| ops.list_xattr(scope, ino))?)),
-            FsOp::SetXattr { ino, name, value, mode } => {
-                self.change(view, |_| file(ino), |ops, scope| ops.set_xattr(scope, ino, name, value, mode))?;
+            FsOp::SetXattr { ino, name, value, mode, clear_set_gid } => {
+                let set =
+                    |ops: &Ops, scope: &Scope| ops.set_xattr(scope, ino, (name, value), mode, clear_set_gid);
+                self.change(view, |_| file(ino), set)?;
                 Ok(Reply::Done)
             }
             FsOp::RemoveXattr { ino, name } => {

@@ -139,6 +139,7 @@ impl Store {
             content: None,
             target: None,
             home: (Ino::ROOT, Vec::new()),
+            born: Some(now),
         };
         let mut batch = Batch::new(self, &sight);
         batch.put_inode(Ino::ROOT, &root)?;

@@ -35,8 +35,38 @@ pub struct Inode {
     pub content: Option<ContentId>,
     /// The target of a symbolic link.
     pub target: Option<Vec<u8>>,
-    /// A name it has or had; of a directory always its name.
+    /// A name it has or had; of a directory always its name. An empty one of what was made without a name.
     pub home: (Ino, Name),
+    /// When it was made; nothing before format 6.
+    pub born: Option<Time>,
+}
+
+/// The same as it was before format 6.
+#[derive(Serialize, Deserialize)]
+struct UnbornInode {
+    kind: FileKind,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    rdev: u32,
+    nlink: u32,
+    size: u64,
+    blocks: u64,
+    atime: Time,
+    mtime: Time,
+    ctime: Time,
+    content: Option<ContentId>,
+    target: Option<Vec<u8>>,
+    home: (Ino, Name),
+}
+
+impl From<UnbornInode> for Inode {
+    fn from(inode: UnbornInode) -> Self {
+        let UnbornInode { kind, mode, uid, gid, rdev, nlink, size, blocks, atime, mtime, ctime, .. } = inode;
+        let UnbornInode { content, target, home, .. } = inode;
+        let born = None;
+        Inode { kind, mode, uid, gid, rdev, nlink, size, blocks, atime, mtime, ctime, content, target, home, born }
+    }
 }
 
 /// A name.
@@ -147,9 +177,28 @@ pub(super) fn payload(stored: &[u8]) -> Result<Option<&[u8]>, StoreError> {
     }
 }
 
+/// What is recorded.
+pub(super) trait Record: DeserializeOwned {
+    /// From a stored form's payload, of this format or one before.
+    fn of(payload: &[u8]) -> Result<Self, codec::CodecError> {
+        codec::decode(payload)
+    }
+}
+
+impl Record for Entry {}
+impl Record for DirStat {}
+impl Record for BlockRecord {}
+
+impl Record for Inode {
+    /// The old form is the beginning of the new one, so none can be taken for the other.
+    fn of(payload: &[u8]) -> Result<Self, codec::CodecError> {
+        codec::decode(payload).or_else(|why| codec::decode::<UnbornInode>(payload).map(Inode::from).map_err(|_| why))
+    }
+}
+
 /// The record in its stored form's payload.
-pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, StoreError> {
-    codec::decode(payload).map_err(|why| StoreError::corrupt(format!("a record: {why}")))
+pub(super) fn decode<T: Record>(payload: &[u8]) -> Result<T, StoreError> {
+    T::of(payload).map_err(|why| StoreError::corrupt(format!("a record: {why}")))
 }
 
 #[cfg(test)]

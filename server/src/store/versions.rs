@@ -6,7 +6,6 @@ use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::{Committed, Decided, Listed, Newer, Reading, Sight, Store, StoreError, meta};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
 use mojavefs::protocol::file::Name;
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
 /// One stored version.
@@ -157,7 +156,7 @@ impl Store {
         versions.into_iter().map(shown).collect()
     }
 
-    fn record<T: DeserializeOwned>(&self, sight: &Sight, key: &Key) -> Result<Reading<T>, StoreError> {
+    fn record<T: record::Record>(&self, sight: &Sight, key: &Key) -> Result<Reading<T>, StoreError> {
         self.read(sight, key)?.and_then(|bytes| record::decode(&bytes))
     }
 

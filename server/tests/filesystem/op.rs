@@ -79,7 +79,7 @@ impl Op {
                 ask.attr(FsOp::SetAttr { ino: *ino, set }.on(view)).map(shown)
             }
             Op::SetXattr { ino, name, value, mode } => {
-                done(client, FsOp::SetXattr { ino: *ino, name, value, mode: *mode }.on(view))
+                done(client, FsOp::SetXattr { ino: *ino, name, value, mode: *mode, clear_set_gid: false }.on(view))
             }
             Op::RemoveXattr { ino, name } => done(client, FsOp::RemoveXattr { ino: *ino, name }.on(view)),
             Op::GetXattr { ino, name } => ask.data(FsOp::GetXattr { ino: *ino, name }.on(view)).map(Answer::Bytes),

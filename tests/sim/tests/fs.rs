@@ -110,9 +110,9 @@ fn the_attribute_by_which_the_daemon_is_found_is_no_file_s_own() {
     let world = World::new();
     let (call, ino) = (world.call(), world.make("file", b""));
     assert_eq!(call.xattr(ino, b"system.mojavefs").as_deref(), Ok(&b"here"[..]));
-    let set = call.set_xattr(ino, b"system.mojavefs", b"there", XattrMode::Set);
+    let set = call.set_xattr(ino, (b"system.mojavefs", b"there"), XattrMode::Set, false);
     assert_eq!(set.map_err(|fault| fault.kind), Err(FaultKind::NotPermitted));
-    call.set_xattr(ino, b"user.a", b"1", XattrMode::Create).expect("one of its own");
+    call.set_xattr(ino, (b"user.a", b"1"), XattrMode::Create, false).expect("one of its own");
     assert_eq!(call.xattrs(ino).as_deref(), Ok(&b"user.a\0"[..]));
 }
 

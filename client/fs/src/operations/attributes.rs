@@ -19,9 +19,7 @@ impl Call<'_> {
 
     /// Changes what of a file's attributes is named.
     pub fn set_attributes(&self, ino: Ino, set: &SetAttr) -> Result<Given, Fault> {
-        // Whether the caller may keep set-id bits is hidden from us here; root may.
-        let set = SetAttr { clear_set_id: set.size.is_some() && self.caller.uid != 0, ..set.clone() };
-        self.server().given(self.asks(FsOp::SetAttr { ino, set }))
+        self.server().given(self.asks(FsOp::SetAttr { ino, set: set.clone() }))
     }
 
     /// An extended attribute's value.
@@ -32,12 +30,18 @@ impl Call<'_> {
         }
     }
 
-    /// Sets an extended attribute.
-    pub fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Fault> {
+    /// Sets an extended attribute. With `clear_set_gid` it is an access ACL whose setter may not keep the set-group-id bit.
+    pub fn set_xattr(
+        &self,
+        ino: Ino,
+        (name, value): (&[u8], &[u8]),
+        mode: XattrMode,
+        clear_set_gid: bool,
+    ) -> Result<(), Fault> {
         if self.view.control_of(name).is_some() {
             return Err(Fault::new(FaultKind::NotPermitted, "what the daemon is found by is not to be set"));
         }
-        self.server().done(self.asks(FsOp::SetXattr { ino, name, value, mode }))
+        self.server().done(self.asks(FsOp::SetXattr { ino, name, value, mode, clear_set_gid }))
     }
 
     /// The names of all extended attributes, each with a zero byte behind it.

@@ -49,6 +49,17 @@ impl Call<'_> {
         self.view.give(self.asks(FsOp::Create { parent, name, kind, mode, umask, rdev, target }))
     }
 
+    /// Makes a regular file without a name in the name of the caller.
+    pub fn create_unnamed(&self, parent: Ino, new: &NewFile) -> Result<Given, Fault> {
+        let (mode, umask) = (new.mode & 0o7777, new.umask);
+        self.view.give(self.asks(FsOp::CreateUnnamed { parent, mode, umask }))
+    }
+
+    /// Finds a file by its number, or the directory around a directory.
+    pub fn look_up_inode(&self, ino: Ino, around: bool) -> Result<Given, Fault> {
+        self.view.give(self.asks(FsOp::LookupInode { ino, around }))
+    }
+
     /// Gives a file one more name.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Given, Fault> {
         self.view.give(self.asks(FsOp::Link { ino, parent, name }))

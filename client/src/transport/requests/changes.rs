@@ -7,8 +7,8 @@ use crate::transport::reply::Reply;
 use mojavefs::id::Ino;
 use mojavefs::protocol::file::{FileKind, SetAttr};
 use mojavefs::protocol::{RenameMode, XattrMode};
-use mojavefs_fs::{NewFile, Rename};
-use mojavefs_fuse::protocol::{Creation, SetAttributes};
+use mojavefs_fs::{Call, NewFile, Rename};
+use mojavefs_fuse::protocol::{Creation, SetAttributes, Unnamed};
 use nix::errno::Errno;
 use nix::libc;
 
@@ -28,7 +28,7 @@ impl Requests {
             size: set.size,
             atime: set.atime.map(set_time),
             mtime: set.mtime.map(set_time),
-            clear_set_id: false,
+            clear_set_id: set.kill_set_id,
         };
         self.answer(about, reply, move |call| answers::found(call.set_attributes(about.ino, &set)));
     }
@@ -47,8 +47,12 @@ impl Requests {
 
     pub(super) fn create(&self, about: About, (name, new): (&[u8], &Creation), flags: u32, reply: impl Reply) {
         let (name, new) = (name.to_vec(), new_file(FileKind::Regular, new));
-        let exclusively = flags & libc::O_EXCL.cast_unsigned() != 0;
-        self.answer(about, reply, move |call| answers::created(call.create(about.ino, &name, &new), exclusively));
+        self.answer(about, reply, move |call| answers::created(call.create(about.ino, &name, &new), flags));
+    }
+
+    pub(super) fn create_unnamed(&self, about: About, unnamed: &Unnamed, reply: impl Reply) {
+        let (new, flags) = (new_file(FileKind::Regular, &unnamed.new), unnamed.flags);
+        self.answer(about, reply, move |call| answers::created(call.create_unnamed(about.ino, &new), flags));
     }
 
     pub(super) fn rename(
@@ -68,7 +72,13 @@ impl Requests {
         self.answer(about, reply, move |call| answers::done(call.rename(&rename)));
     }
 
-    pub(super) fn set_xattr(&self, about: About, (name, value): (&[u8], &[u8]), flags: u32, reply: impl Reply) {
+    pub(super) fn set_xattr(
+        &self,
+        about: About,
+        (name, value): (&[u8], &[u8]),
+        (flags, kill_set_gid): (u32, bool),
+        reply: impl Reply,
+    ) {
         let mode = match flags.cast_signed() {
             0 => XattrMode::Set,
             libc::XATTR_CREATE => XattrMode::Create,
@@ -76,6 +86,8 @@ impl Requests {
             _ => return reply.give(Err(Errno::EINVAL)),
         };
         let (name, value) = (name.to_vec(), value.to_vec());
-        self.answer(about, reply, move |call| answers::done(call.set_xattr(about.ino, &name, &value, mode)));
+        let set =
+            move |call: &Call<'_>| answers::done(call.set_xattr(about.ino, (&name, &value), mode, kill_set_gid));
+        self.answer(about, reply, set);
     }
 }
