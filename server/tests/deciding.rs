@@ -24,7 +24,8 @@ fn what_is_committed_in_spite_of_conflicts_keeps_its_capabilities() {
     let set = SetAttr { uid: Some(1000), gid: Some(1000), ..SetAttr::default() };
     client.ask().attr(FsOp::SetAttr { ino: tool, set }.on(view)).expect("another owner");
     let value: &[u8] = &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let set = FsOp::SetXattr { ino: tool, name: CAPABILITY, value, mode: XattrMode::Set, clear_set_gid: false }.on(view);
+    let set =
+        FsOp::SetXattr { ino: tool, name: CAPABILITY, value, mode: XattrMode::Set, clear_set_gid: false }.on(view);
     client.ask().done(set).expect("a capability");
     write(&client, view, file);
     write(&client, client.trunk, file);

@@ -166,7 +166,11 @@ fn two_files_that_a_process_changes_together_are_never_seen_apart() {
     readers.on("one on trunk", &mount);
     readers.in_a_job("a job that looks at what is committed", &mount, &["--on-read", "committed"]);
     let mut command = Command::new(SPECRUN);
-    command.args(["--no-speculation", "--"]).arg(program).arg(if soaks() { "10000" } else { "1000" }).current_dir(mount.path());
+    command
+        .args(["--no-speculation", "--"])
+        .arg(program)
+        .arg(if soaks() { "10000" } else { "1000" })
+        .current_dir(mount.path());
     let output = command.output().expect("it runs");
     assert!(output.status.success(), "{}", text(&output.stderr));
     readers.end(20);

@@ -1,6 +1,7 @@
 //! For whom a thread asks, and whether what it asks for may wait for others.
 
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::rounds;
 use mojavefs::protocol::{FsOp, Request};
 use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
@@ -139,7 +140,7 @@ pub(crate) fn wait_for_others<T>(work: impl FnOnce() -> Result<T, Fault>) -> Res
 }
 
 /// Waits for what is just being decided.
-pub(crate) fn wait_for_round(work: &dyn Fn() -> Result<bool, Fault>) -> Result<bool, Fault> {
+pub(crate) fn wait_for_round(work: rounds::Wait<'_>) -> Result<bool, Fault> {
     wait(Wait::Bounded, work)
 }
 
@@ -177,7 +178,9 @@ mod tests {
     fn a_signal_ends_what_waits_for_others_and_only_the_end_what_is_through_in_a_while() {
         let waiting = Waiting::default();
         waiting.begin(Wait::Bounded).expect("it waits");
-        assert!(!waiting.interrupt(Signal::Handled) && waiting.interrupt(Signal::Ends) && !waiting.interrupt(Signal::Ends));
+        assert!(
+            !waiting.interrupt(Signal::Handled) && waiting.interrupt(Signal::Ends) && !waiting.interrupt(Signal::Ends)
+        );
         assert!(waiting.end().is_err());
         let waiting = Waiting::default();
         waiting.begin(Wait::Unbounded).expect("it waits");

@@ -38,7 +38,10 @@ pub fn mount(point: &Path, options: &[String]) -> io::Result<OwnedFd> {
                 true => io::ErrorKind::PermissionDenied,
                 false => io::ErrorKind::Other,
             };
-            Err(io::Error::new(kind, if said.is_empty() { format!("{HELPER} does not mount") } else { said.to_owned() }))
+            Err(io::Error::new(
+                kind,
+                if said.is_empty() { format!("{HELPER} does not mount") } else { said.to_owned() },
+            ))
         }
     }
 }

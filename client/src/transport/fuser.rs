@@ -1,9 +1,9 @@
 //! The crate fuser as a transport: what it tells of requests, as they are ([`Operation`]), and its replies. What it does not tell is in
 //! `docs/fuse.md`.
 
+use super::OFFER;
 use super::reply::Reply;
 use super::requests::Requests;
-use super::OFFER;
 use crate::limits::FUSE_THREADS;
 use ::fuser::{
     BackgroundSession, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags,
@@ -182,7 +182,8 @@ impl Filesystem for Fuser {
 
     fn open(&self, req: &::fuser::Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (flags, kill_set_id) = (flags.0.cast_unsigned(), req.uid() != 0);
-        self.carry_out(req, ino, Operation::Open { flags, kill_set_id }, reply);
+        let runs = flags & protocol::abi::FMODE_EXEC != 0;
+        self.carry_out(req, ino, Operation::Open { flags, runs, kill_set_id }, reply);
     }
 
     fn create(
@@ -330,15 +331,7 @@ impl Filesystem for Fuser {
         self.carry_out(req, ino, Operation::Fallocate { handle: fh.0, offset, length, mode }, reply);
     }
 
-    fn lseek(
-        &self,
-        req: &::fuser::Request,
-        ino: INodeNo,
-        fh: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
+    fn lseek(&self, req: &::fuser::Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let (offset, whence) = (offset.cast_unsigned(), whence.cast_unsigned());
         self.carry_out(req, ino, Operation::Lseek { handle: fh.0, offset, whence }, reply);
     }

@@ -45,7 +45,7 @@ const OFFER: Offer = Offer {
         .and(InitFlags::ATOMIC_O_TRUNC)
         .and(InitFlags::ASYNC_DIO)
         .and(InitFlags::MAX_PAGES),
-    wanted: InitFlags::EXPORT_SUPPORT.and(InitFlags::SETXATTR_EXT).and(InitFlags::CREATE_SUPP_GROUP),
+    wanted: InitFlags::EXPORT_SUPPORT.and(InitFlags::SETXATTR_EXT),
     io_bytes: IO_BYTES_MAX as u32,
     background: crate::limits::BACKGROUND_REQUESTS_MAX,
 };

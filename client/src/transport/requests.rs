@@ -136,7 +136,7 @@ impl Requests {
     /// What is about the content of a file; whatever else there is we have nothing to say to, and the kernel does not ask again.
     fn file(&self, about: About, operation: Operation<'_>, reply: impl Reply) {
         match operation {
-            Operation::Open { flags, kill_set_id } => self.open(about, flags, kill_set_id, reply),
+            Operation::Open { flags, kill_set_id, .. } => self.open(about, flags, kill_set_id, reply),
             // Nothing of an open file is kept here.
             Operation::Release { .. } => reply.give(Ok(Answer::Done)),
             Operation::Read { offset, size, flags, .. } => self.read(about, (offset, size), flags, reply),

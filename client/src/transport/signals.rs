@@ -46,7 +46,12 @@ fn ends(status: &str) -> bool {
 
 /// The caller of a request that waits has got a signal: `give_up` is called if that ends the wait, now or because of a later signal, of
 /// which the kernel says nothing any more.
-pub(super) fn interrupt(thread: u32, waiting: Arc<Waiting>, is_answered: impl Fn() -> bool + Send + 'static, give_up: impl FnOnce() + Send + 'static) {
+pub(super) fn interrupt(
+    thread: u32,
+    waiting: Arc<Waiting>,
+    is_answered: impl Fn() -> bool + Send + 'static,
+    give_up: impl FnOnce() + Send + 'static,
+) {
     let signal = met_by(thread);
     if waiting.interrupt(signal) {
         return give_up();
@@ -75,7 +80,9 @@ mod tests {
     use super::*;
 
     fn status(pending: u64, caught: u64) -> String {
-        format!("Name:\tx\nSigPnd:\t{pending:016x}\nShdPnd:\t0000000000000000\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t{caught:016x}\n")
+        format!(
+            "Name:\tx\nSigPnd:\t{pending:016x}\nShdPnd:\t0000000000000000\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t{caught:016x}\n"
+        )
     }
 
     #[test]

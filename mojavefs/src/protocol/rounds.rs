@@ -61,6 +61,9 @@ impl SharedWait {
     }
 }
 
+/// Waits for something, and says whether it has ended.
+pub type Wait<'a> = &'a dyn Fn() -> Result<bool, Fault>;
+
 /// A session whose requests wait for what is being decided, and are made again then.
 pub struct Rounds {
     server: Arc<dyn Connection>,
@@ -69,7 +72,7 @@ pub struct Rounds {
     /// Whether a request waits however long it takes.
     is_patient: fn(&Request<'_>) -> bool,
     /// Waits for what it is given; fails if nobody waits for the answer any more.
-    waits: fn(&dyn Fn() -> Result<bool, Fault>) -> Result<bool, Fault>,
+    waits: fn(Wait<'_>) -> Result<bool, Fault>,
     round: SharedWait,
     patient: SharedWait,
 }
@@ -80,7 +83,7 @@ impl Rounds {
         server: Arc<dyn Connection>,
         may_wait: fn() -> bool,
         is_patient: fn(&Request<'_>) -> bool,
-        waits: fn(&dyn Fn() -> Result<bool, Fault>) -> Result<bool, Fault>,
+        waits: fn(Wait<'_>) -> Result<bool, Fault>,
     ) -> Self {
         let (round, patient) = Default::default();
         Rounds { server, may_wait, is_patient, waits, round, patient }
@@ -194,8 +197,9 @@ mod tests {
     #[test]
     fn who_may_not_wait_is_refused() {
         let server = Arc::new(Foretold { refusals: 1.into(), ..Foretold::default() });
-        let refused =
-            Rounds::new(server.clone(), || false, |_| false, |wait| wait()).done(unlink()).expect_err("it would have to wait");
+        let refused = Rounds::new(server.clone(), || false, |_| false, |wait| wait())
+            .done(unlink())
+            .expect_err("it would have to wait");
         assert_eq!((refused.kind, server.questions.load(Ordering::SeqCst)), (FaultKind::Sealed, 0));
     }
 

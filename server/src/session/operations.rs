@@ -56,8 +56,7 @@ impl Session {
             FsOp::GetXattr { ino, name } => self.get_xattr(view, ino, name),
             FsOp::ListXattr { ino } => Ok(Reply::Names(self.on(view, |ops, scope| ops.list_xattr(scope, ino))?)),
             FsOp::SetXattr { ino, name, value, mode, clear_set_gid } => {
-                let set =
-                    |ops: &Ops, scope: &Scope| ops.set_xattr(scope, ino, (name, value), mode, clear_set_gid);
+                let set = |ops: &Ops, scope: &Scope| ops.set_xattr(scope, ino, (name, value), mode, clear_set_gid);
                 self.change(view, |_| file(ino), set)?;
                 Ok(Reply::Done)
             }

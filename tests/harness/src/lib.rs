@@ -146,7 +146,9 @@ impl Mount {
     pub fn try_mount(&self, words: &[&str]) -> Output {
         let mut command = Command::new(MOJAVEFS);
         command.env("MOJAVEFS_CHECK", "1").envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.arg("mount").args(words).arg(&self.store).arg(self.path());
+        let transport = std::env::var_os("MOJAVEFS_TRANSPORT");
+        let transport = transport.iter().flat_map(|name| [OsStr::new("--transport"), name]);
+        command.arg("mount").args(transport).args(words).arg(&self.store).arg(self.path());
         command.output().expect("mojavefs runs")
     }
 

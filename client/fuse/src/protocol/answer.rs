@@ -246,11 +246,15 @@ impl<T: IntoBytes + zerocopy::Immutable> AsBytes for T {
 pub fn encode(unique: u64, answer: &Result<Answer, i32>) -> (Vec<u8>, &[u8]) {
     let (error, head, body): (i32, Vec<u8>, &[u8]) = match answer {
         Err(errno) => (-errno, Vec::new(), &[]),
-        Ok(answer) => (0, head(answer), match answer {
-            Answer::Data(data) => data,
-            Answer::Listing(page) => page.bytes(),
-            _ => &[],
-        }),
+        Ok(answer) => (
+            0,
+            head(answer),
+            match answer {
+                Answer::Data(data) => data,
+                Answer::Listing(page) => page.bytes(),
+                _ => &[],
+            },
+        ),
     };
     let mut first = Vec::with_capacity(size_of::<abi::OutHeader>() + head.len());
     let len = (size_of::<abi::OutHeader>() + head.len() + body.len()) as u32;

@@ -157,7 +157,7 @@ flags! {
         KILL_SUIDGID = 2,
     }
 
-    /// `FUSE_OPEN_*` and `FUSE_SETXATTR_*` as they come with an open.
+    /// `FUSE_OPEN_*`: what comes with an open.
     CreationFlags(u32) {
         /// Set-id bits are to be cleared, since the file is truncated.
         KILL_SUIDGID = 0,

@@ -74,7 +74,9 @@ pub fn accept(unique: u64, hello: &Hello, offer: &Offer) -> Handshake {
     }
     if hello.major < MAJOR || hello.minor < MINOR_MIN {
         let (major, minor) = (hello.major, hello.minor);
-        return refused(format!("the kernel speaks FUSE {major}.{minor}, and {MAJOR}.{MINOR_MIN} is needed (Linux 5.15)"));
+        return refused(format!(
+            "the kernel speaks FUSE {major}.{minor}, and {MAJOR}.{MINOR_MIN} is needed (Linux 5.15)"
+        ));
     }
     let missing = offer.required.without(hello.offered);
     if missing != InitFlags::NONE {
@@ -95,6 +97,8 @@ pub fn accept(unique: u64, hello: &Hello, offer: &Offer) -> Handshake {
         time_gran: 1,
         max_pages: offer.io_bytes.div_ceil(PAGE_BYTES) as u16,
         flags2: (taken.0 >> 32) as u32,
+        // Without it passthrough is not taken.
+        max_stack_depth: u32::from(taken.has(InitFlags::PASSTHROUGH)),
         ..abi::InitOut::default()
     };
     Handshake::Agreed { taken, minor, answer: answered(unique, 0, out.as_bytes()) }

@@ -34,11 +34,6 @@ impl Page {
         Page { bytes: Vec::new(), room: room as usize, attributes }
     }
 
-    /// Whether its entries have attributes.
-    pub fn has_attributes(&self) -> bool {
-        self.attributes
-    }
-
     /// Adds one without attributes, unless there is no room for it.
     pub fn add(&mut self, listed: &Listed<'_>) -> bool {
         self.add_behind(&[], listed)
@@ -102,7 +97,8 @@ mod tests {
     fn a_page_holds_what_was_added_as_long_as_there_is_room() {
         for attributes in [false, true] {
             let mut page = Page::new(400, attributes);
-            let names: [&[u8]; 6] = [b"a", b"seven..", b"eight...", b"nine.....", b"", b"and much more than there is room for"];
+            let names: [&[u8]; 6] =
+                [b"a", b"seven..", b"eight...", b"nine.....", b"", b"and much more than there is room for"];
             let added: Vec<Listed<'_>> = (0..6u64)
                 .map(|at| Listed { ino: at + 1, next: at + 1, kind: 8, name: names[at as usize] })
                 .take_while(|listed| match attributes {

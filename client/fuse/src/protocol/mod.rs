@@ -3,6 +3,7 @@
 
 pub mod abi;
 mod answer;
+mod decode;
 mod flags;
 mod handshake;
 mod listing;
@@ -10,11 +11,12 @@ mod notice;
 mod request;
 
 pub use answer::{Answer, Attributes, Entry, Lasting, Lock, LockKind, Opened, Space, encode};
+pub use decode::decode;
 pub use flags::{CreationFlags, InitFlags, OpenedFlags, WriteFlags};
 pub use handshake::{Handshake, Hello, MINOR_MIN, Offer, accept};
 pub use listing::{Listed, Page};
 pub use notice::{Notice, encode_notice};
-pub use request::{Creation, Malformed, Operation, Request, SetAttributes, SetTime, Unnamed, decode};
+pub use request::{Creation, Malformed, Operation, Request, SetAttributes, SetTime, Unnamed};
 
 /// The inode number of the root.
 pub const ROOT: u64 = 1;

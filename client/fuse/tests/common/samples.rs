@@ -116,7 +116,7 @@ fn opened() -> Vec<Sample> {
     let flush = abi::FlushIn { fh: 9, unused: 1, padding: 2, lock_owner: 6 };
     let fsync = |fsync_flags| abi::FsyncIn { fh: 9, fsync_flags, padding: 0 };
     vec![
-        sample(Opcode::Open, open.as_bytes(), Operation::Open { flags: 0o1002, kill_set_id: true }),
+        sample(Opcode::Open, open.as_bytes(), Operation::Open { flags: 0o1002, runs: false, kill_set_id: true }),
         sample(Opcode::Opendir, open.as_bytes(), Operation::Opendir { flags: 0o1002 }),
         sample(
             Opcode::Release,

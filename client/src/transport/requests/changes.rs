@@ -86,8 +86,7 @@ impl Requests {
             _ => return reply.give(Err(Errno::EINVAL)),
         };
         let (name, value) = (name.to_vec(), value.to_vec());
-        let set =
-            move |call: &Call<'_>| answers::done(call.set_xattr(about.ino, (&name, &value), mode, kill_set_gid));
+        let set = move |call: &Call<'_>| answers::done(call.set_xattr(about.ino, (&name, &value), mode, kill_set_gid));
         self.answer(about, reply, set);
     }
 }

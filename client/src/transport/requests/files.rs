@@ -22,7 +22,8 @@ impl Requests {
             return reply.give(Ok(Answer::Opened(opened(flags))));
         }
         let set = SetAttr { size: Some(0), clear_set_id: kill_set_id, ..SetAttr::default() };
-        let truncate = move |call: &Call<'_>| call.set_attributes(about.ino, &set).map(|_| Answer::Opened(opened(flags)));
+        let truncate =
+            move |call: &Call<'_>| call.set_attributes(about.ino, &set).map(|_| Answer::Opened(opened(flags)));
         self.answer(about, reply, truncate);
     }
 
