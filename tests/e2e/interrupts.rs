@@ -53,7 +53,7 @@ fn who_is_about_to_end_waits_for_no_disk_and_who_handles_a_signal_does() {
     terminated.iter().for_each(|child| send(child, Signal::SIGTERM));
     terminated.drain(..).for_each(|child| assert_eq!(ended(child).status.signal(), Some(Signal::SIGTERM as i32)));
     killed.iter().chain(&handling).for_each(|child| send(child, Signal::SIGUSR1));
-    until("the kernel has said so of all", || threads(mount, "mojavefs-signal") == 2 * EACH);
+    until("the kernel has said so of all", || threads(mount, "mojavefs-caller") == 2 * EACH);
     mount.write("another", "goes on");
     // Also where the kernel says nothing of it any more.
     killed.iter().for_each(|child| send(child, Signal::SIGKILL));
@@ -64,7 +64,7 @@ fn who_is_about_to_end_waits_for_no_disk_and_who_handles_a_signal_does() {
         let output = ended(child);
         assert_eq!((text(&output.stdout), output.status.code()), ("opened after 1\n".to_owned(), Some(0)));
     }
-    until("all threads have ended", || threads(mount, "mojavefs-signal") == 0);
+    until("all threads have ended", || threads(mount, "mojavefs-caller") == 0);
     // Nothing was done of what was ended, and all of the rest.
     for number in 0..all {
         let expected = if number < 2 * EACH { "new\n" } else { "" };

@@ -70,7 +70,7 @@ pub(super) fn interrupt(
             }
         }
     };
-    if let Err(error) = mojavefs_threads::detached("mojavefs-signal", watch) {
+    if let Err(error) = mojavefs_threads::detached("mojavefs-caller", watch) {
         tracing::error!("a thread that watches who has got a signal: {error}");
     }
 }
