@@ -6,7 +6,7 @@
 CARGO := cargo
 RELEASE := --release
 
-.PHONY: all build demo test planted soak lint bench install setup
+.PHONY: all build demo test test-fuser planted soak lint bench install setup
 
 all: build
 
@@ -22,6 +22,11 @@ demo: build
 # The tests link programs with libmojave, which building the tests alone does not put in its place.
 test: build
 	$(CARGO) nextest run $(RELEASE) --workspace
+
+# The core of it with the crate fuser in the place of our own transport.
+CORE = test(filesystem::) | test(workloads::) | test(posix::) | test(jobs::) | test(holes::) | test(at_once::) | test(mounting::)
+test-fuser: build
+	MOJAVEFS_TRANSPORT=fuser $(CARGO) nextest run $(RELEASE) --workspace -E 'binary(e2e) & ($(CORE))'
 
 # Programs with faults in them, beside the others and never installed; each fault must be found by a net, by random histories of the server,
 # or by the simulator.

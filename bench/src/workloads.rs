@@ -29,6 +29,8 @@ impl Workload {
         Workload { name: "untar 4271 small files", prepare: tarball, run: untar },
         Workload { name: "stat walk of 4271 files", prepare: tree, run: walk },
         Workload { name: "read 4271 small files", prepare: tree, run: read_tree },
+        Workload { name: "20000 opens to read and closes", prepare: few, run: open_to_read },
+        Workload { name: "20000 opens to write and closes", prepare: few, run: open_to_write },
         Workload { name: "create and unlink 5000 files", prepare: nothing, run: create_unlink },
         Workload { name: "write 1 GiB in 1 MiB pieces", prepare: nothing, run: write_gib },
         Workload { name: "read 1 GiB in 1 MiB pieces", prepare: gib, run: read_gib },
@@ -159,6 +161,26 @@ fn read_tree(dir: &Path) -> Outcome<Duration> {
             Ok(())
         })
     })
+}
+
+/// As many files as are opened in turns.
+const FEW: usize = 16;
+
+fn few(dir: &Path) -> Outcome<()> {
+    (0..FEW).try_for_each(|number| Ok(fs::write(dir.join(number.to_string()), "content")?))
+}
+
+fn open_each(dir: &Path, options: &fs::OpenOptions) -> Outcome<Duration> {
+    let paths: Vec<_> = (0..FEW).map(|number| dir.join(number.to_string())).collect();
+    timed(|| paths.iter().cycle().take(20_000).try_for_each(|path| Ok(drop(options.open(path)?))))
+}
+
+fn open_to_read(dir: &Path) -> Outcome<Duration> {
+    open_each(dir, fs::OpenOptions::new().read(true))
+}
+
+fn open_to_write(dir: &Path) -> Outcome<Duration> {
+    open_each(dir, fs::OpenOptions::new().write(true))
 }
 
 fn create_unlink(dir: &Path) -> Outcome<Duration> {

@@ -14,10 +14,10 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many interrupts are remembered of requests that are not known yet.
-const EARLY_MAX: usize = 256;
+const EARLY_MAX: usize = 4096;
 
 /// Whoever carries out requests.
 pub trait Handler: Send + Sync + 'static {
@@ -62,59 +62,53 @@ struct State {
     failure: Option<io::Error>,
 }
 
-/// The requests that are not answered yet.
+/// Whom to tell of signals to callers, by request. One that is answered at once is never in it.
 #[derive(Default)]
-struct Flights {
-    under_way: Mutex<HashMap<u64, Flight>>,
-    /// Interrupts of requests that another thread has just read, or that were answered meanwhile.
-    early: Mutex<VecDeque<u64>>,
-    early_count: AtomicUsize,
-}
+struct Interrupts(Mutex<InterruptsState>);
 
 #[derive(Default)]
-struct Flight {
-    is_interrupted: bool,
-    /// Whom to tell.
-    tell: Option<Box<dyn FnOnce() + Send>>,
+struct InterruptsState {
+    waiting: HashMap<u64, Box<dyn FnOnce() + Send>>,
+    /// The last ones of requests that nobody waits for by now, or was about to: a kernel tells once, and gives no number out twice.
+    early: VecDeque<u64>,
 }
 
-impl Flights {
-    fn begin(&self, unique: u64) {
-        let is_interrupted = self.early_count.load(Ordering::SeqCst) > 0 && self.take_early(unique);
-        self.under_way.lock().insert(unique, Flight { is_interrupted, tell: None });
-        // Or while it was put there.
-        if !is_interrupted && self.early_count.load(Ordering::SeqCst) > 0 && self.take_early(unique) {
-            self.interrupt(unique);
-        }
-    }
-
-    fn take_early(&self, unique: u64) -> bool {
-        let mut early = self.early.lock();
-        let place = early.iter().position(|other| *other == unique);
-        let taken = place.and_then(|place| early.remove(place));
-        self.early_count.store(early.len(), Ordering::SeqCst);
-        taken.is_some()
-    }
-
+impl Interrupts {
+    /// The caller of this request has got a signal.
     fn interrupt(&self, unique: u64) {
-        let tell = match self.under_way.lock().get_mut(&unique) {
-            Some(flight) => {
-                flight.is_interrupted = true;
-                flight.tell.take()
-            }
-            None => {
-                let mut early = self.early.lock();
-                if early.len() == EARLY_MAX {
-                    early.pop_front();
+        let tell = {
+            let mut state = self.0.lock();
+            let tell = state.waiting.remove(&unique);
+            if tell.is_none() {
+                if state.early.len() == EARLY_MAX {
+                    state.early.pop_front();
                 }
-                early.push_back(unique);
-                self.early_count.store(early.len(), Ordering::SeqCst);
-                None
+                state.early.push_back(unique);
             }
+            tell
         };
         if let Some(tell) = tell {
             tell();
         }
+    }
+
+    /// Calls `tell` when that happens, or at once if it has.
+    fn wait(&self, unique: u64, tell: Box<dyn FnOnce() + Send>) {
+        {
+            let mut state = self.0.lock();
+            match state.early.iter().position(|other| *other == unique) {
+                Some(place) => _ = state.early.remove(place),
+                None => {
+                    state.waiting.insert(unique, tell);
+                    return;
+                }
+            }
+        }
+        tell();
+    }
+
+    fn is_answered(&self, unique: u64) {
+        self.0.lock().waiting.remove(&unique);
     }
 }
 
@@ -123,7 +117,9 @@ pub struct Replier {
     unique: u64,
     /// Nothing for requests without an answer.
     device: Option<Arc<File>>,
-    flights: Arc<Flights>,
+    interrupts: Arc<Interrupts>,
+    /// Somebody is to be told of a signal.
+    waits: AtomicBool,
 }
 
 impl Replier {
@@ -135,24 +131,18 @@ impl Replier {
     /// Calls `tell` when nobody waits for the answer any more, since the caller got a signal: at once, if that has happened. It need not
     /// happen for a later signal.
     pub fn when_interrupted(&self, tell: impl FnOnce() + Send + 'static) {
-        let mut under_way = self.flights.under_way.lock();
-        let Some(flight) = under_way.get_mut(&self.unique) else { return };
-        match flight.is_interrupted {
-            true => {
-                drop(under_way);
-                tell();
-            }
-            false => flight.tell = Some(Box::new(tell)),
-        }
+        self.waits.store(true, Ordering::SeqCst);
+        self.interrupts.wait(self.unique, Box::new(tell));
     }
 
     fn give(&mut self, answer: &Result<Answer, i32>) {
         let Some(device) = self.device.take() else { return };
-        // Before: the kernel gives numbers out once only, but whoever is told after the answer would be told of nothing.
-        self.flights.under_way.lock().remove(&self.unique);
+        if self.waits.load(Ordering::SeqCst) {
+            self.interrupts.is_answered(self.unique);
+        }
         let (head, body) = encode(self.unique, answer);
-        let length = head.len() + body.len();
-        let pieces = [IoSlice::new(&head), IoSlice::new(body)];
+        let length = head.bytes().len() + body.len();
+        let pieces = [IoSlice::new(head.bytes()), IoSlice::new(body)];
         let pieces = if body.is_empty() { &pieces[..1] } else { &pieces[..] };
         match (&*device).write_vectored(pieces) {
             Ok(written) if written == length => {}
@@ -162,7 +152,7 @@ impl Replier {
             Err(error) => {
                 tracing::error!("the kernel does not take the answer to request {}: {error}", self.unique);
                 let (head, _) = encode(self.unique, &Err(nix::libc::EIO));
-                drop((&*device).write(&head));
+                drop((&*device).write(head.bytes()));
             }
         }
     }
@@ -207,10 +197,10 @@ impl Connection {
         let room = (settings.offer.io_bytes as usize).max(HEAD_BYTES_MAX) + HEAD_BYTES_MAX;
         let (taken, minor) = shake_hands(&device, &settings.offer, room)?;
         let readers = Arc::new(Readers::default());
-        let flights = Arc::new(Flights::default());
+        let interrupts = Arc::new(Interrupts::default());
         for number in 0..settings.threads.max(1) {
             let device = if number == 0 { device.clone() } else { Arc::new(sys::clone_device(&device)?) };
-            let reader = Reader { device, flights: flights.clone(), handler: handler.clone(), taken };
+            let reader = Reader { device, interrupts: interrupts.clone(), handler: handler.clone(), taken };
             let all = readers.clone();
             all.state.lock().running += 1;
             let read = move || {
@@ -301,7 +291,7 @@ fn read_request(mut device: &File, buffer: &mut [u8]) -> io::Result<Option<usize
 /// One of the threads.
 struct Reader<H> {
     device: Arc<File>,
-    flights: Arc<Flights>,
+    interrupts: Arc<Interrupts>,
     handler: Arc<H>,
     taken: InitFlags,
 }
@@ -324,22 +314,19 @@ impl<H: Handler> Reader<H> {
     }
 
     fn carry_out(&self, request: Request<'_>) {
-        match request.operation {
-            Operation::Interrupt { unique } => self.flights.interrupt(unique),
-            Operation::Forget(_) => {
-                let nothing = Replier { unique: request.unique, device: None, flights: self.flights.clone() };
-                self.handler.handle(request, nothing);
-            }
-            _ => {
-                let reply = self.replier(request.unique);
-                self.handler.handle(request, reply);
-            }
+        if let Operation::Interrupt { unique } = request.operation {
+            return self.interrupts.interrupt(unique);
         }
+        let mut reply = self.replier(request.unique);
+        if matches!(request.operation, Operation::Forget(_)) {
+            reply.device = None;
+        }
+        self.handler.handle(request, reply);
     }
 
     fn replier(&self, unique: u64) -> Replier {
-        self.flights.begin(unique);
-        Replier { unique, device: Some(self.device.clone()), flights: self.flights.clone() }
+        let (device, interrupts) = (Some(self.device.clone()), self.interrupts.clone());
+        Replier { unique, device, interrupts, waits: AtomicBool::new(false) }
     }
 }
 
@@ -349,29 +336,30 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     #[test]
-    fn an_interrupt_reaches_its_request_before_and_after_it_is_known() {
-        let flights = Arc::new(Flights::default());
+    fn an_interrupt_reaches_its_request_before_and_after_that_waits() {
+        let interrupts = Arc::new(Interrupts::default());
         for is_early in [true, false] {
             let unique = 2 + u64::from(is_early) * 2;
             if is_early {
-                flights.interrupt(unique);
+                interrupts.interrupt(unique);
             }
-            flights.begin(unique);
-            let replier = Replier { unique, device: None, flights: flights.clone() };
             let told = Arc::new(AtomicBool::new(false));
             let tell = told.clone();
-            replier.when_interrupted(move || tell.store(true, Ordering::SeqCst));
+            interrupts.wait(unique, Box::new(move || tell.store(true, Ordering::SeqCst)));
             assert_eq!(told.load(Ordering::SeqCst), is_early);
-            flights.interrupt(unique);
+            interrupts.interrupt(unique);
             assert!(told.load(Ordering::SeqCst));
         }
-        assert_eq!(flights.early_count.load(Ordering::SeqCst), 0);
+        interrupts.wait(6, Box::new(|| panic!("it is answered")));
+        interrupts.is_answered(6);
+        interrupts.interrupt(6);
+        assert!(interrupts.0.lock().waiting.is_empty());
     }
 
     #[test]
     fn interrupts_of_what_was_answered_are_forgotten() {
-        let flights = Flights::default();
-        (0..10 * EARLY_MAX as u64).for_each(|unique| flights.interrupt(unique));
-        assert_eq!(flights.early.lock().len(), EARLY_MAX);
+        let interrupts = Interrupts::default();
+        (0..10 * EARLY_MAX as u64).for_each(|unique| interrupts.interrupt(unique));
+        assert_eq!(interrupts.0.lock().early.len(), EARLY_MAX);
     }
 }

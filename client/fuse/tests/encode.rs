@@ -41,7 +41,7 @@ const OPENED: Opened = Opened { handle: 13, flags: OpenedFlags::KEEP_CACHE, back
 /// What a kernel is sent: what the header says, and what is behind it.
 fn sent(answer: &Result<Answer, i32>) -> (i32, Vec<u8>) {
     let (first, second) = encode(UNIQUE, answer);
-    let all = [&first[..], second].concat();
+    let all = [first.bytes(), second].concat();
     let (header, body) = OutHeader::read_from_prefix(&all).expect("a header");
     assert_eq!((header.len as usize, header.unique), (all.len(), UNIQUE));
     (header.error, body.to_vec())

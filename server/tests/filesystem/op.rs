@@ -9,21 +9,74 @@ use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    Create { dir: Ino, name: Name, kind: FileKind },
-    Link { ino: Ino, dir: Ino, name: Name },
-    Unlink { dir: Ino, name: Name },
-    RemoveDir { dir: Ino, name: Name },
-    Rename { dir: Ino, name: Name, to: Ino, new: Name, mode: RenameMode },
-    Chmod { ino: Ino, mode: u32 },
-    Resize { ino: Ino, size: u64 },
-    SetXattr { ino: Ino, name: Name, value: Vec<u8>, mode: XattrMode },
-    RemoveXattr { ino: Ino, name: Name },
-    GetXattr { ino: Ino, name: Name },
-    ListXattr { ino: Ino },
-    List { dir: Ino },
-    Lookup { dir: Ino, name: Name },
-    Stat { ino: Ino },
-    ReadLink { ino: Ino },
+    Create {
+        dir: Ino,
+        name: Name,
+        kind: FileKind,
+    },
+    /// Makes a file without a name, and gives it one, if that is free.
+    CreateAndName {
+        dir: Ino,
+        name: Name,
+    },
+    Link {
+        ino: Ino,
+        dir: Ino,
+        name: Name,
+    },
+    Unlink {
+        dir: Ino,
+        name: Name,
+    },
+    RemoveDir {
+        dir: Ino,
+        name: Name,
+    },
+    Rename {
+        dir: Ino,
+        name: Name,
+        to: Ino,
+        new: Name,
+        mode: RenameMode,
+    },
+    Chmod {
+        ino: Ino,
+        mode: u32,
+    },
+    Resize {
+        ino: Ino,
+        size: u64,
+    },
+    SetXattr {
+        ino: Ino,
+        name: Name,
+        value: Vec<u8>,
+        mode: XattrMode,
+    },
+    RemoveXattr {
+        ino: Ino,
+        name: Name,
+    },
+    GetXattr {
+        ino: Ino,
+        name: Name,
+    },
+    ListXattr {
+        ino: Ino,
+    },
+    List {
+        dir: Ino,
+    },
+    Lookup {
+        dir: Ino,
+        name: Name,
+    },
+    Stat {
+        ino: Ino,
+    },
+    ReadLink {
+        ino: Ino,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +116,11 @@ impl Op {
         let shown = |attr: Attr| Answer::Shown(attr.into());
         match self {
             Op::Create { dir, name, kind } => client.create(view, *dir, name, *kind).map(shown),
+            Op::CreateAndName { dir, name } => {
+                let made = ask.attr(FsOp::CreateUnnamed { parent: *dir, mode: 0o666, umask: 0o022 }.on(view))?;
+                assert_eq!(made.nlink, 0);
+                ask.attr(FsOp::Link { ino: made.ino, parent: *dir, name }.on(view)).map(shown)
+            }
             Op::Link { ino, dir, name } => ask.attr(FsOp::Link { ino: *ino, parent: *dir, name }.on(view)).map(shown),
             Op::Unlink { dir, name } => done(client, FsOp::Unlink { parent: *dir, name }.on(view)),
             Op::RemoveDir { dir, name } => done(client, FsOp::RemoveDir { parent: *dir, name }.on(view)),

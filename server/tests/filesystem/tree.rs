@@ -93,6 +93,10 @@ impl Tree {
                 self.node(*dir)?.entries.insert(name.clone(), new);
                 Ok(self.shown(new))
             }
+            Op::CreateAndName { dir, name } => {
+                let created = Op::Create { dir: *dir, name: name.clone(), kind: FileKind::Regular };
+                self.apply(&created, new)
+            }
             Op::Link { ino, dir, name } => {
                 self.node(*ino)?;
                 if self.is_dir(*ino) {

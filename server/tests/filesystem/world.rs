@@ -82,7 +82,8 @@ fn choose(tree: &Tree, what: u8, [dir, name, to, new]: [u8; 4]) -> Op {
     let xattr = |number: u8| Name::from(if number & 1 == 0 { "user.a" } else { "user.b" });
     let (ino, dir, name) = (pick(&all, dir), pick(&dirs, dir), called(name));
     match what {
-        0..=3 => Op::Create { dir, name, kind: FileKind::Regular },
+        0..=2 => Op::Create { dir, name, kind: FileKind::Regular },
+        3 => Op::CreateAndName { dir, name },
         4..=6 => Op::Create { dir, name, kind: FileKind::Directory },
         7 => Op::Create { dir, name, kind: FileKind::Symlink },
         8..=9 => Op::Link { ino: pick(&all, to), dir, name },

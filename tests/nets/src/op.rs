@@ -17,6 +17,7 @@ const FLAGS: &[(&str, i32)] = &[
     ("trunc", libc::O_TRUNC),
     ("append", libc::O_APPEND),
     ("direct", libc::O_DIRECT),
+    ("tmpfile", libc::O_TMPFILE),
     ("directory", libc::O_DIRECTORY),
     ("nofollow", libc::O_NOFOLLOW),
     ("path", libc::O_PATH),

@@ -4,7 +4,7 @@ use super::abi;
 use super::flags::OpenedFlags;
 use super::listing::Page;
 use std::time::Duration;
-use zerocopy::IntoBytes;
+use zerocopy::{Immutable, IntoBytes};
 
 /// What a kernel is told of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -195,19 +195,45 @@ fn statx_out(of: &Attributes, lasts: Lasting) -> abi::StatxOut {
     abi::StatxOut { attr_valid, attr_valid_nsec, stat, ..abi::StatxOut::default() }
 }
 
-/// Bytes of an answer behind its header, as far as they are not the answer's own.
-fn head(answer: &Answer) -> Vec<u8> {
-    let bytes = |of: &dyn AsBytes| of.bytes().to_vec();
+/// The longest head: that of STATX.
+const HEAD_BYTES_MAX: usize = size_of::<abi::OutHeader>() + size_of::<abi::StatxOut>();
+
+/// The header of an answer, and what of it is of a fixed form.
+pub struct Head {
+    bytes: [u8; HEAD_BYTES_MAX],
+    length: usize,
+}
+
+impl Head {
+    fn new() -> Self {
+        Head { bytes: [0; HEAD_BYTES_MAX], length: size_of::<abi::OutHeader>() }
+    }
+
+    fn with(mut self, part: &(impl IntoBytes + Immutable)) -> Self {
+        let part = part.as_bytes();
+        self.bytes[self.length..self.length + part.len()].copy_from_slice(part);
+        self.length += part.len();
+        self
+    }
+
+    /// As it is sent.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+fn head(answer: &Answer) -> Head {
+    let head = Head::new();
     match answer {
-        Answer::Done | Answer::Data(_) | Answer::Listing(_) => Vec::new(),
-        Answer::Entry(found) => bytes(&entry(found)),
-        Answer::Attributes(found, lasts) => bytes(&attr_out(found, *lasts)),
-        Answer::Statx(found, lasts) => bytes(&statx_out(found, *lasts)),
-        Answer::Opened(opened) => bytes(&open_out(opened)),
-        Answer::Created(made, opened) => [bytes(&entry(made)), bytes(&open_out(opened))].concat(),
-        Answer::Written(size) => bytes(&abi::WriteOut { size: *size, padding: 0 }),
-        Answer::Copied(bytes_copied) => bytes(&abi::CopyFileRangeOut { bytes_copied: *bytes_copied }),
-        Answer::Space(space) => bytes(&abi::StatfsOut {
+        Answer::Done | Answer::Data(_) | Answer::Listing(_) => head,
+        Answer::Entry(found) => head.with(&entry(found)),
+        Answer::Attributes(found, lasts) => head.with(&attr_out(found, *lasts)),
+        Answer::Statx(found, lasts) => head.with(&statx_out(found, *lasts)),
+        Answer::Opened(opened) => head.with(&open_out(opened)),
+        Answer::Created(made, opened) => head.with(&entry(made)).with(&open_out(opened)),
+        Answer::Written(size) => head.with(&abi::WriteOut { size: *size, padding: 0 }),
+        Answer::Copied(bytes_copied) => head.with(&abi::CopyFileRangeOut { bytes_copied: *bytes_copied }),
+        Answer::Space(space) => head.with(&abi::StatfsOut {
             blocks: space.total,
             bfree: space.free,
             bavail: space.available,
@@ -218,47 +244,36 @@ fn head(answer: &Answer) -> Vec<u8> {
             frsize: space.unit,
             ..abi::StatfsOut::default()
         }),
-        Answer::Length(size) => bytes(&abi::GetxattrOut { size: *size, padding: 0 }),
-        Answer::Lock(lock) => {
-            let kind = match lock.kind {
-                LockKind::Shared => nix::libc::F_RDLCK,
-                LockKind::Exclusive => nix::libc::F_WRLCK,
-                LockKind::None => nix::libc::F_UNLCK,
-            };
-            bytes(&abi::FileLock { start: lock.start, end: lock.end, kind: kind.cast_unsigned(), pid: lock.pid })
-        }
-        Answer::Offset(offset) => bytes(&abi::LseekOut { offset: *offset }),
+        Answer::Length(size) => head.with(&abi::GetxattrOut { size: *size, padding: 0 }),
+        Answer::Lock(lock) => head.with(&file_lock(lock)),
+        Answer::Offset(offset) => head.with(&abi::LseekOut { offset: *offset }),
     }
 }
 
-/// What lies in memory as it is sent.
-trait AsBytes {
-    fn bytes(&self) -> &[u8];
-}
-
-impl<T: IntoBytes + zerocopy::Immutable> AsBytes for T {
-    fn bytes(&self) -> &[u8] {
-        self.as_bytes()
-    }
+fn file_lock(lock: &Lock) -> abi::FileLock {
+    let kind = match lock.kind {
+        LockKind::Shared => nix::libc::F_RDLCK,
+        LockKind::Exclusive => nix::libc::F_WRLCK,
+        LockKind::None => nix::libc::F_UNLCK,
+    };
+    abi::FileLock { start: lock.start, end: lock.end, kind: kind.cast_unsigned(), pid: lock.pid }
 }
 
 /// The answer to a request as two pieces, which are sent together; an error as the kernel numbers it, above 0.
-pub fn encode(unique: u64, answer: &Result<Answer, i32>) -> (Vec<u8>, &[u8]) {
-    let (error, head, body): (i32, Vec<u8>, &[u8]) = match answer {
-        Err(errno) => (-errno, Vec::new(), &[]),
-        Ok(answer) => (
-            0,
-            head(answer),
-            match answer {
+pub fn encode(unique: u64, answer: &Result<Answer, i32>) -> (Head, &[u8]) {
+    let (error, mut head, body): (i32, Head, &[u8]) = match answer {
+        Err(errno) => (-errno, Head::new(), &[]),
+        Ok(answer) => {
+            let body = match answer {
                 Answer::Data(data) => data,
                 Answer::Listing(page) => page.bytes(),
                 _ => &[],
-            },
-        ),
+            };
+            (0, head(answer), body)
+        }
     };
-    let mut first = Vec::with_capacity(size_of::<abi::OutHeader>() + head.len());
-    let len = (size_of::<abi::OutHeader>() + head.len() + body.len()) as u32;
-    first.extend_from_slice(abi::OutHeader { len, error, unique }.as_bytes());
-    first.extend_from_slice(&head);
-    (first, body)
+    let len = (head.length + body.len()) as u32;
+    let header = abi::OutHeader { len, error, unique };
+    head.bytes[..size_of::<abi::OutHeader>()].copy_from_slice(header.as_bytes());
+    (head, body)
 }

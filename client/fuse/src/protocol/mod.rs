@@ -10,7 +10,7 @@ mod listing;
 mod notice;
 mod request;
 
-pub use answer::{Answer, Attributes, Entry, Lasting, Lock, LockKind, Opened, Space, encode};
+pub use answer::{Answer, Attributes, Entry, Head, Lasting, Lock, LockKind, Opened, Space, encode};
 pub use decode::decode;
 pub use flags::{CreationFlags, InitFlags, OpenedFlags, WriteFlags};
 pub use handshake::{Handshake, Hello, MINOR_MIN, Offer, accept};

@@ -134,6 +134,11 @@ pub(super) fn open(g: &mut Generator) -> Op {
 }
 
 fn open_dir(g: &mut Generator) -> Op {
+    if g.random.one_in(3) {
+        // A file without a name.
+        let flags = Flags(libc::O_TMPFILE | g.random.weighted(&[(3, libc::O_RDWR), (1, libc::O_WRONLY)]));
+        return Op::Open { slot: g.any_slot(), path: g.dir(), flags, mode: g.mode() };
+    }
     Op::Open { slot: g.any_slot(), path: g.dir(), flags: Flags(libc::O_DIRECTORY), mode: Mode(0) }
 }
 
