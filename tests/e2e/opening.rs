@@ -186,6 +186,54 @@ fn who_is_no_member_of_a_file_s_group_takes_the_set_group_id_bit_away_by_an_acce
     mount.check();
 }
 
+/// An overlayfs over a mount, taken away when this is dropped.
+struct Overlay(std::path::PathBuf);
+
+impl Overlay {
+    fn over(mount: &Mount) -> Self {
+        let [lower, merged] = ["lower", "merged"].map(|name| mount.beside(name));
+        for dir in [&lower, &merged, &mount.at("upper"), &mount.at("work")] {
+            fs::create_dir_all(dir).expect("a directory");
+        }
+        let (lower, upper, work) = (lower.display(), mount.at("upper"), mount.at("work"));
+        let options = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
+        let mut mounts = Command::new("mount");
+        mounts.args(["-t", "overlay", "overlay", "-o", &options]).arg(&merged);
+        let output = mounts.output().expect("mount runs");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        Overlay(merged)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_mount_is_the_upper_directory_of_an_overlayfs() {
+    require_root!();
+    let mount = Mount::new();
+    fs::create_dir_all(mount.beside("lower/dir/sub")).expect("a directory");
+    sh(&mount.beside("lower"), "echo old > file; echo gone > gone; echo moved > moved; echo below > dir/file");
+    let overlay = Overlay::over(&mount);
+    sh(
+        &overlay.0,
+        "echo new > file; rm gone; mv moved here; rm -r dir; mkdir dir; echo made > dir/made; ln -s file link",
+    );
+    let seen = "find . | sort; cat file here dir/made; readlink link";
+    let expected = ".\n./dir\n./dir/made\n./file\n./here\n./link\nnew\nmoved\nmade\nfile\n";
+    assert_eq!(sh(&overlay.0, seen), expected);
+    assert_eq!(sh(&mount.at("upper"), "stat -c '%F %t,%T' gone moved"), "character special file 0,0\n".repeat(2));
+    drop(overlay);
+    // As it was, once all of it was unmounted.
+    mount.check();
+    let overlay = Overlay::over(&mount);
+    assert_eq!(sh(&overlay.0, seen), expected);
+    drop(overlay);
+}
+
 #[test]
 fn attributes_of_the_host_s_filesystems_are_refused_in_words() {
     let mount = Mount::new();

@@ -14,6 +14,8 @@ pub enum RenameMode {
     NoReplace,
     /// Swap the two names (`RENAME_EXCHANGE`).
     Exchange,
+    /// Replace it, and leave a character device of number 0 in the old place (`RENAME_WHITEOUT`), by which overlayfs knows what it has removed.
+    Whiteout,
 }
 
 /// What `fallocate` does with a range.

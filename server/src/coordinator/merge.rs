@@ -285,9 +285,9 @@ impl Replay<'_> {
             let ChangeKind::Renamed { from, .. } = &change.kind else { continue };
             let (dir, name) = split(from);
             let waiting = format!("{WAITING}{number}").into_bytes();
-            let renamed = self
-                .find(dir)
-                .and_then(|dir| self.ops.rename(self.to, (dir, name), (Ino::ROOT, &waiting), RenameMode::NoReplace));
+            let renamed = self.find(dir).and_then(|dir| {
+                self.ops.rename(self.to, (dir, name), (Ino::ROOT, &waiting), RenameMode::NoReplace, (0, 0))
+            });
             match renamed {
                 Ok(_) => drop(moved.insert(&change.path[..], waiting)),
                 // Somebody removed it meanwhile: it is made anew.
@@ -324,7 +324,7 @@ impl Replay<'_> {
         self.clear(&change.path, change.after.as_ref())?;
         let (dir, name) = split(&change.path);
         let dir = self.make_dirs(dir)?;
-        self.ops.rename(self.to, (Ino::ROOT, waiting), (dir, name), RenameMode::Replace)?;
+        self.ops.rename(self.to, (Ino::ROOT, waiting), (dir, name), RenameMode::Replace, (0, 0))?;
         let ino = self.find(&change.path)?;
         if modified {
             self.content(change, ino)?;

@@ -145,7 +145,7 @@ mod tests {
                 }
                 _ => {
                     let (from, to) = ((Ino::ROOT, name), (Ino::ROOT, other));
-                    self.act(spec, |ops, scope| ops.rename(scope, from, to, RenameMode::Replace)).map(drop)
+                    self.act(spec, |ops, scope| ops.rename(scope, from, to, RenameMode::Replace, (0, 0))).map(drop)
                 }
             };
             if let Err(fault) = done {

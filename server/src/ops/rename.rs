@@ -23,13 +23,15 @@ impl Place<'_> {
 }
 
 impl Ops {
-    /// Renames `from` to `to`, each a directory and a name. Returns the inode that lost a name by it.
+    /// Renames `from` to `to`, each a directory and a name. Returns the inode that lost a name by it. `owner` is who a whiteout belongs to, user and
+    /// group, if one is left.
     pub fn rename(
         &self,
         scope: &Scope,
         from: (Ino, &[u8]),
         to: (Ino, &[u8]),
         mode: RenameMode,
+        owner: (u32, u32),
     ) -> Result<Option<Ino>, Fault> {
         check_name(from.1)?;
         check_name(to.1)?;
@@ -49,10 +51,43 @@ impl Ops {
                 None
             }
             (_, Some(target)) if target.entry.ino == source.entry.ino => return Ok(None),
-            (_, target) => replace(&mut op, &source, to, target)?,
+            (_, target) => {
+                let lost = replace(&mut op, &source, to, target)?;
+                if mode == RenameMode::Whiteout {
+                    self.leave_whiteout(&mut op, (source.parent, source.name), owner)?;
+                }
+                lost
+            }
         };
         op.finish()?;
         Ok(lost)
+    }
+}
+
+impl Ops {
+    fn leave_whiteout(&self, op: &mut Op<'_>, (parent, name): (Ino, &[u8]), owner: (u32, u32)) -> Result<(), Fault> {
+        let ino = self.store.next_ino().map_err(fault::store)?;
+        let (kind, (uid, gid), now) = (FileKind::CharDevice, owner, op.now);
+        let home = (parent, name.to_vec());
+        let inode = Inode {
+            kind,
+            mode: 0,
+            uid,
+            gid,
+            rdev: 0,
+            nlink: 1,
+            size: 0,
+            blocks: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            content: None,
+            target: None,
+            home,
+            born: Some(now),
+        };
+        op.create_inode(ino, &inode)?;
+        op.put_entry(parent, name, Entry { ino, kind })
     }
 }
 

@@ -189,12 +189,13 @@ impl Session {
         (parent, name): (Ino, &[u8]),
         (new_parent, new_name): (Ino, &[u8]),
         mode: RenameMode,
+        owner: (u32, u32),
     ) -> Result<Reply, Fault> {
         let what = |gone: &Option<Ino>| lost([named(parent, name), named(new_parent, new_name)].concat(), *gone);
         let open = self.open_view(view)?;
         open.view.kernel.asks_for(parent, name);
         open.view.kernel.asks_for(new_parent, new_name);
-        self.change(view, what, |ops, scope| ops.rename(scope, (parent, name), (new_parent, new_name), mode))?;
+        self.change(view, what, |ops, scope| ops.rename(scope, (parent, name), (new_parent, new_name), mode, owner))?;
         if mode != RenameMode::Exchange && (parent, name) != (new_parent, new_name) {
             open.view.kernel.took_away(parent, name);
         }

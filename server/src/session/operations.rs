@@ -28,7 +28,7 @@ impl Session {
             FsOp::Unlink { parent, name } => self.unlink(view, parent, name),
             FsOp::RemoveDir { parent, name } => self.remove_dir(view, parent, name),
             FsOp::Rename { parent, name, new_parent, new_name, mode } => {
-                self.rename(view, (parent, name), (new_parent, new_name), mode)
+                self.rename(view, (parent, name), (new_parent, new_name), mode, (caller.uid, caller.gid))
             }
             FsOp::ReadDir { ino, after, limit } => self.read_dir(view, ino, after, limit),
             FsOp::GetAttr { ino } => self.get_attr(view, ino),

@@ -78,14 +78,14 @@ fn files_are_made_in_the_name_of_who_calls() {
 }
 
 #[test]
-fn whoever_is_not_root_takes_set_id_bits_away_by_a_new_size() {
+fn set_id_bits_go_by_a_new_size_where_the_kernel_says_so() {
     let world = World::new();
     let ino = world.make("tool", b"#!/bin/sh\n");
-    let size = SetAttr { size: Some(1), ..SetAttr::default() };
     let mode = SetAttr { mode: Some(0o6755), ..SetAttr::default() };
-    for (caller, left) in [(Caller { uid: 0, ..USER }, 0o6755), (USER, 0o755)] {
-        world.call().set_attributes(ino, &mode).expect("a mode");
-        let call = world.trunk.call(caller, Patience::Never);
+    for (clear_set_id, left) in [(false, 0o6755), (true, 0o755)] {
+        let call = world.call();
+        call.set_attributes(ino, &mode).expect("a mode");
+        let size = SetAttr { size: Some(1), clear_set_id, ..SetAttr::default() };
         assert_eq!(call.set_attributes(ino, &size).expect("a size").0.mode, left);
     }
 }

@@ -66,6 +66,7 @@ impl Requests {
             0 => RenameMode::Replace,
             libc::RENAME_NOREPLACE => RenameMode::NoReplace,
             libc::RENAME_EXCHANGE => RenameMode::Exchange,
+            libc::RENAME_WHITEOUT => RenameMode::Whiteout,
             _ => return reply.give(Err(Errno::EINVAL)),
         };
         let rename = Rename { from: (about.ino, name.to_vec()), to: (to, new_name.to_vec()), mode };

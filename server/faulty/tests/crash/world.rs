@@ -275,7 +275,7 @@ impl World {
             (Change::Remove, Some(_)) => self.ops().unlink(&scope, Ino::ROOT, &name).map(drop),
             (Change::Rename(to), Some(_)) => {
                 let (from, to) = ((Ino::ROOT, &name[..]), (Ino::ROOT, &file_name(*to)[..]));
-                self.ops().rename(&scope, from, to, RenameMode::Replace).map(drop)
+                self.ops().rename(&scope, from, to, RenameMode::Replace, (0, 0)).map(drop)
             }
             (_, None) => Ok(()),
         }
