@@ -148,6 +148,34 @@ fn files_are_opened_by_handle_also_when_the_kernel_has_forgotten_them() {
     mount.check();
 }
 
+/// A process that ends when this is dropped.
+struct Sleeper(std::process::Child);
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_program_that_runs_is_not_truncated_by_who_opens_it() {
+    let mount = Mount::new();
+    let program = mount.at("program");
+    fs::copy("/bin/sleep", &program).expect("copy");
+    let content = fs::read(&program).expect("read");
+    let mut sleeper = Sleeper(Command::new(&program).arg("1000").spawn().expect("it runs"));
+    let truncate = nix::libc::O_TRUNC;
+    for access in [nix::libc::O_RDONLY, nix::libc::O_WRONLY, nix::libc::O_RDWR] {
+        let opened = open(&program, OFlag::from_bits_retain(access | truncate), Mode::empty());
+        assert_eq!(opened.map(drop), Err(nix::errno::Errno::ETXTBSY));
+    }
+    assert!(fs::read(&program).expect("read") == content);
+    assert!(sleeper.0.try_wait().expect("wait").is_none(), "it runs on");
+    drop(sleeper);
+    mount.check();
+}
+
 #[test]
 fn opening_truncates_and_takes_set_id_bits_from_who_may_not_keep_them() {
     require_root!();

@@ -3,7 +3,7 @@
 mod changes;
 mod files;
 
-use super::answers::{self, Answered};
+use super::answers::{self, Answered, opened};
 use super::door::Door;
 use super::listing;
 use super::reply::Reply;
@@ -136,8 +136,8 @@ impl Requests {
     /// What is about the content of a file; whatever else there is we have nothing to say to, and the kernel does not ask again.
     fn file(&self, about: About, operation: Operation<'_>, reply: impl Reply) {
         match operation {
-            Operation::Open { flags, kill_set_id, .. } => self.open(about, flags, kill_set_id, reply),
-            // Nothing of an open file is kept here.
+            // Nothing of an open file is kept here. Who truncates it asks for that by itself.
+            Operation::Open { flags, .. } => reply.give(Ok(Answer::Opened(opened(flags)))),
             Operation::Release { .. } => reply.give(Ok(Answer::Done)),
             Operation::Read { offset, size, flags, .. } => self.read(about, (offset, size), flags, reply),
             Operation::Write { offset, data, from, flags, .. } => {

@@ -1,14 +1,13 @@
 //! The content of files.
 
 use super::{About, Requests};
-use crate::transport::answers::{Answered, opened};
+use crate::transport::answers::Answered;
 use crate::transport::convert::error;
 use crate::transport::reply::Reply;
 use crate::transport::serve::Pages;
 use crate::transport::slow::Turn;
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::file::SetAttr;
 use mojavefs::protocol::{Caller, FallocateMode, Reads, SeekWhence};
 use mojavefs_fs::{Call, Patience, Range, Write, WritesOut};
 use mojavefs_fuse::protocol::{Answer, WriteFlags};
@@ -16,17 +15,6 @@ use nix::errno::Errno;
 use nix::libc;
 
 impl Requests {
-    /// A file is opened, and truncated by that if its flags say so.
-    pub(super) fn open(&self, about: About, flags: u32, kill_set_id: bool, reply: impl Reply) {
-        if flags.cast_signed() & libc::O_TRUNC == 0 {
-            return reply.give(Ok(Answer::Opened(opened(flags))));
-        }
-        let set = SetAttr { size: Some(0), clear_set_id: kill_set_id, ..SetAttr::default() };
-        let truncate =
-            move |call: &Call<'_>| call.set_attributes(about.ino, &set).map(|_| Answer::Opened(opened(flags)));
-        self.answer(about, reply, truncate);
-    }
-
     pub(super) fn read(&self, about: About, (offset, size): (u64, u32), flags: u32, reply: impl Reply) {
         // Many are the kernel's own, which can't be interrupted for a checkpoint.
         let reads = match flags.cast_signed() {
