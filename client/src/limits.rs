@@ -56,6 +56,8 @@ pub const CHECKPOINTS_MAX: usize = 16;
 pub const LEFT_BEHIND_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long `specrun` waits for others before it says so.
 pub const QUIET_WAIT: Duration = Duration::from_millis(500);
+/// How much of a directory is listed with attributes at once, in bytes: meanwhile its kernel has it locked, and is told of none of its names.
+pub const LISTING_BYTES_MAX: u32 = 8 << 10;
 /// How often a thread that waits and has got a signal is looked at, whether it has got one that ends it.
 pub const SIGNAL_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long whoever is about to have a kernel forget something waits until it has got the answers that were found before.

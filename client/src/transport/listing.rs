@@ -2,6 +2,7 @@
 
 use super::answers::{Answered, entry};
 use super::convert::type_of;
+use crate::limits::LISTING_BYTES_MAX;
 use mojavefs::protocol::fault::Fault;
 use mojavefs_fs::{Call, Listed, Listing};
 use mojavefs_fuse::protocol::{self, Answer, Attributes, Entry, Page};
@@ -11,7 +12,8 @@ const TYPE_SHIFT: u32 = 12;
 
 /// The entries of a directory from a position on, as many as there is room for in so many bytes.
 pub(super) fn page(call: &Call<'_>, (dir, from): (u64, u64), size: u32, with_attributes: bool) -> Answered {
-    let mut page = Page::new(size, with_attributes);
+    let most = if with_attributes { LISTING_BYTES_MAX } else { u32::MAX };
+    let mut page = Page::new(size.min(most), with_attributes);
     match with_attributes {
         true => files(call, (dir, from), &mut page)?,
         false => call.list_names(dir, from, |entry| page.add(&listed(&entry, entry.ino.0)))?,
