@@ -207,6 +207,8 @@ sys.stdin.read()
 
 #[test]
 fn one_who_does_not_read_holds_up_nobody_s_decisions() {
+    // An ordinary user's job comes with a mount of its own.
+    require_root!();
     let mount = Mount::new();
     let mut deaf = Command::new("python3");
     deaf.args(["-c", DEAF]).current_dir(mount.path()).stdin(Stdio::piped()).stdout(Stdio::piped());

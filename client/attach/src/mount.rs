@@ -288,9 +288,12 @@ fn has_connections() -> bool {
 
 /// The same where nobody has mounted them. An ordinary user can't do that, and then nothing is ended.
 fn abort_by_own_mount(name: &str) -> io::Result<()> {
-    let config = sys::fsopen(c"fusectl")?;
-    let mount = sys::fsconfig_create(config.as_fd()).and_then(|()| sys::fsmount(config.as_fd(), 0));
-    let mount = match mount {
+    let mount = || {
+        let config = sys::fsopen(c"fusectl")?;
+        sys::fsconfig_create(config.as_fd())?;
+        sys::fsmount(config.as_fd(), 0)
+    };
+    let mount = match mount() {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
         mount => mount?,
     };
