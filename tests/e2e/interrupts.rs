@@ -87,6 +87,10 @@ fn any_signal_ends_the_wait_for_what_others_decide() {
         until("it waits", || threads(&mount, "mojavefs-parked") == 1);
         // As the kernel of the program's namespace calls it, which is ours.
         let program = *pids(&list).first().expect("it has said so");
+        // One that only stops it ends nothing, and does not hide the others.
+        kill(program, Signal::SIGSTOP).expect("it runs");
+        until("the kernel has said so", || threads(&mount, "mojavefs-caller") == 1);
+        kill(program, Signal::SIGCONT).expect("it runs");
         kill(program, signal).expect("it runs");
         let output = ended(job);
         assert_eq!(text(&output.stdout), said);

@@ -190,6 +190,15 @@ fn opening_truncates_and_takes_set_id_bits_from_who_may_not_keep_them() {
         let found = fs::metadata(mount.at("file")).expect("stat");
         assert_eq!((found.len(), found.mode() & 0o7777), (0, mode), "by user {by}");
     }
+    for how in ["-l 100", "-p -o 0 -l 1", "-z -o 0 -l 2"] {
+        for (by, mode) in [("65534", 0o777), ("0", 0o6777)] {
+            fs::set_permissions(mount.at("file"), fs::Permissions::from_mode(0o6777)).expect("chmod");
+            let script = format!("setpriv --reuid {by} --clear-groups fallocate {how} file");
+            sh(&mount.path(), &script);
+            let found = fs::metadata(mount.at("file")).expect("stat").mode() & 0o7777;
+            assert_eq!(found, mode, "{how} by user {by}");
+        }
+    }
     // It must not be there: nothing is truncated.
     mount.write("file", "kept");
     let refused =

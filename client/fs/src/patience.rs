@@ -29,6 +29,8 @@ enum Wait {
 /// A signal to whoever waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
+    /// It is to stop, or there is none any more: nothing ends by that.
+    Stops,
     /// It will go on after that.
     Handled,
     /// It is about to end.
@@ -49,7 +51,10 @@ struct WaitingState {
 
 impl WaitingState {
     fn is_over(&self, wait: Wait) -> bool {
-        self.signal.is_some_and(|signal| signal == Signal::Ends || wait == Wait::Unbounded)
+        match wait {
+            Wait::Bounded => self.signal == Some(Signal::Ends),
+            Wait::Unbounded => self.signal >= Some(Signal::Handled),
+        }
     }
 }
 
@@ -184,7 +189,7 @@ mod tests {
         assert!(waiting.end().is_err());
         let waiting = Waiting::default();
         waiting.begin(Wait::Unbounded).expect("it waits");
-        assert!(waiting.interrupt(Signal::Handled) && waiting.end().is_err());
+        assert!(!waiting.interrupt(Signal::Stops) && waiting.interrupt(Signal::Handled) && waiting.end().is_err());
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Requests {
             Operation::Write { offset, data, from, flags, .. } => {
                 self.write(about, (offset, data), (from, flags), reply);
             }
-            Operation::Flush { .. } => self.flush(reply),
+            Operation::Flush { .. } => self.flush(about, reply),
             Operation::Fsync { .. } | Operation::Fsyncdir { .. } => self.sync(about, reply),
             Operation::Fallocate { offset, length, mode, .. } => self.fallocate(about, (offset, length), mode, reply),
             Operation::Lseek { offset, whence, .. } => self.seek(about, offset, whence, reply),
@@ -160,8 +160,15 @@ impl Requests {
     }
 
     /// Answers what may wait for the disk.
-    fn answer_slowly(&self, reply: impl Reply, work: impl Fn(&Call<'_>) -> Result<(), Fault> + Send + 'static) {
+    fn answer_slowly(
+        &self,
+        about: About,
+        reply: impl Reply,
+        work: impl Fn(&Call<'_>) -> Result<(), Fault> + Send + 'static,
+    ) {
         let door = self.door.clone();
-        self.slow.run(move || door.answer(Caller::KERNEL, reply, move |call| answers::done(work(call))));
+        // No process is stopped for a checkpoint by it.
+        let caller = Caller { pid: Caller::KERNEL.pid, ..about.caller };
+        self.slow.run(move || door.answer(caller, reply, move |call| answers::done(work(call))));
     }
 }

@@ -23,25 +23,30 @@ const FATAL: [i32; 10] = [
     libc::SIGSYS,
 ];
 
+/// Those that stop a process, and have it go on: it does nothing else by them.
+const STOPPING: [i32; 5] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGCONT];
+
 /// What a thread is about to do that has got a signal. Of one that can't be seen from here: to end.
-pub(super) fn met_by(thread: u32) -> Signal {
-    match fs::read_to_string(format!("/proc/{thread}/status")) {
-        Ok(status) if !ends(&status) => Signal::Handled,
-        _ => Signal::Ends,
-    }
+fn met_by(thread: u32) -> Signal {
+    let status = fs::read_to_string(format!("/proc/{thread}/status"));
+    status.map_or(Signal::Ends, |status| in_status(&status))
 }
 
-/// Whether a thread is about to end, by its `/proc/*/status`.
-fn ends(status: &str) -> bool {
+/// The same by its `/proc/*/status`.
+fn in_status(status: &str) -> Signal {
     let set = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0)
     };
     let bit = |signal: i32| 1u64 << (signal - 1);
-    let pending = set("SigPnd") | set("ShdPnd");
-    let fatal = FATAL.iter().fold(0, |all, signal| all | bit(*signal));
-    let unhandled = fatal & !set("SigBlk") & !set("SigIgn") & !set("SigCgt");
-    pending & (bit(libc::SIGKILL) | unhandled) != 0
+    let all = |signals: &[i32]| signals.iter().fold(0, |all, signal| all | bit(*signal));
+    let pending = (set("SigPnd") | set("ShdPnd")) & !set("SigBlk");
+    let unhandled = pending & !set("SigIgn") & !set("SigCgt");
+    if pending & bit(libc::SIGKILL) | unhandled & all(&FATAL) != 0 {
+        return Signal::Ends;
+    }
+    let stops = unhandled & all(&STOPPING);
+    if pending & !stops != 0 { Signal::Handled } else { Signal::Stops }
 }
 
 /// The caller of a request that waits has got a signal: `give_up` is called if that ends the wait, now or because of a later signal, of
@@ -62,10 +67,11 @@ pub(super) fn interrupt(
     let watch = move || {
         while !is_answered() {
             std::thread::sleep(SIGNAL_LOOK_INTERVAL);
-            if met_by(thread) == Signal::Ends {
-                if waiting.interrupt(Signal::Ends) {
-                    give_up();
-                }
+            let later = met_by(thread);
+            if waiting.interrupt(later) {
+                return give_up();
+            }
+            if later == Signal::Ends {
                 return;
             }
         }
@@ -79,19 +85,33 @@ pub(super) fn interrupt(
 mod tests {
     use super::*;
 
-    fn status(pending: u64, caught: u64) -> String {
-        format!(
-            "Name:\tx\nSigPnd:\t{pending:016x}\nShdPnd:\t0000000000000000\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t{caught:016x}\n"
-        )
+    fn of(pending: &[i32], caught: &[i32]) -> Signal {
+        let set = |signals: &[i32]| signals.iter().fold(0u64, |all, signal| all | 1 << (signal - 1));
+        let (pending, caught) = (set(pending), set(caught));
+        in_status(&format!(
+            "Name:\tx\nSigPnd:\t{pending:016x}\nShdPnd:\t0\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t{caught:016x}\n"
+        ))
     }
 
     #[test]
     fn a_thread_ends_by_sigkill_and_by_what_it_does_nothing_about() {
-        let quit = 1 << (libc::SIGQUIT - 1);
-        assert!(ends(&status(1 << (libc::SIGKILL - 1), 0)));
-        assert!(ends(&status(quit, 0)) && !ends(&status(quit, quit)));
-        assert!(!ends(&status(1 << (libc::SIGALRM - 1), 0)) && !ends(&status(0, 0)) && !ends(""));
-        assert_eq!(met_by(std::process::id()), Signal::Handled);
+        let (kill, quit, alarm) = (libc::SIGKILL, libc::SIGQUIT, libc::SIGALRM);
+        assert_eq!(
+            (of(&[kill], &[]), of(&[quit], &[]), of(&[alarm, quit], &[alarm])),
+            (Signal::Ends, Signal::Ends, Signal::Ends)
+        );
+        assert_eq!((of(&[quit], &[quit]), of(&[alarm], &[alarm])), (Signal::Handled, Signal::Handled));
         assert_eq!(met_by(u32::MAX), Signal::Ends);
+    }
+
+    #[test]
+    fn who_is_only_stopped_waits_on() {
+        let (stop, terminal) = (libc::SIGSTOP, libc::SIGTSTP);
+        assert_eq!(
+            (of(&[stop], &[]), of(&[stop, terminal], &[]), of(&[], &[])),
+            (Signal::Stops, Signal::Stops, Signal::Stops)
+        );
+        assert_eq!((of(&[terminal], &[terminal]), of(&[stop, libc::SIGKILL], &[])), (Signal::Handled, Signal::Ends));
+        assert_eq!(met_by(std::process::id()), Signal::Stops);
     }
 }

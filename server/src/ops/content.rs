@@ -77,7 +77,14 @@ impl Ops {
     }
 
     /// Allocates, punches or zeroes a range.
-    pub fn fallocate(&self, scope: &Scope, ino: Ino, offset: u64, len: u64, mode: FallocateMode) -> Result<(), Fault> {
+    pub fn fallocate(
+        &self,
+        scope: &Scope,
+        ino: Ino,
+        (offset, len): (u64, u64),
+        mode: FallocateMode,
+        clear_set_id: bool,
+    ) -> Result<(), Fault> {
         if len == 0 {
             return Err(Fault::new(FaultKind::Invalid, "a range to allocate has a length"));
         }
@@ -102,7 +109,7 @@ impl Ops {
         if !keep_size && end > inode.size {
             op.resize(ino, &mut inode, end)?;
         }
-        op.content_changed(ino, &mut inode, false)?;
+        op.content_changed(ino, &mut inode, clear_set_id)?;
         op.finish()
     }
 

@@ -123,9 +123,11 @@ impl Session {
         ino: Ino,
         (offset, len): (u64, u64),
         mode: FallocateMode,
+        clear_set_id: bool,
     ) -> Result<Reply, Fault> {
         let range = offset..offset.saturating_add(len);
-        self.change_content(view, ino, &range, |ops, scope| ops.fallocate(scope, ino, offset, len, mode))?;
+        let fallocate = |ops: &Ops, scope: &Scope| ops.fallocate(scope, ino, (offset, len), mode, clear_set_id);
+        self.change_content(view, ino, &range, fallocate)?;
         Ok(Reply::Done)
     }
 

@@ -45,7 +45,10 @@ impl Session {
             FsOp::Write { ino, offset, data, append, clear_set_id, mapped } => {
                 self.write(view, ino, (offset, append), data, (clear_set_id, mapped))
             }
-            FsOp::Fallocate { ino, offset, len, mode } => self.fallocate(view, ino, (offset, len), mode),
+            // The kernel does not say whether the caller may keep set-id bits; root may.
+            FsOp::Fallocate { ino, offset, len, mode } => {
+                self.fallocate(view, ino, (offset, len), mode, caller.uid != 0)
+            }
             FsOp::Seek { ino, offset, whence } => {
                 Ok(Reply::Offset(self.on(view, |ops, scope| ops.seek(scope, ino, offset, whence))?))
             }

@@ -66,21 +66,21 @@ impl Requests {
         self.door.answer_write(caller, reply, |call| answered(call.write(&write, data)), copied);
     }
 
-    pub(super) fn flush(&self, reply: impl Reply) {
+    pub(super) fn flush(&self, about: About, reply: impl Reply) {
         let view = self.door.view();
         match view.settles() {
             // Most often there is nothing to wait for, and no other thread is needed to find that out.
             true if view.server().is_embedded() && view.call(Caller::KERNEL, Patience::Own).close(false).is_ok() => {
                 reply.give(Ok(Answer::Done));
             }
-            true => self.answer_slowly(reply, |call| call.close(true)),
+            true => self.answer_slowly(about, reply, |call| call.close(true)),
             false => reply.give(Ok(Answer::Done)),
         }
     }
 
     pub(super) fn sync(&self, about: About, reply: impl Reply) {
         match self.door.view().syncs() {
-            true => self.answer_slowly(reply, move |call| call.sync(about.ino)),
+            true => self.answer_slowly(about, reply, move |call| call.sync(about.ino)),
             // Durable when it commits: the kernel need not ask again.
             false => reply.give(Err(Errno::ENOSYS)),
         }
@@ -96,7 +96,7 @@ impl Requests {
             _ => return reply.give(Err(Errno::EOPNOTSUPP)),
         };
         let range = (about.ino, offset, length);
-        self.answer_slowly(reply, move |call| call.fallocate(range, mode));
+        self.answer_slowly(about, reply, move |call| call.fallocate(range, mode));
     }
 
     pub(super) fn seek(&self, about: About, offset: u64, whence: u32, reply: impl Reply) {

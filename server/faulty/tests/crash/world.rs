@@ -270,7 +270,7 @@ impl World {
                 self.ops().set_attr(&scope, make()?, &set).map(drop)
             }
             (Change::Punch { at, len }, Some(ino)) => {
-                self.ops().fallocate(&scope, ino, *at, *len, FallocateMode::PunchHole)
+                self.ops().fallocate(&scope, ino, (*at, *len), FallocateMode::PunchHole, false)
             }
             (Change::Remove, Some(_)) => self.ops().unlink(&scope, Ino::ROOT, &name).map(drop),
             (Change::Rename(to), Some(_)) => {
