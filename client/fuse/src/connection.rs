@@ -205,8 +205,10 @@ impl Connection {
             all.state.lock().running += 1;
             let read = move || {
                 let ended = Ended(all);
-                let failure = reader.run(room).err();
-                ended.0.state.lock().failure = failure;
+                if let Err(failure) = reader.run(room) {
+                    tracing::error!("reading what a kernel asks: {failure}");
+                    ended.0.state.lock().failure.get_or_insert(failure);
+                }
             };
             mojavefs_threads::detached(settings.name, read)?;
         }

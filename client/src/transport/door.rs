@@ -133,7 +133,7 @@ impl Door {
                 give(reply, answered);
             }
             None => match self.parked.place(read) {
-                Some(place) => self.park(Some(place), (caller, thread, since), reply, work),
+                Some(place) => self.park(Some(place), (caller, Some(thread), since), reply, work),
                 None => give(reply, Err(too_many())),
             },
         }
@@ -155,7 +155,10 @@ impl Door {
             Some(answered) => give(reply, answered),
             None => match self.parked.place(None) {
                 None if caller.pid != Caller::KERNEL.pid => give(reply, Err(too_many())),
-                place => self.park(place, (caller, caller.pid, since), reply, copied()),
+                place => {
+                    let thread = Some(caller.pid).filter(|pid| *pid != Caller::KERNEL.pid);
+                    self.park(place, (caller, thread, since), reply, copied());
+                }
             },
         }
     }
@@ -171,11 +174,11 @@ impl Door {
         (!result.as_ref().is_err_and(has_to_wait)).then_some(result)
     }
 
-    /// Goes on with a request on a thread of its own. A signal to its caller can end it while it waits.
+    /// Goes on with a request on a thread of its own. A signal to the thread that has asked can end it while it waits.
     fn park<R: Reply>(
         &self,
         place: Option<Place>,
-        (caller, thread, since): (Caller, u32, u64),
+        (caller, thread, since): (Caller, Option<u32>, u64),
         reply: R,
         work: impl Fn(&Call<'_>) -> Answered + Send + 'static,
     ) {
@@ -192,12 +195,14 @@ impl Door {
                 parked.give(answered.map_err(|fault| error(&fault)));
             }
         };
-        let interrupted = parked.clone();
-        reply.when_interrupted(Box::new(move || {
-            let watched = interrupted.clone();
-            let is_answered = move || watched.is_given.load(Ordering::SeqCst);
-            signals::interrupt(thread, waiting, is_answered, move || interrupted.give(Err(Errno::EINTR)));
-        }));
+        if let Some(thread) = thread {
+            let interrupted = parked.clone();
+            reply.when_interrupted(Box::new(move || {
+                let watched = interrupted.clone();
+                let is_answered = move || watched.is_given.load(Ordering::SeqCst);
+                signals::interrupt(thread, waiting, is_answered, move || interrupted.give(Err(Errno::EINTR)));
+            }));
+        }
         // Nobody gives it before there is a thread that waits.
         *parked.reply.lock() = Some(reply);
         run_aside(wait);
