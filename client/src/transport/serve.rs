@@ -2,7 +2,7 @@
 
 use super::door::Parked;
 use super::requests::Requests;
-use super::{Transport, fuser, own};
+use super::{Transport, fuser as by_fuser, own};
 use crate::limits::{GIVE_TIME_MAX, HELD_UP_TIME};
 use crate::mount;
 use mojavefs::id::Ino;
@@ -36,7 +36,7 @@ pub(crate) struct Kernel {
 /// By what it is.
 enum Answering {
     Own(Connection),
-    Fuser(fuser::Connection),
+    Fuser(by_fuser::Connection),
 }
 
 /// Answers what comes through `device`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
@@ -51,7 +51,7 @@ pub(crate) fn serve(device: OwnedFd, view: Arc<View>, transport: Transport) -> i
         }
         Transport::Fuser => {
             let notifier = Notifier::of(device.try_clone()?.into());
-            (notifier, Answering::Fuser(fuser::start(device, requests.clone())?))
+            (notifier, Answering::Fuser(by_fuser::start(device, requests.clone())?))
         }
     };
     requests.told_by(&notifier);

@@ -113,6 +113,8 @@ fn sharing_and_barriers_are_refused_where_they_mean_nothing() {
 
 #[test]
 fn a_process_of_a_job_reads_what_another_job_has_undecided_after_its_levels() {
+    // Only root's jobs go back to a read.
+    require_root!();
     let mount = Mount::new();
     let program = compiled(&mount, SUBJECTS, "files");
     let first = mount.start("first", &[], "printf undecided > shared");

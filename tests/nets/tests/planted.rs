@@ -13,7 +13,7 @@ const WAYS: &str = "ways::every_way_of_looking_shows_what_is_and_after_a_fall_wh
 const fn net(fault: Planted) -> Option<(&'static str, u64)> {
     Some(match fault {
         Planted::DeliverWithoutJoining => (SPREAD, 20),
-        Planted::StalePage => ("same::work_on_a_mount_is_as_on_the_host", 40),
+        Planted::StalePage => ("same::work_on_a_mount_is_as_on_the_host", 180),
         Planted::SizeKept => ("same::work_on_a_mount_is_as_on_the_host", 20),
         Planted::NameKept => ("same::work_on_a_mount_is_as_on_the_host", 20),
         Planted::ListingKept => (WAYS, 1),
