@@ -24,7 +24,7 @@ const fn net(fault: Planted) -> Option<(&'static str, u64)> {
         Planted::DependencyForgottenAtFold => (SPREAD, 60),
         Planted::UndoneToldAsCommitted => (SPREAD, 20),
         Planted::FurtherOwnerForgotten => (SPREAD, 60),
-        Planted::AnswerBeforeDecision => (SPREAD, 20),
+        Planted::AnswerBeforeDecision => (SPREAD, 60),
         Planted::JoinInsteadOfWaiting => (WAYS, 1),
         Planted::UseForgotten => (SPREAD, 120),
         Planted::ConflictsLostAtRestart => (SPREAD, 200),
