@@ -61,4 +61,4 @@ pub const LISTING_BYTES_MAX: u32 = 8 << 10;
 /// How often a thread that waits and has got a signal is looked at, whether it has got one that ends it.
 pub const SIGNAL_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long whoever is about to have a kernel forget something waits until it has got the answers that were found before.
-pub const GIVE_TIME_MAX: Duration = Duration::from_secs(60);
+pub const GIVE_TIME_MAX: Duration = Duration::from_secs(10);

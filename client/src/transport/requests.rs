@@ -11,7 +11,7 @@ use super::slow::Slow;
 use mojavefs::id::Ino;
 use mojavefs::protocol::Caller;
 use mojavefs::protocol::fault::Fault;
-use mojavefs_fs::{Call, View};
+use mojavefs_fs::{Call, View, deliveries};
 use mojavefs_fuse::Notifier;
 use mojavefs_fuse::protocol::{Answer, Opened, Operation, Request};
 use nix::errno::Errno;
@@ -52,6 +52,12 @@ impl Requests {
 
     /// Carries out a request, now or later.
     pub(super) fn carry_out(&self, request: Request<'_>, reply: impl Reply) {
+        self.begin(request, reply);
+        // What this thread has found is given by now, or is found anew by another: nobody is to wait for it until the next request comes.
+        drop(deliveries::take());
+    }
+
+    fn begin(&self, request: Request<'_>, reply: impl Reply) {
         let caller = Caller { pid: request.pid, uid: request.uid, gid: request.gid };
         let about = About { caller, ino: Ino(request.node) };
         match request.operation {

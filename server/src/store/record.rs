@@ -227,4 +227,36 @@ mod tests {
             let _ = meta::numbers::<2>(&bytes);
         }
     }
+
+    #[test]
+    fn a_file_of_a_format_before_is_read_without_when_it_was_made() {
+        let time = Time { seconds: -1, nanos: 5 };
+        let before = UnbornInode {
+            kind: FileKind::Symlink,
+            mode: 0o777,
+            uid: 1,
+            gid: 2,
+            rdev: 0,
+            nlink: 1,
+            size: 3,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            content: None,
+            target: Some(b"its".to_vec()),
+            home: (Ino::ROOT, b"name".to_vec()),
+        };
+        let stored = encode(&before).expect("a record");
+        let read = |stored: &[u8]| decode::<Inode>(payload(stored).expect("a tag").expect("it is there"));
+        let inode = read(&stored).expect("an old record");
+        assert_eq!((inode.born, inode.target.as_deref(), inode.nlink), (None, Some(&b"its"[..]), 1));
+        let born = Inode { born: Some(time), ..inode };
+        let stored = encode(&born).expect("a record");
+        assert_eq!(read(&stored).expect("a new one"), born);
+        for end in 1..stored.len() {
+            // Cut off, it is an old one or none.
+            assert!(read(&stored[..end]).is_ok_and(|cut| cut.born.is_none()) || read(&stored[..end]).is_err());
+        }
+    }
 }
