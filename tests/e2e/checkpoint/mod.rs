@@ -13,7 +13,7 @@ use crate::harness::{Mount, SPECRUN, is_running, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -79,6 +79,17 @@ impl Job {
 
     fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until something has happened, which it must still be there for.
+    fn until(&mut self, what: &str, condition: impl Fn() -> bool) {
+        let child = std::cell::RefCell::new(&mut self.child);
+        let has_ended = || child.borrow_mut().try_wait().expect("wait").is_some();
+        until(what, || condition() || has_ended());
+        if !condition() {
+            self.stderr.read_to_string(&mut self.said).expect("what it says");
+            panic!("it has ended before {what}: {}", self.said);
+        }
     }
 
     /// Waits until it has said this.

@@ -2,7 +2,7 @@
 
 use super::Job;
 use crate::harness::served::Server;
-use crate::harness::{Mount, sh, text, until};
+use crate::harness::{Mount, sh, text};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -158,7 +158,7 @@ impl Trial<'_> {
             let other = self.other.start(&format!("other{}.{look}", self.number), &["--retries", "0"], &change);
             self.let_look(look);
             let seen = self.looker.beside(&format!("{}.seen", self.gate(look)));
-            until(&format!("{name}: it has looked"), || seen.exists());
+            job.until(&format!("{name}: it has looked"), || seen.exists());
             // What it has changed itself it need not see again.
             let depends = self.depends(&job);
             assert!(depends || look > 0, "{name}: it has not joined");
