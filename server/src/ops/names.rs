@@ -168,22 +168,13 @@ impl Ops {
         if from_dir && is_dir {
             mode |= SET_GROUP_ID;
         }
+        let owner = (new.uid, if from_dir { dir.gid } else { new.gid });
         let inode = Inode {
-            kind: new.kind,
-            mode,
-            uid: new.uid,
-            gid: if from_dir { dir.gid } else { new.gid },
             rdev: if is_device(new.kind) { new.rdev } else { 0 },
             nlink: if is_dir { 2 } else { 1 },
             size: target.as_ref().map_or(0, |t| t.len() as u64),
-            blocks: 0,
-            atime: op.now,
-            mtime: op.now,
-            ctime: op.now,
-            content: None,
             target,
-            home,
-            born: Some(op.now),
+            ..Inode::new(new.kind, mode, owner, home, op.now)
         };
         Ok((ino, inode))
     }

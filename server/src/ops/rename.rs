@@ -67,25 +67,8 @@ impl Ops {
 impl Ops {
     fn leave_whiteout(&self, op: &mut Op<'_>, (parent, name): (Ino, &[u8]), owner: (u32, u32)) -> Result<(), Fault> {
         let ino = self.store.next_ino().map_err(fault::store)?;
-        let (kind, (uid, gid), now) = (FileKind::CharDevice, owner, op.now);
-        let home = (parent, name.to_vec());
-        let inode = Inode {
-            kind,
-            mode: 0,
-            uid,
-            gid,
-            rdev: 0,
-            nlink: 1,
-            size: 0,
-            blocks: 0,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            content: None,
-            target: None,
-            home,
-            born: Some(now),
-        };
+        let kind = FileKind::CharDevice;
+        let inode = Inode::new(kind, 0, owner, (parent, name.to_vec()), op.now);
         op.create_inode(ino, &inode)?;
         op.put_entry(parent, name, Entry { ino, kind })
     }

@@ -123,24 +123,7 @@ impl Store {
             return Ok(());
         }
         let now = now();
-        let (uid, gid) = self.options.owner;
-        let root = Inode {
-            kind: FileKind::Directory,
-            mode: 0o755,
-            uid,
-            gid,
-            rdev: 0,
-            nlink: 1,
-            size: 0,
-            blocks: 0,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            content: None,
-            target: None,
-            home: (Ino::ROOT, Vec::new()),
-            born: Some(now),
-        };
+        let root = Inode::new(FileKind::Directory, 0o755, self.options.owner, (Ino::ROOT, Vec::new()), now);
         let mut batch = Batch::new(self, &sight);
         batch.put_inode(Ino::ROOT, &root)?;
         batch.put_dir_stat(Ino::ROOT, DirStat { subdirs: 0, atime: Some(now), mtime: Some(now), ctime: Some(now) })?;

@@ -129,6 +129,13 @@ pub(super) fn content_of(stored: &[u8]) -> Result<Option<ContentId>, StoreError>
 }
 
 impl Inode {
+    /// A new file of these permissions and this owner, user and group, with one name and nothing in it.
+    pub fn new(kind: FileKind, mode: u32, (uid, gid): (u32, u32), home: (Ino, Name), now: Time) -> Inode {
+        let (rdev, nlink, size, blocks, content, target) = (0, 1, 0, 0, None, None);
+        let (atime, mtime, ctime, born) = (now, now, now, Some(now));
+        Inode { kind, mode, uid, gid, rdev, nlink, size, blocks, atime, mtime, ctime, content, target, home, born }
+    }
+
     /// As it is by a commit.
     pub(super) fn committed(self, committed: Committed) -> Inode {
         let marks_modified = committed.marks_modified && self.kind != FileKind::Directory;
