@@ -10,7 +10,7 @@ use mojavefs::id::Ino;
 use mojavefs::limits::FILE_BYTES_MAX;
 use mojavefs::protocol::Caller;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs_fs::{Call, Patience, Range, View, Waiting, deliveries, has_to_wait};
+use mojavefs_fs::{Call, Patience, Range, Signal, View, Waiting, deliveries, has_to_wait};
 use mojavefs_fuse::protocol::Answer;
 use nix::errno::Errno;
 use parking_lot::{Condvar, Mutex};
@@ -133,7 +133,11 @@ impl Door {
                 give(reply, answered);
             }
             None => match self.parked.place(read) {
-                Some(place) => self.park(Some(place), (caller, Some(thread), since), reply, work),
+                Some(place) => {
+                    // A page that can't be read is a fault of memory to whoever touches it, which no handled signal may cause.
+                    let least = if read.is_some() { Signal::Ends } else { Signal::Handled };
+                    self.park(Some(place), (caller, Some((thread, least)), since), reply, work);
+                }
                 None => give(reply, Err(too_many())),
             },
         }
@@ -157,7 +161,7 @@ impl Door {
                 None if caller.pid != Caller::KERNEL.pid => give(reply, Err(too_many())),
                 place => {
                     let thread = Some(caller.pid).filter(|pid| *pid != Caller::KERNEL.pid);
-                    self.park(place, (caller, thread, since), reply, copied());
+                    self.park(place, (caller, thread.map(|thread| (thread, Signal::Handled)), since), reply, copied());
                 }
             },
         }
@@ -174,11 +178,12 @@ impl Door {
         (!result.as_ref().is_err_and(has_to_wait)).then_some(result)
     }
 
-    /// Goes on with a request on a thread of its own. A signal to the thread that has asked can end it while it waits.
+    /// Goes on with a request on a thread of its own. A signal to the thread that has asked can end it while it waits, if it is as much as
+    /// this at least.
     fn park<R: Reply>(
         &self,
         place: Option<Place>,
-        (caller, thread, since): (Caller, Option<u32>, u64),
+        (caller, asks, since): (Caller, Option<(u32, Signal)>, u64),
         reply: R,
         work: impl Fn(&Call<'_>) -> Answered + Send + 'static,
     ) {
@@ -195,12 +200,12 @@ impl Door {
                 parked.give(answered.map_err(|fault| error(&fault)));
             }
         };
-        if let Some(thread) = thread {
+        if let Some(asks) = asks {
             let interrupted = parked.clone();
             reply.when_interrupted(Box::new(move || {
                 let watched = interrupted.clone();
                 let is_answered = move || watched.is_given.load(Ordering::SeqCst);
-                signals::interrupt(thread, waiting, is_answered, move || interrupted.give(Err(Errno::EINTR)));
+                signals::interrupt(asks, waiting, is_answered, move || interrupted.give(Err(Errno::EINTR)));
             }));
         }
         // Nobody gives it before there is a thread that waits.

@@ -50,14 +50,15 @@ fn in_status(status: &str) -> Signal {
 }
 
 /// The caller of a request that waits has got a signal: `give_up` is called if that ends the wait, now or because of a later signal, of
-/// which the kernel says nothing any more.
+/// which the kernel says nothing any more. What is not as much as `least` counts for nothing.
 pub(super) fn interrupt(
-    thread: u32,
+    (thread, least): (u32, Signal),
     waiting: Arc<Waiting>,
     is_answered: impl Fn() -> bool + Send + 'static,
     give_up: impl FnOnce() + Send + 'static,
 ) {
-    let signal = met_by(thread);
+    let met = move || Some(met_by(thread)).filter(|signal| *signal >= least).unwrap_or(Signal::Stops);
+    let signal = met();
     if waiting.interrupt(signal) {
         return give_up();
     }
@@ -67,7 +68,7 @@ pub(super) fn interrupt(
     let watch = move || {
         while !is_answered() {
             std::thread::sleep(SIGNAL_LOOK_INTERVAL);
-            let later = met_by(thread);
+            let later = met();
             if waiting.interrupt(later) {
                 return give_up();
             }
