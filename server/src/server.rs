@@ -11,6 +11,7 @@ use crate::views::upcoming::Upcomings;
 use crate::views::urgent::Waiters;
 use crate::views::{View, Views};
 use mojavefs::id::{ContextId, SpecId, ViewId};
+use mojavefs::limits::NOTICE_TIME_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, Notice, Outcome, Reply, SpecState, ViewOwner};
 use parking_lot::{Condvar, Mutex};
@@ -227,6 +228,13 @@ impl Shared {
     /// Tells views what is queued for them. Called by one thread only.
     pub(crate) fn tell_queued(&self) {
         self.side_by_side(&self.views.queued(), |view| view.flush());
+    }
+
+    /// Waits until a view was told what is queued for it by now.
+    pub(crate) fn wait_told(&self, view: &View) {
+        if !view.wait_settled(Instant::now() + NOTICE_TIME_MAX) {
+            tracing::warn!("view {} does not take its notices", view.id);
+        }
     }
 
     /// Writes to disk what is written outside jobs, and the log as jobs go, so that a commit has little left to write.

@@ -151,9 +151,9 @@ impl View {
         pid != 0 && self.glances.load(Ordering::SeqCst) == pid
     }
 
-    pub(crate) fn unless_refused<T>(&self, ino: Ino, ask: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(crate) fn unless_refused<T>(&self, ino: Ino, ask: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
         match &self.refused {
-            Some(refused) => refused.ask(ino, ask),
+            Some(refused) => refused.ask(ino, ask, || self.connection.done(FsOp::AwaitNotices.on(self.id))),
             None => ask(),
         }
     }

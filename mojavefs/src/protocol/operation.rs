@@ -276,6 +276,8 @@ pub enum FsOp<'a> {
         /// Whether to wait.
         wait: bool,
     },
+    /// Waits until this view was told what others have changed up to now. Answer: [`Reply::Done`](super::Reply::Done).
+    AwaitNotices,
     /// A page of a directory in an order that never changes. Answer: [`Reply::Entries`](super::Reply::Entries).
     ReadDir {
         /// The directory.

@@ -12,7 +12,6 @@ use crate::server::Shared;
 use crate::views::urgent::{self, Ticket};
 use crate::views::{SinkSlot, View, why_unsupervised};
 use mojavefs::id::{SpecId, ViewId};
-use mojavefs::limits::NOTICE_TIME_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, Invalidation, NoticeSink, Reply, Request};
 use parking_lot::Mutex;
@@ -21,7 +20,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 /// One client of a server. Dropping it closes its views: what they had undecided is aborted, unless it is held.
 pub(crate) struct Session {
@@ -164,12 +162,12 @@ impl Session {
             self.shared.tell_queued();
             return Ok(Reply::Done);
         }
-        let deadline = Instant::now() + NOTICE_TIME_MAX;
-        for other in self.shared.views.queued().into_iter().filter(|other| other.id != view.id) {
-            if !other.wait_settled(deadline) {
-                tracing::warn!("view {} does not take its notices", other.id);
-            }
-        }
+        self.shared
+            .views
+            .queued()
+            .iter()
+            .filter(|other| other.id != view.id)
+            .for_each(|other| self.shared.wait_told(other));
         Ok(Reply::Done)
     }
 }

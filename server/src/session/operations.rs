@@ -70,6 +70,7 @@ impl Session {
             FsOp::StatFs => Ok(Reply::Space(self.on(view, |ops, _| ops.space())?)),
             FsOp::Forget { inos } => Ok(self.forget(view, &inos)),
             FsOp::Settle { wait } => self.settle_others(view, wait),
+            FsOp::AwaitNotices => self.settle_one(view),
         }
     }
 
@@ -81,6 +82,16 @@ impl Session {
             self.shared.nudge_keeper();
         }
         Reply::Done
+    }
+
+    /// Waits until a view was told what others have changed.
+    fn settle_one(&self, view: ViewId) -> Result<Reply, Fault> {
+        let open = self.live_view(view)?;
+        match self.shared.tells_in_turn() {
+            true => self.shared.tell_queued(),
+            false => self.shared.wait_told(&open.view),
+        }
+        Ok(Reply::Done)
     }
 
     /// Waits until others were told of what a view has changed.

@@ -28,10 +28,10 @@ impl Call<'_> {
     /// Reads a range of a file, at most.
     pub fn read(&self, range: Range, reads: Reads) -> Result<Vec<u8>, Fault> {
         let (ino, offset, size) = range;
-        let request = self.asks(FsOp::Read { ino, offset, size: size as u32, reads });
+        let request = || self.asks(FsOp::Read { ino, offset, size: size as u32, reads });
         match self.view.decision_wait().filter(|_| reads != Reads::Once) {
-            Some(wait) => wait.read(&request),
-            None => self.view.unless_refused(ino, || self.server().data(request)),
+            Some(wait) => wait.read(&request()),
+            None => self.view.unless_refused(ino, || self.server().data(request())),
         }
     }
 
