@@ -23,7 +23,7 @@ pub(crate) fn of(kind: FaultKind) -> Errno {
         FaultKind::Io | FaultKind::Conflict | FaultKind::Decided | FaultKind::Protocol => Errno::EIO,
         FaultKind::Stale => Errno::ESTALE,
         FaultKind::Busy | FaultKind::Undecided => Errno::EBUSY,
-        FaultKind::Again | FaultKind::Sealed => Errno::EAGAIN,
+        FaultKind::Again | FaultKind::Sealed | FaultKind::Locked | FaultKind::Queued => Errno::EAGAIN,
         FaultKind::Unsupported => Errno::EOPNOTSUPP,
         FaultKind::TooLarge => Errno::E2BIG,
         FaultKind::NoData => Errno::ENXIO,

@@ -5,9 +5,12 @@ pub mod access;
 mod checks;
 mod coordinator;
 pub mod limits;
+mod locks;
 pub mod net;
 pub mod ops;
 mod order;
+#[cfg(test)]
+mod random;
 mod server;
 mod session;
 pub mod store;

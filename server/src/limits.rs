@@ -98,6 +98,10 @@ pub const GIVE_TRIES_MAX: usize = 8;
 pub const PROBE_TIME: Duration = Duration::from_millis(1);
 /// How long the end of a level whose process is dead is waited for.
 pub const DOOM_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a commit waits for others to let go of what they have locked of what it changes, after it was changed.
+pub const LOCKED_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long one question waits for a lock at most.
+pub const LOCK_WAIT_STEP_MAX: Duration = Duration::from_secs(10);
 /// How often what a hold or a vote stands for is written to disk before it is recorded, while others go on; the last time they wait.
 pub const GATHER_TURNS_MAX: usize = 3;
 /// How long the answer to a process that was rolled back may wait for it to be told so.

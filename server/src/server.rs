@@ -2,6 +2,7 @@
 
 use crate::coordinator::{Aftermath, Coordinator};
 use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX, WRITE_OUT_INTERVAL};
+use crate::locks::Locks;
 use crate::ops::{Ops, SystemClock, fault};
 use crate::session::Session;
 use crate::store::engine::Engine;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) ops: Arc<Ops>,
     pub(crate) coordinator: Coordinator,
     pub(crate) views: Views,
+    pub(crate) locks: Locks,
     /// Who waits until others were told of names.
     pub(crate) waiters: Waiters,
     next_view: AtomicU64,
@@ -87,6 +89,7 @@ impl Server {
             ops,
             coordinator,
             views: Views::default(),
+            locks: Locks::default(),
             waiters: Waiters::default(),
             next_view: AtomicU64::new(1),
             changes: AtomicU64::new(0),
@@ -294,6 +297,7 @@ impl Shared {
     pub(crate) fn close_view(&self, view: &View) {
         self.views.remove(view.id);
         view.close();
+        self.locks.drop_view(view.id);
         view.kernel.release_all();
         self.nudge_keeper();
     }
@@ -321,6 +325,7 @@ impl Shared {
             let lost = |view: &Arc<View>| view.owner == ViewOwner::Job || view.entered().is_empty();
             for view in self.views.based_on(*context).into_iter().filter(lost) {
                 view.kill();
+                self.locks.drop_view(view.id);
                 // One whose conflicts were settled is committed, though not as it was.
                 let state = self.state_of_undone(*spec, |outcome| outcome.state);
                 view.deliver(Notice::Decided { view: view.id, spec: *spec, state, why: why.clone() });
@@ -365,6 +370,10 @@ impl Shared {
             let views = around.into_iter().chain(inside).filter(|view| !led_out.contains(&view.id));
             self.invalidate(&views.collect::<Vec<_>>(), (intervals, &aftermath.reassigned), &seen);
         }
+        if let Some((inner, outer, _)) = &aftermath.folded {
+            self.locks.fold(*inner, *outer);
+        }
+        aftermath.jobs.iter().for_each(|job| self.locks.forget(job.context));
         drop(aftermath);
         self.nudge_keeper();
     }

@@ -1,6 +1,6 @@
 //! Telling views what decisions mean to them: before they take effect, and after.
 
-use mojavefs::id::IntervalId;
+use mojavefs::id::{ContextId, Ino, IntervalId};
 use mojavefs::protocol::fault::Fault;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
@@ -34,6 +34,20 @@ pub(crate) trait Audience: Sync {
 
     /// It has taken effect, or will not.
     fn end(&self, number: u64);
+
+    /// A lock that somebody outside of these contexts has taken on what they have changed, since they did.
+    fn locked(&self, contexts: &[ContextId], intervals: &[IntervalId]) -> Option<LockedBy>;
+
+    /// Waits until there is none, or until then.
+    fn wait_for_unlock(&self, outlook: (&[ContextId], &[IntervalId]), deadline: Instant);
+}
+
+/// Who has locked a file.
+#[derive(Clone, Debug)]
+pub(crate) struct LockedBy {
+    pub(crate) ino: Ino,
+    /// For people.
+    pub(crate) who: String,
 }
 
 /// The decisions of which views are being told: numbered as they begin, so that whoever must know that all were told waits for those

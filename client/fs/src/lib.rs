@@ -11,6 +11,7 @@ mod entered;
 mod kernel_cache;
 pub mod limits;
 mod listing;
+mod locks;
 mod operations;
 mod patience;
 mod refused;

@@ -8,6 +8,8 @@ pub const FORGETS_MAX: usize = 256;
 pub const HOLE_TRIES_MAX: usize = 64;
 /// How long one question waits for a decision before it is asked again.
 pub const AWAIT_STEP: Duration = Duration::from_secs(2);
+/// How long one question waits for a lock that others have before it is asked again.
+pub const OFFER_STEP: Duration = Duration::from_secs(2);
 /// The most files that were refused to one view, and not decided yet, that are remembered.
 pub const REFUSED_FILES_MAX: usize = 4096;
 /// How long a call that reads others' undecided work may be kept waiting until its process is stopped for a checkpoint.

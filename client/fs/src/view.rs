@@ -5,6 +5,7 @@ use crate::entered::Entered;
 use crate::kernel_cache::KernelCache;
 use crate::limits::FORGETS_MAX;
 use crate::listing::{OpenDir, Page};
+use crate::locks::Locks;
 use crate::operations::Given;
 use crate::patience;
 use crate::refused::Refused;
@@ -57,6 +58,7 @@ pub struct View {
     control: Control,
     entered: Mutex<Entered>,
     open_dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
+    locks: Locks,
     next_handle: AtomicU64,
 }
 
@@ -95,6 +97,7 @@ impl View {
             control,
             entered: Mutex::default(),
             open_dirs: Mutex::default(),
+            locks: Locks::default(),
             next_handle: AtomicU64::new(1),
         }
     }
@@ -208,6 +211,7 @@ impl View {
     /// The kernel has dropped inodes, each so many times.
     pub fn forget(&self, inos: impl Iterator<Item = (Ino, u64)>) {
         self.known.forget(inos, |server, gone| {
+            gone.iter().for_each(|ino| self.locks.forget(*ino));
             for inos in gone.chunks(FORGETS_MAX) {
                 if let Err(fault) = server.done(FsOp::Forget { inos: inos.to_vec() }.on(self.id)) {
                     tracing::debug!("forgetting {} inodes of view {}: {fault}", inos.len(), self.id);
@@ -252,9 +256,25 @@ impl View {
         work(&self.entered.lock())
     }
 
+    /// The locks that its programs have asked for.
+    pub(crate) fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// Whether what a process has locked of a file is let go of when it closes that, by any descriptor: else it need not be told when a file
+    /// is closed that was opened only to be read.
+    pub fn unlocks_at_close(&self, ino: Ino) -> bool {
+        self.locks.were_asked_for(ino)
+    }
+
+    /// A number for a file, or directory, that is opened.
+    pub fn next_handle(&self) -> u64 {
+        self.next_handle.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Opens a directory for listing.
     pub fn open_dir(&self, ino: Ino) -> u64 {
-        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let handle = self.next_handle();
         self.open_dirs.lock().insert(handle, Arc::new(OpenDir::new(ino)));
         handle
     }

@@ -39,18 +39,18 @@ pub(super) fn looked_up(result: Result<Given, Fault>) -> Answered {
 }
 
 /// How a file is open that was opened with these flags. Its pages stay: the kernel is told when they change. What a program that only
-/// reads has done by closing it, if it closes it, is nobody's concern.
-pub(super) fn opened(flags: u32) -> Opened {
+/// reads has done by closing it, if it closes it, is nobody's concern, unless it lets go of locks by that.
+pub(super) fn opened(flags: u32, handle: u64, unlocks_at_close: bool) -> Opened {
     let reads_only = flags.cast_signed() & libc::O_ACCMODE == libc::O_RDONLY;
-    let flags = if reads_only { OpenedFlags::NOFLUSH } else { OpenedFlags::NONE };
-    Opened { flags: flags.and(OpenedFlags::KEEP_CACHE), ..Opened::default() }
+    let flags = if reads_only && !unlocks_at_close { OpenedFlags::NOFLUSH } else { OpenedFlags::NONE };
+    Opened { handle, flags: flags.and(OpenedFlags::KEEP_CACHE), ..Opened::default() }
 }
 
 /// A file that was made and is open with these flags.
-pub(super) fn created(result: Result<Given, Fault>, flags: u32) -> Answered {
+pub(super) fn created(result: Result<Given, Fault>, flags: u32, handle: u64) -> Answered {
     let exclusively = flags & libc::O_EXCL.cast_unsigned() != 0;
     match result {
-        Ok(given) => Ok(Answer::Created(entry(&given), opened(flags))),
+        Ok(given) => Ok(Answer::Created(entry(&given), opened(flags, handle, false))),
         // Somebody else was first, which is as good: the kernel looks again, and opens what is there by its own rules.
         Err(fault) if fault.kind == FaultKind::Exists && !exclusively => Err(Fault { kind: FaultKind::Stale, ..fault }),
         Err(fault) => Err(fault),

@@ -44,7 +44,10 @@ const OFFER: Offer = Offer {
         .and(InitFlags::DONT_MASK)
         .and(InitFlags::ASYNC_DIO)
         .and(InitFlags::MAX_PAGES),
-    wanted: InitFlags::EXPORT_SUPPORT.and(InitFlags::SETXATTR_EXT),
+    wanted: InitFlags::EXPORT_SUPPORT
+        .and(InitFlags::SETXATTR_EXT)
+        .and(InitFlags::POSIX_LOCKS)
+        .and(InitFlags::FLOCK_LOCKS),
     io_bytes: IO_BYTES_MAX as u32,
     background: crate::limits::BACKGROUND_REQUESTS_MAX,
 };

@@ -2,12 +2,14 @@
 
 mod changes;
 mod files;
+mod locks;
 
 use super::answers::{self, Answered, opened};
 use super::door::Door;
 use super::listing;
 use super::reply::Reply;
 use super::slow::Slow;
+use locks::Asking;
 use mojavefs::id::Ino;
 use mojavefs::protocol::Caller;
 use mojavefs::protocol::fault::Fault;
@@ -142,21 +144,30 @@ impl Requests {
     /// What is about the content of a file; whatever else there is we have nothing to say to, and the kernel does not ask again.
     fn file(&self, about: About, operation: Operation<'_>, reply: impl Reply) {
         match operation {
-            // Nothing of an open file is kept here. Who truncates it asks for that by itself.
-            Operation::Open { flags, .. } => reply.give(Ok(Answer::Opened(opened(flags)))),
-            Operation::Release { .. } => reply.give(Ok(Answer::Done)),
+            // Who truncates it asks for that by itself.
+            Operation::Open { flags, .. } => {
+                let view = self.door.view();
+                reply.give(Ok(Answer::Opened(opened(flags, view.next_handle(), view.unlocks_at_close(about.ino)))));
+            }
+            Operation::Release { handle, .. } => self.release(about, handle, reply),
+            Operation::Getlk { handle, owner, lock, flock } => {
+                self.test_lock(about, &Asking { handle, owner, lock, flock }, reply);
+            }
+            Operation::Setlk { handle, owner, lock, flock, waits } => {
+                self.lock(about, &Asking { handle, owner, lock, flock }, waits, reply);
+            }
             Operation::Read { offset, size, flags, .. } => self.read(about, (offset, size), flags, reply),
             Operation::Write { offset, data, from, flags, .. } => {
                 self.write(about, (offset, data), (from, flags), reply);
             }
-            Operation::Flush { .. } => self.flush(about, reply),
+            Operation::Flush { lock_owner, .. } => self.flush(about, lock_owner, reply),
             Operation::Fsync { .. } | Operation::Fsyncdir { .. } => self.sync(about, reply),
             Operation::Fallocate { offset, length, mode, .. } => self.fallocate(about, (offset, length), mode, reply),
             Operation::Lseek { offset, whence, .. } => self.seek(about, offset, whence, reply),
             Operation::CopyFileRange { from, to, length, wide, .. } => {
                 self.copy((about.ino, from.1, length), (Ino(to.0), to.2), wide, reply);
             }
-            // Locks, access, `ioctl` and what later kernels ask: the kernel does that by itself, and need not ask again.
+            // Access, `ioctl` and what later kernels ask: the kernel does that by itself, and need not ask again.
             _ => reply.give(Err(Errno::ENOSYS)),
         }
     }

@@ -3,6 +3,7 @@
 use super::decision::{DiffPage, Outcome, SpecStatus};
 use super::fault::{Fault, FaultKind};
 use super::file::{Attr, Name};
+use super::lock::LockHeld;
 use super::message::{DirEntry, Reply, Request, SpaceInfo};
 use super::notice::NoticeSink;
 use super::view::OpenedView;
@@ -65,6 +66,12 @@ expect_reply! {
     outcome -> Reply::Outcome(outcome) => outcome, Outcome;
     /// Waits for something, for some time.
     ended -> Reply::Ended(ended) => ended, bool;
+    /// Asks for a count.
+    number -> Reply::Number(number) => number, u64;
+    /// Asks for a lock; whether the view knows all that those who had it before have done.
+    locked -> Reply::Locked { current } => current, bool;
+    /// Asks what is in the way of a lock.
+    obstacle -> Reply::Obstacle(held) => held, Option<LockHeld>;
     /// Asks for speculations.
     specs -> Reply::Specs(specs) => specs, Vec<SpecId>;
     /// Asks for changes.

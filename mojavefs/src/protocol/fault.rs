@@ -72,12 +72,16 @@ pub enum FaultKind {
     InDoubt,
     /// It would change what is just being decided: wait for that ([`super::ViewOp::AwaitRound`]), then ask again.
     Sealed,
+    /// Another has locked it.
+    Locked,
+    /// Another has locked it, and who asks stands in the line for it: wait ([`super::FsOp::AwaitOffer`]), then ask again.
+    Queued,
 }
 
 impl FaultKind {
     /// Whoever is refused so waits for others, and asks again.
     pub fn has_to_wait(self) -> bool {
-        matches!(self, FaultKind::Sealed | FaultKind::Undecided | FaultKind::Checkpoint)
+        matches!(self, FaultKind::Sealed | FaultKind::Undecided | FaultKind::Checkpoint | FaultKind::Queued)
     }
 }
 

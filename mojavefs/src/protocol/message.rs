@@ -5,6 +5,7 @@ use super::operation::{Caller, FsOp};
 use super::view::{JobInfo, OpenedView, ViewKind};
 use crate::id::{Ino, SpecId, ViewId};
 use crate::protocol::file::{Attr, FileKind, Name};
+use crate::protocol::lock::LockHeld;
 use serde::{Deserialize, Serialize};
 
 /// One request.
@@ -263,6 +264,16 @@ pub enum Reply {
     Outcome(Outcome),
     /// Whether what was waited for has ended.
     Ended(bool),
+    /// A count.
+    Number(u64),
+    /// A lock is taken, or let go of.
+    Locked {
+        /// The view knows all that those who had it before have done; else it has to ask for that ([`super::FsOp::HandOver`]) before it
+        /// goes on.
+        current: bool,
+    },
+    /// What is in the way of a lock.
+    Obstacle(Option<LockHeld>),
     /// A page of changes.
     Diff(DiffPage),
     /// How many records and content files were reclaimed, and whether more is left.

@@ -3,7 +3,7 @@
 //!
 //! [`connection`] is how to ask, [`message`] holds requests and answers, [`operation`] those of the filesystem, [`rounds`] asks again, [`notice`] is what comes without
 //! being asked for, [`view`] what views are opened with, [`decision`] what is said of speculations, [`control`] what the command line
-//! says to a mounted client, [`mod@file`] the attributes of files, [`fault`] what can go wrong, and [`codec`] how all of it becomes
+//! says to a mounted client, [`mod@file`] the attributes of files, [`lock`] locks on them, [`fault`] what can go wrong, and [`codec`] how all of it becomes
 //! bytes.
 
 pub mod codec;
@@ -12,6 +12,7 @@ pub mod control;
 pub mod decision;
 pub mod fault;
 pub mod file;
+pub mod lock;
 pub mod message;
 pub mod notice;
 pub mod operation;
@@ -22,6 +23,7 @@ pub use connection::{Connection, ConnectionExt};
 pub use decision::{
     Back, Change, ChangeKind, Conflict, DiffPage, Fall, Joined, Outcome, Resolution, SpecState, SpecStatus,
 };
+pub use lock::{LockAsked, LockClass, LockHeld, LockMode, LockOwner, Span, Unlocked};
 pub use message::{Admin, DirEntry, Reply, Request, SpaceInfo, SpecOp, ViewOp};
 pub use notice::{Invalidation, Notice, NoticeSink};
 pub use operation::{Caller, FallocateMode, FsOp, Reads, RenameMode, SeekWhence, XattrMode};

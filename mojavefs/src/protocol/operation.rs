@@ -3,6 +3,7 @@
 use super::message::Request;
 use crate::id::{Ino, ViewId};
 use crate::protocol::file::{FileKind, Name, SetAttr};
+use crate::protocol::lock::{LockAsked, Unlocked};
 use serde::{Deserialize, Serialize};
 
 /// How a rename treats an existing target.
@@ -278,6 +279,52 @@ pub enum FsOp<'a> {
     },
     /// Waits until this view was told what others have changed up to now. Answer: [`Reply::Done`](super::Reply::Done).
     AwaitNotices,
+    /// Takes a lock, or lets go of one. Answer: [`Reply::Locked`](super::Reply::Locked). Errors: [`Locked`](super::fault::FaultKind::Locked) if
+    /// it is another's; with `waits` [`Queued`](super::fault::FaultKind::Queued), and the owner stands in a line: it asks again
+    /// after [`FsOp::AwaitOffer`], or gives up ([`FsOp::LeaveLine`]); [`Deadlock`](super::fault::FaultKind::Deadlock).
+    Lock {
+        /// The file.
+        ino: Ino,
+        /// What is asked.
+        asked: LockAsked,
+        /// Whether to stand in the line.
+        waits: bool,
+    },
+    /// Waits until a lock for which somebody in this view stands in the line may be taken, or for `millis`. Answer:
+    /// [`Reply::Number`](super::Reply::Number), how many have been so far.
+    AwaitOffer {
+        /// How many were known; returns at once if there are more.
+        after: u64,
+        /// For so long at most.
+        millis: u32,
+    },
+    /// One who stands in a line gives up. Answer: [`Reply::Done`](super::Reply::Done).
+    LeaveLine {
+        /// The file.
+        ino: Ino,
+        /// What was asked.
+        asked: LockAsked,
+    },
+    /// What would be in the way of a lock. Answer: [`Reply::Obstacle`](super::Reply::Obstacle).
+    TestLock {
+        /// The file.
+        ino: Ino,
+        /// The lock.
+        asked: LockAsked,
+    },
+    /// Somebody has closed a file. Answer: [`Reply::Done`](super::Reply::Done).
+    Unlock {
+        /// The file.
+        ino: Ino,
+        /// Whose locks on it are let go.
+        whose: Unlocked,
+    },
+    /// Has other views hand over what they hold back of a file, and waits until this one was told of it. Answer:
+    /// [`Reply::Done`](super::Reply::Done).
+    HandOver {
+        /// The file.
+        ino: Ino,
+    },
     /// A page of a directory in an order that never changes. Answer: [`Reply::Entries`](super::Reply::Entries).
     ReadDir {
         /// The directory.

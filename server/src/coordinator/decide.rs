@@ -4,14 +4,15 @@ use super::conflicts::Standing;
 use super::prepare::{Outlook, Preparation};
 use super::rounds::Round;
 use super::{Aftermath, Coordinator, Job, State, graph_fault};
+use crate::access::AccessKey;
 use crate::limits::FORGET_TIME_MAX;
 use crate::ops::fault;
 use crate::store::{Store, StoreError};
-use crate::telling::Telling;
+use crate::telling::{LockedBy, Telling};
 use mojavefs::graph::{Effect, Event, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Outcome, Resolution, SpecState};
+use mojavefs::protocol::{Conflict, Outcome, Resolution, SpecState};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -33,6 +34,8 @@ pub(super) enum Voted {
     Unrecorded,
     /// It makes this final, for which views are to be prepared: nothing has happened.
     Unprepared(Outlook),
+    /// It makes this final, of which others have locked something: nothing has happened.
+    Locked(Outlook, LockedBy),
 }
 
 /// How far a commit is.
@@ -41,6 +44,8 @@ pub(super) enum Step {
     Sealed(Outcome, Round),
     Unrecorded,
     Unprepared(Outlook),
+    /// Others have locked something of it; what it comes to if they do not let go.
+    Locked(Outlook, Outcome),
 }
 
 impl Coordinator {
@@ -98,6 +103,11 @@ impl Coordinator {
                 Step::Sealed(outcome, round) => return self.finish(outcome, (&round, preparation), telling),
                 Step::Unrecorded => return self.commit_recorded((spec, uid), preparation, telling),
                 Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook))?,
+                Step::Locked(outlook, refused) => {
+                    if !telling.apart(|| preparation.wait_for_unlock(&outlook)) {
+                        return Ok((refused, Aftermath::default()));
+                    }
+                }
             }
         }
     }
@@ -115,6 +125,11 @@ impl Coordinator {
                 Step::Sealed(outcome, round) => return self.finish(outcome, (&round, preparation), telling),
                 // It makes something final after all.
                 Step::Unprepared(outlook) => telling.apart(|| self.prepare(&mut preparation, &outlook))?,
+                Step::Locked(outlook, refused) => {
+                    if !telling.apart(|| preparation.wait_for_unlock(&outlook)) {
+                        return Ok((refused, Aftermath::default()));
+                    }
+                }
                 // It was in conflict when it would have been written down, and is not any more.
                 Step::Unrecorded => {
                     let text = format!("speculation {spec} has changed meanwhile");
@@ -225,6 +240,9 @@ impl Coordinator {
             Voted::Sealed(round) => return Ok(Step::Sealed(outcome, round)),
             Voted::Unrecorded => return Ok(Step::Unrecorded),
             Voted::Unprepared(outlook) => return Ok(Step::Unprepared(outlook)),
+            Voted::Locked(outlook, by) => {
+                return Ok(Step::Locked(outlook, self.refused_for_lock(state, spec, &by)));
+            }
             Voted::Done(aftermath) => Aftermath { clashing: std::mem::take(&mut state.clashing), ..aftermath },
         };
         self.decided.notify_all();
@@ -274,6 +292,10 @@ impl Coordinator {
             let clashing = specs.iter().copied().filter(|spec| state.is_clashing(*spec, &self.conflicts));
             let clashing: Vec<SpecId> = clashing.collect();
             if clashing.is_empty() {
+                let outlook = Outlook::of(state, &numbers, &specs);
+                if let Some(by) = preparation.locked(&outlook) {
+                    return Ok(Voted::Locked(outlook, by));
+                }
                 return self.seal(state, spec, (numbers, specs)).map(Voted::Sealed);
             }
             for spec in clashing {
@@ -295,6 +317,15 @@ impl Coordinator {
         {
             tracing::debug!("context {loser} can't become final together with those that it builds on");
         }
+    }
+
+    /// A commit is refused for now: somebody works on what it would change.
+    fn refused_for_lock(&self, state: &State, spec: SpecId, by: &LockedBy) -> Outcome {
+        let job = &state.jobs[&spec];
+        let (path, what) = self.named_key(&state.sight(job), &AccessKey::Inode(by.ino));
+        let what = format!("{what}, which {} has locked", by.who);
+        let conflicts = vec![Conflict { path, what, changed: true }];
+        Outcome { conflicts, ..Outcome::of(spec, job.state, state.changes(job, &self.store)) }
     }
 
     fn refusal(&self, state: &State, job: &Job, standing: &Standing) -> Outcome {

@@ -174,7 +174,7 @@ impl Coordinator {
     }
 
     /// The path of an object, and what of it.
-    pub(super) fn named_key(&self, sight: &Sight, key: &AccessKey) -> (Vec<u8>, String) {
+    pub(crate) fn named_key(&self, sight: &Sight, key: &AccessKey) -> (Vec<u8>, String) {
         let (ino, name, what) = describe(key);
         let path = path_of(&self.store, sight, ino).ok().flatten();
         let path = path.or_else(|| path_of(&self.store, &Sight::trunk(), ino).ok().flatten());

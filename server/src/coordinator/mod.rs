@@ -13,8 +13,6 @@ mod merge;
 mod paths;
 mod prepare;
 #[cfg(test)]
-mod random;
-#[cfg(test)]
 mod restarts;
 mod restore;
 mod rings;

@@ -3,9 +3,9 @@
 
 use super::rounds::Stop;
 use super::{Coordinator, State};
-use crate::limits::GATHER_TURNS_MAX;
+use crate::limits::{GATHER_TURNS_MAX, LOCKED_TIME_MAX};
 use crate::store::Store;
-use crate::telling::Audience;
+use crate::telling::{Audience, LockedBy};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::protocol::fault::Fault;
 use std::collections::HashMap;
@@ -23,6 +23,10 @@ impl Outlook {
         let context = |spec: &SpecId| state.jobs.get(spec).map(|job| (*spec, job.context));
         Outlook { numbers: numbers.to_vec(), specs: specs.iter().filter_map(context).collect() }
     }
+
+    fn contexts(&self) -> Vec<ContextId> {
+        self.specs.iter().map(|(_, context)| *context).collect()
+    }
 }
 
 /// For what views are prepared, until this is dropped.
@@ -32,6 +36,8 @@ pub(super) struct Preparation<'a> {
     expected: Option<Expected>,
     turns: usize,
     stops: Vec<Stop<'a>>,
+    /// How long it is waited for at most that others let go of what they have locked.
+    unlocked_by: Option<Instant>,
 }
 
 struct Expected {
@@ -43,7 +49,21 @@ struct Expected {
 
 impl<'a> Preparation<'a> {
     pub(super) fn of(audience: Option<&'a dyn Audience>) -> Self {
-        Preparation { audience, expected: None, turns: 0, stops: Vec::new() }
+        Preparation { audience, expected: None, turns: 0, stops: Vec::new(), unlocked_by: None }
+    }
+
+    /// Somebody outside has locked what is to be made final, after it was changed.
+    pub(super) fn locked(&self, outlook: &Outlook) -> Option<LockedBy> {
+        self.audience?.locked(&outlook.contexts(), &outlook.numbers)
+    }
+
+    /// Waits until nobody has, for some time altogether; whether there is any left.
+    pub(super) fn wait_for_unlock(&mut self, outlook: &Outlook) -> bool {
+        let deadline = *self.unlocked_by.get_or_insert_with(|| Instant::now() + LOCKED_TIME_MAX);
+        if let Some(audience) = self.audience {
+            audience.wait_for_unlock((&outlook.contexts(), &outlook.numbers), deadline);
+        }
+        Instant::now() < deadline
     }
 
     /// Nobody sees anything of what these intervals have changed before, nor piece by piece once they are final. Stays so while they

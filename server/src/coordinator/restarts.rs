@@ -1,8 +1,8 @@
 //! Restarts: what is held or voted for is taken up as it was, and falls with what is not.
 
-use super::random::Random;
 use super::{Beginning, Coordinator};
 use crate::ops::{NewFile, Ops, Scope, SystemClock};
+use crate::random::Random;
 use crate::store::engine::memory::Memory;
 use crate::store::{Store, StoreOptions};
 use crate::telling::Telling;

@@ -12,9 +12,9 @@ use super::conflicts::{Conflicts, Standing};
 use super::{Aftermath, Coordinator, Job, State, graph_fault};
 use crate::access::{Access, AccessKey};
 use crate::ops::fault;
-use crate::store::{Prepared, Rebased, Specs, StoreError};
+use crate::store::{Key, Prepared, Rebased, Specs, StoreError};
 use mojavefs::graph::Event;
-use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::id::{ContextId, Ino, IntervalId, SpecId};
 use mojavefs::limits::{ROUND_STEP, ROUND_TIME_MAX};
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -221,6 +221,20 @@ impl Coordinator {
         aftermath.committed.extend(jobs.iter().map(|job| (job.context, job.spec)));
         aftermath.jobs.extend(jobs);
         Ok(aftermath)
+    }
+
+    /// A file may be locked: it is not part of what is being decided. Called while nothing can be sealed.
+    pub(crate) fn demand_lockable(&self, ino: Ino) -> Result<(), Fault> {
+        if self.rounds.load(Ordering::SeqCst) == 0 {
+            return Ok(());
+        }
+        for round in &self.state.lock().rounds {
+            let mut changed = round.numbers.iter().map(|number| self.store.has_changed(*number, &Key::Inode(ino)));
+            if changed.any(|changed| changed.unwrap_or(true)) {
+                return Err(round.fault());
+            }
+        }
+        Ok(())
     }
 
     /// Whether something is being decided, or kept from being changed.

@@ -53,7 +53,7 @@ impl Coordinator {
                         let votes = state.jobs[&segment].votes();
                         match self.vote(&mut state, segment, &votes, &Preparation::of(None))? {
                             Voted::Done(aftermath) => aftermath,
-                            Voted::Sealed(_) | Voted::Unrecorded | Voted::Unprepared(_) => {
+                            Voted::Sealed(_) | Voted::Unrecorded | Voted::Unprepared(_) | Voted::Locked(..) => {
                                 unreachable!("a segment is final with its job only")
                             }
                         }

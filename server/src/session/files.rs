@@ -28,8 +28,13 @@ impl Session {
         operation: impl Fn(&Ops, &Scope) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let around = |context| self.shared.coordinator.around(context);
-        let _changing = self.shared.views.about_to_change(&self.open_view(view)?.view, (ino, range), around);
-        self.change(view, |_| file(ino), operation)
+        let open = self.open_view(view)?;
+        let _changing = self.shared.views.about_to_change(&open.view, (ino, range), around);
+        let changed = self.change(view, |_| file(ino), operation)?;
+        if let Some(context) = open.view.context() {
+            self.shared.locks.note_change(context, ino);
+        }
+        Ok(changed)
     }
 
     pub(super) fn may_be_mapped(&self, view: ViewId, ino: Ino, mapped: bool) -> Result<(), Fault> {

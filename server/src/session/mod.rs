@@ -1,6 +1,7 @@
 //! One client's session: its requests find their view, and what follows from them reaches the views it concerns.
 
 mod files;
+mod locks;
 mod names;
 mod operations;
 mod speculations;

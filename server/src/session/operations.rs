@@ -71,6 +71,15 @@ impl Session {
             FsOp::Forget { inos } => Ok(self.forget(view, &inos)),
             FsOp::Settle { wait } => self.settle_others(view, wait),
             FsOp::AwaitNotices => self.settle_one(view),
+            FsOp::Lock { ino, asked, waits } => self.lock(view, ino, &asked, waits),
+            FsOp::AwaitOffer { after, millis } => self.await_offer(view, after, millis),
+            FsOp::LeaveLine { ino, asked } => Ok(self.leave_line(view, ino, &asked)),
+            FsOp::TestLock { ino, asked } => self.test_lock(view, ino, &asked),
+            FsOp::Unlock { ino, whose } => {
+                self.shared.locks.unlock(view, ino, whose);
+                Ok(Reply::Done)
+            }
+            FsOp::HandOver { ino } => self.hand_over(view, ino),
         }
     }
 
@@ -85,7 +94,7 @@ impl Session {
     }
 
     /// Waits until a view was told what others have changed.
-    fn settle_one(&self, view: ViewId) -> Result<Reply, Fault> {
+    pub(super) fn settle_one(&self, view: ViewId) -> Result<Reply, Fault> {
         let open = self.live_view(view)?;
         match self.shared.tells_in_turn() {
             true => self.shared.tell_queued(),

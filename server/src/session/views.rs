@@ -134,6 +134,7 @@ impl Session {
         if open.view.owner != ViewOwner::Process {
             return Err(Fault::new(FaultKind::Protocol, format!("view {id} is no process's")));
         }
+        self.demand_unlocked(&open.view)?;
         let (spec, context, scope) = loop {
             let around = open.view.context();
             let coordinator = &self.shared.coordinator;
@@ -152,6 +153,7 @@ impl Session {
         if self.shared.views.of(Some(context)).len() > 1 {
             return Err(Fault::new(FaultKind::Busy, "something else works in the same view"));
         }
+        self.demand_unlocked(&view)?;
         let (spec, context, scope) = self.shared.coordinator.begin_segment(context)?;
         view.go_into(context, spec, Arc::new(scope));
         Ok(Reply::View(OpenedView { view: id, spec: Some(spec) }))

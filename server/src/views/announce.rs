@@ -173,6 +173,8 @@ impl Shared {
         }
         self.note_change();
         view.tell(set);
+        // It had none when it began what is undone.
+        self.locks.drop_view(view.id);
         view.leave_undone(&undone);
         match view.base().filter(|_| view.owner == ViewOwner::Job) {
             Some(job) if !self.coordinator.is_back(job, &view.entered()) => {}

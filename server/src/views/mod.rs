@@ -2,7 +2,7 @@
 
 mod announce;
 pub(crate) mod cache;
-mod invalidations;
+pub(crate) mod invalidations;
 mod lane;
 pub(crate) mod names;
 mod old_pages;
@@ -233,6 +233,10 @@ impl Views {
 
     pub(crate) fn all(&self) -> Vec<Arc<View>> {
         self.by_id.read().values().cloned().collect()
+    }
+
+    pub(crate) fn find(&self, id: ViewId) -> Option<Arc<View>> {
+        self.by_id.read().get(&id).cloned()
     }
 
     /// The views that were opened for a context.

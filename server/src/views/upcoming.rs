@@ -9,10 +9,11 @@
 use super::View;
 use super::invalidations::InvalidationSet;
 use crate::limits::{ENDED_KEPT_MAX, KERNEL_TIME_MAX, LATE_READS_TIME_MAX};
+use crate::locks::Taken;
 use crate::server::Shared;
 use crate::store::{Key, Store};
-use crate::telling::Audience;
-use mojavefs::id::{Ino, IntervalId, Seq, ViewId};
+use crate::telling::{Audience, LockedBy};
+use mojavefs::id::{ContextId, Ino, IntervalId, Seq, ViewId};
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::Invalidation;
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -305,6 +306,26 @@ impl Audience for Shared {
         self.upcomings.list.write().retain(|upcoming| upcoming.number != number);
         self.upcomings.count.fetch_sub(1, Ordering::SeqCst);
     }
+
+    fn locked(&self, contexts: &[ContextId], intervals: &[IntervalId]) -> Option<LockedBy> {
+        let is_inside = |view: &Arc<View>| contexts.iter().any(|context| view.shows_from_inside(*context));
+        let key = Invalidation::Inode;
+        let is_outside = |(ino, taken): &(Ino, Taken)| {
+            let view = self.views.find(taken.by.view);
+            !view.is_some_and(|view| is_inside(&view))
+                && intervals.iter().any(|i| has_changed(&self.store, *i, &key(*ino)))
+        };
+        let (ino, taken) = self.locks.taken_since(contexts).into_iter().find(is_outside)?;
+        let place = match self.views.find(taken.by.view).and_then(|view| view.context()) {
+            Some(_) => "in another job",
+            None => "on trunk",
+        };
+        Some(LockedBy { ino, who: format!("process {} {place}", taken.pid) })
+    }
+
+    fn wait_for_unlock(&self, (contexts, intervals): (&[ContextId], &[IntervalId]), deadline: Instant) {
+        self.locks.wait_for_unlock(deadline, || self.locked(contexts, intervals).is_some());
+    }
 }
 
 impl Shared {
@@ -322,7 +343,7 @@ impl Shared {
 
     /// Whether a kernel has forgotten something in [`KERNEL_TIME_MAX`]; else it goes on with that. The time does not count in which rounds are
     /// being decided: what holds it up may wait for them.
-    fn forget_in_time(&self, view: &Arc<View>, set: InvalidationSet) -> bool {
+    pub(crate) fn forget_in_time(&self, view: &Arc<View>, set: InvalidationSet) -> bool {
         let through = self.begin_to_forget(view, set);
         let mut left = KERNEL_TIME_MAX;
         while left > Duration::ZERO {

@@ -4,6 +4,7 @@ mod attributes;
 mod content;
 mod directories;
 mod holes;
+mod locks;
 mod names;
 mod stored;
 

@@ -8,7 +8,7 @@ use crate::transport::serve::Pages;
 use crate::transport::slow::Turn;
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Caller, FallocateMode, Reads, SeekWhence};
+use mojavefs::protocol::{Caller, FallocateMode, LockClass, LockOwner, Reads, SeekWhence, Unlocked};
 use mojavefs_fs::{Call, Patience, Range, Write, WritesOut};
 use mojavefs_fuse::protocol::{Answer, WriteFlags};
 use nix::errno::Errno;
@@ -66,7 +66,22 @@ impl Requests {
         self.door.answer_write(caller, reply, |call| answered(call.write(&write, data)), copied);
     }
 
-    pub(super) fn flush(&self, about: About, reply: impl Reply) {
+    /// Nobody has an open file open any more.
+    pub(super) fn release(&self, about: About, handle: u64, reply: impl Reply) {
+        self.unlock(about, Unlocked::Handle(handle));
+        reply.give(Ok(Answer::Done));
+    }
+
+    fn unlock(&self, about: About, whose: Unlocked) {
+        let call = self.door.view().call(Caller::KERNEL, Patience::Own);
+        if let Err(fault) = call.unlock(about.ino, whose) {
+            tracing::debug!("letting go of the locks on inode {}: {fault}", about.ino);
+        }
+    }
+
+    /// A process has closed a file.
+    pub(super) fn flush(&self, about: About, lock_owner: u64, reply: impl Reply) {
+        self.unlock(about, Unlocked::Owner(LockOwner { class: LockClass::Range, number: lock_owner }));
         let view = self.door.view();
         match view.settles() {
             // Most often there is nothing to wait for, and no other thread is needed to find that out.

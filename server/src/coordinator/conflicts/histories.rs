@@ -1,9 +1,9 @@
 //! Random histories, held against the model.
 
-use super::super::random::Random;
 use super::model::Model;
 use super::{Conflicts, Looks, Nesting};
 use crate::access::{Access, AccessKey};
+use crate::random::Random;
 use mojavefs::id::{ContextId, Ino};
 use std::collections::BTreeSet;
 

@@ -3,12 +3,12 @@
 
 use super::super::decide::Step;
 use super::super::prepare::Preparation;
-use super::super::random::Random;
 use super::super::restarts::{Left, depend, to_be_left};
 use super::super::{Beginning, Coordinator};
 use super::Round;
 use crate::access::AccessKey;
 use crate::ops::{NewFile, Ops, Scope, SystemClock};
+use crate::random::Random;
 use crate::store::engine::memory::Memory;
 use crate::store::{Key, Prepared, Sight, Store, StoreError, StoreOptions};
 use crate::telling::Telling;
@@ -241,7 +241,7 @@ impl World {
                 assert!(self.undecided().len() == before.len() || committed.is_err(), "it waits for others");
                 return self.came(&committed);
             }
-            Ok(Step::Done(..) | Step::Unprepared(_)) | Err(_) => {
+            Ok(Step::Done(..) | Step::Unprepared(_) | Step::Locked(..)) | Err(_) => {
                 self.counts.at_once += 1;
                 return;
             }

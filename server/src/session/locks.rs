@@ -1,0 +1,96 @@
+//! Locks on files: who asks for them, and what whoever gets one is to know.
+
+use super::Session;
+use crate::access::AccessKey;
+use crate::limits::LOCK_WAIT_STEP_MAX;
+use crate::locks::{Asked, Taken};
+use crate::server::Shared;
+use crate::views::View;
+use crate::views::invalidations::InvalidationSet;
+use mojavefs::id::{Ino, ViewId};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Invalidation, LockAsked, LockHeld, Reply};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Session {
+    /// Takes a lock, or lets go of one.
+    pub(super) fn lock(&self, view: ViewId, ino: Ino, asked: &LockAsked, waits: bool) -> Result<Reply, Fault> {
+        let open = self.open_view(view)?;
+        let Shared { coordinator, locks, .. } = &*self.shared;
+        let outcome = coordinator.undisturbed(|| {
+            if asked.mode.is_some() {
+                coordinator.demand_lockable(ino)?;
+            }
+            Ok(locks.ask(view, ino, asked, waits))
+        })?;
+        let who = |taken: &Taken| match taken.pid {
+            0 => String::new(),
+            pid => format!(" (process {pid} of view {})", taken.by.view),
+        };
+        match outcome {
+            Asked::Done => Ok(Reply::Locked { current: asked.mode.is_none() || self.is_current(&open.view, ino) }),
+            Asked::Refused(by) => {
+                Err(Fault::new(FaultKind::Locked, format!("another has locked inode {ino}{}", who(&by))))
+            }
+            Asked::Queued => Err(Fault::new(FaultKind::Queued, format!("another has locked inode {ino}"))),
+            Asked::Deadlock => {
+                let text = format!("who has locked inode {ino} waits for what this one has locked");
+                Err(Fault::new(FaultKind::Deadlock, text))
+            }
+        }
+    }
+
+    pub(super) fn leave_line(&self, view: ViewId, ino: Ino, asked: &LockAsked) -> Reply {
+        self.shared.locks.leave(view, ino, asked);
+        Reply::Done
+    }
+
+    pub(super) fn await_offer(&self, view: ViewId, after: u64, millis: u32) -> Result<Reply, Fault> {
+        self.open_view(view)?;
+        let limit = Duration::from_millis(millis.into()).min(LOCK_WAIT_STEP_MAX);
+        Ok(Reply::Number(self.shared.locks.await_offer(view, after, limit)))
+    }
+
+    pub(super) fn test_lock(&self, view: ViewId, ino: Ino, asked: &LockAsked) -> Result<Reply, Fault> {
+        self.open_view(view)?;
+        let found = self.shared.locks.test(view, ino, asked);
+        let is_known = |view: ViewId| self.views.lock().contains_key(&view);
+        Ok(Reply::Obstacle(found.map(|Taken { by, span, mode, pid, .. }| {
+            // Another machine's processes are nothing to this one.
+            LockHeld { span, mode, pid: if is_known(by.view) { pid } else { 0 } }
+        })))
+    }
+
+    /// Whether the kernel of a view knows all that others have done to a file.
+    fn is_current(&self, view: &View, ino: Ino) -> bool {
+        !view.has_queued() && self.holding_back(view, ino).is_empty()
+    }
+
+    /// Other views whose kernels may hold something back that was written to a file.
+    fn holding_back(&self, view: &View, ino: Ino) -> Vec<Arc<View>> {
+        let all = self.shared.views.all().into_iter();
+        all.filter(|other| other.id != view.id && !other.is_dead() && other.kernel.may_write_mapped(ino)).collect()
+    }
+
+    /// Others hand over what they hold back of a file, and the view is told of it.
+    pub(super) fn hand_over(&self, id: ViewId, ino: Ino) -> Result<Reply, Fault> {
+        let view = self.open_view(id)?.view.clone();
+        self.shared.side_by_side(&self.holding_back(&view, ino), |other| {
+            let mut set = InvalidationSet::default();
+            set.add([Invalidation::Inode(ino)]);
+            if !self.shared.forget_in_time(other, set) {
+                tracing::warn!("view {} has not written out inode {ino} for who has locked it in view {id}", other.id);
+            }
+        });
+        self.settle_one(id)
+    }
+
+    /// A process can go back to this point: it has no lock, which it would have to take again then.
+    pub(super) fn demand_unlocked(&self, view: &View) -> Result<(), Fault> {
+        let Some(ino) = self.shared.locks.of_view(view.id) else { return Ok(()) };
+        let (path, _) = self.shared.coordinator.named_key(&view.scope().sight, &AccessKey::Inode(ino));
+        let text = format!("its process has locked `{}`: who goes back could not take that again", path.escape_ascii());
+        Err(Fault::new(FaultKind::Unsupported, text))
+    }
+}
