@@ -18,6 +18,7 @@ mod holes;
 mod inherited;
 mod interrupts;
 mod jobs;
+mod locks;
 mod mounting;
 mod mounts;
 mod opening;

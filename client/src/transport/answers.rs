@@ -1,6 +1,7 @@
 //! What comes of operations, as kernels are answered.
 
 use super::convert::{attributes, lasting};
+use super::owners;
 use crate::limits::CACHE_TIME;
 use mojavefs::limits::NAME_BYTES_MAX;
 use mojavefs::protocol::SpaceInfo;
@@ -40,9 +41,10 @@ pub(super) fn looked_up(result: Result<Given, Fault>) -> Answered {
 
 /// How a file is open that was opened with these flags. Its pages stay: the kernel is told when they change. What a program that only
 /// reads has done by closing it, if it closes it, is nobody's concern, unless it lets go of locks by that.
-pub(super) fn opened(flags: u32, handle: u64, unlocks_at_close: bool) -> Opened {
-    let reads_only = flags.cast_signed() & libc::O_ACCMODE == libc::O_RDONLY;
-    let flags = if reads_only && !unlocks_at_close { OpenedFlags::NOFLUSH } else { OpenedFlags::NONE };
+pub(super) fn opened(flags: u32, number: u64, unlocks_at_close: bool) -> Opened {
+    let is_silent = flags.cast_signed() & libc::O_ACCMODE == libc::O_RDONLY && !unlocks_at_close;
+    let flags = if is_silent { OpenedFlags::NOFLUSH } else { OpenedFlags::NONE };
+    let handle = owners::handle(number, is_silent);
     Opened { handle, flags: flags.and(OpenedFlags::KEEP_CACHE), ..Opened::default() }
 }
 

@@ -9,6 +9,7 @@ mod door;
 mod fuser;
 mod listing;
 mod own;
+mod owners;
 mod reply;
 mod requests;
 mod serve;

@@ -7,6 +7,7 @@ mod locks;
 use super::answers::{self, Answered, opened};
 use super::door::Door;
 use super::listing;
+use super::owners::Owners;
 use super::reply::Reply;
 use super::slow::Slow;
 use locks::Asking;
@@ -27,6 +28,7 @@ pub(super) struct Requests {
     slow: Arc<Slow>,
     /// How the kernel is told, as soon as it listens.
     told_by: Arc<OnceLock<Notifier>>,
+    owners: Arc<Owners>,
 }
 
 /// What a request is about, beside what is asked: who asks, and the inode.
@@ -39,7 +41,12 @@ struct About {
 impl Requests {
     /// Those of the kernel that is to see a view.
     pub(super) fn of(view: Arc<View>) -> io::Result<Self> {
-        Ok(Requests { door: Door::new(view), slow: Arc::new(Slow::start()?), told_by: Arc::default() })
+        Ok(Requests {
+            door: Door::new(view),
+            slow: Arc::new(Slow::start()?),
+            told_by: Arc::default(),
+            owners: Arc::default(),
+        })
     }
 
     pub(super) fn door(&self) -> &Door {

@@ -29,7 +29,12 @@ impl Session {
             pid => format!(" (process {pid} of view {})", taken.by.view),
         };
         match outcome {
-            Asked::Done => Ok(Reply::Locked { current: asked.mode.is_none() || self.is_current(&open.view, ino) }),
+            Asked::Done if asked.mode.is_none() => Ok(Reply::Locked { current: true }),
+            Asked::Done => {
+                // It may store to pages that its kernel has had since before.
+                open.view.kernel.may_be_mapped(ino);
+                Ok(Reply::Locked { current: self.is_current(&open.view, ino) })
+            }
             Asked::Refused(by) => {
                 Err(Fault::new(FaultKind::Locked, format!("another has locked inode {ino}{}", who(&by))))
             }

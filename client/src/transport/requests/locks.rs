@@ -1,8 +1,8 @@
 //! Locks on files.
 
 use super::{About, Requests};
-use crate::transport::answers;
 use crate::transport::reply::Reply;
+use crate::transport::{answers, owners};
 use mojavefs::protocol::{LockAsked, LockClass, LockMode, LockOwner, Span};
 use mojavefs_fs::Call;
 use mojavefs_fuse::protocol::{Answer, Lock, LockKind};
@@ -38,6 +38,10 @@ impl Asking {
 impl Requests {
     pub(super) fn lock(&self, about: About, asking: &Asking, waits: bool, reply: impl Reply) {
         let asked = asking.asked();
+        let is_process = asked.owner.class == LockClass::Range && asked.mode.is_some();
+        if is_process && owners::is_closed_silently(asked.handle) {
+            self.owners.watch(self.door.view(), asked.pid, asked.owner, about.ino);
+        }
         self.answer(about, reply, move |call: &Call<'_>| answers::done(call.lock(about.ino, &asked, waits)));
     }
 
