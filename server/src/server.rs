@@ -373,7 +373,9 @@ impl Shared {
         if let Some((inner, outer, _)) = &aftermath.folded {
             self.locks.fold(*inner, *outer);
         }
-        aftermath.jobs.iter().for_each(|job| self.locks.forget(job.context));
+        let undone: HashSet<SpecId> = aftermath.undone.iter().map(|(_, spec, _)| *spec).collect();
+        let decided = aftermath.jobs.iter().filter(|job| !undone.contains(&job.spec));
+        decided.for_each(|job| self.locks.forget(job.context, job.spec));
         drop(aftermath);
         self.nudge_keeper();
     }

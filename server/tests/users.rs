@@ -18,7 +18,7 @@ fn job(client: &Client, parent: ViewId, uid: u32) -> Result<OpenedView, Fault> {
 }
 
 fn process(client: &Client, parent: ViewId, uid: u32) -> Result<OpenedView, Fault> {
-    client.ask().view(ViewOp::Open(ViewKind::Process { parent, uid }))
+    client.ask().view(ViewOp::Open(ViewKind::Process { parent, uid, pid: 1 }))
 }
 
 fn spec(opened: &OpenedView) -> SpecId {

@@ -10,6 +10,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long one that is told nothing more may take to end.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A program that takes locks as it is told.
 struct Locker {
@@ -69,6 +73,11 @@ impl Locker {
 impl Drop for Locker {
     fn drop(&mut self) {
         self.orders.take();
+        // A job ends as a whole only by itself.
+        let deadline = Instant::now() + END_TIME_MAX;
+        while Instant::now() < deadline && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

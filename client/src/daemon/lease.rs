@@ -57,7 +57,7 @@ impl Lease {
                 let info = JobInfo { uid: caller.uid, pid: caller.pid, command };
                 ViewKind::Job { parent, info, on_read, own, restarts }
             }
-            Start::Process { parent } => ViewKind::Process { parent, uid: caller.uid },
+            Start::Process { parent } => ViewKind::Process { parent, uid: caller.uid, pid: caller.pid },
             Start::Inside { spec } => ViewKind::Inside { spec, uid: caller.uid },
         };
         let opened = daemon.connection.view(ViewOp::Open(kind))?;

@@ -42,20 +42,43 @@ const UNDO_BYTES_MAX: usize = 64;
 
 /// What keeps a process from having its files undone.
 #[derive(Debug)]
-pub(crate) struct Refused(String);
+pub(crate) struct Refused {
+    why: String,
+    errno: i32,
+}
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
+    }
+}
+
+fn errno_of(fault: &Fault) -> i32 {
+    match fault.kind {
+        FaultKind::Unsupported => libc::ENOTSUP,
+        _ => libc::EIO,
+    }
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Refused { why: fault.to_string(), errno: errno_of(&fault) }
+    }
+}
+
+impl Refused {
+    /// What `errno` says of it.
+    pub(crate) fn errno(&self) -> i32 {
+        self.errno
     }
 }
 
 fn fault(what: &str) -> impl FnOnce(Fault) -> Refused {
-    move |fault| Refused(format!("{what}: {fault}"))
+    move |fault| Refused { why: format!("{what}: {fault}"), errno: errno_of(&fault) }
 }
 
 fn failed(what: &str) -> impl FnOnce(io::Error) -> Refused {
-    move |error| Refused(format!("{what}: {error}"))
+    move |error| Refused { why: format!("{what}: {error}"), errno: libc::EIO }
 }
 
 /// The connection to the daemon, once there is a view. It is noted where no abort takes it back, and no `fork` has it copied.
@@ -207,7 +230,7 @@ extern "C" fn hear(_signal: i32) {
 /// Tells the server that a level is entered, if there is a view. [`entered`] waits for what it says to that: what has to be
 /// done here goes on meanwhile.
 pub(crate) fn announce(own: Option<SpecId>) -> Result<(), Refused> {
-    daemon().map_or(Ok(()), |daemon| put(&daemon, &Ask::Enter { own }).map_err(|why| Refused(why.to_string())))
+    daemon().map_or(Ok(()), |daemon| put(&daemon, &Ask::Enter { own }).map_err(Refused::from))
 }
 
 /// The number that the speculation has there which was announced, if there is a view.
@@ -216,7 +239,7 @@ pub(crate) fn entered(mask: Mask) -> Result<Option<SpecId>, Refused> {
     match mortally(mask, || answer(&daemon)) {
         Ok((Answer::Started { spec, .. }, _)) => Ok(Some(spec)),
         Ok((other, _)) => Err(fault("the daemon")(unexpected(&other))),
-        Err(why) => Err(Refused(why.to_string())),
+        Err(why) => Err(why.into()),
     }
 }
 
@@ -323,7 +346,7 @@ pub(crate) fn drain() -> Result<(), Refused> {
         attached() && arena.look_at_shared().map_or(true, |shared| shared.unwritten)
     };
     match arena::existing().is_some_and(unwritten) {
-        true => Err(Refused(UNWRITTEN.to_owned())),
+        true => Err(Refused { why: UNWRITTEN.to_owned(), errno: libc::EIO }),
         false => Ok(()),
     }
 }

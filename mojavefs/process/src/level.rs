@@ -100,7 +100,7 @@ pub(crate) fn speculate(own: Option<SpecId>) -> sys::Result<Entered> {
 
 fn refused(arena: &mut Arena, why: files::Refused) -> Errno {
     arena.say(format_args!("{why}"));
-    Errno(libc::EIO)
+    Errno(why.errno())
 }
 
 /// The level that was announced is entered, with the number that it has in the filesystem.

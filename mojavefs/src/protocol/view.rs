@@ -59,6 +59,8 @@ pub enum ViewKind {
         parent: ViewId,
         /// Whose process it is.
         uid: u32,
+        /// Its number.
+        pid: u32,
     },
     /// What an undecided speculation would show without its own changes; only to be read.
     Before {

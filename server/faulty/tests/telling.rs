@@ -35,7 +35,7 @@ fn a_process_whose_vote_may_be_committed_is_not_told_that_it_is_undone() {
     let (session, told) = (server.connect(false), Arc::new(Told::default()));
     session.set_notice_sink(told.clone());
     let trunk = session.view(ViewOp::Open(ViewKind::Trunk)).expect("trunk").view;
-    let view = session.view(ViewOp::Open(ViewKind::Process { parent: trunk, uid: 0 })).expect("a view").view;
+    let view = session.view(ViewOp::Open(ViewKind::Process { parent: trunk, uid: 0, pid: 1 })).expect("a view").view;
     let entered = session.view(ViewOp::Enter { view, info: JobInfo::default(), own: None }).expect("a level");
     let spec = entered.spec.expect("its speculation");
     let (parent, name, kind, target): (_, &[u8], _, &[u8]) = (Ino::ROOT, b"file", FileKind::Regular, b"");

@@ -41,6 +41,7 @@ fn history(seed: u64) {
     let mut random = Random::of(seed);
     let (mut table, mut naive) = (Table::default(), Naive::default());
     let mut waiting: Vec<(ViewId, Ino, LockAsked)> = Vec::new();
+    let mut saved: Vec<(ViewId, Vec<(Ino, LockAsked)>)> = Vec::new();
     for step in 0..STEPS {
         let here = || format!("seed {seed}, step {step}");
         let (view, ino) = (ViewId(random.below(3) as u64), Ino(1 + random.below(2) as u64));
@@ -66,6 +67,13 @@ fn history(seed: u64) {
                 };
                 table.unlock(view, ino, whose);
                 naive.unlock(view, ino, whose);
+            }
+            8 if random.below(3) == 0 => saved.push((view, table.of(view))),
+            8 if random.below(2) == 0 && !saved.is_empty() => {
+                let (view, locks) = saved.swap_remove(random.below(saved.len()));
+                let has_all = table.put_back(view, &locks).1;
+                assert_eq!(has_all, naive.put_back(view, &locks), "{}: {locks:?}", here());
+                waiting.retain(|(of, ..)| *of != view);
             }
             8 if random.below(4) == 0 => {
                 table.drop_view(view);

@@ -11,7 +11,7 @@ mod table;
 
 pub(crate) use table::{Asked, Taken};
 
-use mojavefs::id::{ContextId, Ino, ViewId};
+use mojavefs::id::{ContextId, Ino, SpecId, ViewId};
 use mojavefs::protocol::{LockAsked, Unlocked};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -36,6 +36,8 @@ struct State {
     offers: HashMap<ViewId, u64>,
     /// How many locks had been taken when a context last changed a file that was locked.
     changes: HashMap<ContextId, HashMap<Ino, u64>>,
+    /// What the processes of a view had locked when they entered a speculation.
+    saved: HashMap<(ViewId, SpecId), Vec<(Ino, LockAsked)>>,
 }
 
 impl State {
@@ -86,13 +88,39 @@ impl Locks {
             let mut state = self.state.lock();
             let offered_to = state.table.drop_view(view);
             state.offers.remove(&view);
+            state.saved.retain(|(of, _), _| *of != view);
             self.freed(state, offered_to);
         }
     }
 
-    /// A file on which somebody in a view has a lock.
-    pub(crate) fn of_view(&self, view: ViewId) -> Option<Ino> {
-        self.state.lock().table.of_view(view)
+    /// A file on which somebody in a view has such a lock.
+    pub(crate) fn of_view(&self, view: ViewId, is_such: impl Fn(&Taken) -> bool) -> Option<Ino> {
+        let state = self.state.lock();
+        let mut all = state.table.all();
+        all.find(|(_, taken)| taken.iter().any(|taken| taken.by.view == view && is_such(taken))).map(|(ino, _)| ino)
+    }
+
+    /// The processes of a view enter a speculation with what they have locked.
+    pub(crate) fn enter(&self, view: ViewId, spec: SpecId) {
+        if self.is_used.load(Ordering::SeqCst) {
+            let mut state = self.state.lock();
+            let mine = state.table.of(view);
+            if !mine.is_empty() {
+                state.saved.insert((view, spec), mine);
+            }
+        }
+    }
+
+    /// The processes of a view are back from a speculation that was undone: they have what they had locked when they entered it, and nothing
+    /// else. False if others have taken some of that meanwhile.
+    pub(crate) fn come_back(&self, view: ViewId, spec: SpecId) -> bool {
+        let mut state = self.state.lock();
+        let saved = state.saved.remove(&(view, spec)).unwrap_or_default();
+        // In one step: what was kept is nobody else's for a moment.
+        let (mut offered_to, has_all) = state.table.put_back(view, &saved);
+        offered_to.retain(|to| *to != view);
+        self.freed(state, offered_to);
+        has_all
     }
 
     /// Waits until more than `after` locks were offered to a view, for so long at most. How many were.
@@ -125,9 +153,13 @@ impl Locks {
         }
     }
 
-    /// A context is decided.
-    pub(crate) fn forget(&self, context: ContextId) {
-        self.state.lock().changes.remove(&context);
+    /// A context, with its speculation, is decided.
+    pub(crate) fn forget(&self, context: ContextId, spec: SpecId) {
+        let mut state = self.state.lock();
+        state.changes.remove(&context);
+        // One that is undone is come back from later.
+        let is_committed = |(_, of): &(ViewId, SpecId)| *of == spec;
+        state.saved.retain(|entered, _| !is_committed(entered));
     }
 
     /// The locks that were taken since any of these contexts has changed the file, if they have.

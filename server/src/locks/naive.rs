@@ -86,7 +86,7 @@ impl Naive {
             self.bytes.retain(|(file, _, by), (theirs, _)| !(*file == ino && *by == me && *theirs != mode));
         }
         let outcome = if self.obstacles(view, ino, asked).is_empty() {
-            bytes(asked.span).for_each(|byte| _ = self.bytes.insert((ino, byte, me), (mode, asked.handle)));
+            self.take(view, ino, asked);
             Asked::Done
         } else if waits {
             self.line.push((ino, *asked, view, false));
@@ -126,6 +126,35 @@ impl Naive {
             !(*file == ino && is_theirs)
         });
         self.offer();
+    }
+
+    pub(super) fn put_back(&mut self, view: ViewId, locks: &[(Ino, LockAsked)]) -> bool {
+        self.line.retain(|(_, _, of, _)| *of != view);
+        let is_kept = |file: Ino, byte: u64, by: Owner, mode: LockMode, handle: u64| {
+            let is_it = |(ino, asked): &(Ino, LockAsked)| {
+                (*ino, asked.owner, asked.mode, asked.handle) == (file, by.owner, Some(mode), handle)
+                    && bytes(asked.span).any(|b| b == byte)
+            };
+            locks.iter().any(is_it)
+        };
+        self.bytes
+            .retain(|(file, byte, by), (mode, handle)| by.view != view || is_kept(*file, *byte, *by, *mode, *handle));
+        let mut has_all = true;
+        for (ino, asked) in locks {
+            let is_free = self.obstacles(view, *ino, asked).is_empty();
+            if is_free {
+                self.take(view, *ino, asked);
+            }
+            has_all &= is_free;
+        }
+        self.offer();
+        has_all
+    }
+
+    fn take(&mut self, view: ViewId, ino: Ino, asked: &LockAsked) {
+        let Some(mode) = asked.mode else { return };
+        let me = Self::owner(view, asked);
+        bytes(asked.span).for_each(|byte| _ = self.bytes.insert((ino, byte, me), (mode, asked.handle)));
     }
 
     pub(super) fn drop_view(&mut self, view: ViewId) {

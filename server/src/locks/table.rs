@@ -26,6 +26,21 @@ pub(crate) struct Taken {
     pub(crate) number: u64,
 }
 
+impl Taken {
+    /// How it was asked for.
+    pub(crate) fn asked(&self) -> LockAsked {
+        let Taken { by, handle, pid, span, mode, .. } = *self;
+        LockAsked { owner: by.owner, handle, pid, span, mode: Some(mode) }
+    }
+
+    /// The part of it that was asked for like this.
+    fn within(self, asked: &LockAsked) -> Option<Taken> {
+        let is_so = (self.by.owner, self.handle, Some(self.mode)) == (asked.owner, asked.handle, asked.mode);
+        let span = Span { first: self.span.first.max(asked.span.first), last: self.span.last.min(asked.span.last) };
+        (is_so && span.first <= span.last).then_some(Taken { span, ..self })
+    }
+}
+
 /// One who stands in the line for a file.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -221,9 +236,34 @@ impl Table {
         changed.into_iter().flat_map(|ino| self.offer(ino)).collect()
     }
 
-    /// A file on which a view has a lock.
-    pub(crate) fn of_view(&self, view: ViewId) -> Option<Ino> {
-        self.files.iter().find(|(_, file)| file.taken.iter().any(|taken| taken.by.view == view)).map(|(ino, _)| *ino)
+    /// A view has these locks, and no others. To whom something is offered by it, and whether it could take all of them.
+    pub(crate) fn put_back(&mut self, view: ViewId, locks: &[(Ino, LockAsked)]) -> (Vec<ViewId>, bool) {
+        for (ino, file) in &mut self.files {
+            file.line.retain(|waiting| waiting.by.view != view);
+            let here = || locks.iter().filter(|(of, _)| of == ino).map(|(_, asked)| asked);
+            let kept = |taken: Taken| here().filter_map(move |asked| taken.within(asked)).collect::<Vec<_>>();
+            let (mine, others): (Vec<Taken>, Vec<Taken>) =
+                file.taken.drain(..).partition(|taken| taken.by.view == view);
+            file.taken = others.into_iter().chain(mine.into_iter().flat_map(kept)).collect();
+        }
+        let mut has_all = true;
+        for (ino, asked) in locks {
+            let file = self.files.entry(*ino).or_default();
+            let (by, Some(mode)) = (Owner { view, owner: asked.owner }, asked.mode) else { continue };
+            if !file.taken.iter().any(|taken| taken.by == by && taken.asked() == *asked) {
+                self.last += 1;
+                let LockAsked { handle, pid, span, .. } = *asked;
+                has_all &= file.ask(Taken { by, handle, pid, span, mode, number: self.last }, false) == Asked::Done;
+            }
+        }
+        let files: Vec<Ino> = self.files.keys().copied().collect();
+        (files.into_iter().flat_map(|ino| self.offer(ino)).collect(), has_all)
+    }
+
+    /// What somebody in a view has, as it was asked for.
+    pub(crate) fn of(&self, view: ViewId) -> Vec<(Ino, LockAsked)> {
+        let all = self.all().flat_map(|(ino, taken)| taken.iter().map(move |taken| (ino, taken)));
+        all.filter(|(_, taken)| taken.by.view == view).map(|(ino, taken)| (ino, taken.asked())).collect()
     }
 
     /// Every file with locks, and these.

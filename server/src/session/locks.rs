@@ -9,7 +9,7 @@ use crate::views::View;
 use crate::views::invalidations::InvalidationSet;
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Invalidation, LockAsked, LockHeld, Reply};
+use mojavefs::protocol::{Invalidation, LockAsked, LockClass, LockHeld, Reply};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,11 +91,29 @@ impl Session {
         self.settle_one(id)
     }
 
-    /// A process can go back to this point: it has no lock, which it would have to take again then.
+    /// A process is about to go where it may have to come back from by another one's memory: what it has locked as a process it could not
+    /// take again then. An open file keeps its locks.
+    pub(super) fn demand_comes_back(&self, view: &View) -> Result<(), Fault> {
+        self.demand_none(view, |taken| taken.by.owner.class == LockClass::Range)
+    }
+
+    /// A process can go back to this point: it has no lock, which others could take before.
     pub(super) fn demand_unlocked(&self, view: &View) -> Result<(), Fault> {
-        let Some(ino) = self.shared.locks.of_view(view.id) else { return Ok(()) };
+        self.demand_none(view, |_| true)
+    }
+
+    /// A process is about to open its files anew in a view of its own: what it has locked it would lose.
+    pub(super) fn demand_nothing_to_lose(&self, view: &View, pid: u32) -> Result<(), Fault> {
+        self.demand_none(view, |taken| taken.pid == pid)
+    }
+
+    fn demand_none(&self, view: &View, is_such: impl Fn(&Taken) -> bool) -> Result<(), Fault> {
+        let Some(ino) = self.shared.locks.of_view(view.id, is_such) else { return Ok(()) };
         let (path, _) = self.shared.coordinator.named_key(&view.scope().sight, &AccessKey::Inode(ino));
-        let text = format!("its process has locked `{}`: who goes back could not take that again", path.escape_ascii());
+        let text = format!(
+            "`{}` is locked by its process, for which others could have locked it before that is back",
+            path.escape_ascii()
+        );
         Err(Fault::new(FaultKind::Unsupported, text))
     }
 }

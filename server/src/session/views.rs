@@ -76,7 +76,8 @@ impl Session {
         };
         let (spec, context, scope, owner) = match kind {
             ViewKind::Trunk => (None, None, coordinator.trunk(), ViewOwner::Trunk),
-            ViewKind::Process { parent, uid } => {
+            ViewKind::Process { parent, uid, pid } => {
+                self.demand_nothing_to_lose(&self.open_view(parent)?.view, pid)?;
                 let context = self.around(parent, uid)?;
                 (None, context, coordinator.shown_by(context)?, ViewOwner::Process)
             }
@@ -134,7 +135,7 @@ impl Session {
         if open.view.owner != ViewOwner::Process {
             return Err(Fault::new(FaultKind::Protocol, format!("view {id} is no process's")));
         }
-        self.demand_unlocked(&open.view)?;
+        self.demand_comes_back(&open.view)?;
         let (spec, context, scope) = loop {
             let around = open.view.context();
             let coordinator = &self.shared.coordinator;
@@ -143,6 +144,7 @@ impl Session {
                 entered => break entered?,
             }
         };
+        self.shared.locks.enter(id, spec);
         open.view.go_into(context, spec, Arc::new(scope));
         Ok(Reply::View(OpenedView { view: id, spec: Some(spec) }))
     }

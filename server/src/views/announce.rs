@@ -173,8 +173,10 @@ impl Shared {
         }
         self.note_change();
         view.tell(set);
-        // It had none when it began what is undone.
-        self.locks.drop_view(view.id);
+        if !self.locks.come_back(view.id, spec) {
+            tracing::error!("others have locked what view {} had locked before speculation {spec}: it ends", view.id);
+            view.kill();
+        }
         view.leave_undone(&undone);
         match view.base().filter(|_| view.owner == ViewOwner::Job) {
             Some(job) if !self.coordinator.is_back(job, &view.entered()) => {}

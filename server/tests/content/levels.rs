@@ -69,7 +69,7 @@ impl World {
     }
 
     fn open_process(&mut self) {
-        let kind = ViewKind::Process { parent: self.views[0], uid: 0 };
+        let kind = ViewKind::Process { parent: self.views[0], uid: 0, pid: 1 };
         self.views[1] = self.client.ask().view(ViewOp::Open(kind)).expect("a process begins").view;
     }
 
