@@ -188,7 +188,7 @@ impl World {
         let data = &[7; 100];
         Ok(self
             .ask
-            .offset(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))
+            .changed(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))
             .map(drop)?)
     }
 

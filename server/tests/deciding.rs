@@ -12,7 +12,7 @@ const CAPABILITY: &[u8] = b"security.capability";
 fn write(client: &Client, view: ViewId, ino: Ino) {
     let request =
         FsOp::Write { ino, offset: 0, data: b"data", append: false, clear_set_id: false, mapped: false }.on(view);
-    client.ask().offset(request).expect("a write");
+    client.ask().changed(request).expect("a write");
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl World {
         let data = vec![b'x'; len];
         let request =
             FsOp::Write { ino, offset, data: &data, append: false, clear_set_id: false, mapped: false }.on(view);
-        self.client.ask().offset(request).expect("a write");
+        self.client.ask().changed(request).expect("a write");
     }
 
     fn set(&self, view: ViewId, set: SetAttr) {

@@ -27,6 +27,7 @@ mod posix;
 mod private;
 mod process;
 mod serving;
+mod set_ids;
 mod slow;
 mod spreading;
 mod tidy;

@@ -2,6 +2,7 @@
 //! `docs/fuse.md`.
 
 use super::OFFER;
+use super::privileges::keeps_set_ids;
 use super::reply::Reply;
 use super::requests::Requests;
 use crate::limits::FUSE_THREADS;
@@ -11,6 +12,7 @@ use ::fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Session,
     SessionACL, TimeOrNow, WriteFlags,
 };
+use mojavefs::protocol::Caller;
 use mojavefs_fuse::protocol::{self, Creation, Operation, Request, SetAttributes, SetTime};
 use nix::libc;
 use parking_lot::Mutex;
@@ -120,8 +122,9 @@ impl Filesystem for Fuser {
         reply: ReplyAttr,
     ) {
         let (atime, mtime, handle) = (atime.map(time), mtime.map(time), fh.map(|fh| fh.0));
-        // Whether the caller may keep set-id bits is not told; root may.
-        let kill_set_id = size.is_some() && req.uid() != 0;
+        // Whether the caller may keep set-id bits is not told.
+        let caller = Caller { pid: req.pid(), uid: req.uid(), gid: req.gid() };
+        let kill_set_id = size.is_some() && !keeps_set_ids(caller);
         let set = SetAttributes { mode, uid, gid, size, atime, mtime, handle, kill_set_id };
         self.carry_out(req, ino, Operation::Setattr(set), reply);
     }

@@ -10,6 +10,7 @@ mod fuser;
 mod listing;
 mod own;
 mod owners;
+mod privileges;
 mod reply;
 mod requests;
 mod serve;

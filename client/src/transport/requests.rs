@@ -13,7 +13,6 @@ use super::slow::Slow;
 use locks::Asking;
 use mojavefs::id::Ino;
 use mojavefs::protocol::Caller;
-use mojavefs::protocol::fault::Fault;
 use mojavefs_fs::{Call, View, deliveries};
 use mojavefs_fuse::Notifier;
 use mojavefs_fuse::protocol::{Answer, Opened, Operation, Request};
@@ -172,7 +171,7 @@ impl Requests {
             Operation::Fallocate { offset, length, mode, .. } => self.fallocate(about, (offset, length), mode, reply),
             Operation::Lseek { offset, whence, .. } => self.seek(about, offset, whence, reply),
             Operation::CopyFileRange { from, to, length, wide, .. } => {
-                self.copy((about.ino, from.1, length), (Ino(to.0), to.2), wide, reply);
+                self.copy(about, (from.1, length), (Ino(to.0), to.2), wide, reply);
             }
             // Access, `ioctl` and what later kernels ask: the kernel does that by itself, and need not ask again.
             _ => reply.give(Err(Errno::ENOSYS)),
@@ -184,15 +183,10 @@ impl Requests {
     }
 
     /// Answers what may wait for the disk.
-    fn answer_slowly(
-        &self,
-        about: About,
-        reply: impl Reply,
-        work: impl Fn(&Call<'_>) -> Result<(), Fault> + Send + 'static,
-    ) {
+    fn answer_slowly(&self, about: About, reply: impl Reply, work: impl Fn(&Call<'_>) -> Answered + Send + 'static) {
         let door = self.door.clone();
         // No process is stopped for a checkpoint by it.
         let caller = Caller { pid: Caller::KERNEL.pid, ..about.caller };
-        self.slow.run(move || door.answer(caller, reply, move |call| answers::done(work(call))));
+        self.slow.run(move || door.answer(caller, reply, work));
     }
 }

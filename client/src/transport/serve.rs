@@ -206,6 +206,13 @@ impl Kernel {
     }
 }
 
+/// The kernel drops the mode that it has kept of a file. It runs a file by that, and asks nobody before. May be called by who answers it.
+pub(super) fn drop_mode(notifier: &Notifier, ino: Ino) {
+    if let Err(error) = notifier.tell(&attributes_of(ino)).or_else(harmless) {
+        tracing::error!("a kernel may go on running inode {ino} as its owner, whose set-id bits are gone: {error}");
+    }
+}
+
 /// Its attributes, and none of its bytes.
 fn attributes_of(ino: Ino) -> Notice<'static> {
     Notice::Inode { ino: ino.0, from: -1, length: 0 }

@@ -2,7 +2,7 @@
 
 use super::decision::{DiffPage, Outcome, SpecStatus};
 use super::fault::{Fault, FaultKind};
-use super::file::{Attr, Name};
+use super::file::{Attr, Changed, Name};
 use super::lock::LockHeld;
 use super::message::{DirEntry, Reply, Request, SpaceInfo};
 use super::notice::NoticeSink;
@@ -52,6 +52,8 @@ expect_reply! {
     data -> Reply::Data(data) => data, Vec<u8>;
     /// Asks for an offset or a count.
     offset -> Reply::Offset(offset) => offset, u64;
+    /// Asks for a change of content.
+    changed -> Reply::Changed(changed) => changed, Changed;
     /// Asks for a page of a directory, and whether it is the last.
     entries -> Reply::Entries { entries, end, .. } => (entries, end), (Vec<DirEntry>, bool);
     /// Asks for names.

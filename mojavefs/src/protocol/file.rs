@@ -94,6 +94,15 @@ pub struct SetAttr {
     pub clear_set_id: bool,
 }
 
+/// What a change of content has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// An offset or a count, in bytes.
+    pub at: u64,
+    /// Set-id bits were cleared: a kernel that runs the file must not do so by the mode that it has kept.
+    pub mode_changed: bool,
+}
+
 /// A time to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetTime {

@@ -4,7 +4,7 @@ use super::decision::{DiffPage, Outcome, Resolution, SpecStatus};
 use super::operation::{Caller, FsOp};
 use super::view::{JobInfo, OpenedView, ViewKind};
 use crate::id::{Ino, SpecId, ViewId};
-use crate::protocol::file::{Attr, FileKind, Name};
+use crate::protocol::file::{Attr, Changed, FileKind, Name};
 use crate::protocol::lock::LockHeld;
 use serde::{Deserialize, Serialize};
 
@@ -241,6 +241,8 @@ pub enum Reply {
     Data(#[serde(with = "serde_bytes")] Vec<u8>),
     /// An offset or a count, in bytes.
     Offset(u64),
+    /// Content was changed.
+    Changed(Changed),
     /// Entries; `end` when no more follow.
     Entries {
         /// The entries, without `.` and `..`.

@@ -217,7 +217,7 @@ pub enum FsOp<'a> {
         /// What for.
         reads: Reads,
     },
-    /// Writes all of `data`. Answer: [`Reply::Offset`](super::Reply::Offset), where it was written.
+    /// Writes all of `data`. Answer: [`Reply::Changed`](super::Reply::Changed), where it was written.
     Write {
         /// The file.
         ino: Ino,
@@ -233,7 +233,7 @@ pub enum FsOp<'a> {
         /// It was written through a mapping.
         mapped: bool,
     },
-    /// Allocates, punches or zeroes. Answer: [`Reply::Done`](super::Reply::Done).
+    /// Allocates, punches or zeroes. Answer: [`Reply::Changed`](super::Reply::Changed), the end of the range.
     Fallocate {
         /// The file.
         ino: Ino,
@@ -243,6 +243,8 @@ pub enum FsOp<'a> {
         len: u64,
         /// What.
         mode: FallocateMode,
+        /// The caller is unprivileged: set-id bits are cleared.
+        clear_set_id: bool,
     },
     /// Finds data or a hole. Answer: [`Reply::Offset`](super::Reply::Offset).
     Seek {
@@ -253,7 +255,7 @@ pub enum FsOp<'a> {
         /// What.
         whence: SeekWhence,
     },
-    /// Copies within the store. Answer: [`Reply::Offset`](super::Reply::Offset), the bytes copied.
+    /// Copies within the store. Answer: [`Reply::Changed`](super::Reply::Changed), the bytes copied.
     CopyRange {
         /// The source.
         ino: Ino,
@@ -265,6 +267,8 @@ pub enum FsOp<'a> {
         to_offset: u64,
         /// How much, in bytes.
         len: u64,
+        /// The caller is unprivileged: set-id bits of the target are cleared.
+        clear_set_id: bool,
     },
     /// Makes a file durable; inside a speculation it waits for no disk. Answer: [`Reply::Done`](super::Reply::Done).
     Fsync {

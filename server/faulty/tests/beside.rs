@@ -135,7 +135,7 @@ impl World {
             found => found?,
         };
         self.ask
-            .offset(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))
+            .changed(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))
             .map(drop)
     }
 
@@ -310,7 +310,7 @@ fn who_writes_on_and_on_while_its_job_is_held_waits_the_third_time() {
     world.write(view, b"big", "old ".repeat(50_000).as_bytes()).expect("a write");
     let ino = world.find(view, b"big").expect("it is there");
     let write = |ask: &dyn Connection, data: &[u8]| {
-        ask.offset(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))
+        ask.changed(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))
             .map(drop)
     };
     let (begins, begun) = mpsc::channel();

@@ -74,8 +74,9 @@ impl Client {
             found => found?.ino,
         };
         let data = &[byte; LEN];
-        self.ask
-            .offset(FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view))?;
+        self.ask.changed(
+            FsOp::Write { ino, offset: 0, data, append: false, clear_set_id: false, mapped: false }.on(view),
+        )?;
         Ok(ino)
     }
 

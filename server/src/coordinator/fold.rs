@@ -142,7 +142,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::coordinator::Beginning;
-    use crate::ops::{NewFile, Ops, Scope, SystemClock};
+    use crate::ops::{NewFile, Ops, Scope, SetIds, SystemClock};
     use crate::store::engine::Directory;
     use crate::store::{Store, StoreOptions};
     use crate::telling::Telling;
@@ -184,7 +184,7 @@ mod tests {
 
         fn write(&self, scope: &Scope, text: &str) {
             let ops = &self.coordinator.ops;
-            ops.write(scope, self.file, (0, false), text.as_bytes(), false).expect("a write");
+            ops.write(scope, self.file, (0, false), text.as_bytes(), SetIds::Stay).expect("a write");
         }
 
         fn read(&self, context: ContextId, ino: Ino) -> String {

@@ -10,7 +10,7 @@ use super::paths::{NAME, is_lost};
 use super::{Aftermath, Beginning, Coordinator, fault};
 use crate::access::AccessKey;
 use crate::limits::INLINE_BYTES_MAX;
-use crate::ops::{NewFile, Ops, Scope};
+use crate::ops::{NewFile, Ops, Scope, SetIds};
 use crate::store::Sight;
 use crate::telling::Telling;
 use mojavefs::graph::{self, Event};
@@ -408,7 +408,7 @@ impl Replay<'_> {
             return Ok(());
         }
         for size in [0, attr.size] {
-            self.ops.set_attr(self.to, ino, &SetAttr { size: Some(size), ..SetAttr::default() })?;
+            self.ops.set_attr(self.to, ino, &SetAttr { size: Some(size), ..SetAttr::default() }, 0)?;
         }
         let mut at = 0;
         loop {
@@ -420,7 +420,7 @@ impl Replay<'_> {
             if data.is_empty() {
                 return Ok(());
             }
-            self.ops.write(self.to, ino, (at, false), &data, false)?;
+            self.ops.write(self.to, ino, (at, false), &data, SetIds::Stay)?;
             at += data.len() as u64;
         }
     }
@@ -428,9 +428,9 @@ impl Replay<'_> {
     fn attributes(&self, ino: Ino, change: &Change) -> Result<(), Fault> {
         let Some(after) = &change.after else { return Ok(()) };
         let owner = SetAttr { uid: Some(after.uid), gid: Some(after.gid), ..SetAttr::default() };
-        self.ops.set_attr(self.to, ino, &owner)?;
+        self.ops.set_attr(self.to, ino, &owner, 0)?;
         if after.kind != FileKind::Symlink {
-            self.ops.set_attr(self.to, ino, &SetAttr { mode: Some(after.mode), ..SetAttr::default() })?;
+            self.ops.set_attr(self.to, ino, &SetAttr { mode: Some(after.mode), ..SetAttr::default() }, 0)?;
         }
         // Last: a new owner takes away what the file was capable of.
         let source = self.source();
@@ -454,7 +454,7 @@ impl Replay<'_> {
             mtime: Some(SetTime::At(shown.mtime)),
             ..SetAttr::default()
         };
-        self.ops.set_attr(self.to, ino, &times).map(drop)
+        self.ops.set_attr(self.to, ino, &times, 0).map(drop)
     }
 
     /// A new directory's times come last: filling it changed them.

@@ -41,7 +41,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use crate::coordinator::{Beginning, Coordinator};
-    use crate::ops::{NewFile, Ops, Scope, SystemClock};
+    use crate::ops::{NewFile, Ops, Scope, SetIds, SystemClock};
     use crate::store::engine::Directory;
     use crate::store::{Store, StoreOptions};
     use crate::telling::Telling;
@@ -128,7 +128,7 @@ mod tests {
                 }
                 Err(fault) => return Err(fault),
             };
-            self.act(spec, |ops, scope| ops.write(scope, ino, (0, true), text, false)).map(drop)
+            self.act(spec, |ops, scope| ops.write(scope, ino, (0, true), text, SetIds::Stay)).map(drop)
         }
 
         fn step(&mut self, spec: SpecId) {
@@ -141,7 +141,7 @@ mod tests {
                 5 => {
                     let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
                     let found = self.act(spec, |ops, scope| ops.lookup(scope, Ino::ROOT, name));
-                    found.and_then(|attr| self.act(spec, |ops, scope| ops.set_attr(scope, attr.ino, &set))).map(drop)
+                    found.and_then(|attr| self.act(spec, |ops, scope| ops.set_attr(scope, attr.ino, &set, 0))).map(drop)
                 }
                 _ => {
                     let (from, to) = ((Ino::ROOT, name), (Ino::ROOT, other));

@@ -1,7 +1,7 @@
 //! Attributes: reading and changing them.
 
 use super::op::Op;
-use super::{Ops, Scope, fault};
+use super::{Ops, Scope, SetIds, fault};
 use crate::store::{DirStat, Inode};
 use mojavefs::acl::{self, Acl};
 use mojavefs::id::Ino;
@@ -18,13 +18,14 @@ impl Ops {
         op.attr(ino, &inode)
     }
 
-    /// Changes attributes, and the length of a regular file.
-    pub fn set_attr(&self, scope: &Scope, ino: Ino, set: &SetAttr) -> Result<Attr, Fault> {
+    /// Changes attributes, and the length of a regular file, for a caller of the group `gid`.
+    pub fn set_attr(&self, scope: &Scope, ino: Ino, set: &SetAttr, gid: u32) -> Result<Attr, Fault> {
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
         let mut inode = op.inode(ino)?;
         if let Some(size) = set.size {
-            set_size(&mut op, ino, &mut inode, size, set.clear_set_id)?;
+            let set_ids = if set.clear_set_id { SetIds::Go { gid } } else { SetIds::Stay };
+            set_size(&mut op, ino, &mut inode, size, set_ids)?;
         }
         if set.uid.is_some() || set.gid.is_some() {
             set_owner(&mut op, ino, &mut inode, set)?;
@@ -73,7 +74,7 @@ impl AttrAfter {
     }
 }
 
-fn set_size(op: &mut Op<'_>, ino: Ino, inode: &mut Inode, size: u64, clear_set_id: bool) -> Result<(), Fault> {
+fn set_size(op: &mut Op<'_>, ino: Ino, inode: &mut Inode, size: u64, set_ids: SetIds) -> Result<(), Fault> {
     match inode.kind {
         FileKind::Regular => {}
         FileKind::Directory => return Err(fault::is_directory(ino)),
@@ -82,7 +83,7 @@ fn set_size(op: &mut Op<'_>, ino: Ino, inode: &mut Inode, size: u64, clear_set_i
     super::content::check_end(ino, size, 0)?;
     op.resize(ino, inode, size)?;
     inode.mtime = op.now;
-    op.drop_privileges(ino, inode, clear_set_id)
+    op.drop_privileges(ino, inode, set_ids).map(drop)
 }
 
 fn set_owner(op: &mut Op<'_>, ino: Ino, inode: &mut Inode, set: &SetAttr) -> Result<(), Fault> {
@@ -91,7 +92,9 @@ fn set_owner(op: &mut Op<'_>, ino: Ino, inode: &mut Inode, set: &SetAttr) -> Res
     if inode.kind == FileKind::Directory {
         return Ok(());
     }
-    op.drop_privileges(ino, inode, true)
+    // A group that may not run it keeps its bit: who may change the owner may keep that.
+    let set_ids = SetIds::Go { gid: inode.gid };
+    op.drop_privileges(ino, inode, set_ids).map(drop)
 }
 
 /// A new mode goes into the access ACL, too.

@@ -1,12 +1,13 @@
 //! Content: reading, writing, holes, copies, and when it is on disk.
 
 use super::op::Op;
-use super::{Ops, Scope, fault};
+use super::{Ops, Scope, SetIds, fault};
 use crate::limits::{COPY_BYTES_MAX, COPY_PIECE_BYTES};
 use crate::store::Inode;
 use mojavefs::id::Ino;
 use mojavefs::limits::{FILE_BYTES_MAX, IO_BYTES_MAX};
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::Changed;
 use mojavefs::protocol::{FallocateMode, SeekWhence};
 
 /// Refuses what would reach beyond the largest file; the end otherwise.
@@ -37,12 +38,13 @@ impl Op<'_> {
         written.map_err(|e| self.scope.content_fault(ino, e))
     }
 
-    /// Notes that the content changed.
-    fn content_changed(&mut self, ino: Ino, inode: &mut Inode, clear_set_id: bool) -> Result<(), Fault> {
+    /// Notes that the content changed. Returns whether the mode did, too.
+    fn content_changed(&mut self, ino: Ino, inode: &mut Inode, set_ids: SetIds) -> Result<bool, Fault> {
         inode.mtime = self.now;
         inode.ctime = self.now;
-        self.drop_privileges(ino, inode, clear_set_id)?;
-        self.put_inode(ino, inode)
+        let mode_changed = self.drop_privileges(ino, inode, set_ids)?;
+        self.put_inode(ino, inode)?;
+        Ok(mode_changed)
     }
 }
 
@@ -63,28 +65,28 @@ impl Ops {
         ino: Ino,
         (offset, append): (u64, bool),
         data: &[u8],
-        clear_set_id: bool,
-    ) -> Result<u64, Fault> {
+        set_ids: SetIds,
+    ) -> Result<Changed, Fault> {
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
         let mut inode = op.regular(ino)?;
         let offset = if append { inode.size } else { offset };
         check_end(ino, offset, data.len() as u64)?;
         op.write(ino, &mut inode, offset, data)?;
-        op.content_changed(ino, &mut inode, clear_set_id)?;
+        let mode_changed = op.content_changed(ino, &mut inode, set_ids)?;
         op.finish()?;
-        Ok(offset)
+        Ok(Changed { at: offset, mode_changed })
     }
 
-    /// Allocates, punches or zeroes a range.
+    /// Allocates, punches or zeroes a range. Returns its end.
     pub fn fallocate(
         &self,
         scope: &Scope,
         ino: Ino,
         (offset, len): (u64, u64),
         mode: FallocateMode,
-        clear_set_id: bool,
-    ) -> Result<(), Fault> {
+        set_ids: SetIds,
+    ) -> Result<Changed, Fault> {
         if len == 0 {
             return Err(Fault::new(FaultKind::Invalid, "a range to allocate has a length"));
         }
@@ -109,8 +111,9 @@ impl Ops {
         if !keep_size && end > inode.size {
             op.resize(ino, &mut inode, end)?;
         }
-        op.content_changed(ino, &mut inode, clear_set_id)?;
-        op.finish()
+        let mode_changed = op.content_changed(ino, &mut inode, set_ids)?;
+        op.finish()?;
+        Ok(Changed { at: end, mode_changed })
     }
 
     /// Space is not set aside, but a promise that the disk clearly can't keep is refused.
@@ -136,7 +139,14 @@ impl Ops {
 
     /// Copies up to `len` bytes from one file to another, or within one where the ranges don't overlap. Returns how many;
     /// fewer at the end of the source and beyond [`COPY_BYTES_MAX`].
-    pub fn copy_range(&self, scope: &Scope, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64, Fault> {
+    pub fn copy_range(
+        &self,
+        scope: &Scope,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        len: u64,
+        set_ids: SetIds,
+    ) -> Result<Changed, Fault> {
         let ((source, offset), (target, to_offset)) = (from, to);
         // Of the source as it is now: a copy within one file makes it longer.
         let size = Op::new(self, scope).regular(source)?.size;
@@ -145,26 +155,37 @@ impl Ops {
         if source == target && offset < to_offset + len && to_offset < offset + len {
             return Err(Fault::new(FaultKind::Invalid, format!("the ranges of inode {source} to copy overlap")));
         }
-        let mut done = 0;
-        while done < len {
-            let piece = (len - done).min(COPY_PIECE_BYTES) as u32;
-            match self.copy_piece(scope, (source, offset + done), (target, to_offset + done), piece) {
-                Ok(0) => break,
-                Ok(copied) => done += copied,
+        let mut done = Changed::default();
+        while done.at < len {
+            let piece = (len - done.at).min(COPY_PIECE_BYTES) as u32;
+            let (from, to) = ((source, offset + done.at), (target, to_offset + done.at));
+            match self.copy_piece(scope, from, to, piece, set_ids) {
+                Ok(Changed { at: 0, .. }) => break,
+                Ok(Changed { at, mode_changed }) => {
+                    done = Changed { at: done.at + at, mode_changed: done.mode_changed || mode_changed };
+                }
                 // The rest is asked for again.
-                Err(_) if done > 0 => break,
+                Err(_) if done.at > 0 => break,
                 Err(fault) => return Err(fault),
             }
         }
         Ok(done)
     }
 
-    fn copy_piece(&self, scope: &Scope, from: (Ino, u64), to: (Ino, u64), len: u32) -> Result<u64, Fault> {
+    fn copy_piece(
+        &self,
+        scope: &Scope,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        len: u32,
+        set_ids: SetIds,
+    ) -> Result<Changed, Fault> {
         let data = self.read(scope, from.0, from.1, len)?;
-        if !data.is_empty() {
-            self.write(scope, to.0, (to.1, false), &data, false)?;
+        if data.is_empty() {
+            return Ok(Changed::default());
         }
-        Ok(data.len() as u64)
+        let written = self.write(scope, to.0, (to.1, false), &data, set_ids)?;
+        Ok(Changed { at: data.len() as u64, ..written })
     }
 
     /// Makes a file durable. Inside a speculation it returns at once: it is durable when it commits. Else it blocks for

@@ -75,6 +75,18 @@ impl Scope {
     }
 }
 
+/// What becomes of a file's set-id bits when its content changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetIds {
+    /// They stay: the caller may keep them.
+    Stay,
+    /// They go. Where the group may not run the file its set-group-id bit gives nobody anything, and the group's members keep it.
+    Go {
+        /// The caller's group.
+        gid: u32,
+    },
+}
+
 /// The operations of one store; shared by all views and threads.
 pub struct Ops {
     store: Arc<Store>,

@@ -4,7 +4,7 @@
 //! *after* it was applied, with the objects' locks still held. So of a reader and a writer that meet, either the writer
 //! finds the reader's report, or the reader finds the writer's version.
 
-use super::{Ops, Scope, fault};
+use super::{Ops, Scope, SetIds, fault};
 use crate::access::{Access, AccessKey};
 use crate::limits::{NAME_TRIES_MAX, PARENTS_MAX};
 use crate::store::{Batch, DirStat, Entry, Inode, Newer, Order, Reading, Store, StoreError, engine};
@@ -277,18 +277,20 @@ impl<'a> Op<'a> {
         Ok(())
     }
 
-    /// Takes away what a change of content or owner takes away: capabilities, and with `set_id` the set-id bits.
-    pub(super) fn drop_privileges(&mut self, ino: Ino, inode: &mut Inode, set_id: bool) -> Result<(), Fault> {
-        if set_id {
+    /// Takes away what a change of content or owner takes away: capabilities, and set-id bits that do not stay. Returns whether the mode
+    /// is another one.
+    pub(super) fn drop_privileges(&mut self, ino: Ino, inode: &mut Inode, set_ids: SetIds) -> Result<bool, Fault> {
+        let before = inode.mode;
+        if let SetIds::Go { gid } = set_ids {
             inode.mode &= !SET_USER_ID;
-            if inode.mode & GROUP_EXECUTE != 0 {
+            if inode.mode & GROUP_EXECUTE != 0 || inode.gid != gid {
                 inode.mode &= !SET_GROUP_ID;
             }
         }
         if self.xattr_unseen(ino, CAPABILITY)? {
             self.remove_xattr(ino, CAPABILITY)?;
         }
-        Ok(())
+        Ok(inode.mode != before)
     }
 
     /// Whether a file that is written anyway has an attribute: setting one writes the file too, so its conflict is

@@ -1,7 +1,7 @@
 //! Operations on what files are and hold.
 
 use super::Session;
-use crate::ops::{Ops, Scope};
+use crate::ops::{Ops, Scope, SetIds};
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::file::{Attr, SetAttr};
@@ -76,10 +76,10 @@ impl Session {
         Ok(Reply::Attr { attr, lasts: lasts && current })
     }
 
-    /// Changes attributes.
-    pub(super) fn set_attr(&self, view: ViewId, ino: Ino, set: &SetAttr) -> Result<Reply, Fault> {
+    /// Changes attributes, for a caller of this group.
+    pub(super) fn set_attr(&self, view: ViewId, ino: Ino, set: &SetAttr, gid: u32) -> Result<Reply, Fault> {
         let ended = self.since().ended;
-        let set_attr = |ops: &Ops, scope: &Scope| ops.set_attr(scope, ino, set);
+        let set_attr = |ops: &Ops, scope: &Scope| ops.set_attr(scope, ino, set, gid);
         let attr = match set.size {
             Some(_) => self.change_content(view, ino, &ALL, set_attr)?,
             None => self.change(view, |_| file(ino), set_attr)?,
@@ -94,10 +94,10 @@ impl Session {
         ino: Ino,
         (offset, append): (u64, bool),
         data: &[u8],
-        (clear_set_id, mapped): (bool, bool),
+        (set_ids, mapped): (SetIds, bool),
     ) -> Result<Reply, Fault> {
         self.may_be_mapped(view, ino, mapped)?;
-        let write = |ops: &Ops, scope: &Scope| ops.write(scope, ino, (offset, append), data, clear_set_id);
+        let write = |ops: &Ops, scope: &Scope| ops.write(scope, ino, (offset, append), data, set_ids);
         let range = if append { ALL } else { offset..offset.saturating_add(data.len() as u64) };
         let decision = if mapped { self.shared.upcomings.last_change_of(ino) } else { 0 };
         let written = self.change_content(view, ino, &range, write).inspect_err(|fault| {
@@ -113,12 +113,12 @@ impl Session {
             self.shared.coordinator.wrote_over_others(open.view.context(), ino);
         }
         open.count_written(data.len() as u64);
-        if written != offset {
+        if written.at != offset {
             // The kernel believes it elsewhere: the file has grown without it.
             open.view.queue([Invalidation::Inode(ino)]);
             self.shared.nudge_announcer();
         }
-        Ok(Reply::Offset(written))
+        Ok(Reply::Changed(written))
     }
 
     /// Makes room, holes or zeros.
@@ -128,12 +128,11 @@ impl Session {
         ino: Ino,
         (offset, len): (u64, u64),
         mode: FallocateMode,
-        clear_set_id: bool,
+        set_ids: SetIds,
     ) -> Result<Reply, Fault> {
         let range = offset..offset.saturating_add(len);
-        let fallocate = |ops: &Ops, scope: &Scope| ops.fallocate(scope, ino, (offset, len), mode, clear_set_id);
-        self.change_content(view, ino, &range, fallocate)?;
-        Ok(Reply::Done)
+        let fallocate = |ops: &Ops, scope: &Scope| ops.fallocate(scope, ino, (offset, len), mode, set_ids);
+        self.change_content(view, ino, &range, fallocate).map(Reply::Changed)
     }
 
     /// Copies within the store.
@@ -143,12 +142,13 @@ impl Session {
         from: (Ino, u64),
         target: (Ino, u64),
         len: u64,
+        set_ids: SetIds,
     ) -> Result<Reply, Fault> {
         let range = target.1..target.1.saturating_add(len);
-        let copy = |ops: &Ops, scope: &Scope| ops.copy_range(scope, from, target, len);
+        let copy = |ops: &Ops, scope: &Scope| ops.copy_range(scope, from, target, len, set_ids);
         let copied = self.change_content(view, target.0, &range, copy)?;
-        self.open_view(view)?.count_written(copied);
-        Ok(Reply::Offset(copied))
+        self.open_view(view)?.count_written(copied.at);
+        Ok(Reply::Changed(copied))
     }
 
     /// Waits until a file is on disk.

@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::files::file;
-use crate::ops::{NewFile, Ops, Scope};
+use crate::ops::{NewFile, Ops, Scope, SetIds};
 use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
@@ -33,7 +33,7 @@ impl Session {
             FsOp::ReadDir { ino, after, limit } => self.read_dir(view, ino, after, limit),
             FsOp::GetAttr { ino } => self.get_attr(view, ino),
             FsOp::GlanceAt { ino } => self.glance_at(view, ino),
-            FsOp::SetAttr { ino, set } => self.set_attr(view, ino, &set),
+            FsOp::SetAttr { ino, set } => self.set_attr(view, ino, &set, caller.gid),
             FsOp::ReadLink { ino } => self.reads(view, ino, |ops, scope| ops.read_link(scope, ino)).map(Reply::Data),
             FsOp::Read { ino, offset, size, reads: Reads::Once } => {
                 self.on(view, |ops, scope| ops.read(scope, ino, offset, size)).map(Reply::Data)
@@ -43,17 +43,16 @@ impl Session {
                 self.reads(view, ino, |ops, scope| ops.read(scope, ino, offset, size)).map(Reply::Data)
             }
             FsOp::Write { ino, offset, data, append, clear_set_id, mapped } => {
-                self.write(view, ino, (offset, append), data, (clear_set_id, mapped))
+                self.write(view, ino, (offset, append), data, (set_ids(clear_set_id, caller), mapped))
             }
-            // The kernel does not say whether the caller may keep set-id bits; root may.
-            FsOp::Fallocate { ino, offset, len, mode } => {
-                self.fallocate(view, ino, (offset, len), mode, caller.uid != 0)
+            FsOp::Fallocate { ino, offset, len, mode, clear_set_id } => {
+                self.fallocate(view, ino, (offset, len), mode, set_ids(clear_set_id, caller))
             }
             FsOp::Seek { ino, offset, whence } => {
                 Ok(Reply::Offset(self.on(view, |ops, scope| ops.seek(scope, ino, offset, whence))?))
             }
-            FsOp::CopyRange { ino, offset, to, to_offset, len } => {
-                self.copy_range(view, (ino, offset), (to, to_offset), len)
+            FsOp::CopyRange { ino, offset, to, to_offset, len, clear_set_id } => {
+                self.copy_range(view, (ino, offset), (to, to_offset), len, set_ids(clear_set_id, caller))
             }
             FsOp::Fsync { ino } => self.fsync(view, ino),
             FsOp::GetXattr { ino, name } => self.get_xattr(view, ino, name),
@@ -112,4 +111,8 @@ impl Session {
             false => Err(Fault::new(FaultKind::Busy, "others are being told")),
         }
     }
+}
+
+fn set_ids(clear: bool, caller: Caller) -> SetIds {
+    if clear { SetIds::Go { gid: caller.gid } } else { SetIds::Stay }
 }

@@ -126,14 +126,15 @@ impl World {
                 let request =
                     FsOp::Write { ino, offset: at, data: &data, append: false, clear_set_id: false, mapped: false }
                         .on(view);
-                ask.offset(request).expect("a write");
+                ask.changed(request).expect("a write");
             }
             Change::Resize { size } => {
                 let set = SetAttr { size: Some(size), ..SetAttr::default() };
                 ask.attr(FsOp::SetAttr { ino, set }.on(view)).expect("a new size");
             }
             Change::Fallocate { at, len, mode } => {
-                ask.done(FsOp::Fallocate { ino, offset: at, len, mode }.on(view)).expect("a range");
+                ask.changed(FsOp::Fallocate { ino, offset: at, len, mode, clear_set_id: false }.on(view))
+                    .expect("a range");
             }
             Change::Copy { .. } => return,
         }

@@ -104,23 +104,31 @@ impl World {
                 let request =
                     FsOp::Write { ino, offset: at, data: &data, append: false, clear_set_id: false, mapped: false }
                         .on(view);
-                ask.offset(request).expect("a write");
+                ask.changed(request).expect("a write");
             }
             Change::Resize { size } => {
                 let set = SetAttr { size: Some(size), ..SetAttr::default() };
                 assert_eq!(ask.attr(FsOp::SetAttr { ino, set }.on(view)).expect("a new size").size, size);
             }
             Change::Fallocate { at, len, mode } => {
-                ask.done(FsOp::Fallocate { ino, offset: at, len, mode }.on(view)).expect("a range");
+                ask.changed(FsOp::Fallocate { ino, offset: at, len, mode, clear_set_id: false }.on(view))
+                    .expect("a range");
             }
             Change::Copy { from, at, to, len } => {
                 let from = from as usize % FILES;
                 let source_len = self.model.bytes(who, from).len() as u64;
                 let expected = source_len.saturating_sub(at).min(len);
                 let overlap = from == file && at < to + expected && to < at + expected;
-                let request =
-                    FsOp::CopyRange { ino: self.inos[from], offset: at, to: ino, to_offset: to, len }.on(view);
-                let copied = ask.offset(request);
+                let request = FsOp::CopyRange {
+                    ino: self.inos[from],
+                    offset: at,
+                    to: ino,
+                    to_offset: to,
+                    len,
+                    clear_set_id: false,
+                }
+                .on(view);
+                let copied = ask.changed(request).map(|copied| copied.at);
                 if overlap {
                     self.model.touch(who, from);
                     return assert_eq!(copied.expect_err("an overlap").kind, FaultKind::Invalid);

@@ -4,6 +4,7 @@ use super::stored::differences;
 use crate::call::Call;
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::file::Changed;
 use mojavefs::protocol::{ConnectionExt, FallocateMode, FsOp, Reads};
 
 /// Some bytes of a file: from where on, and how many.
@@ -36,14 +37,14 @@ impl Call<'_> {
     }
 
     /// Writes; returns where the bytes lie.
-    pub fn write(&self, write: &Write, data: &[u8]) -> Result<u64, Fault> {
+    pub fn write(&self, write: &Write, data: &[u8]) -> Result<Changed, Fault> {
         let Write { ino, offset, append, clear_set_id, by_kernel: mapped } = *write;
-        self.server().offset(self.asks(FsOp::Write { ino, offset, data, append, clear_set_id, mapped }))
+        self.server().changed(self.asks(FsOp::Write { ino, offset, data, append, clear_set_id, mapped }))
     }
 
     /// Writes what differs in pages from what they were `before`, as far as the file still reaches: what programs have stored to them
     /// through mappings while others replaced the file. Returns where they lie.
-    pub fn write_stored(&self, write: &Write, before: &[u8], pages: &[u8]) -> Result<u64, Fault> {
+    pub fn write_stored(&self, write: &Write, before: &[u8], pages: &[u8]) -> Result<Changed, Fault> {
         for stored in differences(before, pages) {
             let size = self.server().attr(self.asks(FsOp::GetAttr { ino: write.ino }))?.size;
             let offset = write.offset + stored.start as u64;
@@ -56,19 +57,20 @@ impl Call<'_> {
                 self.write(&part, data)?;
             }
         }
-        Ok(write.offset)
+        Ok(Changed { at: write.offset, mode_changed: false })
     }
 
-    /// Makes room, or holes, or zeros.
-    pub fn fallocate(&self, range: Range, mode: FallocateMode) -> Result<(), Fault> {
+    /// Makes room, or holes, or zeros. Set-id bits are lost by it with `clear_set_id`.
+    pub fn fallocate(&self, range: Range, mode: FallocateMode, clear_set_id: bool) -> Result<Changed, Fault> {
         let (ino, offset, len) = range;
-        self.server().done(self.asks(FsOp::Fallocate { ino, offset, len, mode }))
+        self.server().changed(self.asks(FsOp::Fallocate { ino, offset, len, mode, clear_set_id }))
     }
 
-    /// Copies a range of a file to a place in another, or in the same. Returns how many bytes were copied.
-    pub fn copy(&self, from: Range, (to, to_offset): (Ino, u64)) -> Result<u64, Fault> {
+    /// Copies a range of a file to a place in another, or in the same. Returns how many bytes were copied. That one's set-id
+    /// bits are lost by it with `clear_set_id`.
+    pub fn copy(&self, from: Range, (to, to_offset): (Ino, u64), clear_set_id: bool) -> Result<Changed, Fault> {
         let (ino, offset, len) = from;
-        self.server().offset(self.asks(FsOp::CopyRange { ino, offset, to, to_offset, len }))
+        self.server().changed(self.asks(FsOp::CopyRange { ino, offset, to, to_offset, len, clear_set_id }))
     }
 
     /// A program has closed a file: those who must see at once what it did are told. Unless it is to wait, that is refused where others

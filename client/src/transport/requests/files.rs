@@ -1,13 +1,15 @@
 //! The content of files.
 
 use super::{About, Requests};
-use crate::transport::answers::Answered;
+use crate::transport::answers::{self, Answered};
 use crate::transport::convert::error;
+use crate::transport::privileges;
 use crate::transport::reply::Reply;
-use crate::transport::serve::Pages;
+use crate::transport::serve::{Pages, drop_mode};
 use crate::transport::slow::Turn;
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::Changed;
 use mojavefs::protocol::{Caller, FallocateMode, LockClass, LockOwner, Reads, SeekWhence, Unlocked};
 use mojavefs_fs::{Call, Patience, Range, Write, WritesOut};
 use mojavefs_fuse::protocol::{Answer, WriteFlags};
@@ -43,27 +45,32 @@ impl Requests {
             by_kernel,
         };
         let count = data.len() as u32;
-        let answered = move |written: Result<u64, Fault>| -> Answered {
+        let answered = move |requests: &Requests, written: Result<Changed, Fault>| -> Answered {
             match written {
                 // Written out by the kernel after its speculation was undone: nobody waits for it any more.
                 Err(fault) if fault.kind == FaultKind::Stale && by_kernel => Ok(Answer::Written(count)),
-                written => written.map(|_| Answer::Written(count)),
+                written => {
+                    requests.has_changed(write.ino, written?);
+                    Ok(Answer::Written(count))
+                }
             }
         };
         let copied = || {
+            let requests = self.clone();
             // What was stored to pages of what is being replaced is all that is to be written to what replaces it.
             let range = (write.ino, offset, data.len() as u64);
             let before = by_kernel.then(|| self.door.at_once(Caller::KERNEL, |call| call.read(range, Reads::Once)));
             let (data, before) = (data.to_vec(), before.flatten().and_then(Result::ok));
             move |call: &Call<'_>| {
-                answered(match &before {
+                let written = match &before {
                     Some(before) => call.write_stored(&write, before, &data),
                     None => call.write(&write, &data),
-                })
+                };
+                answered(&requests, written)
             }
         };
         let caller = if by_kernel { Caller::KERNEL } else { about.caller };
-        self.door.answer_write(caller, reply, |call| answered(call.write(&write, data)), copied);
+        self.door.answer_write(caller, reply, |call| answered(self, call.write(&write, data)), copied);
     }
 
     /// Nobody has an open file open any more.
@@ -88,14 +95,14 @@ impl Requests {
             true if view.server().is_embedded() && view.call(Caller::KERNEL, Patience::Own).close(false).is_ok() => {
                 reply.give(Ok(Answer::Done));
             }
-            true => self.answer_slowly(about, reply, |call| call.close(true)),
+            true => self.answer_slowly(about, reply, |call| answers::done(call.close(true))),
             false => reply.give(Ok(Answer::Done)),
         }
     }
 
     pub(super) fn sync(&self, about: About, reply: impl Reply) {
         match self.door.view().syncs() {
-            true => self.answer_slowly(about, reply, move |call| call.sync(about.ino)),
+            true => self.answer_slowly(about, reply, move |call| answers::done(call.sync(about.ino))),
             // Durable when it commits: the kernel need not ask again.
             false => reply.give(Err(Errno::ENOSYS)),
         }
@@ -111,7 +118,11 @@ impl Requests {
             _ => return reply.give(Err(Errno::EOPNOTSUPP)),
         };
         let range = (about.ino, offset, length);
-        self.answer_slowly(about, reply, move |call| call.fallocate(range, mode));
+        let (requests, clear_set_id) = (self.clone(), !privileges::keeps_set_ids(about.caller));
+        self.answer_slowly(about, reply, move |call| {
+            requests.has_changed(about.ino, call.fallocate(range, mode, clear_set_id)?);
+            Ok(Answer::Done)
+        });
     }
 
     pub(super) fn seek(&self, about: About, offset: u64, whence: u32, reply: impl Reply) {
@@ -142,10 +153,27 @@ impl Requests {
         }
     }
 
-    pub(super) fn copy(&self, from: Range, to: (Ino, u64), wide: bool, reply: impl Reply) {
-        let answered = move |copied: u64| if wide { Answer::Copied(copied) } else { Answer::Written(copied as u32) };
-        let door = self.door.clone();
-        let work = move |call: &Call<'_>| call.copy(from, to).map(answered);
-        self.slow.run(move || door.answer(Caller::KERNEL, reply, work));
+    pub(super) fn copy(
+        &self,
+        about: About,
+        (offset, length): (u64, u64),
+        to: (Ino, u64),
+        wide: bool,
+        reply: impl Reply,
+    ) {
+        let from: Range = (about.ino, offset, length);
+        let (requests, clear_set_id) = (self.clone(), !privileges::keeps_set_ids(about.caller));
+        self.answer_slowly(about, reply, move |call| {
+            let copied = call.copy(from, to, clear_set_id)?;
+            requests.has_changed(to.0, copied);
+            Ok(if wide { Answer::Copied(copied.at) } else { Answer::Written(copied.at as u32) })
+        });
+    }
+
+    /// What is about to be answered has changed a file: nobody runs it any more by the mode that it had before.
+    fn has_changed(&self, ino: Ino, changed: Changed) {
+        if let Some(notifier) = self.told_by.get().filter(|_| changed.mode_changed) {
+            drop_mode(notifier, ino);
+        }
     }
 }

@@ -7,7 +7,7 @@ use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{FileKind, SetAttr, Time};
 use mojavefs::protocol::{FallocateMode, RenameMode};
 use mojavefs_faulty::{Faulty, PowerCut};
-use mojavefs_server::ops::{Clock, NewFile, Ops, Scope};
+use mojavefs_server::ops::{Clock, NewFile, Ops, Scope, SetIds};
 use mojavefs_server::store::{Held, Sight, Snapshot, Specs, Store, StoreError, StoreOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -263,14 +263,14 @@ impl World {
         };
         match (how, found) {
             (Change::Write { at, len, seed }, _) => {
-                self.ops().write(&scope, make()?, (*at, false), &pattern(*at, *len, *seed), false).map(drop)
+                self.ops().write(&scope, make()?, (*at, false), &pattern(*at, *len, *seed), SetIds::Stay).map(drop)
             }
             (Change::Resize(size), _) => {
                 let set = SetAttr { size: Some(*size), ..SetAttr::default() };
-                self.ops().set_attr(&scope, make()?, &set).map(drop)
+                self.ops().set_attr(&scope, make()?, &set, 0).map(drop)
             }
             (Change::Punch { at, len }, Some(ino)) => {
-                self.ops().fallocate(&scope, ino, (*at, *len), FallocateMode::PunchHole, false)
+                self.ops().fallocate(&scope, ino, (*at, *len), FallocateMode::PunchHole, SetIds::Stay).map(drop)
             }
             (Change::Remove, Some(_)) => self.ops().unlink(&scope, Ino::ROOT, &name).map(drop),
             (Change::Rename(to), Some(_)) => {

@@ -7,7 +7,7 @@ use super::super::restarts::{Left, depend, to_be_left};
 use super::super::{Beginning, Coordinator};
 use super::Round;
 use crate::access::AccessKey;
-use crate::ops::{NewFile, Ops, Scope, SystemClock};
+use crate::ops::{NewFile, Ops, Scope, SetIds, SystemClock};
 use crate::random::Random;
 use crate::store::engine::memory::Memory;
 use crate::store::{Key, Prepared, Sight, Store, StoreError, StoreOptions};
@@ -101,7 +101,7 @@ impl World {
             }
             found => found?,
         };
-        self.ops.write(scope, ino.ino, (0, false), text.as_bytes(), false).map(drop)
+        self.ops.write(scope, ino.ino, (0, false), text.as_bytes(), SetIds::Stay).map(drop)
     }
 
     /// What a sight shows, without looking in the sense of the rules.
