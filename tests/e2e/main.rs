@@ -11,6 +11,7 @@ mod crash;
 mod daemon;
 mod damage;
 mod decided;
+mod direct;
 mod disk;
 mod doubt;
 mod filesystem;

@@ -44,7 +44,6 @@ const OFFER: Offer = Offer {
         .and(InitFlags::HANDLE_KILLPRIV_V2)
         .and(InitFlags::POSIX_ACL)
         .and(InitFlags::DONT_MASK)
-        .and(InitFlags::ASYNC_DIO)
         .and(InitFlags::MAX_PAGES),
     wanted: InitFlags::EXPORT_SUPPORT
         .and(InitFlags::SETXATTR_EXT)
