@@ -115,6 +115,11 @@ impl Server {
         self.shared.store.notes()
     }
 
+    /// It is about to be dropped: who wants to open the store waits for that.
+    pub fn ends(&self) {
+        self.shared.store.ends();
+    }
+
     /// A store that was made when it was opened goes again when it closes: nobody has used it.
     pub fn discard_if_new(&self) {
         self.shared.store.discard_if_new();

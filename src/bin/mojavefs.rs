@@ -19,6 +19,10 @@ impl Keep for Kept {
     fn discard_if_new(&self) {
         self.0.discard_if_new();
     }
+
+    fn ends(&self) {
+        self.0.ends();
+    }
 }
 
 fn fault(error: StoreError) -> Fault {

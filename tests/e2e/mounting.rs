@@ -1,8 +1,10 @@
 //! Mounting, unmounting, and what can go wrong with it.
 
-use crate::harness::{MOJAVEFS, Mount, text};
+use crate::harness::{MOJAVEFS, Mount, run, text};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn mount_fails(words: &[&str], says: &str) {
     let output = Command::new(MOJAVEFS).arg("mount").args(words).output().expect("mojavefs runs");
@@ -18,6 +20,36 @@ fn what_was_written_is_there_after_a_remount() {
     assert!(fs::read_dir(mount.path()).expect("list").next().is_none());
     mount.mount();
     assert_eq!(mount.read("a"), "x");
+}
+
+/// How long a store's lock is waited for if whoever has it says nothing.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+#[test]
+fn whoever_mounts_a_store_waits_for_its_daemon_to_end() {
+    require_root!();
+    let mount = Mount::new();
+    mount.write("file", "content");
+    // Closing the store takes twice as long as a lock is waited for.
+    let delay = format!("inject=fsync:delay_enter={}:when=1", (2 * LOCK_WAIT).as_micros());
+    let mut strace = mount.strace(&["-e", "trace=fsync", "-e", &delay]);
+    run(Path::new("/"), "umount", &[mount.path().to_str().expect("a path in UTF-8")]);
+    let began = Instant::now();
+    mount.mount();
+    assert!(began.elapsed() > LOCK_WAIT, "there was nothing to wait for: {:?}", began.elapsed());
+    assert_eq!(mount.read("file"), "content");
+    strace.wait().expect("it ends with the daemon");
+    mount.check();
+}
+
+#[test]
+fn a_store_that_is_mounted_is_refused_at_once() {
+    let mount = Mount::new();
+    let elsewhere = mount.beside("elsewhere").to_string_lossy().into_owned();
+    fs::create_dir(&elsewhere).expect("mkdir");
+    let began = Instant::now();
+    mount_fails(&[&mount.store().to_string_lossy(), &elsewhere], "is mounted on");
+    assert!(began.elapsed() < LOCK_WAIT, "it took {:?}", began.elapsed());
 }
 
 #[test]

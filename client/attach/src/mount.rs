@@ -137,6 +137,11 @@ fn unescape(field: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(out))
 }
 
+/// A mount of ours of this source.
+pub fn ours_of(source: &Path) -> io::Result<Option<MountInfo>> {
+    Ok(mounts()?.into_iter().find(|mount| mount.kind == FS_TYPE && mount.source == source))
+}
+
 /// The mount at exactly this path, if it is one of ours.
 pub fn ours_at(point: &Path) -> io::Result<Option<MountInfo>> {
     Ok(mounts()?.into_iter().rev().find(|mount| mount.point == point).filter(|mount| mount.kind == FS_TYPE))

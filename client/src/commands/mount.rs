@@ -101,6 +101,7 @@ impl Mount {
         let new = match source {
             Source::Store(store) => {
                 let found = place::look(&store)?;
+                check_unused(&store)?;
                 place::warn_of_others("the store", &store);
                 found.becomes_new()
             }
@@ -272,6 +273,21 @@ impl Mount {
         let transport = self.transport;
         daemon::run(Setup { backend, source, mountpoint, transport }, ready)?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Refuses at once what is mounted elsewhere. What this does not see the lock of the store tells, after a while.
+fn check_unused(store: &Path) -> Result<(), Fault> {
+    let mounted = mount::ours_of(store).map_err(host_fault("read the mounts"))?;
+    match mounted.filter(|mounted| mount::health(&mounted.point) == Health::Answers) {
+        None => Ok(()),
+        Some(mounted) => {
+            let (store, point) = (store.display(), mounted.point.display());
+            let text = format!(
+                "store {store} is in use by another process: it is mounted on {point}; unmount it with `mojavefs umount {point}`"
+            );
+            Err(Fault::new(FaultKind::Busy, text))
+        }
     }
 }
 

@@ -46,11 +46,16 @@ pub struct Backend {
 pub trait Keep: Send {
     /// A store that was made when it was opened goes again when it closes: nobody has used it.
     fn discard_if_new(&self);
+
+    /// The mount is gone, and this process ends: whoever wants the store waits for that.
+    fn ends(&self);
 }
 
 /// A server elsewhere.
 impl Keep for () {
     fn discard_if_new(&self) {}
+
+    fn ends(&self) {}
 }
 
 /// What a daemon serves, and where.
@@ -179,6 +184,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
         backend.keep.discard_if_new();
     }
     let result = until_unmounted(&kernel, &daemon.mountpoint).map_err(fault("answering the kernel"));
+    backend.keep.ends();
     leases.end();
     drop(daemon.connection.done(ViewOp::Close(trunk.view)));
     drop(socket);

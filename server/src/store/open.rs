@@ -34,6 +34,10 @@ impl Store {
     }
 
     /// A store that was made when it was opened goes again when it closes: nobody has used it.
+    pub(crate) fn ends(&self) {
+        self.engine.ends();
+    }
+
     pub(crate) fn discard_if_new(&self) {
         self.unwanted.store(self.engine.is_new(), Ordering::SeqCst);
     }

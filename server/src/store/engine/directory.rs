@@ -4,12 +4,13 @@ use super::disk::Disk;
 use super::files::Files;
 use super::rocksdb::RocksDb;
 use super::{Access, Blobs, Engine, EngineError, Records, Result, Space, Taken, private};
-use crate::limits::{LOCK_PAUSE, LOCK_WAIT};
+use crate::limits::{LOCK_ENDING_WAIT, LOCK_PAUSE, LOCK_WAIT};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +50,7 @@ struct TakenDirectory {
     makes_records: AtomicBool,
     note: Option<String>,
     /// Keeps other processes out. A store that has lost its lock file, and is not to be changed, has none.
-    _lock: Option<Flock<File>>,
+    lock: Option<Flock<File>>,
 }
 
 /// What taking a directory has made.
@@ -73,7 +74,7 @@ fn take_to_change(dir: &Path) -> Result<TakenDirectory> {
             (true, true) => Made::Directory,
         };
         let (dir, access, makes_records) = (dir.to_owned(), Access::Change, AtomicBool::new(is_new));
-        let mut taken = TakenDirectory { dir, access, made, makes_records, note: None, _lock: lock };
+        let mut taken = TakenDirectory { dir, access, made, makes_records, note: None, lock };
         match private::tighten(&taken.dir) {
             Ok(note) => taken.note = note.filter(|_| !is_new),
             Err(error) => {
@@ -96,7 +97,7 @@ fn take_to_look(dir: &Path) -> Result<TakenDirectory> {
     }
     let lock = take_lock(dir, false)?;
     let (dir, access, made) = (dir.to_owned(), Access::Look, Made::Nothing);
-    Ok(TakenDirectory { dir, access, made, makes_records: AtomicBool::new(false), note: None, _lock: lock })
+    Ok(TakenDirectory { dir, access, made, makes_records: AtomicBool::new(false), note: None, lock })
 }
 
 impl Taken for TakenDirectory {
@@ -140,6 +141,13 @@ impl Taken for TakenDirectory {
             synced.map_err(|e| EngineError::io(format!("sync {}", dir.display()), e))?;
         }
         Ok(())
+    }
+
+    fn ends(&self) {
+        let Some(lock) = self.lock.as_ref().filter(|_| self.access == Access::Change) else { return };
+        if let Err(error) = lock.write_all_at(ENDING, 0) {
+            tracing::warn!("who opens {} next may not wait: write its lock: {error}", self.dir.display());
+        }
     }
 
     fn discard(&self) {
@@ -201,6 +209,15 @@ fn require_whole(records: &Path) -> Result<()> {
     Err(EngineError::Corrupt(format!("{} is missing, which the records begin with", current.display())))
 }
 
+/// What a process writes to the lock when it is ending. It means nothing once that is free.
+const ENDING: &[u8] = b"ending\n";
+
+/// Whether the process that has the lock has said that it is ending.
+fn is_ending(lock: &File) -> bool {
+    let mut said = [0; ENDING.len()];
+    lock.read_exact_at(&mut said, 0).is_ok() && said == ENDING
+}
+
 /// Keeps other processes out; waits for one that is ending. Nothing if it is not to be made and is missing.
 fn take_lock(dir: &Path, create: bool) -> Result<Option<Flock<File>>> {
     let path = dir.join("lock");
@@ -208,13 +225,21 @@ fn take_lock(dir: &Path, create: bool) -> Result<Option<Flock<File>>> {
         Err(e) if !create && e.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(|e| EngineError::io(format!("open {}", path.display()), e))?,
     };
-    let deadline = Instant::now() + LOCK_WAIT;
+    let failed = |e| EngineError::io(format!("lock {}", path.display()), e);
+    let began = Instant::now();
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(locked) => return Ok(Some(locked)),
-            Err((again, Errno::EAGAIN)) if Instant::now() < deadline => file = again,
-            Err((_, Errno::EAGAIN)) => return Err(EngineError::InUse(dir.display().to_string())),
-            Err((_, errno)) => return Err(EngineError::io(format!("lock {}", path.display()), errno.into())),
+            Ok(locked) => {
+                if create {
+                    locked.set_len(0).map_err(failed)?;
+                }
+                return Ok(Some(locked));
+            }
+            Err((again, Errno::EAGAIN)) => file = again,
+            Err((_, errno)) => return Err(failed(errno.into())),
+        }
+        if began.elapsed() >= if is_ending(&file) { LOCK_ENDING_WAIT } else { LOCK_WAIT } {
+            return Err(EngineError::InUse(dir.display().to_string()));
         }
         std::thread::sleep(LOCK_PAUSE);
     }

@@ -70,6 +70,9 @@ pub trait Taken: Send + Sync {
     /// Makes durable that there is a store. Blocks for the disk.
     fn settle(&self) -> Result<()>;
 
+    /// Whoever has it is about to let go of it: who wants it waits for that. Nothing else changes by it.
+    fn ends(&self) {}
+
     /// Removes the store, if taking it has made it, with all that it has made for it. Records and blobs must have been
     /// dropped.
     fn discard(&self);
