@@ -454,3 +454,53 @@ fn nothing_of_a_lock_is_left_when_its_process_has_been_killed() {
     drop(outside);
     mount.check();
 }
+
+#[test]
+fn a_database_that_is_open_while_a_job_changes_it_is_never_damaged() {
+    let mount = Mount::new();
+    let program = project(SUBJECTS).join("database.py");
+    let ways: [&[&str]; 3] = [&[], &["--isolate"], &["--on-read", "wait"]];
+    for (journal, when, options) in
+        ["delete", "wal"].iter().flat_map(|j| ["no", "reads", "writes"].map(|w| ways.map(|o| (j, w, o)))).flatten()
+    {
+        let here = mount.at(format!("{journal}-{when}-{}", options.join("")));
+        fs::create_dir(&here).expect("a directory");
+        let mut python = Command::new("python3");
+        python.arg(&program).args([journal, when, SPECRUN, "--quiet", "--retries", "0"]).args(options).arg("--");
+        let output = python.current_dir(&here).output().expect("it runs");
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{journal}, {when}, {options:?}: {said}");
+    }
+    mount.check();
+}
+
+#[test]
+fn a_database_that_several_mounts_change_is_never_damaged() {
+    let server = Server::new();
+    let mounts = [server.mount(), server.mount()];
+    let script = "
+import sqlite3, sys
+for name in ['delete', 'wal']:
+    db = sqlite3.connect(name + '.db', isolation_level=None, timeout=60)
+    for number in range(60):
+        db.execute('insert into t values(?)', (number,))
+    db.close()
+";
+    for journal in ["delete", "wal"] {
+        let made = format!("pragma journal_mode={journal}; create table t(number);");
+        let python = format!("import sqlite3; sqlite3.connect('{journal}.db').executescript('{made}')");
+        run(&mounts[0].path(), "python3", &["-c", &python]);
+    }
+    let insert = |mount: &Mount| {
+        Command::new("python3").args(["-c", script]).current_dir(mount.path()).spawn().expect("it runs")
+    };
+    let mut all: Vec<Child> = [0, 1, 0, 1].iter().map(|at| insert(&mounts[*at])).collect();
+    all.iter_mut().for_each(|child| assert!(child.wait().expect("it ends").success()));
+    for (mount, journal) in mounts.iter().zip(["delete", "wal"]) {
+        let python = format!(
+            "import sqlite3; db = sqlite3.connect('{journal}.db'); \
+             print(db.execute('pragma integrity_check').fetchone()[0], db.execute('select count(*) from t').fetchone()[0])"
+        );
+        assert_eq!(run(&mount.path(), "python3", &["-c", &python]).trim(), "ok 240", "{journal}");
+    }
+}
