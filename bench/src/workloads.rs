@@ -40,6 +40,7 @@ impl Workload {
         Workload { name: "20000 random reads of 4 KiB", prepare: large, run: random_read_4k },
         Workload { name: "200 random writes of 1 MiB", prepare: large, run: random_write_1m },
         Workload { name: "1-byte change in 1 GiB", prepare: gib, run: one_byte },
+        Workload { name: "10000 locks and unlocks", prepare: nothing, run: locks },
         Workload { name: "300 SQLite commits", prepare: nothing, run: sqlite },
         Workload { name: "8 threads, 50 synced appends each", prepare: nothing, run: synced_appends },
         Workload { name: "make -j2 of 60 C files", prepare: sources, run: compile },
@@ -282,6 +283,11 @@ fn one_byte(dir: &Path) -> Outcome<Duration> {
         file.write_all(b"x")?;
         Ok(())
     })
+}
+
+fn locks(dir: &Path) -> Outcome<Duration> {
+    let file = File::create(dir.join("lock"))?;
+    timed(|| (0..10_000).try_for_each(|_| file.lock().and_then(|()| file.unlock())))
 }
 
 fn sqlite(dir: &Path) -> Outcome<Duration> {
