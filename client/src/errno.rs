@@ -24,6 +24,7 @@ pub(crate) fn of(kind: FaultKind) -> Errno {
         FaultKind::Stale => Errno::ESTALE,
         FaultKind::Busy | FaultKind::Undecided => Errno::EBUSY,
         FaultKind::Again | FaultKind::Sealed | FaultKind::Locked | FaultKind::Queued => Errno::EAGAIN,
+        FaultKind::Runs => Errno::ETXTBSY,
         FaultKind::Unsupported => Errno::EOPNOTSUPP,
         FaultKind::TooLarge => Errno::E2BIG,
         FaultKind::NoData => Errno::ENXIO,

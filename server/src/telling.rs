@@ -46,7 +46,7 @@ pub(crate) trait Audience: Sync {
 #[derive(Clone, Debug)]
 pub(crate) struct LockedBy {
     pub(crate) ino: Ino,
-    /// For people.
+    /// Which process does what, for people.
     pub(crate) who: String,
 }
 

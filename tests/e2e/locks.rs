@@ -497,3 +497,50 @@ print(*db.execute('pragma integrity_check').fetchone(), *db.execute('select coun
         assert_eq!(text(&output.stdout).trim(), "ok 240", "{}", text(&output.stderr));
     }
 }
+
+#[test]
+fn a_program_that_runs_elsewhere_is_not_written_to() {
+    let mount = Mount::new();
+    fs::copy("/bin/sleep", mount.at("program")).expect("a program");
+    let run = || Command::new(mount.at("program")).arg("1000").spawn().expect("it runs");
+    let busy = |output: std::process::Output| {
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("Text file busy"), "{}", text(&output.stderr));
+    };
+    let mut running = run();
+    for script in ["cp /bin/true program", "truncate -s 0 program", "echo >> program"] {
+        busy(mount.specrun(&[], &format!("{script} || exit 1")));
+        busy(mount.specrun(&["--isolate"], &format!("{script} || exit 1")));
+    }
+    // A new one in its place is another file.
+    let replaced = mount.specrun(&[], "cp /bin/true new && mv new program");
+    assert!(replaced.status.success(), "{}", text(&replaced.stderr));
+    assert!(running.try_wait().expect("wait").is_none(), "it runs on");
+    running.kill().and_then(|()| running.wait()).expect("it ends");
+    let written = mount.specrun(&[], "cp /bin/sleep program");
+    assert!(written.status.success(), "{}", text(&written.stderr));
+    // One that is started after a job has written to it.
+    let held = mount.held("cp /bin/true program");
+    let mut running = run();
+    let refused = mount.mojavefs(&["commit", &held]);
+    let said = text(&refused.stderr);
+    assert!(
+        refused.status.code() == Some(75) && said.contains(&format!("process {} on trunk runs", running.id())),
+        "{said}"
+    );
+    running.kill().and_then(|()| running.wait()).expect("it ends");
+    assert!(mount.mojavefs(&["commit", &held]).status.success());
+    // One that runs in a job.
+    fs::copy("/bin/sleep", mount.at("program")).expect("it does not run");
+    let job = mount.start(
+        "job",
+        &[],
+        "./program 1000 & echo $! > ../running; until [ -e /proc/$!/exe ]; do sleep 0.01; done",
+    );
+    let copied = Command::new("cp").args(["/bin/true", "program"]).current_dir(mount.path()).output().expect("it runs");
+    busy(copied);
+    let pid: i32 = fs::read_to_string(mount.beside("running")).expect("it runs").trim().parse().expect("a number");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+    job.exit(1);
+    mount.check();
+}

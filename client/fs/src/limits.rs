@@ -10,6 +10,10 @@ pub const HOLE_TRIES_MAX: usize = 64;
 pub const AWAIT_STEP: Duration = Duration::from_secs(2);
 /// How long one question waits for a lock that others have before it is asked again.
 pub const OFFER_STEP: Duration = Duration::from_secs(2);
+/// How often it is looked again whether a program runs, before who would write to it is refused.
+pub const RUNS_TRIES_MAX: usize = 10;
+/// How long between these.
+pub const RUNS_INTERVAL: Duration = Duration::from_millis(5);
 /// The most files that were refused to one view, and not decided yet, that are remembered.
 pub const REFUSED_FILES_MAX: usize = 4096;
 /// How long a call that reads others' undecided work may be kept waiting until its process is stopped for a checkpoint.

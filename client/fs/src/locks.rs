@@ -3,7 +3,7 @@
 use crate::limits::OFFER_STEP;
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::Fault;
-use mojavefs::protocol::{LockAsked, LockOwner, Unlocked};
+use mojavefs::protocol::{LockAsked, LockClass, LockOwner, Unlocked};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Locks {
     /// By file: the owners, and through which open file.
     asked: Mutex<HashMap<Ino, HashSet<(LockOwner, u64)>>>,
+    /// The files on which somebody has asked for a lock that ends when the file is closed by any descriptor, while the kernel knew them.
+    files: Mutex<HashSet<Ino>>,
     /// Anybody ever has: else nobody need look.
     is_used: AtomicBool,
     offers: Mutex<Offers>,
@@ -31,6 +33,9 @@ impl Locks {
     /// Somebody is about to ask for a lock.
     pub(crate) fn note(&self, ino: Ino, asked: &LockAsked) {
         self.is_used.store(true, Ordering::SeqCst);
+        if asked.owner.class == LockClass::Range {
+            self.files.lock().insert(ino);
+        }
         self.asked.lock().entry(ino).or_default().insert((asked.owner, asked.handle));
     }
 
@@ -46,18 +51,23 @@ impl Locks {
             Unlocked::Owner(closing) => *owner != closing,
             Unlocked::Handle(closed) => *handle != closed,
         });
-        asked.len() < before
+        let is_theirs = asked.len() < before;
+        if asked.is_empty() {
+            all.remove(&ino);
+        }
+        is_theirs
     }
 
     /// Whether anybody has ever asked for a lock on a file while the kernel knew it.
     pub(crate) fn were_asked_for(&self, ino: Ino) -> bool {
-        self.is_used.load(Ordering::SeqCst) && self.asked.lock().contains_key(&ino)
+        self.is_used.load(Ordering::SeqCst) && self.files.lock().contains(&ino)
     }
 
     /// The kernel knows a file no more: nobody has it open.
     pub(crate) fn forget(&self, ino: Ino) {
         if self.is_used.load(Ordering::SeqCst) {
             self.asked.lock().remove(&ino);
+            self.files.lock().remove(&ino);
         }
     }
 

@@ -4,7 +4,7 @@ mod changes;
 mod files;
 mod locks;
 
-use super::answers::{self, Answered, opened};
+use super::answers::{self, Answered};
 use super::door::Door;
 use super::listing;
 use super::owners::Owners;
@@ -150,11 +150,7 @@ impl Requests {
     /// What is about the content of a file; whatever else there is we have nothing to say to, and the kernel does not ask again.
     fn file(&self, about: About, operation: Operation<'_>, reply: impl Reply) {
         match operation {
-            // Who truncates it asks for that by itself.
-            Operation::Open { flags, .. } => {
-                let view = self.door.view();
-                reply.give(Ok(Answer::Opened(opened(flags, view.next_handle(), view.unlocks_at_close(about.ino)))));
-            }
+            Operation::Open { flags, runs, .. } => self.open(about, flags, runs, reply),
             Operation::Release { handle, .. } => self.release(about, handle, reply),
             Operation::Getlk { handle, owner, lock, flock } => {
                 self.test_lock(about, &Asking { handle, owner, lock, flock }, reply);

@@ -72,6 +72,8 @@ pub enum FaultKind {
     InDoubt,
     /// It would change what is just being decided: wait for that ([`super::ViewOp::AwaitRound`]), then ask again.
     Sealed,
+    /// It is a program that runs elsewhere.
+    Runs,
     /// Another has locked it.
     Locked,
     /// Another has locked it, and who asks stands in the line for it: wait ([`super::FsOp::AwaitOffer`]), then ask again.

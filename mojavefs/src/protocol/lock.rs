@@ -9,6 +9,9 @@ pub enum LockClass {
     Whole,
     /// `fcntl`: of parts of files, held by a process (`F_SETLK`) or an open file (`F_OFD_SETLK`).
     Range,
+    /// A program that runs holds its file shared, and who opens a file to write to it excludes that for a moment: nobody asks for these
+    /// by a call of their own.
+    Program,
 }
 
 /// What a lock lets others do.
@@ -62,6 +65,8 @@ pub struct LockHeld {
     pub mode: LockMode,
     /// Which process has taken it; 0 if it is none that the asking view's kernel can know.
     pub pid: u32,
+    /// It is in the view that asks.
+    pub is_here: bool,
 }
 
 /// Whose locks on a file are let go.
@@ -74,6 +79,9 @@ pub enum Unlocked {
 }
 
 impl Span {
+    /// All of a file.
+    pub const ALL: Span = Span { first: 0, last: u64::MAX };
+
     /// Whether two have a byte in common.
     pub fn overlaps(self, other: Span) -> bool {
         self.first <= other.last && other.first <= self.last

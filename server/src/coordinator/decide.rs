@@ -323,7 +323,7 @@ impl Coordinator {
     fn refused_for_lock(&self, state: &State, spec: SpecId, by: &LockedBy) -> Outcome {
         let job = &state.jobs[&spec];
         let (path, what) = self.named_key(&state.sight(job), &AccessKey::Inode(by.ino));
-        let what = format!("{what}, which {} has locked", by.who);
+        let what = format!("{what}, which {}", by.who);
         let conflicts = vec![Conflict { path, what, changed: true }];
         Outcome { conflicts, ..Outcome::of(spec, job.state, state.changes(job, &self.store)) }
     }

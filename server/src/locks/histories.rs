@@ -13,7 +13,7 @@ fn asked(random: &mut Random) -> LockAsked {
     let class = if random.below(3) == 0 { LockClass::Whole } else { LockClass::Range };
     let (a, b) = (random.below(BYTES as usize) as u64, random.below(BYTES as usize) as u64);
     let span = match class {
-        LockClass::Whole => Span { first: 0, last: u64::MAX },
+        LockClass::Whole | LockClass::Program => Span { first: 0, last: u64::MAX },
         LockClass::Range => Span { first: a.min(b), last: if a.max(b) == BYTES - 1 { u64::MAX } else { a.max(b) } },
     };
     let mode = match random.below(5) {

@@ -204,10 +204,12 @@ impl Table {
         (place.is_some(), self.offer(ino))
     }
 
-    /// What would be in the way of a lock.
+    /// What would be in the way of a lock, in another view rather than in this one.
     pub(crate) fn test(&self, view: ViewId, ino: Ino, asked: &LockAsked) -> Option<Taken> {
         let by = Owner { view, owner: asked.owner };
-        self.files.get(&ino)?.obstacle(by, asked.span, asked.mode?)
+        let file = self.files.get(&ino)?;
+        let mut elsewhere = file.obstacles(by, asked.span, asked.mode?).filter(|taken| taken.by.view != view);
+        elsewhere.next().or_else(|| file.obstacle(by, asked.span, asked.mode?))
     }
 
     /// Somebody has closed a file. To whom something is offered by it.
@@ -240,10 +242,11 @@ impl Table {
     pub(crate) fn put_back(&mut self, view: ViewId, locks: &[(Ino, LockAsked)]) -> (Vec<ViewId>, bool) {
         for (ino, file) in &mut self.files {
             file.line.retain(|waiting| waiting.by.view != view);
+            // What runs is another process, or the same program still.
+            let is_mine = |taken: &Taken| taken.by.view == view && taken.by.owner.class != LockClass::Program;
             let here = || locks.iter().filter(|(of, _)| of == ino).map(|(_, asked)| asked);
             let kept = |taken: Taken| here().filter_map(move |asked| taken.within(asked)).collect::<Vec<_>>();
-            let (mine, others): (Vec<Taken>, Vec<Taken>) =
-                file.taken.drain(..).partition(|taken| taken.by.view == view);
+            let (mine, others): (Vec<Taken>, Vec<Taken>) = file.taken.drain(..).partition(is_mine);
             file.taken = others.into_iter().chain(mine.into_iter().flat_map(kept)).collect();
         }
         let mut has_all = true;
@@ -260,10 +263,11 @@ impl Table {
         (files.into_iter().flat_map(|ino| self.offer(ino)).collect(), has_all)
     }
 
-    /// What somebody in a view has, as it was asked for.
+    /// What somebody in a view has locked, as it was asked for.
     pub(crate) fn of(&self, view: ViewId) -> Vec<(Ino, LockAsked)> {
         let all = self.all().flat_map(|(ino, taken)| taken.iter().map(move |taken| (ino, taken)));
-        all.filter(|(_, taken)| taken.by.view == view).map(|(ino, taken)| (ino, taken.asked())).collect()
+        let is_mine = |taken: &Taken| taken.by.view == view && taken.by.owner.class != LockClass::Program;
+        all.filter(|(_, taken)| is_mine(taken)).map(|(ino, taken)| (ino, taken.asked())).collect()
     }
 
     /// Every file with locks, and these.
@@ -297,7 +301,7 @@ impl Table {
 
     /// Whether an owner waits for one who waits for it, and so on. Only processes do: of open files nobody knows who could let go.
     fn waits_for_itself(&self, by: Owner) -> bool {
-        if by.owner.class == LockClass::Whole {
+        if by.owner.class != LockClass::Range {
             return false;
         }
         let (mut seen, mut next) = (BTreeSet::new(), vec![by]);

@@ -31,8 +31,10 @@ impl Session {
         match outcome {
             Asked::Done if asked.mode.is_none() => Ok(Reply::Locked { current: true }),
             Asked::Done => {
-                // It may store to pages that its kernel has had since before.
-                open.view.kernel.may_be_mapped(ino);
+                if asked.owner.class != LockClass::Program {
+                    // It may store to pages that its kernel has had since before.
+                    open.view.kernel.may_be_mapped(ino);
+                }
                 Ok(Reply::Locked { current: self.is_current(&open.view, ino) })
             }
             Asked::Refused(by) => {
@@ -63,7 +65,7 @@ impl Session {
         let is_known = |view: ViewId| self.views.lock().contains_key(&view);
         Ok(Reply::Obstacle(found.map(|Taken { by, span, mode, pid, .. }| {
             // Another machine's processes are nothing to this one.
-            LockHeld { span, mode, pid: if is_known(by.view) { pid } else { 0 } }
+            LockHeld { span, mode, pid: if is_known(by.view) { pid } else { 0 }, is_here: by.view == view }
         })))
     }
 
@@ -99,12 +101,12 @@ impl Session {
 
     /// A process can go back to this point: it has no lock, which others could take before.
     pub(super) fn demand_unlocked(&self, view: &View) -> Result<(), Fault> {
-        self.demand_none(view, |_| true)
+        self.demand_none(view, |taken| taken.by.owner.class != LockClass::Program)
     }
 
     /// A process is about to open its files anew in a view of its own: what it has locked it would lose.
     pub(super) fn demand_nothing_to_lose(&self, view: &View, pid: u32) -> Result<(), Fault> {
-        self.demand_none(view, |taken| taken.pid == pid)
+        self.demand_none(view, |taken| taken.pid == pid && taken.by.owner.class != LockClass::Program)
     }
 
     fn demand_none(&self, view: &View, is_such: impl Fn(&Taken) -> bool) -> Result<(), Fault> {

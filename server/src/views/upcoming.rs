@@ -15,8 +15,8 @@ use crate::store::{Key, Store};
 use crate::telling::{Audience, LockedBy};
 use mojavefs::id::{ContextId, Ino, IntervalId, Seq, ViewId};
 use mojavefs::planted::{Planted, is_planted};
-use mojavefs::protocol::Invalidation;
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Invalidation, LockClass};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -320,7 +320,8 @@ impl Audience for Shared {
             Some(_) => "in another job",
             None => "on trunk",
         };
-        Some(LockedBy { ino, who: format!("process {} {place}", taken.pid) })
+        let what = if taken.by.owner.class == LockClass::Program { "runs" } else { "has locked" };
+        Some(LockedBy { ino, who: format!("process {} {place} {what}", taken.pid) })
     }
 
     fn wait_for_unlock(&self, (contexts, intervals): (&[ContextId], &[IntervalId]), deadline: Instant) {

@@ -1,11 +1,11 @@
 //! Locks on files.
 
 use crate::call::Call;
-use crate::limits::OFFER_STEP;
+use crate::limits::{OFFER_STEP, RUNS_INTERVAL, RUNS_TRIES_MAX};
 use crate::patience::{may_wait, wait_for_others};
 use mojavefs::id::Ino;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{ConnectionExt, FsOp, LockAsked, LockHeld, Unlocked};
+use mojavefs::protocol::{ConnectionExt, FsOp, LockAsked, LockClass, LockHeld, LockMode, LockOwner, Span, Unlocked};
 
 impl Call<'_> {
     /// Takes a lock, or lets go of one. Where it `waits`, any signal that its process handles ends that.
@@ -42,6 +42,34 @@ impl Call<'_> {
             return Err(waited.err().unwrap_or_else(|| Fault::new(FaultKind::Interrupted, "nobody waits any more")));
         }
         Ok(())
+    }
+
+    /// A program is opened to run it, and runs until that is closed.
+    pub fn run(&self, ino: Ino, handle: u64) -> Result<(), Fault> {
+        self.lock(ino, &self.running(handle, LockMode::Shared), false)
+    }
+
+    fn running(&self, handle: u64, mode: LockMode) -> LockAsked {
+        let owner = LockOwner { class: LockClass::Program, number: handle };
+        LockAsked { owner, handle, pid: self.caller.pid, span: Span::ALL, mode: Some(mode) }
+    }
+
+    /// A file may be opened to write to it: it is no program that runs in another view. In this one the kernel sees to that.
+    ///
+    /// # Errors
+    /// [`FaultKind::Runs`]; [`FaultKind::Queued`] if this must be asked for again by one who may wait.
+    pub fn may_write(&self, ino: Ino) -> Result<(), Fault> {
+        // What has just ended may not be known to have.
+        for _ in 0..RUNS_TRIES_MAX {
+            let found = self.test_lock(ino, &self.running(0, LockMode::Exclusive))?;
+            let Some(held) = found.filter(|held| !held.is_here) else { return Ok(()) };
+            if !may_wait() {
+                return Err(later("it may be a program that runs"));
+            }
+            std::thread::sleep(RUNS_INTERVAL);
+            tracing::trace!("inode {ino} is run by process {}", held.pid);
+        }
+        Err(Fault::new(FaultKind::Runs, format!("inode {ino} is a program that runs")))
     }
 
     /// What is in the way of a lock.

@@ -21,6 +21,7 @@ fn new_file(kind: FileKind, new: &Creation) -> NewFile {
 
 impl Requests {
     pub(super) fn set_attributes(&self, about: About, set: &SetAttributes, reply: impl Reply) {
+        let by_path = set.handle.is_none();
         let set = SetAttr {
             mode: set.mode.map(|mode| mode & MODE_MASK),
             uid: set.uid,
@@ -30,7 +31,14 @@ impl Requests {
             mtime: set.mtime.map(set_time),
             clear_set_id: set.kill_set_id,
         };
-        self.answer(about, reply, move |call| answers::found(call.set_attributes(about.ino, &set)));
+        // By its path: who has opened it was asked for then.
+        let writes = set.size.is_some() && by_path;
+        self.answer(about, reply, move |call| {
+            if writes {
+                call.may_write(about.ino)?;
+            }
+            answers::found(call.set_attributes(about.ino, &set))
+        });
     }
 
     pub(super) fn make(&self, about: About, name: &[u8], new: &Creation, reply: impl Reply) {

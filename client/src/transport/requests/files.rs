@@ -73,6 +73,21 @@ impl Requests {
         self.door.answer_write(caller, reply, |call| answered(self, call.write(&write, data)), copied);
     }
 
+    /// Opens a file. Who truncates it asks for that by itself.
+    pub(super) fn open(&self, about: About, flags: u32, runs: bool, reply: impl Reply) {
+        let view = self.door.view();
+        let opened = answers::opened(flags, view.next_handle(), view.unlocks_at_close(about.ino));
+        let writes = flags.cast_signed() & (libc::O_ACCMODE | libc::O_TRUNC) != libc::O_RDONLY;
+        match (runs, writes) {
+            (true, _) => self
+                .answer(about, reply, move |call| call.run(about.ino, opened.handle).map(|()| Answer::Opened(opened))),
+            (false, true) => {
+                self.answer(about, reply, move |call| call.may_write(about.ino).map(|()| Answer::Opened(opened)));
+            }
+            (false, false) => reply.give(Ok(Answer::Opened(opened))),
+        }
+    }
+
     /// Nobody has an open file open any more.
     pub(super) fn release(&self, about: About, handle: u64, reply: impl Reply) {
         self.unlock(about, Unlocked::Handle(handle));

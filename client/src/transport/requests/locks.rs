@@ -25,7 +25,7 @@ impl Asking {
             owner: LockOwner { class, number: self.owner },
             handle: self.handle,
             pid: self.lock.pid,
-            span: if self.flock { Span { first: 0, last: u64::MAX } } else { Span { first: self.lock.start, last } },
+            span: if self.flock { Span::ALL } else { Span { first: self.lock.start, last } },
             mode: match self.lock.kind {
                 LockKind::Shared => Some(LockMode::Shared),
                 LockKind::Exclusive => Some(LockMode::Exclusive),
