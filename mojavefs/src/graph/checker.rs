@@ -245,6 +245,10 @@ impl ModelChecker {
             same(format_args!("whose number {number} is"), &graph.writer_of(number), &Some(context))?;
         }
         let visible = self.model.visible(id);
+        for on in self.model.live() {
+            let builds_on = visible.contains(&on);
+            same(format_args!("whether interval {id} builds on {on}"), &graph.builds_on(id, on), &builds_on)?;
+        }
         let contexts: BTreeSet<ContextId> = self.model.contexts_of(&visible).collect();
         let visible: Vec<IntervalId> = visible.into_iter().collect();
         same(format_args!("what interval {id} sees"), &graph.visible(id), &visible)?;

@@ -69,19 +69,27 @@ impl Graph {
         self.visible(interval).iter().map(|id| self.intervals[id].context).collect()
     }
 
-    /// Whether an interval builds on another, or is it.
+    /// Whether an interval builds on another, or is it. Looks at no more than twice the lesser of what the one builds on and what builds
+    /// on the other: who reads the work of many builds on more and more, and on each of them builds hardly anybody.
     pub fn builds_on(&self, interval: IntervalId, on: IntervalId) -> bool {
-        let mut todo = vec![interval];
-        let mut seen = BTreeSet::new();
-        while let Some(id) = todo.pop() {
-            if id == on {
-                return true;
-            }
-            if let Some(interval) = self.intervals.get(&id).filter(|_| seen.insert(id)) {
-                todo.extend(interval.base.iter().chain(&interval.deps));
+        let below = |id: IntervalId| -> Edges<'_> {
+            let found = self.intervals.get(&id).into_iter();
+            Box::new(found.flat_map(|interval| interval.base.iter().chain(&interval.deps)))
+        };
+        let above = |id: IntervalId| -> Edges<'_> {
+            Box::new(self.intervals.get(&id).into_iter().flat_map(|interval| &interval.dependents))
+        };
+        let (mut down, mut up) = (Walk::from(below(interval)), Walk::from(above(on)));
+        if interval == on {
+            return true;
+        }
+        loop {
+            match (up.next(above), down.next(below)) {
+                (None, _) | (_, None) => return false,
+                (Some(from), Some(to)) if from == interval || to == on => return true,
+                _ => {}
             }
         }
-        false
     }
 
     /// The undecided speculations that keep an interval from being final: an owner's vote is missing, or there is a
@@ -108,5 +116,34 @@ impl Graph {
     /// How much the graph holds: live intervals, undecided speculations, contexts.
     pub fn size(&self) -> (usize, usize, usize) {
         (self.intervals.len(), self.specs.len(), self.contexts.len())
+    }
+}
+
+/// Where an interval leads.
+type Edges<'a> = Box<dyn Iterator<Item = &'a IntervalId> + 'a>;
+
+/// A walk over intervals, each once, that looks at no more of what each leads to than it has to.
+struct Walk<'a> {
+    left: Vec<Edges<'a>>,
+    seen: BTreeSet<IntervalId>,
+}
+
+impl<'a> Walk<'a> {
+    fn from(edges: Edges<'a>) -> Self {
+        Walk { left: vec![edges], seen: BTreeSet::new() }
+    }
+
+    /// The next one; `edges` says where it leads.
+    fn next(&mut self, edges: impl Fn(IntervalId) -> Edges<'a>) -> Option<IntervalId> {
+        loop {
+            match self.left.last_mut()?.next() {
+                None => drop(self.left.pop()),
+                Some(id) if self.seen.insert(*id) => {
+                    self.left.push(edges(*id));
+                    return Some(*id);
+                }
+                Some(_) => {}
+            }
+        }
     }
 }

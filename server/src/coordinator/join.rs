@@ -15,7 +15,7 @@ use mojavefs::id::{ContextId, IntervalId, SpecId};
 use mojavefs::limits::WHY_LINKS_MAX;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{Fall, Joined, OnRead, SpecState};
+use mojavefs::protocol::{Back, Fall, Joined, OnRead, SpecState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,6 +39,7 @@ impl Joins {
         let state = &mut *state;
         let me = state.job_of(context)?;
         let (spec, on_read) = (me.spec, me.on_read);
+        let mut back = None;
         for interval in of {
             // One that was decided since the version was read is not met any more.
             let Some(them) = state.writer_of(*interval) else { continue };
@@ -51,11 +52,11 @@ impl Joins {
                 return Err(Fault::new(FaultKind::Again, "whether its owner lives is not known"));
             }
             match on_read {
-                OnRead::Join => self.join(state, spec, them.spec, key)?,
+                OnRead::Join => self.join(state, spec, them.spec, key, &mut back)?,
                 OnRead::Wait => {
                     let (other, on) = (them.spec, state.read_waits_for(spec, them.spec));
                     if state.waits_in_vain(&state.jobs[&spec], on) || is_planted(Planted::JoinInsteadOfWaiting) {
-                        self.join(state, spec, other, key)?;
+                        self.join(state, spec, other, key, &mut back)?;
                         continue;
                     }
                     state.now_waits(spec, on, Instant::now() + WAIT_NOTED_TIME);
@@ -88,7 +89,16 @@ impl Joins {
         written
     }
 
-    fn join(&self, state: &mut State, spec: SpecId, other: SpecId, key: &AccessKey) -> Result<(), Fault> {
+    /// A job becomes part of another by a read. `back` is where it goes back to if that one falls, once that is known: all that a read
+    /// meets at once leads back to the same.
+    fn join(
+        &self,
+        state: &mut State,
+        spec: SpecId,
+        other: SpecId,
+        key: &AccessKey,
+        back: &mut Option<Back>,
+    ) -> Result<(), Fault> {
         let (context, theirs) = (state.jobs[&spec].context, state.jobs[&other].context);
         let Some(of) = state.graph.current(theirs) else { return Ok(()) };
         let known = state.graph.current(context).is_some_and(|mine| state.graph.builds_on(mine, of));
@@ -96,11 +106,12 @@ impl Joins {
             return Ok(());
         }
         let interval = IntervalId(self.store.next_id().map_err(fault::store)?);
-        let back = state.jobs.get_mut(&spec).and_then(Job::goes_back).ok_or_else(|| {
-            Fault::new(
-                FaultKind::Checkpoint,
-                format!("this is undecided work of speculation {other}: where to go back?"),
-            )
+        if back.is_none() {
+            *back = state.jobs.get_mut(&spec).and_then(Job::goes_back);
+        }
+        let back = back.clone().ok_or_else(|| {
+            let text = format!("this is undecided work of speculation {other}: where to go back?");
+            Fault::new(FaultKind::Checkpoint, text)
         })?;
         let other = state.part_of(other);
         if let Some(me) = state.jobs.get_mut(&spec).filter(|me| !me.joined.contains_key(&other)) {
@@ -329,18 +340,47 @@ mod tests {
     use mojavefs::protocol::JobInfo;
     use mojavefs::protocol::file::FileKind;
 
-    #[test]
-    fn who_runs_inside_a_job_that_has_joined_another_looks_anew_when_that_is_committed() {
+    const NEW: NewFile<'static> =
+        NewFile { kind: FileKind::Regular, mode: 0o644, umask: 0, uid: 0, gid: 0, rdev: 0, target: b"" };
+
+    fn coordinator() -> (Coordinator, Arc<Ops>) {
         let options = StoreOptions { memory_bytes: 32 << 20, owner: (0, 0) };
         let store = Arc::new(Store::open(&Memory::of(1 << 30), options).expect("the store opens"));
         let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
-        let coordinator = Coordinator::open(store, ops.clone()).expect("nothing is held");
+        (Coordinator::open(store, ops.clone()).expect("nothing is held"), ops)
+    }
+
+    #[test]
+    fn a_read_that_meets_the_work_of_many_asks_once_where_to_go_back_to() {
+        const MANY: usize = 100;
+        let (coordinator, ops) = coordinator();
+        for n in 0..MANY {
+            let job = Beginning::job(JobInfo::default(), OnRead::Committed);
+            let (_, _, scope) = coordinator.begin(None, job).expect("a job");
+            ops.create(&scope, Ino::ROOT, n.to_string().as_bytes(), NEW).expect("a file");
+        }
+        let job = Beginning { restarts: None, ..Beginning::job(JobInfo::default(), OnRead::Join) };
+        let (_, reader, _) = coordinator.begin(None, job).expect("a job");
+        let list = |context| {
+            let scope = coordinator.scope_of(context).expect("it is undecided");
+            ops.read_dir(&scope, Ino::ROOT, None, 2 * MANY as u32).map_err(|fault| fault.kind)
+        };
+        assert_eq!(list(reader).err(), Some(FaultKind::Checkpoint));
+        let (segment, reader, _) = coordinator.begin_segment(reader).expect("it can go back to here");
+        assert_eq!(list(reader).err(), Some(FaultKind::Again));
+        assert_eq!(list(reader).expect("it has joined all").0.len(), MANY);
+        let state = coordinator.state.lock();
+        let backs: Vec<&Back> = state.jobs[&segment].joined.values().map(|met| &met.back).collect();
+        assert!(backs.len() == MANY && backs.iter().all(|back| **back == Back::Read), "{backs:?}");
+    }
+
+    #[test]
+    fn who_runs_inside_a_job_that_has_joined_another_looks_anew_when_that_is_committed() {
+        let (coordinator, ops) = coordinator();
         let begin =
             |inside| coordinator.begin(inside, Beginning::job(JobInfo::default(), OnRead::Join)).expect("a job");
         let (first, _, scope) = begin(None);
-        let (kind, target) = (FileKind::Regular, &b""[..]);
-        let new = NewFile { kind, mode: 0o644, umask: 0, uid: 0, gid: 0, rdev: 0, target };
-        ops.create(&scope, Ino::ROOT, b"file", new).expect("a file");
+        ops.create(&scope, Ino::ROOT, b"file", NEW).expect("a file");
         let (_, outer, scope) = begin(None);
         let met = ops.lookup(&scope, Ino::ROOT, b"file").expect_err("it is undecided");
         assert_eq!(met.kind, FaultKind::Again);
