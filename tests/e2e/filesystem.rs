@@ -1,6 +1,6 @@
 //! What programs use of a filesystem, through the kernel.
 
-use crate::harness::{Mount, run, sh, until};
+use crate::harness::{Mount, SPECRUN, run, sh, text, until};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -171,4 +171,29 @@ fn the_memory_limit_holds_through_large_writes_and_many_jobs() {
     let used = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
     let used: u64 = used.trim().trim_end_matches(" kB").parse().expect("a number");
     assert!(used < 256 * 1024, "{used} KiB are in use");
+}
+
+/// Makes so many directories of so many files.
+const MANY: &str = "import os
+for d in range(20):
+    os.makedirs('big/d%d' % d)
+    for n in range(200): open('big/d%d/%d' % (d, n), 'w').write('x' * 1000)";
+
+#[test]
+fn gc_leaves_nothing_of_many_files_that_only_a_remount_would_free() {
+    let mount = Mount::new();
+    let gc = || text(&mount.mojavefs(&["gc"]).stdout);
+    let make = format!("python3 -c \"{MANY}\"; ls -lR > /dev/null");
+    for removes in ["rm -r big", &format!("{SPECRUN} --quiet -- rm -r big")] {
+        for _ in 0..2 {
+            assert!(mount.specrun(&["--quiet"], &make).status.success());
+            sh(&mount.path(), &format!("ls -lR > /dev/null; {removes}"));
+        }
+        // The kernel forgets what it knows by and by.
+        until("nothing is left", || gc() == "reclaimed 0 records\n");
+        mount.umount();
+        mount.mount();
+        assert_eq!(gc(), "reclaimed 0 records\n", "{removes}");
+    }
+    mount.assert_store_is_empty();
 }
