@@ -69,6 +69,8 @@ pub const GRAPH_CONTEXTS_MAX: usize = 1 << 16;
 pub const NAIVE_INTERVALS_MAX: usize = 512;
 /// With how many undecided intervals a graph's naive model gives up.
 pub const NAIVE_LIVE_MAX: usize = 512;
+/// Of which of all pairs of intervals it is compared whether one builds on the other: one in so many.
+pub const NAIVE_PAIRS_SHARE: u64 = 4;
 /// How many steps of comparing what is under undecided intervals are taken after an event: each that is asked about takes
 /// as many as there are.
 pub const NAIVE_STEPS_MAX: usize = 4096;

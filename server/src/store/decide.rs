@@ -2,7 +2,7 @@
 
 use super::db::{Family, Writes};
 use super::outcomes::Recorded;
-use super::{Committed, Specs, Store, StoreError, meta, now};
+use super::{Committed, Sight, Specs, Store, StoreError, meta, now};
 use crate::store::Key;
 use mojavefs::id::{Ino, IntervalId, Seq, SpecId};
 use mojavefs::planted::{Planted, is_planted};
@@ -387,6 +387,26 @@ impl Store {
     /// Whether an undecided interval changed the object.
     pub fn has_changed(&self, interval: IntervalId, key: &Key) -> Result<bool, StoreError> {
         self.db()?.contains(Family::Changes, &meta::change(interval, &key.prefix()))
+    }
+
+    /// Whether an undecided interval changed the bytes of a file that is there without it.
+    pub fn has_changed_content(&self, interval: IntervalId, ino: Ino) -> Result<bool, StoreError> {
+        if !self.has_changed(interval, &Key::Inode(ino))? {
+            return Ok(false);
+        }
+        let sight = Sight { live: vec![interval].into(), ..Sight::trunk() };
+        let (ours, theirs) = (self.inode(&sight, ino)?.found, self.inode(&Sight::trunk(), ino)?.found);
+        // One that is removed keeps its bytes for who has it open.
+        let (Some(ours), Some(theirs)) = (ours, theirs) else { return Ok(false) };
+        if (ours.content, ours.size) != (theirs.content, theirs.size) {
+            return Ok(true);
+        }
+        let Some(content) = ours.content else { return Ok(false) };
+        if self.has_changed(interval, &Key::Inline(content))? {
+            return Ok(true);
+        }
+        let prefix = meta::change(interval, &Key::blocks_of(content));
+        Ok(self.db()?.scan(Family::Changes, &prefix, &prefix).item()?.is_some())
     }
 
     /// Takes the store up after opening; content files that nobody knows go.

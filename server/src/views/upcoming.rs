@@ -309,11 +309,11 @@ impl Audience for Shared {
 
     fn locked(&self, contexts: &[ContextId], intervals: &[IntervalId]) -> Option<LockedBy> {
         let is_inside = |view: &Arc<View>| contexts.iter().any(|context| view.shows_from_inside(*context));
-        let key = Invalidation::Inode;
+        // What can't be found out counts as changed.
+        let changed = |ino: Ino| intervals.iter().any(|i| self.store.has_changed_content(*i, ino).unwrap_or(true));
         let is_outside = |(ino, taken): &(Ino, Taken)| {
             let view = self.views.find(taken.by.view);
-            !view.is_some_and(|view| is_inside(&view))
-                && intervals.iter().any(|i| has_changed(&self.store, *i, &key(*ino)))
+            !view.is_some_and(|view| is_inside(&view)) && changed(*ino)
         };
         let (ino, taken) = self.locks.taken_since(contexts).into_iter().find(is_outside)?;
         let place = match self.views.find(taken.by.view).and_then(|view| view.context()) {
