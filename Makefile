@@ -62,5 +62,9 @@ install: build
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/include mojavefs/process/include/mojave.h mojavefs/process/include/mcc.h
 	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	sed 's#@PREFIX@#$(PREFIX)#' mojavefs/process/mojave.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/mojave.pc
+	@# mount(8) looks for it there only.
+	if [ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ]; then \
+		mkdir -p $(DESTDIR)/sbin && sed 's#@PREFIX@#$(PREFIX)#' scripts/mount.fuse.mojavefs > $(DESTDIR)/sbin/mount.fuse.mojavefs && \
+		chmod 755 $(DESTDIR)/sbin/mount.fuse.mojavefs; fi
 	@# Programs find a new library in its cache only.
 	if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi

@@ -1,7 +1,8 @@
 //! Mounting, unmounting, and what can go wrong with it.
 
-use crate::harness::{MOJAVEFS, Mount, run, text};
+use crate::harness::{MOJAVEFS, Mount, project, run, text};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -358,4 +359,37 @@ fn a_mount_that_nobody_waits_for_any_more_is_taken_away() {
     assert!(fs::read_dir(mount.path()).expect("nothing is mounted").next().is_none());
     mount.mount();
     assert_eq!(mount.read("a"), "x");
+}
+
+/// A directory with what `make install` puts where mount(8) looks, in the place of which it is put for `script`, in a namespace of its own.
+fn with_mount_helper(dir: &std::path::Path, script: &str) -> std::process::Output {
+    let helpers = dir.join("sbin");
+    fs::create_dir_all(&helpers).and_then(|()| fs::create_dir_all(dir.join("bin"))).expect("directories");
+    let helper = fs::read_to_string(project("scripts/mount.fuse.mojavefs")).expect("the helper");
+    let helper = helper.replace("@PREFIX@", &dir.display().to_string());
+    fs::write(helpers.join("mount.fuse.mojavefs"), helper).expect("the helper");
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(helpers.join("mount.fuse.mojavefs"), mode).expect("the helper");
+    let _ = std::os::unix::fs::symlink(MOJAVEFS, dir.join("bin/mojavefs"));
+    let script = format!("mount --bind {} /sbin && cd {} && {script}", helpers.display(), dir.display());
+    Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().expect("unshare runs")
+}
+
+#[test]
+fn mount_and_fstab_lead_to_it() {
+    require_root!();
+    let root = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory for the test");
+    let script = "mkdir here && mount -t fuse.mojavefs -o nofail,memory=64M $PWD/store here && echo 1 > here/file && umount here &&
+        echo \"$PWD/store $PWD/here fuse.mojavefs defaults,_netdev 0 0\" > fstab &&
+        mount --fstab $PWD/fstab --all && cat here/file && findmnt -n -o FSTYPE here && umount here";
+    let output = with_mount_helper(root.path(), script);
+    let said = text(&output.stdout);
+    assert!(output.status.success() && said.ends_with("1\nfuse.mojavefs\n"), "{said}{}", text(&output.stderr));
+    for (options, says) in [("ro", "can't be mounted read-only"), ("quick", "there is no option `quick`")] {
+        let output = with_mount_helper(root.path(), &format!("mount -t fuse.mojavefs -o {options} $PWD/store here"));
+        assert!(!output.status.success() && text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    }
+    // The last daemon has ended.
+    let output = Command::new(MOJAVEFS).arg("fsck").arg(root.path().join("store")).output().expect("it runs");
+    assert!(output.status.success(), "{}", text(&output.stdout));
 }
