@@ -358,6 +358,7 @@ fn a_commit_waits_for_who_has_locked_what_it_changes_and_is_refused_after_a_whil
         said.contains("file") && said.contains(&format!("process {} on trunk has locked", outside.say("pid"))),
         "{said}"
     );
+    assert!(said.contains("commit it again when that is over"), "{said}");
     assert_eq!(mount.read("file"), "old");
     // One that is let go of in time is waited for.
     let mut commit = Command::new(crate::harness::MOJAVEFS);

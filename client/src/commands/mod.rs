@@ -237,7 +237,11 @@ pub(crate) fn count(number: u64, thing: &str) -> String {
 pub(crate) fn conflict_lines(conflicts: &[Conflict], more: u64) -> Vec<String> {
     let line = |conflict: &Conflict| {
         let how = if conflict.changed { "changed here" } else { "read here" };
-        format!("  {} ({}; {how}, changed by someone else meanwhile)", shown(&conflict.path), conflict.what)
+        let meanwhile = match &conflict.in_use {
+            Some(who) => format!("and {who} since"),
+            None => "changed by someone else meanwhile".to_owned(),
+        };
+        format!("  {} ({}; {how}, {meanwhile})", shown(&conflict.path), conflict.what)
     };
     let mut lines: Vec<String> = conflicts.iter().map(line).collect();
     if more > 0 {
@@ -286,6 +290,11 @@ pub(crate) fn also_undone(outcome: &Outcome) -> Option<String> {
     (!others.is_empty()).then(|| format!("also undone, as depending on {}: {others}", outcome.spec))
 }
 
+/// A commit is refused since somebody works on what it would change, and for nothing else.
+pub(crate) fn in_use(outcome: &Outcome) -> bool {
+    outcome.conflicts.iter().all(|conflict| conflict.in_use.is_some())
+}
+
 /// The answer to a decision, in words; refused commits are told in full.
 pub(crate) fn tell(outcome: &Outcome) {
     if let Some(also) = also_undone(outcome) {
@@ -293,12 +302,14 @@ pub(crate) fn tell(outcome: &Outcome) {
     }
     let changes = count(outcome.changes, "change");
     if !outcome.conflicts.is_empty() {
-        err!("mojavefs: speculation {} is in conflict with what became final meanwhile:", outcome.spec);
+        let with = if in_use(outcome) { "who uses what it has changed" } else { "what became final meanwhile" };
+        err!("mojavefs: speculation {} is in conflict with {with}:", outcome.spec);
         conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
-        err!(
-            "nothing was changed; say whose version stands with --ours PATH or --theirs PATH, or abort {}",
-            outcome.spec
-        );
+        let advice = match in_use(outcome) {
+            true => "commit it again when that is over",
+            false => "say whose version stands with --ours PATH or --theirs PATH",
+        };
+        err!("nothing was changed; {advice}, or abort {}", outcome.spec);
         return;
     }
     match outcome.state {

@@ -98,6 +98,9 @@ pub struct Conflict {
     pub what: String,
     /// The speculation had changed it (else only read it).
     pub changed: bool,
+    /// Nobody has changed it meanwhile, but somebody works on it who has locked it, or runs it, since the speculation changed it: which process
+    /// does what, for people. It is a conflict for as long as that lasts.
+    pub in_use: Option<String>,
 }
 
 /// Whose version of a path in conflict stands.

@@ -137,6 +137,18 @@ pub enum SpecOp {
         /// The speculation.
         spec: SpecId,
     },
+    /// A job was undone because of others, and is run again. Answer: [`Reply::Done`].
+    RunsAgain {
+        /// What it is now.
+        spec: SpecId,
+        /// What it was.
+        was: SpecId,
+    },
+    /// What a job that was undone is now, that was run again lately. Answer: [`Reply::Specs`], one or none.
+    RunAgain {
+        /// What it was.
+        spec: SpecId,
+    },
     /// Whose undecided work a path shows to those who join. Answer: [`Reply::Specs`].
     Writers {
         /// The path, from the root, without a leading slash.
@@ -270,7 +282,7 @@ pub enum Reply {
     Number(u64),
     /// A lock is taken, or let go of.
     Locked {
-        /// The view knows all that those who had it before have done; else it has to ask for that ([`super::FsOp::HandOver`]) before it
+        /// The view knows all that those who had it before have done; else it has to ask for that ([`super::FsOp::MakeCurrent`]) before it
         /// goes on.
         current: bool,
     },

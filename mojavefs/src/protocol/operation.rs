@@ -323,9 +323,9 @@ pub enum FsOp<'a> {
         /// Whose locks on it are let go.
         whose: Unlocked,
     },
-    /// Has other views hand over what they hold back of a file, and waits until this one was told of it. Answer:
+    /// Has other views write out what they hold back of a file, and waits until this one was told of it. Answer:
     /// [`Reply::Done`](super::Reply::Done).
-    HandOver {
+    MakeCurrent {
         /// The file.
         ino: Ino,
     },

@@ -284,7 +284,10 @@ impl Coordinator {
     /// The undecided speculations whose work a path shows to whoever joins: those that changed what the path names, or
     /// how it is reached.
     pub(crate) fn writers(&self, path: &[u8]) -> Result<Vec<SpecId>, Fault> {
-        self.undisturbed(|| self.find_writers(path))
+        let found = self.undisturbed(|| self.find_writers(path))?;
+        let state = self.state.lock();
+        let jobs: BTreeSet<SpecId> = found.into_iter().map(|spec| state.part_of(spec)).collect();
+        Ok(jobs.into_iter().collect())
     }
 
     fn find_writers(&self, path: &[u8]) -> Result<Vec<SpecId>, Fault> {

@@ -4,8 +4,9 @@
 //! committed: where the other version shall stand, it is left out. So names, links and counts are right by construction,
 //! and no file mixes two histories. Takes time in proportion to what was changed.
 
+use super::abort::Records;
 use super::conflicts::Standing;
-use super::decide::{Records, list};
+use super::decide::list;
 use super::paths::{NAME, is_lost};
 use super::{Aftermath, Beginning, Coordinator, fault};
 use crate::access::AccessKey;

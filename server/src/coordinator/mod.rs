@@ -1,5 +1,6 @@
 //! Drives the interval graph: contexts and speculations come and go here, and decisions are carried out.
 
+mod abort;
 mod accesses;
 mod conflicts;
 mod decide;

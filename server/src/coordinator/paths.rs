@@ -103,7 +103,7 @@ impl Coordinator {
                 let path = sights.iter().find_map(|sight| path_of(&self.store, sight, ino).ok().flatten());
                 let path = path.unwrap_or_else(|| last_path_of(&self.store, sight, ino));
                 let path = name.map_or_else(|| path.clone(), |name| join(&path, name));
-                Conflict { path, what: what.to_owned(), changed: *changed }
+                Conflict { path, what: what.to_owned(), changed: *changed, in_use: None }
             })
             .collect();
         conflicts.sort();

@@ -3,7 +3,7 @@
 use super::conflicts::Standing;
 use super::job::Met;
 use super::{Coordinator, Job, State};
-use crate::store::Sight;
+use crate::store::{Sight, Store};
 use mojavefs::id::{ContextId, SpecId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Outcome, SpecState, SpecStatus};
@@ -90,4 +90,27 @@ impl Coordinator {
     pub(crate) fn is_held(&self, spec: SpecId) -> bool {
         self.state.lock().jobs.get(&spec).is_some_and(Job::is_held)
     }
+}
+
+/// How a speculation was decided, if it was in the way that is wanted. Errors: [`FaultKind::Decided`] if it was in the other.
+pub(super) fn decided(state: &State, store: &Store, spec: SpecId, wanted: SpecState) -> Result<Option<Outcome>, Fault> {
+    if let Some(outcome) = state.folded_outcome(spec) {
+        return match wanted {
+            SpecState::Aborted => Err(into_its_surroundings(spec)),
+            _ => Ok(Some(outcome)),
+        };
+    }
+    let Some(decided) = state.how_decided(store, spec)? else { return Ok(None) };
+    if decided == wanted || (decided, wanted) == (SpecState::Voted, SpecState::Committed) {
+        return Ok(Some(Outcome::of(spec, decided, 0)));
+    }
+    if decided == SpecState::Voted {
+        return Err(into_its_surroundings(spec));
+    }
+    let how = if decided == SpecState::Committed { "committed" } else { "aborted" };
+    Err(Fault::new(FaultKind::Decided, format!("speculation {spec} is {how} already")))
+}
+
+pub(super) fn into_its_surroundings(spec: SpecId) -> Fault {
+    Fault::new(FaultKind::Decided, format!("speculation {spec} is committed into the job around it; abort that one"))
 }

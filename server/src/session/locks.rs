@@ -80,8 +80,8 @@ impl Session {
         all.filter(|other| other.id != view.id && !other.is_dead() && other.kernel.may_write_mapped(ino)).collect()
     }
 
-    /// Others hand over what they hold back of a file, and the view is told of it.
-    pub(super) fn hand_over(&self, id: ViewId, ino: Ino) -> Result<Reply, Fault> {
+    /// Others write out what they hold back of a file, and the view is told of it.
+    pub(super) fn make_current(&self, id: ViewId, ino: Ino) -> Result<Reply, Fault> {
         let view = self.open_view(id)?.view.clone();
         self.shared.side_by_side(&self.holding_back(&view, ino), |other| {
             let mut set = InvalidationSet::default();

@@ -78,7 +78,7 @@ impl Session {
                 self.shared.locks.unlock(view, ino, whose);
                 Ok(Reply::Done)
             }
-            FsOp::HandOver { ino } => self.hand_over(view, ino),
+            FsOp::MakeCurrent { ino } => self.make_current(view, ino),
         }
     }
 

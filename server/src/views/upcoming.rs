@@ -320,7 +320,7 @@ impl Audience for Shared {
             Some(_) => "in another job",
             None => "on trunk",
         };
-        let what = if taken.by.owner.class == LockClass::Program { "runs" } else { "has locked" };
+        let what = if taken.by.owner.class == LockClass::Program { "runs it" } else { "has locked it" };
         Some(LockedBy { ino, who: format!("process {} {place} {what}", taken.pid) })
     }
 

@@ -391,6 +391,32 @@ fn a_barrier_waits_for_what_was_read() {
 }
 
 #[test]
+fn a_barrier_follows_a_job_that_goes_back_or_is_run_again() {
+    require_root!();
+    let mount = Mount::new();
+    for (options, expected) in [(&[][..], 0), (&["--from-start"], 0), (&["--from-start", "--retries", "0"], 75)] {
+        mount.write("a", "old\n");
+        let first = mount.start("first", &[], "echo new > a");
+        let second = mount.start_freely("second", options, "cat a > result");
+        until("it has read", || {
+            mount.status().iter().any(|job| !job["depends_on"].as_array().expect("a list").is_empty())
+        });
+        let changed = || mount.status().iter().filter(|job| job["changes"] != 0).count() == 2;
+        until("it has written", changed);
+        let mut barrier = Command::new(crate::harness::MOJAVEFS);
+        let mut barrier = barrier.args(["barrier", "result"]).current_dir(mount.path()).spawn().expect("it runs");
+        let sleeps_in = format!("/proc/{}/wchan", barrier.id());
+        until("it waits", || fs::read_to_string(&sleeps_in).is_ok_and(|place| place.contains("unix_stream")));
+        first.exit(1);
+        let output = second.exit(0);
+        assert_eq!(barrier.wait().expect("wait").code(), Some(expected), "{options:?}: {}", text(&output.stderr));
+        assert_eq!(mount.exists("result"), expected == 0);
+        let _ = fs::remove_file(mount.at("result"));
+    }
+    mount.check();
+}
+
+#[test]
 fn only_the_owner_decides() {
     let mount = Mount::new();
     require_root!();

@@ -23,8 +23,8 @@ impl Call<'_> {
             let queues = waits && may_wait();
             match self.server().locked(self.asks(FsOp::Lock { ino, asked: *asked, waits: queues })) {
                 Ok(true) => return Ok(()),
-                Ok(false) if may_wait() => return self.server().done(self.asks(FsOp::HandOver { ino })),
-                Ok(false) => return Err(later("others hand over what they have written")),
+                Ok(false) if may_wait() => return self.server().done(self.asks(FsOp::MakeCurrent { ino })),
+                Ok(false) => return Err(later("others write out what they hold back")),
                 Err(fault) if fault.kind == FaultKind::Locked && waits => return Err(later(&fault.message)),
                 Err(fault) if fault.kind == FaultKind::Queued => self.wait_for_offer(ino, asked, seen)?,
                 Err(fault) => return Err(fault),

@@ -157,8 +157,12 @@ impl Cli {
             self.reporter().refused(&outcome, true, EXIT_TRY_AGAIN);
             return Ok(Attempt::Over(EXIT_TRY_AGAIN));
         }
-        let first = outcome.conflicts.first().map(|conflict| shown(&conflict.path)).unwrap_or_default();
-        let why = format!("rolled back: `{first}` was changed by someone else meanwhile");
+        let first = outcome.conflicts.first();
+        let path = first.map(|conflict| shown(&conflict.path)).unwrap_or_default();
+        let why = match first.and_then(|conflict| conflict.in_use.as_ref()) {
+            Some(who) => format!("rolled back: it has changed `{path}`, and {who} since"),
+            None => format!("rolled back: `{path}` was changed by someone else meanwhile"),
+        };
         Ok(Attempt::Undone { why, after: Vec::new(), outcome })
     }
 }

@@ -72,6 +72,8 @@ struct Scene<'a> {
     place: &'a Place,
     /// How often the job was undone because of others.
     again: Cell<u64>,
+    /// What it was when it was run last.
+    was: Cell<Option<SpecId>>,
 }
 
 impl Cli {
@@ -84,7 +86,13 @@ impl Cli {
         }
         // A command that is run again reads its input again, where it can.
         let input = lseek(std::io::stdin(), 0, Whence::SeekCur).ok();
-        let scene = Scene { supervisor: &supervisor, filesystem: &filesystem, place: &place, again: Cell::new(0) };
+        let scene = Scene {
+            supervisor: &supervisor,
+            filesystem: &filesystem,
+            place: &place,
+            again: Cell::new(0),
+            was: Cell::default(),
+        };
         let mut after = Vec::new();
         let began = Instant::now();
         loop {
@@ -165,6 +173,12 @@ impl Cli {
         let (command, restarts) = (shortened(words.join(" ")), self.restarts());
         let start = Start::Job { parent: filesystem.view, command, on_read, own: self.own, restarts };
         let view = JobView::enter(place, start)?;
+        if let Some(was) = scene.was.replace(Some(view.spec)) {
+            // Who waits for what it has done follows it by that, and for nothing else.
+            if let Err(fault) = view.ask(&Ask::Speculation(SpecOp::RunsAgain { spec: view.spec, was })) {
+                tracing::debug!("that {was} is {} now: {fault}", view.spec);
+            }
+        }
         let (held, stdio) = match self.output {
             Output::Live => (None, None),
             Output::Hold => {

@@ -2,7 +2,7 @@
 
 use super::super::json::with_paths;
 use super::super::{
-    EXIT_UNKNOWN, also_undone, class, conflict_lines, count, escaped, not_known, numbers, shown, word_of,
+    EXIT_UNKNOWN, also_undone, class, conflict_lines, count, escaped, in_use, not_known, numbers, shown, word_of,
 };
 use crate::job::{JobView, MayBe};
 use crate::output::{complain_inside, err};
@@ -92,7 +92,8 @@ impl Reporter {
             err!("{}", with_paths(object, "conflicts", &paths));
             return;
         }
-        err!("specrun: {what} {}: conflicts with what became final meanwhile:", count(outcome.changes, "change"));
+        let with = if in_use(outcome) { "who uses what it has changed" } else { "what became final meanwhile" };
+        err!("specrun: {what} {}: conflicts with {with}:", count(outcome.changes, "change"));
         conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
     }
 }
