@@ -417,6 +417,20 @@ fn a_barrier_follows_a_job_that_goes_back_or_is_run_again() {
 }
 
 #[test]
+fn how_long_a_job_has_waited_for_others_is_said_apart() {
+    let mount = Mount::new();
+    mount.write("a", "old\n");
+    let first = mount.start("first", &[], "echo new > a");
+    let second = mount.start_freely("second", &["--from-start"], "cat a > b");
+    second.let_exit(0);
+    until("it has voted", || mount.status().iter().any(|job| job["state"] == "voted"));
+    assert!(first.exit(0).status.success());
+    let said = text(&second.wait().stderr);
+    assert!(said.trim_end().ends_with(" s of waiting for others"), "{said}");
+    mount.check();
+}
+
+#[test]
 fn only_the_owner_decides() {
     let mount = Mount::new();
     require_root!();

@@ -2,7 +2,7 @@
 
 use super::super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, also_undone, host_fault, shown};
 use super::options::Cli;
-use super::report::{because, waits_for};
+use super::report::{Took, because, waits_for};
 use super::{Attempt, NEWS_TIME, Scene};
 use crate::job::JobView;
 use crate::job::supervise::{Ending, Supervisor};
@@ -11,7 +11,7 @@ use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::control::Ask;
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::{Outcome, SpecOp, SpecState};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const EXIT_TIMED_OUT: u8 = 124;
 /// The command exited with 0, and what it did was undone all the same.
@@ -68,12 +68,12 @@ impl Cli {
             scene.place.catch_up();
         }
         if outcome.waits_for.is_empty() || self.no_wait || is_planted(Planted::AnswerBeforeDecision) {
-            self.reporter().outcome(&outcome, began.elapsed(), code);
+            self.reporter().outcome(&outcome, Took::own(began.elapsed()), code);
             // 0 means that what the command did has happened.
             let code = if outcome.state == SpecState::Aborted && code == 0 { EXIT_UNDONE } else { code };
             return Ok(Attempt::Over(code));
         }
-        self.wait_final(scene.supervisor, view, outcome, (code, began))
+        self.wait_final(scene.supervisor, view, outcome, (code, began.elapsed()))
     }
 
     /// The job has voted; others decide with it.
@@ -82,14 +82,16 @@ impl Cli {
         supervisor: &Supervisor,
         view: &JobView,
         outcome: Outcome,
-        (code, began): (u8, Instant),
+        (code, own): (u8, Duration),
     ) -> Result<Attempt, Fault> {
+        let began = Instant::now();
+        let took = || Took { own, waited: began.elapsed() };
         let mut told = false;
         loop {
             match view.wait_decided(QUIET_WAIT) {
                 Some(SpecState::Committed) => {
                     let outcome = Outcome { state: SpecState::Committed, ..outcome };
-                    self.reporter().outcome(&outcome, began.elapsed(), code);
+                    self.reporter().outcome(&outcome, took(), code);
                     return Ok(Attempt::Over(code));
                 }
                 Some(SpecState::Aborted) => return Ok(self.fell(view, None)),
@@ -109,7 +111,7 @@ impl Cli {
             }
             if let Some(signal) = supervisor.asked_to_end().map_err(host_fault("signals"))? {
                 let outcome = view.outcome(&Ask::Speculation(SpecOp::Abort { spec: view.spec }))?;
-                self.reporter().outcome(&outcome, began.elapsed(), 128 + signal as u8);
+                self.reporter().outcome(&outcome, took(), 128 + signal as u8);
                 return Ok(Attempt::Over(128 + signal as u8));
             }
             if !told {

@@ -271,7 +271,7 @@ impl Cli {
         let outcome = view.outcome(&Ask::Speculation(SpecOp::Abort { spec: view.spec }))?;
         let code = self.refuse(&error);
         if self.json {
-            self.reporter().outcome(&outcome, Duration::ZERO, code);
+            self.reporter().outcome(&outcome, report::Took::own(Duration::ZERO), code);
         }
         Ok(Attempt::Over(code))
     }

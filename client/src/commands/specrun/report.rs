@@ -19,6 +19,22 @@ pub(super) struct Reporter {
     pub(super) json: bool,
 }
 
+/// How long a decision took.
+#[derive(Clone, Copy)]
+pub(super) struct Took {
+    /// The job's own.
+    pub(super) own: Duration,
+    /// And how long it waited for those of others.
+    pub(super) waited: Duration,
+}
+
+impl Took {
+    /// That of a job that waited for nobody.
+    pub(super) fn own(own: Duration) -> Self {
+        Took { own, waited: Duration::ZERO }
+    }
+}
+
 impl Reporter {
     /// A line about what is going on.
     pub(super) fn note(self, text: &str) {
@@ -28,13 +44,13 @@ impl Reporter {
     }
 
     /// The end of a job.
-    pub(super) fn outcome(self, outcome: &Outcome, took: Duration, code: u8) {
-        let ms = took.as_secs_f64() * 1000.0;
+    pub(super) fn outcome(self, outcome: &Outcome, took: Took, code: u8) {
+        let [ms, waited_ms] = [took.own, took.waited].map(|time| time.as_secs_f64() * 1000.0);
         if self.json {
             err!(
                 "{}",
                 json!({"id": outcome.spec.0, "state": word_of(outcome), "outcome": class(outcome), "changes": outcome.changes,
-                       "ms": ms, "exit": code, "waits_for": numbers(&outcome.waits_for),
+                       "ms": ms, "waited_ms": waited_ms, "exit": code, "waits_for": numbers(&outcome.waits_for),
                        "also_undone": numbers(&outcome.undone)})
             );
         } else if !self.quiet {
@@ -43,6 +59,10 @@ impl Reporter {
                 SpecState::Voted if !outcome.waits_for.is_empty() => {
                     let waits = they_are(&outcome.waits_for);
                     err!("decided as {} ({changes}); final when {waits}; see `mojavefs status`", outcome.spec);
+                }
+                SpecState::Committed | SpecState::Voted if took.waited > Duration::ZERO => {
+                    let waited = took.waited.as_secs_f64();
+                    err!("committed {changes} in {ms:.1} ms, and {waited:.1} s of waiting for others");
                 }
                 SpecState::Committed | SpecState::Voted => err!("committed {changes} in {ms:.1} ms"),
                 SpecState::Aborted => {
@@ -76,7 +96,7 @@ impl Reporter {
     /// A job that others have undone and that is not run again.
     pub(super) fn undone(self, outcome: &Outcome, why: &str, exit: u8) {
         match self.json {
-            true => self.outcome(outcome, Duration::ZERO, exit),
+            true => self.outcome(outcome, Took::own(Duration::ZERO), exit),
             false => err!("specrun: {why}"),
         }
     }
