@@ -107,8 +107,15 @@ impl Ops {
         Ok(attr)
     }
 
-    /// Makes a regular file without a name, which goes when no kernel knows it any more, unless it was given one.
-    pub fn create_unnamed(&self, scope: &Scope, parent: Ino, new: NewFile<'_>) -> Result<Attr, Fault> {
+    /// Makes a regular file without a name, which goes when no kernel knows it any more, unless it was given one. `about_to` is told its
+    /// number before it is there.
+    pub fn create_unnamed(
+        &self,
+        scope: &Scope,
+        parent: Ino,
+        new: NewFile<'_>,
+        about_to: impl FnOnce(Ino),
+    ) -> Result<Attr, Fault> {
         let _locked = self.stripes.lock(&[parent]);
         let mut op = Op::new(self, scope);
         let dir = op.living_dir(parent)?;
@@ -116,6 +123,7 @@ impl Ops {
         let inode = Inode { nlink: 0, ..inode };
         op.create_unnamed(ino, &inode)?;
         let attr = op.new_attr(ino, &inode);
+        about_to(ino);
         op.finish()?;
         Ok(attr)
     }

@@ -8,6 +8,7 @@ use mojavefs::limits::GLANCES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::{Attr, Name};
 use mojavefs::protocol::{Invalidation, RenameMode, Reply};
+use std::cell::Cell;
 
 /// From when on something was looked at.
 #[derive(Clone, Copy)]
@@ -146,7 +147,18 @@ impl Session {
     /// Makes a file without a name.
     pub(super) fn create_unnamed(&self, view: ViewId, parent: Ino, new: NewFile<'_>) -> Result<Reply, Fault> {
         let since = self.since();
-        let attr = self.change(view, |_| Vec::new(), |ops, scope| ops.create_unnamed(scope, parent, new))?;
+        let kernel = &self.open_view(view)?.view.kernel;
+        let create = |ops: &Ops, scope: &Scope| {
+            // Before it is there: what has no name, and no kernel knows, is removed at once.
+            let made = Cell::new(None);
+            let about_to = |ino| {
+                kernel.hold(ino);
+                made.set(Some(ino));
+            };
+            let created = ops.create_unnamed(scope, parent, new, about_to);
+            created.inspect_err(|_| made.get().into_iter().for_each(|ino| kernel.release(ino)))
+        };
+        let attr = self.change(view, |_| Vec::new(), create)?;
         self.given_by(view, None, attr, since)
     }
 
