@@ -238,10 +238,13 @@ impl Shared {
         self.side_by_side(&self.views.queued(), |view| view.flush());
     }
 
-    /// Waits until a view was told what is queued for it by now.
-    pub(crate) fn wait_told(&self, view: &View) {
-        if !view.wait_settled(Instant::now() + NOTICE_TIME_MAX) {
-            tracing::warn!("view {} does not take its notices", view.id);
+    /// Waits until these views were told what is queued for them by now, for [`NOTICE_TIME_MAX`] at most.
+    pub(crate) fn wait_told<'v>(&self, views: impl IntoIterator<Item = &'v Arc<View>>) {
+        let deadline = Instant::now() + NOTICE_TIME_MAX;
+        for view in views {
+            if !view.wait_settled(deadline) {
+                tracing::warn!("view {} does not take its notices", view.id);
+            }
         }
     }
 

@@ -37,6 +37,13 @@ impl Locker {
         Self::start(Command::new("env"), dir)
     }
 
+    /// The same, with the file `file` open as `f`.
+    fn outside_with_file(mount: &Mount) -> Locker {
+        let mut locker = Self::on_trunk(&mount.path());
+        locker.does("open f file rw");
+        locker
+    }
+
     fn in_job(dir: &Path, options: &[&str]) -> Locker {
         let mut specrun = Command::new(SPECRUN);
         specrun.arg("--quiet").args(options).arg("--");
@@ -200,8 +207,7 @@ fn who_would_wait_for_itself_is_told() {
 fn locks_end_with_the_job_however_it_ends() {
     let mount = Mount::new();
     mount.write("file", "");
-    let mut outside = Locker::on_trunk(&mount.path());
-    outside.does("open f file rw");
+    let mut outside = Locker::outside_with_file(&mount);
     for end in ["commits", "fails", "is aborted", "is killed"] {
         for (lock, unlock) in WAYS {
             let mut job = Locker::in_job(&mount.path(), &["--retries", "0"]);
@@ -347,8 +353,7 @@ fn child_of(command: &mut Command) -> Child {
 fn a_commit_waits_for_who_has_locked_what_it_changes_and_is_refused_after_a_while() {
     let mount = Mount::new();
     mount.write("file", "old");
-    let mut outside = Locker::on_trunk(&mount.path());
-    outside.does("open f file rw");
+    let mut outside = Locker::outside_with_file(&mount);
     let held = mount.held("printf new > file");
     outside.does("posix f r 0 1");
     let refused = mount.mojavefs(&["commit", &held]);
@@ -376,8 +381,7 @@ fn a_commit_waits_for_who_has_locked_what_it_changes_and_is_refused_after_a_whil
 fn a_commit_does_not_wait_for_who_had_locked_something_before_it_was_changed() {
     let mount = Mount::new();
     mount.write("file", "old");
-    let mut outside = Locker::on_trunk(&mount.path());
-    outside.does("open f file rw");
+    let mut outside = Locker::outside_with_file(&mount);
     outside.does("posix f r 0 1");
     let output = mount.specrun(&[], "printf new > file");
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -392,8 +396,7 @@ fn a_lock_on_what_is_being_committed_is_granted_after_that() {
     let mount = &disk.mount;
     mount.write("file", "old");
     mount.write("another", "");
-    let mut outside = Locker::on_trunk(&mount.path());
-    outside.does("open f file rw");
+    let mut outside = Locker::outside_with_file(&mount);
     outside.does("open a another rw");
     let job = disk.committing("printf new > file");
     outside.does("flock a x");
@@ -440,8 +443,7 @@ fn who_gets_a_lock_sees_what_was_stored_under_it_in_another_mount() {
 fn nothing_of_a_lock_is_left_when_its_process_has_been_killed() {
     let mount = Mount::new();
     mount.write("file", "");
-    let mut outside = Locker::on_trunk(&mount.path());
-    outside.does("open f file rw");
+    let mut outside = Locker::outside_with_file(&mount);
     for (lock, unlock) in WAYS {
         let mut one = Locker::on_trunk(&mount.path());
         one.does("open f file rw");

@@ -10,6 +10,7 @@ use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Outcome, Reply, SpecOp, SpecState, SpecStatus};
 use mojavefs_attach::sys;
 use nix::poll::{PollFd, PollFlags, poll};
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -33,7 +34,7 @@ pub(super) struct Barrier {
 /// A speculation, and the process of its job, which may run it again. Nothing where that can't be seen from here.
 struct Followed {
     spec: SpecId,
-    process: Option<OwnedFd>,
+    process: Option<(u32, OwnedFd)>,
 }
 
 impl Barrier {
@@ -98,7 +99,10 @@ fn status(stream: &UnixStream) -> Result<Vec<SpecStatus>, Fault> {
 fn with_processes(specs: Vec<SpecId>, stream: &UnixStream) -> Result<Vec<Followed>, Fault> {
     let all = status(stream)?;
     let pid = |spec: SpecId| all.iter().find(|status| status.id == spec).map(|status| status.info.pid);
-    let process = |spec| pid(spec).and_then(|pid| sys::pidfd_open(pid).ok());
+    // Who has entered a level is no such process, and who has ended may have left its number to another.
+    let is_specrun =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("specrun"));
+    let process = |spec| pid(spec).filter(is_specrun).and_then(|pid| Some((pid, sys::pidfd_open(pid).ok()?)));
     Ok(specs.into_iter().map(|spec| Followed { spec, process: process(spec) }).collect())
 }
 
@@ -115,11 +119,11 @@ fn is_final(stream: &UnixStream, followed: &Followed, behind: Option<SpecId>) ->
 
 /// The speculation in which a job is run again after another was undone, once it is; nothing if the job ends instead.
 fn run_again(stream: &UnixStream, followed: &Followed, after: SpecId) -> Result<Option<SpecId>, Fault> {
-    let Some(process) = &followed.process else { return Ok(None) };
+    let Some((pid, process)) = &followed.process else { return Ok(None) };
     loop {
         let mut ends = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
         let has_ended = poll(&mut ends, LOOK_INTERVAL).is_ok_and(|ready| ready > 0);
-        match control::ask(stream, &Ask::Speculation(SpecOp::RunAgain { spec: after }), None)?.0 {
+        match control::ask(stream, &Ask::Speculation(SpecOp::RunAgain { spec: after, pid: *pid }), None)?.0 {
             Answer::Reply(Reply::Specs(next)) if !next.is_empty() || has_ended => return Ok(next.first().copied()),
             Answer::Reply(Reply::Specs(_)) => {}
             other => return Err(unexpected(&other)),

@@ -148,6 +148,8 @@ pub enum SpecOp {
     RunAgain {
         /// What it was.
         spec: SpecId,
+        /// The process of `specrun`.
+        pid: u32,
     },
     /// Whose undecided work a path shows to those who join. Answer: [`Reply::Specs`].
     Writers {

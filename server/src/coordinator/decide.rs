@@ -59,17 +59,18 @@ impl Coordinator {
     /// A job that was undone is run again.
     pub(crate) fn runs_again(&self, spec: SpecId, was: SpecId, uid: u32) -> Result<(), Fault> {
         let mut state = self.state.lock();
-        state.job(spec, uid)?;
-        state.again.insert(was, spec);
+        let pid = state.job(spec, uid)?.info.pid;
+        state.again.insert(was, (spec, pid));
         if state.again.len() > OUTCOMES_KEPT_MAX {
             state.again.pop_first();
         }
         Ok(())
     }
 
-    /// What a job is now that was undone and run again.
-    pub(crate) fn run_again(&self, was: SpecId) -> Vec<SpecId> {
-        self.state.lock().again.get(&was).copied().into_iter().collect()
+    /// What a job is now that was undone and run again by this process.
+    pub(crate) fn run_again(&self, was: SpecId, pid: u32) -> Vec<SpecId> {
+        let state = self.state.lock();
+        state.again.get(&was).filter(|(_, by)| *by == pid).map(|(spec, _)| *spec).into_iter().collect()
     }
 
     /// A vote to commit, by the owner or root; refused while conflicts stand. Blocks for the disk; nobody else is held up.

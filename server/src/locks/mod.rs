@@ -84,13 +84,11 @@ impl Locks {
 
     /// Nobody in a view has locks any more, or waits for one.
     pub(crate) fn drop_view(&self, view: ViewId) {
-        if self.is_used.load(Ordering::SeqCst) {
-            let mut state = self.state.lock();
-            let offered_to = state.table.drop_view(view);
-            state.offers.remove(&view);
-            state.saved.retain(|(of, _), _| *of != view);
-            self.freed(state, offered_to);
-        }
+        let mut state = self.state.lock();
+        let offered_to = state.table.drop_view(view);
+        state.offers.remove(&view);
+        state.saved.retain(|(of, _), _| *of != view);
+        self.freed(state, offered_to);
     }
 
     /// A file on which somebody in a view has such a lock.

@@ -24,6 +24,11 @@ impl Session {
             }
             Ok(locks.ask(view, ino, asked, waits))
         })?;
+        if open.view.is_dead() || self.shared.views.find(view).is_none() {
+            // It has ended meanwhile, perhaps before it had this.
+            locks.drop_view(view);
+            return Err(Fault::new(FaultKind::Stale, format!("view {view} has ended")));
+        }
         let who = |taken: &Taken| match taken.pid {
             0 => String::new(),
             pid => format!(" (process {pid} of view {})", taken.by.view),

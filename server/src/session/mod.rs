@@ -163,12 +163,7 @@ impl Session {
             self.shared.tell_queued();
             return Ok(Reply::Done);
         }
-        self.shared
-            .views
-            .queued()
-            .iter()
-            .filter(|other| other.id != view.id)
-            .for_each(|other| self.shared.wait_told(other));
+        self.shared.wait_told(self.shared.views.queued().iter().filter(|other| other.id != view.id));
         Ok(Reply::Done)
     }
 }

@@ -97,7 +97,7 @@ impl Session {
         let open = self.live_view(view)?;
         match self.shared.tells_in_turn() {
             true => self.shared.tell_queued(),
-            false => self.shared.wait_told(&open.view),
+            false => self.shared.wait_told([&open.view]),
         }
         Ok(Reply::Done)
     }

@@ -39,7 +39,7 @@ impl Session {
                 Ok(Reply::Outcome(outcome))
             }
             SpecOp::RunsAgain { spec, was } => coordinator.runs_again(spec, was, actor).map(|()| Reply::Done),
-            SpecOp::RunAgain { spec } => Ok(Reply::Specs(coordinator.run_again(spec))),
+            SpecOp::RunAgain { spec, pid } => Ok(Reply::Specs(coordinator.run_again(spec, pid))),
             SpecOp::Writers { path } => Ok(Reply::Specs(coordinator.writers(&path)?)),
             SpecOp::Diff { spec, from } => Ok(Reply::Diff(coordinator.diff(spec, actor, from.as_deref())?)),
             SpecOp::Unsettled { spec } => Ok(Reply::Specs(coordinator.unsettled(spec, actor)?)),

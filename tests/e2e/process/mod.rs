@@ -419,6 +419,39 @@ for round in range(3):
 with mojave.speculation(): mapped[0] = 9
 "#;
 
+const ABORTED: &str = r#"
+import mojave, os, time
+def until(name):
+    while not os.path.exists(name): time.sleep(0.005)
+try:
+    with mojave.speculation() as level:
+        open("file", "w").write("undone")
+        open("../entered", "w").close()
+        until("../waited")
+        level.abort()
+except mojave.Aborted: pass
+until("../through")
+"#;
+
+#[test]
+fn a_barrier_waits_for_no_level_that_is_undone_though_its_process_goes_on() {
+    let mount = Mount::new();
+    mount.write("file", "old");
+    let mut specrun = Command::new(SPECRUN);
+    specrun.args(["--", "python3", "-c", ABORTED]).current_dir(mount.path());
+    let mut job = with_python_package(&mut specrun).spawn().expect("specrun runs");
+    until("it is in a level", || mount.beside("entered").exists());
+    let mut barrier = Command::new(crate::harness::MOJAVEFS);
+    let mut barrier = barrier.args(["barrier", "file"]).current_dir(mount.path()).spawn().expect("it runs");
+    let sleeps_in = format!("/proc/{}/wchan", barrier.id());
+    until("it waits", || fs::read_to_string(&sleeps_in).is_ok_and(|place| place.contains("unix_stream")));
+    fs::write(mount.beside("waited"), "").expect("a sign");
+    assert_eq!(barrier.wait().expect("it ends").code(), Some(75));
+    fs::write(mount.beside("through"), "").expect("a sign");
+    assert!(job.wait().expect("it ends").success());
+    mount.check();
+}
+
 #[test]
 fn files_are_mapped_shared_after_the_first_speculation() {
     let mount = Mount::new();
