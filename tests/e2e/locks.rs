@@ -396,7 +396,7 @@ fn a_lock_on_what_is_being_committed_is_granted_after_that() {
     let mount = &disk.mount;
     mount.write("file", "old");
     mount.write("another", "");
-    let mut outside = Locker::outside_with_file(&mount);
+    let mut outside = Locker::outside_with_file(mount);
     outside.does("open a another rw");
     let job = disk.committing("printf new > file");
     outside.does("flock a x");
