@@ -54,6 +54,8 @@ pub const STOP_CALL_TIME_MAX: Duration = Duration::from_millis(500);
 pub const CHECKPOINTS_MAX: usize = 16;
 /// How long `specrun` waits until what its command has left behind, and was killed, is undone.
 pub const LEFT_BEHIND_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a job that is run again, or goes on from a read, waits for older ones that are run again (rule 16).
+pub const ATTEMPTS_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long `specrun` waits for others before it says so.
 pub const QUIET_WAIT: Duration = Duration::from_millis(500);
 /// How much of a directory is listed with attributes at once, in bytes: meanwhile its kernel has it locked, and is told of none of its names.

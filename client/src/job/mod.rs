@@ -41,6 +41,17 @@ pub(crate) struct JobView {
     pub(crate) mountpoint: PathBuf,
     news: Arc<News>,
     may_be: Cell<Option<MayBe>>,
+    /// Its connection outlives it.
+    stays_on: Cell<bool>,
+}
+
+/// The connection of a view that is over: as long as it lives, the daemon takes it that the job may be run again.
+pub(crate) struct Promise(UnixStream);
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
 
 /// What a speculation may be by now, though nobody can say whether it is.
@@ -168,8 +179,8 @@ impl JobView {
         place.inherited.reopen()?;
         let news = Arc::new(News::new().map_err(fault("a bell"))?);
         let answers = listen(&stream, spec, news.clone()).map_err(fault("listen to the daemon"))?;
-        let (mountpoint, may_be) = (filesystem.mountpoint.clone(), Cell::new(None));
-        Ok(JobView { stream, answers, mount, spec, mountpoint, news, may_be })
+        let (mountpoint, may_be, stays_on) = (filesystem.mountpoint.clone(), Cell::new(None), Cell::new(false));
+        Ok(JobView { stream, answers, mount, spec, mountpoint, news, may_be, stays_on })
     }
 
     /// The speculation was decided, or the daemon is gone.
@@ -181,6 +192,19 @@ impl JobView {
     /// Someone else aborted the speculation, or the daemon is gone.
     pub(crate) fn has_fallen(&self) -> bool {
         self.news.fallen.load(Ordering::SeqCst)
+    }
+
+    /// Something is to be done. Silences the bell.
+    pub(crate) fn has_todo(&self) -> bool {
+        let _ = self.news.bell.read();
+        !self.news.said.lock().todo.is_empty()
+    }
+
+    /// The job was undone, and may be run again.
+    pub(crate) fn promise(self) -> Option<Promise> {
+        let stream = self.stream.try_clone().ok()?;
+        self.stays_on.set(true);
+        Some(Promise(stream))
     }
 
     /// Its mount.
@@ -298,7 +322,9 @@ impl Drop for JobView {
     fn drop(&mut self) {
         // A daemon that is gone needs no farewell.
         let _ = self.ask(&Ask::Leave);
-        let _ = self.stream.shutdown(Shutdown::Both);
+        if !self.stays_on.get() {
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -353,8 +379,9 @@ mod tests {
         let news = Arc::new(News::new().expect("a bell"));
         let answers = listen(&stream, SPEC, news.clone()).expect("a thread");
         let mount = File::open("/").expect("a directory");
-        let may_be = Cell::new(None);
-        let view = JobView { stream, answers, mount, spec: SPEC, mountpoint: PathBuf::from("/"), news, may_be };
+        let (may_be, stays_on) = (Cell::new(None), Cell::new(false));
+        let mountpoint = PathBuf::from("/");
+        let view = JobView { stream, answers, mount, spec: SPEC, mountpoint, news, may_be, stays_on };
         let answering = std::thread::spawn(move || {
             receive::<Ask>(&daemon).expect("it is asked");
             says.iter().for_each(|answer| send(&daemon, answer, None).expect("it is answered"));

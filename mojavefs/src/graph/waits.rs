@@ -23,19 +23,39 @@ impl Graph {
     ///
     /// For a barrier, `on` is the decision of the waiter's current interval.
     pub fn would_wait_forever(&self, waiter: ContextId, on: Awaited, waits: &Waits) -> bool {
-        let mut todo = vec![on];
-        let mut seen = BTreeSet::new();
-        while let Some(awaited) = todo.pop() {
-            if !seen.insert(awaited) {
-                continue;
+        !self.awaitable(waiter, [on], waits).contains(&on)
+    }
+
+    /// Those of these for which a context [would not wait forever](Self::would_wait_forever). Looks at everything once.
+    pub fn awaitable(
+        &self,
+        waiter: ContextId,
+        all: impl IntoIterator<Item = Awaited>,
+        waits: &Waits,
+    ) -> BTreeSet<Awaited> {
+        let mut awaitable = BTreeSet::new();
+        // None of these leads to the waiter.
+        let mut known = BTreeSet::new();
+        for on in all {
+            let mut seen = BTreeSet::new();
+            let mut todo = vec![on];
+            let mut leads_back = false;
+            while let Some(awaited) = todo.pop().filter(|_| !leads_back) {
+                if known.contains(&awaited) || !seen.insert(awaited) {
+                    continue;
+                }
+                match awaited {
+                    Awaited::End(context) if context == waiter => leads_back = true,
+                    Awaited::End(context) => todo.extend(waits.get(&context).into_iter().flatten()),
+                    Awaited::Decision(id) => todo.extend(self.awaited_for(id)),
+                }
             }
-            match awaited {
-                Awaited::End(context) if context == waiter => return true,
-                Awaited::End(context) => todo.extend(waits.get(&context).into_iter().flatten()),
-                Awaited::Decision(id) => todo.extend(self.awaited_for(id)),
+            if !leads_back {
+                known.extend(seen);
+                awaitable.insert(on);
             }
         }
-        false
+        awaitable
     }
 
     /// What the decision of an interval waits for.

@@ -85,8 +85,10 @@ pub struct Fall {
     pub info: JobInfo,
     /// From the fallen one to `root`: who depends on whom by what.
     pub chain: Vec<Joined>,
-    /// Other undecided speculations that it depended on: to be waited for before the job runs again (rule 9).
+    /// Other undecided speculations that it depended on, of older jobs: to be waited for before the job runs again (rule 9).
     pub met: Vec<SpecId>,
+    /// Those whose work it had read itself, and that were undone: where these are run again, that is waited for (rule 16).
+    pub sources: Vec<SpecId>,
 }
 
 /// Something changed by someone else that an undecided speculation has read or changed too.

@@ -137,6 +137,18 @@ pub enum SpecOp {
         /// The speculation.
         spec: SpecId,
     },
+    /// Waits until these, which were undone, have been run again as far as they are older than the waiting job: each has voted or
+    /// ended, or is not run again. For `millis` at most. Answer: [`Reply::Specs`], those that still are to be waited for.
+    AwaitAttempts {
+        /// The speculations.
+        specs: Vec<SpecId>,
+        /// One of the waiting job, decided or not, which says how old it is.
+        of: SpecId,
+        /// The one that waits, if it is a speculation: it does not wait for what waits for it.
+        behind: Option<SpecId>,
+        /// How long at most, in milliseconds.
+        millis: u32,
+    },
     /// A job was undone because of others, and is run again. Answer: [`Reply::Done`].
     RunsAgain {
         /// What it is now.

@@ -85,9 +85,13 @@ impl Referee {
     pub(crate) fn check_waits(&self, waits: &Waits) {
         let decisions: Vec<Awaited> = self.model().live().map(Awaited::Decision).collect();
         for waiter in self.model().contexts() {
-            for on in decisions.iter().copied().chain(self.model().contexts().map(Awaited::End)) {
+            let ends = self.model().contexts().map(Awaited::End);
+            let all: Vec<Awaited> = decisions.iter().copied().chain(ends).collect();
+            let awaitable = self.graph.awaitable(waiter, all.iter().copied(), waits);
+            for on in all {
                 let expected = self.model().would_wait_forever(waiter, on, waits);
                 assert_eq!(self.graph.would_wait_forever(waiter, on, waits), expected, "{waiter} on {on:?}, {waits:?}");
+                assert_eq!(awaitable.contains(&on), !expected, "{waiter} on {on:?} among all, {waits:?}");
             }
         }
     }

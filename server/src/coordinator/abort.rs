@@ -130,7 +130,7 @@ impl Coordinator {
         let falls = self.falls(state, &effects);
         let mut failed = None;
         let mut gone = BTreeSet::new();
-        self.decided.notify_all();
+        self.tell_decided();
         for effect in effects {
             let Effect::Dead { numbers: all, specs, .. } = effect else { continue };
             gone.extend(specs.iter().copied());
@@ -143,6 +143,7 @@ impl Coordinator {
             }
             aftermath.dead.extend(all);
             for job in jobs {
+                state.note_undone(&job);
                 let outer = state.outer(job.spec);
                 if job.is_segment() {
                     state.goes_back(outer);

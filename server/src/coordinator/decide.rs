@@ -13,7 +13,6 @@ use crate::store::StoreError;
 use crate::telling::{LockedBy, Telling};
 use mojavefs::graph::{Effect, Event, Owner, Resume};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
-use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Conflict, Outcome, Resolution, SpecState};
 use std::sync::atomic::Ordering;
@@ -54,23 +53,6 @@ impl Coordinator {
         })?;
         state.jobs.entry(spec).and_modify(|job| job.marks_modified = is_modified);
         Ok(())
-    }
-
-    /// A job that was undone is run again.
-    pub(crate) fn runs_again(&self, spec: SpecId, was: SpecId, uid: u32) -> Result<(), Fault> {
-        let mut state = self.state.lock();
-        let pid = state.job(spec, uid)?.info.pid;
-        state.again.insert(was, (spec, pid));
-        if state.again.len() > OUTCOMES_KEPT_MAX {
-            state.again.pop_first();
-        }
-        Ok(())
-    }
-
-    /// What a job is now that was undone and run again by this process.
-    pub(crate) fn run_again(&self, was: SpecId, pid: u32) -> Vec<SpecId> {
-        let state = self.state.lock();
-        state.again.get(&was).filter(|(_, by)| *by == pid).map(|(spec, _)| *spec).into_iter().collect()
     }
 
     /// A vote to commit, by the owner or root; refused while conflicts stand. Blocks for the disk; nobody else is held up.
@@ -246,6 +228,7 @@ impl Coordinator {
         let outcome = Outcome::of(spec, SpecState::Committed, state.changes(job, &self.store));
         let votes = job.votes();
         if let Some(aftermath) = self.fold(state, spec)? {
+            self.attempted.notify_all();
             return Ok(Step::Done(Outcome { state: SpecState::Voted, ..outcome }, aftermath));
         }
         let aftermath = match self.vote(state, spec, &votes, preparation)? {
@@ -257,7 +240,7 @@ impl Coordinator {
             }
             Voted::Done(aftermath) => Aftermath { clashing: std::mem::take(&mut state.clashing), ..aftermath },
         };
-        self.decided.notify_all();
+        self.tell_decided();
         let Some(job) = state.jobs.get(&spec) else { return Ok(Step::Done(outcome, aftermath)) };
         let waits_for = match state.outer(spec) {
             Some(_) => Vec::new(),

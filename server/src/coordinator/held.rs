@@ -176,7 +176,7 @@ impl Coordinator {
             job.state = SpecState::Held;
             job.kept = true;
         }
-        self.decided.notify_all();
+        self.tell_decided();
         Ok(Outcome::of(spec, SpecState::Held, changes))
     }
 

@@ -2,7 +2,7 @@
 
 use crate::access::AccessKey;
 use crate::store::{Snapshot, Specs};
-use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Back, JobInfo, OnRead, SpecState, SpecStatus};
 use std::collections::BTreeMap;
@@ -62,6 +62,8 @@ pub(crate) struct Job {
     pub(crate) probed: Option<Instant>,
     /// For a level: its process is dead, and it is about to be undone.
     pub(crate) doomed: bool,
+    /// The view of whoever may run it again.
+    pub(crate) supervisor: Option<ViewId>,
     /// What it sees of others.
     pub(crate) on_read: OnRead,
     /// What was final when it started, for one that stays with that.

@@ -59,7 +59,7 @@ impl Joins {
                         self.join(state, spec, other, key, &mut back)?;
                         continue;
                     }
-                    state.now_waits(spec, on, Instant::now() + WAIT_NOTED_TIME);
+                    state.now_waits(spec, [on], Instant::now() + WAIT_NOTED_TIME);
                     let text = format!("this is undecided work of speculation {other}");
                     return Err(Fault::new(FaultKind::Undecided, text));
                 }
@@ -177,6 +177,15 @@ impl State {
     }
 }
 
+impl State {
+    /// Whose work a job has read itself, or by what has become part of it.
+    fn read_by(&self, job: &Job) -> BTreeSet<SpecId> {
+        let parts = self.inner(job).filter(|part| part.state == SpecState::Voted || part.is_segment());
+        let inside = parts.flat_map(|part| self.read_by(part));
+        job.joined.keys().copied().chain(inside.collect::<Vec<_>>()).collect()
+    }
+}
+
 impl Coordinator {
     /// Why a speculation depends on another, for people.
     pub(super) fn joined(&self, sight: &Sight, spec: SpecId, met: &Met) -> Joined {
@@ -198,6 +207,11 @@ impl Coordinator {
     /// there still.
     pub(super) fn falls(&self, state: &State, effects: &[Effect]) -> BTreeMap<SpecId, Fall> {
         let mut falls = BTreeMap::new();
+        let undone = effects.iter().flat_map(|effect| match effect {
+            Effect::Dead { specs, .. } => &specs[..],
+            _ => &[],
+        });
+        let undone: BTreeSet<SpecId> = undone.map(|spec| state.whole(*spec)).collect();
         for effect in effects {
             let Effect::Dead { specs, numbers, cause, .. } = effect else { continue };
             let (Cause::Aborted { spec: root, .. } | Cause::OwnerGone { spec: root }) = *cause;
@@ -211,9 +225,14 @@ impl Coordinator {
                 // A part of a job goes on in the midst of it: whoever waits for the job would wait for that, too.
                 let left = state.around(*spec);
                 let goes_on = job.is_segment() && !specs.contains(&state.whole(*spec));
-                let is_met = |met: &SpecId| !goes_on && !specs.contains(met) && !left.contains(met) && running(met);
-                let met = met.filter(is_met).collect();
-                falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met });
+                let is_older = |met: &SpecId| state.attempts.is_older(*met, *spec);
+                let is_met =
+                    |met: &SpecId| !specs.contains(met) && !left.contains(met) && running(met) && is_older(met);
+                let met = met.filter(|met| !goes_on && is_met(met)).collect();
+                let own = state.whole(*spec);
+                let sources = state.read_by(job).into_iter().filter(|read| undone.contains(read) && *read != own);
+                let sources = sources.filter(|read| !left.contains(read)).collect();
+                falls.insert(*spec, Fall { root, info: first.info.clone(), chain, met, sources });
             }
         }
         falls

@@ -2,6 +2,7 @@
 
 mod abort;
 mod accesses;
+mod attempts;
 mod conflicts;
 mod decide;
 mod diff;
@@ -116,6 +117,8 @@ pub(crate) struct Coordinator {
     state: Arc<StateLock>,
     /// Rung at every decision.
     decided: Condvar,
+    /// A job that was undone is run again or not, or one has voted or ended.
+    attempted: Condvar,
     /// Operations hold it shared, decisions exclusively; it is never held while the disk is waited for.
     decisions: Ordered<RwLock<()>>,
     /// How many rounds are under way, and contexts kept from being changed: none more unless `decisions` is held exclusively.
@@ -198,6 +201,7 @@ impl Coordinator {
             conflicts: Arc::new(Conflicts::new()),
             state: Arc::new(Ordered::mutex(Place::State, State::default())),
             decided: Condvar::new(),
+            attempted: Condvar::new(),
             decisions: Ordered::rw_lock(Place::Decisions, ()),
             rounds: Arc::default(),
         };
@@ -319,6 +323,7 @@ impl Coordinator {
             no_checkpoint: None,
             probed: None,
             doomed: false,
+            supervisor: None,
             on_read,
             snapshot,
             joined: BTreeMap::new(),

@@ -201,6 +201,7 @@ impl Coordinator {
             no_checkpoint: None,
             probed: None,
             doomed: false,
+            supervisor: None,
             over: Arc::default(),
             bytes: Arc::new(payload.bytes.into()),
         };

@@ -201,7 +201,7 @@ impl Coordinator {
         );
         state.rounds.retain(|other| other.voter != *voter);
         self.rounds.fetch_sub(1, Ordering::SeqCst);
-        self.decided.notify_all();
+        self.tell_decided();
         let prepared = match recorded {
             Ok(prepared) => prepared,
             Err(error) => {

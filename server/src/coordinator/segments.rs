@@ -6,6 +6,7 @@
 use super::decide::Voted;
 use super::job::{Kind, Stage};
 use super::prepare::Preparation;
+use super::waits::Wait;
 use super::{Aftermath, Beginning, Coordinator, Job, State};
 use crate::ops::Scope;
 use mojavefs::id::{ContextId, SpecId};
@@ -75,6 +76,7 @@ impl Coordinator {
             return Err(Fault::new(FaultKind::Busy, format!("the process of speculation {spec} is to be taken back")));
         }
         job.stage = Stage::Ended;
+        self.attempted.notify_all();
         if state.is_inside(spec) {
             return Ok(Vec::new());
         }
@@ -86,7 +88,8 @@ impl Coordinator {
         }
         let segments = parts.into_iter().filter(|part| part.is_segment());
         let open: BTreeSet<SpecId> = segments.flat_map(|segment| state.open_under(segment)).collect();
-        Ok(open.into_iter().filter(|other| !state.waits_for_itself(job, *other)).collect())
+        let waits = state.not_in_vain(job, open.into_iter().map(Wait::Decision)).into_iter();
+        Ok(waits.map(|on| on.spec()).collect())
     }
 
     /// The process of a job has come back; false if one of the segments that it is still in was undone meanwhile, or all of it.

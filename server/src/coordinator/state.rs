@@ -1,5 +1,6 @@
 //! Everything undecided, and how its parts are found.
 
+use super::attempts::Attempts;
 use super::conflicts::{Conflicts, Nesting};
 use super::rounds::{Sealed, Stopped};
 use super::waits::Wait;
@@ -26,8 +27,7 @@ pub(super) struct State {
     pub(super) contexts: HashMap<ContextId, SpecId>,
     /// Levels that somebody met, whose processes may be dead by now.
     pub(super) to_probe: Vec<(SpecId, ContextId)>,
-    /// What jobs are now that were undone and run again, lately, and by which process; by what they were.
-    pub(super) again: BTreeMap<SpecId, (SpecId, u32)>,
+    pub(super) attempts: Attempts,
     /// Levels that became part of what was around them, lately.
     pub(super) folded: VecDeque<SpecId>,
     /// What contexts waited for when they looked last, and how long that counts.

@@ -20,6 +20,14 @@ pub(super) enum Wait {
     End(SpecId),
 }
 
+impl Wait {
+    /// What is waited for.
+    pub(super) fn spec(self) -> SpecId {
+        let (Wait::Decision(spec) | Wait::End(spec)) = self;
+        spec
+    }
+}
+
 impl Job {
     /// It is neither voted for nor held.
     fn is_at_work(&self) -> bool {
@@ -28,13 +36,18 @@ impl Job {
 }
 
 impl State {
-    /// Whether a job would wait for itself if it waited for a speculation's decision.
-    pub(super) fn waits_for_itself(&self, job: &Job, on: SpecId) -> bool {
-        self.waits_in_vain(job, Wait::Decision(on))
+    /// Whether a job would wait for itself if it waited for this.
+    pub(super) fn waits_in_vain(&self, job: &Job, on: Wait) -> bool {
+        self.not_in_vain(job, [on]).is_empty()
     }
 
-    pub(super) fn waits_in_vain(&self, job: &Job, on: Wait) -> bool {
-        self.awaited(on).is_some_and(|on| self.graph.would_wait_forever(job.context, on, &self.waits()))
+    /// Those of these for which a job would not wait for itself.
+    pub(super) fn not_in_vain(&self, job: &Job, all: impl IntoIterator<Item = Wait>) -> Vec<Wait> {
+        let all: Vec<(Wait, Option<Awaited>)> = all.into_iter().map(|on| (on, self.awaited(on))).collect();
+        let awaited = all.iter().filter_map(|(_, awaited)| *awaited);
+        let awaitable = self.graph.awaitable(job.context, awaited, &self.waits());
+        let is_awaitable = |awaited: &Option<Awaited>| awaited.is_none_or(|awaited| awaitable.contains(&awaited));
+        all.into_iter().filter(|(_, awaited)| is_awaitable(awaited)).map(|(on, _)| on).collect()
     }
 
     /// What a job waits for that does not join what it reads of another: that one's decision; or, if both are inside the same
@@ -57,8 +70,7 @@ impl State {
     }
 
     fn awaited(&self, on: Wait) -> Option<Awaited> {
-        let (Wait::Decision(spec) | Wait::End(spec)) = on;
-        let job = self.jobs.get(&spec)?;
+        let job = self.jobs.get(&on.spec())?;
         match on {
             Wait::Decision(_) => self.graph.current(job.context).map(Awaited::Decision),
             Wait::End(_) => job.is_at_work().then_some(Awaited::End(job.context)),
@@ -92,19 +104,26 @@ impl State {
     }
 
     /// Notes that a job waits, until then: if it still does, it asks again before.
-    pub(super) fn now_waits(&mut self, waiter: SpecId, on: Wait, until: Instant) {
+    pub(super) fn now_waits(&mut self, waiter: SpecId, all: impl IntoIterator<Item = Wait>, until: Instant) {
         let now = Instant::now();
         self.waiting.retain(|_, on| {
             on.retain(|_, until| *until > now);
             !on.is_empty()
         });
         if let Some(waiter) = self.jobs.get(&waiter) {
-            self.waiting.entry(waiter.context).or_default().insert(on, until);
+            let waiting = self.waiting.entry(waiter.context).or_default();
+            waiting.extend(all.into_iter().map(|on| (on, until)));
         }
     }
 }
 
 impl Coordinator {
+    /// Something was decided: whoever waits looks again.
+    pub(super) fn tell_decided(&self) {
+        self.decided.notify_all();
+        self.attempted.notify_all();
+    }
+
     /// Waits until none of these is undecided, or until a time has passed; returns those that still are.
     pub(crate) fn wait_for(
         &self,
@@ -117,7 +136,8 @@ impl Coordinator {
         // Nobody says for another user's job that it waits.
         let behind = behind.filter(|behind| state.job(*behind, uid).is_ok());
         let job = behind.and_then(|behind| state.jobs.get(&behind));
-        if job.is_some_and(|job| specs.iter().any(|spec| state.waits_for_itself(job, *spec))) {
+        let decisions = || specs.iter().copied().map(Wait::Decision);
+        if job.is_some_and(|job| state.not_in_vain(job, decisions()).len() < specs.len()) {
             let text = "this would wait for a speculation that waits for this job's own end; commit or abort it first";
             return Err(Fault::new(FaultKind::Deadlock, text));
         }
@@ -130,7 +150,7 @@ impl Coordinator {
             let open: Vec<SpecId> = specs.iter().copied().filter(|spec| state.jobs.contains_key(spec)).collect();
             if let Some(behind) = behind {
                 let until = deadline + WAIT_NOTED_TIME;
-                open.iter().for_each(|on| state.now_waits(behind, Wait::Decision(*on), until));
+                state.now_waits(behind, open.iter().copied().map(Wait::Decision), until);
             }
             if open.is_empty() || self.decided.wait_until(state.inner(), deadline).timed_out() {
                 return Ok(open);

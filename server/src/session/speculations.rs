@@ -38,6 +38,10 @@ impl Session {
                 self.shared.effects.wait(None);
                 Ok(Reply::Outcome(outcome))
             }
+            SpecOp::AwaitAttempts { specs, of, behind, millis } => {
+                let limit = Duration::from_millis(millis.into()).min(AWAIT_TIME_MAX);
+                Ok(Reply::Specs(coordinator.wait_for_attempts(&specs, of, (behind, actor), limit)))
+            }
             SpecOp::RunsAgain { spec, was } => coordinator.runs_again(spec, was, actor).map(|()| Reply::Done),
             SpecOp::RunAgain { spec, pid } => Ok(Reply::Specs(coordinator.run_again(spec, pid))),
             SpecOp::Writers { path } => Ok(Reply::Specs(coordinator.writers(&path)?)),

@@ -112,6 +112,9 @@ impl Session {
                 Err(_) => {}
             }
         }
+        if let Some(spec) = spec.filter(|_| owner == ViewOwner::Job) {
+            coordinator.supervised(spec, id);
+        }
         self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
         Ok(Some(OpenedView { view: id, spec }))
     }
@@ -175,6 +178,14 @@ impl Session {
         let Some(open) = self.views.lock().remove(&id) else {
             return Err(Fault::new(FaultKind::NotFound, format!("there is no view {id}")));
         };
+        let closed = self.close_opened(&open);
+        if let Some(spec) = open.spec.filter(|_| open.view.owner == ViewOwner::Job) {
+            self.shared.coordinator.unsupervised(spec, id);
+        }
+        closed
+    }
+
+    fn close_opened(&self, open: &OpenView) -> Result<(), Fault> {
         self.shared.close_view(&open.view);
         let coordinator = &self.shared.coordinator;
         if open.view.owner == ViewOwner::Process && !open.view.entered().is_empty() {

@@ -1,5 +1,6 @@
 //! Speculation spreads through what is read, and what it reached falls or stands together.
 
+mod attempts;
 mod choices;
 mod held;
 mod lines;

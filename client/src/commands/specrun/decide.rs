@@ -3,7 +3,7 @@
 use super::super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, also_undone, host_fault, shown};
 use super::options::Cli;
 use super::report::{Took, because, waits_for};
-use super::{Attempt, NEWS_TIME, Scene};
+use super::{Attempt, Behind, NEWS_TIME, Scene};
 use crate::job::JobView;
 use crate::job::supervise::{Ending, Supervisor};
 use crate::limits::QUIET_WAIT;
@@ -135,7 +135,7 @@ impl Cli {
             return Attempt::Over(EXIT_UNKNOWN);
         }
         if let Some(fall) = view.why_fallen() {
-            return Attempt::Undone { why: because(&fall), after: fall.met, outcome: undone(view) };
+            return Attempt::Undone { why: because(&fall), after: Behind::of(&fall), outcome: undone(view) };
         }
         let why = match view.why_gone() {
             Some(why) => format!("{why}: speculation {} was undone", view.spec),
@@ -165,7 +165,7 @@ impl Cli {
             Some(who) => format!("rolled back: it has changed `{path}`, and {who} since"),
             None => format!("rolled back: `{path}` was changed by someone else meanwhile"),
         };
-        Ok(Attempt::Undone { why, after: Vec::new(), outcome })
+        Ok(Attempt::Undone { why, after: Behind::default(), outcome })
     }
 }
 

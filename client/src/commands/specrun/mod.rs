@@ -11,13 +11,13 @@ mod watch;
 use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, complain, count, host_fault, job_around};
 use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
-use crate::job::{JobView, Place};
+use crate::job::{JobView, Place, Promise};
 use crate::output::{err, shortened};
 use decide::{Verdict, undone};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Ask, Start};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{OnRead, Outcome, SpecOp, SpecState};
+use mojavefs::protocol::{Fall, OnRead, Outcome, SpecOp, SpecState};
 use nix::sys::signal::Signal;
 use nix::unistd::{Whence, lseek};
 use options::{Cli, OnReadArg, Output};
@@ -25,7 +25,7 @@ use output::Held;
 use std::cell::Cell;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use waiting::Awaited;
+use waiting::{AttemptsWait, Awaited};
 use watch::{Settled, Watch};
 
 const EXIT_OWN: u8 = 125;
@@ -52,6 +52,21 @@ pub fn specrun_main() -> ExitCode {
     })
 }
 
+/// What is to be waited for before a job goes on that was undone.
+#[derive(Default)]
+struct Behind {
+    /// Those that it had met, and that are undecided.
+    met: Vec<SpecId>,
+    /// Those whose work it had read, and that were undone, too.
+    sources: Vec<SpecId>,
+}
+
+impl Behind {
+    fn of(fall: &Fall) -> Self {
+        Behind { met: fall.met.clone(), sources: fall.sources.clone() }
+    }
+}
+
 /// How one attempt ended.
 enum Attempt {
     /// For good, with this exit status.
@@ -59,7 +74,7 @@ enum Attempt {
     /// It was undone for the sake of others, and these are to be waited for before it runs again.
     Undone {
         why: String,
-        after: Vec<SpecId>,
+        after: Behind,
         /// How it ended, if it is not run again.
         outcome: Outcome,
     },
@@ -74,6 +89,8 @@ struct Scene<'a> {
     again: Cell<u64>,
     /// What it was when it was run last.
     was: Cell<Option<SpecId>>,
+    /// That it may be run again, after it was undone.
+    promise: Cell<Option<Promise>>,
 }
 
 impl Cli {
@@ -92,8 +109,9 @@ impl Cli {
             place: &place,
             again: Cell::new(0),
             was: Cell::default(),
+            promise: Cell::default(),
         };
-        let mut after = Vec::new();
+        let mut after = Behind::default();
         let began = Instant::now();
         loop {
             if let Some(signal) = self.wait_for(&scene, &after)? {
@@ -101,8 +119,8 @@ impl Cli {
             }
             let (why, outcome) = match self.attempt(&scene)? {
                 Attempt::Over(code) => return Ok(ExitCode::from(code)),
-                Attempt::Undone { why, after: met, outcome } => {
-                    after = met;
+                Attempt::Undone { why, after: behind, outcome } => {
+                    after = behind;
                     (why, outcome)
                 }
             };
@@ -152,22 +170,31 @@ impl Cli {
     }
 
     /// Waits for the speculations that the job had met before it was undone, so that two can't collide for ever; not for those
-    /// that wait for the job around it, and not longer than until a signal asks for the end, which it returns.
-    fn wait_for(&self, scene: &Scene<'_>, specs: &[SpecId]) -> Result<Option<i32>, Fault> {
-        let mut open = specs.to_vec();
+    /// that wait for the job around it, and not longer than until a signal asks for the end, which it returns. Then for those
+    /// that it had read from, to have what it reads made anew.
+    fn wait_for(&self, scene: &Scene<'_>, after: &Behind) -> Result<Option<i32>, Fault> {
+        // The command of the job around this one waits for it, and so for these.
+        let around = job_around(scene.filesystem);
+        let mut open = after.met.clone();
         while !open.is_empty() {
-            // The command of the job around this one waits for it, and so for these.
-            open = match scene.await_decided(&open, job_around(scene.filesystem), None)? {
+            open = match scene.await_decided(&open, around, None)? {
                 Awaited::Open(open) => open,
                 Awaited::Asked(signal) => return Ok(Some(signal)),
-                Awaited::InVain | Awaited::Rung => return Ok(None),
+                Awaited::InVain | Awaited::Rung => break,
             };
+        }
+        let Some(was) = scene.was.get() else { return Ok(None) };
+        let mut wait = AttemptsWait::new(&after.sources, was, around);
+        while wait.goes_on() {
+            if let Some(signal) = wait.step(scene, self.reporter(), None)? {
+                return Ok(Some(signal));
+            }
         }
         Ok(None)
     }
 
     fn attempt(&self, scene: &Scene<'_>) -> Result<Attempt, Fault> {
-        let Scene { supervisor, filesystem, place, .. } = *scene;
+        let Scene { filesystem, place, .. } = *scene;
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         let on_read = if self.isolate { OnRead::Isolate } else { self.on_read.into() };
         let (command, restarts) = (shortened(words.join(" ")), self.restarts());
@@ -179,6 +206,17 @@ impl Cli {
                 tracing::debug!("that {was} is {} now: {fault}", view.spec);
             }
         }
+        scene.promise.take();
+        let attempt = self.run_in(scene, &view)?;
+        if let Attempt::Undone { .. } = attempt {
+            scene.promise.set(view.promise());
+        }
+        Ok(attempt)
+    }
+
+    /// Runs the command in a view, and decides what it did.
+    fn run_in(&self, scene: &Scene<'_>, view: &JobView) -> Result<Attempt, Fault> {
+        let Scene { supervisor, place, .. } = *scene;
         let (held, stdio) = match self.output {
             Output::Live => (None, None),
             Output::Hold => {
@@ -189,9 +227,9 @@ impl Cli {
         let environment = [("MOJAVEFS_SPEC", view.spec.to_string()), place.environment()];
         let running = match supervisor.start(&self.command, self.limit(), &environment, stdio) {
             Ok(running) => running,
-            Err(error) => return self.not_started(&view, error),
+            Err(error) => return self.not_started(view, error),
         };
-        let watch = Watch::new(self, scene, &view);
+        let watch = Watch::new(self, scene, view);
         let watched = self.watch(&watch, &running);
         watch.forget();
         supervise::end_all();
@@ -199,28 +237,28 @@ impl Cli {
             return Ok(lost);
         }
         if view.has_fallen() {
-            return Ok(self.fell(&view, None));
+            return Ok(self.fell(view, None));
         }
         let (code, verdict) = match watched {
-            Err(fault) if is_gone(&fault) => return Ok(self.fell(&view, Some(&fault))),
+            Err(fault) if is_gone(&fault) => return Ok(self.fell(view, Some(&fault))),
             watched => watched?,
         };
-        let attempt = match self.decide(scene, &view, (code, verdict)) {
+        let attempt = match self.decide(scene, view, (code, verdict)) {
             // It was to be taken back to a read when it was too late for that.
             Err(fault) if fault.kind == FaultKind::Busy && !view.has_fallen() => {
                 match view.ask(&Ask::Speculation(SpecOp::Abort { spec: view.spec })) {
-                    Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view, None),
+                    Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(view, None),
                     Err(fault) => return Err(fault),
                     Ok(_) => {
                         let why = "rolled back: what it had read was undone as it ended".to_owned();
-                        Attempt::Undone { why, after: Vec::new(), outcome: undone(&view) }
+                        Attempt::Undone { why, after: Behind::default(), outcome: undone(view) }
                     }
                 }
             }
             // Nobody answers any more, or what was voted for can't be taken back.
-            Err(fault) if is_gone(&fault) || view.may_be().is_some() => self.fell(&view, Some(&fault)),
+            Err(fault) if is_gone(&fault) || view.may_be().is_some() => self.fell(view, Some(&fault)),
             // What was asked came too late: others had decided.
-            Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(&view, None),
+            Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(view, None),
             attempt => attempt?,
         };
         if let (Attempt::Over(_), Some(held)) = (&attempt, held)
@@ -230,7 +268,7 @@ impl Cli {
                 err!("specrun: cannot pass on the output that was held back: {error}");
                 return Ok(attempt);
             }
-            return Ok(Attempt::Over(self.unsaid(&view, &error)));
+            return Ok(Attempt::Over(self.unsaid(view, &error)));
         }
         Ok(attempt)
     }
