@@ -36,8 +36,18 @@ pub const CONNECTIONS_PER_USER_MAX: u64 = 512;
 pub const CONNECTIONS_SHARE: u64 = 8;
 /// How long accepting rests after an error: most of them are for want of descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a thread that was found to be a job's counts as one: its number can't come to mean another so soon.
+pub const INSIDER_KNOWN_TIME: Duration = Duration::from_millis(500);
+/// The most threads of a job that are remembered as such.
+pub const INSIDERS_KNOWN_MAX: usize = 4096;
+/// How many ancestors of a process are looked at.
+pub const ANCESTORS_MAX: usize = 1024;
 /// How often something that gives no signal is looked at again.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a process of a job waits to open a fifo until that is said.
+pub const FIFO_WAIT: Duration = Duration::from_secs(5);
+/// How often it is looked whether one does.
+pub const FIFO_LOOK_INTERVAL: Duration = Duration::from_millis(2500);
 /// How long the processes of a job may take to end after `SIGKILL`.
 pub const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 /// The most memory for buffers and caches unless told otherwise, in bytes.

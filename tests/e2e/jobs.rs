@@ -377,3 +377,20 @@ fn a_job_started_elsewhere_is_run_again_where_it_was_started() {
     let line = format!("{}\n", elsewhere.canonicalize().expect("it is there").display());
     assert_eq!(fs::read_to_string(elsewhere.join("log")).expect("where it was"), line.repeat(2));
 }
+
+#[test]
+fn who_waits_for_a_fifo_that_was_there_before_is_told_that_nobody_comes() {
+    let mount = Mount::new();
+    sh(&mount.path(), "mkfifo before");
+    let said = mount.beside("said");
+    // One of its own, which was not there before, is nobody else's business.
+    let script = "mkfifo own; (echo x > own) & cd ..; echo job > mnt/before; cat mnt/own";
+    let script = script.replace("mnt", &mount.path().file_name().expect("a name").to_string_lossy());
+    let mut command = mount.specrun_command(&[], &script);
+    let mut job = command.stderr(fs::File::create(&said).expect("a file")).spawn().expect("specrun runs");
+    let words = || fs::read_to_string(&said).expect("what it said");
+    until("it says so", || words().contains("before`, which was there before: a job does not reach"));
+    kill(Pid::from_raw(job.id().cast_signed()), Signal::SIGTERM).expect("it is told to end");
+    job.wait().expect("it ends");
+    assert_eq!(words().matches("to open the fifo").count(), 1, "{}", words());
+}

@@ -24,6 +24,7 @@ mod mounting;
 mod mounts;
 mod opening;
 mod output;
+mod outsiders;
 mod posix;
 mod private;
 mod process;

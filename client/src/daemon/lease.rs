@@ -6,7 +6,7 @@ use crate::job::namespace::{self, MountNamespace};
 use crate::mount::{self, MountOptions};
 use crate::output::shortened;
 use crate::sys;
-use crate::transport::{self, Kernel};
+use crate::transport::{self, Insiders, Kernel};
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::protocol::control::Start;
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -70,14 +70,19 @@ impl Lease {
         if owner == ViewOwner::Job {
             view.supervised_by(caller.pid);
         }
+        // What a process that speculates leaves behind may use its view without it.
+        let insiders = if is_process { None } else { Insiders::of(caller.pid) };
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
             match device {
-                Some(device) => Ok((transport::serve(device, view.clone(), daemon.transport)?, None)),
+                Some(device) => Ok((transport::serve(device, view.clone(), daemon.transport, insiders)?, None)),
                 None => {
                     let privileged = geteuid().is_root();
                     let options = MountOptions { others: privileged, privileged };
                     let detached = mount::detached(daemon.source.as_bytes(), options)?;
-                    Ok((transport::serve(detached.device, view.clone(), daemon.transport)?, Some(detached.mount)))
+                    Ok((
+                        transport::serve(detached.device, view.clone(), daemon.transport, insiders)?,
+                        Some(detached.mount),
+                    ))
                 }
             }
         };

@@ -220,7 +220,7 @@ fn mount_trunk(point: &Path, source: &str, view: Arc<View>, transport: Transport
         });
     }
     let detached = mount::detached(source.as_bytes(), MountOptions { others: true, privileged: true })?;
-    let kernel = transport::serve(detached.device, view, transport)?;
+    let kernel = transport::serve(detached.device, view, transport, None)?;
     if let Err(error) = mount::attach(&detached.mount, point) {
         // With its mount the kernel that is answered ends.
         drop(detached.mount);

@@ -1,6 +1,7 @@
 //! specrun's engine: a view over the same path, the processes of a job, what becomes of them.
 
 pub(crate) mod checkpoint;
+pub(crate) mod fifos;
 pub(crate) mod namespace;
 pub(crate) mod supervise;
 

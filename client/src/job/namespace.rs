@@ -34,7 +34,8 @@ pub(crate) fn user_of(pid: u32) -> Option<u32> {
 }
 
 impl MountNamespace {
-    fn holds(&self, pid: u32) -> bool {
+    /// Whether a process, or a thread, is in it.
+    pub(crate) fn holds(&self, pid: u32) -> bool {
         fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|there| there.ino() == self.number)
     }
 }

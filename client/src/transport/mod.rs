@@ -7,6 +7,7 @@ mod answers;
 mod convert;
 mod door;
 mod fuser;
+mod insiders;
 mod listing;
 mod own;
 mod owners;
@@ -17,6 +18,7 @@ mod serve;
 mod signals;
 mod slow;
 
+pub(crate) use insiders::Insiders;
 pub(crate) use serve::{Kernel, serve, serve_at};
 
 use clap::ValueEnum;

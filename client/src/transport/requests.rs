@@ -6,6 +6,7 @@ mod locks;
 
 use super::answers::{self, Answered};
 use super::door::Door;
+use super::insiders::Insiders;
 use super::listing;
 use super::owners::Owners;
 use super::reply::Reply;
@@ -28,6 +29,8 @@ pub(super) struct Requests {
     /// How the kernel is told, as soon as it listens.
     told_by: Arc<OnceLock<Notifier>>,
     owners: Arc<Owners>,
+    /// Who is answered; everybody if nobody is named.
+    insiders: Option<Arc<Insiders>>,
 }
 
 /// What a request is about, beside what is asked: who asks, and the inode.
@@ -39,12 +42,13 @@ struct About {
 
 impl Requests {
     /// Those of the kernel that is to see a view.
-    pub(super) fn of(view: Arc<View>) -> io::Result<Self> {
+    pub(super) fn of(view: Arc<View>, insiders: Option<Insiders>) -> io::Result<Self> {
         Ok(Requests {
             door: Door::new(view),
             slow: Arc::new(Slow::start()?),
             told_by: Arc::default(),
             owners: Arc::default(),
+            insiders: insiders.map(Arc::new),
         })
     }
 
@@ -68,6 +72,9 @@ impl Requests {
     fn begin(&self, request: Request<'_>, reply: impl Reply) {
         let caller = Caller { pid: request.pid, uid: request.uid, gid: request.gid };
         let about = About { caller, ino: Ino(request.node) };
+        if self.insiders.as_ref().is_some_and(|insiders| !insiders.admit(request.pid, &request.operation)) {
+            return reply.give(Err(Errno::EACCES));
+        }
         match request.operation {
             // By handle: the kernel knows an inode's number, and nothing more.
             Operation::Lookup { name: name @ (b"." | b"..") } => {

@@ -1,6 +1,7 @@
 //! Answering one kernel: threads, notifications, the end.
 
 use super::door::Parked;
+use super::insiders::Insiders;
 use super::requests::Requests;
 use super::{Transport, fuser as by_fuser, own};
 use crate::limits::{GIVE_TIME_MAX, HELD_UP_TIME};
@@ -40,9 +41,15 @@ enum Answering {
 }
 
 /// Answers what comes through `device`, a FUSE connection whose mount exists, for `view`. Returns once the kernel and we agree
-/// on how to talk; the rest happens on threads of its own until the mount is gone.
-pub(crate) fn serve(device: OwnedFd, view: Arc<View>, transport: Transport) -> io::Result<Arc<Kernel>> {
-    let requests = Requests::of(view)?;
+/// on how to talk; the rest happens on threads of its own until the mount is gone. Others than the `insiders` are refused, if there
+/// are any.
+pub(crate) fn serve(
+    device: OwnedFd,
+    view: Arc<View>,
+    transport: Transport,
+    insiders: Option<Insiders>,
+) -> io::Result<Arc<Kernel>> {
+    let requests = Requests::of(view, insiders)?;
     let door = requests.door().clone();
     let (notifier, connection) = match transport {
         Transport::Own => {
@@ -65,7 +72,7 @@ pub(crate) fn serve_at(point: &Path, source: &str, view: Arc<View>, transport: T
     let source = source.replace('\\', "\\\\").replace(',', "\\,");
     let options = [format!("fsname={source}"), "subtype=mojavefs".to_owned(), "default_permissions".to_owned()];
     let device = mount_helper::mount(point, &options)?;
-    let kernel = serve(device, view, transport);
+    let kernel = serve(device, view, transport, None);
     if kernel.is_err() {
         drop(mount::unmount(point, true));
     }

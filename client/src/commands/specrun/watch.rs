@@ -1,5 +1,6 @@
 //! A job while it runs: its process is checkpointed before it depends on others, and taken back when one of these is undone.
 
+use super::super::shown;
 use super::decide::undone;
 use super::options::Cli;
 use super::report::{Reporter, because, waits_for};
@@ -7,9 +8,10 @@ use super::waiting::{AttemptsWait, Awaited};
 use super::{Attempt, Behind, NEWS_TIME, Scene, host_fault};
 use crate::control::{self, unexpected};
 use crate::job::checkpoint::{Checkpoints, Ledger};
+use crate::job::fifos::Fifos;
 use crate::job::supervise::{self, Ending, Ground, Running, Woken};
 use crate::job::{JobView, Todo};
-use crate::limits::LEFT_BEHIND_TIME_MAX;
+use crate::limits::{FIFO_WAIT, LEFT_BEHIND_TIME_MAX};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -18,6 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::cell::{Cell, RefCell};
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
 /// One attempt of a job.
@@ -26,6 +29,7 @@ pub(super) struct Watch<'a> {
     scene: &'a Scene<'a>,
     view: &'a JobView,
     checkpoints: RefCell<Checkpoints>,
+    fifos: RefCell<Fifos>,
     /// How often it went back to a checkpoint.
     returns: Cell<u64>,
     /// It could not: it is undone as a whole, and why.
@@ -44,7 +48,15 @@ pub(super) enum Settled {
 
 impl<'a> Watch<'a> {
     pub(super) fn new(cli: &'a Cli, scene: &'a Scene<'a>, view: &'a JobView) -> Self {
-        Watch { cli, scene, view, checkpoints: RefCell::default(), returns: Cell::new(0), lost: RefCell::default() }
+        Watch {
+            cli,
+            scene,
+            view,
+            checkpoints: RefCell::default(),
+            fifos: RefCell::new(Fifos::new(view.mount())),
+            returns: Cell::new(0),
+            lost: RefCell::default(),
+        }
     }
 
     fn reporter(&self) -> Reporter {
@@ -242,6 +254,13 @@ impl Ground for Watch<'_> {
     }
 
     fn attend(&self, main: Pid) {
+        for fifo in self.fifos.borrow_mut().look(main.as_raw().cast_unsigned()) {
+            let (fifo, waited) = (shown(fifo.as_os_str().as_bytes()), FIFO_WAIT.as_secs());
+            self.reporter().note(&format!(
+                "its command has waited for {waited} s to open the fifo `{fifo}`, which was there before: a job does not reach who has \
+                 it open outside"
+            ));
+        }
         if let Err(error) = self.checkpoints.borrow_mut().let_go_late() {
             self.lose(format!("rolled back: a checkpoint failed: {error}"), Behind::default());
         }

@@ -1,0 +1,101 @@
+//! Who comes through a job's view without being part of the job is refused: it would see undecided work and not depend on it.
+
+use crate::harness::jobs::Running;
+use crate::harness::{Mount, sh, text, until};
+use std::fs;
+use std::process::{Command, Output};
+
+/// A job that has changed something, and its process, which stands in a directory with a file open.
+fn job(mount: &Mount) -> (Running<'_>, String) {
+    mount.write("never-read", &"x".repeat(100_000));
+    sh(&mount.path(), "mkdir d && echo final > data");
+    let pid = mount.beside("pid");
+    let script = format!("echo undecided > data; echo x > d/made; cd d; exec 5< ../data; echo $$ > {}", pid.display());
+    let job = mount.start("job", &[], &script);
+    (job, fs::read_to_string(&pid).expect("its number").trim().to_owned())
+}
+
+fn refused(output: &Output) -> bool {
+    !output.status.success() && output.stdout.is_empty() && text(&output.stderr).contains("Permission denied")
+}
+
+#[test]
+fn nobody_from_outside_reads_or_changes_what_a_job_has_undecided() {
+    require_root!();
+    let mount = Mount::new();
+    let (job, pid) = job(&mount);
+    let root = mount.path().display().to_string();
+    for what in [
+        format!("cat /proc/{pid}/cwd/../data"),
+        format!("cat /proc/{pid}/cwd/made"),
+        format!("ls /proc/{pid}/cwd"),
+        format!("cat /proc/{pid}/fd/5"),
+        format!("cat /proc/{pid}/root{root}/data"),
+        format!("ls /proc/{pid}/root{root}/nothing-that-is-there"),
+        format!("truncate -s 0 /proc/{pid}/cwd/made"),
+        format!("touch /proc/{pid}/cwd/new"),
+        format!("rm /proc/{pid}/cwd/made"),
+        format!("mv /proc/{pid}/cwd/made /proc/{pid}/cwd/moved"),
+    ] {
+        let on_trunk = Command::new("sh").args(["-c", &what]).output().expect("sh runs");
+        assert!(refused(&on_trunk), "{what}: {on_trunk:?}");
+        let in_a_job = mount.specrun(&["--quiet"], &what);
+        assert!(refused(&in_a_job), "{what}, in a job: {in_a_job:?}");
+    }
+    assert!(job.exit(0).status.success());
+    assert_eq!((mount.read("data"), mount.read("d/made")), ("undecided\n".into(), "x\n".into()));
+    assert!(!mount.exists("d/new") && !mount.exists("d/moved"));
+    mount.check();
+}
+
+#[test]
+fn a_descriptor_that_is_passed_out_of_a_job_reads_nothing_that_its_kernel_has_to_ask_for() {
+    let mount = Mount::new();
+    mount.write("never-read", &"x".repeat(100_000));
+    let socket = mount.beside("socket");
+    let give = format!(
+        "python3 -c 'import os, socket\n\
+         s = socket.socket(socket.AF_UNIX); s.connect(\"{}\")\n\
+         socket.send_fds(s, [b\"x\"], [os.open(\"never-read\", os.O_RDWR)]); s.recv(1)'",
+        socket.display()
+    );
+    let take = format!(
+        "import errno, os, socket\n\
+         s = socket.socket(socket.AF_UNIX); s.bind(\"{}\"); s.listen(1); c, _ = s.accept()\n\
+         fd = socket.recv_fds(c, 1, 1)[1][0]\n\
+         for use in (lambda: os.pread(fd, 10, 0), lambda: os.ftruncate(fd, 3), lambda: os.getxattr(fd, \"user.x\")):\n\
+         \x20   try: print(\"done\", use())\n\
+         \x20   except OSError as e: print(errno.errorcode[e.errno])\n\
+         os.close(fd); c.send(b\"x\")",
+        socket.display()
+    );
+    let taker = Command::new("python3").args(["-c", &take]).stdout(std::process::Stdio::piped()).spawn();
+    let taker = taker.expect("python3 runs");
+    until("it listens", || socket.exists());
+    let job = mount.specrun(&[], &give);
+    assert!(job.status.success(), "{}", text(&job.stderr));
+    let said = taker.wait_with_output().expect("it ends");
+    assert_eq!(text(&said.stdout), "EACCES\nEACCES\nEACCES\n");
+    assert_eq!(mount.read("never-read").len(), 100_000);
+    mount.check();
+}
+
+#[test]
+fn whoever_a_job_has_started_is_inside_wherever_it_runs() {
+    require_root!();
+    let mount = Mount::new();
+    mount.write("data", "x\n");
+    let late = mount.beside("late");
+    let script = format!(
+        "echo y > data; unshare --mount cat data > elsewhere; unshare --mount --pid --fork --user cat data > deeper; \
+         setsid --fork unshare --mount sh -c 'until [ -e go ]; do sleep 0.01; done; cat data > orphaned; touch {0}'; \
+         touch go; until [ -e {0} ]; do sleep 0.01; done",
+        late.display()
+    );
+    let job = mount.specrun(&[], &script);
+    assert!(job.status.success(), "{}", text(&job.stderr));
+    for name in ["elsewhere", "deeper", "orphaned"] {
+        assert_eq!(mount.read(name), "y\n", "{name}");
+    }
+    mount.check();
+}
