@@ -455,3 +455,30 @@ fn failing(calls: &str, log_only: bool, error: &str, k: usize) {
     mount.mount();
     assert_eq!(mount.read("a"), "last\n", "{error} at {calls} {k}");
 }
+
+#[test]
+fn a_file_is_as_long_as_the_disk_allows_one_to_be() {
+    require_root!();
+    let on = OnDisk::new("ext4", 300);
+    let native = on.disk.point.join("native");
+    let try_at = |path: &Path, terabytes: u64| {
+        let file = fs::File::create(path).expect("a file");
+        let at = terabytes << 40;
+        let errno = |result: std::io::Result<usize>| result.err().and_then(|error| error.raw_os_error());
+        let made = [
+            file.set_len(at).map(|()| 0),
+            std::os::unix::fs::FileExt::write_at(&file, &[0; 4096], at),
+            std::os::unix::fs::FileExt::write_at(&file, b"x", at),
+        ];
+        let length = file.metadata().expect("its length").len();
+        (made.map(errno), length)
+    };
+    let mut refused = 0;
+    for terabytes in [0, 1, 2, 3, 5, 7, 9, 15, 17, 100, 1 << 20] {
+        let (there, here) = (try_at(&native, terabytes), try_at(&on.mount.at("file"), terabytes));
+        assert_eq!(here, there, "at {terabytes} TiB");
+        refused += u32::from(there.0 == [Some(nix::libc::EFBIG); 3]);
+    }
+    assert!(refused > 2, "nothing is too long here");
+    on.mount.check();
+}

@@ -1,7 +1,7 @@
 //! What `specrun` promises.
 
 use crate::harness::digest::exact;
-use crate::harness::{Mount, SPECRUN, is_running, text, until};
+use crate::harness::{Mount, SPECRUN, is_running, sh, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;

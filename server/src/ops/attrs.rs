@@ -25,6 +25,10 @@ impl Ops {
         let mut inode = op.inode(ino)?;
         if let Some(size) = set.size {
             let set_ids = if set.clear_set_id { SetIds::Go { gid } } else { SetIds::Stay };
+            // One that was made where files may be longer can be cut.
+            if size > inode.size {
+                self.check_end(ino, size, 0)?;
+            }
             set_size(&mut op, ino, &mut inode, size, set_ids)?;
         }
         if set.uid.is_some() || set.gid.is_some() {
@@ -80,7 +84,6 @@ fn set_size(op: &mut Op<'_>, ino: Ino, inode: &mut Inode, size: u64, set_ids: Se
         FileKind::Directory => return Err(fault::is_directory(ino)),
         _ => return Err(fault::not_regular(ino)),
     }
-    super::content::check_end(ino, size, 0)?;
     op.resize(ino, inode, size)?;
     inode.mtime = op.now;
     op.drop_privileges(ino, inode, set_ids).map(drop)

@@ -5,19 +5,10 @@ use super::{Ops, Scope, SetIds, fault};
 use crate::limits::{COPY_BYTES_MAX, COPY_PIECE_BYTES};
 use crate::store::Inode;
 use mojavefs::id::Ino;
-use mojavefs::limits::{FILE_BYTES_MAX, IO_BYTES_MAX};
+use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Changed;
 use mojavefs::protocol::{FallocateMode, SeekWhence};
-
-/// Refuses what would reach beyond the largest file; the end otherwise.
-pub(super) fn check_end(ino: Ino, offset: u64, len: u64) -> Result<u64, Fault> {
-    let end = u128::from(offset) + u128::from(len);
-    match u64::try_from(end) {
-        Ok(end) if end <= FILE_BYTES_MAX => Ok(end),
-        _ => Err(fault::too_large(ino, end)),
-    }
-}
 
 impl Op<'_> {
     /// Sets the length of a regular file.
@@ -49,6 +40,15 @@ impl Op<'_> {
 }
 
 impl Ops {
+    /// Refuses what would reach beyond the largest file; the end otherwise.
+    pub(super) fn check_end(&self, ino: Ino, offset: u64, len: u64) -> Result<u64, Fault> {
+        let end = u128::from(offset) + u128::from(len);
+        match u64::try_from(end) {
+            Ok(end) if end <= self.store.file_bytes_max() => Ok(end),
+            _ => Err(fault::too_large(ino, end)),
+        }
+    }
+
     /// Up to `size` bytes from `offset` on; fewer only at the end.
     pub fn read(&self, scope: &Scope, ino: Ino, offset: u64, size: u32) -> Result<Vec<u8>, Fault> {
         let _shared = self.stripes.share(ino);
@@ -71,7 +71,7 @@ impl Ops {
         let mut op = Op::new(self, scope);
         let mut inode = op.regular(ino)?;
         let offset = if append { inode.size } else { offset };
-        check_end(ino, offset, data.len() as u64)?;
+        self.check_end(ino, offset, data.len() as u64)?;
         op.write(ino, &mut inode, offset, data)?;
         let mode_changed = op.content_changed(ino, &mut inode, set_ids)?;
         op.finish()?;
@@ -90,7 +90,7 @@ impl Ops {
         if len == 0 {
             return Err(Fault::new(FaultKind::Invalid, "a range to allocate has a length"));
         }
-        let end = check_end(ino, offset, len)?;
+        let end = self.check_end(ino, offset, len)?;
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
         let mut inode = op.regular(ino)?;
@@ -151,7 +151,7 @@ impl Ops {
         // Of the source as it is now: a copy within one file makes it longer.
         let size = Op::new(self, scope).regular(source)?.size;
         let len = len.min(size.saturating_sub(offset)).min(COPY_BYTES_MAX);
-        check_end(target, to_offset, len)?;
+        self.check_end(target, to_offset, len)?;
         if source == target && offset < to_offset + len && to_offset < offset + len {
             return Err(Fault::new(FaultKind::Invalid, format!("the ranges of inode {source} to copy overlap")));
         }

@@ -386,6 +386,11 @@ impl Store {
         }
     }
 
+    /// How long a file may be, in bytes: its content lies in files, at its own offsets.
+    pub fn file_bytes_max(&self) -> u64 {
+        self.content.longest()
+    }
+
     /// The disk under the store.
     pub fn space(&self) -> Result<SpaceInfo, StoreError> {
         self.reserve.info()

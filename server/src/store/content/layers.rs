@@ -6,7 +6,7 @@ use crate::store::db::{Db, Family};
 use crate::store::engine::{BlobId, Blobs, EngineError, InPlace, Uncached};
 use crate::store::{StoreError, meta};
 use mojavefs::id::{BlockNo, ContentId, IntervalId, LayerId};
-use mojavefs::limits::BLOCK_BYTES;
+use mojavefs::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -94,6 +94,11 @@ impl Content {
     /// Brings into memory what was refused.
     pub(in crate::store) fn fetch(&self, what: &Uncached) -> Result<(), StoreError> {
         Ok(self.blobs.fetch(what)?)
+    }
+
+    /// How long a file's content may be, in bytes.
+    pub(in crate::store) fn longest(&self) -> u64 {
+        FILE_BYTES_MAX.min(self.blobs.longest() / BLOCK_BYTES * BLOCK_BYTES)
     }
 
     fn in_place(&self) -> &dyn InPlace {

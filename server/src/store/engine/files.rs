@@ -2,14 +2,15 @@
 
 use super::{BlobId, Blobs, EngineError, InPlace, Result, Uncached, is_cached_only, private, refuse, sys};
 use crate::limits::OPEN_LAYERS_MAX;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
+use nix::sys::stat::Mode;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The files of a store.
 pub(super) struct Files {
@@ -17,6 +18,8 @@ pub(super) struct Files {
     open: Mutex<OpenFiles>,
     /// Held while a file is made longer.
     growing: Mutex<()>,
+    /// How long one may be, once somebody has asked.
+    longest: OnceLock<u64>,
 }
 
 #[derive(Default)]
@@ -40,7 +43,7 @@ impl Files {
 
     /// The files in `dir`, as they are.
     pub(super) fn look_at(dir: &Path) -> Self {
-        Files { dir: dir.to_owned(), open: Mutex::default(), growing: Mutex::default() }
+        Files { dir: dir.to_owned(), open: Mutex::default(), growing: Mutex::default(), longest: OnceLock::new() }
     }
 
     fn path(&self, blob: BlobId) -> PathBuf {
@@ -85,6 +88,25 @@ impl Files {
     }
 }
 
+/// How long a file in this directory may be: by trying, since no call says so. Nothing is stored.
+fn longest_in(dir: &Path) -> io::Result<u64> {
+    let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = File::from(nix::fcntl::open(dir, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+    let (mut possible, mut too_long) = (0, i64::MAX as u64);
+    if file.set_len(too_long).is_ok() {
+        return Ok(too_long);
+    }
+    while too_long - possible > 1 {
+        let length = possible + (too_long - possible) / 2;
+        match file.set_len(length) {
+            Ok(()) => possible = length,
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => too_long = length,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(possible)
+}
+
 impl OpenFiles {
     fn find(&mut self, blob: BlobId) -> Option<Arc<File>> {
         self.clock += 1;
@@ -114,6 +136,10 @@ impl Blobs for Files {
 
     fn create(&self, blob: BlobId) -> Result<()> {
         self.file(blob, true).map(drop)
+    }
+
+    fn longest(&self) -> u64 {
+        *self.longest.get_or_init(|| longest_in(&self.dir).unwrap_or(u64::MAX))
     }
 
     fn len(&self, blob: BlobId) -> Result<u64> {

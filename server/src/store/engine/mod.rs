@@ -170,6 +170,11 @@ pub trait Blobs: Send + Sync {
     /// Makes a new one, empty.
     fn create(&self, blob: BlobId) -> Result<()>;
 
+    /// How long one may be at most, in bytes, as far as that is known.
+    fn longest(&self) -> u64 {
+        u64::MAX
+    }
+
     /// How long it is, in bytes; [`EngineError::Missing`] if there is none.
     fn len(&self, blob: BlobId) -> Result<u64>;
 
