@@ -47,6 +47,7 @@ fn messages() -> Vec<Vec<u8>> {
         ViewOp::Open(kind).into(),
         ViewOp::Undo { view, spec, actor: 7, drained: true }.into(),
         Admin::Search { anew: true }.into(),
+        Admin::Identity.into(),
         SpecOp::Commit { spec, resolutions: vec![Resolution::Ours(b"a/b".to_vec())], touch: true }.by(0),
         FsOp::Lookup { parent: ino, name: b"name" }.on(view),
         FsOp::SetAttr { ino, set: SetAttr { mode: Some(0o600), size: Some(1 << 40), ..SetAttr::default() } }.on(view),

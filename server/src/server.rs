@@ -17,6 +17,7 @@ use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, Notice, Outcome, Reply, SpecState, ViewOwner};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     tells_in_turn: AtomicBool,
     /// A search through the store that is under way.
     search: Mutex<Option<Search>>,
+    /// Chosen at random: clients tell servers apart by it.
+    pub(crate) identity: u64,
 }
 
 /// Wakes a thread that has work.
@@ -101,6 +104,7 @@ impl Server {
             upcomings: Upcomings::default(),
             tells_in_turn: AtomicBool::new(false),
             search: Mutex::default(),
+            identity: RandomState::new().hash_one(()),
         });
         let threads = [
             spawn("mojavefs-keeper", &shared, Shared::keep),

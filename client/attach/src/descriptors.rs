@@ -3,6 +3,7 @@
 //! The kernel says by which path something was opened, and others may have put something else there since. So nothing is
 //! opened but the same file, and no link is followed on the way to it.
 
+use crate::places::{Table, in_proc};
 use crate::sys;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::errno::Errno;
@@ -18,23 +19,20 @@ use std::time::Duration;
 
 /// What is open on a filesystem.
 pub struct Descriptors {
-    mountpoint: PathBuf,
     directory: Option<Spot>,
     open: Vec<Open>,
 }
 
 /// Where something lies, and which file it is: that has the same number in every view.
 struct Spot {
+    /// The place of the filesystem by which it is reached.
+    point: PathBuf,
     path: PathBuf,
     ino: u64,
 }
 
-/// A view over the filesystem's path.
-struct Over<'a> {
-    mountpoint: &'a Path,
-    root: OwnedFd,
-    device: (u32, u32),
-}
+/// Where the filesystem is mounted, and the number of its connection there.
+type Place = (PathBuf, u32);
 
 struct Open {
     fd: RawFd,
@@ -68,55 +66,57 @@ pub fn working_directory() -> io::Result<PathBuf> {
     std::env::current_dir()
 }
 
-/// What this process has open on the filesystem at `mountpoint`.
-pub fn on(mountpoint: &Path) -> Descriptors {
-    let found = sys::cached_stat(mountpoint).map(|stat| stat.device);
-    let Ok(device) = found else {
-        return Descriptors { mountpoint: mountpoint.into(), directory: None, open: Vec::new() };
-    };
+/// What this process has open on the filesystem, in whatever place of it.
+pub fn on(table: &Table) -> Descriptors {
+    let places: Vec<Place> = table.own().map(|mount| (mount.point.clone(), mount.minor)).collect();
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let fds: Vec<RawFd> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    let open = fds.into_iter().filter_map(|fd| look(fd, mountpoint, device)).collect();
-    let directory = working_directory().ok().and_then(|path| Spot::new(path, Path::new("."), mountpoint, device));
-    Descriptors { mountpoint: mountpoint.into(), directory, open }
+    let open = fds.into_iter().filter_map(|fd| look(fd, &places)).collect();
+    let directory = working_directory().ok().and_then(|path| Spot::new(path, Path::new("."), &places));
+    Descriptors { directory, open }
 }
 
 impl Spot {
     /// Of the file or directory `file`, if it is one of the filesystem's. Pipes and devices are the same in every view.
-    fn new(path: PathBuf, file: &Path, mountpoint: &Path, device: (u32, u32)) -> Option<Spot> {
+    fn new(path: PathBuf, file: &Path, places: &[Place]) -> Option<Spot> {
         let stat = sys::cached_stat(file).ok()?;
-        let is_content = matches!(stat.kind, libc::S_IFREG | libc::S_IFDIR);
-        let is_there = is_content && stat.device == device && path.starts_with(mountpoint);
-        is_there.then_some(Spot { path, ino: stat.ino })
+        if !matches!(stat.kind, libc::S_IFREG | libc::S_IFDIR) {
+            return None;
+        }
+        let here = places.iter().filter(|(point, minor)| stat.device == (0, *minor) && path.starts_with(point));
+        let (point, _) = here.max_by_key(|(point, _)| point.as_os_str().len())?;
+        Some(Spot { point: point.clone(), path, ino: stat.ino })
     }
 
-    /// The same in a view, not yet opened.
-    fn find(&self, over: &Over<'_>) -> io::Result<OwnedFd> {
+    /// The same in the view of this device, not yet opened.
+    fn find(&self, view: (u32, u32)) -> io::Result<OwnedFd> {
         let lost = || io::Error::new(io::ErrorKind::NotFound, "it is not there any more");
-        let below = self.path.strip_prefix(over.mountpoint).map_err(|_| lost())?;
-        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
-        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(resolve);
-        let found = openat2(&over.root, below, how).map_err(|errno| match errno {
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV => lost(),
-            errno => errno.into(),
-        })?;
+        let below = self.path.strip_prefix(&self.point).map_err(|_| lost())?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let root = nix::fcntl::open(&self.point, flags, Mode::empty())?;
+        let found = match below.as_os_str().is_empty() {
+            true => root,
+            false => beneath(&root, below, flags).map_err(|errno| match errno {
+                Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV => lost(),
+                errno => errno.into(),
+            })?,
+        };
         let stat = sys::cached_stat(&in_proc(&found))?;
-        match (stat.device, stat.ino) == (over.device, self.ino) {
+        match (stat.device, stat.ino) == (view, self.ino) {
             true => Ok(found),
             false => Err(lost()),
         }
     }
 }
 
-/// A path that leads to what a descriptor stands for.
-fn in_proc(fd: &OwnedFd) -> PathBuf {
-    Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())
+fn beneath(root: &OwnedFd, below: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    openat2(root, below, OpenHow::new().flags(flags).resolve(resolve))
 }
 
-fn look(fd: RawFd, mountpoint: &Path, device: (u32, u32)) -> Option<Open> {
+fn look(fd: RawFd, places: &[Place]) -> Option<Open> {
     let link = Path::new("/proc/self/fd").join(fd.to_string());
-    let spot = Spot::new(fs::read_link(&link).ok()?, &link, mountpoint, device)?;
+    let spot = Spot::new(fs::read_link(&link).ok()?, &link, places)?;
     let borrowed = sys::borrow(fd);
     let flags = OFlag::from_bits_retain(fcntl(borrowed, FcntlArg::F_GETFL).ok()?);
     let close_on_exec = fcntl(borrowed, FcntlArg::F_GETFD).ok()? & FdFlag::FD_CLOEXEC.bits() != 0;
@@ -151,22 +151,22 @@ impl Descriptors {
         }
     }
 
-    /// Opens them again, now that their paths lead into the view.
-    pub fn reopen(&self) -> Result<(), Fault> {
+    /// Opens them again, now that their paths lead into `view`.
+    pub fn reopen(&self, view: &impl AsRawFd) -> Result<(), Fault> {
         if self.directory.is_none() && self.open.is_empty() {
             return Ok(());
         }
-        let over = Over::at(&self.mountpoint).map_err(|e| {
-            Fault::new(FaultKind::Io, format!("look at the job's view over {}: {e}", self.mountpoint.display()))
-        })?;
+        let view = sys::cached_stat(&in_proc(view))
+            .map_err(|e| Fault::new(FaultKind::Io, format!("look at the job's view: {e}")))?
+            .device;
         if let Some(directory) = &self.directory {
-            directory.find(&over).and_then(|found| Ok(fchdir(&found)?)).map_err(|e| {
+            directory.find(view).and_then(|found| Ok(fchdir(&found)?)).map_err(|e| {
                 Fault::new(FaultKind::Io, format!("go to {} in the job's view: {e}", directory.path.display()))
             })?;
         }
         for (at, open) in self.open.iter().enumerate() {
             let before = self.open[..at].iter().find(|before| sys::is_same_open(&before.original, &open.original));
-            open.reopen(&over, before).map_err(|e| {
+            open.reopen(view, before).map_err(|e| {
                 let path = open.spot.path.display();
                 let text = format!("open {path} (descriptor {}) in the job's view: {e}", open.fd);
                 Fault::new(FaultKind::Io, text)
@@ -176,22 +176,14 @@ impl Descriptors {
     }
 }
 
-impl Over<'_> {
-    fn at(mountpoint: &Path) -> io::Result<Over<'_>> {
-        let root = nix::fcntl::open(mountpoint, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let device = sys::cached_stat(&in_proc(&root))?.device;
-        Ok(Over { mountpoint, root, device })
-    }
-}
-
 impl Open {
     /// Opens it again, or as a copy of `before`, which shares its offset. A file without a name is nobody else's, and stays.
-    fn reopen(&self, over: &Over<'_>, before: Option<&Open>) -> io::Result<()> {
+    fn reopen(&self, view: (u32, u32), before: Option<&Open>) -> io::Result<()> {
         let become_this = |fd| sys::dup_onto(fd, self.fd, self.close_on_exec);
         if let Some(before) = before {
             return become_this(sys::borrow(before.fd));
         }
-        let found = match self.spot.find(over) {
+        let found = match self.spot.find(view) {
             Err(_) if self.has_no_name() => return become_this(self.original.as_fd()),
             found => found?,
         };

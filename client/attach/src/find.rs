@@ -1,7 +1,8 @@
 //! Finding the filesystem, the daemon behind it and the view one is in.
 
 use crate::descriptors::working_directory;
-use crate::mount;
+use crate::mount::{self, MountInfo};
+use crate::places::{self, Table};
 use crate::sys;
 use crate::{CONTROL_VERSION, CONTROL_XATTR};
 use mojavefs::id::ViewId;
@@ -16,11 +17,17 @@ const CONTROL_VALUE_BYTES_MAX: usize = 8192;
 /// A mounted filesystem.
 #[derive(Clone, Debug)]
 pub struct Filesystem {
-    /// Where it is mounted.
+    /// Where it is mounted: all of it, or where that is to be seen nowhere, a part.
     pub mountpoint: PathBuf,
+    /// What is mounted there: a path from its root, `/` if it is all of it.
+    pub root: PathBuf,
     /// Its store or server.
     pub source: PathBuf,
+    /// The number of its FUSE connection.
+    pub(crate) minor: u32,
     socket: PathBuf,
+    /// Which server is behind it.
+    server: u64,
     /// The view that this process sees it through.
     pub view: ViewId,
 }
@@ -33,7 +40,8 @@ impl Filesystem {
             Some(path) => mount::resolve(path).map_err(io)?,
             None => working_directory().map_err(io)?,
         };
-        let found = mount::ours_around(&path).map_err(io)?;
+        let mounts = mount::mounts().map_err(io)?;
+        let found = mount::around(&mounts, &path).filter(|found| found.kind == mount::FS_TYPE);
         let Some(found) = found.filter(|found| mountpoint.is_none() || found.point == path) else {
             let text = match mountpoint {
                 Some(_) => format!("no MojaveFS is mounted on {}; see `mojavefs mount --help`", path.display()),
@@ -44,28 +52,58 @@ impl Filesystem {
             };
             return Err(Fault::new(FaultKind::NotFound, text));
         };
-        Self::at(found.point, found.source)
+        Self::at(places::whole(&mounts, found))
     }
 
-    fn at(mountpoint: PathBuf, source: PathBuf) -> Result<Self, Fault> {
+    /// The filesystem of this mount.
+    pub(crate) fn at(mount: &MountInfo) -> Result<Self, Fault> {
         let gone = |why: String| {
             let text = format!(
                 "the daemon behind {} does not answer ({why}); unmount it with `mojavefs umount --force`",
-                mountpoint.display()
+                mount.point.display()
             );
             Fault::new(FaultKind::Disconnected, text)
         };
-        let path = CString::new(mountpoint.as_os_str().as_bytes()).map_err(|e| gone(e.to_string()))?;
+        let path = CString::new(mount.point.as_os_str().as_bytes()).map_err(|e| gone(e.to_string()))?;
         let name = CString::new(CONTROL_XATTR).map_err(|e| gone(e.to_string()))?;
         let value = sys::getxattr(&path, &name, CONTROL_VALUE_BYTES_MAX).map_err(|e| gone(e.to_string()))?;
         let text = String::from_utf8_lossy(&value);
         let mut lines = text.lines();
-        match (lines.next(), lines.next(), lines.next().map(str::parse)) {
-            (Some(CONTROL_VERSION), Some(socket), Some(Ok(view))) => {
-                Ok(Filesystem { mountpoint, source, socket: PathBuf::from(socket), view: ViewId(view) })
+        let (version, socket) = (lines.next(), lines.next());
+        let mut number = || lines.next().and_then(|number| number.parse().ok());
+        match (version, socket, number(), number()) {
+            (Some(CONTROL_VERSION), Some(socket), Some(view), Some(server)) => Ok(Filesystem {
+                mountpoint: mount.point.clone(),
+                root: mount.root.clone(),
+                source: mount.source.clone(),
+                minor: mount.minor,
+                socket: PathBuf::from(socket),
+                server,
+                view: ViewId(view),
+            }),
+            _ => {
+                let text = format!(
+                    "the daemon behind {} is of another version; use the programs that fit it",
+                    mount.point.display()
+                );
+                Err(Fault::new(FaultKind::Protocol, text))
             }
-            _ => Err(Fault::new(FaultKind::Protocol, "the daemon is of another version; use the programs that fit it")),
         }
+    }
+
+    /// Whether another mount shows the files of the same server.
+    pub(crate) fn is_same(&self, other: &Filesystem) -> bool {
+        self.socket == other.socket || self.server == other.server
+    }
+
+    /// Whether it is mounted at exactly this path, whole or a part of it.
+    pub fn is_at(&self, point: &Path) -> bool {
+        self.mountpoint == point || mount::ours_at(point).is_ok_and(|at| at.is_some_and(|at| at.minor == self.minor))
+    }
+
+    /// What a path of this process leads to: a path from the filesystem's root, if it is one in it. Links are not followed.
+    pub fn path_of(&self, path: &Path) -> Option<PathBuf> {
+        Table::of(self).ok()?.path_of(path)
     }
 
     /// A connection to the daemon.

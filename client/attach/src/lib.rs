@@ -1,11 +1,13 @@
 //! How a process comes to a view of its own: it finds the daemon behind the filesystem that it stands in, asks for a view on
-//! the control socket, and puts the view's mount over the filesystem's path in a mount namespace that nobody else sees.
+//! the control socket, and puts the view's mount over every place of the filesystem in a mount namespace that nobody else sees.
 
 pub mod control;
+pub mod cover;
 pub mod descriptors;
 pub mod find;
 pub mod mount;
 pub mod namespace;
+pub mod places;
 pub mod sys;
 
 use control::{ask, unexpected};
@@ -22,7 +24,7 @@ use std::os::unix::net::UnixStream;
 /// The attribute by which programs on a mount find the daemon behind it and the view they are in.
 pub const CONTROL_XATTR: &str = "system.mojavefs";
 /// The version of the messages on the control socket: programs, the library and the daemon must agree on it.
-pub const CONTROL_VERSION: &str = "12";
+pub const CONTROL_VERSION: &str = "13";
 /// Where `specrun` says which mount its command runs in.
 pub const MOUNTPOINT_VARIABLE: &str = "MOJAVEFS_MOUNTPOINT";
 

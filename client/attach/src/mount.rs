@@ -22,6 +22,16 @@ use std::time::Duration;
 pub const FS_TYPE: &str = "fuse.mojavefs";
 const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
+/// How `mountinfo` calls them.
+const RESTRICTIONS: [(&str, u64); 7] = [
+    ("ro", 1),
+    ("nosuid", MOUNT_ATTR_NOSUID),
+    ("nodev", MOUNT_ATTR_NODEV),
+    ("noexec", 8),
+    ("noatime", 0x10),
+    ("nodiratime", 0x80),
+    ("nosymfollow", 0x20_0000),
+];
 
 /// A FUSE connection and its mount, attached nowhere yet.
 pub struct Detached {
@@ -85,6 +95,11 @@ pub fn attach(mount: &OwnedFd, path: &Path) -> io::Result<()> {
 pub struct MountInfo {
     /// What the kernel calls it.
     pub id: u64,
+    /// The mount on which it lies.
+    pub parent: u64,
+    /// What of the filesystem is mounted: a path from its root. Where the kernel has lost the name of that,
+    /// [`DELETED`] follows the last one that it had.
+    pub root: PathBuf,
     /// Where it is.
     pub point: PathBuf,
     /// The filesystem's type.
@@ -95,7 +110,12 @@ pub struct MountInfo {
     pub minor: u32,
     /// Whose mount it is, as far as the filesystem says.
     pub owner: Option<u32>,
+    /// What is not allowed on it: `MOUNT_ATTR_*`.
+    pub restrictions: u64,
 }
+
+/// How the kernel says that a name is gone, or that it has to be looked up again.
+pub const DELETED: &str = "//deleted";
 
 /// Every mount this process sees, later ones over earlier ones.
 pub fn mounts() -> io::Result<Vec<MountInfo>> {
@@ -105,15 +125,24 @@ pub fn mounts() -> io::Result<Vec<MountInfo>> {
 
 fn parse(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let device = std::str::from_utf8(fields.nth(1)?).ok()?;
-    let point = unescape(fields.nth(1)?);
+    let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+    let (id, parent) = (number()?, number()?);
+    let device = std::str::from_utf8(fields.next()?).ok()?;
+    let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
+    let restrictions = restrictions(fields.next()?);
     let mut rest = fields.skip_while(|field| *field != b"-");
     let kind = String::from_utf8_lossy(rest.nth(1)?).into_owned();
     let source = unescape(rest.next()?);
     let mut options = rest.next().unwrap_or_default().split(|byte| *byte == b',');
     let owner = options.find_map(|option| std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok());
-    Some(MountInfo { id, point, kind, source, minor: device.split_once(':')?.1.parse().ok()?, owner })
+    let minor = device.split_once(':')?.1.parse().ok()?;
+    Some(MountInfo { id, parent, root, point, kind, source, minor, owner, restrictions })
+}
+
+/// The options of a mount, but those that are anything else than a restriction.
+fn restrictions(options: &[u8]) -> u64 {
+    let known = |option: &[u8]| RESTRICTIONS.iter().find(|(name, _)| name.as_bytes() == option);
+    options.split(|byte| *byte == b',').filter_map(known).fold(0, |all, (_, attribute)| all | attribute)
 }
 
 /// Undoes the kernel's `\040` for a space and its like.
@@ -147,11 +176,10 @@ pub fn ours_at(point: &Path) -> io::Result<Option<MountInfo>> {
     Ok(mounts()?.into_iter().rev().find(|mount| mount.point == point).filter(|mount| mount.kind == FS_TYPE))
 }
 
-/// The mount of ours in which a path lies.
-pub fn ours_around(path: &Path) -> io::Result<Option<MountInfo>> {
-    let around = mounts()?.into_iter().filter(|mount| path.starts_with(&mount.point));
-    let nearest = around.enumerate().max_by_key(|(order, mount)| (mount.point.as_os_str().len(), *order));
-    Ok(nearest.map(|(_, mount)| mount).filter(|mount| mount.kind == FS_TYPE))
+/// The mount in which a path lies.
+pub fn around<'a>(mounts: &'a [MountInfo], path: &Path) -> Option<&'a MountInfo> {
+    let around = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+    around.enumerate().max_by_key(|(order, mount)| (mount.point.as_os_str().len(), *order)).map(|(_, mount)| mount)
 }
 
 /// Where a path leads through symbolic links, though nobody may answer for what is mounted there.
@@ -336,9 +364,10 @@ mod tests {
     #[test]
     fn a_mount_with_odd_bytes_in_its_path_is_read() {
         let line =
-            br"36 35 0:52 / /mnt/a\040b rw,noatime master:1 - fuse.mojavefs /tmp/st\134ore rw,user_id=7,group_id=8";
+            br"36 35 0:52 /a\011b//deleted /mnt/a\040b ro,noatime master:1 - fuse.mojavefs /tmp/st\134ore rw,user_id=7,group_id=8";
         let mount = parse(line).expect("the line is whole");
-        assert_eq!(mount.point, Path::new("/mnt/a b"));
+        assert_eq!((mount.point.as_path(), mount.root.as_path()), (Path::new("/mnt/a b"), Path::new("/a\tb//deleted")));
+        assert_eq!((mount.parent, mount.restrictions), (35, 0x11));
         assert_eq!(mount.source, Path::new(r"/tmp/st\ore"));
         assert_eq!((mount.id, mount.kind.as_str(), mount.minor, mount.owner), (36, FS_TYPE, 52, Some(7)));
     }

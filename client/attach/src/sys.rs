@@ -13,6 +13,10 @@ const FSCONFIG_SET_FLAG: c_uint = 0;
 const FSCONFIG_SET_STRING: c_uint = 1;
 const FSCONFIG_CMD_CREATE: c_uint = 6;
 const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
+const OPEN_TREE_CLONE: c_uint = 1;
+const OPEN_TREE_CLOEXEC: c_uint = libc::O_CLOEXEC as c_uint;
+const MOUNT_ATTR_ATIME: u64 = 0x70;
 
 fn check(result: c_long) -> io::Result<c_int> {
     match result {
@@ -71,6 +75,45 @@ pub fn move_mount(mount: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
         )
     })?;
     Ok(())
+}
+
+/// `move_mount(2)`: attaches a detached mount over what a descriptor stands for, whatever leads there by now.
+pub fn move_mount_onto(mount: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> io::Result<()> {
+    let (empty, flags) = (c"".as_ptr(), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    let (mount, onto) = (mount.as_raw_fd(), onto.as_raw_fd());
+    // SAFETY: the string is terminated and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, mount, empty, onto, empty, flags) }).map(drop)
+}
+
+/// `open_tree(2)`: a copy of the mount that a descriptor stands for, from that on downwards, attached nowhere. With `whole`
+/// everything that is mounted below comes along.
+pub fn clone_tree(at: BorrowedFd<'_>, whole: bool) -> io::Result<OwnedFd> {
+    let recursive = if whole { libc::AT_RECURSIVE as c_uint } else { 0 };
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as c_uint | recursive;
+    // SAFETY: the string is terminated and outlives the call.
+    let fd = check(unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), c"".as_ptr(), flags) })?;
+    Ok(own(fd))
+}
+
+/// What `mount_setattr(2)` takes.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// `mount_setattr(2)`: sets `MOUNT_ATTR_*` of a mount.
+pub fn restrict_mount(mount: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    // How access times are kept is one number among the bits: it is set as a whole.
+    let clear = if attributes & MOUNT_ATTR_ATIME == 0 { 0 } else { MOUNT_ATTR_ATIME };
+    let attr = MountAttr { set: attributes, clear, propagation: 0, user_namespace: 0 };
+    let (fd, path, flags) = (mount.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the string is terminated, and the kernel reads as many bytes of `attr` as it has.
+    let done =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const attr, size_of::<MountAttr>()) };
+    check(done).map(drop)
 }
 
 /// `getxattr(2)` of a path, following links; an empty answer if the value is larger than `most`.
@@ -312,12 +355,14 @@ pub struct CachedStat {
     pub ino: u64,
     /// The device that it stands for, if it is one: major and minor number.
     pub stands_for: (u32, u32),
+    /// The mount that it was found on.
+    pub mount: u64,
 }
 
 /// `statx(2)` of what the kernel has cached, following links.
 pub fn cached_stat(path: &std::path::Path) -> io::Result<CachedStat> {
     let path = c_path(path)?;
-    let wanted = libc::STATX_TYPE | libc::STATX_INO;
+    let wanted = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_MNT_ID;
     let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the path is terminated; the kernel fills the structure in.
     let result =
@@ -327,5 +372,6 @@ pub fn cached_stat(path: &std::path::Path) -> io::Result<CachedStat> {
     let stat = unsafe { stat.assume_init() };
     let kind = libc::mode_t::from(stat.stx_mode) & libc::S_IFMT;
     let device = (stat.stx_dev_major, stat.stx_dev_minor);
-    Ok(CachedStat { kind, device, ino: stat.stx_ino, stands_for: (stat.stx_rdev_major, stat.stx_rdev_minor) })
+    let stands_for = (stat.stx_rdev_major, stat.stx_rdev_minor);
+    Ok(CachedStat { kind, device, ino: stat.stx_ino, stands_for, mount: stat.stx_mnt_id })
 }

@@ -53,7 +53,7 @@ pub(crate) const EXIT_NOT_FINAL: u8 = 77;
 
 /// The job that this command is run in, as far as its environment tells.
 pub(crate) fn job_around(filesystem: &Filesystem) -> Option<SpecId> {
-    let elsewhere = |mountpoint| mountpoint != filesystem.mountpoint.as_os_str();
+    let elsewhere = |mountpoint: std::ffi::OsString| !filesystem.is_at(Path::new(&mountpoint));
     if std::env::var_os(mojavefs_attach::MOUNTPOINT_VARIABLE).is_some_and(elsewhere) {
         return None;
     }

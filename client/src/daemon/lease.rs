@@ -64,7 +64,7 @@ impl Lease {
         let spec = opened.spec.unwrap_or(SpecId(0));
         let policy = ReadPolicy { asks, waits: waits.then_some((spec, caller.uid)), fails };
         let owner = if is_process { ViewOwner::Process } else { ViewOwner::Job };
-        let control = super::control_of(&daemon.control(), opened.view);
+        let control = super::control_of(&daemon.control(), opened.view, daemon.server);
         let view = View::new(daemon.session.clone(), opened.view, owner, policy, control);
         let view = Arc::new(view);
         if owner == ViewOwner::Job {

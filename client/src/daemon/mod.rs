@@ -16,7 +16,7 @@ use crate::output::Repeated;
 use crate::transport::{self, Kernel, Transport};
 use mojavefs::id::ViewId;
 use mojavefs::protocol::fault::Fault;
-use mojavefs::protocol::{Connection, ConnectionExt, Rounds, ViewKind};
+use mojavefs::protocol::{Admin, Connection, ConnectionExt, Rounds, ViewKind};
 use mojavefs::protocol::{ViewOp, ViewOwner};
 use mojavefs_attach::{CONTROL_VERSION, CONTROL_XATTR};
 use mojavefs_fs::{Control, ReadPolicy, View};
@@ -76,6 +76,8 @@ pub(crate) struct Daemon {
     notices: Arc<Notices>,
     /// The view that is mounted for everybody.
     trunk: ViewId,
+    /// Which server it is.
+    server: u64,
     mountpoint: PathBuf,
     source: String,
     transport: Transport,
@@ -150,13 +152,14 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     let notices = Arc::new(Notices::default());
     connection.set_notice_sink(notices.clone());
     let trunk = connection.view(ViewOp::Open(ViewKind::Trunk))?;
+    let server = connection.number(Admin::Identity)?;
     let control = socket.path.to_string_lossy().into_owned();
     let view = Arc::new(View::new(
         session.clone(),
         trunk.view,
         ViewOwner::Trunk,
         ReadPolicy::default(),
-        control_of(&control, trunk.view),
+        control_of(&control, trunk.view, server),
     ));
     let kernel = mount_trunk(&mountpoint, &source, view, transport).map_err(|e| {
         // Nobody has seen it, and nobody is to find a store where there was none.
@@ -170,6 +173,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
         connection,
         notices,
         trunk: trunk.view,
+        server,
         mountpoint: mountpoint.clone(),
         source,
         transport,
@@ -205,9 +209,9 @@ fn sweep_sockets(dir: PathBuf) {
     }
 }
 
-/// What a view's files say of the daemon, which listens at this socket.
-fn control_of(socket: &str, view: ViewId) -> Control {
-    Control { name: CONTROL_XATTR, value: format!("{CONTROL_VERSION}\n{socket}\n{view}\n").into_bytes() }
+/// What a view's files say of the daemon, which listens at this socket, and of its server.
+fn control_of(socket: &str, view: ViewId, server: u64) -> Control {
+    Control { name: CONTROL_XATTR, value: format!("{CONTROL_VERSION}\n{socket}\n{view}\n{server}\n").into_bytes() }
 }
 
 fn mount_trunk(point: &Path, source: &str, view: Arc<View>, transport: Transport) -> io::Result<Arc<Kernel>> {

@@ -13,10 +13,14 @@ use mojavefs::protocol::control::{Answer, Ask, Start};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Fall, Outcome, Reply, SpecOp, SpecState};
 use mojavefs_attach::Opened;
+use mojavefs_attach::cover::{self, Cover};
 use mojavefs_attach::descriptors;
 pub(crate) use mojavefs_attach::find;
 use mojavefs_attach::find::Filesystem;
+use mojavefs_attach::places::Table;
+use nix::fcntl::{OFlag, openat};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::Mode;
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -130,20 +134,20 @@ impl News {
 pub(crate) struct Place {
     filesystem: Filesystem,
     inherited: descriptors::Descriptors,
-    occupied: Cell<bool>,
+    cover: Cell<Cover>,
 }
 
 impl Place {
     /// Enters the namespace. Only before any thread was started.
     pub(crate) fn enter(filesystem: &Filesystem) -> Result<Place, Fault> {
-        let inherited = descriptors::on(&filesystem.mountpoint);
+        let inherited = descriptors::on(&Table::of(filesystem)?);
         if let Some(stderr) = inherited.stderr() {
             // What specrun itself says is no part of the job.
             let stderr = stderr.map_err(|e| Fault::new(FaultKind::Io, format!("standard error: {e}")))?;
             output::set_stderr(File::from(stderr));
         }
         mojavefs_attach::namespace::enter()?;
-        Ok(Place { filesystem: filesystem.clone(), inherited, occupied: Cell::new(false) })
+        Ok(Place { filesystem: filesystem.clone(), inherited, cover: Cell::default() })
     }
 
     /// What a process that speculates finds the filesystem by.
@@ -158,30 +162,29 @@ impl Place {
 }
 
 impl JobView {
-    /// Opens a view and puts it over the mountpoint, in the place of the one before. The working directory and inherited
-    /// descriptors on the filesystem are in the view afterwards, as they were at first.
+    /// Opens a view and puts it over every place of the filesystem, where the one before was. The working directory and
+    /// inherited descriptors on the filesystem are in the view afterwards, as they were at first.
     pub(crate) fn enter(place: &Place, start: Start) -> Result<JobView, Fault> {
         let filesystem = &place.filesystem;
         let fault = |what: &str| {
             let what = what.to_owned();
             move |e: io::Error| Fault::new(FaultKind::Io, format!("{what}: {e}"))
         };
-        if place.occupied.get() {
-            if place.inherited.have_directory() {
-                std::env::set_current_dir("/").map_err(fault("leave the view"))?;
-            }
-            mount::unmount(&filesystem.mountpoint, true).map_err(fault("take the old view away"))?;
+        let before = place.cover.take();
+        if !before.is_empty() && place.inherited.have_directory() {
+            std::env::set_current_dir("/").map_err(fault("leave the view"))?;
         }
+        before.take_away().map_err(fault("take the old view away"))?;
         let Opened { stream, spec, mount, .. } = mojavefs_attach::open(filesystem, start)?;
-        mount::attach(&mount, &filesystem.mountpoint)
-            .map_err(fault(&format!("put the job's view over {}", filesystem.mountpoint.display())))?;
-        place.occupied.set(true);
-        let mount = File::open(&filesystem.mountpoint).map_err(fault("open the job's view"))?;
-        place.inherited.reopen()?;
+        let root = openat(&mount, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+        let root = File::from(root.map_err(io::Error::from).map_err(fault("open the job's view"))?);
         let news = Arc::new(News::new().map_err(fault("a bell"))?);
         let answers = listen(&stream, spec, news.clone()).map_err(fault("listen to the daemon"))?;
         let (mountpoint, may_be, stays_on) = (filesystem.mountpoint.clone(), Cell::new(None), Cell::new(false));
-        Ok(JobView { stream, answers, mount, spec, mountpoint, news, may_be, stays_on })
+        let view = JobView { stream, answers, mount: root, spec, mountpoint, news, may_be, stays_on };
+        place.cover.set(cover::cover(filesystem, &mount, &|ask| view.ask(ask).map(drop))?);
+        place.inherited.reopen(&view.mount)?;
+        Ok(view)
     }
 
     /// The speculation was decided, or the daemon is gone.

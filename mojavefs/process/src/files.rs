@@ -15,13 +15,13 @@ use mojavefs::protocol::control::{Answer, Ask, Start, WATCHED_CONFLICT};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs_attach::control::{answer, ask, put, unexpected};
 use mojavefs_attach::find::Filesystem;
-use mojavefs_attach::{Opened, descriptors, mount, namespace};
+use mojavefs_attach::places::Table;
+use mojavefs_attach::{Opened, cover, descriptors, namespace};
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -157,15 +157,15 @@ fn attach_to(mountpoint: &Path, arena: &mut Arena) -> Result<(), Refused> {
         Err(why) if why.kind == FaultKind::NotFound => return Ok(()),
         Err(why) => return Err(fault("a view of its own")(why)),
     };
-    let inherited = descriptors::on(mountpoint);
+    let inherited = descriptors::on(&Table::of(&filesystem).map_err(fault("a view of its own"))?);
     namespace::enter().map_err(fault("a view of its own"))?;
     let Opened { stream, view, mount, .. } =
         mojavefs_attach::open(&filesystem, Start::Process { parent: filesystem.view })
             .map_err(fault("a view of its own"))?;
-    mount::attach(&mount, mountpoint).map_err(failed("put a view of its own over the filesystem"))?;
-    inherited.reopen().map_err(fault("its descriptors"))?;
-    let device = std::fs::metadata(mountpoint).map_err(failed("its view"))?.dev();
-    arena.view_device = Some((libc::major(device), libc::minor(device)));
+    let tell = |what: &Ask| ask(&stream, what, None).map(drop);
+    let cover = cover::cover(&filesystem, &mount, &tell).map_err(fault("a view of its own"))?;
+    arena.view_device = Some(cover.device);
+    inherited.reopen(&mount).map_err(fault("its descriptors"))?;
     let watch = filesystem.connect().map_err(fault("the daemon"))?;
     match ask(&watch, &Ask::Watch { view }, None).map_err(fault("the daemon"))?.0 {
         Answer::Done => {}

@@ -206,6 +206,8 @@ pub enum Admin {
     Unmerged,
     /// Waits until everything final is on disk. Answer: [`Reply::Done`].
     Sync,
+    /// Which server this is: a number that no other one has. Answer: [`Reply::Number`].
+    Identity,
 }
 
 impl From<ViewOp> for Request<'_> {

@@ -100,6 +100,7 @@ impl Session {
             Admin::Search { anew } => self.shared.search(anew),
             Admin::Unmerged => self.shared.unmerged(),
             Admin::Sync => self.shared.sync(),
+            Admin::Identity => Ok(Reply::Number(self.shared.identity)),
         }
     }
 }

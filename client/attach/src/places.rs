@@ -1,0 +1,213 @@
+//! Where a filesystem is mounted in this process's namespace: its mountpoint, what of it is bound elsewhere, and other mounts of
+//! the same server. What a job writes at any of them is to be undone with it, so its view has to cover all of them.
+
+use crate::find::Filesystem;
+use crate::mount::{self, DELETED, FS_TYPE, MountInfo};
+use crate::sys;
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The mounts of this process's namespace, and which of them show a filesystem's files.
+pub struct Table {
+    all: Vec<MountInfo>,
+    own: Vec<usize>,
+}
+
+/// A place where the filesystem is mounted.
+pub(crate) struct Place<'a> {
+    pub(crate) mount: &'a MountInfo,
+    /// Its root.
+    pub(crate) at: OwnedFd,
+    /// Which file that is: it has the same number in every view.
+    pub(crate) ino: u64,
+    /// The place in which it lies, by its index, if it lies in one.
+    pub(crate) within: Option<Within>,
+}
+
+/// How a place lies in another one.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Within {
+    /// It is mounted on a directory or file of that.
+    Directly(usize),
+    /// It is mounted on something else that is mounted there.
+    Further(usize),
+}
+
+impl Table {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It can't be found out whether another mount shows the same files.
+    pub fn of(filesystem: &Filesystem) -> Result<Table, Fault> {
+        let all = mount::mounts().map_err(|e| Fault::new(FaultKind::Io, format!("read the mounts: {e}")))?;
+        let mut known = vec![(filesystem.minor, true)];
+        let mut own = Vec::new();
+        for (at, mount) in all.iter().enumerate().filter(|(_, mount)| mount.kind == FS_TYPE) {
+            let is_own = match known.iter().find(|(minor, _)| *minor == mount.minor) {
+                Some((_, is_own)) => *is_own,
+                // One that is hidden by others says nothing of the rest.
+                None if !is_to_be_seen(mount) => continue,
+                None => {
+                    let is_own = is_of_same_server(filesystem, mount)?;
+                    known.push((mount.minor, is_own));
+                    is_own
+                }
+            };
+            if is_own {
+                own.push(at);
+            }
+        }
+        Ok(Table { all, own })
+    }
+
+    /// Every mount of the filesystem's files, whether it is to be seen or hidden by others.
+    pub fn own(&self) -> impl Iterator<Item = &MountInfo> {
+        self.own.iter().map(|at| &self.all[*at])
+    }
+
+    /// What a path leads to: a path from the filesystem's root, if it is one in it.
+    pub fn path_of(&self, path: &Path) -> Option<PathBuf> {
+        let nearest = mount::around(&self.all, path)?;
+        let own = self.own().find(|own| own.id == nearest.id)?;
+        let below = path.strip_prefix(&own.point).ok()?;
+        Some(join(root_of(own).strip_prefix("/").ok()?, below))
+    }
+
+    /// The places where the filesystem is to be seen, those that others lie in before them.
+    pub(crate) fn places(&self) -> Result<Vec<Place<'_>>, Fault> {
+        let mut places: Vec<Place<'_>> = Vec::new();
+        for mount in self.own() {
+            let found = open(mount).map_err(|e| {
+                Fault::new(FaultKind::Io, format!("look at the filesystem on {}: {e}", mount.point.display()))
+            })?;
+            if let Some((at, ino)) = found {
+                places.push(Place { mount, at, ino, within: None });
+            }
+        }
+        // What lies in another has the longer path.
+        places.sort_by_key(|place| place.mount.point.as_os_str().len());
+        for at in 0..places.len() {
+            places[at].within = self.around(places[at].mount, &places);
+        }
+        Ok(places)
+    }
+
+    fn around(&self, mount: &MountInfo, places: &[Place<'_>]) -> Option<Within> {
+        let mut lowest = self.lowest(mount);
+        let mut direct = true;
+        // Each is further up; a list that was read while it changed may not end.
+        for _ in 0..self.all.len() {
+            if let Some(at) = places.iter().position(|place| place.mount.id == lowest.parent) {
+                return Some(if direct { Within::Directly(at) } else { Within::Further(at) });
+            }
+            lowest = self.lowest(self.by_id(lowest.parent)?);
+            direct = false;
+        }
+        None
+    }
+
+    fn by_id(&self, id: u64) -> Option<&MountInfo> {
+        self.all.iter().find(|mount| mount.id == id)
+    }
+
+    /// The first of those that are mounted over each other at the same place.
+    fn lowest<'a>(&'a self, mount: &'a MountInfo) -> &'a MountInfo {
+        let mut lowest = mount;
+        for _ in 0..self.all.len() {
+            match self.by_id(lowest.parent).filter(|parent| parent.point == lowest.point && parent.id != lowest.id) {
+                Some(parent) => lowest = parent,
+                None => break,
+            }
+        }
+        lowest
+    }
+
+    /// What else is mounted in a place, and to be seen there: not the filesystem itself.
+    pub(crate) fn others_in(&self, place: &Place<'_>) -> io::Result<Vec<(&MountInfo, OwnedFd)>> {
+        let is_other = |mount: &&MountInfo| {
+            let own = self.own().any(|own| own.id == mount.id);
+            !own && mount.point != place.mount.point && self.lowest(mount).parent == place.mount.id
+        };
+        let mut others = Vec::new();
+        for mount in self.all.iter().filter(is_other) {
+            others.extend(open(mount)?.map(|(at, _)| (mount, at)));
+        }
+        Ok(others)
+    }
+}
+
+/// The root of a mount and its inode, if its path leads there: nothing is mounted over it or on the way to it, and this user can get
+/// there.
+fn open(mount: &MountInfo) -> io::Result<Option<(OwnedFd, u64)>> {
+    let opened = nix::fcntl::open(&mount.point, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    let is_hidden = |error: &io::Error| {
+        let errno = error.raw_os_error();
+        let barred = errno == Some(nix::libc::EACCES) && !geteuid().is_root();
+        // Of what lies on the mount of a daemon that is gone, nothing can be written either.
+        let gone = [nix::libc::ENOENT, nix::libc::ENOTDIR, nix::libc::ENOTCONN, nix::libc::ESTALE];
+        barred || errno.is_some_and(|errno| gone.contains(&errno))
+    };
+    let found = opened.map_err(io::Error::from).and_then(|at| {
+        let stat = sys::cached_stat(&in_proc(&at))?;
+        Ok((stat.mount == mount.id).then_some((at, stat.ino)))
+    });
+    match found {
+        Err(error) if is_hidden(&error) => Ok(None),
+        found => found,
+    }
+}
+
+fn is_to_be_seen(mount: &MountInfo) -> bool {
+    matches!(open(mount), Ok(Some(_)))
+}
+
+/// A path that leads to what a descriptor stands for.
+pub(crate) fn in_proc(fd: &impl AsRawFd) -> PathBuf {
+    Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())
+}
+
+/// Whether a mount that is not the filesystem's shows the same files: another daemon may have mounted its server, or the mount for
+/// everybody has come to be seen in a job.
+fn is_of_same_server(filesystem: &Filesystem, mount: &MountInfo) -> Result<bool, Fault> {
+    let is_address =
+        |source: &Path| ["unix:", "tcp:"].iter().any(|kind| source.as_os_str().as_bytes().starts_with(kind.as_bytes()));
+    let (here, there) = (&filesystem.source, &mount.source);
+    // A store has one daemon at most.
+    if here != there && !(is_address(here) && is_address(there)) {
+        return Ok(false);
+    }
+    match Filesystem::at(mount) {
+        Ok(other) => Ok(filesystem.is_same(&other)),
+        // Nothing can be changed there either.
+        Err(fault) if fault.kind == FaultKind::Disconnected => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Where all of the filesystem of a mount is to be seen, if that is anywhere; else the mount itself.
+pub(crate) fn whole<'a>(mounts: &'a [MountInfo], found: &'a MountInfo) -> &'a MountInfo {
+    let is_whole = |mount: &MountInfo| mount.root == Path::new("/");
+    if is_whole(found) {
+        return found;
+    }
+    let same = mounts.iter().filter(|mount| mount.kind == FS_TYPE && mount.minor == found.minor);
+    same.filter(|mount| is_whole(mount)).find(|mount| is_to_be_seen(mount)).unwrap_or(found)
+}
+
+/// What of the filesystem is mounted, by the last path that the kernel knows of it.
+pub(crate) fn root_of(mount: &MountInfo) -> &Path {
+    let root = mount.root.as_os_str().as_bytes();
+    Path::new(OsStr::from_bytes(root.strip_suffix(DELETED.as_bytes()).unwrap_or(root)))
+}
+
+/// A path below a root; the root itself without a slash at its end.
+pub(crate) fn join(root: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { root.to_owned() } else { root.join(below) }
+}
