@@ -4,6 +4,7 @@
 extern crate mojavefs_harness;
 
 mod at_once;
+mod binds;
 mod checkpoint;
 mod conflicts;
 mod copying;

@@ -39,7 +39,6 @@ impl Cover {
 /// What is done on the way.
 struct Covering<'a> {
     filesystem: &'a Filesystem,
-    table: &'a Table,
     places: &'a [Place<'a>],
     view: &'a OwnedFd,
     device: (u32, u32),
@@ -60,16 +59,16 @@ pub fn cover(
     tell: &dyn Fn(&Ask) -> Result<(), Fault>,
 ) -> Result<Cover, Fault> {
     let table = Table::of(filesystem)?;
-    let places = table.places()?;
+    let places = table.places(filesystem)?;
     let device = sys::cached_stat(&in_proc(view)).map_err(failed("look at the job's view"))?.device;
     let points = Vec::new();
     let trees = places.iter().map(|_| None).collect();
-    let mut covering = Covering { filesystem, table: &table, places: &places, view, device, tell, trees, points };
+    let mut covering = Covering { filesystem, places: &places, view, device, tell, trees, points };
     let first = covering.first()?;
     // Parts can be taken of what is mounted in this namespace only.
     sys::move_mount_onto(view.as_fd(), places[first].at.as_fd()).map_err(covering.not_covered(places[first].mount))?;
     let is_whole = root_of(places[first].mount) == Path::new("/");
-    let is_alone = places.len() == 1 && is_whole && places[first].mount.point == filesystem.mountpoint;
+    let is_alone = places.len() == 1 && filesystem.is_mountpoint(places[first].mount);
     if is_alone {
         covering.restrict(first, view)?;
         return Ok(Cover { device, points: vec![places[first].mount.point.clone()] });
@@ -126,15 +125,10 @@ impl Covering<'_> {
     /// What of the view is to be seen at a place: the file that is to be seen there now.
     fn tree(&self, place: &Place<'_>) -> Result<OwnedFd, Fault> {
         let root = root_of(place.mount);
-        let gone = || {
-            let (point, root) = (place.mount.point.display(), root.display());
-            let text = format!(
-                "{point} shows what was {root} of the filesystem and is not there any more, so what is written there could not \
-                 be undone: `umount {point}`, or bind it anew"
-            );
-            Fault::new(FaultKind::NotFound, text)
-        };
         let below = root.strip_prefix("/").unwrap_or(root);
+        if root != place.mount.root {
+            self.name_again(place, below);
+        }
         let found = match find(self.view, below) {
             // Others have renamed it and not decided that yet: then it counts as looked at.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
@@ -146,13 +140,23 @@ impl Covering<'_> {
             found => found,
         };
         let found = match found {
-            Err(error) if is_absent(&error) => return Err(gone()),
+            Err(error) if is_absent(&error) => return Err(gone(place.mount)),
             found => found.map_err(self.not_covered(place.mount))?,
         };
         let stat = sys::cached_stat(&in_proc(&found)).map_err(self.not_covered(place.mount))?;
         match (stat.device, stat.ino) == (self.device, place.ino) {
             true => sys::clone_tree(found.as_fd(), false).map_err(self.not_covered(place.mount)),
-            false => Err(gone()),
+            false => Err(gone(place.mount)),
+        }
+    }
+
+    /// The kernel has lost the name of what is mounted in a place: until it is looked up again, nothing can be put over it.
+    fn name_again(&self, place: &Place<'_>, below: &Path) {
+        let is_whole =
+            |other: &&Place<'_>| root_of(other.mount) == Path::new("/") && other.mount.minor == place.mount.minor;
+        if let Some(whole) = self.places.iter().find(is_whole) {
+            // What can't be found there is not found in the view either, or is not to be covered after all.
+            drop(find(&whole.at, below));
         }
     }
 
@@ -160,7 +164,10 @@ impl Covering<'_> {
     fn put(&mut self, at: usize, onto: &OwnedFd) -> Result<(), Fault> {
         let place = &self.places[at];
         let Some(tree) = self.trees[at].take() else { return Ok(()) };
-        sys::move_mount_onto(tree.as_fd(), onto.as_fd()).map_err(self.not_covered(place.mount))?;
+        match sys::move_mount_onto(tree.as_fd(), onto.as_fd()) {
+            Err(error) if is_absent(&error) => return Err(gone(place.mount)),
+            done => done.map_err(self.not_covered(place.mount))?,
+        }
         self.furnish(at, &tree)
     }
 
@@ -171,7 +178,7 @@ impl Covering<'_> {
         if !matches!(place.within, Some(Within::Directly(_))) {
             self.points.push(place.mount.point.clone());
         }
-        let is_main = place.mount.point == self.filesystem.mountpoint;
+        let is_main = self.filesystem.is_mountpoint(place.mount);
         for inner in 0..self.places.len() {
             let inside = &self.places[inner];
             match inside.within {
@@ -190,7 +197,7 @@ impl Covering<'_> {
 
     /// What else is mounted in a place is to be seen in what covers it.
     fn show_others(&self, place: &Place<'_>, tree: &OwnedFd) -> Result<(), Fault> {
-        for (other, root) in self.table.others_in(place).map_err(self.not_covered(place.mount))? {
+        for (other, root) in &place.others {
             let Some(onto) = self.in_tree(place, tree, other)? else { continue };
             let shown =
                 sys::clone_tree(root.as_fd(), true).and_then(|copy| sys::move_mount_onto(copy.as_fd(), onto.as_fd()));
@@ -229,6 +236,16 @@ impl Covering<'_> {
         };
         move |e| Fault::new(FaultKind::Io, format!("put the job's view over {point}: {e}{hint}"))
     }
+}
+
+/// A place that shows what is not there in the view, or what the kernel knows no path of.
+fn gone(mount: &MountInfo) -> Fault {
+    let (point, root) = (mount.point.display(), root_of(mount).display());
+    let text = format!(
+        "{point} shows what was {root} of the filesystem and is not there any more, so what is written there could not be undone: \
+         `umount {point}`, or bind it anew"
+    );
+    Fault::new(FaultKind::NotFound, text)
 }
 
 /// What a path leads to below a directory of a view, not yet opened.

@@ -11,9 +11,11 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::libc;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Whence, fchdir, lseek};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,6 +59,11 @@ pub fn working_directory() -> io::Result<PathBuf> {
     for _ in 0..DIRECTORY_TRIES {
         match std::env::current_dir() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(found) =
+                    fs::read_link("/proc/self/cwd").ok().and_then(|path| renamed(&path, Path::new(".")))
+                {
+                    return Ok(found);
+                }
                 let _ = std::env::var_os("PWD").map(fs::metadata);
                 std::thread::sleep(DIRECTORY_NAP);
             }
@@ -64,6 +71,18 @@ pub fn working_directory() -> io::Result<PathBuf> {
         }
     }
     std::env::current_dir()
+}
+
+/// How the kernel calls what has no name, or one that it has to look up again.
+const NAMELESS: &[u8] = b" (deleted)";
+
+/// The path of a directory whose name the kernel has lost, if it leads there all the same: the root of a bind mount, for one.
+fn renamed(path: &Path, file: &Path) -> Option<PathBuf> {
+    let path = path.as_os_str().as_bytes().strip_suffix(NAMELESS)?;
+    let path = PathBuf::from(OsStr::from_bytes(path));
+    let (there, here) = (sys::cached_stat(&path).ok()?, sys::cached_stat(file).ok()?);
+    let is_same = (there.mount, there.ino, there.kind) == (here.mount, here.ino, libc::S_IFDIR);
+    is_same.then_some(path)
 }
 
 /// What this process has open on the filesystem, in whatever place of it.
@@ -83,6 +102,7 @@ impl Spot {
         if !matches!(stat.kind, libc::S_IFREG | libc::S_IFDIR) {
             return None;
         }
+        let path = renamed(&path, file).unwrap_or(path);
         let here = places.iter().filter(|(point, minor)| stat.device == (0, *minor) && path.starts_with(point));
         let (point, _) = here.max_by_key(|(point, _)| point.as_os_str().len())?;
         Some(Spot { point: point.clone(), path, ino: stat.ino })

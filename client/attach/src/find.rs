@@ -96,6 +96,11 @@ impl Filesystem {
         self.socket == other.socket || self.server == other.server
     }
 
+    /// Whether this is its mountpoint, and all of it is mounted there.
+    pub(crate) fn is_mountpoint(&self, mount: &MountInfo) -> bool {
+        self.mountpoint == mount.point && self.root == Path::new("/")
+    }
+
     /// Whether it is mounted at exactly this path, whole or a part of it.
     pub fn is_at(&self, point: &Path) -> bool {
         self.mountpoint == point || mount::ours_at(point).is_ok_and(|at| at.is_some_and(|at| at.minor == self.minor))
@@ -104,6 +109,19 @@ impl Filesystem {
     /// What a path of this process leads to: a path from the filesystem's root, if it is one in it. Links are not followed.
     pub fn path_of(&self, path: &Path) -> Option<PathBuf> {
         Table::of(self).ok()?.path_of(path)
+    }
+
+    /// Where a path from its root is to be found below its mountpoint: a path from there. Nothing if only another part of it is
+    /// mounted there.
+    pub fn below(&self, path: &Path) -> Option<PathBuf> {
+        let root = self.root.strip_prefix("/").unwrap_or(&self.root);
+        path.strip_prefix("/").unwrap_or(path).strip_prefix(root).ok().map(Path::to_owned)
+    }
+
+    /// The same file's path by the mountpoint, if it is one of the filesystem's that is to be seen there; else the path itself.
+    pub fn by_mountpoint(&self, path: PathBuf) -> PathBuf {
+        let found = self.path_of(&path).and_then(|inner| self.below(&inner));
+        found.map_or(path, |below| places::join(&self.mountpoint, &below))
     }
 
     /// A connection to the daemon.

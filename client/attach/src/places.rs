@@ -29,6 +29,8 @@ pub(crate) struct Place<'a> {
     pub(crate) ino: u64,
     /// The place in which it lies, by its index, if it lies in one.
     pub(crate) within: Option<Within>,
+    /// What else is mounted in it and to be seen there, with its root. At the mountpoint itself that is hidden from jobs.
+    pub(crate) others: Vec<(&'a MountInfo, OwnedFd)>,
 }
 
 /// How a place lies in another one.
@@ -81,14 +83,15 @@ impl Table {
     }
 
     /// The places where the filesystem is to be seen, those that others lie in before them.
-    pub(crate) fn places(&self) -> Result<Vec<Place<'_>>, Fault> {
+    pub(crate) fn places(&self, filesystem: &Filesystem) -> Result<Vec<Place<'_>>, Fault> {
         let mut places: Vec<Place<'_>> = Vec::new();
         for mount in self.own() {
-            let found = open(mount).map_err(|e| {
+            let failed = |e: io::Error| {
                 Fault::new(FaultKind::Io, format!("look at the filesystem on {}: {e}", mount.point.display()))
-            })?;
-            if let Some((at, ino)) = found {
-                places.push(Place { mount, at, ino, within: None });
+            };
+            if let Some((at, ino)) = open(mount).map_err(failed)? {
+                let others = if filesystem.is_mountpoint(mount) { Ok(Vec::new()) } else { self.others_in(mount) };
+                places.push(Place { mount, at, ino, within: None, others: others.map_err(failed)? });
             }
         }
         // What lies in another has the longer path.
@@ -130,10 +133,10 @@ impl Table {
     }
 
     /// What else is mounted in a place, and to be seen there: not the filesystem itself.
-    pub(crate) fn others_in(&self, place: &Place<'_>) -> io::Result<Vec<(&MountInfo, OwnedFd)>> {
+    fn others_in(&self, place: &MountInfo) -> io::Result<Vec<(&MountInfo, OwnedFd)>> {
         let is_other = |mount: &&MountInfo| {
             let own = self.own().any(|own| own.id == mount.id);
-            !own && mount.point != place.mount.point && self.lowest(mount).parent == place.mount.id
+            !own && mount.point != place.point && self.lowest(mount).parent == place.id
         };
         let mut others = Vec::new();
         for mount in self.all.iter().filter(is_other) {

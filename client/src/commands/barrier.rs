@@ -8,13 +8,14 @@ use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Outcome, Reply, SpecOp, SpecState, SpecStatus};
+use mojavefs_attach::find::Filesystem;
 use mojavefs_attach::sys;
 use nix::poll::{PollFd, PollFlags, poll};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// How often it is looked whether a job runs again, in milliseconds.
@@ -45,7 +46,7 @@ impl Barrier {
         let behind = job_around(&filesystem);
         let followed = match number.filter(|_| !self.what.exists()) {
             Some(spec) => vec![Followed { spec, process: None }],
-            None => with_processes(self.writers(&filesystem.mountpoint, &stream)?, &stream)?,
+            None => with_processes(self.writers(&filesystem, &stream)?, &stream)?,
         };
         wait(&stream, followed.iter().map(|followed| followed.spec).collect(), behind)?;
         let mut code = ExitCode::SUCCESS;
@@ -58,9 +59,9 @@ impl Barrier {
         Ok(code)
     }
 
-    fn writers(&self, mountpoint: &Path, stream: &UnixStream) -> Result<Vec<SpecId>, Fault> {
+    fn writers(&self, filesystem: &Filesystem, stream: &UnixStream) -> Result<Vec<SpecId>, Fault> {
         let path = std::path::absolute(&self.what).map_err(super::host_fault(self.what.display()))?;
-        let below = path.strip_prefix(mountpoint).map_err(|_| {
+        let below = filesystem.path_of(&path).ok_or_else(|| {
             let what = shown(self.what.as_os_str().as_bytes());
             Fault::new(FaultKind::Invalid, format!("`{what}` is neither a speculation nor a path on this filesystem"))
         })?;

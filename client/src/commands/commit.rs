@@ -69,7 +69,7 @@ impl Commit {
             true => None,
             false => standing(stream, self.id)?,
         };
-        let told = Told { spec: self.id, mountpoint: &filesystem.mountpoint, standing };
+        let told = Told { spec: self.id, filesystem, standing };
         let ours = self.ours.iter().map(|path| Ok(Resolution::Ours(told.meant(path)?)));
         let theirs = self.theirs.iter().map(|path| Ok(Resolution::Theirs(told.meant(path)?)));
         let resolutions = ours.chain(theirs).collect::<Result<Vec<_>, Fault>>()?;

@@ -23,8 +23,9 @@ pub(super) struct Export {
 impl Export {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
         let filesystem = self.filesystem.find()?;
-        let from = below(&filesystem.mountpoint, &self.subtree)?;
-        let source = Source::directory_below(&filesystem.mountpoint, &self.subtree).map_err(|e| {
+        let from = below(&filesystem, &self.subtree)?;
+        let there = filesystem.below(&self.subtree).unwrap_or_default();
+        let source = Source::directory_below(&filesystem.mountpoint, &there).map_err(|e| {
             let subtree = self.subtree.display();
             match e.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => {
@@ -49,7 +50,7 @@ impl Export {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(host_fault(&shown)(e)),
         }
-        refuse_overlap(&from, &to)?;
+        refuse_overlap(&filesystem, &from, &to)?;
         let mut copy = Copy::new("exported");
         copy.tree(&source, &to)?;
         out!("exported {}", count(copy.end(), "file"));

@@ -3,6 +3,7 @@
 use super::tree::{Copy, Source, refuse_overlap};
 use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, Where, conflict_lines, count, host_fault, not_known};
 use crate::control::unexpected;
+use crate::job::find::Filesystem;
 use crate::job::{JobView, Place};
 use crate::output::{err, out};
 use clap::Args;
@@ -36,13 +37,13 @@ impl Import {
             return Err(Fault::new(FaultKind::NotDirectory, format!("{} is no directory", self.dir.display())));
         }
         let filesystem = self.filesystem.find()?;
-        refuse_overlap(&from, &below(&filesystem.mountpoint, &self.subtree)?)?;
+        refuse_overlap(&filesystem, &from, &below(&filesystem, &self.subtree)?)?;
         let command = format!("mojavefs import {} {}", self.dir.display(), self.subtree.display());
         let place = Place::enter(&filesystem)?;
         let restarts = Some("it is an import".to_owned());
         let start = Start::Job { parent: filesystem.view, command, on_read: OnRead::Isolate, own: None, restarts };
         let view = JobView::enter(&place, start)?;
-        let to = below(&filesystem.mountpoint, &self.subtree)?;
+        let to = below(&filesystem, &self.subtree)?;
         let mut copy = Copy::new("imported");
         let source = Source::directory(&from).map_err(host_fault(self.dir.display()))?;
         copy.tree(&source, &to)?;
@@ -77,9 +78,15 @@ impl Import {
     }
 }
 
-/// A path from the filesystem's root, below its mountpoint. Errors: it leads out of the filesystem.
-pub(super) fn below(mountpoint: &Path, path: &Path) -> Result<PathBuf, Fault> {
-    let whole = mountpoint.join(path.strip_prefix("/").unwrap_or(path));
+/// A path from the filesystem's root, below its mountpoint. Errors: it leads out of the filesystem, or is not to be seen there.
+pub(super) fn below(filesystem: &Filesystem, path: &Path) -> Result<PathBuf, Fault> {
+    let mountpoint = &filesystem.mountpoint;
+    let Some(below) = filesystem.below(path) else {
+        let (path, root, mountpoint) = (path.display(), filesystem.root.display(), mountpoint.display());
+        let text = format!("{path} is not to be seen here: only {root} of the filesystem is, on {mountpoint}");
+        return Err(Fault::new(FaultKind::NotFound, text));
+    };
+    let whole = mountpoint.join(below);
     let goes_up = path.components().any(|part| part == Component::ParentDir);
     let there = whole.ancestors().find_map(|part| part.canonicalize().ok());
     match goes_up || !there.is_some_and(|there| there.starts_with(mountpoint)) {

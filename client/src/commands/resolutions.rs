@@ -2,13 +2,14 @@
 
 use super::shown;
 use crate::control::{self, unexpected};
+use crate::job::find::Filesystem;
 use mojavefs::id::SpecId;
 use mojavefs::limits::CONFLICTS_MAX;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Conflict, Reply, Resolution, SpecOp};
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -44,7 +45,7 @@ pub(super) fn standing(stream: &UnixStream, spec: SpecId) -> Result<Option<Vec<C
 /// What the paths on the command line are told apart by.
 pub(super) struct Told<'a> {
     pub(super) spec: SpecId,
-    pub(super) mountpoint: &'a Path,
+    pub(super) filesystem: &'a Filesystem,
     pub(super) standing: Option<Vec<Conflict>>,
 }
 
@@ -55,7 +56,7 @@ impl Told<'_> {
         if from_root.is_empty() {
             return Ok(from_root);
         }
-        let through = through_the_mount(self.mountpoint, Path::new(path)).filter(|through| *through != from_root);
+        let through = through_the_mount(self.filesystem, Path::new(path)).filter(|through| *through != from_root);
         let Some(standing) = &self.standing else { return Ok(from_root) };
         let through = through.filter(|through| is_in_conflict(through, standing));
         match (is_in_conflict(&from_root, standing), through) {
@@ -69,8 +70,9 @@ impl Told<'_> {
     }
 
     fn ambiguous(&self, path: &OsStr, both: &[Vec<u8>; 2]) -> Fault {
-        let [first, second] =
-            both.each_ref().map(|path| shown(self.mountpoint.join(OsStr::from_bytes(path)).as_os_str().as_bytes()));
+        let [first, second] = both
+            .each_ref()
+            .map(|path| shown(self.filesystem.mountpoint.join(OsStr::from_bytes(path)).as_os_str().as_bytes()));
         let text = format!("`{}` may be {first} or {second}: write which", shown(path.as_bytes()));
         Fault::new(FaultKind::Invalid, text)
     }
@@ -108,10 +110,10 @@ fn from_root(path: &OsStr) -> Vec<u8> {
     }
 }
 
-/// A path that leads into the filesystem through its mountpoint or from the working directory, as the filesystem has it.
-fn through_the_mount(mountpoint: &Path, path: &Path) -> Option<Vec<u8>> {
+/// A path that leads into the filesystem through a place where it is mounted, or from the working directory, as the filesystem has it.
+fn through_the_mount(filesystem: &Filesystem, path: &Path) -> Option<Vec<u8>> {
     let path = real(&std::path::absolute(path).ok()?)?;
-    Some(path.strip_prefix(mountpoint).ok()?.as_os_str().as_bytes().to_vec())
+    Some(filesystem.path_of(&path)?.into_os_string().into_vec())
 }
 
 /// A path without links on the way. Its end may be a link, and may be missing: it is what a speculation has there.

@@ -3,6 +3,7 @@
 
 use super::progress::Progress;
 use super::{host_fault, shown};
+use crate::job::find::Filesystem;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::libc;
@@ -24,8 +25,8 @@ const PRIVATE_DIRECTORY: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
 /// Refuses to copy a directory into itself, or over what it lies in. `to` may be missing.
-pub(super) fn refuse_overlap(from: &Path, to: &Path) -> Result<(), Fault> {
-    let from = fs::canonicalize(from).map_err(fault_at(from))?;
+pub(super) fn refuse_overlap(filesystem: &Filesystem, from: &Path, to: &Path) -> Result<(), Fault> {
+    let from = filesystem.by_mountpoint(fs::canonicalize(from).map_err(fault_at(from))?);
     let mut there = to;
     let mut missing = Vec::new();
     let to = loop {
@@ -38,6 +39,8 @@ pub(super) fn refuse_overlap(from: &Path, to: &Path) -> Result<(), Fault> {
         }
     };
     let to: PathBuf = std::iter::once(to.as_os_str()).chain(missing.into_iter().rev()).collect();
+    // By whatever place of the filesystem they were named.
+    let to = filesystem.by_mountpoint(to);
     let (a, b) = (shown(from.as_os_str().as_bytes()), shown(to.as_os_str().as_bytes()));
     let refused = match () {
         () if to.starts_with(&from) => {

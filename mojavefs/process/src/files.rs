@@ -145,7 +145,10 @@ pub(crate) fn on_the_filesystem() -> Vec<i32> {
 /// Apart from the above for its room on the stack, of which each `fork` would have a copy made.
 #[inline(never)]
 fn opened_below(mountpoint: &Path) -> Vec<i32> {
-    let there = |entry: &std::fs::DirEntry| std::fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(mountpoint));
+    let device = |path: &Path| mojavefs_attach::sys::cached_stat(path).map(|stat| stat.device);
+    let Ok(here) = device(mountpoint) else { return Vec::new() };
+    // Whatever the path: the filesystem may be mounted in other places, too.
+    let there = |entry: &std::fs::DirEntry| device(&entry.path()).is_ok_and(|there| there == here);
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().filter(there);
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }

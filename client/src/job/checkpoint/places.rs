@@ -3,6 +3,7 @@
 
 use super::kernel::descriptors;
 use super::mapped;
+use crate::mount::{self, MountInfo};
 use crate::sys;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
@@ -16,12 +17,30 @@ use std::path::{Path, PathBuf};
 /// The directories of a mount that a process keeps in use, by their paths below the root of the mount.
 pub(super) struct Places(BTreeSet<PathBuf>);
 
+/// Where a mount, or a part of it, is to be seen.
+struct Shown(Vec<MountInfo>);
+
+impl Shown {
+    fn of((_, minor): (u32, u32)) -> io::Result<Shown> {
+        let all = mount::mounts()?;
+        Ok(Shown(all.into_iter().filter(|mount| mount.kind == mount::FS_TYPE && mount.minor == minor).collect()))
+    }
+
+    /// What a path there leads to, below the root of the mount.
+    fn below(&self, path: &Path) -> Option<PathBuf> {
+        let around = mount::around(&self.0, path)?;
+        let below = path.strip_prefix(&around.point).ok()?;
+        Some(around.root.strip_prefix("/").ok()?.join(below))
+    }
+}
+
 impl Places {
     /// Notes those of a process that is stopped: the ones that it is in or has open, and the ones in which a file lies that it
     /// has open or mapped.
     pub(super) fn note(pid: Pid, mount: &File) -> io::Result<Places> {
         let root = Path::new("/proc/self/fd").join(mount.as_raw_fd().to_string());
-        let (device, root) = (sys::cached_stat(&root)?.device, fs::read_link(&root)?);
+        let device = sys::cached_stat(&root)?.device;
+        let shown = Shown::of(device)?;
         let process = PathBuf::from(format!("/proc/{pid}"));
         let mut links = vec![process.join("cwd"), process.join("root"), process.join("exe")];
         links.extend(descriptors(pid)?.into_iter().map(|number| process.join(format!("fd/{number}"))));
@@ -36,8 +55,8 @@ impl Places {
                 continue;
             }
             let path = fs::read_link(&link)?;
-            let Ok(below) = path.strip_prefix(&root) else { continue };
-            let place = if stat.kind == libc::S_IFDIR { Some(below) } else { below.parent() };
+            let Some(below) = shown.below(&path) else { continue };
+            let place = if stat.kind == libc::S_IFDIR { Some(&*below) } else { below.parent() };
             places.extend(place.filter(|place| !place.as_os_str().is_empty()).map(Path::to_owned));
         }
         Ok(Places(places))
