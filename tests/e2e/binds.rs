@@ -352,6 +352,29 @@ fn jobs_run_where_only_a_part_of_the_filesystem_is_to_be_seen() {
     mount.check();
 }
 
+#[test]
+fn a_bind_is_taken_away_alone_and_the_mount_not_before_its_binds() {
+    require_root!();
+    let (mount, binds) = bound();
+    let umount = |words: &[&str]| Command::new(MOJAVEFS).arg("umount").args(words).output().expect("mojavefs runs");
+    let path = |name: &str| mount.beside(name).to_string_lossy().into_owned();
+    let output = umount(&[&path("mnt")]);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("mnt is bound on") && mount.exists("g"), "{}", text(&output.stderr));
+    for bind in ["part", "whole"] {
+        let output = umount(&[&path(bind)]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(mount.exists("g") && !mount.beside(bind).join("f").exists());
+    }
+    let output = umount(&["--force", &path("mnt")]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    assert!(!mounts.contains(&path("")), "{mounts}");
+    drop(binds);
+    mount.mount();
+    mount.check();
+}
+
 const NOBODY: &str = "65534";
 
 #[test]

@@ -192,7 +192,7 @@ fn a_daemon_without_descriptors_waits_for_some_and_says_so_once() {
 const DEAF: &str = "
 import os, select, socket, struct, sys
 def ask(*body): return struct.pack('<I', len(body)) + bytes(body)
-_, path, view, _ = os.getxattr('.', 'system.mojavefs').decode().split('\\n')
+_, path, view, *_ = os.getxattr('.', 'system.mojavefs').decode().split('\\n')
 s = socket.socket(socket.AF_UNIX)
 s.connect(path)
 s.sendall(ask(0, 0, int(view), 1, 120, 0, 0, 0, 0))

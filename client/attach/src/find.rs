@@ -8,11 +8,23 @@ use crate::{CONTROL_VERSION, CONTROL_XATTR};
 use mojavefs::id::ViewId;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::ffi::CString;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 const CONTROL_VALUE_BYTES_MAX: usize = 8192;
+
+/// How the names of files end that say which server is behind a mount.
+pub const RECORD: &str = "server";
+
+/// The file in a directory of control sockets that says which server is behind the mount with this connection's number.
+pub fn record_of(dir: &Path, minor: u32) -> PathBuf {
+    dir.join(format!("{minor}.{RECORD}"))
+}
+
+/// Where the daemons of root have their control sockets.
+const SOCKETS_OF_ROOT: &str = "/run/mojavefs";
 
 /// A mounted filesystem.
 #[derive(Clone, Debug)]
@@ -91,9 +103,19 @@ impl Filesystem {
         }
     }
 
-    /// Whether another mount shows the files of the same server.
-    pub(crate) fn is_same(&self, other: &Filesystem) -> bool {
-        self.socket == other.socket || self.server == other.server
+    /// Whether another mount shows the files of the same server. Its daemon is asked only where nothing is recorded of it.
+    pub(crate) fn has_server_of(&self, mount: &MountInfo) -> Result<bool, Fault> {
+        let dirs = [self.socket.parent(), Some(Path::new(SOCKETS_OF_ROOT))];
+        let recorded = dirs.into_iter().flatten().find_map(|dir| {
+            let text = fs::read_to_string(record_of(dir, mount.minor)).ok()?;
+            text.lines().next()?.parse::<u64>().ok()
+        });
+        match recorded.map_or_else(|| Self::at(mount).map(|other| other.server), Ok) {
+            Ok(server) => Ok(server == self.server),
+            // Nothing can be changed there either.
+            Err(fault) if fault.kind == FaultKind::Disconnected => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Whether this is its mountpoint, and all of it is mounted there.

@@ -186,12 +186,7 @@ fn is_of_same_server(filesystem: &Filesystem, mount: &MountInfo) -> Result<bool,
     if here != there && !(is_address(here) && is_address(there)) {
         return Ok(false);
     }
-    match Filesystem::at(mount) {
-        Ok(other) => Ok(filesystem.is_same(&other)),
-        // Nothing can be changed there either.
-        Err(fault) if fault.kind == FaultKind::Disconnected => Ok(false),
-        Err(fault) => Err(fault),
-    }
+    filesystem.has_server_of(mount)
 }
 
 /// Where all of the filesystem of a mount is to be seen, if that is anywhere; else the mount itself.

@@ -12,7 +12,9 @@ use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Reply, SpecOp, SpecState};
 use nix::unistd::geteuid;
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -46,6 +48,16 @@ impl Umount {
             };
             return Err(Fault::new(kind, format!("the daemon behind {} {how}", point.display())));
         }
+        let others = others_of(&found).map_err(host_fault("read the mounts"))?;
+        if let Some(daemon) = &daemon
+            && daemon.mountpoint != point
+            && (!others.is_empty() || found.root != Path::new("/") && is_elsewhere(daemon.pid))
+        {
+            // The filesystem stays where it was mounted.
+            mount::unmount(&point, self.force).map_err(in_use(&point))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let daemon = daemon.map(|daemon| daemon.pid);
         if let Some(pid) = daemon.filter(|pid| !self.force && is_elsewhere(*pid)) {
             let text = format!(
                 "the daemon {pid} behind {} runs in another mount namespace; unmount it there (`nsenter -m -t {pid}`), or \
@@ -58,13 +70,14 @@ impl Umount {
         let process = daemon.and_then(|pid| sys::pidfd_open(pid).ok());
         if self.force {
             mount::tear_down(&point).map_err(host_fault(point.display()))?;
+            for other in others {
+                // Nobody answers there any more; one that is hidden by another mount has to stay.
+                drop(mount::unmount(&other.point, true));
+            }
         } else {
+            refuse_if_bound(&point, &others)?;
             refuse_if_running(&point)?;
-            mount::unmount(&point, false).map_err(|e| {
-                let text =
-                    format!("{}: {e}; something still uses it (see `fuser -vm`), or use --force", point.display());
-                Fault::new(FaultKind::Busy, text)
-            })?;
+            mount::unmount(&point, false).map_err(in_use(&point))?;
         }
         match daemon {
             Some(pid) => wait_gone(pid, process),
@@ -77,9 +90,41 @@ impl Umount {
     }
 }
 
+fn in_use(point: &Path) -> impl FnOnce(std::io::Error) -> Fault {
+    let point = point.display();
+    move |e| {
+        Fault::new(FaultKind::Busy, format!("{point}: {e}; something still uses it (see `fuser -vm`), or use --force"))
+    }
+}
+
+/// The other places where the same mount, or a part of it, is to be seen.
+fn others_of(found: &MountInfo) -> std::io::Result<Vec<MountInfo>> {
+    let is_other = |mount: &MountInfo| mount.kind == found.kind && mount.minor == found.minor && mount.id != found.id;
+    Ok(mount::mounts()?.into_iter().filter(is_other).collect())
+}
+
+/// The daemon goes on for as long as its mount is to be seen anywhere.
+fn refuse_if_bound(point: &Path, others: &[MountInfo]) -> Result<(), Fault> {
+    let Some(other) = others.first() else { return Ok(()) };
+    let text = format!(
+        "{} is bound on {}, too: `umount {}` first, or take all of it away with --force",
+        point.display(),
+        other.point.display(),
+        other.point.display()
+    );
+    Err(Fault::new(FaultKind::Busy, text))
+}
+
+/// A daemon that answers.
+struct Daemon {
+    pid: u32,
+    /// Where it has mounted the filesystem.
+    mountpoint: PathBuf,
+}
+
 /// The daemon behind the mount, if it answers. What a job sees there is no mount that could be taken away: the daemon's own is
 /// outside.
-fn daemon_of(point: &Path) -> Result<Option<u32>, Fault> {
+fn daemon_of(point: &Path) -> Result<Option<Daemon>, Fault> {
     let answer = || {
         let filesystem = Filesystem::find(Some(point))?;
         let answer = ask(&filesystem.connect()?, &Ask::Hello, None)?.0;
@@ -90,7 +135,9 @@ fn daemon_of(point: &Path) -> Result<Option<u32>, Fault> {
             let text = format!("{} shows a job's own view here; unmount it outside of the job", point.display());
             Err(Fault::new(FaultKind::Busy, text))
         }
-        Ok((_, Answer::Daemon { pid, .. })) => Ok(Some(pid)),
+        Ok((_, Answer::Daemon { pid, mountpoint, .. })) => {
+            Ok(Some(Daemon { pid, mountpoint: PathBuf::from(OsString::from_vec(mountpoint)) }))
+        }
         // It is there and has too much to do.
         Err(fault) if fault.kind == FaultKind::Busy => Err(fault),
         _ => Ok(None),

@@ -146,7 +146,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     let Setup { backend, source, mountpoint, transport } = setup;
     let dir = runtime_dir().map_err(fault("the directory for control sockets"))?;
     let (listener, socket) = sockets::bind(&dir).map_err(fault("the control socket"))?;
-    sweep_sockets(dir);
+    sweep_sockets(dir.clone());
     let session = backend.connection.clone();
     let connection: Arc<dyn Connection> = Arc::new(Rounds::of(session.clone()));
     let notices = Arc::new(Notices::default());
@@ -168,6 +168,8 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
         fault(&format!("mount on {}", mountpoint.display()))(e)
     })?;
     notices.add(&kernel);
+    let recorded = crate::sys::cached_stat(&mountpoint).and_then(|stat| sockets::record(&dir, stat.device.1, server));
+    let recorded = recorded.map_err(fault("record the mount"))?;
     let daemon = Arc::new(Daemon {
         session,
         connection,
@@ -191,7 +193,7 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     backend.keep.ends();
     leases.end();
     drop(daemon.connection.done(ViewOp::Close(trunk.view)));
-    drop(socket);
+    drop((recorded, socket));
     drop(daemon);
     drop(backend);
     result

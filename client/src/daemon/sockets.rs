@@ -1,5 +1,6 @@
 //! The control sockets of this user's daemons: each listens on its own, and removes those of daemons that were killed.
 
+use mojavefs_attach::find::{RECORD, record_of};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -37,7 +38,32 @@ pub(super) fn bind(dir: &Path) -> io::Result<(UnixListener, Socket)> {
     Ok((listener, socket))
 }
 
-/// Removes the sockets that nobody listens on. Waits until no daemon is about to listen.
+/// Which server is behind a mount, for whoever must not have to wait for its daemon to say so. Removed when this is dropped.
+pub(super) struct Record(PathBuf);
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// Records which server is behind the mount with this connection's number.
+pub(super) fn record(dir: &Path, minor: u32, server: u64) -> io::Result<Record> {
+    let record = Record(record_of(dir, minor));
+    fs::write(&record.0, format!("{server}\n{}\n", std::process::id()))?;
+    fs::set_permissions(&record.0, fs::Permissions::from_mode(0o644))?;
+    Ok(record)
+}
+
+/// Whether a file is the record of a daemon that has gone.
+fn is_old_record(dir: &Path, path: &Path) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let pid = text.lines().nth(1).and_then(|pid| pid.parse::<u32>().ok());
+    path.extension().is_some_and(|end| end == RECORD)
+        && pid.is_some_and(|pid| !dir.join(format!("{pid}.sock")).exists())
+}
+
+/// Removes the sockets that nobody listens on, and the records of their daemons. Waits until no daemon is about to listen.
 pub(super) fn sweep(dir: &Path) -> io::Result<()> {
     let _alone = lock(dir, FlockArg::LockExclusive)?;
     for entry in fs::read_dir(dir)? {
@@ -49,6 +75,12 @@ pub(super) fn sweep(dir: &Path) -> io::Result<()> {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
+        }
+    }
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if is_old_record(dir, &path) {
+            drop(fs::remove_file(&path));
         }
     }
     Ok(())
