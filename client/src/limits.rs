@@ -42,6 +42,8 @@ pub const INSIDER_KNOWN_TIME: Duration = Duration::from_millis(500);
 pub const INSIDERS_KNOWN_MAX: usize = 4096;
 /// How many ancestors of a process are looked at.
 pub const ANCESTORS_MAX: usize = 1024;
+/// How long after the end of a job's processes the kernel may take to say that their files are closed.
+pub const OPEN_TIME_MAX: Duration = Duration::from_millis(50);
 /// How often something that gives no signal is looked at again.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long a process of a job waits to open a fifo until that is said.

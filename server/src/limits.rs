@@ -86,6 +86,8 @@ pub const OUTCOMES_RECORDED_MAX: usize = 4096;
 pub const OUTCOME_RANGES_MAX: usize = 256;
 /// How long a server that ends goes on answering what it was asked before.
 pub const ANSWER_ALL_TIME_MAX: Duration = Duration::from_secs(60);
+/// The most files changed of which it is counted how many changes a diff shows.
+pub const COUNTED_CHANGES_MAX: u64 = 10_000;
 /// How long one request waits for decisions at most: whoever waits longer asks again.
 pub const AWAIT_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a wait for any decision lasts at most.

@@ -394,3 +394,37 @@ fn who_waits_for_a_fifo_that_was_there_before_is_told_that_nobody_comes() {
     job.wait().expect("it ends");
     assert_eq!(words().matches("to open the fifo").count(), 1, "{}", words());
 }
+
+#[test]
+fn what_is_held_is_counted_as_its_diff_shows_it() {
+    let mount = Mount::new();
+    sh(&mount.path(), "mkdir d; for name in replaced again moved gone kept d/f; do echo old > $name; done");
+    let script = "for i in 1 2 3; do echo $i > tmp; mv tmp new-$i; done; echo x > tmp; rm tmp; \
+                  echo x > tmp; mv tmp replaced; rm again; echo x > again; mv moved elsewhere; rm gone; chmod 600 kept; \
+                  mkdir tmp; rmdir tmp; mv d e; ln kept link; mv kept aside; mv aside kept";
+    let held = mount.specrun(&["--hold"], script);
+    let said = text(&held.stderr);
+    let count = |said: &str| -> u64 {
+        let before = said.split(" change").next().and_then(|said| said.rsplit(['(', ' ', '\n']).next());
+        before.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count of changes: {said}"))
+    };
+    let shown = text(&mount.mojavefs(&["diff", "1"]).stdout).lines().count() as u64;
+    assert_eq!(count(&said), shown, "{said}");
+    assert_eq!(count(&text(&mount.mojavefs(&["diff", "1", "--stat"]).stdout)), shown);
+    for again in [false, true] {
+        if again {
+            mount.umount();
+            mount.mount();
+        }
+        assert_eq!(mount.status()[0]["changes"], shown, "mounted again: {again}");
+    }
+    // What is done in it afterwards counts, too.
+    assert!(mount.mojavefs(&["shell", "1", "--", "sh", "-c", "echo x > later"]).status.success());
+    assert_eq!(mount.status()[0]["changes"], shown + 1);
+    let committed = mount.mojavefs(&["commit", "1"]);
+    assert_eq!(count(&text(&committed.stdout)), shown + 1, "{committed:?}");
+    let id = mount.held("echo x > tmp; rm tmp; echo y > one");
+    let undone = mount.mojavefs(&["abort", &id]);
+    assert_eq!(count(&text(&undone.stdout)), 1, "{undone:?}");
+    mount.check();
+}

@@ -3,7 +3,8 @@
 use crate::harness::jobs::Running;
 use crate::harness::{Mount, sh, text, until};
 use std::fs;
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 /// A job that has changed something, and its process, which stands in a directory with a file open.
 fn job(mount: &Mount) -> (Running<'_>, String) {
@@ -69,7 +70,7 @@ fn a_descriptor_that_is_passed_out_of_a_job_reads_nothing_that_its_kernel_has_to
          os.close(fd); c.send(b\"x\")",
         socket.display()
     );
-    let taker = Command::new("python3").args(["-c", &take]).stdout(std::process::Stdio::piped()).spawn();
+    let taker = Command::new("python3").args(["-c", &take]).stdout(Stdio::piped()).spawn();
     let taker = taker.expect("python3 runs");
     until("it listens", || socket.exists());
     let job = mount.specrun(&[], &give);
@@ -78,6 +79,41 @@ fn a_descriptor_that_is_passed_out_of_a_job_reads_nothing_that_its_kernel_has_to
     assert_eq!(text(&said.stdout), "EACCES\nEACCES\nEACCES\n");
     assert_eq!(mount.read("never-read").len(), 100_000);
     mount.check();
+}
+
+/// What was read before is in the kernel's pages, which whoever has the file open sees without asking.
+#[test]
+fn a_descriptor_that_was_passed_out_of_a_job_shows_nothing_of_it_after_the_abort() {
+    for (how, exit, is_shown) in [("exit 1", 1, false), ("true", 0, true)] {
+        let mount = Mount::new();
+        let [socket, ended] = ["socket", "ended"].map(|name| mount.beside(name).display().to_string());
+        let give = format!(
+            "python3 -c 'import os, socket\n\
+             f = open(\"made\", \"w+\"); f.write(\"undecided\"); f.flush(); os.pread(f.fileno(), 9, 0)\n\
+             s = socket.socket(socket.AF_UNIX); s.connect(\"{socket}\")\n\
+             socket.send_fds(s, [b\"x\"], [f.fileno()]); s.recv(1)'; {how}"
+        );
+        let take = format!(
+            "import errno, os, socket, time\n\
+             s = socket.socket(socket.AF_UNIX); s.bind(\"{socket}\"); s.listen(1); c, _ = s.accept()\n\
+             fd = socket.recv_fds(c, 1, 1)[1][0]\n\
+             print(os.pread(fd, 9, 0).decode()); c.send(b\"x\")\n\
+             while not os.path.exists(\"{ended}\"): time.sleep(0.01)\n\
+             try: print(os.pread(fd, 9, 0).decode())\n\
+             except OSError as e: print(errno.errorcode[e.errno])"
+        );
+        let taker = Command::new("python3").args(["-c", &take]).stdout(Stdio::piped()).spawn().expect("python3 runs");
+        until("it listens", || Path::new(&socket).exists());
+        let job = mount.specrun(&["--quiet"], &give);
+        fs::write(&ended, "").expect("say so");
+        assert_eq!(job.status.code(), Some(exit), "{}", text(&job.stderr));
+        let said = taker.wait_with_output().expect("it ends");
+        let said = text(&said.stdout);
+        let (before, after) = said.trim().split_once('\n').expect("it looks twice");
+        assert_eq!(before, "undecided");
+        assert!(if is_shown { after == "undecided" } else { ["EACCES", "ENOTCONN"].contains(&after) }, "{said}");
+        mount.check();
+    }
 }
 
 #[test]

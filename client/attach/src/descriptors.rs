@@ -171,6 +171,14 @@ impl Descriptors {
         }
     }
 
+    /// What the job had of them is nobody's any more: they are what was inherited.
+    pub fn restore(&self) {
+        for open in &self.open {
+            // As it was then; nothing is lost if that can't be.
+            let _ = sys::dup_onto(open.original.as_fd(), open.fd, open.close_on_exec);
+        }
+    }
+
     /// Opens them again, now that their paths lead into `view`.
     pub fn reopen(&self, view: &impl AsRawFd) -> Result<(), Fault> {
         if self.directory.is_none() && self.open.is_empty() {

@@ -33,6 +33,11 @@ impl View {
 }
 
 impl Call<'_> {
+    /// The view that is asked.
+    pub fn view(&self) -> &View {
+        self.view
+    }
+
     /// What the server is asked for by it.
     pub(crate) fn asks<'o>(&self, op: FsOp<'o>) -> Request<'o> {
         op.of(self.view.id(), self.caller)

@@ -60,6 +60,7 @@ pub struct View {
     open_dirs: Mutex<HashMap<u64, Arc<OpenDir>>>,
     locks: Locks,
     next_handle: AtomicU64,
+    open_files: AtomicU64,
 }
 
 impl View {
@@ -99,6 +100,7 @@ impl View {
             open_dirs: Mutex::default(),
             locks: Locks::default(),
             next_handle: AtomicU64::new(1),
+            open_files: AtomicU64::new(0),
         }
     }
 
@@ -270,6 +272,22 @@ impl View {
     /// A number for a file, or directory, that is opened.
     pub fn next_handle(&self) -> u64 {
         self.next_handle.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The kernel is told that a file is open.
+    pub fn opens_file(&self) {
+        self.open_files.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Nobody has that file open any more.
+    pub fn closes_file(&self) {
+        // One whose opening was not heard of any more is not closed either.
+        let _ = self.open_files.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |open| open.checked_sub(1));
+    }
+
+    /// How many files are open.
+    pub fn open_files(&self) -> u64 {
+        self.open_files.load(Ordering::SeqCst)
     }
 
     /// Opens a directory for listing.

@@ -3,6 +3,7 @@
 use super::Daemon;
 use super::caller::Caller;
 use crate::job::namespace::{self, MountNamespace};
+use crate::limits::OPEN_TIME_MAX;
 use crate::mount::{self, MountOptions};
 use crate::output::shortened;
 use crate::sys;
@@ -18,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) struct Lease {
     view: Arc<View>,
@@ -175,6 +177,15 @@ impl Lease {
         self.decided(spec);
     }
 
+    /// The speculation was undone at the holder's wish.
+    pub(super) fn is_undone(&mut self, spec: SpecId) {
+        if self.entered.is_none() && spec == self.spec {
+            // The holder has ended the job's processes.
+            self.kernel.forget_what_is_open(OPEN_TIME_MAX);
+        }
+        self.is_back(spec);
+    }
+
     /// Whether what the process looks up is on nobody's behalf for now.
     pub(super) fn glances(&self, caller: &Caller, on: bool) {
         self.view.glances(on.then_some(caller.pid));
@@ -241,6 +252,10 @@ impl Lease {
         if let Some(namespace) = self.namespace.filter(|there| here.is_some_and(|here| here != *there)) {
             // Where this process ends the lease, its holder lives to say so. Nobody says that a namespace is the job's alone.
             namespace::kill_all_in(&namespace, &|pid| self.holder.is(pid) || !self.holder.may_end(pid));
+        }
+        let became = daemon.connection.outcome(SpecOp::Outcome { spec: self.spec }.by(0));
+        if !became.is_ok_and(|outcome| matches!(outcome.state, SpecState::Committed | SpecState::Voted)) {
+            self.kernel.forget_what_is_open(Duration::ZERO);
         }
         if let Some((minor, _mount)) = self.made
             && let Err(error) = mount::abort_connection(minor)

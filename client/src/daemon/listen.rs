@@ -268,13 +268,17 @@ fn speculation(daemon: &Arc<Daemon>, caller: &Caller, op: SpecOp, lease: &mut Op
         SpecOp::Abort { spec } => {
             let reply = server.call(op.by(uid))?;
             if let Some(lease) = lease {
-                lease.is_back(spec);
+                lease.is_undone(spec);
             }
             Ok(reply)
         }
         SpecOp::Await { specs, millis, behind } => {
             let millis = millis.min(AWAIT_STEP.as_millis() as u32);
             server.call(SpecOp::Await { specs, millis, behind }.by(uid))
+        }
+        SpecOp::AwaitAttempts { specs, of, behind, millis } => {
+            let millis = millis.min(AWAIT_STEP.as_millis() as u32);
+            server.call(SpecOp::AwaitAttempts { specs, of, behind, millis }.by(uid))
         }
         op => server.call(op.by(uid)),
     }

@@ -67,7 +67,9 @@ impl Fifos {
         };
         let place = Path::new(&around).join(named.strip_prefix("/").unwrap_or(&named));
         let metadata = fs::metadata(place).ok()?;
-        let was_there = metadata.created().is_ok_and(|created| created < self.began);
+        // Not every transport tells when a file was made.
+        let made = metadata.created().or_else(|_| metadata.modified());
+        let was_there = made.is_ok_and(|made| made < self.began);
         (metadata.file_type().is_fifo() && metadata.dev() == self.device && was_there).then(|| (named, metadata.ino()))
     }
 }

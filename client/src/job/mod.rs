@@ -155,6 +155,11 @@ impl Place {
         (mojavefs_attach::MOUNTPOINT_VARIABLE, self.filesystem.mountpoint.to_string_lossy().into_owned())
     }
 
+    /// The job is undone: nothing here has its files open any more.
+    pub(crate) fn let_go(&self) {
+        self.inherited.restore();
+    }
+
     /// The job is committed: whoever shares the inherited descriptors goes on where it left them.
     pub(crate) fn catch_up(&self) {
         self.inherited.catch_up();

@@ -6,7 +6,7 @@ use crate::limits::CACHE_TIME;
 use mojavefs::limits::NAME_BYTES_MAX;
 use mojavefs::protocol::SpaceInfo;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs_fs::Given;
+use mojavefs_fs::{Given, View};
 use mojavefs_fuse::protocol::{Answer, Entry, Lasting, Opened, OpenedFlags, Space};
 use nix::libc;
 
@@ -48,11 +48,20 @@ pub(super) fn opened(flags: u32, number: u64, unlocks_at_close: bool) -> Opened 
     Opened { handle, flags: flags.and(OpenedFlags::KEEP_CACHE), ..Opened::default() }
 }
 
+/// A file is open.
+pub(super) fn open(view: &View, opened: Opened) -> Answer {
+    view.opens_file();
+    Answer::Opened(opened)
+}
+
 /// A file that was made and is open with these flags.
-pub(super) fn created(result: Result<Given, Fault>, flags: u32, handle: u64) -> Answered {
+pub(super) fn created(view: &View, result: Result<Given, Fault>, (flags, handle): (u32, u64)) -> Answered {
     let exclusively = flags & libc::O_EXCL.cast_unsigned() != 0;
     match result {
-        Ok(given) => Ok(Answer::Created(entry(&given), opened(flags, handle, false))),
+        Ok(given) => {
+            view.opens_file();
+            Ok(Answer::Created(entry(&given), opened(flags, handle, false)))
+        }
         // Somebody else was first, which is as good: the kernel looks again, and opens what is there by its own rules.
         Err(fault) if fault.kind == FaultKind::Exists && !exclusively => Err(Fault { kind: FaultKind::Stale, ..fault }),
         Err(fault) => Err(fault),

@@ -4,7 +4,7 @@ use super::door::Parked;
 use super::insiders::Insiders;
 use super::requests::Requests;
 use super::{Transport, fuser as by_fuser, own};
-use crate::limits::{GIVE_TIME_MAX, HELD_UP_TIME};
+use crate::limits::{GIVE_TIME_MAX, HELD_UP_TIME, POLL_INTERVAL};
 use crate::mount;
 use mojavefs::id::Ino;
 use mojavefs::planted::{Planted, is_planted};
@@ -21,6 +21,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 /// From here on a kernel that is told of one name neither waits for who is looking it up at that moment, nor drops one that
 /// was not there.
@@ -147,6 +148,21 @@ impl Kernel {
         known.for_each(|ino| self.invalidate_one(&Invalidation::Inode(ino)));
         if let Err(error) = self.invalidate_names().or_else(harmless) {
             tracing::warn!("invalidating all names of view {}: {error}", self.view.id());
+        }
+    }
+
+    /// What was shown is undone, and all who should have it open have ended: if somebody has a file open still `in_time`, which is one
+    /// to whom it was passed on, the kernel forgets all that it was told, so that nobody reads on from its pages.
+    pub(crate) fn forget_what_is_open(&self, in_time: Duration) {
+        let deadline = Instant::now() + in_time;
+        // Most often that is known already: a kernel says so before a process is gone.
+        let mut pause = POLL_INTERVAL / 64;
+        while self.view.open_files() > 0 {
+            if Instant::now() >= deadline {
+                return self.forget_all();
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(POLL_INTERVAL);
         }
     }
 

@@ -1,5 +1,6 @@
 //! One undecided speculation of a job.
 
+use super::counts::Counted;
 use crate::access::AccessKey;
 use crate::store::{Snapshot, Specs};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId, ViewId};
@@ -64,6 +65,8 @@ pub(crate) struct Job {
     pub(crate) doomed: bool,
     /// The view of whoever may run it again.
     pub(crate) supervisor: Option<ViewId>,
+    /// For something held: how many changes its diff shows.
+    pub(crate) counted: Option<Counted>,
     /// What it sees of others.
     pub(crate) on_read: OnRead,
     /// What was final when it started, for one that stays with that.

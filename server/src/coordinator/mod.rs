@@ -4,6 +4,7 @@ mod abort;
 mod accesses;
 mod attempts;
 mod conflicts;
+mod counts;
 mod decide;
 mod diff;
 mod fold;
@@ -324,6 +325,7 @@ impl Coordinator {
             probed: None,
             doomed: false,
             supervisor: None,
+            counted: None,
             on_read,
             snapshot,
             joined: BTreeMap::new(),

@@ -202,6 +202,7 @@ impl Coordinator {
             probed: None,
             doomed: false,
             supervisor: None,
+            counted: None,
             over: Arc::default(),
             bytes: Arc::new(payload.bytes.into()),
         };

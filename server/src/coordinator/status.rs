@@ -40,8 +40,9 @@ impl Coordinator {
         let mut standing = Standing::default();
         parts.iter().for_each(|part| standing.merge(self.conflicts.of(part.context)));
         let joined = parts.iter().rev().flat_map(|part| part.joined.clone()).collect();
+        let changes = parts.iter().map(|part| state.changes(part, &self.store)).sum();
         let status = SpecStatus {
-            changes: parts.iter().map(|part| state.changes(part, &self.store)).sum(),
+            changes: state.counted(job, &self.store).unwrap_or(changes),
             sealed: parts.iter().any(|part| state.graph.is_sealed(part.context)),
             parent: state.outer(job.spec).map(|outer| state.whole(outer)),
             ..job.status()

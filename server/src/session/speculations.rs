@@ -6,7 +6,7 @@ use crate::limits::AWAIT_TIME_MAX;
 use crate::telling::Telling;
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::protocol::fault::Fault;
-use mojavefs::protocol::{Admin, Reply, Resolution, SpecOp};
+use mojavefs::protocol::{Admin, Outcome, Reply, Resolution, SpecOp};
 use std::time::Duration;
 
 /// What can be decided of a speculation.
@@ -22,7 +22,10 @@ impl Session {
     pub(super) fn speculation(&self, actor: u32, op: SpecOp) -> Result<Reply, Fault> {
         let coordinator = &self.shared.coordinator;
         match op {
-            SpecOp::Status => Ok(Reply::Status(coordinator.status(actor))),
+            SpecOp::Status => {
+                coordinator.count_held();
+                Ok(Reply::Status(coordinator.status(actor)))
+            }
             SpecOp::Commit { spec, resolutions, touch } => {
                 self.decide(actor, spec, &Decision::Commit(resolutions, touch))
             }
@@ -73,6 +76,9 @@ impl Session {
         if matches!(decision, Decision::Commit(..) | Decision::Hold) && coordinator.context_for(spec, actor).is_ok() {
             coordinator.fold_segments(spec, |told| self.follow(told))?;
         }
+        // What is looked at as a diff before it is decided is counted like that.
+        let is_whole = !matches!(decision, Decision::Commit(resolutions, _) if !resolutions.is_empty());
+        let counted = is_whole.then(|| coordinator.count(spec)).flatten();
         let (outcome, aftermath) = match decision {
             Decision::Commit(resolutions, touch) => {
                 coordinator.mark_modified(spec, actor, *touch)?;
@@ -84,6 +90,8 @@ impl Session {
             }
             Decision::Hold => (coordinator.hold(spec, actor, telling)?, Aftermath::default()),
         };
+        let counted = counted.or_else(|| coordinator.count(spec));
+        let outcome = Outcome { changes: counted.unwrap_or(outcome.changes), ..outcome };
         coordinator.write_down_conflicts();
         let back = aftermath.back;
         self.follow(aftermath);

@@ -5,7 +5,7 @@ use super::options::Cli;
 use super::report::{Took, because, waits_for};
 use super::{Attempt, Behind, NEWS_TIME, Scene};
 use crate::job::JobView;
-use crate::job::supervise::{Ending, Supervisor};
+use crate::job::supervise::Ending;
 use crate::limits::QUIET_WAIT;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::control::Ask;
@@ -58,11 +58,14 @@ impl Cli {
                 Ask::Speculation(SpecOp::Commit { spec: view.spec, resolutions: Vec::new(), touch: self.touch })
             }
             Verdict::Hold => Ask::Speculation(SpecOp::Hold { spec: view.spec }),
-            Verdict::Abort => Ask::Speculation(SpecOp::Abort { spec: view.spec }),
+            Verdict::Abort => {
+                scene.place.let_go();
+                Ask::Speculation(SpecOp::Abort { spec: view.spec })
+            }
         };
         let outcome = view.outcome(&ask)?;
         if !outcome.conflicts.is_empty() {
-            return self.refused(view, outcome);
+            return self.refused(scene, view, outcome);
         }
         if matches!(outcome.state, SpecState::Committed | SpecState::Voted) {
             scene.place.catch_up();
@@ -73,13 +76,13 @@ impl Cli {
             let code = if outcome.state == SpecState::Aborted && code == 0 { EXIT_UNDONE } else { code };
             return Ok(Attempt::Over(code));
         }
-        self.wait_final(scene.supervisor, view, outcome, (code, began.elapsed()))
+        self.wait_final(scene, view, outcome, (code, began.elapsed()))
     }
 
     /// The job has voted; others decide with it.
     fn wait_final(
         &self,
-        supervisor: &Supervisor,
+        scene: &Scene<'_>,
         view: &JobView,
         outcome: Outcome,
         (code, own): (u8, Duration),
@@ -104,12 +107,13 @@ impl Cli {
                         touch: self.touch,
                     }))?;
                     if !again.conflicts.is_empty() {
-                        return self.refused(view, again);
+                        return self.refused(scene, view, again);
                     }
                 }
                 None => {}
             }
-            if let Some(signal) = supervisor.asked_to_end().map_err(host_fault("signals"))? {
+            if let Some(signal) = scene.supervisor.asked_to_end().map_err(host_fault("signals"))? {
+                scene.place.let_go();
                 let outcome = view.outcome(&Ask::Speculation(SpecOp::Abort { spec: view.spec }))?;
                 self.reporter().outcome(&outcome, took(), 128 + signal as u8);
                 return Ok(Attempt::Over(128 + signal as u8));
@@ -146,11 +150,12 @@ impl Cli {
     }
 
     /// Something that it read or changed became final meanwhile.
-    fn refused(&self, view: &JobView, outcome: Outcome) -> Result<Attempt, Fault> {
+    fn refused(&self, scene: &Scene<'_>, view: &JobView, outcome: Outcome) -> Result<Attempt, Fault> {
         let keep = self.hold || self.keep_going || self.ask;
         let done = view.outcome(&if keep {
             Ask::Speculation(SpecOp::Hold { spec: view.spec })
         } else {
+            scene.place.let_go();
             Ask::Speculation(SpecOp::Abort { spec: view.spec })
         })?;
         also_undone(&done).iter().for_each(|also| self.reporter().note(also));

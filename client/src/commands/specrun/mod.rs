@@ -208,6 +208,7 @@ impl Cli {
         }
         scene.promise.take();
         let attempt = self.run_in(scene, &view)?;
+        place.let_go();
         if let Attempt::Undone { .. } = attempt {
             scene.promise.set(view.promise());
         }

@@ -56,13 +56,17 @@ impl Requests {
     pub(super) fn create(&self, about: About, (name, new): (&[u8], &Creation), flags: u32, reply: impl Reply) {
         let (name, new) = (name.to_vec(), new_file(FileKind::Regular, new));
         let handle = self.door.view().next_handle();
-        self.answer(about, reply, move |call| answers::created(call.create(about.ino, &name, &new), flags, handle));
+        self.answer(about, reply, move |call| {
+            answers::created(call.view(), call.create(about.ino, &name, &new), (flags, handle))
+        });
     }
 
     pub(super) fn create_unnamed(&self, about: About, unnamed: &Unnamed, reply: impl Reply) {
         let (new, flags) = (new_file(FileKind::Regular, &unnamed.new), unnamed.flags);
         let handle = self.door.view().next_handle();
-        self.answer(about, reply, move |call| answers::created(call.create_unnamed(about.ino, &new), flags, handle));
+        self.answer(about, reply, move |call| {
+            answers::created(call.view(), call.create_unnamed(about.ino, &new), (flags, handle))
+        });
     }
 
     pub(super) fn rename(

@@ -79,18 +79,20 @@ impl Requests {
         let opened = answers::opened(flags, view.next_handle(), view.unlocks_at_close(about.ino));
         let writes = flags.cast_signed() & (libc::O_ACCMODE | libc::O_TRUNC) != libc::O_RDONLY;
         match (runs, writes) {
-            (true, _) => self
-                .answer(about, reply, move |call| call.run(about.ino, opened.handle).map(|()| Answer::Opened(opened))),
-            (false, true) => {
-                self.answer(about, reply, move |call| call.may_write(about.ino).map(|()| Answer::Opened(opened)));
-            }
-            (false, false) => reply.give(Ok(Answer::Opened(opened))),
+            (true, _) => self.answer(about, reply, move |call| {
+                call.run(about.ino, opened.handle).map(|()| answers::open(call.view(), opened))
+            }),
+            (false, true) => self.answer(about, reply, move |call| {
+                call.may_write(about.ino).map(|()| answers::open(call.view(), opened))
+            }),
+            (false, false) => reply.give(Ok(answers::open(view, opened))),
         }
     }
 
     /// Nobody has an open file open any more.
     pub(super) fn release(&self, about: About, handle: u64, reply: impl Reply) {
         self.unlock(about, Unlocked::Handle(handle));
+        self.door.view().closes_file();
         reply.give(Ok(Answer::Done));
     }
 
