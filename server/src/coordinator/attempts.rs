@@ -10,15 +10,15 @@ use crate::limits::WAIT_NOTED_TIME;
 use mojavefs::id::{SpecId, ViewId};
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::SpecState;
-use mojavefs::protocol::fault::Fault;
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// What follows an attempt that was undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// Whoever supervises the job is there still, and has not said.
-    Unknown,
+    /// Whoever supervises the job, this user's process, is there still, and has not said.
+    Unknown { uid: u32, pid: u32 },
     /// Another attempt, by this process of `specrun`.
     Attempt { spec: SpecId, pid: u32 },
     /// It was a segment: its job goes on.
@@ -44,9 +44,9 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// An attempt was undone. Of one that nobody supervises any more nothing need be told.
-    fn undone(&mut self, spec: SpecId) {
-        put(&mut self.next, spec, Next::Unknown);
+    /// An attempt was undone which this user's process supervises.
+    fn undone(&mut self, spec: SpecId, (uid, pid): (u32, u32)) {
+        put(&mut self.next, spec, Next::Unknown { uid, pid });
     }
 
     /// A segment was undone: its job goes on without it, or has fallen, too.
@@ -54,16 +54,20 @@ impl Attempts {
         put(&mut self.next, segment, Next::Whole(whole));
     }
 
-    /// Another attempt of what was `was` has begun.
-    fn begun(&mut self, spec: SpecId, was: SpecId, pid: u32) {
-        let first = self.first(was);
-        put(&mut self.first, spec, first);
-        put(&mut self.next, was, Next::Attempt { spec, pid });
+    /// Another attempt of what was `was` has begun. Nobody says so of another's job, nor twice.
+    fn begun(&mut self, spec: SpecId, was: SpecId, (uid, pid): (u32, u32)) -> bool {
+        let is_own = self.next.get(&was) == Some(&Next::Unknown { uid, pid }) && was < spec;
+        if is_own {
+            let first = self.first(was);
+            put(&mut self.first, spec, first);
+            put(&mut self.next, was, Next::Attempt { spec, pid });
+        }
+        is_own
     }
 
     /// Whoever supervised an attempt is gone; without another one, the job is over.
     fn left(&mut self, spec: SpecId) {
-        if self.next.get(&spec) == Some(&Next::Unknown) {
+        if matches!(self.next.get(&spec), Some(Next::Unknown { .. })) {
             self.next.remove(&spec);
         }
     }
@@ -94,7 +98,7 @@ impl Attempts {
         // Each is later than the one before, but for a segment's job.
         while let Some(next) = self.next.get(&spec) {
             match next {
-                Next::Unknown => return Latest::Between,
+                Next::Unknown { .. } => return Latest::Between,
                 Next::Attempt { spec: next, .. } | Next::Whole(next) => spec = *next,
             }
         }
@@ -118,7 +122,7 @@ impl State {
                 let whole = self.whole(part);
                 self.attempts.segment_undone(job.spec, whole);
             }
-            None if job.supervisor.is_some() => self.attempts.undone(job.spec),
+            None if job.supervisor.is_some() => self.attempts.undone(job.spec, (job.info.uid, job.info.pid)),
             None => {}
         }
     }
@@ -156,8 +160,12 @@ impl Coordinator {
     /// A job that was undone is run again.
     pub(crate) fn runs_again(&self, spec: SpecId, was: SpecId, uid: u32) -> Result<(), Fault> {
         let mut state = self.state.lock();
-        let pid = state.job(spec, uid)?.info.pid;
-        state.attempts.begun(spec, was, pid);
+        let info = &state.job(spec, uid)?.info;
+        let by = (info.uid, info.pid);
+        if !state.attempts.begun(spec, was, by) {
+            let text = format!("speculation {was} was not undone just now, or is of another process");
+            return Err(Fault::new(FaultKind::Invalid, text));
+        }
         self.attempted.notify_all();
         Ok(())
     }
@@ -212,13 +220,29 @@ impl State {
 mod tests {
     use super::*;
 
+    /// A user's process.
+    const BY: (u32, u32) = (1000, 10);
+
+    #[test]
+    fn nobody_says_of_another_s_job_that_it_is_run_again_nor_of_one_that_was_not_undone() {
+        let mut attempts = Attempts::default();
+        assert!(!attempts.begun(SpecId(5), SpecId(1), BY), "it is not undone");
+        attempts.undone(SpecId(5), BY);
+        assert!(!attempts.begun(SpecId(6), SpecId(5), (1001, 10)) && !attempts.begun(SpecId(6), SpecId(5), (1000, 11)));
+        assert!(
+            !attempts.begun(SpecId(5), SpecId(5), BY) && !attempts.begun(SpecId(4), SpecId(5), BY),
+            "not a later one"
+        );
+        assert!(attempts.begun(SpecId(6), SpecId(5), BY) && !attempts.begun(SpecId(7), SpecId(5), BY), "once");
+    }
+
     #[test]
     fn a_job_is_as_old_as_its_first_attempt() {
         let mut attempts = Attempts::default();
-        attempts.undone(SpecId(1));
-        attempts.begun(SpecId(5), SpecId(1), 10);
-        attempts.undone(SpecId(5));
-        attempts.begun(SpecId(9), SpecId(5), 10);
+        attempts.undone(SpecId(1), BY);
+        assert!(attempts.begun(SpecId(5), SpecId(1), BY));
+        attempts.undone(SpecId(5), BY);
+        assert!(attempts.begun(SpecId(9), SpecId(5), BY));
         assert!(attempts.is_older(SpecId(9), SpecId(2)) && !attempts.is_older(SpecId(2), SpecId(9)));
         assert!(!attempts.is_older(SpecId(9), SpecId(1)), "it is that one");
         attempts.segment_undone(SpecId(12), SpecId(9));
@@ -231,15 +255,15 @@ mod tests {
     fn where_an_undone_job_stands_is_known_as_soon_as_its_supervisor_has_said_or_gone() {
         let mut attempts = Attempts::default();
         assert_eq!(attempts.latest(SpecId(1)), Latest::Is(SpecId(1)), "it is not undone");
-        attempts.undone(SpecId(1));
+        attempts.undone(SpecId(1), BY);
         assert_eq!(attempts.latest(SpecId(1)), Latest::Between);
-        attempts.begun(SpecId(5), SpecId(1), 10);
+        assert!(attempts.begun(SpecId(5), SpecId(1), BY));
         assert_eq!(attempts.latest(SpecId(1)), Latest::Is(SpecId(5)));
         attempts.left(SpecId(1));
         assert_eq!(attempts.latest(SpecId(1)), Latest::Is(SpecId(5)), "the next attempt has begun");
         attempts.segment_undone(SpecId(7), SpecId(5));
         assert_eq!(attempts.latest(SpecId(7)), Latest::Is(SpecId(5)));
-        attempts.undone(SpecId(5));
+        attempts.undone(SpecId(5), BY);
         assert_eq!([1, 7].map(|was| attempts.latest(SpecId(was))), [Latest::Between; 2]);
         attempts.left(SpecId(5));
         // It was given up. Nothing undecided has that number.
@@ -250,8 +274,8 @@ mod tests {
     fn no_more_is_remembered_than_lately_happened() {
         let mut attempts = Attempts::default();
         for spec in 1..=OUTCOMES_KEPT_MAX as u64 + 7 {
-            attempts.undone(SpecId(2 * spec));
-            attempts.begun(SpecId(2 * spec + 1), SpecId(2 * spec), 1);
+            attempts.undone(SpecId(2 * spec), BY);
+            assert!(attempts.begun(SpecId(2 * spec + 1), SpecId(2 * spec), BY));
         }
         assert_eq!((attempts.first.len(), attempts.next.len()), (OUTCOMES_KEPT_MAX, OUTCOMES_KEPT_MAX));
         assert_eq!(attempts.latest(SpecId(2)), Latest::Is(SpecId(2)), "what was undone has no job");
