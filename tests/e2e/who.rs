@@ -61,6 +61,26 @@ fn only_the_owner_and_root_see_and_decide() {
     assert_eq!(mount.status().len(), 1);
 }
 
+#[test]
+fn who_waits_for_what_another_user_holds_is_not_told_to_decide_it() {
+    require_root!();
+    let mount = Mount::new();
+    sh(&mount.path(), "mkdir open && chmod 1777 open");
+    let id = mount.held("echo x > open/a");
+    let (specrun, said) = (mount.beside("specrun"), mount.beside("said"));
+    fs::copy(SPECRUN, &specrun).expect("copy");
+    let said_by = fs::File::create(&said).expect("a file");
+    let setpriv = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"];
+    let mut waits = Command::new("setpriv");
+    waits.args(setpriv).arg(&specrun).args(["--", "cat", "open/a"]).current_dir(mount.path()).stderr(said_by);
+    let mut waits = waits.stdout(std::process::Stdio::null()).spawn().expect("setpriv runs");
+    let words = || fs::read_to_string(&said).expect("what it said");
+    until("it waits", || words().contains(&format!("{id} is held by another user")));
+    assert!(!words().contains("`mojavefs commit"), "{}", words());
+    assert!(mount.mojavefs(&["commit", &id]).status.success());
+    assert!(waits.wait().expect("it ends").success(), "{}", words());
+}
+
 /// Asks a daemon for a file's content before a speculation, whatever changed in it.
 const PEEK: &str = "
 import os, socket, struct, sys

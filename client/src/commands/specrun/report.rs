@@ -7,8 +7,8 @@ use super::super::{
 use crate::job::{JobView, MayBe};
 use crate::output::{complain_inside, err};
 use mojavefs::id::SpecId;
-use mojavefs::protocol::control::Ask;
-use mojavefs::protocol::{Fall, Outcome, SpecOp, SpecState};
+use mojavefs::protocol::control::{Answer, Ask};
+use mojavefs::protocol::{Fall, Outcome, Reply, SpecOp, SpecState};
 use serde_json::json;
 use std::time::Duration;
 
@@ -129,8 +129,16 @@ pub(super) fn waits_for(view: &JobView, specs: &[SpecId]) -> String {
     let held = |spec: &&SpecId| {
         view.outcome(&Ask::Speculation(SpecOp::Outcome { spec: **spec })).is_ok_and(|o| o.state == SpecState::Held)
     };
-    let hints =
-        specs.iter().filter(held).map(|spec| format!("; {spec} is held: `mojavefs commit {spec}` or `abort {spec}`"));
+    // What belongs to others is not shown to anybody, and nobody else decides it.
+    let decides: Vec<SpecId> = match view.ask(&Ask::Speculation(SpecOp::Status)) {
+        Ok(Answer::Reply(Reply::Status(all))) => all.iter().map(|one| one.id).collect(),
+        _ => Vec::new(),
+    };
+    let hint = |spec: &SpecId| match decides.contains(spec) {
+        true => format!("; {spec} is held: `mojavefs commit {spec}` or `abort {spec}`"),
+        false => format!("; {spec} is held by another user"),
+    };
+    let hints = specs.iter().filter(held).map(hint);
     format!("done; waits until {} decided{}", they_are(specs), hints.collect::<String>())
 }
 
