@@ -1,7 +1,8 @@
 //! Who comes through a job's view without being part of the job is refused: it would see undecided work and not depend on it.
 
 use crate::harness::jobs::Running;
-use crate::harness::{Mount, sh, text, until};
+use crate::harness::programs::with_python_package;
+use crate::harness::{Mount, SPECRUN, sh, text, until};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -114,6 +115,33 @@ fn a_descriptor_that_was_passed_out_of_a_job_shows_nothing_of_it_after_the_abort
         assert!(if is_shown { after == "undecided" } else { ["EACCES", "ENOTCONN"].contains(&after) }, "{said}");
         mount.check();
     }
+}
+
+#[test]
+fn nobody_from_outside_reads_what_a_process_has_undecided_that_speculates_by_itself() {
+    require_root!();
+    let mount = Mount::new();
+    mount.write("data", "final\n");
+    let [pid, go] = ["pid", "go"].map(|name| mount.beside(name).display().to_string());
+    let program = format!(
+        "import mojave, os, subprocess, time\n\
+         with mojave.speculation():\n\
+         \x20   open(\"data\", \"w\").write(\"undecided\\n\")\n\
+         \x20   assert subprocess.check_output([\"cat\", \"data\"]) == b\"undecided\\n\"\n\
+         \x20   open(\"{pid}.half\", \"w\").write(str(os.getpid())); os.rename(\"{pid}.half\", \"{pid}\")\n\
+         \x20   while not os.path.exists(\"{go}\"): time.sleep(0.01)"
+    );
+    let mut process = Command::new(SPECRUN);
+    process.args(["--no-speculation", "--", "python3", "-c", &program]).current_dir(mount.path());
+    let mut process = with_python_package(&mut process).spawn().expect("python3 runs");
+    until("it has changed it", || Path::new(&pid).exists());
+    let number = fs::read_to_string(&pid).expect("its number");
+    let output = Command::new("cat").arg(format!("/proc/{number}/cwd/data")).output().expect("cat runs");
+    assert!(refused(&output), "{output:?}");
+    fs::write(&go, "").expect("let it go on");
+    assert!(process.wait().expect("it ends").success());
+    assert_eq!(mount.read("data"), "undecided\n");
+    mount.check();
 }
 
 #[test]

@@ -72,8 +72,7 @@ impl Lease {
         if owner == ViewOwner::Job {
             view.supervised_by(caller.pid);
         }
-        // What a process that speculates leaves behind may use its view without it.
-        let insiders = if is_process { None } else { Insiders::of(caller.pid) };
+        let insiders = Insiders::of(caller.pid);
         let served = || -> io::Result<(Arc<Kernel>, Option<OwnedFd>)> {
             match device {
                 Some(device) => Ok((transport::serve(device, view.clone(), daemon.transport, insiders)?, None)),

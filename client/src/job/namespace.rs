@@ -26,6 +26,11 @@ pub(crate) fn of(pid: u32) -> io::Result<MountNamespace> {
     Ok(MountNamespace { number: open.metadata()?.ino(), _open: open })
 }
 
+/// The number of the mount namespace that a process, or a thread, is in.
+pub(crate) fn number_of(pid: u32) -> Option<u64> {
+    fs::metadata(format!("/proc/{pid}/ns/mnt")).ok().map(|namespace| namespace.ino())
+}
+
 /// The user who started a process, or became it: its real user id.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {
     let status = fs::read(format!("/proc/{pid}/status")).ok()?;
@@ -34,9 +39,8 @@ pub(crate) fn user_of(pid: u32) -> Option<u32> {
 }
 
 impl MountNamespace {
-    /// Whether a process, or a thread, is in it.
-    pub(crate) fn holds(&self, pid: u32) -> bool {
-        fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|there| there.ino() == self.number)
+    fn holds(&self, pid: u32) -> bool {
+        number_of(pid) == Some(self.number)
     }
 }
 

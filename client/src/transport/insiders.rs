@@ -1,7 +1,8 @@
-//! Whose requests a job's view answers: those of the job's processes. Others reach it through `/proc/PID/cwd`, `/proc/PID/fd` or a
-//! descriptor that was passed to them, and would see undecided work without depending on it.
+//! Whose requests a view answers that shows undecided work: those of the job's processes, or of the process that speculates and what it
+//! has started. Others reach it through `/proc/PID/cwd`, `/proc/PID/fd` or a descriptor that was passed to them, and would see
+//! undecided work without depending on it.
 
-use crate::job::namespace::{self, MountNamespace};
+use crate::job::namespace;
 use crate::limits::{ANCESTORS_MAX, INSIDER_KNOWN_TIME, INSIDERS_KNOWN_MAX};
 use mojavefs_fuse::protocol::Operation;
 use parking_lot::Mutex;
@@ -13,24 +14,27 @@ use std::time::Instant;
 /// The kernel's own process, from which all its threads come.
 const KERNEL_THREADS: u32 = 2;
 
-/// The processes of a job.
+/// The processes of a job, or one that speculates with those that it has started.
 pub(crate) struct Insiders {
-    /// The process that supervises the job; all others come from it, and what loses its parent becomes its child.
+    /// The process that supervises the job, or speculates; the others come from it. What loses its parent becomes a child of who
+    /// supervises it.
     holder: u32,
-    /// Where it runs.
-    namespace: Option<MountNamespace>,
+    /// Where it runs: the place is its own, and that of those who come from it.
+    ///
+    /// The number, since who has it open keeps its mounts. No other has that number before the view ends.
+    namespace: Option<u64>,
     /// The threads that were found to be inside, and when.
     known: Mutex<HashMap<u32, Instant>>,
 }
 
 impl Insiders {
-    /// Those of the job of this process. Nothing if requests may name processes by numbers that mean others here.
+    /// Those of this process. Nothing if requests may name processes by numbers that mean others here.
     pub(crate) fn of(holder: u32) -> Option<Insiders> {
         let numbers = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         let here = numbers("self")?;
         (numbers(&holder.to_string())? == here).then(|| Insiders {
             holder,
-            namespace: namespace::of(holder).ok(),
+            namespace: namespace::number_of(holder),
             known: Mutex::default(),
         })
     }
@@ -55,7 +59,7 @@ impl Insiders {
     }
 
     fn find(&self, thread: u32) -> bool {
-        let is_inside = self.namespace.as_ref().is_some_and(|namespace| namespace.holds(thread))
+        let is_inside = self.namespace.is_some_and(|here| namespace::number_of(thread) == Some(here))
             || Path::new("/proc/self/task").join(thread.to_string()).exists()
             || self.comes_from_holder(thread);
         if is_inside {
