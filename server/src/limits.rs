@@ -46,6 +46,10 @@ pub const STRIPES: usize = 64;
 pub const COPY_BYTES_MAX: u64 = 64 << 20;
 /// How much of a copy is moved at once, in bytes.
 pub const COPY_PIECE_BYTES: u64 = 1 << 20;
+/// For how many blocks space is allocated at once, before others have their turn.
+pub const ALLOCATED_AT_ONCE: u64 = 1024;
+/// How many blocks of others, or of before, are copied at once for that.
+pub const COPIED_AT_ONCE: usize = 16;
 /// How long a commit waits, before it is sealed, for a kernel to forget what it changes: after that it is refused.
 pub const KERNEL_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a commit that is on record waits until no kernel knows anything older: after that it takes effect all the same.

@@ -32,7 +32,7 @@ impl FaultyBlobs {
         let before = disk.seen(blob).ok_or_else(|| self.missing(blob))?.space();
         // As much as a call that fails can have done.
         if verdict != Verdict::Fail || self.0.steps.coin() {
-            if call == Call::Write {
+            if matches!(call, Call::Write | Call::Allocate) {
                 let bytes = disk.seen(blob).map_or(0, |seen| seen.missing(range.start, range.end - range.start));
                 self.0.space.take(bytes * PAGE_BYTES)?;
                 self.0.space.give(bytes * PAGE_BYTES);
@@ -142,6 +142,10 @@ impl InPlace for FaultyBlobs {
 
     fn write(&self, blob: BlobId, offset: u64, data: &[u8]) -> Result<()> {
         self.change(Call::Write, blob, offset..offset + data.len() as u64, |bytes| bytes.write(offset, data))
+    }
+
+    fn allocate(&self, blob: BlobId, offset: u64, len: u64) -> Result<()> {
+        self.change(Call::Allocate, blob, offset..offset + len, |bytes| bytes.allocate(offset, len))
     }
 
     fn start_write_out(&self, blob: BlobId) -> Result<()> {

@@ -29,6 +29,7 @@ pub enum Call {
     List,
     Extend,
     Write,
+    Allocate,
     StartWriteOut,
     Punch,
     Info,

@@ -10,7 +10,6 @@ use super::decide::list;
 use super::paths::{NAME, is_lost};
 use super::{Aftermath, Beginning, Coordinator, fault};
 use crate::access::AccessKey;
-use crate::limits::INLINE_BYTES_MAX;
 use crate::ops::{NewFile, Ops, Scope, SetIds};
 use crate::store::Sight;
 use crate::telling::Telling;
@@ -216,7 +215,7 @@ impl Coordinator {
             let AccessKey::Inode(ino) = key else { continue };
             let inode = self.store.inode(sight, *ino).map_err(fault::store)?.found.filter(|inode| inode.nlink > 0);
             let (path, _) = self.named_key(sight, key);
-            if inode.is_some_and(|inode| inode.size > INLINE_BYTES_MAX) && choice.ours(&path) != Some(false) {
+            if inode.is_some_and(|inode| !inode.is_small()) && choice.ours(&path) != Some(false) {
                 let path = String::from_utf8_lossy(&path);
                 let text = format!(
                     "`{path}` was changed by both in place: keep theirs, or run the job again (with --isolate ours can be kept)"

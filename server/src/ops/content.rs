@@ -3,12 +3,24 @@
 use super::op::Op;
 use super::{Ops, Scope, SetIds, fault};
 use crate::limits::{COPY_BYTES_MAX, COPY_PIECE_BYTES};
-use crate::store::Inode;
+use crate::store::{Inode, StoreError};
 use mojavefs::id::Ino;
 use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Changed;
 use mojavefs::protocol::{FallocateMode, SeekWhence};
+use std::ops::Range;
+
+/// What one step of an allocation did.
+#[derive(Debug)]
+pub struct Allocated {
+    /// How far it got.
+    pub until: u64,
+    /// The numbers of blocks that were not there before.
+    pub new: Vec<Range<u64>>,
+    /// Why the space was not to be had, if it was not.
+    pub refused: Option<Fault>,
+}
 
 impl Op<'_> {
     /// Sets the length of a regular file.
@@ -78,7 +90,8 @@ impl Ops {
         Ok(Changed { at: offset, mode_changed })
     }
 
-    /// Allocates, punches or zeroes a range. Returns its end.
+    /// Allocates, punches or zeroes a range. Returns its end. To allocate, the space must have been taken
+    /// ([`Ops::allocate`]).
     pub fn fallocate(
         &self,
         scope: &Scope,
@@ -87,18 +100,12 @@ impl Ops {
         mode: FallocateMode,
         set_ids: SetIds,
     ) -> Result<Changed, Fault> {
-        if len == 0 {
-            return Err(Fault::new(FaultKind::Invalid, "a range to allocate has a length"));
-        }
-        let end = self.check_end(ino, offset, len)?;
+        let end = self.check_range(ino, (offset, len))?;
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
         let mut inode = op.regular(ino)?;
         let keep_size = match mode {
-            FallocateMode::Allocate { keep_size } => {
-                self.require_space(end.saturating_sub(inode.size))?;
-                keep_size
-            }
+            FallocateMode::Allocate { keep_size } => keep_size,
             FallocateMode::PunchHole => {
                 op.zero(ino, &mut inode, offset, len)?;
                 true
@@ -116,16 +123,47 @@ impl Ops {
         Ok(Changed { at: end, mode_changed })
     }
 
-    /// Space is not set aside, but a promise that the disk clearly can't keep is refused.
-    fn require_space(&self, bytes: u64) -> Result<(), Fault> {
-        let available = self.store.space().map_err(fault::store)?.available_bytes;
-        match bytes <= available {
-            true => Ok(()),
-            false => Err(Fault::new(
-                FaultKind::NoSpace,
-                format!("{bytes} bytes wanted, {available} are free under the store"),
-            )),
+    /// The end of a range that a file can have.
+    pub(crate) fn check_range(&self, ino: Ino, (offset, len): (u64, u64)) -> Result<u64, Fault> {
+        match len {
+            0 => Err(Fault::new(FaultKind::Invalid, "a range to allocate has a length")),
+            len => self.check_end(ino, offset, len),
         }
+    }
+
+    /// One bounded step of taking the space for a range: writing there takes no more. Nothing else changes by it. What is
+    /// refused has to be given back ([`Ops::give_back`]) by who gives it up.
+    pub fn allocate(&self, scope: &Scope, ino: Ino, range: Range<u64>) -> Result<Allocated, Fault> {
+        let _locked = self.stripes.lock(&[ino]);
+        let mut op = Op::new(self, scope);
+        let mut inode = op.regular(ino)?;
+        self.store.require_space(&inode, &range).map_err(fault::store)?;
+        let places = self.store.place_range(&scope.sight, &mut op.batch, &mut inode, range);
+        let places = places.map_err(|e| scope.content_fault(ino, e))?;
+        if !op.batch.is_empty() {
+            op.put_inode(ino, &inode)?;
+            op.finish()?;
+        }
+        let refused = match self.store.take_space(&scope.sight, &inode, &places) {
+            // It begins again, and finds its blocks.
+            Err(uncached @ StoreError::Uncached) => return Err(fault::store(uncached)),
+            result => result.err().map(fault::store),
+        };
+        Ok(Allocated { until: places.until, new: places.new, refused })
+    }
+
+    /// Removes those of some blocks that are zeros still.
+    pub fn give_back(&self, scope: &Scope, ino: Ino, blocks: &Range<u64>) -> Result<(), Fault> {
+        let _locked = self.stripes.lock(&[ino]);
+        let mut op = Op::new(self, scope);
+        let mut inode = op.regular(ino)?;
+        let given = self.store.give_back(&scope.sight, &mut op.batch, &mut inode, blocks);
+        given.map_err(|e| scope.content_fault(ino, e))?;
+        if op.batch.is_empty() {
+            return Ok(());
+        }
+        op.put_inode(ino, &inode)?;
+        op.finish()
     }
 
     /// Finds data or a hole from `offset` on.

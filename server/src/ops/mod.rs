@@ -17,6 +17,7 @@ mod rename;
 mod space;
 mod xattrs;
 
+pub use content::Allocated;
 pub use clock::{Clock, SystemClock};
 pub use names::NewFile;
 pub(crate) use op::file_attr;

@@ -3,6 +3,7 @@
 use super::Session;
 use crate::ops::{Ops, Scope, SetIds};
 use mojavefs::id::{Ino, ViewId};
+use mojavefs::limits::BLOCK_BYTES;
 use mojavefs::protocol::fault::Fault;
 use mojavefs::protocol::file::{Attr, SetAttr};
 use mojavefs::protocol::{FallocateMode, Invalidation, Reply};
@@ -131,8 +132,49 @@ impl Session {
         set_ids: SetIds,
     ) -> Result<Reply, Fault> {
         let range = offset..offset.saturating_add(len);
+        let mut new = Vec::new();
+        let taken = match mode {
+            FallocateMode::Allocate { .. } => self.allocate(view, ino, &range, &mut new),
+            FallocateMode::PunchHole | FallocateMode::ZeroRange { .. } => Ok(()),
+        };
         let fallocate = |ops: &Ops, scope: &Scope| ops.fallocate(scope, ino, (offset, len), mode, set_ids);
-        self.change_content(view, ino, &range, fallocate).map(Reply::Changed)
+        let changed = taken.and_then(|()| self.change_content(view, ino, &range, fallocate));
+        if changed.is_err() {
+            self.give_back(view, ino, &new);
+        }
+        changed.map(Reply::Changed)
+    }
+
+    /// Takes the space for a range in steps, between which others have their turn. The blocks that are new are added to `new`.
+    fn allocate(&self, view: ViewId, ino: Ino, range: &Range<u64>, new: &mut Vec<Range<u64>>) -> Result<(), Fault> {
+        let mut at = range.start;
+        while at < range.end || range.is_empty() {
+            let rest = at..range.end;
+            let allocate = |ops: &Ops, scope: &Scope| {
+                ops.check_range(ino, (rest.start, rest.end - rest.start))?;
+                ops.allocate(scope, ino, rest.clone())
+            };
+            let step = self.change_content(view, ino, &rest, allocate)?;
+            new.extend(step.new);
+            at = step.until;
+            if let Some(refused) = step.refused {
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the space back that was taken for nothing.
+    fn give_back(&self, view: ViewId, ino: Ino, blocks: &[Range<u64>]) {
+        for blocks in blocks {
+            let range = blocks.start * BLOCK_BYTES..blocks.end * BLOCK_BYTES;
+            let give_back = |ops: &Ops, scope: &Scope| ops.give_back(scope, ino, blocks);
+            if let Err(fault) = self.change_content(view, ino, &range, give_back) {
+                // It is the file's, and goes with it.
+                tracing::warn!("space that inode {ino} was refused is not given back: {fault}");
+                return;
+            }
+        }
     }
 
     /// Copies within the store.

@@ -22,6 +22,8 @@ pub struct Batch {
     /// New content files. They are this batch's alone until it is applied.
     layers: Vec<(ContentId, LayerId)>,
     discarded: Vec<(ContentId, Ino)>,
+    /// Bytes were written where they lay before.
+    rewritten: bool,
     /// Blocks that this batch places.
     placed: BTreeMap<(ContentId, BlockNo), LayerId>,
 }
@@ -37,6 +39,7 @@ impl Batch {
             orphans: Vec::new(),
             layers: Vec::new(),
             discarded: Vec::new(),
+            rewritten: false,
             placed: BTreeMap::new(),
         }
     }
@@ -171,6 +174,18 @@ impl Batch {
         removes && self.layers.is_empty() && !self.records.iter().any(|(key, stored)| adds(key) && !gone(stored))
     }
 
+    /// Bytes were written where they lay before, which takes no space if there is some under all of them.
+    pub(super) fn note_rewrite(&mut self) {
+        self.rewritten = true;
+    }
+
+    /// Whether it only is about bytes that were written where they lay before.
+    fn rewrites(&self) -> bool {
+        let gone = |stored: &[u8]| matches!(record::payload(stored), Ok(None));
+        let only_inodes = self.records.iter().all(|(key, stored)| matches!(key, Key::Inode(_)) || gone(stored));
+        self.rewritten && only_inodes && self.layers.is_empty() && self.placed.is_empty() && self.dir_stats.is_empty()
+    }
+
     /// Whether it changes anything.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.dir_stats.is_empty() && self.orphans.is_empty()
@@ -197,9 +212,9 @@ impl Drop for Batch {
 
 impl Store {
     /// Makes all changes of a batch at once. They survive the death of the process; [`Store::sync`] makes them survive
-    /// that of the machine. One that removes works on a full disk, too.
+    /// that of the machine. One that removes works on a full disk, too, and so does one that writes where it was promised space.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        if !batch.frees() {
+        if !batch.frees() && !batch.rewrites() {
             self.require_room()?;
         }
         let result = self.try_apply(&batch);
@@ -230,6 +245,7 @@ impl Store {
                     break;
                 }
                 Err(StoreError::NoSpace(why)) if batch.frees() => self.make_room(why)?,
+                Err(StoreError::NoSpace(why)) if batch.rewrites() && self.can_spare_room()? => self.make_room(why)?,
                 Err(StoreError::NoSpace(why)) if self.mend_with_space(why)? => {}
                 _ => break,
             }

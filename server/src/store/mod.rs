@@ -29,7 +29,7 @@ mod snapshots;
 mod versions;
 
 pub use batch::Batch;
-pub use content::Content;
+pub use content::{Content, Places};
 pub use decide::{Held, Prepared, Rebased};
 pub use error::StoreError;
 pub use fsck::{Problem, Report, fsck};
@@ -57,7 +57,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The version of the on-disk format.
-const FORMAT: u64 = 6;
+const FORMAT: u64 = 7;
 /// The format from which on content files are whole blocks long. One of the format before is made one of this when opened.
 const WHOLE_FILES_SINCE: u64 = 3;
 /// The format from which on it is recorded what was committed.

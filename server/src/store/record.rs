@@ -1,10 +1,14 @@
 //! What records hold. Byte by byte in `docs/formats.md`.
 
 use super::{Committed, StoreError};
+use crate::limits::INLINE_BYTES_MAX;
 use mojavefs::id::{ContentId, Ino, LayerId};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::file::{FileKind, Name, Time};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// `st_blocks` counts in these.
+pub(super) const SECTOR_BYTES: u64 = 512;
 
 /// A file, of any kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +138,16 @@ impl Inode {
         let (rdev, nlink, size, blocks, content, target) = (0, 1, 0, 0, None, None);
         let (atime, mtime, ctime, born) = (now, now, now, Some(now));
         Inode { kind, mode, uid, gid, rdev, nlink, size, blocks, atime, mtime, ctime, content, target, home, born }
+    }
+
+    /// Whether a content lies in the record store. One that has blocks does not, however short it is: space was allocated for it.
+    pub fn is_small(&self) -> bool {
+        self.size <= INLINE_BYTES_MAX && self.bytes_taken() <= INLINE_BYTES_MAX
+    }
+
+    /// The space taken, in bytes.
+    pub fn bytes_taken(&self) -> u64 {
+        self.blocks.saturating_mul(SECTOR_BYTES)
     }
 
     /// As it is by a commit.

@@ -26,6 +26,11 @@ impl Reserve {
         Ok(self.space.info()?)
     }
 
+    /// How much is to be kept back on such a disk, in bytes.
+    fn whole(&self, disk: &SpaceInfo) -> u64 {
+        RESERVE_BYTES_MAX.min(disk.total_bytes / RESERVE_SHARE)
+    }
+
     /// Keeps space back, if the disk has that much and as much again.
     fn keep(&self) -> Result<bool, StoreError> {
         let disk = self.info()?;
@@ -33,7 +38,7 @@ impl Reserve {
         if self.kept.load(Ordering::SeqCst) {
             return Ok(true);
         }
-        let bytes = RESERVE_BYTES_MAX.min(disk.total_bytes / RESERVE_SHARE);
+        let bytes = self.whole(&disk);
         let already = self.space.reserved()?;
         if already < bytes && (disk.available_bytes + already < 2 * bytes || !self.reserve(bytes)?) {
             return Ok(false);
@@ -107,6 +112,11 @@ impl Store {
     /// Keeps back what is left of what was released.
     pub(super) fn keep_rest(&self) -> Result<(), StoreError> {
         self.reserve.keep_rest()
+    }
+
+    /// Whether enough is kept back for removing that writing where there was space before may have some, for its records.
+    pub(super) fn can_spare_room(&self) -> Result<bool, StoreError> {
+        Ok(self.reserve.space.reserved()? >= self.reserve.whole(&self.space()?) / 2)
     }
 
     /// The same for what only grows, and is not worth what is kept back: once others have made space.

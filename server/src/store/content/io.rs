@@ -3,19 +3,21 @@
 use super::layers::Purpose;
 use crate::limits::INLINE_BYTES_MAX;
 use crate::store::keys::Order;
+use crate::store::record::SECTOR_BYTES;
 use crate::store::{Batch, BlockRecord, Inode, Sight, Store, StoreError};
 use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
 use mojavefs::limits::BLOCK_BYTES;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::SeekWhence;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-const BLOCK: usize = BLOCK_BYTES as usize;
-/// `st_blocks` counts in these.
-const SECTOR_BYTES: u64 = 512;
+pub(super) const BLOCK: usize = BLOCK_BYTES as usize;
+/// How many units of `st_blocks` a block is.
+pub(super) const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
 
 /// The parts of a byte range by block: the block, and which of its bytes.
-fn by_block(offset: u64, len: u64) -> impl Iterator<Item = (BlockNo, Range<usize>)> {
+pub(super) fn by_block(offset: u64, len: u64) -> impl Iterator<Item = (BlockNo, Range<usize>)> {
     let end = offset + len;
     let blocks = if len == 0 { 0..0 } else { offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) };
     blocks.map(move |number| {
@@ -32,7 +34,7 @@ impl Store {
         let len = (len as u64).min(inode.size.saturating_sub(offset)) as usize;
         let mut data = vec![0; len];
         let Some(content) = inode.content.filter(|_| len > 0) else { return Ok(data) };
-        if inode.size <= INLINE_BYTES_MAX
+        if inode.is_small()
             && let Some(bytes) = self.inline(sight, content)?.found
         {
             let have = bytes.get(offset as usize..).unwrap_or_default();
@@ -73,11 +75,14 @@ impl Store {
         if data.is_empty() {
             return Ok(());
         }
-        self.require_room()?;
         let end = offset + data.len() as u64;
         let size = inode.size.max(end);
+        let stays_small = inode.is_small() && size <= INLINE_BYTES_MAX;
+        if inode.content.is_none() || stays_small {
+            self.require_room()?;
+        }
         let content = self.content_of(inode)?;
-        if size <= INLINE_BYTES_MAX {
+        if stays_small {
             let mut bytes = self.inline_now(sight, batch, content)?.unwrap_or_default();
             bytes.resize(size as usize, 0);
             bytes[offset as usize..end as usize].copy_from_slice(data);
@@ -92,8 +97,8 @@ impl Store {
         Ok(())
     }
 
-    /// A write that failed, or died with the daemon, may have left bytes behind the end in the last block. Before the file
-    /// grows over them, up to `until`, they go.
+    /// A write that failed, or died with the daemon, may have left bytes behind the end: in the last block, or in those that
+    /// were allocated there. Before the file grows over them, up to `until`, they go.
     fn clear_behind_end(
         &self,
         sight: &Sight,
@@ -102,19 +107,28 @@ impl Store {
         content: ContentId,
         until: u64,
     ) -> Result<(), StoreError> {
-        let (end, until) = (inode.size, until.min(inode.size.next_multiple_of(BLOCK_BYTES)));
-        if end <= INLINE_BYTES_MAX || until <= end {
+        let end = inode.size;
+        if inode.is_small() || until <= end {
             return Ok(());
         }
         let mut grown = Inode { size: until, ..inode.clone() };
-        let behind = self.read_content(sight, &grown, end, (until - end) as usize)?;
-        if behind.iter().any(|byte| *byte != 0) {
-            self.write_blocks(sight, batch, &mut grown, content, end, &vec![0; behind.len()])?;
+        let last = BlockNo((until - 1) / BLOCK_BYTES);
+        let mut from = BlockNo(end / BLOCK_BYTES);
+        while let Some((number, place)) = self.next_place(sight, content, from)?.filter(|(number, _)| *number <= last) {
+            let start = (number.0 * BLOCK_BYTES).max(end);
+            let bytes = start..((number.0 + 1) * BLOCK_BYTES).min(until);
+            let len = (bytes.end - start) as usize;
+            if self.content().has_data(place.layer, bytes)?
+                && self.read_content(sight, &grown, start, len)?.iter().any(|byte| *byte != 0)
+            {
+                self.write_blocks(sight, batch, &mut grown, content, start, &vec![0; len])?;
+            }
+            from = BlockNo(number.0 + 1);
         }
         Ok(())
     }
 
-    fn content_of(&self, inode: &mut Inode) -> Result<ContentId, StoreError> {
+    pub(super) fn content_of(&self, inode: &mut Inode) -> Result<ContentId, StoreError> {
         match inode.content {
             Some(content) => Ok(content),
             None => {
@@ -125,9 +139,15 @@ impl Store {
         }
     }
 
-    /// Moves a small content into a block, before it grows.
-    fn spill(&self, sight: &Sight, batch: &mut Batch, inode: &mut Inode, content: ContentId) -> Result<(), StoreError> {
-        if inode.size > INLINE_BYTES_MAX {
+    /// Moves a small content into a block, before it grows or space is allocated for it.
+    pub(super) fn spill(
+        &self,
+        sight: &Sight,
+        batch: &mut Batch,
+        inode: &mut Inode,
+        content: ContentId,
+    ) -> Result<(), StoreError> {
+        if !inode.is_small() {
             return Ok(());
         }
         let Some(bytes) = self.inline_now(sight, batch, content)? else { return Ok(()) };
@@ -138,7 +158,7 @@ impl Store {
         }
         let layer = self.place(sight, batch, content, (BlockNo(0), BlockNo(0)))?;
         self.content().write(Purpose { content, writer: sight.writer, grows: true }, layer, 0, &bytes)?;
-        inode.blocks = BLOCK_BYTES / SECTOR_BYTES;
+        inode.blocks = BLOCK_SECTORS;
         Ok(())
     }
 
@@ -154,8 +174,7 @@ impl Store {
         let end = offset + data.len() as u64;
         let last = BlockNo((end - 1) / BLOCK_BYTES);
         let mut purpose = Purpose { content, writer: sight.writer, grows: end > inode.size };
-        let mut known = self.blocks(sight, content, BlockNo(offset / BLOCK_BYTES), last)?;
-        known.extend(batch.places(content).map(|(number, layer)| (number, (BlockRecord { layer }, own_order(sight)))));
+        let known = self.known(sight, batch, content, (BlockNo(offset / BLOCK_BYTES), last))?;
         let mut pending: Option<(LayerId, u64, Range<usize>)> = None;
         for (number, range) in by_block(offset, data.len() as u64) {
             let start = (number.0 * BLOCK_BYTES + range.start as u64 - offset) as usize;
@@ -163,7 +182,10 @@ impl Store {
             let at = offset + start as u64;
             let whole = range.len() == BLOCK || (range.start == 0 && at + range.len() as u64 >= inode.size);
             let (layer, composed) = match known.get(&number) {
-                Some((place, order)) if self.in_place(sight, *order) => (place.layer, None),
+                Some((place, order)) if self.in_place(sight, *order) => {
+                    batch.note_rewrite();
+                    (place.layer, None)
+                }
                 Some((place, _)) => {
                     let layer = self.place(sight, batch, content, (number, last))?;
                     purpose.grows = true;
@@ -177,7 +199,7 @@ impl Store {
                 None => {
                     let layer = self.place(sight, batch, content, (number, last))?;
                     purpose.grows = true;
-                    inode.blocks += BLOCK_BYTES / SECTOR_BYTES;
+                    inode.blocks += BLOCK_SECTORS;
                     (layer, None)
                 }
             };
@@ -194,6 +216,19 @@ impl Store {
             }
         }
         self.write_run(purpose, &mut pending, data)
+    }
+
+    /// The blocks of a range with what the operation has placed so far.
+    pub(super) fn known(
+        &self,
+        sight: &Sight,
+        batch: &Batch,
+        content: ContentId,
+        (first, last): (BlockNo, BlockNo),
+    ) -> Result<BTreeMap<BlockNo, (BlockRecord, Order)>, StoreError> {
+        let mut known = self.blocks(sight, content, first, last)?;
+        known.extend(batch.places(content).map(|(number, layer)| (number, (BlockRecord { layer }, own_order(sight)))));
+        Ok(known)
     }
 
     fn write_run(
@@ -223,7 +258,7 @@ impl Store {
     }
 
     /// Whether the writer may change a version where it lies: nobody else can see it as it was.
-    fn in_place(&self, sight: &Sight, order: Order) -> bool {
+    pub(super) fn in_place(&self, sight: &Sight, order: Order) -> bool {
         match (sight.writer, order.interval()) {
             (IntervalId::FINAL, None) => !self.snapshots.needs(order, Order::undecided(IntervalId::FINAL)),
             (IntervalId::FINAL, Some(interval)) => {
@@ -236,13 +271,14 @@ impl Store {
     }
 
     /// Finds a new place for a block, in a file that then is long enough for all blocks up to `last`.
-    fn place(
+    pub(super) fn place(
         &self,
         sight: &Sight,
         batch: &mut Batch,
         content: ContentId,
         (number, last): (BlockNo, BlockNo),
     ) -> Result<LayerId, StoreError> {
+        self.require_room()?;
         let layer = self.layer(sight, batch, content, number)?;
         self.content().cover(layer, last)?;
         batch.put_block(content, number, BlockRecord { layer })?;
@@ -295,13 +331,14 @@ impl Store {
             } else {
                 self.spill(sight, batch, inode, content)?;
             }
+        } else if size > inode.size {
+            self.clear_behind_end(sight, batch, inode, content, size)?;
         } else if size <= INLINE_BYTES_MAX {
             self.shrink_to_inline(sight, batch, inode, content, size)?;
-        } else if size < inode.size {
-            let from = if is_planted(Planted::WriteLostAtTruncate) { size - size % BLOCK_BYTES } else { size };
-            self.zero_content(sight, batch, inode, from, inode.size - from)?;
         } else {
-            self.clear_behind_end(sight, batch, inode, content, size)?;
+            // What is allocated behind the end goes, too.
+            let from = if is_planted(Planted::WriteLostAtTruncate) { size - size % BLOCK_BYTES } else { size };
+            self.zero_content(sight, batch, inode, from, u64::MAX)?;
         }
         inode.size = size;
         Ok(())
@@ -322,7 +359,7 @@ impl Store {
         inode: &Inode,
         content: ContentId,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        match inode.size <= INLINE_BYTES_MAX {
+        match inode.is_small() {
             true => Ok(Some(self.inline_now(sight, batch, content)?.unwrap_or_default())),
             false => Ok(None),
         }
@@ -339,13 +376,13 @@ impl Store {
         size: u64,
     ) -> Result<(), StoreError> {
         let bytes = self.read_content(sight, inode, 0, size as usize)?;
-        self.zero_content(sight, batch, inode, 0, inode.size)?;
+        self.zero_content(sight, batch, inode, 0, u64::MAX)?;
         batch.put_inline(content, &bytes);
         inode.blocks = size.div_ceil(SECTOR_BYTES);
         Ok(())
     }
 
-    /// Makes a range read as zeros, without storing any; the size stays.
+    /// Makes a range read as zeros, without storing any, and frees what is allocated in it, also behind the end; the size stays.
     pub fn zero_content(
         &self,
         sight: &Sight,
@@ -354,23 +391,25 @@ impl Store {
         offset: u64,
         len: u64,
     ) -> Result<(), StoreError> {
-        let len = len.min(inode.size.saturating_sub(offset));
-        let Some(content) = inode.content.filter(|_| len > 0) else { return Ok(()) };
+        let end = offset.saturating_add(len);
+        let Some(content) = inode.content.filter(|_| offset < end) else { return Ok(()) };
         if let Some(mut bytes) = self.small(sight, batch, inode, content)? {
-            bytes.resize(inode.size as usize, 0);
-            bytes[offset as usize..(offset + len) as usize].fill(0);
+            let (size, end) = (inode.size as usize, inode.size.min(end) as usize);
+            bytes.resize(size, 0);
+            bytes[inode.size.min(offset) as usize..end].fill(0);
             batch.put_inline(content, &bytes);
             return Ok(());
         }
-        let last = BlockNo((offset + len - 1) / BLOCK_BYTES);
+        let last = BlockNo((end - 1) / BLOCK_BYTES);
         let known = self.blocks(sight, content, BlockNo(offset / BLOCK_BYTES), last)?;
         for number in known.into_keys() {
             let start = number.0 * BLOCK_BYTES;
             let from = offset.max(start) - start;
-            let to = (offset + len).min(start + BLOCK_BYTES) - start;
-            if from == 0 && (to == BLOCK_BYTES || start + to >= inode.size) {
+            let to = end.min(start + BLOCK_BYTES) - start;
+            let covers_rest = start < inode.size && start + to >= inode.size;
+            if from == 0 && (to == BLOCK_BYTES || covers_rest) {
                 batch.remove_block(content, number);
-                inode.blocks = inode.blocks.saturating_sub(BLOCK_BYTES / SECTOR_BYTES);
+                inode.blocks = inode.blocks.saturating_sub(BLOCK_SECTORS);
             } else {
                 let zeros = vec![0; (to - from) as usize];
                 self.write_blocks(sight, batch, inode, content, start + from, &zeros)?;
@@ -393,7 +432,7 @@ impl Store {
         let Some(content) = inode.content else {
             return Ok((whence == SeekWhence::Hole).then_some(offset));
         };
-        if inode.size <= INLINE_BYTES_MAX {
+        if inode.is_small() {
             if is_planted(Planted::HoleOverData) && whence == SeekWhence::Data {
                 return Ok(None);
             }

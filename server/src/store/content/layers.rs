@@ -10,6 +10,7 @@ use mojavefs::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The content files of a store.
@@ -161,6 +162,23 @@ impl Content {
         Ok(self.in_place().extend(blob(layer), end_of(last))?)
     }
 
+    /// Notes that blocks which are about to be recorded in a layer lie where nothing was: its length is on disk before they are.
+    pub(super) fn grows(&self, purpose: Purpose, layer: LayerId) {
+        self.dirty.lock().wrote(purpose, layer);
+    }
+
+    /// Takes the space for bytes of blocks recorded in the file. They stay as they are.
+    pub(super) fn allocate(&self, purpose: Purpose, layer: LayerId, bytes: Range<u64>) -> Result<(), StoreError> {
+        self.in_place().allocate(blob(layer), bytes.start, bytes.end - bytes.start)?;
+        self.dirty.lock().wrote(purpose, layer);
+        Ok(())
+    }
+
+    /// Whether bytes of blocks recorded in the file may be something else than zeros.
+    pub(super) fn has_data(&self, layer: LayerId, bytes: Range<u64>) -> Result<bool, StoreError> {
+        Ok(self.blobs.next_data(blob(layer), bytes.start)?.is_some_and(|at| at < bytes.end))
+    }
+
     /// Makes every file whole blocks long, as this format has them.
     pub(in crate::store) fn make_whole(&self) -> Result<(), StoreError> {
         for blob in self.blobs.list()? {
@@ -176,7 +194,7 @@ impl Content {
     }
 
     /// Refuses a file that ends before the blocks that are recorded in it up to byte `end`: their bytes are lost.
-    fn whole(&self, layer: LayerId, end: u64) -> Result<(), StoreError> {
+    pub(super) fn whole(&self, layer: LayerId, end: u64) -> Result<(), StoreError> {
         let len = self.blobs.len(blob(layer))?;
         let last = BlockNo(end.saturating_sub(1) / BLOCK_BYTES);
         if len < end_of(last) { Err(StoreError::corrupt(self.cut_off(layer, len, last))) } else { Ok(()) }

@@ -2,8 +2,10 @@
 
 use super::{BlobId, Blobs, EngineError, InPlace, Result, Uncached, is_cached_only, private, refuse, sys};
 use crate::limits::OPEN_LAYERS_MAX;
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use nix::sys::stat::Mode;
+use nix::unistd::{Whence, lseek};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -174,6 +176,15 @@ impl Blobs for Files {
         Ok(done)
     }
 
+    fn next_data(&self, blob: BlobId, offset: u64) -> Result<Option<u64>> {
+        let file = self.file(blob, false)?;
+        match lseek(&*file, offset as i64, Whence::SeekData) {
+            Ok(at) => Ok(Some(at as u64)),
+            Err(Errno::ENXIO) => Ok(None),
+            Err(errno) => Err(self.named("look for data in", blob, errno.into())),
+        }
+    }
+
     fn sync(&self, blob: BlobId) -> Result<()> {
         self.file(blob, false)?.sync_data().map_err(|e| self.named("sync", blob, e))
     }
@@ -215,6 +226,17 @@ impl InPlace for Files {
 
     fn write(&self, blob: BlobId, offset: u64, data: &[u8]) -> Result<()> {
         self.file(blob, false)?.write_all_at(data, offset).map_err(|e| self.named("write", blob, e))
+    }
+
+    fn allocate(&self, blob: BlobId, offset: u64, len: u64) -> Result<()> {
+        let file = self.file(blob, false)?;
+        match fallocate(&*file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset as i64, len as i64) {
+            // Who is told that fallocate is not supported writes zeros instead, and believes that these keep the space.
+            Err(Errno::EOPNOTSUPP) => {
+                Err(EngineError::Full(format!("{}: its filesystem can't promise space", self.path(blob).display())))
+            }
+            result => result.map_err(|errno| self.named("allocate space in", blob, errno.into())),
+        }
     }
 
     fn start_write_out(&self, blob: BlobId) -> Result<()> {

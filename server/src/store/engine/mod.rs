@@ -181,6 +181,12 @@ pub trait Blobs: Send + Sync {
     /// Fills `buffer` from `offset` on, as far as the blob reaches. Returns how many bytes those are.
     fn read(&self, blob: BlobId, offset: u64, buffer: &mut [u8]) -> Result<usize>;
 
+    /// Where something other than zeros may be, from `offset` on; nothing if it is zeros from there to the end.
+    fn next_data(&self, blob: BlobId, offset: u64) -> Result<Option<u64>> {
+        let len = self.len(blob)?;
+        Ok(Some(offset).filter(|at| *at < len))
+    }
+
     /// Makes its bytes and its length durable. Blocks for the disk.
     fn sync(&self, blob: BlobId) -> Result<()>;
 
@@ -208,6 +214,10 @@ pub trait InPlace: Send + Sync {
 
     /// Writes all of `data` at `offset`.
     fn write(&self, blob: BlobId, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// Takes the space for a range within its length, so that writing there takes no more. What it reads as stays. One that is
+    /// refused ([`EngineError::Full`]) may have taken a part of it.
+    fn allocate(&self, blob: BlobId, offset: u64, len: u64) -> Result<()>;
 
     /// Begins to make durable what was written, and does not wait for it.
     fn start_write_out(&self, blob: BlobId) -> Result<()>;

@@ -83,6 +83,13 @@ impl SparseBytes {
         self.len = self.len.max(offset + data.len() as u64);
     }
 
+    /// Makes pages of what is missing in a range.
+    pub fn allocate(&mut self, offset: u64, len: u64) {
+        for (number, _) in by_page(offset..offset + len) {
+            self.pages.entry(number).or_insert_with(|| Arc::new([0; PAGE]));
+        }
+    }
+
     /// Makes them so long; what is cut off is gone.
     pub fn resize(&mut self, len: u64) {
         if len < self.len {
@@ -211,6 +218,14 @@ impl InPlace for MemoryBlobs {
         self.with(blob, |bytes| {
             self.space.take(bytes.missing(offset, data.len() as u64) * PAGE_BYTES)?;
             bytes.write(offset, data);
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, blob: BlobId, offset: u64, len: u64) -> Result<()> {
+        self.with(blob, |bytes| {
+            self.space.take(bytes.missing(offset, len) * PAGE_BYTES)?;
+            bytes.allocate(offset, len);
             Ok(())
         })
     }
