@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A disk in a file, mounted for the time of a test.
-struct Disk {
-    point: PathBuf,
+pub(crate) struct Disk {
+    pub(crate) point: PathBuf,
     image: PathBuf,
 }
 
@@ -38,13 +38,13 @@ impl Disk {
 }
 
 /// A mount whose store lies on a disk of its own. The mount goes before the disk.
-struct OnDisk {
-    mount: Mount,
-    disk: Disk,
+pub(crate) struct OnDisk {
+    pub(crate) mount: Mount,
+    pub(crate) disk: Disk,
 }
 
 impl OnDisk {
-    fn new(kind: &str, mebibytes: u64) -> Self {
+    pub(crate) fn new(kind: &str, mebibytes: u64) -> Self {
         let root: TempDir = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory");
         let disk = Disk::new(root.path(), kind, mebibytes);
         let store = disk.point.join("store");
@@ -82,7 +82,7 @@ fn a_full_disk_is_told_and_the_job_can_be_undone() {
 }
 
 /// A mount whose store lies on a file system in memory.
-fn in_memory(mebibytes: u64) -> OnDisk {
+pub(crate) fn in_memory(mebibytes: u64) -> OnDisk {
     let root: TempDir = tempfile::Builder::new().prefix("mojavefs-test.").tempdir().expect("a directory");
     let (image, point) = (root.path().join("image"), root.path().join("disk"));
     fs::create_dir(&point).expect("mkdir");

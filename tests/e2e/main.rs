@@ -3,6 +3,7 @@
 #[macro_use]
 extern crate mojavefs_harness;
 
+mod allocating;
 mod at_once;
 mod binds;
 mod checkpoint;

@@ -197,7 +197,7 @@ fn blobs_are_bytes_with_holes() {
         for _ in 0..200 {
             let (offset, len) = (random.below(60_000), 1 + random.below(20_000));
             let end = (offset + len) as usize;
-            match random.below(4) {
+            match random.below(5) {
                 0 => {
                     in_place(&*blobs).extend(blob, end as u64).expect("it is longer");
                     model.resize(model.len().max(end), 0);
@@ -207,7 +207,15 @@ fn blobs_are_bytes_with_holes() {
                     let end = end.min(model.len());
                     model[(offset as usize).min(end)..end].fill(0);
                 }
-                2 => blobs.sync(blob).and_then(|()| blobs.sync_names()).expect("a sync"),
+                2 => {
+                    let (at, end) = (offset as usize, end.min(model.len()));
+                    if at < end {
+                        in_place(&*blobs).allocate(blob, offset, (end - at) as u64).expect("there is space");
+                    }
+                    let next = blobs.next_data(blob, offset).expect("a look").map_or(model.len(), |at| at as usize);
+                    assert!(model.get(at..next).is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0)));
+                }
+                3 => blobs.sync(blob).and_then(|()| blobs.sync_names()).expect("a sync"),
                 _ => {
                     let data = vec![1 + random.below(255) as u8; len as usize];
                     in_place(&*blobs).write(blob, offset, &data).expect("a write");

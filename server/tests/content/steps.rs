@@ -86,7 +86,7 @@ fn fallocate_mode() -> impl Strategy<Value = FallocateMode> {
     prop_oneof![
         3 => Just(FallocateMode::PunchHole),
         2 => any::<bool>().prop_map(|keep_size| FallocateMode::ZeroRange { keep_size }),
-        1 => any::<bool>().prop_map(|keep_size| FallocateMode::Allocate { keep_size }),
+        3 => any::<bool>().prop_map(|keep_size| FallocateMode::Allocate { keep_size }),
     ]
 }
 

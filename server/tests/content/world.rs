@@ -7,7 +7,7 @@ use mojavefs::id::{Ino, ViewId};
 use mojavefs::limits::IO_BYTES_MAX;
 use mojavefs::protocol::fault::FaultKind;
 use mojavefs::protocol::file::{FileKind, SetAttr};
-use mojavefs::protocol::{ConnectionExt, FsOp, Resolution, SeekWhence, SpecState, ViewOp};
+use mojavefs::protocol::{ConnectionExt, FallocateMode, FsOp, Resolution, SeekWhence, SpecState, ViewOp};
 
 const JOBS_MAX: usize = 5;
 
@@ -113,6 +113,9 @@ impl World {
             Change::Fallocate { at, len, mode } => {
                 ask.changed(FsOp::Fallocate { ino, offset: at, len, mode, clear_set_id: false }.on(view))
                     .expect("a range");
+                let blocks = ask.attr(FsOp::GetAttr { ino }.on(view)).expect("attributes").blocks;
+                let allocates = matches!(mode, FallocateMode::Allocate { .. });
+                assert!(!allocates || blocks * 512 >= len, "{blocks} blocks are shown of {len} bytes allocated");
             }
             Change::Copy { from, at, to, len } => {
                 let from = from as usize % FILES;

@@ -50,6 +50,11 @@ pub(crate) enum Change {
         at: u64,
         len: u64,
     },
+    Allocate {
+        at: u64,
+        len: u64,
+        keep_size: bool,
+    },
     Remove,
     /// To another name, which loses what it named.
     Rename(usize),
@@ -294,11 +299,12 @@ pub(crate) fn random(seed: u64) -> Vec<Step> {
 fn any_change(random: &mut Random, other: usize) -> Change {
     let at = [0, 0, 1, INLINE_BYTES_MAX - 1, B - 10, B, 2 * B][random.below(7) as usize];
     let len = [1, SMALL, INLINE_BYTES_MAX, B, 2 * B][random.below(5) as usize];
-    match random.below(12) {
+    match random.below(14) {
         0 => Change::Remove,
         1 => Change::Rename(other),
         2 | 3 => Change::Resize([0, 1, INLINE_BYTES_MAX, B + 1, 3 * B][random.below(5) as usize]),
         4 | 5 => Change::Punch { at, len },
+        6 | 7 => Change::Allocate { at, len, keep_size: random.coin() },
         _ => Change::Write { at, len, seed: random.below(64) as u8 },
     }
 }

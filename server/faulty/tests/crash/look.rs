@@ -80,18 +80,22 @@ impl World {
         if !self.has_opened && matches!(fsck(place, OPTIONS, &mut |_| {}), Err(StoreError::NoStore(_))) {
             let mut world = World::new(place.clone());
             world.take_up()?;
-            return world.go_on();
+            return world.go_on(&Report::default());
         }
         let mut reasons = Vec::new();
         for model in self.models {
             let mut world = World::new(place.clone());
             world.models = vec![model];
-            let found = world.check("as it was found", after_crash).map(drop);
-            match found.and_then(|()| world.take_up()).and_then(|()| world.compare(after_crash)) {
-                Ok(()) => {
+            let found = world.check("as it was found", after_crash);
+            let compare = |report| {
+                world.take_up()?;
+                world.compare(after_crash).map(|()| report)
+            };
+            match found.and_then(compare) {
+                Ok(report) => {
                     world.know_all()?;
                     place.grow(1 << 30);
-                    return world.go_on();
+                    return world.go_on(&report);
                 }
                 Err(why) => reasons.push(why),
             }
@@ -100,8 +104,8 @@ impl World {
         Err(reasons.join("\nor "))
     }
 
-    /// Decides what is held, changes something, and looks whether all of that holds.
-    fn go_on(mut self) -> Result<(), String> {
+    /// Decides what is held, changes something, and looks whether all of that holds. `found`: what `fsck` had to say.
+    fn go_on(mut self, found: &Report) -> Result<(), String> {
         let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}, going on: {error}");
         for job in self.model().jobs.keys().copied().collect::<Vec<_>>() {
             let decided = if job % 2 == 0 { self.commit(&[job]) } else { self.abort(job) };
@@ -110,8 +114,10 @@ impl World {
             }
         }
         for file in 0..FILES {
-            // What is lost can be removed.
-            if self.found(None, file)?.is_none() {
+            // What is lost can be removed, also where nobody reads it: behind the end of a file.
+            let name = format!("it belongs to `/{}`", file_name(file).escape_ascii());
+            let is_lost = found.problems.iter().any(|problem| problem.to_string().ends_with(&name));
+            if is_lost || self.found(None, file)?.is_none() {
                 self.change(None, file, &Change::Remove).map_err(|fault| failed("a removal", &fault))?;
                 self.model().change(None, file, &Change::Remove);
             }

@@ -152,7 +152,8 @@ impl Model {
     /// A change that has happened.
     pub(crate) fn change(&mut self, who: Option<usize>, file: usize, how: &Change) {
         let before = self.track(who, file).clone();
-        if before.states == [None] && !matches!(how, Change::Write { .. } | Change::Resize(_)) {
+        let makes = matches!(how, Change::Write { .. } | Change::Resize(_) | Change::Allocate { .. });
+        if before.states == [None] && !makes {
             // There is nothing to change.
             return;
         }
@@ -292,6 +293,11 @@ fn changed(state: &State, how: &Change) -> State {
                 let end = ((at + len) as usize).min(bytes.len());
                 bytes[(*at as usize).min(end)..end].fill(0);
             }
+        }
+        Change::Allocate { at, len, keep_size } => {
+            let bytes = bytes.get_or_insert_default();
+            let end = if *keep_size { 0 } else { (at + len) as usize };
+            bytes.resize(bytes.len().max(end), 0);
         }
         Change::Remove | Change::Rename(_) => return None,
     }

@@ -10,6 +10,7 @@ use mojavefs_faulty::{Faulty, PowerCut};
 use mojavefs_server::ops::{Clock, NewFile, Ops, Scope, SetIds};
 use mojavefs_server::store::{Held, Sight, Snapshot, Specs, Store, StoreError, StoreOptions};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
@@ -272,6 +273,9 @@ impl World {
             (Change::Punch { at, len }, Some(ino)) => {
                 self.ops().fallocate(&scope, ino, (*at, *len), FallocateMode::PunchHole, SetIds::Stay).map(drop)
             }
+            (Change::Allocate { at, len, keep_size }, _) => {
+                self.allocate(&scope, make()?, *at..at + len, *keep_size)
+            }
             (Change::Remove, Some(_)) => self.ops().unlink(&scope, Ino::ROOT, &name).map(drop),
             (Change::Rename(to), Some(_)) => {
                 let (from, to) = ((Ino::ROOT, &name[..]), (Ino::ROOT, &file_name(*to)[..]));
@@ -279,6 +283,22 @@ impl World {
             }
             (_, None) => Ok(()),
         }
+    }
+
+    fn allocate(&self, scope: &Scope, ino: Ino, range: Range<u64>, keep_size: bool) -> Result<(), Fault> {
+        let (mut at, mut new) = (range.start, Vec::new());
+        let mut refused = None;
+        while at < range.end && refused.is_none() {
+            let step = self.ops().allocate(scope, ino, at..range.end)?;
+            new.extend(step.new);
+            (at, refused) = (step.until, step.refused);
+        }
+        if let Some(refused) = refused {
+            new.iter().try_for_each(|blocks| self.ops().give_back(scope, ino, blocks))?;
+            return Err(refused);
+        }
+        let (mode, len) = (FallocateMode::Allocate { keep_size }, range.end - range.start);
+        self.ops().fallocate(scope, ino, (range.start, len), mode, SetIds::Stay).map(drop)
     }
 
     fn begin(&mut self, job: usize, isolated: bool) -> Result<(), StoreError> {
