@@ -52,7 +52,7 @@ fn allocate(ops: &Ops, scope: &Scope, ino: Ino, range: Range<u64>, keep_size: bo
     };
     let taken = take();
     if taken.is_err() {
-        new.iter().for_each(|blocks| ops.give_back(scope, ino, blocks).expect("it is given back"));
+        new.iter().for_each(|blocks| ops.unallocate(scope, ino, blocks).expect("it is given back"));
     }
     taken
 }
@@ -61,8 +61,7 @@ impl File {
     fn new() -> Self {
         let place = Faulty::of(CAPACITY_BYTES);
         let (ops, scope) = (ops_on(&place), scope_of(Sight::trunk()));
-        let new =
-            NewFile { kind: FileKind::Regular, mode: 0o644, umask: 0, uid: 0, gid: 0, rdev: 0, target: b"" };
+        let new = NewFile { kind: FileKind::Regular, mode: 0o644, umask: 0, uid: 0, gid: 0, rdev: 0, target: b"" };
         let ino = ops.create(&scope, Ino::ROOT, b"file", new).expect("a file").ino;
         File { place, ops, scope, ino, bytes: Vec::new(), promised: BTreeSet::new() }
     }

@@ -132,7 +132,7 @@ impl Ops {
     }
 
     /// One bounded step of taking the space for a range: writing there takes no more. Nothing else changes by it. What is
-    /// refused has to be given back ([`Ops::give_back`]) by who gives it up.
+    /// refused has to be given back ([`Ops::unallocate`]) by who gives it up.
     pub fn allocate(&self, scope: &Scope, ino: Ino, range: Range<u64>) -> Result<Allocated, Fault> {
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
@@ -153,11 +153,11 @@ impl Ops {
     }
 
     /// Removes those of some blocks that are zeros still.
-    pub fn give_back(&self, scope: &Scope, ino: Ino, blocks: &Range<u64>) -> Result<(), Fault> {
+    pub fn unallocate(&self, scope: &Scope, ino: Ino, blocks: &Range<u64>) -> Result<(), Fault> {
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
         let mut inode = op.regular(ino)?;
-        let given = self.store.give_back(&scope.sight, &mut op.batch, &mut inode, blocks);
+        let given = self.store.unallocate(&scope.sight, &mut op.batch, &mut inode, blocks);
         given.map_err(|e| scope.content_fault(ino, e))?;
         if op.batch.is_empty() {
             return Ok(());

@@ -17,8 +17,8 @@ mod rename;
 mod space;
 mod xattrs;
 
-pub use content::Allocated;
 pub use clock::{Clock, SystemClock};
+pub use content::Allocated;
 pub use names::NewFile;
 pub(crate) use op::file_attr;
 

@@ -140,7 +140,7 @@ impl Session {
         let fallocate = |ops: &Ops, scope: &Scope| ops.fallocate(scope, ino, (offset, len), mode, set_ids);
         let changed = taken.and_then(|()| self.change_content(view, ino, &range, fallocate));
         if changed.is_err() {
-            self.give_back(view, ino, &new);
+            self.unallocate(view, ino, &new);
         }
         changed.map(Reply::Changed)
     }
@@ -165,11 +165,11 @@ impl Session {
     }
 
     /// Gives the space back that was taken for nothing.
-    fn give_back(&self, view: ViewId, ino: Ino, blocks: &[Range<u64>]) {
+    fn unallocate(&self, view: ViewId, ino: Ino, blocks: &[Range<u64>]) {
         for blocks in blocks {
             let range = blocks.start * BLOCK_BYTES..blocks.end * BLOCK_BYTES;
-            let give_back = |ops: &Ops, scope: &Scope| ops.give_back(scope, ino, blocks);
-            if let Err(fault) = self.change_content(view, ino, &range, give_back) {
+            let unallocate = |ops: &Ops, scope: &Scope| ops.unallocate(scope, ino, blocks);
+            if let Err(fault) = self.change_content(view, ino, &range, unallocate) {
                 // It is the file's, and goes with it.
                 tracing::warn!("space that inode {ino} was refused is not given back: {fault}");
                 return;

@@ -273,9 +273,7 @@ impl World {
             (Change::Punch { at, len }, Some(ino)) => {
                 self.ops().fallocate(&scope, ino, (*at, *len), FallocateMode::PunchHole, SetIds::Stay).map(drop)
             }
-            (Change::Allocate { at, len, keep_size }, _) => {
-                self.allocate(&scope, make()?, *at..at + len, *keep_size)
-            }
+            (Change::Allocate { at, len, keep_size }, _) => self.allocate(&scope, make()?, *at..at + len, *keep_size),
             (Change::Remove, Some(_)) => self.ops().unlink(&scope, Ino::ROOT, &name).map(drop),
             (Change::Rename(to), Some(_)) => {
                 let (from, to) = ((Ino::ROOT, &name[..]), (Ino::ROOT, &file_name(*to)[..]));
@@ -294,7 +292,7 @@ impl World {
             (at, refused) = (step.until, step.refused);
         }
         if let Some(refused) = refused {
-            new.iter().try_for_each(|blocks| self.ops().give_back(scope, ino, blocks))?;
+            new.iter().try_for_each(|blocks| self.ops().unallocate(scope, ino, blocks))?;
             return Err(refused);
         }
         let (mode, len) = (FallocateMode::Allocate { keep_size }, range.end - range.start);

@@ -119,7 +119,7 @@ impl Store {
     }
 
     /// Removes those of some blocks that are zeros still: they were allocated for a promise that can't be kept.
-    pub fn give_back(
+    pub fn unallocate(
         &self,
         sight: &Sight,
         batch: &mut Batch,
