@@ -306,21 +306,11 @@ impl Store {
 
     /// The first block from `first` on that exists in the sight.
     pub fn next_block(&self, sight: &Sight, content: ContentId, first: BlockNo) -> Result<Option<BlockNo>, StoreError> {
-        Ok(self.next_place(sight, content, first)?.map(|(number, _)| number))
-    }
-
-    /// The same, with where it lies.
-    pub(super) fn next_place(
-        &self,
-        sight: &Sight,
-        content: ContentId,
-        first: BlockNo,
-    ) -> Result<Option<(BlockNo, BlockRecord)>, StoreError> {
         let mut from = first;
         loop {
             let until = BlockNo(from.0.saturating_add(1023));
-            if let Some((number, (place, _))) = self.blocks(sight, content, from, until)?.into_iter().next() {
-                return Ok(Some((number, place)));
+            if let Some((number, _)) = self.blocks(sight, content, from, until)?.into_iter().next() {
+                return Ok(Some(number));
             }
             let db = self.db()?;
             let owner = Key::blocks_of(content);

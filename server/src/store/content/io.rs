@@ -113,17 +113,20 @@ impl Store {
         }
         let mut grown = Inode { size: until, ..inode.clone() };
         let last = BlockNo((until - 1) / BLOCK_BYTES);
-        let mut from = BlockNo(end / BLOCK_BYTES);
-        while let Some((number, place)) = self.next_place(sight, content, from)?.filter(|(number, _)| *number <= last) {
-            let start = (number.0 * BLOCK_BYTES).max(end);
-            let bytes = start..((number.0 + 1) * BLOCK_BYTES).min(until);
-            let len = (bytes.end - start) as usize;
-            if self.content().has_data(place.layer, bytes)?
-                && self.read_content(sight, &grown, start, len)?.iter().any(|byte| *byte != 0)
-            {
-                self.write_blocks(sight, batch, &mut grown, content, start, &vec![0; len])?;
+        let mut next = self.next_block(sight, content, BlockNo(end / BLOCK_BYTES))?;
+        while let Some(first) = next.filter(|first| *first <= last) {
+            let until_block = BlockNo((first.0 + 1023).min(last.0));
+            for (number, (place, _)) in self.blocks(sight, content, first, until_block)? {
+                let start = (number.0 * BLOCK_BYTES).max(end);
+                let bytes = start..((number.0 + 1) * BLOCK_BYTES).min(until);
+                let len = (bytes.end - start) as usize;
+                if self.content().has_data(place.layer, bytes)?
+                    && self.read_content(sight, &grown, start, len)?.iter().any(|byte| *byte != 0)
+                {
+                    self.write_blocks(sight, batch, &mut grown, content, start, &vec![0; len])?;
+                }
             }
-            from = BlockNo(number.0 + 1);
+            next = self.next_block(sight, content, BlockNo(until_block.0 + 1))?;
         }
         Ok(())
     }
