@@ -385,10 +385,14 @@ fn mount_and_fstab_lead_to_it() {
     let output = with_mount_helper(root.path(), script);
     let said = text(&output.stdout);
     assert!(output.status.success() && said.ends_with("1\nfuse.mojavefs\n"), "{said}{}", text(&output.stderr));
-    for (options, says) in [("ro", "can't be mounted read-only"), ("quick", "there is no option `quick`")] {
-        let output = with_mount_helper(root.path(), &format!("mount -t fuse.mojavefs -o {options} $PWD/store here"));
-        assert!(!output.status.success() && text(&output.stderr).contains(says), "{}", text(&output.stderr));
-    }
+    let script = "mount -t fuse.mojavefs -o ro,nosuid $PWD/store here && cat here/file && findmnt -n -o OPTIONS here | grep -o nosuid;
+        ! touch here/other; (cd here && $0 -- sh -c 'cat file; ! touch other'); umount here";
+    let script = script.replace("$0", crate::harness::SPECRUN);
+    let output = with_mount_helper(root.path(), &script);
+    let (said, refused) = (text(&output.stdout), text(&output.stderr).matches("Read-only file system").count());
+    assert!(output.status.success() && said.ends_with("1\nnosuid\n1\n") && refused == 2, "{output:?}");
+    let output = with_mount_helper(root.path(), "mount -t fuse.mojavefs -o quick $PWD/store here");
+    assert!(!output.status.success() && text(&output.stderr).contains("there is no option `quick`"), "{output:?}");
     // The last daemon has ended.
     let output = Command::new(MOJAVEFS).arg("fsck").arg(root.path().join("store")).output().expect("it runs");
     assert!(output.status.success(), "{}", text(&output.stdout));

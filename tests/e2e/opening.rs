@@ -145,6 +145,11 @@ fn files_are_opened_by_handle_also_when_the_kernel_has_forgotten_them() {
     sh(&mount.path(), "mkdir dir; echo -n content > dir/file; touch gone");
     let said = crate::harness::run(&mount.path(), "python3", &["-c", HANDLES]);
     assert_eq!(said, "content\nStale file handle\n['file'] /dir\n");
+    // In a job what was removed is there until that is decided.
+    mount.write("gone", "");
+    let mut job = std::process::Command::new(crate::harness::SPECRUN);
+    let job = job.args(["--", "python3", "-c", HANDLES]).current_dir(mount.path()).output().expect("specrun runs");
+    assert_eq!(crate::harness::text(&job.stdout), said, "{}", crate::harness::text(&job.stderr));
     mount.check();
 }
 

@@ -132,6 +132,10 @@ impl Ops {
     pub fn lookup_inode(&self, scope: &Scope, ino: Ino, around: bool) -> Result<Attr, Fault> {
         let mut op = Op::new(self, scope);
         let inode = op.inode(ino)?;
+        // What lost its last name is there for those who have it open, whose kernel knows it.
+        if inode.nlink == 0 {
+            return Err(fault::gone(ino));
+        }
         if !around {
             return op.attr(ino, &inode);
         }
