@@ -49,7 +49,7 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long a process of a job waits to open a fifo until that is said.
 pub const FIFO_WAIT: Duration = Duration::from_secs(5);
 /// How often it is looked whether one does.
-pub const FIFO_LOOK_INTERVAL: Duration = Duration::from_millis(2500);
+pub const FIFO_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the processes of a job may take to end after `SIGKILL`.
 pub const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 /// The most memory for buffers and caches unless told otherwise, in bytes.
