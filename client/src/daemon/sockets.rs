@@ -43,13 +43,18 @@ pub(super) struct Record(PathBuf);
 
 impl Drop for Record {
     fn drop(&mut self) {
-        drop(fs::remove_file(&self.0));
+        // Another daemon's mount may have the number by now.
+        if recorder(&self.0) == Some(std::process::id()) {
+            drop(fs::remove_file(&self.0));
+        }
     }
 }
 
 /// Records which server is behind the mount with this connection's number.
 pub(super) fn record(dir: &Path, minor: u32, server: u64) -> io::Result<Record> {
     let record = Record(record_of(dir, minor));
+    // One of that name which a killed daemon has left may be about to be removed.
+    let _recording = lock(dir, FlockArg::LockShared)?;
     fs::write(&record.0, format!("{server}\n{}\n", std::process::id()))?;
     fs::set_permissions(&record.0, fs::Permissions::from_mode(0o644))?;
     Ok(record)
@@ -57,10 +62,13 @@ pub(super) fn record(dir: &Path, minor: u32, server: u64) -> io::Result<Record> 
 
 /// Whether a file is the record of a daemon that has gone.
 fn is_old_record(dir: &Path, path: &Path) -> bool {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let pid = text.lines().nth(1).and_then(|pid| pid.parse::<u32>().ok());
     path.extension().is_some_and(|end| end == RECORD)
-        && pid.is_some_and(|pid| !dir.join(format!("{pid}.sock")).exists())
+        && recorder(path).is_some_and(|pid| !dir.join(format!("{pid}.sock")).exists())
+}
+
+/// The process that made a record.
+fn recorder(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.lines().nth(1)?.parse().ok()
 }
 
 /// Removes the sockets that nobody listens on, and the records of their daemons. Waits until no daemon is about to listen.
