@@ -248,12 +248,11 @@ impl Lease {
             return self.outlast(daemon.clone());
         }
         let here = namespace::of(std::process::id()).ok();
-        if let Some(namespace) = self.namespace.filter(|there| here.is_some_and(|here| here != *there)) {
+        if let Some(namespace) = self.namespace.as_ref().filter(|there| here.is_some_and(|here| here != **there)) {
             // Where this process ends the lease, its holder lives to say so. Nobody says that a namespace is the job's alone.
-            namespace::kill_all_in(&namespace, &|pid| self.holder.is(pid) || !self.holder.may_end(pid));
+            namespace::kill_all_in(namespace, &|pid| self.holder.is(pid) || !self.holder.may_end(pid));
         }
-        let became = daemon.connection.outcome(SpecOp::Outcome { spec: self.spec }.by(0));
-        if !became.is_ok_and(|outcome| matches!(outcome.state, SpecState::Committed | SpecState::Voted)) {
+        if self.view.open_files() > 0 && !self.is_committed(daemon) {
             self.kernel.forget_what_is_open(Duration::ZERO);
         }
         if let Some((minor, _mount)) = self.made
@@ -273,6 +272,11 @@ impl Lease {
             }
         };
         drop(mojavefs_threads::detached("mojavefs-end", wait));
+    }
+
+    fn is_committed(&self, daemon: &Daemon) -> bool {
+        let became = daemon.connection.outcome(SpecOp::Outcome { spec: self.spec }.by(0));
+        became.is_ok_and(|outcome| matches!(outcome.state, SpecState::Committed | SpecState::Voted))
     }
 
     /// The process is gone; what it has started and left may still use its view.

@@ -5,6 +5,7 @@
 use crate::job::namespace;
 use crate::limits::{ANCESTORS_MAX, INSIDER_KNOWN_TIME, INSIDERS_KNOWN_MAX};
 use mojavefs_fuse::protocol::Operation;
+use mojavefs_procfs::process::Birth;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs;
@@ -79,7 +80,8 @@ impl Insiders {
             if at == self.holder || at == KERNEL_THREADS {
                 return true;
             }
-            match parent(at) {
+            // Of a thread it is the parent of its process.
+            match Birth::of(at.cast_signed()).map(|birth| birth.parent.cast_unsigned()) {
                 Some(0 | 1) => return false,
                 Some(parent) => at = parent,
                 None => return at == thread,
@@ -87,15 +89,6 @@ impl Insiders {
         }
         false
     }
-}
-
-/// The parent of a process, or of the process of a thread.
-fn parent(thread: u32) -> Option<u32> {
-    let stat = fs::read(format!("/proc/{thread}/stat")).ok()?;
-    // The name before it may have anything in it.
-    let after = stat.iter().rposition(|byte| *byte == b')')?;
-    let text = std::str::from_utf8(&stat[after + 1..]).ok()?;
-    text.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -107,7 +100,6 @@ mod tests {
     fn who_comes_from_the_holder_is_inside() {
         let holder = |pid| Insiders { holder: pid, namespace: None, known: Mutex::default() };
         let me = std::process::id();
-        assert_eq!(parent(me), Some(parent_id()));
         assert!(holder(parent_id()).comes_from_holder(me) && holder(me).comes_from_holder(me));
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("a child");
         assert!(!holder(child.id()).comes_from_holder(parent_id()), "its grandparent");

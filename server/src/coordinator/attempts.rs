@@ -7,7 +7,7 @@
 use super::waits::Wait;
 use super::{Coordinator, Job, Stage, State};
 use crate::limits::WAIT_NOTED_TIME;
-use mojavefs::id::{SpecId, ViewId};
+use mojavefs::id::SpecId;
 use mojavefs::limits::OUTCOMES_KEPT_MAX;
 use mojavefs::protocol::SpecState;
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -122,7 +122,7 @@ impl State {
                 let whole = self.whole(part);
                 self.attempts.segment_undone(job.spec, whole);
             }
-            None if job.supervisor.is_some() => self.attempts.undone(job.spec, (job.info.uid, job.info.pid)),
+            None if job.supervised => self.attempts.undone(job.spec, (job.info.uid, job.info.pid)),
             None => {}
         }
     }
@@ -142,17 +142,15 @@ impl State {
 }
 
 impl Coordinator {
-    /// A job has a supervisor now, which may run it again as long as this view is open.
-    pub(crate) fn supervised(&self, spec: SpecId, by: ViewId) {
-        self.state.lock().jobs.entry(spec).and_modify(|job| job.supervisor = Some(by));
+    /// A job has a supervisor now, which may run it again as long as its view is open.
+    pub(crate) fn supervised(&self, spec: SpecId) {
+        self.state.lock().jobs.entry(spec).and_modify(|job| job.supervised = true);
     }
 
     /// The view is closed by which a job was supervised: this attempt is not followed by another one, unless that has begun.
-    pub(crate) fn unsupervised(&self, spec: SpecId, by: ViewId) {
+    pub(crate) fn unsupervised(&self, spec: SpecId) {
         let mut state = self.state.lock();
-        if let Some(job) = state.jobs.get_mut(&spec).filter(|job| job.supervisor == Some(by)) {
-            job.supervisor = None;
-        }
+        state.jobs.entry(spec).and_modify(|job| job.supervised = false);
         state.attempts.left(spec);
         self.attempted.notify_all();
     }

@@ -3,7 +3,7 @@
 use super::counts::Counted;
 use crate::access::AccessKey;
 use crate::store::{Snapshot, Specs};
-use mojavefs::id::{ContextId, IntervalId, Seq, SpecId, ViewId};
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Back, JobInfo, OnRead, SpecState, SpecStatus};
 use std::collections::BTreeMap;
@@ -63,8 +63,8 @@ pub(crate) struct Job {
     pub(crate) probed: Option<Instant>,
     /// For a level: its process is dead, and it is about to be undone.
     pub(crate) doomed: bool,
-    /// The view of whoever may run it again.
-    pub(crate) supervisor: Option<ViewId>,
+    /// Its view is open still: whoever supervises it may run it again.
+    pub(crate) supervised: bool,
     /// For something held: how many changes its diff shows.
     pub(crate) counted: Option<Counted>,
     /// What it sees of others.

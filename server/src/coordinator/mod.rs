@@ -324,7 +324,7 @@ impl Coordinator {
             no_checkpoint: None,
             probed: None,
             doomed: false,
-            supervisor: None,
+            supervised: false,
             counted: None,
             on_read,
             snapshot,

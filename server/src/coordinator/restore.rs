@@ -201,7 +201,7 @@ impl Coordinator {
             no_checkpoint: None,
             probed: None,
             doomed: false,
-            supervisor: None,
+            supervised: false,
             counted: None,
             over: Arc::default(),
             bytes: Arc::new(payload.bytes.into()),

@@ -113,7 +113,7 @@ impl Session {
             }
         }
         if let Some(spec) = spec.filter(|_| owner == ViewOwner::Job) {
-            coordinator.supervised(spec, id);
+            coordinator.supervised(spec);
         }
         self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
         Ok(Some(OpenedView { view: id, spec }))
@@ -180,7 +180,7 @@ impl Session {
         };
         let closed = self.close_opened(&open);
         if let Some(spec) = open.spec.filter(|_| open.view.owner == ViewOwner::Job) {
-            self.shared.coordinator.unsupervised(spec, id);
+            self.shared.coordinator.unsupervised(spec);
         }
         closed
     }

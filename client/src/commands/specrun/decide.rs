@@ -3,7 +3,7 @@
 use super::super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, also_undone, host_fault, shown};
 use super::options::Cli;
 use super::report::{Took, because, waits_for};
-use super::{Attempt, Behind, NEWS_TIME, Scene};
+use super::{After, Attempt, NEWS_TIME, Scene};
 use crate::job::JobView;
 use crate::job::supervise::Ending;
 use crate::limits::QUIET_WAIT;
@@ -53,17 +53,12 @@ impl Cli {
             false => (code, verdict),
         };
         let began = Instant::now();
-        let ask = match verdict {
-            Verdict::Commit => {
-                Ask::Speculation(SpecOp::Commit { spec: view.spec, resolutions: Vec::new(), touch: self.touch })
-            }
-            Verdict::Hold => Ask::Speculation(SpecOp::Hold { spec: view.spec }),
-            Verdict::Abort => {
-                scene.place.let_go();
-                Ask::Speculation(SpecOp::Abort { spec: view.spec })
-            }
-        };
-        let outcome = view.outcome(&ask)?;
+        let commit = SpecOp::Commit { spec: view.spec, resolutions: Vec::new(), touch: self.touch };
+        let outcome = match verdict {
+            Verdict::Commit => view.outcome(&Ask::Speculation(commit)),
+            Verdict::Hold => view.outcome(&Ask::Speculation(SpecOp::Hold { spec: view.spec })),
+            Verdict::Abort => scene.abort(view),
+        }?;
         if !outcome.conflicts.is_empty() {
             return self.refused(scene, view, outcome);
         }
@@ -113,8 +108,7 @@ impl Cli {
                 None => {}
             }
             if let Some(signal) = scene.supervisor.asked_to_end().map_err(host_fault("signals"))? {
-                scene.place.let_go();
-                let outcome = view.outcome(&Ask::Speculation(SpecOp::Abort { spec: view.spec }))?;
+                let outcome = scene.abort(view)?;
                 self.reporter().outcome(&outcome, took(), 128 + signal as u8);
                 return Ok(Attempt::Over(128 + signal as u8));
             }
@@ -139,7 +133,7 @@ impl Cli {
             return Attempt::Over(EXIT_UNKNOWN);
         }
         if let Some(fall) = view.why_fallen() {
-            return Attempt::Undone { why: because(&fall), after: Behind::of(&fall), outcome: undone(view) };
+            return Attempt::Undone { why: because(&fall), after: After::of(&fall), outcome: undone(view) };
         }
         let why = match view.why_gone() {
             Some(why) => format!("{why}: speculation {} was undone", view.spec),
@@ -152,12 +146,10 @@ impl Cli {
     /// Something that it read or changed became final meanwhile.
     fn refused(&self, scene: &Scene<'_>, view: &JobView, outcome: Outcome) -> Result<Attempt, Fault> {
         let keep = self.hold || self.keep_going || self.ask;
-        let done = view.outcome(&if keep {
-            Ask::Speculation(SpecOp::Hold { spec: view.spec })
-        } else {
-            scene.place.let_go();
-            Ask::Speculation(SpecOp::Abort { spec: view.spec })
-        })?;
+        let done = match keep {
+            true => view.outcome(&Ask::Speculation(SpecOp::Hold { spec: view.spec })),
+            false => scene.abort(view),
+        }?;
         also_undone(&done).iter().for_each(|also| self.reporter().note(also));
         let outcome = Outcome { undone: done.undone, ..outcome };
         if keep {
@@ -170,7 +162,7 @@ impl Cli {
             Some(who) => format!("rolled back: it has changed `{path}`, and {who} since"),
             None => format!("rolled back: `{path}` was changed by someone else meanwhile"),
         };
-        Ok(Attempt::Undone { why, after: Behind::default(), outcome })
+        Ok(Attempt::Undone { why, after: After::default(), outcome })
     }
 }
 

@@ -54,16 +54,16 @@ pub fn specrun_main() -> ExitCode {
 
 /// What is to be waited for before a job goes on that was undone.
 #[derive(Default)]
-struct Behind {
+struct After {
     /// Those that it had met, and that are undecided.
     met: Vec<SpecId>,
     /// Those whose work it had read, and that were undone, too.
     sources: Vec<SpecId>,
 }
 
-impl Behind {
+impl After {
     fn of(fall: &Fall) -> Self {
-        Behind { met: fall.met.clone(), sources: fall.sources.clone() }
+        After { met: fall.met.clone(), sources: fall.sources.clone() }
     }
 }
 
@@ -74,7 +74,7 @@ enum Attempt {
     /// It was undone for the sake of others, and these are to be waited for before it runs again.
     Undone {
         why: String,
-        after: Behind,
+        after: After,
         /// How it ended, if it is not run again.
         outcome: Outcome,
     },
@@ -91,6 +91,15 @@ struct Scene<'a> {
     was: Cell<Option<SpecId>>,
     /// That it may be run again, after it was undone.
     promise: Cell<Option<Promise>>,
+}
+
+impl Scene<'_> {
+    /// Undoes the job, whose processes have ended.
+    fn abort(&self, view: &JobView) -> Result<Outcome, Fault> {
+        // What is open still is somebody else's then.
+        self.place.let_go();
+        view.outcome(&Ask::Speculation(SpecOp::Abort { spec: view.spec }))
+    }
 }
 
 impl Cli {
@@ -111,7 +120,7 @@ impl Cli {
             was: Cell::default(),
             promise: Cell::default(),
         };
-        let mut after = Behind::default();
+        let mut after = After::default();
         let began = Instant::now();
         loop {
             if let Some(signal) = self.wait_for(&scene, &after)? {
@@ -119,8 +128,8 @@ impl Cli {
             }
             let (why, outcome) = match self.attempt(&scene)? {
                 Attempt::Over(code) => return Ok(ExitCode::from(code)),
-                Attempt::Undone { why, after: behind, outcome } => {
-                    after = behind;
+                Attempt::Undone { why, after: next, outcome } => {
+                    after = next;
                     (why, outcome)
                 }
             };
@@ -172,7 +181,7 @@ impl Cli {
     /// Waits for the speculations that the job had met before it was undone, so that two can't collide for ever; not for those
     /// that wait for the job around it, and not longer than until a signal asks for the end, which it returns. Then for those
     /// that it had read from, to have what it reads made anew.
-    fn wait_for(&self, scene: &Scene<'_>, after: &Behind) -> Result<Option<i32>, Fault> {
+    fn wait_for(&self, scene: &Scene<'_>, after: &After) -> Result<Option<i32>, Fault> {
         // The command of the job around this one waits for it, and so for these.
         let around = job_around(scene.filesystem);
         let mut open = after.met.clone();
@@ -228,7 +237,7 @@ impl Cli {
         let environment = [("MOJAVEFS_SPEC", view.spec.to_string()), place.environment()];
         let running = match supervisor.start(&self.command, self.limit(), &environment, stdio) {
             Ok(running) => running,
-            Err(error) => return self.not_started(view, error),
+            Err(error) => return self.not_started(scene, view, error),
         };
         let watch = Watch::new(self, scene, view);
         let watched = self.watch(&watch, &running);
@@ -246,16 +255,14 @@ impl Cli {
         };
         let attempt = match self.decide(scene, view, (code, verdict)) {
             // It was to be taken back to a read when it was too late for that.
-            Err(fault) if fault.kind == FaultKind::Busy && !view.has_fallen() => {
-                match view.ask(&Ask::Speculation(SpecOp::Abort { spec: view.spec })) {
-                    Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(view, None),
-                    Err(fault) => return Err(fault),
-                    Ok(_) => {
-                        let why = "rolled back: what it had read was undone as it ended".to_owned();
-                        Attempt::Undone { why, after: Behind::default(), outcome: undone(view) }
-                    }
+            Err(fault) if fault.kind == FaultKind::Busy && !view.has_fallen() => match scene.abort(view) {
+                Err(_) if view.wait_decided(NEWS_TIME) == Some(SpecState::Aborted) => self.fell(view, None),
+                Err(fault) => return Err(fault),
+                Ok(_) => {
+                    let why = "rolled back: what it had read was undone as it ended".to_owned();
+                    Attempt::Undone { why, after: After::default(), outcome: undone(view) }
                 }
-            }
+            },
             // Nobody answers any more, or what was voted for can't be taken back.
             Err(fault) if is_gone(&fault) || view.may_be().is_some() => self.fell(view, Some(&fault)),
             // What was asked came too late: others had decided.
@@ -306,8 +313,8 @@ impl Cli {
         EXIT_UNSAID
     }
 
-    fn not_started(&self, view: &JobView, error: std::io::Error) -> Result<Attempt, Fault> {
-        let outcome = view.outcome(&Ask::Speculation(SpecOp::Abort { spec: view.spec }))?;
+    fn not_started(&self, scene: &Scene<'_>, view: &JobView, error: std::io::Error) -> Result<Attempt, Fault> {
+        let outcome = scene.abort(view)?;
         let code = self.refuse(&error);
         if self.json {
             self.reporter().outcome(&outcome, report::Took::own(Duration::ZERO), code);

@@ -5,7 +5,7 @@ use super::decide::undone;
 use super::options::Cli;
 use super::report::{Reporter, because, waits_for};
 use super::waiting::{AttemptsWait, Awaited};
-use super::{Attempt, Behind, NEWS_TIME, Scene, host_fault};
+use super::{After, Attempt, NEWS_TIME, Scene, host_fault};
 use crate::control::{self, unexpected};
 use crate::job::checkpoint::{Checkpoints, Ledger};
 use crate::job::fifos::Fifos;
@@ -33,7 +33,7 @@ pub(super) struct Watch<'a> {
     /// How often it went back to a checkpoint.
     returns: Cell<u64>,
     /// It could not: it is undone as a whole, and why.
-    lost: RefCell<Option<(String, Behind)>>,
+    lost: RefCell<Option<(String, After)>>,
 }
 
 /// What became of a job whose command has ended.
@@ -172,20 +172,20 @@ impl<'a> Watch<'a> {
 
     /// Goes back to the checkpoint of `segment`, which was `taken` then.
     fn go_back(&self, (segment, taken): (SpecId, Instant), why: Option<Fall>, main: Pid) {
-        let (text, behind) = match &why {
-            Some(fall) => (because(fall), Behind::of(fall)),
-            None => ("rolled back by somebody else".to_owned(), Behind::default()),
+        let (text, after) = match &why {
+            Some(fall) => (because(fall), After::of(fall)),
+            None => ("rolled back by somebody else".to_owned(), After::default()),
         };
         let used = self.scene.again.get();
         if used == self.cli.retries {
-            return self.lose(text, behind);
+            return self.lose(text, after);
         }
         self.scene.again.set(used + 1);
         let told = format!("{text}; going on from the read ({} of {})", used + 1, self.cli.retries);
         self.kill();
         let back = self.checkpoints.borrow_mut().go_back(segment, main, self.view.mount(), || {
             self.reporter().note(&told);
-            self.ready(segment, &behind)?;
+            self.ready(segment, &after)?;
             // What had asked it to end since then has gone with it, or has come while it did not run.
             self.scene.supervisor.was_asked(taken).map_or(Ok(()), |signal| ask_to_end(main, signal))
         });
@@ -194,17 +194,17 @@ impl<'a> Watch<'a> {
             Err(failed) => {
                 // The way back to the start counts, and is counted there.
                 self.scene.again.set(used);
-                self.lose(format!("{text}; {failed}"), behind);
+                self.lose(format!("{text}; {failed}"), after);
             }
         }
     }
 
     /// The process is there, and has not gone on yet: the view is to show what it had before.
-    fn ready(&self, segment: SpecId, behind: &Behind) -> Result<(), String> {
+    fn ready(&self, segment: SpecId, after: &After) -> Result<(), String> {
         let failed = |fault: Fault| fault.to_string();
         self.view.ask(&Ask::Undo { spec: segment, drained: false }).map_err(failed)?;
         // Two that keep meeting would meet again.
-        let mut open = behind.met.clone();
+        let mut open = after.met.clone();
         while !open.is_empty() {
             let awaited = self.scene.await_decided(&open, Some(self.view.spec), Some(self.view.bell()));
             open = match awaited.map_err(failed)? {
@@ -212,7 +212,7 @@ impl<'a> Watch<'a> {
                 Awaited::Asked(_) | Awaited::InVain | Awaited::Rung => break,
             };
         }
-        let mut wait = AttemptsWait::new(&behind.sources, self.view.spec, Some(self.view.spec));
+        let mut wait = AttemptsWait::new(&after.sources, self.view.spec, Some(self.view.spec));
         // Who is to go back further, or was undone, is not kept from it.
         while wait.goes_on() && !self.view.has_todo() && !self.view.has_fallen() {
             let asked = wait.step(self.scene, self.reporter(), Some(self.view.bell())).map_err(failed)?;
@@ -224,12 +224,12 @@ impl<'a> Watch<'a> {
     }
 
     /// Gives the whole job up.
-    fn lose(&self, why: String, after: Behind) {
+    fn lose(&self, why: String, after: After) {
         self.lost.replace(Some((why, after)));
         self.forget();
         // They see nothing of what is undone under them.
         self.kill();
-        if let Err(fault) = self.view.ask(&Ask::Speculation(SpecOp::Abort { spec: self.view.spec })) {
+        if let Err(fault) = self.scene.abort(self.view) {
             // It is undone when its view closes.
             self.reporter().note(&format!("{fault}"));
         }
@@ -262,7 +262,7 @@ impl Ground for Watch<'_> {
             ));
         }
         if let Err(error) = self.checkpoints.borrow_mut().let_go_late() {
-            self.lose(format!("rolled back: a checkpoint failed: {error}"), Behind::default());
+            self.lose(format!("rolled back: a checkpoint failed: {error}"), After::default());
         }
         while let Some(todo) = self.view.next_todo() {
             match todo {
@@ -270,7 +270,7 @@ impl Ground for Watch<'_> {
                     let book = Book { view: self.view, ticket };
                     let taken = self.checkpoints.borrow_mut().take(main, pid, self.view.mount(), &book);
                     if let Err(error) = taken {
-                        self.lose(format!("rolled back: a checkpoint failed: {error}"), Behind::default());
+                        self.lose(format!("rolled back: a checkpoint failed: {error}"), After::default());
                     }
                 }
                 Todo::GoBack { segment, why } => {
