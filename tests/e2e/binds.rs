@@ -563,3 +563,23 @@ open('result', 'w').write(text + os.getcwd())
     drop(binds);
     mount.check();
 }
+
+/// A mount that somebody has open, if only to look what it is, can't be unmounted.
+#[test]
+fn jobs_that_start_do_not_keep_other_filesystems_from_being_unmounted() {
+    let (server, other) = (Server::new(), Server::new());
+    let (mount, embedded, served) = (server.mount(), Mount::new(), other.mount());
+    std::thread::scope(|scope| {
+        let unmounting = scope.spawn(|| {
+            for _ in 0..10 {
+                for other in [&embedded, &served] {
+                    other.umount();
+                    other.mount();
+                }
+            }
+        });
+        while !unmounting.is_finished() {
+            succeeds(&mount, &mount.path(), "true");
+        }
+    });
+}

@@ -103,14 +103,18 @@ impl Filesystem {
         }
     }
 
-    /// Whether another mount shows the files of the same server. Its daemon is asked only where nothing is recorded of it.
-    pub(crate) fn has_server_of(&self, mount: &MountInfo) -> Result<bool, Fault> {
+    /// Whether another mount shows the files of the same server, if its daemon has recorded which it has.
+    pub(crate) fn is_recorded_as_same(&self, mount: &MountInfo) -> Option<bool> {
         let dirs = [self.socket.parent(), Some(Path::new(SOCKETS_OF_ROOT))];
-        let recorded = dirs.into_iter().flatten().find_map(|dir| {
+        dirs.into_iter().flatten().find_map(|dir| {
             let text = fs::read_to_string(record_of(dir, mount.minor)).ok()?;
-            text.lines().next()?.parse::<u64>().ok()
-        });
-        match recorded.map_or_else(|| Self::at(mount).map(|other| other.server), Ok) {
+            Some(text.lines().next()?.parse::<u64>().ok()? == self.server)
+        })
+    }
+
+    /// Whether another mount shows the files of the same server; its daemon is asked.
+    pub(crate) fn has_server_of(&self, mount: &MountInfo) -> Result<bool, Fault> {
+        match Self::at(mount).map(|other| other.server) {
             Ok(server) => Ok(server == self.server),
             // Nothing can be changed there either.
             Err(fault) if fault.kind == FaultKind::Disconnected => Ok(false),

@@ -54,10 +54,9 @@ impl Table {
         for (at, mount) in all.iter().enumerate().filter(|(_, mount)| mount.kind == FS_TYPE) {
             let is_own = match known.iter().find(|(minor, _)| *minor == mount.minor) {
                 Some((_, is_own)) => *is_own,
-                // One that is hidden by others says nothing of the rest.
-                None if !is_to_be_seen(mount) => continue,
                 None => {
-                    let is_own = is_of_same_server(filesystem, mount)?;
+                    // One that is hidden by others says nothing of the rest.
+                    let Some(is_own) = is_of_same_server(filesystem, mount)? else { continue };
                     known.push((mount.minor, is_own));
                     is_own
                 }
@@ -177,16 +176,21 @@ pub(crate) fn in_proc(fd: &impl AsRawFd) -> PathBuf {
 }
 
 /// Whether a mount that is not the filesystem's shows the same files: another daemon may have mounted its server, or the mount for
-/// everybody has come to be seen in a job.
-fn is_of_same_server(filesystem: &Filesystem, mount: &MountInfo) -> Result<bool, Fault> {
+/// everybody has come to be seen in a job. It is opened only where nothing else tells, since who has it open keeps it from being
+/// unmounted. Nothing if it would have to be, and is hidden by others.
+fn is_of_same_server(filesystem: &Filesystem, mount: &MountInfo) -> Result<Option<bool>, Fault> {
     let is_address =
         |source: &Path| ["unix:", "tcp:"].iter().any(|kind| source.as_os_str().as_bytes().starts_with(kind.as_bytes()));
     let (here, there) = (&filesystem.source, &mount.source);
     // A store has one daemon at most.
     if here != there && !(is_address(here) && is_address(there)) {
-        return Ok(false);
+        return Ok(Some(false));
     }
-    filesystem.has_server_of(mount)
+    match filesystem.is_recorded_as_same(mount) {
+        Some(is_same) => Ok(Some(is_same)),
+        None if is_to_be_seen(mount) => filesystem.has_server_of(mount).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Where all of the filesystem of a mount is to be seen, if that is anywhere; else the mount itself.

@@ -13,11 +13,16 @@ use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Reply, SpecOp, SpecState};
 use nix::unistd::geteuid;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long somebody may use a mount to look at it.
+const LOOK_TIME_MAX: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
 pub(super) struct Umount {
@@ -54,7 +59,7 @@ impl Umount {
             && (!others.is_empty() || found.root != Path::new("/") && is_elsewhere(daemon.pid))
         {
             // The filesystem stays where it was mounted.
-            mount::unmount(&point, self.force).map_err(in_use(&point))?;
+            unmount(&point, self.force)?;
             return Ok(ExitCode::SUCCESS);
         }
         let daemon = daemon.map(|daemon| daemon.pid);
@@ -77,7 +82,7 @@ impl Umount {
         } else {
             refuse_if_bound(&point, &others)?;
             refuse_if_running(&point)?;
-            mount::unmount(&point, false).map_err(in_use(&point))?;
+            unmount(&point, false)?;
         }
         match daemon {
             Some(pid) => wait_gone(pid, process),
@@ -90,10 +95,18 @@ impl Umount {
     }
 }
 
-fn in_use(point: &Path) -> impl FnOnce(std::io::Error) -> Fault {
-    let point = point.display();
-    move |e| {
-        Fault::new(FaultKind::Busy, format!("{point}: {e}; something still uses it (see `fuser -vm`), or use --force"))
+/// Takes a mount away. Whoever looks who uses it (`fuser`, `lsof`) uses it for a moment, too, so one that is in use is tried again.
+fn unmount(point: &Path, lazy: bool) -> Result<(), Fault> {
+    let deadline = Instant::now() + LOOK_TIME_MAX;
+    loop {
+        match mount::unmount(point, lazy) {
+            Err(e) if e.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => sleep(POLL_INTERVAL),
+            Err(e) => {
+                let hint = "something still uses it (see `fuser -vm`), or use --force";
+                return Err(Fault::new(FaultKind::Busy, format!("{}: {e}; {hint}", point.display())));
+            }
+            Ok(()) => return Ok(()),
+        }
     }
 }
 
@@ -199,7 +212,7 @@ fn wait_gone(pid: u32, process: Option<OwnedFd>) -> Result<ExitCode, Fault> {
         if Instant::now() > deadline {
             return Err(Fault::new(FaultKind::TimedOut, format!("unmounted, but the daemon {pid} does not end")));
         }
-        std::thread::sleep(POLL_INTERVAL);
+        sleep(POLL_INTERVAL);
     }
     Ok(ExitCode::SUCCESS)
 }
