@@ -42,6 +42,44 @@ fn an_ordinary_user_runs_jobs_on_root_s_mount_with_their_own_rights() {
     assert_eq!(sh(&mount.path(), "stat -c %u open/mine").trim(), NOBODY);
 }
 
+/// The files that say which are given are put over the machine's for this only.
+#[test]
+fn an_ordinary_user_s_job_knows_the_users_and_groups_that_are_given_to_that_user() {
+    require_root!();
+    let mount = Mount::new();
+    sh(&mount.path(), "mkdir -m 1777 open; mkdir -m 2775 shared; chgrp 50000 shared");
+    let specrun = mount.beside("specrun");
+    fs::copy(SPECRUN, &specrun).expect("copy");
+    let job = |given: &str, script: &str| {
+        fs::write(mount.beside("given"), given).expect("write");
+        let script = format!(
+            "mount --bind {given} /etc/subuid && mount --bind {given} /etc/subgid && \
+             setpriv --reuid=daemon --regid=daemon --groups=50000 {} -- sh -c '{script}'",
+            specrun.display(),
+            given = mount.beside("given").display(),
+        );
+        let mut command = Command::new("unshare");
+        let output = command.args(["--mount", "sh", "-c", &script]).current_dir(mount.at("open")).output();
+        let output = output.expect("unshare runs");
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    };
+    let use_them = "echo x > ../shared/f && echo y > own && chgrp 50000 own && chmod g+s own && setfacl -m u:50000:r,g:50001:r own && \
+                    stat -c %g ../shared own && id -G";
+    let (done, said, error) = job("daemon:50000:2\n", use_them);
+    assert!(done, "{error}");
+    assert_eq!(said, "50000\n50000\n1 50000\n");
+    assert_eq!(sh(&mount.path(), "stat -c '%u %g %a' shared/f open/own"), "1 50000 644\n1 50000 2644\n");
+    let acl = "getfacl -nc open/own | grep -E '^(user|group):[0-9]' | tr '\\n' ' '";
+    assert_eq!(sh(&mount.path(), acl), "user:50000:r-- group:50001:r-- ");
+    // They are given to others, or to nobody: then they are not known, and all else is as it was.
+    for given in ["", "bin:50000:2\n", "1:50000:2\n1:50001:1\n"] {
+        let (done, said, error) =
+            job(given, "chmod 600 own; echo z > ../shared/f && stat -c %g own && chgrp 50000 own");
+        assert!(!done && said == "65534\n" && error.contains("Invalid argument"), "{given}: {said}{error}");
+    }
+    assert_eq!((mount.read("shared/f"), mount.read("open/own")), ("x\n".into(), "y\n".into()));
+}
+
 #[test]
 fn only_the_owner_and_root_see_and_decide() {
     require_root!();

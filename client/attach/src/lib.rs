@@ -8,6 +8,7 @@ pub mod find;
 pub mod mount;
 pub mod namespace;
 pub mod places;
+mod subordinate;
 pub mod sys;
 
 use control::{ask, unexpected};

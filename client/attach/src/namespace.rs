@@ -1,6 +1,7 @@
 //! Mount namespaces of a process's own.
 
 use crate::mount::mounts;
+use crate::subordinate;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -18,11 +19,15 @@ pub fn is_user_namespace() -> bool {
 }
 
 /// Enters a mount namespace of its own, whose mounts nobody else sees; as an ordinary user a user namespace as well, in
-/// which the user and group are who they were. Only before any thread was started.
+/// which the user and group are who they were, and so are the user's [subordinate] ones. Only before any thread was started.
 pub fn enter() -> Result<(), Fault> {
     let failed = |what: &str, e: io::Error| Fault::new(FaultKind::Io, format!("{what}: {e}"));
     let (uid, gid) = (geteuid(), getegid());
-    if unshare(CloneFlags::CLONE_NEWNS).is_err() {
+    if unshare(CloneFlags::CLONE_NEWNS).is_ok() {
+        // It has the rights already.
+    } else if subordinate::enter(uid, gid).map_err(|e| failed("enter the user namespace of the job", e))? {
+        unshare(CloneFlags::CLONE_NEWNS).map_err(|e| failed("make a namespace for the job", e.into()))?;
+    } else {
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(|e| {
             let hint = "are user namespaces allowed? See kernel.unprivileged_userns_clone and, on Ubuntu, \
                         kernel.apparmor_restrict_unprivileged_userns; as root it works without";
