@@ -279,18 +279,21 @@ impl Coordinator {
                 }
                 return self.join_outer(state, spec).map(Voted::Done);
             };
+            let outlook = Outlook::of(state, &numbers, &specs);
+            // Who is waited for looks at what it wants as long as views are not prepared.
+            if !specs.iter().any(|spec| state.is_clashing(*spec, &self.conflicts))
+                && let Some(by) = preparation.locked(&outlook)
+            {
+                return Ok(Voted::Locked(outlook, by));
+            }
             if !preparation.covers(&numbers, &self.store) {
-                return Ok(Voted::Unprepared(Outlook::of(state, &numbers, &specs)));
+                return Ok(Voted::Unprepared(outlook));
             }
             // Conflicts of those that have waited for this vote are noticed in the step that would make them final.
             self.judge_together(state, spec, &specs);
             let clashing = specs.iter().copied().filter(|spec| state.is_clashing(*spec, &self.conflicts));
             let clashing: Vec<SpecId> = clashing.collect();
             if clashing.is_empty() {
-                let outlook = Outlook::of(state, &numbers, &specs);
-                if let Some(by) = preparation.locked(&outlook) {
-                    return Ok(Voted::Locked(outlook, by));
-                }
                 return self.seal(state, spec, (numbers, specs)).map(Voted::Sealed);
             }
             for spec in clashing {

@@ -59,6 +59,8 @@ impl<'a> Preparation<'a> {
 
     /// Waits until nobody has, for some time altogether; whether there is any left.
     pub(super) fn wait_for_unlock(&mut self, outlook: &Outlook) -> bool {
+        // What they have locked they may look at meanwhile.
+        self.end();
         let deadline = *self.unlocked_by.get_or_insert_with(|| Instant::now() + LOCKED_TIME_MAX);
         if let Some(audience) = self.audience {
             audience.wait_for_unlock((&outlook.contexts(), &outlook.numbers), deadline);

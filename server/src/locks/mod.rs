@@ -9,15 +9,19 @@ mod histories;
 mod naive;
 mod table;
 
+use table::Owner;
 pub(crate) use table::{Asked, Taken};
 
 use mojavefs::id::{ContextId, Ino, SpecId, ViewId};
-use mojavefs::protocol::{LockAsked, Unlocked};
+use mojavefs::protocol::{LockAsked, LockClass, Span, Unlocked};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use table::Table;
+
+/// How many locks of a kind on a file are kept apart of those that a context has had.
+const SPANS_KEPT_MAX: usize = 64;
 
 /// All locks of a server.
 #[derive(Default)]
@@ -36,11 +40,33 @@ struct State {
     offers: HashMap<ViewId, u64>,
     /// How many locks had been taken when a context last changed a file that was locked.
     changes: HashMap<ContextId, HashMap<Ino, u64>>,
+    /// What contexts have locked, now or before.
+    had: HashMap<ContextId, Had>,
     /// What the processes of a view had locked when they entered a speculation.
     saved: HashMap<(ViewId, SpecId), Vec<(Ino, LockAsked)>>,
 }
 
+/// Locks of a context by file, each once.
+type Had = HashMap<Ino, Vec<Taken>>;
+
 impl State {
+    fn note_had(&mut self, context: ContextId, ino: Ino, taken: Taken) {
+        let had = self.had.entry(context).or_default().entry(ino).or_default();
+        let is_such = |other: &Taken| (other.by.owner.class, other.mode) == (taken.by.owner.class, taken.mode);
+        had.retain(|other| !(is_such(other) && other.span == taken.span));
+        if had.len() < SPANS_KEPT_MAX {
+            return had.push(taken);
+        }
+        // One lock around all of them: a commit may wait where it need not, and never goes on where it must wait.
+        let (such, mut others): (Vec<Taken>, Vec<Taken>) = had.drain(..).partition(is_such);
+        let around = such.iter().fold(taken, |around, other| {
+            let (first, last) = (around.span.first.min(other.span.first), around.span.last.max(other.span.last));
+            Taken { span: Span { first, last }, number: around.number.min(other.number), ..around }
+        });
+        others.push(around);
+        *had = others;
+    }
+
     fn offer(&mut self, to: Vec<ViewId>) {
         to.into_iter().for_each(|view| *self.offers.entry(view).or_insert(0) += 1);
     }
@@ -55,10 +81,22 @@ impl Locks {
         self.one_is_free.notify_all();
     }
 
-    /// Asks for a lock, or lets go of one.
-    pub(crate) fn ask(&self, view: ViewId, ino: Ino, asked: &LockAsked, waits: bool) -> Asked {
+    /// Asks for a lock, or lets go of one, in a view of a context.
+    pub(crate) fn ask(
+        &self,
+        (view, context): (ViewId, Option<ContextId>),
+        ino: Ino,
+        asked: &LockAsked,
+        waits: bool,
+    ) -> Asked {
         let mut state = self.state.lock();
         let (outcome, offered_to) = state.table.ask(view, ino, asked, waits);
+        let mode = asked.mode.filter(|_| outcome == Asked::Done && asked.owner.class != LockClass::Program);
+        if let Some((context, mode)) = context.zip(mode) {
+            let LockAsked { owner, handle, pid, span, .. } = *asked;
+            let number = state.table.last();
+            state.note_had(context, ino, Taken { by: Owner { view, owner }, handle, pid, span, mode, number });
+        }
         self.freed(state, offered_to);
         outcome
     }
@@ -142,19 +180,24 @@ impl Locks {
     }
 
     /// What a context has changed another has, from now on.
-    pub(crate) fn fold(&self, inner: ContextId, outer: ContextId) {
+    pub(crate) fn fold(&self, inner_context: ContextId, outer_context: ContextId) {
         let mut state = self.state.lock();
-        let inner = state.changes.remove(&inner).unwrap_or_default();
+        let inner = state.changes.remove(&inner_context).unwrap_or_default();
         if !inner.is_empty() {
-            let outer = state.changes.entry(outer).or_default();
+            let outer = state.changes.entry(outer_context).or_default();
             outer.extend(inner);
         }
+        let inner = state.had.remove(&inner_context).unwrap_or_default();
+        inner
+            .into_iter()
+            .for_each(|(ino, had)| had.into_iter().for_each(|taken| state.note_had(outer_context, ino, taken)));
     }
 
     /// A context, with its speculation, is decided.
     pub(crate) fn forget(&self, context: ContextId, spec: SpecId) {
         let mut state = self.state.lock();
         state.changes.remove(&context);
+        state.had.remove(&context);
         // One that is undone is come back from later.
         let is_committed = |(_, of): &(ViewId, SpecId)| *of == spec;
         state.saved.retain(|entered, _| !is_committed(entered));
@@ -175,6 +218,22 @@ impl Locks {
             taken.iter().filter(|taken| taken.number > last).map(|taken| (ino, *taken)).collect::<Vec<_>>()
         };
         state.table.all().flat_map(since).collect()
+    }
+
+    /// The locks that were taken since any of these contexts had one that they exclude.
+    pub(crate) fn taken_over(&self, contexts: &[ContextId]) -> Vec<(Ino, Taken)> {
+        if !self.is_used.load(Ordering::SeqCst) {
+            return Vec::new();
+        }
+        let state = self.state.lock();
+        let had = contexts.iter().filter_map(|context| state.had.get(context)).flatten();
+        let over = had.flat_map(|(ino, had)| {
+            let taken = state.table.taken(*ino).iter();
+            taken
+                .filter(|taken| had.iter().any(|had| taken.excludes(had) && taken.number > had.number))
+                .map(|t| (*ino, *t))
+        });
+        over.collect()
     }
 
     /// Waits until somebody has let go of something, or until then.

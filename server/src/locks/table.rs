@@ -33,6 +33,12 @@ impl Taken {
         LockAsked { owner: by.owner, handle, pid, span, mode: Some(mode) }
     }
 
+    /// Whether the two can't be there at the same time, if they are different owners'.
+    pub(crate) fn excludes(&self, other: &Taken) -> bool {
+        let is_one_kind = self.by.owner.class == other.by.owner.class;
+        is_one_kind && self.span.overlaps(other.span) && self.mode.excludes(other.mode)
+    }
+
     /// The part of it that was asked for like this.
     fn within(self, asked: &LockAsked) -> Option<Taken> {
         let is_so = (self.by.owner, self.handle, Some(self.mode)) == (asked.owner, asked.handle, asked.mode);
@@ -90,9 +96,9 @@ impl File {
             mode: *mode,
             number: 0,
         });
-        let is_other = move |other: &Taken| other.by != by && other.by.owner.class == by.owner.class;
-        let excludes = move |other: &Taken| other.span.overlaps(span) && other.mode.excludes(mode);
-        self.taken.iter().copied().chain(offered).filter(is_other).filter(excludes)
+        let wanted = Taken { by, handle: 0, pid: 0, span, mode, number: 0 };
+        let is_in_the_way = move |other: &Taken| other.by != by && other.excludes(&wanted);
+        self.taken.iter().copied().chain(offered).filter(is_in_the_way)
     }
 
     /// The first of them.
@@ -273,6 +279,11 @@ impl Table {
     /// Every file with locks, and these.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Ino, &[Taken])> {
         self.files.iter().map(|(ino, file)| (*ino, &file.taken[..])).filter(|(_, taken)| !taken.is_empty())
+    }
+
+    /// The locks on one.
+    pub(crate) fn taken(&self, ino: Ino) -> &[Taken] {
+        self.files.get(&ino).map_or(&[], |file| &file.taken)
     }
 
     /// The number of the lock that was taken last.

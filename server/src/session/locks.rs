@@ -22,7 +22,7 @@ impl Session {
             if asked.mode.is_some() {
                 coordinator.demand_lockable(ino)?;
             }
-            Ok(locks.ask(view, ino, asked, waits))
+            Ok(locks.ask((view, open.view.context()), ino, asked, waits))
         })?;
         if open.view.is_dead() || self.shared.views.find(view).is_none() {
             // It has ended meanwhile, perhaps before it had this.

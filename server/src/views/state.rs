@@ -96,6 +96,11 @@ impl View {
         self.context().is_some() && self.scope().sight.snapshot == Seq::NOW
     }
 
+    /// It shows a commit of others when that is decided, and before that what was so until then.
+    pub(crate) fn shows_what_becomes_final(&self) -> bool {
+        self.context().is_none() || self.follows() && !self.scope().sight.meets
+    }
+
     /// Its speculation was undone.
     pub(crate) fn is_dead(&self) -> bool {
         self.state.lock().is_dead()

@@ -311,11 +311,15 @@ impl Audience for Shared {
         let is_inside = |view: &Arc<View>| contexts.iter().any(|context| view.shows_from_inside(*context));
         // What can't be found out counts as changed.
         let changed = |ino: Ino| intervals.iter().any(|i| self.store.has_changed_content(*i, ino).unwrap_or(true));
-        let is_outside = |(ino, taken): &(Ino, Taken)| {
+        let is_outside = |taken: &Taken| {
             let view = self.views.find(taken.by.view);
-            !view.is_some_and(|view| is_inside(&view)) && changed(*ino)
+            let is_program = taken.by.owner.class == LockClass::Program;
+            view.is_none_or(|view| !is_inside(&view) && (is_program || view.shows_what_becomes_final()))
         };
-        let (ino, taken) = self.locks.taken_since(contexts).into_iter().find(is_outside)?;
+        let of_changed = self.locks.taken_since(contexts).into_iter().filter(|(ino, _)| changed(*ino));
+        let has_changed = intervals.iter().any(|interval| self.store.last_change(*interval) > 0);
+        let over = if has_changed { self.locks.taken_over(contexts) } else { Vec::new() };
+        let (ino, taken) = of_changed.chain(over).find(|(_, taken)| is_outside(taken))?;
         let place = match self.views.find(taken.by.view).and_then(|view| view.context()) {
             Some(_) => "in another job",
             None => "on trunk",

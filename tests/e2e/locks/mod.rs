@@ -1,8 +1,10 @@
 //! Locks (`flock`, `fcntl`) between the views of a server.
 
+mod commits;
+
 use crate::harness::programs::SUBJECTS;
 use crate::harness::served::Server;
-use crate::harness::{Mount, SPECRUN, SlowDisk, is_running, project, run, text, until};
+use crate::harness::{Mount, SPECRUN, is_running, project, run, text, until};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
@@ -347,67 +349,6 @@ fn who_has_locked_something_can_only_go_back_to_its_start() {
 
 fn child_of(command: &mut Command) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs")
-}
-
-#[test]
-fn a_commit_waits_for_who_has_locked_what_it_changes_and_is_refused_after_a_while() {
-    let mount = Mount::new();
-    mount.write("file", "old");
-    let mut outside = Locker::outside_with_file(&mount);
-    let held = mount.held("printf new > file");
-    outside.does("posix f r 0 1");
-    let refused = mount.mojavefs(&["commit", &held]);
-    assert_eq!(refused.status.code(), Some(75), "{}", text(&refused.stderr));
-    let said = text(&refused.stderr);
-    assert!(
-        said.contains("file") && said.contains(&format!("process {} on trunk has locked", outside.say("pid"))),
-        "{said}"
-    );
-    assert!(said.contains("commit it again when that is over"), "{said}");
-    assert_eq!(mount.read("file"), "old");
-    // One that is let go of in time is waited for.
-    let mut commit = Command::new(crate::harness::MOJAVEFS);
-    let commit =
-        commit.args(["commit", &held]).current_dir(mount.path()).stderr(Stdio::piped()).spawn().expect("it runs");
-    outside.does("posix f u 0 0");
-    let output = commit.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(mount.read("file"), "new");
-    drop(outside);
-    mount.check();
-}
-
-#[test]
-fn a_commit_does_not_wait_for_who_had_locked_something_before_it_was_changed() {
-    let mount = Mount::new();
-    mount.write("file", "old");
-    let mut outside = Locker::outside_with_file(&mount);
-    outside.does("posix f r 0 1");
-    let output = mount.specrun(&[], "printf new > file");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(outside.say("read f"), "new");
-    drop(outside);
-    mount.check();
-}
-
-#[test]
-fn a_lock_on_what_is_being_committed_is_granted_after_that() {
-    let disk = SlowDisk::new();
-    let mount = &disk.mount;
-    mount.write("file", "old");
-    mount.write("another", "");
-    let mut outside = Locker::outside_with_file(mount);
-    outside.does("open a another rw");
-    let job = disk.committing("printf new > file");
-    outside.does("flock a x");
-    outside.tell("flock f x");
-    until("it waits", || waiting(mount) == 1);
-    disk.goes_on();
-    assert_eq!(outside.answer(), "ok");
-    assert_eq!(outside.say("read f"), "new");
-    assert!(job.wait().status.success());
-    drop(outside);
-    mount.check();
 }
 
 /// Counts in a file that is mapped, under a lock, and never syncs.
