@@ -76,6 +76,44 @@ faults! {
     NothingForgotten "nothing-forgotten",
     /// Who writes old pages over what others have written is in no conflict.
     OldPagesUnnoticed "old-pages-unnoticed",
+    /// A decision over several shards is handed to the log when the first one is ready.
+    DecidedByTheFirst "decided-by-the-first",
+    /// Shards are told of a decision before it is in the log.
+    ToldBeforeTheRecord "told-before-the-record",
+    /// A shard hears a coordinator that has been superseded.
+    StaleTermAccepted "stale-term-accepted",
+    /// A shard listens to a coordinator that has been superseded once it has started again.
+    TermForgotten "term-forgotten",
+    /// One of the shards that a decision is about is not asked.
+    ParticipantForgotten "participant-forgotten",
+    /// A shard comes to take part in what is being decided.
+    EnrolledAfterTheSeal "enrolled-after-the-seal",
+    /// Owners are answered before all shards show what was decided.
+    AnsweredBeforeApplied "answered-before-applied",
+    /// Owners are answered while shards have yet to take a cut that comes before the decision.
+    AnsweredBeforeTheCut "answered-before-the-cut",
+    /// A decision leaves the log before its owner knows of it.
+    TrimmedBeforeHeard "trimmed-before-heard",
+    /// A snapshot lies at a cut that not all shards have taken.
+    CutNotTakenByAll "cut-not-taken-by-all",
+    /// Who knows of a cut does not tell the next shard.
+    CutsNotCarried "cuts-not-carried",
+    /// A shard decides more than what was gathered.
+    MoreThanGathered "more-than-gathered",
+    /// Two decisions about the same are sealed at a shard.
+    BothSealed "both-sealed",
+    /// A shard says that it is ready before that is durable.
+    ReadyBeforeDurable "ready-before-durable",
+    /// Who knows of a decision is shown what was so before it.
+    KnownIgnored "known-ignored",
+    /// A round goes on though clients have not forgotten what they were told.
+    GatheredAtOnce "gathered-at-once",
+    /// What a round is about is told to stay until it is sealed.
+    ProvisionalFromTheSeal "provisional-from-the-seal",
+    /// What is just being decided is told to stay.
+    ToldToLast "told-to-last",
+    /// What is sealed is changed as if it were not.
+    SealIgnored "seal-ignored",
 }
 
 impl Planted {
@@ -97,6 +135,31 @@ impl Planted {
         Planted::ReadKeptOverTheCommit,
         Planted::NothingForgotten,
         Planted::OldPagesUnnoticed,
+    ];
+}
+
+impl Planted {
+    /// Those of several servers: the simulator of a cluster finds them.
+    pub const OF_CLUSTERS: &[Planted] = &[
+        Planted::DecidedByTheFirst,
+        Planted::ToldBeforeTheRecord,
+        Planted::StaleTermAccepted,
+        Planted::TermForgotten,
+        Planted::ParticipantForgotten,
+        Planted::EnrolledAfterTheSeal,
+        Planted::AnsweredBeforeApplied,
+        Planted::AnsweredBeforeTheCut,
+        Planted::TrimmedBeforeHeard,
+        Planted::CutNotTakenByAll,
+        Planted::CutsNotCarried,
+        Planted::MoreThanGathered,
+        Planted::BothSealed,
+        Planted::ReadyBeforeDurable,
+        Planted::KnownIgnored,
+        Planted::GatheredAtOnce,
+        Planted::ProvisionalFromTheSeal,
+        Planted::ToldToLast,
+        Planted::SealIgnored,
     ];
 }
 

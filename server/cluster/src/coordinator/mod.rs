@@ -1,0 +1,268 @@
+//! The coordinator: it drives the interval graph, numbers what is decided, and keeps the decision log.
+//!
+//! All that it knows but the log is gone when it ends: what has no record there is undone then.
+
+mod clients;
+mod cuts;
+mod decisions;
+mod peers;
+mod rounds;
+
+use crate::log::{Decision, Record};
+use crate::message::{FromShard, Outcome, Stamped, ToClient, ToShard};
+use crate::{Attempt, Incarnation, Request, SessionId, ShardId, Term};
+use mojavefs::graph::Graph;
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tells a shard which term it is; the shard answers [`FromShard::Up`].
+    Greet(ShardId, Term),
+    /// Sends this to a shard.
+    ToShard(ShardId, Stamped<ToShard>),
+    /// Sends this to a client.
+    ToClient(SessionId, ToClient),
+    /// Appends this to the log. Once it is durable, [`Coordinator::appended`] is called, in the same order.
+    Append(Record),
+}
+
+/// A shard, as it is known in this term.
+#[derive(Debug, Default)]
+struct Peer {
+    /// The incarnation that has said [`FromShard::Up`] in this term.
+    incarnation: Option<Incarnation>,
+    /// What it has asked about at its start, as long as that can't be answered.
+    asks: Option<Vec<IntervalId>>,
+    /// It was answered: it serves.
+    is_up: bool,
+}
+
+/// A context, as long as it has something undecided.
+#[derive(Debug)]
+struct Context {
+    spec: SpecId,
+    session: SessionId,
+    cut: Option<Seq>,
+    /// Of its sight.
+    version: u64,
+    /// The shards that take part in it.
+    enrolled: BTreeSet<ShardId>,
+}
+
+/// A decision on its way.
+#[derive(Debug)]
+struct Round {
+    /// Whose vote it was.
+    spec: SpecId,
+    attempt: Attempt,
+    phase: Phase,
+    numbers: Vec<IntervalId>,
+    participants: BTreeSet<ShardId>,
+    /// How often it was gathered anew because more had been changed.
+    turns: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// These have not taken back yet what was told.
+    Gathering(BTreeSet<ShardId>),
+    /// It is sealed, and these have not said what they say to it.
+    Preparing(BTreeSet<ShardId>),
+    /// It has been handed to the log.
+    Logging(Decision),
+    /// Something is in its way: this round, or whatever is sealed. It is gathered anew when that has ended.
+    Waiting(Option<u64>),
+}
+
+impl Round {
+    fn is_sealed(&self) -> bool {
+        matches!(self.phase, Phase::Preparing(_) | Phase::Logging(_))
+    }
+}
+
+/// A decision that somebody needs to know of yet.
+#[derive(Debug)]
+struct Kept {
+    decision: Decision,
+    /// The shards that do not show it yet.
+    unapplied: BTreeSet<ShardId>,
+    /// Those where it is not durable.
+    undurable: BTreeSet<ShardId>,
+    /// The owners that have not confirmed the answer.
+    unheard: BTreeSet<SpecId>,
+}
+
+/// Something that was refused because what it is about is sealed: it is done when a round has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Later {
+    Vote(SpecId),
+    Abort(SpecId, Outcome),
+    Shard(ShardId, FromShard),
+}
+
+/// The state machine; see the [module](self).
+pub struct Coordinator {
+    term: Term,
+    /// The last number given, of those of this term.
+    numbered: u32,
+    /// The last place given to a decision or cut.
+    seq: Seq,
+    /// The last one that is in the log.
+    logged: Seq,
+    graph: Graph,
+    shards: BTreeMap<ShardId, Peer>,
+    sessions: BTreeSet<SessionId>,
+    last_session: SessionId,
+    contexts: BTreeMap<ContextId, Context>,
+    jobs: BTreeMap<SpecId, ContextId>,
+    votes: BTreeMap<SpecId, (SessionId, Request)>,
+    rounds: BTreeMap<u64, Round>,
+    rounds_begun: u64,
+    kept: BTreeMap<Seq, Kept>,
+    cuts: BTreeMap<Seq, cuts::Cut>,
+    /// Starts that wait for a cut which all shards can take.
+    starts: Vec<(SessionId, Request)>,
+    appending: VecDeque<Record>,
+    later: Vec<Later>,
+    effects: Vec<Effect>,
+}
+
+impl Coordinator {
+    /// Begins a term. Its record is in the log already, and `records` is what the log holds: whoever had an older term can't append any more.
+    pub fn new(term: Term, shards: impl IntoIterator<Item = ShardId>, records: &[Record]) -> Self {
+        let mut coordinator = Coordinator {
+            term,
+            numbered: 0,
+            seq: Seq(0),
+            logged: Seq(0),
+            graph: Graph::new(),
+            shards: shards.into_iter().map(|shard| (shard, Peer::default())).collect(),
+            sessions: BTreeSet::new(),
+            last_session: SessionId(0),
+            contexts: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            rounds_begun: 0,
+            kept: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            starts: Vec::new(),
+            appending: VecDeque::new(),
+            later: Vec::new(),
+            effects: Vec::new(),
+        };
+        coordinator.read(records);
+        coordinator
+    }
+
+    /// Its term.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// What is to be done since this was asked last.
+    pub fn effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Whether nothing is undecided, and nobody needs to know of any decision.
+    pub fn is_idle(&self) -> bool {
+        self.contexts.is_empty() && self.kept.is_empty() && self.cuts.is_empty() && self.appending.is_empty()
+    }
+
+    /// What is undecided, and who needs to know of what: for who looks for a fault.
+    pub fn describe(&self) -> String {
+        let Coordinator { contexts, rounds, kept, cuts, starts, appending, later, votes, .. } = self;
+        format!(
+            "contexts {contexts:?}, rounds {rounds:?}, votes {votes:?}, decisions {kept:?}, cuts {cuts:?}, starts {starts:?}, \
+             appending {appending:?}, later {later:?}"
+        )
+    }
+
+    fn read(&mut self, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::Term(_) => {}
+                Record::Session(session) => self.count(*session),
+                Record::Ended(session) => {
+                    self.sessions.remove(session);
+                }
+                Record::Decision(decision) => self.keep(decision.clone()),
+                // Nobody waits for a cut of an older term.
+                Record::Cut(seq) => self.seq = self.seq.max(*seq),
+                Record::Trimmed(seq) => drop(self.kept.remove(seq)),
+            }
+        }
+        self.logged = self.seq;
+        for kept in self.kept.values_mut() {
+            let owners = kept.decision.specs.iter();
+            kept.unheard = owners.filter(|(_, owner)| self.sessions.contains(owner)).map(|(spec, _)| *spec).collect();
+        }
+    }
+
+    /// A number that is greater than all before, those of older terms too.
+    fn number(&mut self) -> u64 {
+        self.numbered += 1;
+        u64::from(self.term.0) << 32 | u64::from(self.numbered)
+    }
+
+    fn append(&mut self, record: Record) {
+        self.appending.push_back(record.clone());
+        self.effects.push(Effect::Append(record));
+    }
+
+    /// The first record that was to be appended, and had not been, is durable.
+    pub fn appended(&mut self) {
+        match self.appending.pop_front() {
+            Some(Record::Decision(decision)) => self.decided(&decision),
+            Some(Record::Cut(seq)) => self.cut_made(seq),
+            Some(Record::Session(session)) => self.session_begun(session),
+            Some(Record::Term(_) | Record::Ended(_) | Record::Trimmed(_)) | None => {}
+        }
+    }
+
+    fn tell(&mut self, session: SessionId, message: ToClient) {
+        if self.sessions.contains(&session) {
+            self.effects.push(Effect::ToClient(session, message));
+        }
+    }
+
+    fn send(&mut self, shard: ShardId, body: ToShard) {
+        let peer = &self.shards[&shard];
+        // One that is not up is told at its welcome how things stand.
+        if let Some(incarnation) = peer.incarnation.filter(|_| peer.is_up) {
+            let stamped = Stamped { term: self.term, incarnation, body };
+            self.effects.push(Effect::ToShard(shard, stamped));
+        }
+    }
+
+    fn send_to(&mut self, shards: &BTreeSet<ShardId>, body: &ToShard) {
+        shards.iter().for_each(|shard| self.send(*shard, body.clone()));
+    }
+
+    /// A round has ended, or is not sealed any more: what was in its way is tried again.
+    fn go_on(&mut self) {
+        let is_over = |number: &u64| !self.rounds.get(number).is_some_and(Round::is_sealed);
+        let may_go_on = |round: &&Round| match &round.phase {
+            Phase::Waiting(first) => first.as_ref().is_none_or(is_over),
+            _ => false,
+        };
+        let numbers: Vec<u64> = self.rounds.values().filter(may_go_on).map(|round| round.attempt.round).collect();
+        numbers.into_iter().for_each(|number| self.gather(number));
+        for later in std::mem::take(&mut self.later) {
+            match later {
+                Later::Vote(spec) => self.decide(spec),
+                Later::Abort(spec, outcome) => self.abort(spec, outcome),
+                Later::Shard(shard, message) => self.heard(shard, message),
+            }
+        }
+    }
+
+    fn put_off(&mut self, later: Later) {
+        if !self.later.contains(&later) {
+            self.later.push(later);
+        }
+    }
+}

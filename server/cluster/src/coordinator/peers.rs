@@ -1,0 +1,147 @@
+//! What shards say.
+
+use super::{Coordinator, Effect, Later, Phase};
+use crate::message::{ContextSight, Fate, FromShard, Outcome, Stamped, ToShard};
+use crate::{Incarnation, ShardId};
+use mojavefs::graph::{Event, GraphError, Resume};
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use mojavefs::planted::{Planted, is_planted};
+
+impl Coordinator {
+    /// A shard is connected.
+    pub fn reached(&mut self, shard: ShardId) {
+        self.effects.push(Effect::Greet(shard, self.term));
+    }
+
+    /// A shard has said something.
+    pub fn from_shard(&mut self, shard: ShardId, message: Stamped<FromShard>) {
+        let Stamped { term, incarnation, body } = message;
+        if term != self.term {
+            return;
+        }
+        if let FromShard::Up { undecided } = body {
+            return self.up(shard, incarnation, undecided);
+        }
+        let peer = &self.shards[&shard];
+        if peer.is_up && peer.incarnation == Some(incarnation) {
+            self.heard(shard, body);
+        }
+    }
+
+    pub(super) fn heard(&mut self, shard: ShardId, message: FromShard) {
+        match message {
+            FromShard::Up { .. } => {}
+            FromShard::Fetch { context, for_change } => self.fetch(shard, context, for_change),
+            FromShard::Met { context, of } => self.met(shard, context, of),
+            FromShard::Gathered { attempt } => self.gathered(shard, attempt),
+            FromShard::Verdict { attempt, verdict } => self.verdict(shard, attempt, verdict),
+            FromShard::Ask { round, seq: _ } => self.asked(shard, round),
+            FromShard::Applied { seq } => self.applied(shard, seq),
+            FromShard::Durable { seq } => self.durable(shard, seq),
+            FromShard::Taken { seq } => self.taken(shard, seq),
+        }
+    }
+
+    /// A shard has started, or hears of this term for the first time. What had enrolled in an older incarnation of it falls.
+    fn up(&mut self, shard: ShardId, incarnation: Incarnation, undecided: Vec<IntervalId>) {
+        let peer = self.shards.get_mut(&shard).expect("shards are known by their numbers");
+        if peer.incarnation.is_some_and(|known| known >= incarnation) {
+            return;
+        }
+        peer.incarnation = Some(incarnation);
+        peer.is_up = false;
+        peer.asks = Some(undecided);
+        let enrolled = self.contexts.values().filter(|context| context.enrolled.contains(&shard));
+        let lost: Vec<SpecId> = enrolled.map(|context| context.spec).collect();
+        lost.into_iter().for_each(|spec| self.abort(spec, Outcome::Aborted));
+        self.welcome_those_who_wait();
+    }
+
+    /// A shard whose word is in a round that is with the log hears how that ends before it does anything.
+    pub(super) fn welcome_those_who_wait(&mut self) {
+        let logging: Vec<ShardId> = self.rounds.values().flat_map(logged_at).collect();
+        let ready = self.shards.iter().filter(|(shard, peer)| peer.asks.is_some() && !logging.contains(shard));
+        for shard in ready.map(|(shard, _)| *shard).collect::<Vec<_>>() {
+            self.welcome(shard);
+        }
+    }
+
+    fn welcome(&mut self, shard: ShardId) {
+        let peer = self.shards.get_mut(&shard).expect("it was found");
+        let undecided = peer.asks.take().unwrap_or_default();
+        peer.is_up = true;
+        let fate = |number: &IntervalId| (*number, self.fate(*number).map_or(Fate::Dead, Fate::Final));
+        let fates: Vec<(IntervalId, Fate)> = undecided.iter().map(fate).collect();
+        let told: Vec<Seq> = fates
+            .iter()
+            .filter_map(|(_, fate)| match fate {
+                Fate::Final(seq) => Some(*seq),
+                Fate::Dead => None,
+            })
+            .collect();
+        let sessions = self.sessions.iter().copied().collect();
+        let (seq, cuts, last_session) = (self.logged, self.pending_cuts(), self.last_session);
+        self.send(shard, ToShard::Welcome { fates, seq, cuts, sessions, last_session });
+        // What it does not ask about is durable there.
+        let known: Vec<Seq> = self.kept.keys().copied().filter(|seq| !told.contains(seq)).collect();
+        for seq in known {
+            self.applied(shard, seq);
+            self.durable(shard, seq);
+        }
+        self.cuts_for(shard);
+    }
+
+    fn fetch(&mut self, shard: ShardId, context: ContextId, for_change: bool) {
+        if for_change && self.graph.is_sealed(context) && !is_planted(Planted::EnrolledAfterTheSeal) {
+            return self.put_off(Later::Shard(shard, FromShard::Fetch { context, for_change }));
+        }
+        if let Some(context) = self.contexts.get_mut(&context).filter(|_| for_change) {
+            context.enrolled.insert(shard);
+        }
+        self.show(shard, context, for_change);
+    }
+
+    /// Tells a shard what a context sees.
+    fn show(&mut self, shard: ShardId, context: ContextId, for_change: bool) {
+        let seen = self.graph.seen_by(context);
+        let sight = self.contexts.get(&context).zip(seen).map(|(context, seen)| ContextSight {
+            version: context.version,
+            numbers: seen.numbers,
+            writer: seen.writer,
+            cut: context.cut,
+        });
+        self.send(shard, ToShard::Sight { context, sight, for_change });
+    }
+
+    /// A context becomes dependent on what it has met, if that is undecided still.
+    fn met(&mut self, shard: ShardId, context: ContextId, of: IntervalId) {
+        if self.graph.is_live(of) && self.contexts.contains_key(&context) {
+            let interval = IntervalId(self.number());
+            match self.graph.apply(&Event::Read { context, of, interval, resume: Resume::Start }) {
+                Ok(_) => self.contexts.get_mut(&context).expect("it is there").version += 1,
+                Err(GraphError::Sealed(_)) => {
+                    return self.put_off(Later::Shard(shard, FromShard::Met { context, of }));
+                }
+                Err(_) => {}
+            }
+        }
+        let for_change = self.contexts.get(&context).is_some_and(|context| context.enrolled.contains(&shard));
+        self.show(shard, context, for_change);
+    }
+
+    /// One that waits for a round knows of decisions that this may be among.
+    fn asked(&mut self, shard: ShardId, round: u64) {
+        match self.rounds.get(&round).map(|round| &round.phase) {
+            // It is told when that has ended.
+            Some(Phase::Logging(_)) | None => {}
+            Some(_) => self.send(shard, ToShard::StillOpen { round, seq: self.logged }),
+        }
+    }
+}
+
+fn logged_at(round: &super::Round) -> Vec<ShardId> {
+    match &round.phase {
+        Phase::Logging(decision) => decision.participants.iter().copied().collect(),
+        _ => Vec::new(),
+    }
+}

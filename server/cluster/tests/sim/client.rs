@@ -1,0 +1,365 @@
+//! A client: a program that reads and writes, on trunk and in contexts, and whose kernel believes what it is told.
+
+use crate::history::{History, Knowledge, Object, WriteId};
+use crate::node::{Answer, Ask, Place, Result};
+use crate::random::Random;
+use crate::world::{End, Message, Network, SHARDS};
+use mojavefs::id::{ContextId, Seq, SpecId};
+use mojavefs_cluster::message::{FromClient, Outcome, ToClient};
+use mojavefs_cluster::{Request, SessionId, Term};
+use std::collections::{BTreeMap, BTreeSet};
+
+const JOBS_MAX: usize = 2;
+
+/// What the clients of a run do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Does {
+    pub(crate) what: What,
+    /// How many objects there are on each shard.
+    pub(crate) objects: u8,
+}
+
+/// What they mostly do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A bit of everything.
+    All,
+    /// They write on trunk, and read snapshots.
+    Snapshots,
+    /// They write in contexts that follow, and read on trunk.
+    Commits,
+}
+
+impl Does {
+    fn isolates(self, random: &mut Random) -> bool {
+        match self.what {
+            What::All => random.coin(),
+            What::Snapshots => true,
+            What::Commits => false,
+        }
+    }
+
+    /// Whether something is written, rather than read.
+    fn writes(self, job: Option<bool>, random: &mut Random) -> bool {
+        let of_ten = match (self.what, job) {
+            (What::All, Some(true)) => 1,
+            (What::All, _) => 4,
+            (What::Snapshots, Some(_)) => 0,
+            (What::Snapshots, None) => 6,
+            (What::Commits, Some(_)) => 9,
+            (What::Commits, None) => 1,
+        };
+        random.below(10) < of_ten
+    }
+}
+
+pub(crate) struct Job {
+    spec: SpecId,
+    context: ContextId,
+    version: u64,
+    cut: Option<Seq>,
+    /// What was known when it began.
+    before: Knowledge,
+    /// What it has looked at or changed.
+    used: BTreeSet<Object>,
+    found: BTreeMap<Object, WriteId>,
+    pub(crate) vote: Option<Request>,
+}
+
+enum Waiting {
+    Ask { ask: Ask, spec: Option<SpecId>, before: Knowledge },
+    Begin { request: Request, before: Knowledge },
+}
+
+pub(crate) struct Client {
+    pub(crate) session: SessionId,
+    does: Does,
+    pub(crate) term: Term,
+    /// The coordinator knows its session.
+    is_known: bool,
+    pub(crate) knowledge: Knowledge,
+    cache: BTreeMap<Object, WriteId>,
+    seq: Seq,
+    cuts: Vec<Seq>,
+    last: u64,
+    waiting: Option<Waiting>,
+    pub(crate) jobs: Vec<Job>,
+}
+
+/// What became of a context that stayed with a snapshot, for who looks at all of it.
+pub(crate) struct Isolated {
+    pub(crate) spec: SpecId,
+    pub(crate) cut: Seq,
+    pub(crate) seq: Seq,
+    pub(crate) used: BTreeSet<Object>,
+}
+
+impl Client {
+    pub(crate) fn new(session: SessionId, does: Does) -> Client {
+        Client {
+            session,
+            does,
+            term: Term(0),
+            is_known: false,
+            knowledge: Knowledge::new(),
+            cache: BTreeMap::new(),
+            seq: Seq(0),
+            cuts: Vec::new(),
+            last: 0,
+            waiting: None,
+            jobs: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_none() && self.jobs.is_empty()
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let waiting = match &self.waiting {
+            Some(Waiting::Ask { ask, spec, .. }) => format!("{ask:?} of {spec:?}"),
+            Some(Waiting::Begin { request, .. }) => format!("begin {request}"),
+            None => "nothing".into(),
+        };
+        let jobs: Vec<String> = self.jobs.iter().map(|job| format!("{} voted {:?}", job.spec, job.vote)).collect();
+        format!("session {} waits for {waiting}; jobs {jobs:?}", self.session)
+    }
+
+    fn request(&mut self) -> Request {
+        self.last += 1;
+        Request(self.last)
+    }
+
+    fn tell(&self, message: FromClient, network: &mut Network) {
+        network.send(End::Client(self.session), End::Coordinator(self.term), Message::FromClient(message));
+    }
+
+    /// Does something, if it waits for nothing; once it is to end only what ends what it has begun.
+    pub(crate) fn act(&mut self, is_ending: bool, random: &mut Random, network: &mut Network, history: &mut History) {
+        if self.waiting.is_some() || !self.is_known {
+            return;
+        }
+        let open: Vec<usize> = (0..self.jobs.len()).filter(|at| self.jobs[*at].vote.is_none()).collect();
+        if let Some(at) = open.get(random.below(open.len().max(1) as u64) as usize) {
+            match random.below(10) {
+                0..3 => return self.vote(*at, network),
+                3 => {
+                    let job = self.jobs.remove(*at);
+                    self.tell(FromClient::Abort { spec: job.spec }, network);
+                    return self.close(&job, network);
+                }
+                _ if is_ending => return self.vote(*at, network),
+                4..9 => return self.ask(Some(*at), random, network, history),
+                _ => {}
+            }
+        }
+        if is_ending {
+            return;
+        }
+        // Another process of a job that has voted may go on.
+        if let Some(at) = self.jobs.iter().position(|job| job.vote.is_some()).filter(|_| random.below(3) == 0) {
+            return self.ask(Some(at), random, network, history);
+        }
+        if self.jobs.len() < JOBS_MAX && random.below(3) == 0 {
+            let request = self.request();
+            self.tell(FromClient::Begin { request, isolated: self.does.isolates(random) }, network);
+            let mut before = self.knowledge.clone();
+            history.learn(&mut before, &history.public);
+            self.waiting = Some(Waiting::Begin { request, before });
+        } else {
+            self.ask(None, random, network, history);
+        }
+    }
+
+    fn vote(&mut self, at: usize, network: &mut Network) {
+        let request = self.request();
+        let job = &mut self.jobs[at];
+        job.vote = Some(request);
+        let spec = job.spec;
+        self.tell(FromClient::Vote { request, spec }, network);
+    }
+
+    fn close(&self, job: &Job, network: &mut Network) {
+        for shard in 0..SHARDS {
+            network.send(End::Client(self.session), End::Shard(shard), Message::Closed(job.context));
+        }
+    }
+
+    fn ask(&mut self, job: Option<usize>, random: &mut Random, network: &mut Network, history: &mut History) {
+        let mut object = (random.below(SHARDS.into()) as u16, random.below(self.does.objects.into()) as u8);
+        if job.is_some_and(|at| self.jobs[at].found.contains_key(&object)) {
+            // Rather something that it has not found yet.
+            object.0 = (object.0 + 1) % SHARDS;
+        }
+        let mut before = self.knowledge.clone();
+        history.learn(&mut before, &history.public);
+        let writes = self.does.writes(job.map(|at| self.jobs[at].cut.is_some()), random);
+        if let (None, false, Some(write)) = (job, writes, self.cache.get(&object).copied()) {
+            // Its kernel asks nobody.
+            history.check_found(&before, object, write, "a kernel");
+            return history.learn_of(&mut self.knowledge, object, write);
+        }
+        let write = writes.then(|| history.write(before.clone()));
+        let place = match job.map(|at| &self.jobs[at]) {
+            None => Place::Trunk,
+            Some(job) => Place::Context { context: job.context, version: job.version, cut: job.cut },
+        };
+        self.last += 1;
+        let (id, session, seq, cuts) = (self.last, self.session, self.seq, self.cuts.clone());
+        let ask = Ask { session, id, place, object, write, seq, cuts };
+        let spec = job.map(|at| self.jobs[at].spec);
+        self.waiting = Some(Waiting::Ask { ask: ask.clone(), spec, before });
+        network.send(End::Client(session), End::Shard(object.0), Message::Ask(ask));
+    }
+
+    pub(crate) fn answered(&mut self, answer: Answer, history: &mut History) {
+        let Some(Waiting::Ask { ask, spec, before }) = self.waiting.take_if(|waiting| waiting.is(answer.id)) else {
+            return;
+        };
+        self.seq = self.seq.max(answer.seq);
+        self.cuts = answer.cuts;
+        let object = ask.object;
+        let Some(job) = spec.and_then(|spec| self.jobs.iter_mut().find(|job| job.spec == spec)) else {
+            return self.answered_on_trunk(object, ask.write, answer.result, &before, history);
+        };
+        job.version = job.version.max(answer.version);
+        match (answer.result, ask.write) {
+            (Result::Found { write, is_final, .. }, _) => {
+                if job.cut.is_some() {
+                    if is_final {
+                        history.check_found(&job.before, object, write, "who reads a snapshot");
+                        job.found.insert(object, write);
+                        history.check_snapshot(&job.found);
+                    }
+                    if job.vote.is_none() {
+                        job.used.insert(object);
+                    }
+                } else if is_final {
+                    history.check_found(&before, object, write, "a context");
+                    history.learn_of(&mut self.knowledge, object, write);
+                }
+            }
+            (Result::Done, _) => {
+                job.used.insert(object);
+            }
+            (Result::Gone, _) => {}
+        }
+    }
+
+    fn answered_on_trunk(
+        &mut self,
+        object: Object,
+        write: Option<WriteId>,
+        result: Result,
+        before: &Knowledge,
+        history: &mut History,
+    ) {
+        match (result, write) {
+            (Result::Found { write, lasts, .. }, _) => {
+                history.check_found(before, object, write, "who looks on trunk");
+                history.learn_of(&mut self.knowledge, object, write);
+                if lasts {
+                    self.cache.insert(object, write);
+                }
+            }
+            (Result::Done, Some(write)) => {
+                history.publish(object, write);
+                history.learn_of(&mut self.knowledge, object, write);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn forget(&mut self, object: Object, network: &mut Network) {
+        self.cache.remove(&object);
+        network.send(End::Client(self.session), End::Shard(object.0), Message::Forgotten(object, self.session));
+    }
+
+    /// A shard has started again: what it had said counts no more. What was asked is asked again, but for changes of trunk, of which
+    /// nobody knows whether they were made.
+    pub(crate) fn shard_is_back(&mut self, shard: u16, network: &mut Network) {
+        self.cache.retain(|object, _| object.0 != shard);
+        network.send(End::Client(self.session), End::Shard(shard), Message::Back(self.session));
+        match &self.waiting {
+            Some(Waiting::Ask { ask, .. }) if ask.object.0 == shard => {
+                if ask.write.is_some() && matches!(ask.place, Place::Trunk) {
+                    self.waiting = None;
+                } else {
+                    let message = Message::Ask(ask.clone());
+                    network.send(End::Client(self.session), End::Shard(shard), message);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A coordinator has said something. What it says of contexts that stay with a snapshot is returned.
+    pub(crate) fn heard(
+        &mut self,
+        message: ToClient,
+        network: &mut Network,
+        history: &mut History,
+    ) -> Option<Isolated> {
+        match message {
+            ToClient::Known { term } => self.known(term, network),
+            ToClient::Unknown => self.is_known = false,
+            ToClient::Begun { request, spec, context, cut } => {
+                let is_it =
+                    |waiting: &mut Waiting| matches!(waiting, Waiting::Begin { request: of, .. } if *of == request);
+                if let Some(Waiting::Begin { before, .. }) = self.waiting.take_if(is_it) {
+                    self.seq = self.seq.max(cut.unwrap_or(Seq(0)));
+                    let (used, found) = (BTreeSet::new(), BTreeMap::new());
+                    self.jobs.push(Job { spec, context, version: 1, cut, before, used, found, vote: None });
+                }
+            }
+            ToClient::Fell { spec } => self.ended(spec, network).map_or((), |_| history.refused(spec)),
+            ToClient::Decided { request, outcome, cuts } => {
+                let spec = self.jobs.iter().find(|job| job.vote == Some(request)).map(|job| job.spec)?;
+                let job = self.ended(spec, network)?;
+                self.tell(FromClient::Heard { spec }, network);
+                let Outcome::Committed(seq) = outcome else {
+                    history.refused(spec);
+                    return None;
+                };
+                self.seq = self.seq.max(seq);
+                self.cuts.extend(cuts);
+                history.acknowledged(spec, seq);
+                let used = job.used;
+                return job.cut.map(|cut| Isolated { spec, cut, seq, used });
+            }
+        }
+        None
+    }
+
+    fn known(&mut self, term: Term, network: &mut Network) {
+        if term <= self.term {
+            return;
+        }
+        self.is_known = true;
+        self.term = term;
+        self.waiting.take_if(|waiting| matches!(waiting, Waiting::Begin { .. }));
+        let fallen: Vec<SpecId> = self.jobs.iter().filter(|job| job.vote.is_none()).map(|job| job.spec).collect();
+        fallen.into_iter().for_each(|spec| drop(self.ended(spec, network)));
+        let specs = self.jobs.iter().map(|job| job.spec).collect();
+        self.tell(FromClient::WaitsFor { specs }, network);
+        for job in &self.jobs {
+            if let Some(request) = job.vote {
+                self.tell(FromClient::Vote { request, spec: job.spec }, network);
+            }
+        }
+    }
+
+    fn ended(&mut self, spec: SpecId, network: &mut Network) -> Option<Job> {
+        let at = self.jobs.iter().position(|job| job.spec == spec)?;
+        let job = self.jobs.remove(at);
+        self.waiting.take_if(|waiting| matches!(waiting, Waiting::Ask { spec: of, .. } if *of == Some(spec)));
+        self.close(&job, network);
+        Some(job)
+    }
+}
+
+impl Waiting {
+    fn is(&self, id: u64) -> bool {
+        matches!(self, Waiting::Ask { ask, .. } if ask.id == id)
+    }
+}

@@ -1,0 +1,232 @@
+//! What has happened in a run, as somebody knows it who sees everything: for what must never be.
+
+use mojavefs::id::{IntervalId, Seq, SpecId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Something that can be read and written: on which shard, and which of that.
+pub(crate) type Object = (u16, u8);
+
+/// A write; 0 is what was there at first.
+pub(crate) type WriteId = u64;
+
+/// The latest write of each object that somebody knows of, with all that came before these.
+pub(crate) type Knowledge = BTreeMap<Object, WriteId>;
+
+/// The label under which it is final, and its turn among those of one label.
+type Place = (u64, u64);
+
+/// One write.
+#[derive(Clone, Debug, Default)]
+struct Write {
+    /// What was known to whoever made it.
+    before: Knowledge,
+    /// Where it lies among the final writes of its object, if it is final or will be.
+    place: Option<Place>,
+}
+
+/// All of it.
+#[derive(Default)]
+pub(crate) struct History {
+    writes: BTreeMap<WriteId, Write>,
+    last: WriteId,
+    /// They went with the power, or were undone: kernels may believe in them until they hear of it.
+    lost: BTreeSet<WriteId>,
+    places: u64,
+    /// What carries each number: undecided, or decided.
+    numbers: BTreeMap<IntervalId, Vec<(Object, WriteId)>>,
+    /// How shards have decided.
+    fates: BTreeMap<IntervalId, Option<Seq>>,
+    /// The decisions that are in the log.
+    decided: BTreeMap<Seq, Vec<IntervalId>>,
+    /// The speculations that are committed by the log.
+    committed: BTreeSet<SpecId>,
+    /// Commits that were acknowledged.
+    acknowledged: BTreeMap<SpecId, Seq>,
+    /// What everybody who begins to look now must find, or something later.
+    pub(crate) public: Knowledge,
+}
+
+impl History {
+    /// A write begins.
+    pub(crate) fn write(&mut self, before: Knowledge) -> WriteId {
+        self.last += 1;
+        self.writes.insert(self.last, Write { before, place: None });
+        self.last
+    }
+
+    /// A context has written something.
+    pub(crate) fn under(&mut self, number: IntervalId, object: Object, write: WriteId) {
+        assert!(!self.is_decided(number), "number {number} is decided, and write {write} of {object:?} comes to it");
+        self.numbers.entry(number).or_default().push((object, write));
+    }
+
+    /// It can be lost, or a context's that was undone: nobody need find it any more.
+    pub(crate) fn forget(&mut self, write: WriteId) {
+        if let Some(write) = self.writes.get_mut(&write) {
+            write.place = None;
+        }
+        self.lost.insert(write);
+        let gone = |known: &mut Knowledge| known.retain(|_, known| *known != write);
+        gone(&mut self.public);
+    }
+
+    /// It is the newest final one of its object.
+    pub(crate) fn becomes_final(&mut self, write: WriteId, label: u64) {
+        self.places += 1;
+        if let Some(write) = self.writes.get_mut(&write) {
+            write.place = Some((label, self.places));
+        }
+    }
+
+    fn place(&self, write: WriteId) -> Place {
+        self.writes.get(&write).and_then(|write| write.place).unwrap_or_default()
+    }
+
+    /// Of each object the later one.
+    pub(crate) fn learn(&self, knowledge: &mut Knowledge, other: &Knowledge) {
+        for (object, write) in other {
+            let known = knowledge.entry(*object).or_default();
+            if self.place(*write) > self.place(*known) {
+                *known = *write;
+            }
+        }
+    }
+
+    /// Somebody finds a write, and so knows all that came before it.
+    pub(crate) fn learn_of(&self, knowledge: &mut Knowledge, object: Object, write: WriteId) {
+        if let Some(known) = self.writes.get(&write) {
+            let before = known.before.clone();
+            self.learn(knowledge, &before);
+        }
+        self.learn(knowledge, &Knowledge::from([(object, write)]));
+    }
+
+    /// Whoever knows this must not find something older.
+    pub(crate) fn check_found(&self, knowledge: &Knowledge, object: Object, found: WriteId, who: &str) {
+        let known = knowledge.get(&object).copied().unwrap_or(0);
+        assert!(
+            self.lost.contains(&found) || self.place(found) >= self.place(known),
+            "{who} finds write {found} of {object:?}, and knows of the later {known}"
+        );
+    }
+
+    /// What was found at one snapshot is of one moment.
+    pub(crate) fn check_snapshot(&self, found: &BTreeMap<Object, WriteId>) {
+        for (object, write) in found {
+            let Some(known) = self.writes.get(write) else { continue };
+            for (other, before) in &known.before {
+                let shown = found.get(other);
+                assert!(
+                    shown.is_none_or(|shown| self.lost.contains(shown) || self.place(*shown) >= self.place(*before)),
+                    "a snapshot shows write {write} of {object:?}, and {shown:?} of {other:?}, which is older than {before}"
+                );
+            }
+        }
+    }
+
+    fn is_decided(&self, number: IntervalId) -> bool {
+        self.decided.values().any(|numbers| numbers.contains(&number))
+    }
+
+    /// A decision is in the log: who finds one thing of it knows of all the rest.
+    pub(crate) fn decided(&mut self, seq: Seq, numbers: &[IntervalId], specs: impl IntoIterator<Item = SpecId>) {
+        self.committed.extend(specs);
+        assert!(self.decided.insert(seq, numbers.to_vec()).is_none(), "decision {seq} is there twice");
+        let mut before = Knowledge::new();
+        for (object, write) in self.written_by(numbers) {
+            self.becomes_final(write, 2 * seq.0);
+            let of = self.writes[&write].before.clone();
+            self.learn(&mut before, &of);
+            self.learn(&mut before, &Knowledge::from([(object, write)]));
+        }
+        for (_, write) in self.written_by(numbers) {
+            self.writes.get_mut(&write).expect("it was made").before = before.clone();
+        }
+    }
+
+    /// What a decision has made final.
+    pub(crate) fn numbers_of(&self, seq: Seq) -> Vec<IntervalId> {
+        self.decided.get(&seq).cloned().unwrap_or_default()
+    }
+
+    /// In the order in which they lie over each other.
+    fn written_by(&self, numbers: &[IntervalId]) -> Vec<(Object, WriteId)> {
+        let mut numbers = numbers.to_vec();
+        numbers.sort_unstable();
+        numbers.iter().filter_map(|number| self.numbers.get(number)).flatten().copied().collect()
+    }
+
+    /// A shard shows a decision.
+    pub(crate) fn shown(&mut self, seq: Seq, numbers: &[IntervalId]) {
+        let decided =
+            self.decided.get(&seq).unwrap_or_else(|| panic!("decision {seq} is shown, and is not in the log"));
+        for number in numbers {
+            assert!(decided.contains(number), "number {number} is shown with decision {seq}, which is not about it");
+            let fate = self.fates.entry(*number).or_insert(Some(seq));
+            assert_eq!(*fate, Some(seq), "number {number}");
+        }
+    }
+
+    /// A shard drops something.
+    pub(crate) fn dropped(&mut self, numbers: &[IntervalId]) {
+        for number in numbers {
+            let fate = self.fates.entry(*number).or_insert(None);
+            assert_eq!(*fate, None, "number {number} is dropped");
+            for (_, write) in self.numbers.get(number).cloned().unwrap_or_default() {
+                self.forget(write);
+            }
+        }
+    }
+
+    /// An owner hears that its speculation is committed: everybody who begins to look from now on finds it.
+    pub(crate) fn acknowledged(&mut self, spec: SpecId, seq: Seq) {
+        let numbers = self.decided.get(&seq).cloned();
+        let numbers = numbers.unwrap_or_else(|| panic!("{spec} is committed by {seq}, which is not in the log"));
+        assert!(self.acknowledged.insert(spec, seq).is_none_or(|before| before == seq), "{spec} is committed twice");
+        for (object, write) in self.written_by(&numbers) {
+            self.publish(object, write);
+        }
+    }
+
+    /// A write was acknowledged. What it rests on may not be seen everywhere yet, but by who knows of it.
+    pub(crate) fn publish(&mut self, object: Object, write: WriteId) {
+        let mut public = std::mem::take(&mut self.public);
+        self.learn(&mut public, &Knowledge::from([(object, write)]));
+        self.public = public;
+    }
+
+    /// An owner hears that its speculation was undone.
+    pub(crate) fn refused(&self, spec: SpecId) {
+        assert!(!self.committed.contains(&spec), "{spec} is committed, and its owner hears that it is not");
+    }
+
+    /// What must be there at the end: per object, the last of these or something later.
+    pub(crate) fn check_end(&self, finals: &BTreeMap<Object, WriteId>) {
+        for (object, write) in finals {
+            self.check_found(&self.public, *object, *write, "who looks at the end");
+        }
+        let mut shown: BTreeMap<Seq, BTreeSet<IntervalId>> = BTreeMap::new();
+        for (number, seq) in &self.fates {
+            if let Some(seq) = seq {
+                shown.entry(*seq).or_default().insert(*number);
+            }
+        }
+        for (seq, numbers) in &self.decided {
+            let has_written = |number: &&IntervalId| self.numbers.contains_key(number);
+            for number in numbers.iter().filter(has_written) {
+                let is_shown = shown.get(seq).is_some_and(|shown| shown.contains(number));
+                assert!(is_shown, "number {number} of decision {seq} is shown nowhere");
+            }
+        }
+    }
+
+    /// A committed context that stayed with a snapshot: nobody has changed what it used, between that and its decision. `labels` are
+    /// those of others' changes of that.
+    pub(crate) fn check_isolated(spec: SpecId, cut: Seq, seq: Seq, labels: &[u64]) {
+        let between = labels.iter().find(|label| **label > 2 * cut.0 && **label < 2 * seq.0);
+        assert!(
+            between.is_none(),
+            "{spec} is committed by {seq}, and what it used at {cut} was changed at {between:?}"
+        );
+    }
+}
