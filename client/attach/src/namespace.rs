@@ -19,7 +19,7 @@ pub fn is_user_namespace() -> bool {
 }
 
 /// Enters a mount namespace of its own, whose mounts nobody else sees; as an ordinary user a user namespace as well, in
-/// which the user and group are who they were, and so are the user's [subordinate] ones. Only before any thread was started.
+/// which the user and group are who they were, and so are those that subuid(5) gives to the user. Only before any thread was started.
 pub fn enter() -> Result<(), Fault> {
     let failed = |what: &str, e: io::Error| Fault::new(FaultKind::Io, format!("{what}: {e}"));
     let (uid, gid) = (geteuid(), getegid());
