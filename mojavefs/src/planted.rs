@@ -110,6 +110,10 @@ faults! {
     GatheredAtOnce "gathered-at-once",
     /// What a round is about is told to stay until it is sealed.
     ProvisionalFromTheSeal "provisional-from-the-seal",
+    /// What is said again on a new connection counts again.
+    HeardTwice "heard-twice",
+    /// What was lost with a connection is not said again.
+    SaidOnce "said-once",
     /// What is just being decided is told to stay.
     ToldToLast "told-to-last",
     /// What is sealed is changed as if it were not.
@@ -158,6 +162,8 @@ impl Planted {
         Planted::KnownIgnored,
         Planted::GatheredAtOnce,
         Planted::ProvisionalFromTheSeal,
+        Planted::HeardTwice,
+        Planted::SaidOnce,
         Planted::ToldToLast,
         Planted::SealIgnored,
     ];

@@ -7,6 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
 
+/// How many ranges the kernel takes, but for the user's own id.
+const RANGES_MAX: usize = 339;
+
 /// A first id, and how many follow it.
 type Range = (u32, u32);
 
@@ -34,6 +37,9 @@ pub(crate) fn enter(uid: Uid, gid: Gid) -> io::Result<bool> {
             .stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     });
+    // What the programs found on the way are is the user's matter.
+    let map = fs::read_to_string(format!("/proc/{}/uid_map", holder.id()));
+    let mapped = mapped && map.is_ok_and(|map| map.split_whitespace().next() == Some(&uid.to_string()));
     let namespace = File::open(format!("/proc/{}/ns/user", holder.id()));
     drop(holder.stdin.take());
     holder.wait()?;
@@ -70,7 +76,21 @@ fn given(text: &str, user: Uid, own: u32) -> Vec<Range> {
             ranges.extend(without(own, first, count));
         }
     }
-    ranges
+    apart(ranges)
+}
+
+/// The same ids, each once: the kernel takes no map in which one is there twice.
+fn apart(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_unstable();
+    let mut apart: Vec<Range> = Vec::new();
+    for (first, count) in ranges {
+        match apart.last_mut() {
+            Some((before, length)) if first <= *before + *length => *length = (first + count - *before).max(*length),
+            _ => apart.push((first, count)),
+        }
+    }
+    apart.truncate(RANGES_MAX);
+    apart
 }
 
 /// A range without one id: up to two ranges. One that goes beyond what ids there are is none.
@@ -91,8 +111,13 @@ mod tests {
     #[test]
     fn a_user_is_given_what_stands_beside_name_or_number() {
         let text = "# comment\nroot:100000:65536\n0:5:2\nnobody:1:1\nroot:x:1\nroot:4294967295:2\nroot:7:0\n";
-        assert_eq!(given(text, Uid::from_raw(0), 0), [(100_000, 65_536), (5, 2)]);
-        assert_eq!(given(text, Uid::from_raw(0), 5), [(100_000, 65_536), (6, 1)]);
-        assert_eq!(given(text, Uid::from_raw(0), 100_001), [(100_000, 1), (100_002, 65_534), (5, 2)]);
+        assert_eq!(given(text, Uid::from_raw(0), 0), [(5, 2), (100_000, 65_536)]);
+        assert_eq!(given(text, Uid::from_raw(0), 5), [(6, 1), (100_000, 65_536)]);
+        assert_eq!(given(text, Uid::from_raw(0), 100_001), [(5, 2), (100_000, 1), (100_002, 65_534)]);
+    }
+
+    #[test]
+    fn what_is_given_twice_is_mapped_once() {
+        assert_eq!(apart(vec![(5, 10), (8, 1), (5, 10), (15, 2), (20, 1)]), [(5, 12), (20, 1)]);
     }
 }

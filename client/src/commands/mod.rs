@@ -236,12 +236,12 @@ pub(crate) fn count(number: u64, thing: &str) -> String {
 /// The lines that say why a commit was refused.
 pub(crate) fn conflict_lines(conflicts: &[Conflict], more: u64) -> Vec<String> {
     let line = |conflict: &Conflict| {
+        let path = shown(&conflict.path);
+        if let Some(who) = &conflict.in_use {
+            return format!("  {path} (changed or locked here, and {who} since)");
+        }
         let how = if conflict.changed { "changed here" } else { "read here" };
-        let meanwhile = match &conflict.in_use {
-            Some(who) => format!("and {who} since"),
-            None => "changed by someone else meanwhile".to_owned(),
-        };
-        format!("  {} ({}; {how}, {meanwhile})", shown(&conflict.path), conflict.what)
+        format!("  {path} ({}; {how}, changed by someone else meanwhile)", conflict.what)
     };
     let mut lines: Vec<String> = conflicts.iter().map(line).collect();
     if more > 0 {
@@ -302,7 +302,7 @@ pub(crate) fn tell(outcome: &Outcome) {
     }
     let changes = count(outcome.changes, "change");
     if !outcome.conflicts.is_empty() {
-        let with = if in_use(outcome) { "who uses what it has changed" } else { "what became final meanwhile" };
+        let with = if in_use(outcome) { "who has locked what it has used" } else { "what became final meanwhile" };
         err!("mojavefs: speculation {} is in conflict with {with}:", outcome.spec);
         conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
         let advice = match in_use(outcome) {

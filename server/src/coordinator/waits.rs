@@ -6,7 +6,7 @@
 use super::{Coordinator, Job, State};
 use crate::limits::{ANY_DECISION_WAIT, WAIT_NOTED_TIME};
 use mojavefs::graph::{Awaited, Waits};
-use mojavefs::id::SpecId;
+use mojavefs::id::{ContextId, SpecId};
 use mojavefs::protocol::SpecState;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use std::time::{Duration, Instant};
@@ -118,6 +118,17 @@ impl State {
 }
 
 impl Coordinator {
+    /// A process of one context stands in the line for a lock that one of another has: it waits for what that one waits for.
+    pub(crate) fn waits_for_lock(&self, waiter: ContextId, holder: ContextId) {
+        let mut state = self.state.lock();
+        let spec = |context| state.job_of(context).map(|job| job.spec);
+        if let (Ok(waiter), Ok(holder)) = (spec(waiter), spec(holder))
+            && waiter != holder
+        {
+            state.now_waits(waiter, [Wait::End(holder)], Instant::now() + WAIT_NOTED_TIME);
+        }
+    }
+
     /// Something was decided: whoever waits looks again.
     pub(super) fn tell_decided(&self) {
         self.decided.notify_all();

@@ -15,7 +15,7 @@ pub(crate) use table::{Asked, Taken};
 use mojavefs::id::{ContextId, Ino, SpecId, ViewId};
 use mojavefs::protocol::{LockAsked, LockClass, Span, Unlocked};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use table::Table;
@@ -157,6 +157,11 @@ impl Locks {
         offered_to.retain(|to| *to != view);
         self.freed(state, offered_to);
         has_all
+    }
+
+    /// The views that have what somebody in a view stands in the line for.
+    pub(crate) fn in_the_way_of(&self, view: ViewId) -> BTreeSet<ViewId> {
+        self.state.lock().table.in_the_way_of(view)
     }
 
     /// Waits until more than `after` locks were offered to a view, for so long at most. How many were.

@@ -269,6 +269,16 @@ impl Table {
         (files.into_iter().flat_map(|ino| self.offer(ino)).collect(), has_all)
     }
 
+    /// The views that have what somebody in a view stands in the line for.
+    pub(crate) fn in_the_way_of(&self, view: ViewId) -> BTreeSet<ViewId> {
+        let waiting = |file: &File| {
+            let theirs = file.line.iter().filter(|waiting| waiting.by.view == view && !waiting.is_offered);
+            let found = theirs.flat_map(|waiting| file.obstacles(waiting.by, waiting.span, waiting.mode));
+            found.map(|taken| taken.by.view).collect::<Vec<_>>()
+        };
+        self.files.values().flat_map(waiting).collect()
+    }
+
     /// What somebody in a view has locked, as it was asked for.
     pub(crate) fn of(&self, view: ViewId) -> Vec<(Ino, LockAsked)> {
         let all = self.all().flat_map(|(ino, taken)| taken.iter().map(move |taken| (ino, taken)));

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::access::AccessKey;
-use crate::limits::LOCK_WAIT_STEP_MAX;
+use crate::limits::{LOCK_WAIT_STEP_MAX, WAIT_NOTED_TIME};
 use crate::locks::{Asked, Taken};
 use crate::server::Shared;
 use crate::views::View;
@@ -11,7 +11,7 @@ use mojavefs::id::{Ino, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Invalidation, LockAsked, LockClass, LockHeld, Reply};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Session {
     /// Takes a lock, or lets go of one.
@@ -45,7 +45,10 @@ impl Session {
             Asked::Refused(by) => {
                 Err(Fault::new(FaultKind::Locked, format!("another has locked inode {ino}{}", who(&by))))
             }
-            Asked::Queued => Err(Fault::new(FaultKind::Queued, format!("another has locked inode {ino}"))),
+            Asked::Queued => {
+                self.note_wait(&open.view);
+                Err(Fault::new(FaultKind::Queued, format!("another has locked inode {ino}")))
+            }
             Asked::Deadlock => {
                 let text = format!("who has locked inode {ino} waits for what this one has locked");
                 Err(Fault::new(FaultKind::Deadlock, text))
@@ -59,9 +62,26 @@ impl Session {
     }
 
     pub(super) fn await_offer(&self, view: ViewId, after: u64, millis: u32) -> Result<Reply, Fault> {
-        self.open_view(view)?;
-        let limit = Duration::from_millis(millis.into()).min(LOCK_WAIT_STEP_MAX);
-        Ok(Reply::Number(self.shared.locks.await_offer(view, after, limit)))
+        let open = self.open_view(view)?;
+        let deadline = Instant::now() + Duration::from_millis(millis.into()).min(LOCK_WAIT_STEP_MAX);
+        loop {
+            // That a job waits has to be said again and again; trunk is nobody whom a decision could wait for.
+            let step = if open.view.context().is_some() { WAIT_NOTED_TIME / 2 } else { LOCK_WAIT_STEP_MAX };
+            self.note_wait(&open.view);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let offers = self.shared.locks.await_offer(view, after, left.min(step));
+            if offers > after || left <= step {
+                return Ok(Reply::Number(offers));
+            }
+        }
+    }
+
+    /// Somebody in a job's view may stand in the line for what others have locked: the job waits for these.
+    fn note_wait(&self, view: &View) {
+        let Some(waiter) = view.context() else { return };
+        let holders = self.shared.locks.in_the_way_of(view.id).into_iter();
+        let holders = holders.filter_map(|holder| self.shared.views.find(holder)?.context());
+        holders.for_each(|holder| self.shared.coordinator.waits_for_lock(waiter, holder));
     }
 
     pub(super) fn test_lock(&self, view: ViewId, ino: Ino, asked: &LockAsked) -> Result<Reply, Fault> {

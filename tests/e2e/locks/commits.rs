@@ -2,6 +2,8 @@
 
 use super::{Locker, child_of, waiting};
 use crate::harness::{MOJAVEFS, Mount, SPECRUN, SlowDisk, text, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -128,6 +130,60 @@ fn a_lock_on_what_is_being_committed_is_granted_after_that() {
     assert_eq!(outside.answer(), "ok");
     assert_eq!(outside.say("read f"), "new");
     assert!(job.wait().status.success());
+    drop(outside);
+    mount.check();
+}
+
+/// The one waits for a decision with a lock for which the one that would decide waits.
+#[test]
+fn who_waits_for_a_decision_joins_where_that_waits_for_its_lock() {
+    let mount = Mount::new();
+    mount.write("file", "0");
+    mount.write("lock", "");
+    let [changed, held] = ["changed", "held"].map(|name| mount.beside(name));
+    let script = format!(
+        "flock lock sh -c 'printf 1 > file'; touch {}; while [ ! -e {} ]; do sleep 0.01; done; flock lock true",
+        changed.display(),
+        held.display()
+    );
+    let job = |options: &[&str], script: &str| {
+        let mut job = Command::new("timeout");
+        job.args(["-k", "5", "40", SPECRUN]).args(options).args(["--", "sh", "-c", script]);
+        job.current_dir(mount.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        job.spawn().expect("specrun runs")
+    };
+    let first = job(&[], &script);
+    until("it has changed it", || changed.exists());
+    let waits = job(&["--on-read", "wait"], &format!("flock lock sh -c 'touch {}; cat file'", held.display()));
+    for (job, says) in [(waits, "1"), (first, "")] {
+        let output = job.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), says);
+    }
+    mount.check();
+}
+
+#[test]
+fn who_is_told_to_end_while_its_commit_waits_for_a_lock_does_not_run_again() {
+    let mount = Mount::new();
+    mount.write("file", "old");
+    let mut outside = Locker::outside_with_file(&mount);
+    let changed = mount.beside("changed");
+    let script = format!("printf new > file; echo $$ > {0}; while [ -e {0} ]; do sleep 0.01; done", changed.display());
+    let mut job = Command::new(SPECRUN);
+    job.args(["--", "sh", "-c", &script]).current_dir(mount.path());
+    let job = child_of(&mut job);
+    until("it has changed it", || read(&changed).ends_with('\n'));
+    let command = format!("/proc/{}", read(&changed).trim());
+    outside.does("flock f x");
+    fs::remove_file(&changed).expect("go on");
+    until("its command is over", || !Path::new(&command).exists());
+    kill(Pid::from_raw(job.id().cast_signed()), Signal::SIGTERM).expect("it waits");
+    let output = job.wait_with_output().expect("it ends");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(128 + Signal::SIGTERM as i32), "{said}");
+    assert!(!said.contains("running again") && said.contains("has locked it"), "{said}");
+    assert_eq!(outside.say("read f"), "old");
     drop(outside);
     mount.check();
 }

@@ -159,7 +159,7 @@ impl Cli {
         let first = outcome.conflicts.first();
         let path = first.map(|conflict| shown(&conflict.path)).unwrap_or_default();
         let why = match first.and_then(|conflict| conflict.in_use.as_ref()) {
-            Some(who) => format!("rolled back: it has changed `{path}`, and {who} since"),
+            Some(who) => format!("rolled back: it has used `{path}`, and {who} since"),
             None => format!("rolled back: `{path}` was changed by someone else meanwhile"),
         };
         Ok(Attempt::Undone { why, after: After::default(), outcome })

@@ -133,6 +133,8 @@ impl Cli {
                     (why, outcome)
                 }
             };
+            // One may have come while a commit was waited for.
+            supervisor.asked_to_end().map_err(host_fault("signals"))?;
             if let Some(signal) = supervisor.was_asked(began) {
                 let code = 128 + signal as u8;
                 let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);

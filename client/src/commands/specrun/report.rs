@@ -112,7 +112,7 @@ impl Reporter {
             err!("{}", with_paths(object, "conflicts", &paths));
             return;
         }
-        let with = if in_use(outcome) { "who uses what it has changed" } else { "what became final meanwhile" };
+        let with = if in_use(outcome) { "who has locked what it has used" } else { "what became final meanwhile" };
         err!("specrun: {what} {}: conflicts with {with}:", count(outcome.changes, "change"));
         conflict_lines(&outcome.conflicts, outcome.conflicts_more).iter().for_each(|line| err!("{line}"));
     }

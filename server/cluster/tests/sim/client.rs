@@ -24,17 +24,17 @@ pub(crate) struct Does {
 pub(crate) enum What {
     /// A bit of everything.
     All,
-    /// They write on trunk, and read snapshots.
+    /// Every second one reads snapshots, the others write, on trunk and in contexts that follow.
     Snapshots,
     /// They write in contexts that follow, and read on trunk.
     Commits,
 }
 
 impl Does {
-    fn isolates(self, random: &mut Random) -> bool {
+    fn isolates(self, session: SessionId, random: &mut Random) -> bool {
         match self.what {
             What::All => random.coin(),
-            What::Snapshots => true,
+            What::Snapshots => session.0 % 2 == 1,
             What::Commits => false,
         }
     }
@@ -44,8 +44,8 @@ impl Does {
         let of_ten = match (self.what, job) {
             (What::All, Some(true)) => 1,
             (What::All, _) => 4,
-            (What::Snapshots, Some(_)) => 0,
-            (What::Snapshots, None) => 6,
+            (What::Snapshots, Some(true)) => 0,
+            (What::Snapshots, _) => 6,
             (What::Commits, Some(_)) => 9,
             (What::Commits, None) => 1,
         };
@@ -141,19 +141,25 @@ impl Client {
         }
         let open: Vec<usize> = (0..self.jobs.len()).filter(|at| self.jobs[*at].vote.is_none()).collect();
         if let Some(at) = open.get(random.below(open.len().max(1) as u64) as usize) {
+            // Who reads a snapshot looks at much of it.
+            let votes = if self.jobs[*at].cut.is_some() { 1 } else { 3 };
             match random.below(10) {
-                0..3 => return self.vote(*at, network),
-                3 => {
+                die if die < votes => return self.vote(*at, network),
+                9 => {
                     let job = self.jobs.remove(*at);
                     self.tell(FromClient::Abort { spec: job.spec }, network);
                     return self.close(&job, network);
                 }
                 _ if is_ending => return self.vote(*at, network),
-                4..9 => return self.ask(Some(*at), random, network, history),
+                3..=8 => return self.ask(Some(*at), random, network, history),
                 _ => {}
             }
         }
         if is_ending {
+            return;
+        }
+        let reads_snapshots = self.does.what == What::Snapshots && self.session.0 % 2 == 1;
+        if reads_snapshots && !self.jobs.is_empty() {
             return;
         }
         // Another process of a job that has voted may go on.
@@ -162,7 +168,7 @@ impl Client {
         }
         if self.jobs.len() < JOBS_MAX && random.below(3) == 0 {
             let request = self.request();
-            self.tell(FromClient::Begin { request, isolated: self.does.isolates(random) }, network);
+            self.tell(FromClient::Begin { request, isolated: self.does.isolates(self.session, random) }, network);
             let mut before = self.knowledge.clone();
             history.learn(&mut before, &history.public);
             self.waiting = Some(Waiting::Begin { request, before });

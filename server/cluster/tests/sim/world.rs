@@ -7,6 +7,7 @@ use crate::node::{Answer, Ask, Node};
 use crate::random::Random;
 use mojavefs::id::ContextId;
 use mojavefs_cluster::coordinator::{Coordinator, Effect};
+use mojavefs_cluster::link::{Frame, Link};
 use mojavefs_cluster::log::Record;
 use mojavefs_cluster::message::{FromClient, FromShard, Stamped, ToClient, ToShard};
 use mojavefs_cluster::{SessionId, ShardId, Term};
@@ -16,6 +17,8 @@ pub(crate) const SHARDS: u16 = 3;
 /// How many objects a shard has at most.
 const OBJECTS_MAX: u64 = 2;
 const CLIENTS_MAX: u64 = 5;
+/// After how many messages one is confirmed by itself, rather than with what is said.
+const CONFIRMED_EACH: u64 = 8;
 /// For how many steps something stays slow, and how many times as slow as all else; the same for what the disk does. One of these.
 const SLOW_FOR: [u64; 3] = [30, 100, 400];
 /// How often everything may be delivered at the end until nobody waits any more.
@@ -71,7 +74,9 @@ impl Slow {
 /// What is on the way: between two ends in the order in which it was sent.
 #[derive(Default)]
 pub(crate) struct Network {
-    queues: BTreeMap<(End, End), VecDeque<Message>>,
+    queues: BTreeMap<(End, End), VecDeque<Frame<Message>>>,
+    /// What each end keeps of its session with another.
+    links: BTreeMap<(End, End), Link<Message>>,
     slow: Slow,
     slow_for: u64,
     pub(crate) trace: bool,
@@ -79,12 +84,27 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn send(&mut self, from: End, to: End, message: Message) {
-        self.queues.entry((from, to)).or_default().push_back(message);
+        let frame = self.links.entry((from, to)).or_default().say(message);
+        self.queues.entry((from, to)).or_default().push_back(frame);
     }
 
-    /// The connections of one who is gone.
+    /// The sessions of one who is gone.
     fn cut(&mut self, end: End, is_kept: impl Fn(End) -> bool) {
         self.queues.retain(|(from, to), _| (*from != end && *to != end) || is_kept(*to));
+        self.links.retain(|(from, to), _| *from != end && (*to != end || is_kept(*from)));
+    }
+
+    /// A connection ends with all that is under way, and there is a new one at once.
+    fn reconnect(&mut self, random: &mut Random) {
+        let at = random.below(self.queues.len().max(1) as u64) as usize;
+        let Some((one, other)) = self.queues.keys().nth(at).copied() else { return };
+        for (from, to) in [(one, other), (other, one)] {
+            self.queues.remove(&(from, to));
+            let again: VecDeque<_> = self.links.get(&(from, to)).into_iter().flat_map(Link::again).collect();
+            if !again.is_empty() {
+                self.queues.insert((from, to), again);
+            }
+        }
     }
 
     fn take(&mut self, random: &mut Random) -> Option<(End, End, Message)> {
@@ -102,9 +122,15 @@ impl Network {
         if self.slow.is_about(from, to) && random.below(self.slow_for) > 0 {
             return None;
         }
-        let message = queue.pop_front()?;
+        let frame = queue.pop_front()?;
         if queue.is_empty() {
             self.queues.remove(&(from, to));
+        }
+        let link = self.links.entry((to, from)).or_default();
+        let message = link.hear(frame)?;
+        if random.below(CONFIRMED_EACH) == 0 {
+            let frame = link.confirm();
+            self.queues.entry((to, from)).or_default().push_back(frame);
         }
         if self.trace {
             println!("{from:?} -> {to:?}: {message:?}");
@@ -125,6 +151,7 @@ pub(crate) struct Counts {
     pub(crate) superseded: u64,
     pub(crate) clients_killed: u64,
     pub(crate) cuts_withdrawn: u64,
+    pub(crate) reconnected: u64,
 }
 
 impl Counts {
@@ -138,6 +165,7 @@ impl Counts {
         self.superseded += other.superseded;
         self.clients_killed += other.clients_killed;
         self.cuts_withdrawn += other.cuts_withdrawn;
+        self.reconnected += other.reconnected;
     }
 
     /// Whatever can go wrong has, and work was done all the same.
@@ -149,6 +177,7 @@ impl Counts {
             self.superseded,
             self.clients_killed,
             self.cuts_withdrawn,
+            self.reconnected,
         ];
         self.commits > 10_000 && self.isolated > 1_000 && faults.iter().all(|count| *count > 1_000)
     }
@@ -352,7 +381,11 @@ impl World {
     }
 
     fn fault(&mut self) {
-        match self.random.below(8) {
+        match self.random.below(10) {
+            8 | 9 => {
+                self.counts.reconnected += 1;
+                self.network.reconnect(&mut self.random);
+            }
             0 | 1 => {
                 let shard = self.random.below(SHARDS.into()) as usize;
                 let is_cut = self.random.coin();

@@ -1,0 +1,181 @@
+//! What a decision costs: messages, records and syncs, by the number of shards that take part, whatever was changed.
+
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use mojavefs_cluster::coordinator::{self, Coordinator};
+use mojavefs_cluster::log::Record;
+use mojavefs_cluster::message::{FromClient, Outcome, ToClient};
+use mojavefs_cluster::shard::{self, Admission, Mark, Part, Shard, Wanted};
+use mojavefs_cluster::{Incarnation, Request, SessionId, ShardId, Term};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+const CLIENT: SessionId = SessionId(1);
+
+/// What was changed under which number.
+#[derive(Default)]
+struct Changes(BTreeMap<IntervalId, BTreeSet<u64>>);
+
+impl Part for Changes {
+    type Object = u64;
+
+    fn touched(&self, numbers: &[IntervalId]) -> BTreeSet<u64> {
+        numbers.iter().filter_map(|number| self.0.get(number)).flatten().copied().collect()
+    }
+
+    fn conflicts(&self, _numbers: &[IntervalId]) -> Vec<IntervalId> {
+        Vec::new()
+    }
+
+    fn undecided(&self) -> Vec<IntervalId> {
+        self.0.keys().copied().collect()
+    }
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cost {
+    to_shards: usize,
+    from_shards: usize,
+    records: usize,
+    syncs: usize,
+}
+
+/// Nothing is lost, and everything arrives at once.
+struct Cluster {
+    coordinator: Coordinator,
+    shards: Vec<(Shard<Changes>, Changes)>,
+    heard: VecDeque<ToClient>,
+    cost: Cost,
+}
+
+impl Cluster {
+    fn new(shards: u16) -> Cluster {
+        let ids = (0..shards).map(ShardId);
+        let mut coordinator = Coordinator::new(Term(1), ids.clone(), &[]);
+        ids.for_each(|shard| coordinator.reached(shard));
+        let shard = |_| (Shard::new(Incarnation(1), Term(0), Seq(0)), Changes::default());
+        let shards = (0..shards).map(shard).collect();
+        let mut cluster = Cluster { coordinator, shards, heard: VecDeque::new(), cost: Cost::default() };
+        cluster.coordinator.connected(CLIENT, true);
+        cluster.go_on();
+        cluster.shards.iter_mut().for_each(|(shard, _)| shard.client_back(CLIENT));
+        cluster
+    }
+
+    /// Until nothing follows any more, or the client has heard something.
+    fn go_on(&mut self) {
+        loop {
+            let effects = self.coordinator.effects();
+            let mut is_over = effects.is_empty();
+            effects.into_iter().for_each(|effect| self.carry_out(effect));
+            for at in 0..self.shards.len() {
+                let effects = self.shards[at].0.effects();
+                is_over &= effects.is_empty();
+                effects.into_iter().for_each(|effect| self.carry_out_at(at, effect));
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: coordinator::Effect) {
+        match effect {
+            coordinator::Effect::Greet(shard, term) => {
+                let (shard, changes) = &mut self.shards[usize::from(shard.0)];
+                shard.greeted(term, changes);
+            }
+            coordinator::Effect::ToShard(shard, message) => {
+                self.cost.to_shards += 1;
+                let (shard, changes) = &mut self.shards[usize::from(shard.0)];
+                shard.heard(message, changes);
+            }
+            coordinator::Effect::ToClient(_, message) => self.heard.push_back(message),
+            coordinator::Effect::Append(record) => {
+                self.cost.records += usize::from(matches!(record, Record::Decision(_) | Record::Cut(_)));
+                self.coordinator.appended();
+            }
+        }
+    }
+
+    fn carry_out_at(&mut self, at: usize, effect: shard::Effect<u64>) {
+        let (shard, changes) = &mut self.shards[at];
+        match effect {
+            shard::Effect::Send(message) => {
+                self.cost.from_shards += 1;
+                self.coordinator.from_shard(ShardId(at as u16), message);
+            }
+            shard::Effect::Forget(attempt, _) => shard.forgotten(attempt),
+            shard::Effect::Sync(mark) => {
+                self.cost.syncs += usize::from(matches!(mark, Mark::Ready(_)));
+                shard.synced(mark, changes);
+            }
+            shard::Effect::Switch(_, numbers) | shard::Effect::Drop(numbers) => {
+                changes.0.retain(|number, _| !numbers.contains(number));
+            }
+            shard::Effect::Heard(_) | shard::Effect::Lost(_) | shard::Effect::Known(..) => {}
+        }
+    }
+
+    fn begin(&mut self) -> (SpecId, ContextId) {
+        self.coordinator.from_client(CLIENT, FromClient::Begin { request: Request(1), isolated: false });
+        self.go_on();
+        loop {
+            match self.heard.pop_front().expect("it begins") {
+                ToClient::Begun { spec, context, .. } => return (spec, context),
+                _ => continue,
+            }
+        }
+    }
+
+    fn change(&mut self, at: usize, context: ContextId, object: u64) {
+        let objects = BTreeSet::from([object]);
+        let (seq, cuts) = (Seq(0), Vec::new());
+        let wanted =
+            Wanted { context: Some(context), version: 1, is_isolated: false, objects, changes: true, seq, cuts };
+        let admitted = loop {
+            match self.shards[at].0.admit(&wanted) {
+                Admission::Go(admitted) => break admitted,
+                Admission::Wait => {
+                    let before = self.cost;
+                    self.go_on();
+                    assert_ne!(self.cost, before, "it would wait for ever");
+                }
+                Admission::Gone => panic!("it has only begun"),
+            }
+        };
+        let writer = admitted.sight.expect("it is in a context").writer;
+        let (shard, changes) = &mut self.shards[at];
+        changes.0.entry(writer).or_default().insert(object);
+        shard.changed(writer);
+    }
+}
+
+/// What it costs to commit a context that has changed so many objects on each of so many shards, of three.
+fn commit(participants: u16, objects: u64) -> Cost {
+    let mut cluster = Cluster::new(3);
+    let (spec, context) = cluster.begin();
+    for at in 0..participants {
+        (0..objects).for_each(|object| cluster.change(at.into(), context, object));
+    }
+    cluster.cost = Cost::default();
+    cluster.coordinator.from_client(CLIENT, FromClient::Vote { request: Request(2), spec });
+    cluster.go_on();
+    let is_committed = |message| matches!(message, &ToClient::Decided { outcome: Outcome::Committed(_), .. });
+    assert!(cluster.heard.iter().any(is_committed));
+    cluster.coordinator.from_client(CLIENT, FromClient::Heard { spec });
+    cluster.go_on();
+    assert!(cluster.coordinator.is_idle(), "{}", cluster.coordinator.describe());
+    cluster.cost
+}
+
+#[test]
+fn a_decision_costs_three_round_trips_to_each_participant_a_record_and_a_sync_whatever_was_changed() {
+    for participants in 0..=3 {
+        let shards = usize::from(participants);
+        // Afterwards each says once more that it is durable; nobody waits for that.
+        let cost = Cost { to_shards: 3 * shards, from_shards: 4 * shards, records: 1, syncs: shards };
+        for objects in [1, 10, 1000] {
+            assert_eq!(commit(participants, objects), cost, "{objects} objects on {participants} shards");
+        }
+    }
+}
