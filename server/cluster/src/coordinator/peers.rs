@@ -51,6 +51,8 @@ impl Coordinator {
         peer.incarnation = Some(incarnation);
         peer.is_up = false;
         peer.asks = Some(undecided);
+        // Nobody waits there any more for what was put off.
+        self.later.retain(|later| !matches!(later, Later::Shard(other, _) if *other == shard));
         let enrolled = self.contexts.values().filter(|context| context.enrolled.contains(&shard));
         let lost: Vec<SpecId> = enrolled.map(|context| context.spec).collect();
         lost.into_iter().for_each(|spec| self.abort(spec, Outcome::Aborted));
