@@ -7,6 +7,8 @@
 mod histories;
 #[cfg(test)]
 mod naive;
+#[cfg(test)]
+mod since;
 mod table;
 
 use table::Owner;
