@@ -5,8 +5,8 @@
 //! simulator (`tests/`), which kills each of them at every moment.
 //!
 //! What is assumed of who drives them: messages between two of them arrive in the order in which they were sent, each once, for as long as
-//! both are what they are ([`link`] makes that out of connections that end); the decision log appends in order and refuses an older [`Term`] once a newer one is in it; what a
-//! shard has synced is there when it starts again, and of the rest a prefix.
+//! both are what they are ([`link`] makes that out of connections that end); the decision log appends in order and refuses an older
+//! [`Term`] once a newer one is in it; what a shard has synced is there when it starts again, and of the rest a prefix.
 //!
 //! The rules are those of `docs/cluster.md`.
 

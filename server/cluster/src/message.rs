@@ -154,12 +154,10 @@ pub enum FromShard {
         /// What it says.
         verdict: Verdict,
     },
-    /// Somebody waits for a round, and knows of decisions up to here.
+    /// Somebody waits for a round, and knows of later decisions than the shard does.
     Ask {
         /// The round.
         round: u64,
-        /// What is known.
-        seq: Seq,
     },
     /// A decision is to be seen here.
     Applied {

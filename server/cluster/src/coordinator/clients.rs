@@ -4,8 +4,9 @@ use super::{Context, Coordinator, Effect, Later};
 use crate::log::Record;
 use crate::message::{FromClient, Outcome, ToClient, ToShard};
 use crate::{Request, SessionId};
-use mojavefs::graph::{Event, Owner, Sees};
+use mojavefs::graph::{Event, GraphError, Owner, Sees};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use std::collections::BTreeSet;
 
 impl Coordinator {
     /// A client is connected: with a session that it has had, or a new one.
@@ -22,6 +23,11 @@ impl Coordinator {
     pub(super) fn count(&mut self, session: SessionId) {
         self.sessions.insert(session);
         self.last_session = self.last_session.max(session);
+    }
+
+    pub(super) fn uncount(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+        self.has_heard(session, |_| true);
     }
 
     pub(super) fn session_begun(&mut self, session: SessionId) {
@@ -42,17 +48,24 @@ impl Coordinator {
                 self.abort(spec, Outcome::Aborted);
             }
             FromClient::Abort { .. } => {}
-            FromClient::Heard { spec } => self.heard_by_owner(spec),
-            FromClient::WaitsFor { specs } => self.waits_for(session, &specs),
+            FromClient::Heard { spec } => {
+                self.has_heard(session, |of| of == spec);
+                self.trim();
+            }
+            FromClient::WaitsFor { specs } => {
+                self.has_heard(session, |of| !specs.contains(&of));
+                self.trim();
+            }
             FromClient::Farewell => self.lost(session),
         }
     }
 
     /// A client has ended, or could not be reached for so long that nobody waits for it any more. What it has voted for stands.
     pub fn lost(&mut self, session: SessionId) {
-        if !self.sessions.remove(&session) {
+        if !self.sessions.contains(&session) {
             return;
         }
+        self.uncount(session);
         self.append(Record::Ended(session));
         let shards = self.shards.keys().copied().collect();
         self.send_to(&shards, &ToShard::Lost { session });
@@ -61,22 +74,6 @@ impl Coordinator {
         let owned = self.contexts.values().filter(|context| context.session == session).map(|context| context.spec);
         let open: Vec<SpecId> = owned.filter(|spec| !self.votes.contains_key(spec)).collect();
         open.into_iter().for_each(|spec| self.abort(spec, Outcome::Aborted));
-        for kept in self.kept.values_mut() {
-            let owners = kept.decision.specs.iter().filter(|(_, owner)| *owner == session);
-            for (spec, _) in owners {
-                kept.unheard.remove(spec);
-            }
-        }
-        self.trim();
-    }
-
-    fn waits_for(&mut self, session: SessionId, specs: &[SpecId]) {
-        for kept in self.kept.values_mut() {
-            let owners = kept.decision.specs.iter().filter(|(spec, owner)| *owner == session && !specs.contains(spec));
-            for (spec, _) in owners {
-                kept.unheard.remove(spec);
-            }
-        }
         self.trim();
     }
 
@@ -91,7 +88,7 @@ impl Coordinator {
         let opened = self.graph.apply(&Event::Open { context, interval: first, from: None, sees: Sees::Follows });
         let entered = opened.and_then(|_| self.graph.apply(&Event::Speculate { context, interval: entry, spec }));
         entered.expect("the numbers are new, and what begins on trunk is in nobody's way");
-        let enrolled = std::collections::BTreeSet::new();
+        let enrolled = BTreeSet::new();
         self.contexts.insert(context, Context { spec, session, cut, version: 1, enrolled });
         self.jobs.insert(spec, context);
         self.tell(session, ToClient::Begun { request, spec, context, cut });
@@ -129,10 +126,12 @@ impl Coordinator {
     pub(super) fn decide(&mut self, spec: SpecId) {
         let Some(owner) = self.owner(spec) else { return };
         let vote = Event::Vote { owner, spec };
-        match self.graph.preview(&vote) {
-            Ok(finals) if !finals.is_empty() => self.begin_round(spec),
-            Ok(_) if self.graph.apply(&vote).is_ok() => {}
-            _ => self.put_off(Later::Vote(spec)),
+        let is_final = self.graph.preview(&vote).map(|finals| !finals.is_empty());
+        match is_final.and_then(|is_final| if is_final { Ok(true) } else { self.graph.apply(&vote).map(|_| false) }) {
+            Ok(true) => self.begin_round(spec),
+            Ok(false) => {}
+            Err(GraphError::Sealed(_)) => self.put_off(Later::Vote(spec)),
+            Err(error) => unreachable!("{spec} is undecided, and its owner's to vote for: {error}"),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{Coordinator, Kept, Later, Phase, Round};
 use crate::log::{Decision, Record};
 use crate::message::{Outcome, ToClient, ToShard};
 use crate::{SessionId, ShardId};
-use mojavefs::graph::{Effect as Follows, Event};
+use mojavefs::graph::{Effect as Follows, Event, GraphError};
 use mojavefs::id::{IntervalId, Seq, SpecId};
 use mojavefs::planted::{Planted, is_planted};
 use std::collections::BTreeSet;
@@ -14,7 +14,8 @@ impl Coordinator {
     pub(super) fn keep(&mut self, decision: Decision) {
         self.seq = self.seq.max(decision.seq);
         let (unapplied, undurable) = (decision.participants.clone(), decision.participants.clone());
-        let unheard = decision.specs.iter().map(|(spec, _)| *spec).collect();
+        let known = |(spec, session): &(SpecId, SessionId)| self.sessions.contains(session).then_some(*spec);
+        let unheard = decision.specs.iter().filter_map(known).collect();
         self.kept.insert(decision.seq, Kept { decision, unapplied, undurable, unheard });
     }
 
@@ -31,9 +32,6 @@ impl Coordinator {
             }
         }
         self.keep(decision.clone());
-        let known = |(spec, session): &(SpecId, SessionId)| self.sessions.contains(session).then_some(*spec);
-        let unheard = decision.specs.iter().filter_map(known).collect();
-        self.kept.get_mut(&seq).expect("it was just kept").unheard = unheard;
         self.send_to(&decision.participants, &ToShard::Final { seq, numbers: decision.numbers.clone() });
         self.answer();
         self.welcome_those_who_wait();
@@ -69,11 +67,11 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn heard_by_owner(&mut self, spec: SpecId) {
-        for kept in self.kept.values_mut() {
-            kept.unheard.remove(&spec);
+    /// A session knows what became of those of its own speculations, or does not ask any more.
+    pub(super) fn has_heard(&mut self, session: SessionId, of: impl Fn(SpecId) -> bool) {
+        for Kept { decision, unheard, .. } in self.kept.values_mut() {
+            unheard.retain(|spec| !(of(*spec) && decision.specs.contains(&(*spec, session))));
         }
-        self.trim();
     }
 
     /// What nobody needs any more leaves the log.
@@ -105,7 +103,8 @@ impl Coordinator {
         }
         match self.graph.apply(&Event::Abort { owner, spec, code: 1, retry: false }) {
             Ok(follows) => self.fall(spec, outcome, &follows),
-            Err(_) => self.put_off(Later::Abort(spec, outcome)),
+            Err(GraphError::Sealed(_)) => self.put_off(Later::Abort(spec, outcome)),
+            Err(error) => unreachable!("{spec} is undecided, and its owner's to abort: {error}"),
         }
         if sealed.is_some() {
             self.go_on();

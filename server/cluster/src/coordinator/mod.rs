@@ -35,8 +35,13 @@ struct Peer {
     incarnation: Option<Incarnation>,
     /// What it has asked about at its start, as long as that can't be answered.
     asks: Option<Vec<IntervalId>>,
-    /// It was answered: it serves.
-    is_up: bool,
+}
+
+impl Peer {
+    /// Which incarnation of it serves: one whose questions were answered.
+    fn serving(&self) -> Option<Incarnation> {
+        self.incarnation.filter(|_| self.asks.is_none())
+    }
 }
 
 /// A context, as long as it has something undecided.
@@ -186,9 +191,7 @@ impl Coordinator {
             match record {
                 Record::Term(_) => {}
                 Record::Session(session) => self.count(*session),
-                Record::Ended(session) => {
-                    self.sessions.remove(session);
-                }
+                Record::Ended(session) => self.uncount(*session),
                 Record::Decision(decision) => self.keep(decision.clone()),
                 // Nobody waits for a cut of an older term.
                 Record::Cut(seq) => self.seq = self.seq.max(*seq),
@@ -196,15 +199,11 @@ impl Coordinator {
             }
         }
         self.logged = self.seq;
-        for kept in self.kept.values_mut() {
-            let owners = kept.decision.specs.iter();
-            kept.unheard = owners.filter(|(_, owner)| self.sessions.contains(owner)).map(|(spec, _)| *spec).collect();
-        }
     }
 
-    /// A number that is greater than all before, those of older terms too.
+    /// A number that is greater than all before, those of older terms too. The next term has numbers again.
     fn number(&mut self) -> u64 {
-        self.numbered += 1;
+        self.numbered = self.numbered.checked_add(1).expect("a term has 2^32 numbers");
         u64::from(self.term.0) << 32 | u64::from(self.numbered)
     }
 
@@ -230,9 +229,8 @@ impl Coordinator {
     }
 
     fn send(&mut self, shard: ShardId, body: ToShard) {
-        let peer = &self.shards[&shard];
-        // One that is not up is told at its welcome how things stand.
-        if let Some(incarnation) = peer.incarnation.filter(|_| peer.is_up) {
+        // One that does not serve is told at its welcome how things stand.
+        if let Some(incarnation) = self.shards[&shard].serving() {
             let stamped = Stamped { term: self.term, incarnation, body };
             self.effects.push(Effect::ToShard(shard, stamped));
         }

@@ -22,8 +22,7 @@ impl Coordinator {
         if let FromShard::Up { undecided } = body {
             return self.up(shard, incarnation, undecided);
         }
-        let peer = &self.shards[&shard];
-        if peer.is_up && peer.incarnation == Some(incarnation) {
+        if self.shards.get(&shard).and_then(super::Peer::serving) == Some(incarnation) {
             self.heard(shard, body);
         }
     }
@@ -35,7 +34,7 @@ impl Coordinator {
             FromShard::Met { context, of } => self.met(shard, context, of),
             FromShard::Gathered { attempt } => self.gathered(shard, attempt),
             FromShard::Verdict { attempt, verdict } => self.verdict(shard, attempt, verdict),
-            FromShard::Ask { round, seq: _ } => self.asked(shard, round),
+            FromShard::Ask { round } => self.asked(shard, round),
             FromShard::Applied { seq } => self.applied(shard, seq),
             FromShard::Durable { seq } => self.durable(shard, seq),
             FromShard::Taken { seq } => self.taken(shard, seq),
@@ -44,12 +43,11 @@ impl Coordinator {
 
     /// A shard has started, or hears of this term for the first time. What had enrolled in an older incarnation of it falls.
     fn up(&mut self, shard: ShardId, incarnation: Incarnation, undecided: Vec<IntervalId>) {
-        let peer = self.shards.get_mut(&shard).expect("shards are known by their numbers");
+        let Some(peer) = self.shards.get_mut(&shard) else { return };
         if peer.incarnation.is_some_and(|known| known >= incarnation) {
             return;
         }
         peer.incarnation = Some(incarnation);
-        peer.is_up = false;
         peer.asks = Some(undecided);
         // Nobody waits there any more for what was put off.
         self.later.retain(|later| !matches!(later, Later::Shard(other, _) if *other == shard));
@@ -71,7 +69,6 @@ impl Coordinator {
     fn welcome(&mut self, shard: ShardId) {
         let peer = self.shards.get_mut(&shard).expect("it was found");
         let undecided = peer.asks.take().unwrap_or_default();
-        peer.is_up = true;
         let fate = |number: &IntervalId| (*number, self.fate(*number).map_or(Fate::Dead, Fate::Final));
         let fates: Vec<(IntervalId, Fate)> = undecided.iter().map(fate).collect();
         let told: Vec<Seq> = fates

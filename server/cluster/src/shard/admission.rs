@@ -123,13 +123,12 @@ impl<P: Part> Shard<P> {
                 waits |= !is_planted(Planted::SealIgnored);
             } else if knows > round.after && !is_planted(Planted::KnownIgnored) {
                 waits = true;
-                if round.asked.is_none_or(|asked| asked < knows) {
-                    round.asked = Some(knows);
+                if !std::mem::replace(&mut round.is_asked, true) {
                     asks.push(round.attempt.round);
                 }
             }
         }
-        asks.into_iter().for_each(|round| self.say(FromShard::Ask { round, seq: knows }));
+        asks.into_iter().for_each(|round| self.say(FromShard::Ask { round }));
         waits
     }
 }

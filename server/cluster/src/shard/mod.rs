@@ -74,8 +74,8 @@ struct Round<O> {
     is_sealed: bool,
     /// If it is decided, then after this.
     after: Seq,
-    /// The coordinator was asked for it by somebody who knows of this.
-    asked: Option<Seq>,
+    /// The coordinator was asked, and has not answered.
+    is_asked: bool,
 }
 
 /// What a context may do here.
@@ -139,11 +139,6 @@ impl<P: Part> Shard<P> {
         std::mem::take(&mut self.effects)
     }
 
-    /// Since when it is what it is.
-    pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
-    }
-
     /// Cuts that not all shards have taken: they are told with every answer, and asked with every request.
     pub fn cuts(&self) -> Vec<Seq> {
         self.cuts.iter().copied().collect()
@@ -162,7 +157,7 @@ impl<P: Part> Shard<P> {
         self.term = term;
         self.known.clear();
         self.gone.clear();
-        self.rounds.values_mut().for_each(|round| round.asked = None);
+        self.rounds.values_mut().for_each(|round| round.is_asked = false);
         if self.heard == term {
             self.up(part);
         } else {

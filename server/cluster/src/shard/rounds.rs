@@ -43,7 +43,7 @@ impl<P: Part> Shard<P> {
         let objects = part.touched(&numbers);
         let changes = self.changes_of(&numbers);
         let after = Seq(0);
-        let round = Round { attempt, numbers, objects, changes, is_stopped, is_sealed: false, after, asked: None };
+        let round = Round { attempt, numbers, objects, changes, is_stopped, is_sealed: false, after, is_asked: false };
         self.effects.push(Effect::Forget(attempt, round.objects.clone()));
         self.rounds.insert(attempt.round, round);
         if is_planted(Planted::GatheredAtOnce) {
@@ -139,7 +139,7 @@ impl<P: Part> Shard<P> {
     pub(super) fn still_open(&mut self, round: u64, seq: Seq) {
         if let Some(round) = self.rounds.get_mut(&round) {
             round.after = round.after.max(seq);
-            round.asked = None;
+            round.is_asked = false;
         }
     }
 }

@@ -113,9 +113,10 @@ impl Network {
         }
         let at = random.below(self.queues.len() as u64) as usize;
         if random.below(self.slow_for) == 0 {
-            self.slow = match random.coin() {
-                true => self.queues.keys().nth(at).map_or(Slow::Nothing, |(from, to)| Slow::One(*from, *to)),
-                false => Slow::OrdersBut(End::Shard(random.below(SHARDS.into()) as u16)),
+            self.slow = if random.coin() {
+                self.queues.keys().nth(at).map_or(Slow::Nothing, |(from, to)| Slow::One(*from, *to))
+            } else {
+                Slow::OrdersBut(End::Shard(random.below(SHARDS.into()) as u16))
             };
         }
         let (&(from, to), queue) = self.queues.iter_mut().nth(at)?;
