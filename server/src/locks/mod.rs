@@ -195,9 +195,9 @@ impl Locks {
             outer.extend(inner);
         }
         let inner = state.had.remove(&inner_context).unwrap_or_default();
-        inner
-            .into_iter()
-            .for_each(|(ino, had)| had.into_iter().for_each(|taken| state.note_had(outer_context, ino, taken)));
+        for (ino, had) in inner {
+            had.into_iter().for_each(|taken| state.note_had(outer_context, ino, taken));
+        }
     }
 
     /// A context, with its speculation, is decided.
