@@ -29,7 +29,7 @@ pub enum Fate {
 pub struct ContextSight {
     /// Sights are counted within their context: a greater number is a later one.
     pub version: u64,
-    /// The numbers that it sees, its own among them.
+    /// The numbers that it sees, its own among them. Some of them may be final by now, and lie after its snapshot: it sees these all the same.
     pub numbers: Vec<IntervalId>,
     /// The number that its next change carries.
     pub writer: IntervalId,
@@ -79,7 +79,17 @@ pub enum ToShard {
         /// What becomes final.
         numbers: Vec<IntervalId>,
     },
-    /// The round does not come about, not in this attempt.
+    /// What a context that stays with what it found has done becomes part of the one around it, unless that has changed any of it since.
+    /// Answered as [`ToShard::Prepare`] is; nothing is made durable for it.
+    Fold {
+        /// The round.
+        attempt: Attempt,
+        /// What becomes part of something else.
+        numbers: Vec<IntervalId>,
+        /// What was changed around it, and is not seen in it.
+        missed: Vec<IntervalId>,
+    },
+    /// The round does not come about, not in this attempt; or it was one that makes nothing final, and has.
     Cancel {
         /// The round.
         attempt: Attempt,
@@ -135,12 +145,15 @@ pub enum FromShard {
         /// To change something, or to read of a snapshot: the shard takes part from then on.
         for_change: bool,
     },
-    /// A context has come upon what another has changed, and does not see it yet.
+    /// A context has come upon what another has changed, and does not see it yet; or it sees it, and is about to change it under a
+    /// number that lies below.
     Met {
         /// Who.
         context: ContextId,
         /// The number that the change carries.
         of: IntervalId,
+        /// It is about to change that.
+        changes: bool,
     },
     /// All that was told of what a round decides has been taken back.
     Gathered {
@@ -196,8 +209,10 @@ pub enum FromClient {
     Begin {
         /// The request.
         request: Request,
-        /// It stays with what is final now.
+        /// It stays with what is final now, and with what the context around it has done.
         isolated: bool,
+        /// The context that it is inside of.
+        inside: Option<ContextId>,
     },
     /// The owner wants to commit. Said again on a new connection as long as it has not been answered.
     Vote {
@@ -245,6 +260,15 @@ pub enum ToClient {
         context: ContextId,
         /// Where its snapshot lies.
         cut: Option<Seq>,
+        /// If it stays with what it found: the sights of the contexts around it, from which on these change nothing that it sees.
+        around: Vec<(ContextId, u64)>,
+    },
+    /// It can't begin.
+    Refused {
+        /// The request.
+        request: Request,
+        /// Why not.
+        why: Refusal,
     },
     /// The answer to a vote.
     Decided {
@@ -269,6 +293,22 @@ pub enum Outcome {
     Committed(Seq),
     /// It is undone.
     Aborted,
-    /// It is in conflict with what is final, and was undone for it.
+    /// It is in conflict with what is final, or with what was changed around it, and was undone for it.
     Conflict,
+    /// It is part of the context around it, and decided with that.
+    Folded {
+        /// Which.
+        into: ContextId,
+        /// The sight from which on that one sees it.
+        version: u64,
+    },
+}
+
+/// Why a context can't begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The one that it would be inside of is decided, or was undone.
+    Gone,
+    /// There is too much that is undecided: it is to be tried again when some of that is decided.
+    Full,
 }

@@ -25,6 +25,10 @@ impl Part for Changes {
         Vec::new()
     }
 
+    fn outdated(&self, _numbers: &[IntervalId], _missed: &[IntervalId]) -> Vec<IntervalId> {
+        Vec::new()
+    }
+
     fn undecided(&self) -> Vec<IntervalId> {
         self.0.keys().copied().collect()
     }
@@ -117,7 +121,7 @@ impl Cluster {
     }
 
     fn begin(&mut self) -> (SpecId, ContextId) {
-        self.coordinator.from_client(CLIENT, FromClient::Begin { request: Request(1), isolated: false });
+        self.coordinator.from_client(CLIENT, FromClient::Begin { request: Request(1), isolated: false, inside: None });
         self.go_on();
         loop {
             match self.heard.pop_front().expect("it begins") {

@@ -1,8 +1,8 @@
 //! What clients ask for.
 
-use super::{Context, Coordinator, Effect, Later};
+use super::{Context, Coordinator, Effect, Later, Start};
 use crate::log::Record;
-use crate::message::{FromClient, Outcome, ToClient, ToShard};
+use crate::message::{FromClient, Outcome, Refusal, ToClient, ToShard};
 use crate::{Request, SessionId};
 use mojavefs::graph::{Event, GraphError, Owner, Sees};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
@@ -41,8 +41,9 @@ impl Coordinator {
             return;
         }
         match message {
-            FromClient::Begin { request, isolated: false } => self.begin(session, request, None),
-            FromClient::Begin { request, isolated: true } => self.cut_for(session, request),
+            FromClient::Begin { request, isolated: is_isolated, inside } => {
+                self.start(Start { session, request, is_isolated, inside });
+            }
             FromClient::Vote { request, spec } => self.vote(session, request, spec),
             FromClient::Abort { spec } if self.is_owner(session, spec) && !self.votes.contains_key(&spec) => {
                 self.abort(spec, Outcome::Aborted);
@@ -69,7 +70,6 @@ impl Coordinator {
         self.append(Record::Ended(session));
         let shards = self.shards.keys().copied().collect();
         self.send_to(&shards, &ToShard::Lost { session });
-        self.starts.retain(|(other, _)| *other != session);
         self.forget_starts_of(session);
         let owned = self.contexts.values().filter(|context| context.session == session).map(|context| context.spec);
         let open: Vec<SpecId> = owned.filter(|spec| !self.votes.contains_key(spec)).collect();
@@ -81,17 +81,46 @@ impl Coordinator {
         self.jobs.get(&spec).is_some_and(|context| self.contexts[context].session == session)
     }
 
+    /// A context is to begin. What is inside of one that has a snapshot has that one's.
+    fn start(&mut self, start: Start) {
+        let cut = start.inside.and_then(|outer| self.contexts.get(&outer)).and_then(|outer| outer.cut);
+        match start.is_isolated && cut.is_none() {
+            true => self.cut_for(start),
+            false => self.begin(start, cut),
+        }
+    }
+
     /// A context begins, at a snapshot or following.
-    pub(super) fn begin(&mut self, session: SessionId, request: Request, cut: Option<Seq>) {
+    pub(super) fn begin(&mut self, start: Start, cut: Option<Seq>) {
+        match self.enter(&start, cut) {
+            Ok(begun) => self.tell(start.session, begun),
+            Err(GraphError::Sealed(_)) => self.put_off(Later::Begin(start, cut)),
+            Err(error) => {
+                let full = matches!(error, GraphError::Full(_));
+                let why = if full { Refusal::Full } else { Refusal::Gone };
+                self.tell(start.session, ToClient::Refused { request: start.request, why });
+            }
+        }
+    }
+
+    fn enter(&mut self, start: &Start, cut: Option<Seq>) -> Result<ToClient, GraphError> {
+        let Start { session, request, is_isolated, inside } = *start;
         let (context, first) = (ContextId(self.number()), IntervalId(self.number()));
         let (spec, entry) = (SpecId(self.number()), IntervalId(self.number()));
-        let opened = self.graph.apply(&Event::Open { context, interval: first, from: None, sees: Sees::Follows });
-        let entered = opened.and_then(|_| self.graph.apply(&Event::Speculate { context, interval: entry, spec }));
-        entered.expect("the numbers are new, and what begins on trunk is in nobody's way");
-        let enrolled = BTreeSet::new();
-        self.contexts.insert(context, Context { spec, session, cut, version: 1, enrolled });
+        let from = inside.map(|outer| self.begins_in(outer, session, is_isolated)).transpose()?;
+        let sees = if is_isolated { Sees::Found } else { Sees::Follows };
+        self.graph.apply(&Event::Open { context, interval: first, from, sees })?;
+        if let Err(error) = self.graph.apply(&Event::Speculate { context, interval: entry, spec }) {
+            self.graph.apply(&Event::Close { context }).expect("it has just begun, and owns nothing");
+            return Err(error);
+        }
+        let (enrolled, finals, folded) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let finals = inside.and_then(|outer| self.contexts.get(&outer)).map_or(finals, |outer| outer.finals.clone());
+        let new = Context { spec, session, cut, is_isolated, version: 1, enrolled, finals, folded };
+        self.contexts.insert(context, new);
         self.jobs.insert(spec, context);
-        self.tell(session, ToClient::Begun { request, spec, context, cut });
+        let around = if is_isolated { self.is_told_apart(context) } else { Vec::new() };
+        Ok(ToClient::Begun { request, spec, context, cut, around })
     }
 
     fn vote(&mut self, session: SessionId, request: Request, spec: SpecId) {
@@ -122,14 +151,23 @@ impl Coordinator {
         self.jobs.get(&spec).map(|context| Owner::Context(*context))
     }
 
-    /// A vote begins a round, or counts as one that waits for others.
+    /// A vote begins a round, makes its context part of the one around it, or counts as one that waits for others.
     pub(super) fn decide(&mut self, spec: SpecId) {
         let Some(owner) = self.owner(spec) else { return };
-        let vote = Event::Vote { owner, spec };
-        let is_final = self.graph.preview(&vote).map(|finals| !finals.is_empty());
-        match is_final.and_then(|is_final| if is_final { Ok(true) } else { self.graph.apply(&vote).map(|_| false) }) {
-            Ok(true) => self.begin_round(spec),
-            Ok(false) => {}
+        match self.graph.preview(&Event::Vote { owner, spec }) {
+            Ok(finals) if !finals.is_empty() => self.begin_round(spec),
+            Ok(_) if self.graph.can_fold(owner.context()) => self.begin_fold(spec),
+            Ok(_) => self.wait(spec),
+            Err(GraphError::Sealed(_)) => self.put_off(Later::Vote(spec)),
+            Err(error) => unreachable!("{spec} is undecided, and its owner's to vote for: {error}"),
+        }
+    }
+
+    /// A vote counts, and decides nothing yet.
+    pub(super) fn wait(&mut self, spec: SpecId) {
+        let Some(owner) = self.owner(spec) else { return };
+        match self.graph.apply(&Event::Vote { owner, spec }) {
+            Ok(_) => {}
             Err(GraphError::Sealed(_)) => self.put_off(Later::Vote(spec)),
             Err(error) => unreachable!("{spec} is undecided, and its owner's to vote for: {error}"),
         }

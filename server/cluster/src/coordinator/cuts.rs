@@ -1,8 +1,8 @@
 //! Cuts: points between decisions that all shards have taken, at which snapshots lie.
 
-use super::{Coordinator, Record};
+use super::{Coordinator, Later, Record, Start};
 use crate::message::ToShard;
-use crate::{Request, SessionId, ShardId};
+use crate::{SessionId, ShardId};
 use mojavefs::id::Seq;
 use mojavefs::planted::{Planted, is_planted};
 use std::collections::BTreeSet;
@@ -14,14 +14,14 @@ pub(super) struct Cut {
     is_made: bool,
     left: BTreeSet<ShardId>,
     /// Which context begins when all have.
-    start: Option<(SessionId, Request)>,
+    start: Option<Start>,
 }
 
 impl Coordinator {
-    pub(super) fn cut_for(&mut self, session: SessionId, request: Request) {
+    pub(super) fn cut_for(&mut self, start: Start) {
         self.seq = Seq(self.seq.0 + 1);
         let left = self.shards.keys().copied().collect();
-        self.cuts.insert(self.seq, Cut { is_made: false, left, start: Some((session, request)) });
+        self.cuts.insert(self.seq, Cut { is_made: false, left, start: Some(start) });
         self.append(Record::Cut(self.seq));
     }
 
@@ -39,9 +39,7 @@ impl Coordinator {
         let waiting = self.cuts.iter().filter(|(_, cut)| cut.is_made && cut.left.contains(&shard));
         let waiting: Vec<Seq> = waiting.map(|(seq, _)| *seq).collect();
         waiting.into_iter().for_each(|seq| self.send(shard, ToShard::Cut { seq }));
-        for (session, request) in std::mem::take(&mut self.starts) {
-            self.cut_for(session, request);
-        }
+        std::mem::take(&mut self.starts).into_iter().for_each(|start| self.cut_for(start));
     }
 
     pub(super) fn taken(&mut self, shard: ShardId, seq: Seq) {
@@ -50,8 +48,8 @@ impl Coordinator {
         if cut.left.is_empty() || is_planted(Planted::CutNotTakenByAll) {
             let cut = self.cuts.remove(&seq).expect("it was found");
             self.end_cut(seq);
-            if let Some((session, request)) = cut.start {
-                self.begin(session, request, Some(seq));
+            if let Some(start) = cut.start {
+                self.begin(start, Some(seq));
             }
         }
     }
@@ -73,11 +71,13 @@ impl Coordinator {
             self.starts.extend(cut.start);
             self.end_cut(seq);
         }
-        waiting.into_iter().for_each(|(session, request)| self.cut_for(session, request));
+        waiting.into_iter().for_each(|start| self.cut_for(start));
     }
 
     pub(super) fn forget_starts_of(&mut self, session: SessionId) {
-        let is_of = |start: &(SessionId, Request)| start.0 == session;
+        let is_of = |start: &Start| start.session == session;
+        self.starts.retain(|start| !is_of(start));
+        self.later.retain(|later| !matches!(later, Later::Begin(start, _) if is_of(start)));
         self.cuts.values_mut().for_each(|cut| cut.start = cut.start.take().filter(|start| !is_of(start)));
     }
 }

@@ -1,11 +1,11 @@
 //! What follows from decisions, and who has yet to know of them.
 
-use super::{Coordinator, Kept, Later, Phase, Round};
+use super::{Context, Coordinator, Kept, Later, Phase, Round, folds};
 use crate::log::{Decision, Record};
 use crate::message::{Outcome, ToClient, ToShard};
 use crate::{SessionId, ShardId};
 use mojavefs::graph::{Effect as Follows, Event, GraphError};
-use mojavefs::id::{IntervalId, Seq, SpecId};
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::planted::{Planted, is_planted};
 use std::collections::BTreeSet;
 
@@ -25,18 +25,34 @@ impl Coordinator {
         let is_it = |phase: &Phase| matches!(phase, Phase::Logging(logging) if logging.seq == seq);
         let number = self.rounds.iter().find(|(_, round)| is_it(&round.phase)).map(|(number, _)| *number);
         let round = number.and_then(|number| self.rounds.remove(&number)).expect("only this ends it");
+        self.stays_seen(decision);
         self.graph.apply(&Event::Confirm { spec: round.spec }).expect("it is sealed");
-        for (spec, _) in &decision.specs {
-            if let Some(context) = self.jobs.remove(spec) {
-                self.contexts.remove(&context);
-            }
-        }
+        let decided: Vec<ContextId> = decision.specs.iter().filter_map(|(spec, _)| self.jobs.remove(spec)).collect();
+        let ended: Vec<Context> = decided.into_iter().filter_map(|context| self.end_context(context)).collect();
         self.keep(decision.clone());
+        // Since it was handed to the log some owners may have heard that theirs had become part of another.
+        let unheard: BTreeSet<SpecId> = folds::owners(&ended).into_iter().map(|(spec, _)| spec).collect();
+        self.kept.entry(seq).and_modify(|kept| kept.unheard.retain(|spec| unheard.contains(spec)));
         self.send_to(&decision.participants, &ToShard::Final { seq, numbers: decision.numbers.clone() });
         self.answer();
         self.welcome_those_who_wait();
         self.go_on();
         self.trim();
+    }
+
+    /// Who stays with a snapshot, and saw some of it before it was decided, goes on seeing that.
+    fn stays_seen(&mut self, decision: &Decision) {
+        for (id, context) in self.contexts.iter_mut().filter(|(_, context)| context.cut.is_some()) {
+            let seen = self.graph.seen_by(*id).map(|seen| seen.numbers).unwrap_or_default();
+            context.finals.extend(seen.into_iter().filter(|number| decision.numbers.contains(number)));
+        }
+    }
+
+    /// Nothing of a context is undecided any more.
+    pub(super) fn end_context(&mut self, context: ContextId) -> Option<Context> {
+        let ended = self.contexts.remove(&context);
+        self.graph.apply(&Event::Close { context }).expect("nothing of it is sealed");
+        ended
     }
 
     pub(super) fn applied(&mut self, shard: ShardId, seq: Seq) {
@@ -71,6 +87,9 @@ impl Coordinator {
     pub(super) fn has_heard(&mut self, session: SessionId, of: impl Fn(SpecId) -> bool) {
         for Kept { decision, unheard, .. } in self.kept.values_mut() {
             unheard.retain(|spec| !(of(*spec) && decision.specs.contains(&(*spec, session))));
+        }
+        for context in self.contexts.values_mut() {
+            context.folded.retain(|(spec, other)| !(of(*spec) && *other == session));
         }
     }
 
@@ -134,7 +153,7 @@ impl Coordinator {
             for number in rounds.map(|(number, _)| *number).collect::<Vec<_>>() {
                 self.end_unsealed(number);
             }
-            let Some(context) = self.jobs.remove(spec).and_then(|context| self.contexts.remove(&context)) else {
+            let Some(context) = self.jobs.remove(spec).and_then(|context| self.end_context(context)) else {
                 continue;
             };
             shards.extend(context.enrolled);

@@ -5,6 +5,7 @@
 mod clients;
 mod cuts;
 mod decisions;
+mod folds;
 mod peers;
 mod rounds;
 
@@ -50,10 +51,25 @@ struct Context {
     spec: SpecId,
     session: SessionId,
     cut: Option<Seq>,
+    /// It stays with what it has found of what is around it.
+    is_isolated: bool,
     /// Of its sight.
     version: u64,
     /// The shards that take part in it.
     enrolled: BTreeSet<ShardId>,
+    /// What it sees besides its snapshot, and is final by now.
+    finals: BTreeSet<IntervalId>,
+    /// Those that have become part of it, as long as their owners may not know that.
+    folded: BTreeSet<(SpecId, SessionId)>,
+}
+
+/// A context that is to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Start {
+    session: SessionId,
+    request: Request,
+    is_isolated: bool,
+    inside: Option<ContextId>,
 }
 
 /// A decision on its way.
@@ -77,6 +93,9 @@ enum Phase {
     Preparing(BTreeSet<ShardId>),
     /// It has been handed to the log.
     Logging(Decision),
+    /// It makes nothing final: the first have not said what they say to its becoming part of what is around it, though it has not seen
+    /// the second.
+    Folding(BTreeSet<ShardId>, Vec<IntervalId>),
     /// Something is in its way: this round, or whatever is sealed. It is gathered anew when that has ended.
     Waiting(Option<u64>),
 }
@@ -102,6 +121,7 @@ struct Kept {
 /// Something that was refused because what it is about is sealed: it is done when a round has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Later {
+    Begin(Start, Option<Seq>),
     Vote(SpecId),
     Abort(SpecId, Outcome),
     Shard(ShardId, FromShard),
@@ -128,7 +148,7 @@ pub struct Coordinator {
     kept: BTreeMap<Seq, Kept>,
     cuts: BTreeMap<Seq, cuts::Cut>,
     /// Starts that wait for a cut which all shards can take.
-    starts: Vec<(SessionId, Request)>,
+    starts: Vec<Start>,
     appending: VecDeque<Record>,
     later: Vec<Later>,
     effects: Vec<Effect>,
@@ -251,6 +271,7 @@ impl Coordinator {
         numbers.into_iter().for_each(|number| self.gather(number));
         for later in std::mem::take(&mut self.later) {
             match later {
+                Later::Begin(start, cut) => self.begin(start, cut),
                 Later::Vote(spec) => self.decide(spec),
                 Later::Abort(spec, outcome) => self.abort(spec, outcome),
                 Later::Shard(shard, message) => self.heard(shard, message),

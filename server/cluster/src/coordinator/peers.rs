@@ -31,7 +31,7 @@ impl Coordinator {
         match message {
             FromShard::Up { .. } => {}
             FromShard::Fetch { context, for_change } => self.fetch(shard, context, for_change),
-            FromShard::Met { context, of } => self.met(shard, context, of),
+            FromShard::Met { context, of, changes } => self.met(shard, context, of, changes),
             FromShard::Gathered { attempt } => self.gathered(shard, attempt),
             FromShard::Verdict { attempt, verdict } => self.verdict(shard, attempt, verdict),
             FromShard::Ask { round } => self.asked(shard, round),
@@ -101,25 +101,38 @@ impl Coordinator {
     }
 
     /// Tells a shard what a context sees.
-    fn show(&mut self, shard: ShardId, context: ContextId, for_change: bool) {
+    pub(super) fn show(&mut self, shard: ShardId, context: ContextId, for_change: bool) {
         let seen = self.graph.seen_by(context);
         let sight = self.contexts.get(&context).zip(seen).map(|(context, seen)| ContextSight {
             version: context.version,
-            numbers: seen.numbers,
+            numbers: seen.numbers.into_iter().chain(context.finals.iter().copied()).collect(),
             writer: seen.writer,
             cut: context.cut,
         });
         self.send(shard, ToShard::Sight { context, sight, for_change });
     }
 
-    /// A context becomes dependent on what it has met, if that is undecided still.
-    fn met(&mut self, shard: ShardId, context: ContextId, of: IntervalId) {
-        if self.graph.is_live(of) && self.contexts.contains_key(&context) {
+    /// A context becomes dependent on what it has met, if that is undecided still; what it changes lies above that.
+    fn met(&mut self, shard: ShardId, context: ContextId, of: IntervalId, changes: bool) {
+        if let Some(on) = self.graph.writer_of(of).and_then(|other| self.graph.current(other))
+            && self.contexts.contains_key(&context)
+        {
             let interval = IntervalId(self.number());
-            match self.graph.apply(&Event::Read { context, of, interval, resume: Resume::Start }) {
+            // What has a snapshot depends on nobody.
+            let read = match self.contexts[&context].cut {
+                Some(_) => Ok(Vec::new()),
+                None => self.graph.apply(&Event::Read { context, of: on, interval, resume: Resume::Start }),
+            };
+            let is_below = changes && self.graph.writer(context).is_some_and(|writer| writer < of);
+            let number = IntervalId(self.number());
+            let done = match read {
+                Ok(_) if is_below => self.graph.apply(&Event::Number { context, number }),
+                done => done,
+            };
+            match done {
                 Ok(_) => self.contexts.get_mut(&context).expect("it is there").version += 1,
                 Err(GraphError::Sealed(_)) => {
-                    return self.put_off(Later::Shard(shard, FromShard::Met { context, of }));
+                    return self.put_off(Later::Shard(shard, FromShard::Met { context, of, changes }));
                 }
                 Err(_) => {}
             }

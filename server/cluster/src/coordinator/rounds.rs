@@ -1,6 +1,6 @@
 //! Rounds: gathered, sealed, handed to the log.
 
-use super::{Coordinator, Phase, Round};
+use super::{Coordinator, Phase, Round, folds};
 use crate::log::{Decision, Record};
 use crate::message::{Outcome, ToShard, Verdict};
 use crate::{Attempt, ShardId};
@@ -107,15 +107,18 @@ impl Coordinator {
 
     pub(super) fn verdict(&mut self, shard: ShardId, attempt: Attempt, verdict: Verdict) {
         let Some(round) = self.of_attempt(attempt) else { return };
-        let Phase::Preparing(left) = &mut round.phase else { return };
         let number = attempt.round;
         match verdict {
-            Verdict::Ready => {
-                left.remove(&shard);
-                if left.is_empty() || is_planted(Planted::DecidedByTheFirst) {
-                    self.log(number);
+            Verdict::Ready => match &mut round.phase {
+                Phase::Folding(..) => self.may_fold(shard, number),
+                Phase::Preparing(left) => {
+                    left.remove(&shard);
+                    if left.is_empty() || is_planted(Planted::DecidedByTheFirst) {
+                        self.log(number);
+                    }
                 }
-            }
+                _ => {}
+            },
             Verdict::Again => {
                 round.turns += 1;
                 self.cancel(number);
@@ -173,7 +176,7 @@ impl Coordinator {
     fn log(&mut self, number: u64) {
         let specs = self.sealed_specs(self.rounds[&number].spec);
         let round = &self.rounds[&number];
-        let owners = specs.iter().map(|spec| (*spec, self.contexts[&self.jobs[spec]].session)).collect();
+        let owners = folds::owners(specs.iter().map(|spec| &self.contexts[&self.jobs[spec]])).into_iter().collect();
         let (numbers, participants) = (round.numbers.clone(), round.participants.clone());
         self.seq = Seq(self.seq.0 + 1);
         let decision = Decision { seq: self.seq, numbers, specs: owners, participants };

@@ -99,10 +99,11 @@ impl<P: Part> Shard<P> {
         self.gone.remove(&context);
     }
 
-    /// A context that does not see a number has come upon a change that carries it. It is asked for again.
-    pub fn met(&mut self, context: ContextId, of: IntervalId) {
+    /// A context that does not see a number has come upon a change that carries it; or, if it is about to change that, its own
+    /// changes carry a lesser one. It is asked for again.
+    pub fn met(&mut self, context: ContextId, of: IntervalId, changes: bool) {
         if self.met.insert((context, of)) {
-            self.say(FromShard::Met { context, of });
+            self.say(FromShard::Met { context, of, changes });
         }
     }
 
@@ -110,7 +111,8 @@ impl<P: Part> Shard<P> {
         let own = sight.map(|sight| sight.writer);
         let knows = sight.and_then(|sight| sight.cut).map_or(wanted.seq, |cut| cut.max(wanted.seq));
         let mut asks = Vec::new();
-        let mut waits = false;
+        let folds = |fold: &super::Fold<P::Object>| !fold.objects.is_disjoint(&wanted.objects);
+        let mut waits = wanted.changes && sight.is_some() && self.folds.values().any(folds);
         for round in self.rounds.values_mut() {
             let is_own = own.is_some_and(|own| round.numbers.contains(&own));
             if wanted.changes && is_own && (round.is_stopped || round.is_sealed) {

@@ -25,6 +25,9 @@ pub trait Part {
     /// Those of these numbers that are in conflict with what is final here.
     fn conflicts(&self, numbers: &[IntervalId]) -> Vec<IntervalId>;
 
+    /// Those of these numbers whose contexts have used something here that was changed under one of `missed`.
+    fn outdated(&self, numbers: &[IntervalId], missed: &[IntervalId]) -> Vec<IntervalId>;
+
     /// The numbers that changes carry of which it is not known how they were decided.
     fn undecided(&self) -> Vec<IntervalId>;
 }
@@ -78,6 +81,13 @@ struct Round<O> {
     is_asked: bool,
 }
 
+/// Something that is about to become part of what is around it: meanwhile no context changes what it has used.
+struct Fold<O> {
+    attempt: Attempt,
+    numbers: Vec<IntervalId>,
+    objects: BTreeSet<O>,
+}
+
 /// What a context may do here.
 struct Known {
     sight: ContextSight,
@@ -104,6 +114,7 @@ pub struct Shard<P: Part> {
     fetching: BTreeSet<(ContextId, bool)>,
     met: BTreeSet<(ContextId, IntervalId)>,
     rounds: BTreeMap<u64, Round<P::Object>>,
+    folds: BTreeMap<u64, Fold<P::Object>>,
     /// How often each number has changed something, for as long as it is undecided.
     changes: BTreeMap<IntervalId, u64>,
     /// Cuts that are taken here, and maybe not everywhere.
@@ -128,6 +139,7 @@ impl<P: Part> Shard<P> {
             fetching: BTreeSet::new(),
             met: BTreeSet::new(),
             rounds: BTreeMap::new(),
+            folds: BTreeMap::new(),
             changes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             effects: Vec::new(),
@@ -193,6 +205,7 @@ impl<P: Part> Shard<P> {
             ToShard::Sight { context, sight, for_change } => self.sight(context, sight, for_change),
             ToShard::Gather { attempt, numbers, stop } => self.gather(attempt, numbers, stop, part),
             ToShard::Prepare { attempt, numbers } => self.prepare(attempt, &numbers, part),
+            ToShard::Fold { attempt, numbers, missed } => self.fold(attempt, numbers, &missed, part),
             ToShard::Cancel { attempt } => self.cancel(attempt),
             ToShard::Final { seq, numbers } => self.switch(seq, numbers),
             ToShard::Dead { numbers } => self.dead(numbers),

@@ -1,6 +1,6 @@
 //! What a shard does in rounds.
 
-use super::{Effect, Mark, Part, Round, Shard};
+use super::{Effect, Fold, Mark, Part, Round, Shard};
 use crate::Attempt;
 use crate::message::{Fate, FromShard, Verdict};
 use mojavefs::id::{IntervalId, Seq};
@@ -11,6 +11,7 @@ impl<P: Part> Shard<P> {
     pub(super) fn welcome(&mut self, fates: Vec<(IntervalId, Fate)>, seq: Seq, cuts: Vec<Seq>) {
         // What was sealed for a coordinator that is gone is among what was asked about.
         self.rounds.clear();
+        self.folds.clear();
         self.cuts = cuts.into_iter().collect();
         // What was asked before was not heard.
         self.fetching.clear();
@@ -105,10 +106,20 @@ impl<P: Part> Shard<P> {
         }
     }
 
+    /// What has used what was changed around it can't become part of that. Nothing is durable for it: who is inside falls with the shard.
+    pub(super) fn fold(&mut self, attempt: Attempt, numbers: Vec<IntervalId>, missed: &[IntervalId], part: &P) {
+        let outdated = part.outdated(&numbers, missed);
+        let verdict = if outdated.is_empty() { Verdict::Ready } else { Verdict::Conflict(outdated) };
+        let objects = part.touched(&numbers);
+        self.folds.insert(attempt.round, Fold { attempt, numbers, objects });
+        self.say(FromShard::Verdict { attempt, verdict });
+    }
+
     pub(super) fn cancel(&mut self, attempt: Attempt) {
         if self.of_attempt(attempt).is_some() {
             self.rounds.remove(&attempt.round);
         }
+        self.folds.retain(|_, fold| fold.attempt != attempt);
     }
 
     pub(super) fn switch(&mut self, seq: Seq, numbers: Vec<IntervalId>) {
@@ -131,7 +142,9 @@ impl<P: Part> Shard<P> {
     }
 
     fn forget_numbers(&mut self, numbers: &[IntervalId]) {
-        self.rounds.retain(|_, round| round.numbers.iter().all(|number| !numbers.contains(number)));
+        let is_over = |of: &[IntervalId]| of.iter().any(|number| numbers.contains(number));
+        self.rounds.retain(|_, round| !is_over(&round.numbers));
+        self.folds.retain(|_, fold| !is_over(&fold.numbers));
         self.known.retain(|_, known| !numbers.contains(&known.sight.writer));
         self.changes.retain(|number, _| !numbers.contains(number));
     }

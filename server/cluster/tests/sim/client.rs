@@ -4,12 +4,12 @@ use crate::history::{History, Knowledge, Object, WriteId};
 use crate::node::{Answer, Ask, Place, Result};
 use crate::random::Random;
 use crate::world::{End, Message, Network, SHARDS};
-use mojavefs::id::{ContextId, Seq, SpecId};
+use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs_cluster::message::{FromClient, Outcome, ToClient};
 use mojavefs_cluster::{Request, SessionId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
-const JOBS_MAX: usize = 2;
+const JOBS_MAX: usize = 3;
 
 /// What the clients of a run do.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +28,14 @@ pub(crate) enum What {
     Snapshots,
     /// They write in contexts that follow, and read on trunk.
     Commits,
+    /// They begin contexts inside of others.
+    Nested,
 }
 
 impl Does {
     fn isolates(self, session: SessionId, random: &mut Random) -> bool {
         match self.what {
-            What::All => random.coin(),
+            What::All | What::Nested => random.coin(),
             What::Snapshots => session.0 % 2 == 1,
             What::Commits => false,
         }
@@ -42,8 +44,8 @@ impl Does {
     /// Whether something is written, rather than read.
     fn writes(self, job: Option<bool>, random: &mut Random) -> bool {
         let of_ten = match (self.what, job) {
-            (What::All, Some(true)) => 1,
-            (What::All, _) => 4,
+            (What::All | What::Nested, Some(true)) => 1,
+            (What::All | What::Nested, _) => 4,
             (What::Snapshots, Some(true)) => 0,
             (What::Snapshots, _) => 6,
             (What::Commits, Some(_)) => 9,
@@ -58,17 +60,48 @@ pub(crate) struct Job {
     context: ContextId,
     version: u64,
     cut: Option<Seq>,
+    around: Around,
     /// What was known when it began.
     before: Knowledge,
     /// What it has looked at or changed.
     used: BTreeSet<Object>,
     found: BTreeMap<Object, WriteId>,
+    /// What it has written last.
+    own: BTreeMap<Object, WriteId>,
+    /// The undecided changes that it has seen.
+    sees: BTreeSet<IntervalId>,
+    /// What has become part of it and stayed with a snapshot.
+    parts: Vec<Isolated>,
     pub(crate) vote: Option<Request>,
 }
 
+/// What a context was begun in.
+#[derive(Clone, Debug, Default)]
+struct Around {
+    inside: Option<ContextId>,
+    /// It stays with what is there when it begins.
+    is_isolated: bool,
+    /// How many writes there had been when it had begun.
+    turn: usize,
+    /// What the one around it had written by then.
+    inherited: BTreeMap<Object, WriteId>,
+    /// What was known when the snapshot was taken that it shares with the one around it.
+    before: Option<Knowledge>,
+}
+
 enum Waiting {
-    Ask { ask: Ask, spec: Option<SpecId>, before: Knowledge },
-    Begin { request: Request, before: Knowledge },
+    /// `own` is what the context had written of the object last.
+    Ask {
+        ask: Ask,
+        spec: Option<SpecId>,
+        before: Knowledge,
+        own: Option<WriteId>,
+    },
+    Begin {
+        request: Request,
+        before: Knowledge,
+        around: Around,
+    },
 }
 
 pub(crate) struct Client {
@@ -86,12 +119,13 @@ pub(crate) struct Client {
     pub(crate) jobs: Vec<Job>,
 }
 
-/// What became of a context that stayed with a snapshot, for who looks at all of it.
+/// What a context has used that stayed with a snapshot, for who looks at all of it.
+#[derive(Clone, Debug)]
 pub(crate) struct Isolated {
     pub(crate) spec: SpecId,
     pub(crate) cut: Seq,
-    pub(crate) seq: Seq,
     pub(crate) used: BTreeSet<Object>,
+    pub(crate) sees: BTreeSet<IntervalId>,
 }
 
 impl Client {
@@ -140,17 +174,19 @@ impl Client {
             return;
         }
         let open: Vec<usize> = (0..self.jobs.len()).filter(|at| self.jobs[*at].vote.is_none()).collect();
-        if let Some(at) = open.get(random.below(open.len().max(1) as u64) as usize) {
+        let some = open.get(random.below(open.len().max(1) as u64) as usize);
+        if let Some(at) = some {
             // Who reads a snapshot looks at much of it.
-            let votes = if self.jobs[*at].cut.is_some() { 1 } else { 3 };
+            let votes = if self.jobs[*at].cut.is_some() { 1 } else { 2 };
             match random.below(10) {
-                die if die < votes => return self.vote(*at, network),
+                die if die < votes => return self.vote(self.innermost(*at, random), network),
                 9 => {
                     let job = self.jobs.remove(*at);
                     self.tell(FromClient::Abort { spec: job.spec }, network);
                     return self.close(&job, network);
                 }
-                _ if is_ending => return self.vote(*at, network),
+                _ if is_ending => return self.vote(self.innermost(*at, random), network),
+                2 if self.does.what == What::Nested => {}
                 3..=8 => return self.ask(Some(*at), random, network, history),
                 _ => {}
             }
@@ -159,21 +195,40 @@ impl Client {
             return;
         }
         let reads_snapshots = self.does.what == What::Snapshots && self.session.0 % 2 == 1;
-        if reads_snapshots && !self.jobs.is_empty() {
+        if reads_snapshots && !self.jobs.is_empty() && random.below(3) > 0 {
             return;
         }
         // Another process of a job that has voted may go on.
         if let Some(at) = self.jobs.iter().position(|job| job.vote.is_some()).filter(|_| random.below(3) == 0) {
             return self.ask(Some(at), random, network, history);
         }
-        if self.jobs.len() < JOBS_MAX && random.below(3) == 0 {
-            let request = self.request();
-            self.tell(FromClient::Begin { request, isolated: self.does.isolates(self.session, random) }, network);
-            let mut before = self.knowledge.clone();
-            history.learn(&mut before, &history.public);
-            self.waiting = Some(Waiting::Begin { request, before });
+        let begins = if self.does.what == What::Nested { 1 } else { 3 };
+        if self.jobs.len() < JOBS_MAX && random.below(begins) == 0 {
+            let is_nested = self.does.what == What::Nested || random.coin();
+            let outer = some.filter(|_| is_nested).map(|at| &self.jobs[*at]);
+            let around = outer.map(Job::around).unwrap_or_default();
+            self.begin(around, random, network, history);
         } else {
             self.ask(None, random, network, history);
+        }
+    }
+
+    fn begin(&mut self, mut around: Around, random: &mut Random, network: &mut Network, history: &History) {
+        let request = self.request();
+        around.is_isolated = self.does.isolates(self.session, random);
+        let Around { inside, is_isolated: isolated, .. } = around;
+        self.tell(FromClient::Begin { request, isolated, inside }, network);
+        let mut before = self.knowledge.clone();
+        history.learn(&mut before, &history.public);
+        self.waiting = Some(Waiting::Begin { request, before, around });
+    }
+
+    /// Most often what is inside of something is voted for first.
+    fn innermost(&self, at: usize, random: &mut Random) -> usize {
+        let is_inside = |job: &Job| job.vote.is_none() && job.around.inside == Some(self.jobs[at].context);
+        match self.jobs.iter().position(is_inside).filter(|_| random.below(4) > 0) {
+            Some(inner) => self.innermost(inner, random),
+            None => at,
         }
     }
 
@@ -214,21 +269,28 @@ impl Client {
         let (id, session, seq, cuts) = (self.last, self.session, self.seq, self.cuts.clone());
         let ask = Ask { session, id, place, object, write, seq, cuts };
         let spec = job.map(|at| self.jobs[at].spec);
-        self.waiting = Some(Waiting::Ask { ask: ask.clone(), spec, before });
+        let own = job.and_then(|at| self.jobs[at].own.get(&object).copied());
+        self.waiting = Some(Waiting::Ask { ask: ask.clone(), spec, before, own });
         network.send(End::Client(session), End::Shard(object.0), Message::Ask(ask));
     }
 
     pub(crate) fn answered(&mut self, answer: Answer, history: &mut History) {
-        let Some(Waiting::Ask { ask, spec, before }) = self.waiting.take_if(|waiting| waiting.is(answer.id)) else {
+        let Some(Waiting::Ask { ask, spec, before, own }) = self.waiting.take_if(|waiting| waiting.is(answer.id))
+        else {
             return;
         };
         self.seq = self.seq.max(answer.seq);
         self.cuts = answer.cuts;
         let object = ask.object;
-        let Some(job) = spec.and_then(|spec| self.jobs.iter_mut().find(|job| job.spec == spec)) else {
+        let Some(at) = spec.and_then(|spec| self.jobs.iter().position(|job| job.spec == spec)) else {
             return self.answered_on_trunk(object, ask.write, answer.result, &before, history);
         };
+        if let Result::Found { write, is_final, .. } = answer.result {
+            self.jobs[at].check_found((object, write), is_final, own, &self.jobs, history);
+        }
+        let job = &mut self.jobs[at];
         job.version = job.version.max(answer.version);
+        job.sees.extend(answer.sees);
         match (answer.result, ask.write) {
             (Result::Found { write, is_final, .. }, _) => {
                 if job.cut.is_some() {
@@ -245,8 +307,9 @@ impl Client {
                     history.learn_of(&mut self.knowledge, object, write);
                 }
             }
-            (Result::Done, _) => {
+            (Result::Done, write) => {
                 job.used.insert(object);
+                job.own.extend(write.map(|write| (object, write)));
             }
             (Result::Gone, _) => {}
         }
@@ -305,33 +368,49 @@ impl Client {
         message: ToClient,
         network: &mut Network,
         history: &mut History,
-    ) -> Option<Isolated> {
+    ) -> Option<(Seq, Vec<Isolated>)> {
         match message {
             ToClient::Known { term } => self.known(term, network),
             ToClient::Unknown => self.is_known = false,
-            ToClient::Begun { request, spec, context, cut } => {
+            ToClient::Begun { request, spec, context, cut, around: versions } => {
                 let is_it =
                     |waiting: &mut Waiting| matches!(waiting, Waiting::Begin { request: of, .. } if *of == request);
-                if let Some(Waiting::Begin { before, .. }) = self.waiting.take_if(is_it) {
+                if let Some(Waiting::Begin { before, mut around, .. }) = self.waiting.take_if(is_it) {
                     self.seq = self.seq.max(cut.unwrap_or(Seq(0)));
-                    let (used, found) = (BTreeSet::new(), BTreeMap::new());
-                    self.jobs.push(Job { spec, context, version: 1, cut, before, used, found, vote: None });
+                    around.turn = history.turn();
+                    for (context, version) in versions {
+                        let outer = self.jobs.iter_mut().filter(|outer| outer.context == context);
+                        outer.for_each(|outer| outer.version = outer.version.max(version));
+                    }
+                    let before = around.before.take().unwrap_or(before);
+                    self.jobs.push(Job::new(spec, context, cut, around, before));
                 }
+            }
+            ToClient::Refused { request, .. } => {
+                let is_it =
+                    |waiting: &mut Waiting| matches!(waiting, Waiting::Begin { request: of, .. } if *of == request);
+                self.waiting.take_if(is_it);
             }
             ToClient::Fell { spec } => self.ended(spec, network).map_or((), |_| history.refused(spec)),
             ToClient::Decided { request, outcome, cuts } => {
                 let spec = self.jobs.iter().find(|job| job.vote == Some(request)).map(|job| job.spec)?;
                 let job = self.ended(spec, network)?;
                 self.tell(FromClient::Heard { spec }, network);
-                let Outcome::Committed(seq) = outcome else {
-                    history.refused(spec);
-                    return None;
-                };
-                self.seq = self.seq.max(seq);
-                self.cuts.extend(cuts);
-                history.acknowledged(spec, seq);
-                let used = job.used;
-                return job.cut.map(|cut| Isolated { spec, cut, seq, used });
+                match outcome {
+                    Outcome::Aborted | Outcome::Conflict => history.refused(spec),
+                    Outcome::Folded { into, version } => {
+                        if let Some(outer) = self.jobs.iter_mut().find(|outer| outer.context == into) {
+                            outer.version = outer.version.max(version);
+                            outer.takes_in(job, history.folded_at(self.session, request), history);
+                        }
+                    }
+                    Outcome::Committed(seq) => {
+                        self.seq = self.seq.max(seq);
+                        self.cuts.extend(cuts);
+                        history.acknowledged(spec, seq);
+                        return Some((seq, job.snapshots().collect()));
+                    }
+                }
             }
         }
         None
@@ -361,6 +440,89 @@ impl Client {
         self.waiting.take_if(|waiting| matches!(waiting, Waiting::Ask { spec: of, .. } if *of == Some(spec)));
         self.close(&job, network);
         Some(job)
+    }
+}
+
+impl Job {
+    fn new(spec: SpecId, context: ContextId, cut: Option<Seq>, around: Around, before: Knowledge) -> Job {
+        Job {
+            spec,
+            context,
+            version: 1,
+            cut,
+            around,
+            before,
+            used: BTreeSet::new(),
+            found: BTreeMap::new(),
+            own: BTreeMap::new(),
+            sees: BTreeSet::new(),
+            parts: Vec::new(),
+            vote: None,
+        }
+    }
+
+    /// For one that begins inside of this.
+    fn around(&self) -> Around {
+        let mut inherited = self.around.inherited.clone();
+        inherited.extend(&self.own);
+        let before = self.cut.map(|_| self.before.clone());
+        Around { inside: Some(self.context), inherited, before, ..Around::default() }
+    }
+
+    /// It, and what has become part of it, as far as they stayed with a snapshot.
+    fn snapshots(self) -> impl Iterator<Item = Isolated> {
+        let Job { spec, used, sees, .. } = self;
+        self.parts.into_iter().chain(self.cut.map(|cut| Isolated { spec, cut, used, sees }))
+    }
+
+    /// What it finds is what it has written, or was written over that by who has seen it.
+    fn check_found(
+        &self,
+        (object, write): (Object, WriteId),
+        is_final: bool,
+        own: Option<WriteId>,
+        all: &[Job],
+        history: &History,
+    ) {
+        let outer = all.iter().find(|outer| Some(outer.context) == self.around.inside);
+        if let Some(own) = own {
+            let spec = self.spec;
+            assert!(!is_final || self.vote.is_some(), "{spec} has written {own}, and finds {write}, which is final");
+            let has_inner = all.iter().any(|inner| inner.around.inside == Some(self.context));
+            let is_alone = self.cut.is_some() && !has_inner && (self.around.is_isolated || outer.is_none());
+            history.check_over(write, own, !is_alone);
+        } else if let Some(inherited) = self.around.inherited.get(&object) {
+            history.check_over(write, *inherited, true);
+        }
+        let is_late = |outer: &Job| {
+            outer.own.get(&object).is_some_and(|late| *late == write && history.turn_of(write) >= self.around.turn)
+        };
+        assert!(
+            !(self.around.is_isolated && outer.is_some_and(is_late)),
+            "{} stays with what it found, and finds {write}, which is later",
+            self.spec
+        );
+    }
+
+    /// Another one has become part of it: if that stayed with what it found, then nothing of that had been changed by then.
+    fn takes_in(&mut self, inner: Job, at: usize, history: &History) {
+        for object in inner.used.iter().filter(|_| inner.around.is_isolated) {
+            let changed = self.own.get(object).map(|write| history.turn_of(*write));
+            assert!(
+                changed.is_none_or(|turn| turn < inner.around.turn || turn >= at),
+                "{} is part of {}, which had changed {object:?} meanwhile",
+                inner.spec,
+                self.spec
+            );
+        }
+        for (object, write) in &inner.own {
+            let own = self.own.entry(*object).or_insert(*write);
+            if history.turn_of(*own) < history.turn_of(*write) {
+                *own = *write;
+            }
+        }
+        self.used.extend(inner.used.iter().filter(|_| self.cut.is_some()));
+        self.parts.extend(inner.snapshots());
     }
 }
 

@@ -1,6 +1,7 @@
 //! What has happened in a run, as somebody knows it who sees everything: for what must never be.
 
 use mojavefs::id::{IntervalId, Seq, SpecId};
+use mojavefs_cluster::{Request, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that can be read and written: on which shard, and which of that.
@@ -34,6 +35,10 @@ pub(crate) struct History {
     places: u64,
     /// What carries each number: undecided, or decided.
     numbers: BTreeMap<IntervalId, Vec<(Object, WriteId)>>,
+    /// The order of writes in contexts.
+    turns: BTreeMap<WriteId, usize>,
+    /// How many there had been when a vote made its context part of another.
+    folded: BTreeMap<(SessionId, Request), usize>,
     /// How shards have decided.
     fates: BTreeMap<IntervalId, Option<Seq>>,
     /// The decisions that are in the log.
@@ -58,6 +63,7 @@ impl History {
     pub(crate) fn under(&mut self, number: IntervalId, object: Object, write: WriteId) {
         assert!(!self.is_decided(number), "number {number} is decided, and write {write} of {object:?} comes to it");
         self.numbers.entry(number).or_default().push((object, write));
+        self.turns.insert(write, self.turns.len());
     }
 
     /// It can be lost, or a context's that was undone: nobody need find it any more.
@@ -122,6 +128,30 @@ impl History {
                 );
             }
         }
+    }
+
+    /// How many writes there have been in contexts.
+    pub(crate) fn turn(&self) -> usize {
+        self.turns.len()
+    }
+
+    pub(crate) fn turn_of(&self, write: WriteId) -> usize {
+        self.turns.get(&write).copied().unwrap_or(0)
+    }
+
+    /// A coordinator has said that a context is part of another.
+    pub(crate) fn folded(&mut self, session: SessionId, request: Request) {
+        self.folded.insert((session, request), self.turns.len());
+    }
+
+    pub(crate) fn folded_at(&self, session: SessionId, request: Request) -> usize {
+        self.folded[&(session, request)]
+    }
+
+    /// Who has written something finds it, or what somebody who saw it has put over it.
+    pub(crate) fn check_over(&self, found: WriteId, own: WriteId, may_be_others: bool) {
+        let is_over = self.turns.get(&found).is_none_or(|turn| *turn > self.turns[&own]);
+        assert!(found == own || may_be_others && is_over, "who has written {own} finds {found}");
     }
 
     fn is_decided(&self, number: IntervalId) -> bool {

@@ -3,7 +3,7 @@
 use crate::history::{History, Object, WriteId};
 use crate::store::{Store, User};
 use crate::world::{End, Message, Network};
-use mojavefs::id::{ContextId, Seq};
+use mojavefs::id::{ContextId, IntervalId, Seq};
 use mojavefs_cluster::message::ContextSight;
 use mojavefs_cluster::shard::{Admission, Admitted, Effect, Mark, Shard, Wanted};
 use mojavefs_cluster::{Attempt, Incarnation, SessionId};
@@ -43,6 +43,8 @@ pub(crate) struct Answer {
     pub(crate) seq: Seq,
     pub(crate) cuts: Vec<Seq>,
     pub(crate) version: u64,
+    /// What a context saw.
+    pub(crate) sees: Vec<IntervalId>,
 }
 
 pub(crate) struct Node {
@@ -223,7 +225,7 @@ impl Node {
             Admission::Go(admitted) => admitted,
             Admission::Gone => {
                 let (seq, cuts) = (ask.seq, shard.cuts());
-                let answer = Answer { id: ask.id, result: Result::Gone, seq, cuts, version };
+                let answer = Answer { id: ask.id, result: Result::Gone, seq, cuts, version, sees: Vec::new() };
                 network.send(End::Shard(self.id), End::Client(ask.session), Message::Answer(answer));
                 return true;
             }
@@ -235,8 +237,8 @@ impl Node {
         };
         let Some(result) = result else { return false };
         let Admitted { sight, seq, cuts, .. } = admitted;
-        let version = sight.map_or(0, |sight| sight.version);
-        let answer = Answer { id: ask.id, result, seq, cuts, version };
+        let (version, sees) = sight.map_or((0, Vec::new()), |sight| (sight.version, sight.numbers));
+        let answer = Answer { id: ask.id, result, seq, cuts, version, sees };
         if ask.write.is_some() && context.is_none() {
             self.unacknowledged.push((ask.session, answer));
         } else {
@@ -281,17 +283,24 @@ impl Node {
         history: &mut History,
     ) -> Option<Result> {
         let shard = self.shard.as_mut().expect("it is alive");
-        let newest = self.store.newest(object).filter(|_| sight.cut.is_none());
-        if let Some((number, _)) = newest.filter(|(number, _)| !sight.numbers.contains(number)) {
-            shard.met(context, number);
+        let newest = self.store.newest(object);
+        let is_met = |number: &IntervalId| sight.cut.is_none() && !sight.numbers.contains(number);
+        if let Some((number, _)) = newest.filter(|(number, _)| is_met(number)) {
+            shard.met(context, number, write.is_some());
+            return None;
+        }
+        let below = newest.filter(|(number, _)| write.is_some() && *number > sight.writer);
+        if let Some((number, _)) = below {
+            shard.met(context, number, true);
             return None;
         }
         let (found, label) = self.store.find(object, sight.cut);
         if let Some(cut) = sight.cut {
-            self.store.look(sight.writer, cut, object);
+            self.store.look(sight, cut, object);
         }
         let Some(write) = write else {
             let seen = self.store.seen(object, &sight.numbers);
+            let seen = seen.or_else(|| self.store.seen_final(object, sight.cut?, &sight.numbers));
             return Some(Result::Found { write: seen.unwrap_or(found), lasts: false, is_final: seen.is_none() });
         };
         self.store.write_under(sight.writer, object, write, User::of(sight, label));

@@ -32,6 +32,14 @@ impl User {
     }
 }
 
+/// What a context has looked at that stays with a snapshot.
+#[derive(Debug)]
+struct Looked {
+    cut: Seq,
+    sees: BTreeSet<IntervalId>,
+    objects: BTreeSet<Object>,
+}
+
 /// A final version.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
@@ -48,7 +56,7 @@ pub(crate) struct Store {
     finals: BTreeMap<Object, Vec<Version>>,
     undecided: BTreeMap<IntervalId, BTreeMap<Object, (WriteId, User)>>,
     /// What contexts that stay with a snapshot have looked at, by the number of their changes. Not kept: with the shard they fall.
-    looked: BTreeMap<IntervalId, (Seq, BTreeSet<Object>)>,
+    looked: BTreeMap<IntervalId, Looked>,
 }
 
 impl Store {
@@ -110,8 +118,11 @@ impl Store {
         self.term
     }
 
-    pub(crate) fn look(&mut self, number: IntervalId, cut: Seq, object: Object) {
-        self.looked.entry(number).or_insert((cut, BTreeSet::new())).1.insert(object);
+    pub(crate) fn look(&mut self, sight: &ContextSight, cut: Seq, object: Object) {
+        let new = || Looked { cut, sees: BTreeSet::new(), objects: BTreeSet::new() };
+        let looked = self.looked.entry(sight.writer).or_insert_with(new);
+        looked.sees.extend(&sight.numbers);
+        looked.objects.insert(object);
     }
 
     /// How far the journal goes.
@@ -156,6 +167,13 @@ impl Store {
         seen.next().map_or((0, 0), |version| (version.write, version.label))
     }
 
+    /// What one sees that has a snapshot, and is final, and was not when it was seen first.
+    pub(crate) fn seen_final(&self, object: Object, cut: Seq, numbers: &[IntervalId]) -> Option<WriteId> {
+        let versions = self.finals.get(&object).into_iter().flatten().rev();
+        let mut seen = versions.take_while(|version| version.label > 2 * cut.0);
+        seen.find(|version| version.by.is_some_and(|by| numbers.contains(&by))).map(|version| version.write)
+    }
+
     /// The last undecided version of an object.
     pub(crate) fn newest(&self, object: Object) -> Option<(IntervalId, WriteId)> {
         let of = |(number, versions): (&IntervalId, &BTreeMap<Object, (WriteId, User)>)| {
@@ -191,7 +209,7 @@ impl Part for Store {
     type Object = Object;
 
     fn touched(&self, numbers: &[IntervalId]) -> BTreeSet<Object> {
-        let looked = numbers.iter().filter_map(|number| self.looked.get(number)).flat_map(|(_, objects)| objects);
+        let looked = numbers.iter().filter_map(|number| self.looked.get(number)).flat_map(|looked| &looked.objects);
         self.users(numbers).map(|(_, object, _)| object).chain(looked.copied()).collect()
     }
 
@@ -206,11 +224,22 @@ impl Part for Store {
             .users(numbers)
             .filter(|(_, object, user)| is_changed(*object, user.cut.map_or(user.over, |cut| 2 * cut.0), &user.sees));
         let looked = numbers.iter().filter_map(|number| Some((*number, self.looked.get(number)?)));
-        let looked =
-            looked.filter(|(_, (cut, objects))| objects.iter().any(|object| is_changed(*object, 2 * cut.0, &[])));
+        let looked = looked.filter(|(_, looked)| {
+            let sees: Vec<IntervalId> = looked.sees.iter().copied().collect();
+            looked.objects.iter().any(|object| is_changed(*object, 2 * looked.cut.0, &sees))
+        });
         let found: BTreeSet<IntervalId> =
             changed.map(|(number, ..)| number).chain(looked.map(|(number, _)| number)).collect();
         found.into_iter().collect()
+    }
+
+    fn outdated(&self, numbers: &[IntervalId], missed: &[IntervalId]) -> Vec<IntervalId> {
+        let used = |number: &&IntervalId| {
+            let changed = missed.iter().filter_map(|missed| self.undecided.get(missed)).flat_map(BTreeMap::keys);
+            let used = self.touched(&[**number]);
+            changed.into_iter().any(|object| used.contains(object))
+        };
+        numbers.iter().filter(used).copied().collect()
     }
 
     fn undecided(&self) -> Vec<IntervalId> {

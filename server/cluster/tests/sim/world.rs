@@ -1,15 +1,15 @@
 //! Everything in one thread: a coordinator or two, shards, clients, a log, and what is on the way between them. A seed chooses what
 //! happens next.
 
-use crate::client::{Client, Does, What};
+use crate::client::{Client, Does, Isolated, What};
 use crate::history::{History, Object};
 use crate::node::{Answer, Ask, Node};
 use crate::random::Random;
-use mojavefs::id::ContextId;
+use mojavefs::id::{ContextId, IntervalId, Seq};
 use mojavefs_cluster::coordinator::{Coordinator, Effect};
 use mojavefs_cluster::link::{Frame, Link};
 use mojavefs_cluster::log::Record;
-use mojavefs_cluster::message::{FromClient, FromShard, Stamped, ToClient, ToShard};
+use mojavefs_cluster::message::{FromClient, FromShard, Outcome, Stamped, ToClient, ToShard};
 use mojavefs_cluster::{SessionId, ShardId, Term};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -146,6 +146,7 @@ pub(crate) struct Counts {
     pub(crate) steps: u64,
     pub(crate) commits: u64,
     pub(crate) isolated: u64,
+    pub(crate) folded: u64,
     pub(crate) shards_killed: u64,
     pub(crate) power_cuts: u64,
     pub(crate) coordinators_killed: u64,
@@ -160,6 +161,7 @@ impl Counts {
         self.steps += other.steps;
         self.commits += other.commits;
         self.isolated += other.isolated;
+        self.folded += other.folded;
         self.shards_killed += other.shards_killed;
         self.power_cuts += other.power_cuts;
         self.coordinators_killed += other.coordinators_killed;
@@ -180,7 +182,10 @@ impl Counts {
             self.cuts_withdrawn,
             self.reconnected,
         ];
-        self.commits > 10_000 && self.isolated > 1_000 && faults.iter().all(|count| *count > 1_000)
+        self.commits > 10_000
+            && self.isolated > 1_000
+            && self.folded > 1_000
+            && faults.iter().all(|count| *count > 1_000)
     }
 }
 
@@ -209,7 +214,7 @@ impl World {
         let slow_for = SLOW_FOR[random.below(3) as usize];
         let mut world = World {
             does: Does {
-                what: [What::All, What::Snapshots, What::Commits][random.below(3) as usize],
+                what: [What::All, What::Snapshots, What::Commits, What::Nested][random.below(4) as usize],
                 objects: 1 + random.below(OBJECTS_MAX) as u8,
             },
             has_slow_disks: random.below(3) == 0,
@@ -294,7 +299,7 @@ impl World {
     fn deliver(&mut self, from: End, to: End, message: Message) {
         match to {
             End::Shard(shard) => self.deliver_to_shard(shard, message),
-            End::Client(session) => self.deliver_to_client(session, message),
+            End::Client(session) => self.deliver_to_client(from, session, message),
             End::Log => self.deliver_to_log(from, message),
             End::Coordinator(term) => {
                 let at = self.coordinators.iter().position(|coordinator| coordinator.term() == term);
@@ -325,27 +330,36 @@ impl World {
         node.go_on(&mut self.network, &mut self.history);
     }
 
-    fn deliver_to_client(&mut self, session: SessionId, message: Message) {
+    fn deliver_to_client(&mut self, from: End, session: SessionId, message: Message) {
         let Some(client) = self.clients.iter_mut().find(|client| client.session == session) else { return };
         match message {
             Message::ToClient(message) => {
-                let is_commit = |message: &ToClient| {
-                    use mojavefs_cluster::message::Outcome::Committed;
-                    matches!(message, ToClient::Decided { outcome: Committed(_), .. })
-                };
-                self.counts.commits += u64::from(is_commit(&message));
-                if let Some(isolated) = client.heard(message, &mut self.network, &mut self.history) {
-                    self.counts.isolated += 1;
-                    for object in &isolated.used {
-                        let own = self.history.numbers_of(isolated.seq);
-                        let labels = self.nodes[usize::from(object.0)].store.changes_of(*object, &own);
-                        History::check_isolated(isolated.spec, isolated.cut, isolated.seq, &labels);
-                    }
+                if let ToClient::Decided { outcome, .. } = &message {
+                    self.counts.commits += u64::from(matches!(outcome, Outcome::Committed(_)));
+                    self.counts.folded += u64::from(matches!(outcome, Outcome::Folded { .. }));
+                }
+                let is_known = matches!(message, ToClient::Known { .. } | ToClient::Unknown);
+                if from != End::Coordinator(client.term) && !is_known {
+                    return;
+                }
+                let heard = client.heard(message, &mut self.network, &mut self.history);
+                if let Some((seq, isolated)) = heard {
+                    self.counts.isolated += isolated.len() as u64;
+                    isolated.iter().for_each(|isolated| self.check_isolated(seq, isolated));
                 }
             }
             Message::Answer(answer) => client.answered(answer, &mut self.history),
             Message::Forget(object) => client.forget(object, &mut self.network),
             message => unreachable!("{message:?} to a client"),
+        }
+    }
+
+    fn check_isolated(&self, seq: Seq, isolated: &Isolated) {
+        let Isolated { spec, cut, used, sees } = isolated;
+        let seen: Vec<IntervalId> = self.history.numbers_of(seq).into_iter().chain(sees.iter().copied()).collect();
+        for object in used {
+            let labels = self.nodes[usize::from(object.0)].store.changes_of(*object, &seen);
+            History::check_isolated(*spec, *cut, seq, &labels);
         }
     }
 
@@ -373,6 +387,9 @@ impl World {
                         self.network.send(from, End::Shard(shard.0), Message::ToShard(message));
                     }
                     Effect::ToClient(session, message) => {
+                        if let ToClient::Decided { request, outcome: Outcome::Folded { .. }, .. } = message {
+                            self.history.folded(session, request);
+                        }
                         self.network.send(from, End::Client(session), Message::ToClient(message));
                     }
                     Effect::Append(record) => self.network.send(from, End::Log, Message::Append(record)),

@@ -1,0 +1,137 @@
+//! Contexts inside of others: how they begin, and how they become part of what is around them.
+
+use super::{Context, Coordinator, Later, Phase, Round};
+use crate::message::{Outcome, ToShard};
+use crate::{Attempt, SessionId, ShardId};
+use mojavefs::graph::{Event, GraphError};
+use mojavefs::id::{ContextId, IntervalId, SpecId};
+use std::collections::BTreeSet;
+
+impl Coordinator {
+    /// The interval that a context begins in that is inside of another.
+    pub(super) fn begins_in(
+        &mut self,
+        outer: ContextId,
+        session: SessionId,
+        stays: bool,
+    ) -> Result<IntervalId, GraphError> {
+        let is_known = self.contexts.get(&outer).is_some_and(|outer| outer.session == session);
+        let from = self.graph.current(outer).filter(|_| is_known).ok_or(GraphError::NoContext(outer))?;
+        // What is around it and changes something from then on will have to be told apart.
+        let mut around = self.graph.around(outer).filter_map(|outer| self.graph.current(outer));
+        match around.find_map(|current| self.graph.sealed_with(current)).filter(|_| stays) {
+            Some(spec) => Err(GraphError::Sealed(spec)),
+            None => Ok(from),
+        }
+    }
+
+    /// What is around a context that stays with what it found changes things under new numbers from now on.
+    pub(super) fn is_told_apart(&mut self, context: ContextId) -> Vec<(ContextId, u64)> {
+        let around: Vec<ContextId> = self.graph.around(context).skip(1).collect();
+        let mut versions = Vec::new();
+        for outer in around {
+            self.number_anew(outer).expect("it is not sealed");
+            versions.push((outer, self.contexts[&outer].version));
+        }
+        versions
+    }
+
+    /// What a context changes from now on carries a new number, on each shard from the moment on at which that hears of it.
+    fn number_anew(&mut self, context: ContextId) -> Result<(), GraphError> {
+        let number = IntervalId(self.number());
+        self.graph.apply(&Event::Number { context, number })?;
+        let state = self.contexts.get_mut(&context).expect("it was found");
+        state.version += 1;
+        for shard in state.enrolled.clone() {
+            self.show(shard, context, true);
+        }
+        Ok(())
+    }
+
+    /// A context that has voted becomes part of the one around it. One that stays with what it found does if its shards say that
+    /// nothing of that has been changed since.
+    pub(super) fn begin_fold(&mut self, spec: SpecId) {
+        let context = self.jobs[&spec];
+        if !self.contexts[&context].is_isolated {
+            return self.fold(spec);
+        }
+        self.rounds_begun += 1;
+        let attempt = Attempt { round: self.rounds_begun, number: 1 };
+        let participants = self.contexts[&context].enrolled.clone();
+        let (missed, numbers) = (self.missed(context), self.graph.carried_by(context));
+        let (phase, turns) = (Phase::Folding(participants.clone(), missed.clone()), 0);
+        let round = Round { spec, attempt, phase, numbers: numbers.clone(), participants: participants.clone(), turns };
+        self.rounds.insert(attempt.round, round);
+        self.send_to(&participants, &ToShard::Fold { attempt, numbers, missed });
+        if participants.is_empty() {
+            self.end_fold(attempt.round);
+        }
+    }
+
+    /// What the context around one sees, and it does not.
+    fn missed(&self, context: ContextId) -> Vec<IntervalId> {
+        let seen = |context| self.graph.seen_by(context).map(|seen| seen.numbers).unwrap_or_default();
+        let (own, around) = (seen(context), self.graph.outer(context).map(seen).unwrap_or_default());
+        around.into_iter().filter(|number| !own.contains(number)).collect()
+    }
+
+    /// All have said that it can become part of what is around it.
+    pub(super) fn end_fold(&mut self, number: u64) {
+        let round = &self.rounds[&number];
+        let spec = round.spec;
+        let context = self.jobs[&spec];
+        // Since then it may have changed something elsewhere, more may be inside of it, or something else around it.
+        let is_as_it_was = round.participants == self.contexts[&context].enrolled
+            && round.numbers == self.graph.carried_by(context)
+            && matches!(&round.phase, Phase::Folding(_, missed) if *missed == self.missed(context));
+        if is_as_it_was && self.graph.can_fold(context) {
+            self.fold(spec);
+            self.end_unsealed(number);
+        } else {
+            self.end_unsealed(number);
+            self.decide(spec);
+        }
+    }
+
+    fn fold(&mut self, spec: SpecId) {
+        let context = self.jobs[&spec];
+        let outer = self.graph.outer(context).expect("it can become part of something");
+        match self.graph.apply(&Event::Fold { context }) {
+            Ok(_) => {}
+            Err(GraphError::Sealed(_)) => return self.put_off(Later::Vote(spec)),
+            Err(error) => unreachable!("{spec} can become part of what is around it: {error}"),
+        }
+        self.jobs.remove(&spec);
+        let inner = self.contexts.remove(&context).expect("it was found");
+        let state = self.contexts.get_mut(&outer).expect("what is around something is known");
+        state.takes_in(inner);
+        self.number_anew(outer).expect("it is not sealed");
+        let version = self.contexts[&outer].version;
+        if let Some((session, request)) = self.votes.remove(&spec) {
+            self.tell_decided(session, request, Outcome::Folded { into: outer, version });
+        }
+    }
+
+    /// What shards say to a context's becoming part of the one around it.
+    pub(super) fn may_fold(&mut self, shard: ShardId, number: u64) {
+        let Some(Phase::Folding(left, _)) = self.rounds.get_mut(&number).map(|round| &mut round.phase) else { return };
+        left.remove(&shard);
+        if left.is_empty() {
+            self.end_fold(number);
+        }
+    }
+}
+
+impl Context {
+    fn takes_in(&mut self, inner: Context) {
+        self.enrolled.extend(inner.enrolled);
+        self.folded.extend(inner.folded);
+        self.folded.insert((inner.spec, inner.session));
+    }
+}
+
+/// Those whose owners hear of a decision: the speculations that it commits, and what has become part of them.
+pub(super) fn owners<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> BTreeSet<(SpecId, SessionId)> {
+    let own = |context: &'a Context| context.folded.iter().copied().chain([(context.spec, context.session)]);
+    contexts.into_iter().flat_map(own).collect()
+}
