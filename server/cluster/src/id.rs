@@ -38,6 +38,15 @@ id! {
     Request(u64)
 }
 
+/// Who asked for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Asker {
+    /// The client.
+    pub session: SessionId,
+    /// Its request.
+    pub request: Request,
+}
+
 /// A round, and which attempt at it: what is said of another attempt is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attempt {

@@ -17,4 +17,4 @@ pub mod log;
 pub mod message;
 pub mod shard;
 
-pub use id::{Attempt, Incarnation, Request, SessionId, ShardId, Term};
+pub use id::{Asker, Attempt, Incarnation, Request, SessionId, ShardId, Term};

@@ -22,6 +22,8 @@ pub enum Fate {
     Final(Seq),
     /// It is undone.
     Dead,
+    /// It is held, and not decided.
+    Held,
 }
 
 /// What a context sees of undecided changes, and how its own are numbered.
@@ -88,6 +90,14 @@ pub enum ToShard {
         numbers: Vec<IntervalId>,
         /// What was changed around it, and is not seen in it.
         missed: Vec<IntervalId>,
+    },
+    /// What these have changed, and what their contexts that stay with a snapshot have used, is made durable. Nothing is added to it until
+    /// that is cancelled.
+    Keep {
+        /// The round.
+        attempt: Attempt,
+        /// What is kept.
+        numbers: Vec<IntervalId>,
     },
     /// The round does not come about, not in this attempt; or it was one that makes nothing final, and has.
     Cancel {
@@ -167,6 +177,11 @@ pub enum FromShard {
         /// What it says.
         verdict: Verdict,
     },
+    /// What was to be kept is durable.
+    Kept {
+        /// The round.
+        attempt: Attempt,
+    },
     /// Somebody waits for a round, and knows of later decisions than the shard does.
     Ask {
         /// The round.
@@ -221,20 +236,36 @@ pub enum FromClient {
         /// What.
         spec: SpecId,
     },
+    /// The owner leaves it to others to decide. Said again as a vote is.
+    Hold {
+        /// The request.
+        request: Request,
+        /// What.
+        spec: SpecId,
+    },
+    /// Somebody decides what is held. Said again as a vote is.
+    Decide {
+        /// The request.
+        request: Request,
+        /// What.
+        spec: SpecId,
+        /// It is committed; else undone.
+        commit: bool,
+    },
     /// The owner gives it up.
     Abort {
         /// What.
         spec: SpecId,
     },
-    /// The answer to a vote has arrived.
+    /// The answer to a vote, a hold or a decision has arrived.
     Heard {
-        /// The speculation.
-        spec: SpecId,
+        /// Which was answered.
+        request: Request,
     },
-    /// The answer to [`ToClient::Known`]: these are the only speculations whose votes it has not heard the answer to.
+    /// The answer to [`ToClient::Known`]: these are the only votes, holds and decisions whose answers it has not heard.
     WaitsFor {
-        /// They are voted for again right after this.
-        specs: Vec<SpecId>,
+        /// They are said again right after this.
+        requests: Vec<Request>,
     },
     /// The client ends.
     Farewell,
@@ -270,7 +301,7 @@ pub enum ToClient {
         /// Why not.
         why: Refusal,
     },
-    /// The answer to a vote.
+    /// The answer to a vote, a hold or a decision.
     Decided {
         /// The request.
         request: Request,
@@ -295,6 +326,12 @@ pub enum Outcome {
     Aborted,
     /// It is in conflict with what is final, or with what was changed around it, and was undone for it.
     Conflict,
+    /// It is held: it stays until somebody decides it.
+    Held,
+    /// The vote is kept: it is final when what it depends on is.
+    Waits,
+    /// There is no such speculation that is held: it is decided, or was never there.
+    Unknown,
     /// It is part of the context around it, and decided with that.
     Folded {
         /// Which.

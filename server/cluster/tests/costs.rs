@@ -116,7 +116,7 @@ impl Cluster {
             shard::Effect::Switch(_, numbers) | shard::Effect::Drop(numbers) => {
                 changes.0.retain(|number, _| !numbers.contains(number));
             }
-            shard::Effect::Heard(_) | shard::Effect::Lost(_) | shard::Effect::Known(..) => {}
+            shard::Effect::Keep(_) | shard::Effect::Heard(_) | shard::Effect::Lost(_) | shard::Effect::Known(..) => {}
         }
     }
 
@@ -166,7 +166,7 @@ fn commit(participants: u16, objects: u64) -> Cost {
     cluster.go_on();
     let is_committed = |message| matches!(message, &ToClient::Decided { outcome: Outcome::Committed(_), .. });
     assert!(cluster.heard.iter().any(is_committed));
-    cluster.coordinator.from_client(CLIENT, FromClient::Heard { spec });
+    cluster.coordinator.from_client(CLIENT, FromClient::Heard { request: Request(2) });
     cluster.go_on();
     assert!(cluster.coordinator.is_idle(), "{}", cluster.coordinator.describe());
     cluster.cost

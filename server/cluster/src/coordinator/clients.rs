@@ -3,7 +3,7 @@
 use super::{Context, Coordinator, Effect, Later, Start};
 use crate::log::Record;
 use crate::message::{FromClient, Outcome, Refusal, ToClient, ToShard};
-use crate::{Request, SessionId};
+use crate::{Asker, SessionId};
 use mojavefs::graph::{Event, GraphError, Owner, Sees};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use std::collections::BTreeSet;
@@ -44,17 +44,22 @@ impl Coordinator {
             FromClient::Begin { request, isolated: is_isolated, inside } => {
                 self.start(Start { session, request, is_isolated, inside });
             }
-            FromClient::Vote { request, spec } => self.vote(session, request, spec),
-            FromClient::Abort { spec } if self.is_owner(session, spec) && !self.votes.contains_key(&spec) => {
-                self.abort(spec, Outcome::Aborted);
+            FromClient::Vote { request, spec } => self.vote(Asker { session, request }, spec),
+            FromClient::Hold { request, spec } => self.hold_for(Asker { session, request }, spec),
+            FromClient::Decide { request, spec, commit } => {
+                self.decide_held(Asker { session, request }, spec, commit);
             }
-            FromClient::Abort { .. } => {}
-            FromClient::Heard { spec } => {
-                self.has_heard(session, |of| of == spec);
+            FromClient::Abort { spec } => {
+                if self.is_owner(session, spec) && !self.has_voted(spec) && !self.holds.contains_key(&spec) {
+                    self.abort(spec, Outcome::Aborted);
+                }
+            }
+            FromClient::Heard { request } => {
+                self.has_heard(session, |of| of == request);
                 self.trim();
             }
-            FromClient::WaitsFor { specs } => {
-                self.has_heard(session, |of| !specs.contains(&of));
+            FromClient::WaitsFor { requests } => {
+                self.has_heard(session, |of| !requests.contains(&of));
                 self.trim();
             }
             FromClient::Farewell => self.lost(session),
@@ -71,14 +76,30 @@ impl Coordinator {
         let shards = self.shards.keys().copied().collect();
         self.send_to(&shards, &ToShard::Lost { session });
         self.forget_starts_of(session);
-        let owned = self.contexts.values().filter(|context| context.session == session).map(|context| context.spec);
-        let open: Vec<SpecId> = owned.filter(|spec| !self.votes.contains_key(spec)).collect();
+        let owned = self.contexts.values().filter(|context| context.session == Some(session) && !context.voted);
+        let owned = owned.map(|context| context.spec);
+        // What was left to others stays.
+        let open: Vec<SpecId> = owned.filter(|spec| !self.holds.contains_key(spec)).collect();
         open.into_iter().for_each(|spec| self.abort(spec, Outcome::Aborted));
         self.trim();
     }
 
-    fn is_owner(&self, session: SessionId, spec: SpecId) -> bool {
-        self.jobs.get(&spec).is_some_and(|context| self.contexts[context].session == session)
+    pub(super) fn is_owner(&self, session: SessionId, spec: SpecId) -> bool {
+        self.context_of(spec).is_some_and(|context| context.session == Some(session))
+    }
+
+    pub(super) fn context_of(&self, spec: SpecId) -> Option<&Context> {
+        self.jobs.get(&spec).and_then(|context| self.contexts.get(context))
+    }
+
+    pub(super) fn has_voted(&self, spec: SpecId) -> bool {
+        self.context_of(spec).is_some_and(|context| context.voted)
+    }
+
+    /// The vote counts from now on; false if it did before.
+    pub(super) fn count_vote(&mut self, spec: SpecId) -> bool {
+        let context = self.jobs.get(&spec).and_then(|context| self.contexts.get_mut(context));
+        context.is_some_and(|context| !std::mem::replace(&mut context.voted, true))
     }
 
     /// A context is to begin. What is inside of one that has a snapshot has that one's.
@@ -114,41 +135,76 @@ impl Coordinator {
             self.graph.apply(&Event::Close { context }).expect("it has just begun, and owns nothing");
             return Err(error);
         }
-        let (enrolled, finals, folded) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let finals = inside.and_then(|outer| self.contexts.get(&outer)).map_or(finals, |outer| outer.finals.clone());
-        let new = Context { spec, session, cut, is_isolated, version: 1, enrolled, finals, folded };
+        let outer = inside.and_then(|outer| self.contexts.get(&outer));
+        let new = Context {
+            spec,
+            session: Some(session),
+            voted: false,
+            cut,
+            is_isolated,
+            version: 1,
+            enrolled: BTreeSet::new(),
+            finals: outer.map(|outer| outer.finals.clone()).unwrap_or_default(),
+            owners: BTreeSet::new(),
+        };
         self.contexts.insert(context, new);
         self.jobs.insert(spec, context);
         let around = if is_isolated { self.is_told_apart(context) } else { Vec::new() };
         Ok(ToClient::Begun { request, spec, context, cut, around })
     }
 
-    fn vote(&mut self, session: SessionId, request: Request, spec: SpecId) {
-        if self.is_owner(session, spec) {
-            let is_new = self.votes.insert(spec, (session, request)).is_none();
-            if is_new {
+    fn vote(&mut self, asker: Asker, spec: SpecId) {
+        if self.is_owner(asker.session, spec) {
+            self.waits(asker, spec);
+            if self.count_vote(spec) {
                 self.decide(spec);
             }
             return;
         }
-        let owned = |seq: &Seq| self.kept[seq].decision.specs.contains(&(spec, session));
-        match self.kept.keys().copied().find(owned) {
-            Some(_) => {
-                self.votes.insert(spec, (session, request));
-                self.answer();
-            }
-            // A decision is kept until its owner has the answer: this one was never made.
-            None => self.tell_decided(session, request, Outcome::Aborted),
+        match self.context_of(spec) {
+            // That is in the log.
+            Some(_) => self.tell_decided(asker, Outcome::Waits),
+            None => self.tell_kept(asker, spec, Outcome::Aborted),
         }
     }
 
-    pub(super) fn tell_decided(&mut self, session: SessionId, request: Request, outcome: Outcome) {
+    /// Somebody waits for what becomes of something.
+    pub(super) fn waits(&mut self, asker: Asker, spec: SpecId) {
+        let waiting = self.votes.entry(spec).or_default();
+        if !waiting.contains(&asker) {
+            waiting.push(asker);
+        }
+        if let Some(context) = self.jobs.get(&spec).and_then(|context| self.contexts.get_mut(context)) {
+            context.owners.insert((spec, asker));
+        }
+    }
+
+    /// A decision is kept until all who asked have the answer: what is said `or_else` is of one that was never made.
+    pub(super) fn tell_kept(&mut self, asker: Asker, spec: SpecId, or_else: Outcome) {
+        match self.kept.values().any(|kept| kept.decision.owners.iter().any(|(of, _)| *of == spec)) {
+            true => {
+                self.waits(asker, spec);
+                self.answer();
+            }
+            false => self.tell_decided(asker, or_else),
+        }
+    }
+
+    /// All who wait for what becomes of something hear this.
+    pub(super) fn tell_all(&mut self, spec: SpecId, outcome: Outcome) {
+        let waiting = self.votes.remove(&spec).unwrap_or_default();
+        waiting.into_iter().for_each(|asker| self.tell_decided(asker, outcome));
+    }
+
+    pub(super) fn tell_decided(&mut self, Asker { session, request }: Asker, outcome: Outcome) {
         let cuts = self.pending_cuts();
         self.tell(session, ToClient::Decided { request, outcome, cuts });
     }
 
     pub(super) fn owner(&self, spec: SpecId) -> Option<Owner> {
-        self.jobs.get(&spec).map(|context| Owner::Context(*context))
+        let context = *self.jobs.get(&spec)?;
+        let is_held = self.contexts[&context].session.is_none();
+        Some(if is_held { Owner::Store(context) } else { Owner::Context(context) })
     }
 
     /// A vote begins a round, makes its context part of the one around it, or counts as one that waits for others.
@@ -163,11 +219,11 @@ impl Coordinator {
         }
     }
 
-    /// A vote counts, and decides nothing yet.
+    /// A vote counts, and decides nothing yet: it outlives its client, and this term.
     pub(super) fn wait(&mut self, spec: SpecId) {
         let Some(owner) = self.owner(spec) else { return };
         match self.graph.apply(&Event::Vote { owner, spec }) {
-            Ok(_) => {}
+            Ok(_) => self.hold(spec),
             Err(GraphError::Sealed(_)) => self.put_off(Later::Vote(spec)),
             Err(error) => unreachable!("{spec} is undecided, and its owner's to vote for: {error}"),
         }

@@ -1,21 +1,30 @@
 //! What follows from decisions, and who has yet to know of them.
 
-use super::{Context, Coordinator, Kept, Later, Phase, Round, folds};
+use super::{Context, Coordinator, Kept, Later, Phase, Round};
 use crate::log::{Decision, Record};
-use crate::message::{Outcome, ToClient, ToShard};
-use crate::{SessionId, ShardId};
+use crate::message::{Fate, Outcome, ToClient, ToShard};
+use crate::{Asker, Request, SessionId, ShardId};
 use mojavefs::graph::{Effect as Follows, Event, GraphError};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs::planted::{Planted, is_planted};
 use std::collections::BTreeSet;
+
+/// What was undone, and who is to hear of it.
+#[derive(Debug)]
+pub(super) struct Fallen {
+    numbers: Vec<IntervalId>,
+    shards: BTreeSet<ShardId>,
+    /// Whose it was, and who waited for it.
+    answers: Vec<(Option<SessionId>, SpecId, Vec<(Asker, Outcome)>)>,
+}
 
 impl Coordinator {
     /// A decision is in the log.
     pub(super) fn keep(&mut self, decision: Decision) {
         self.seq = self.seq.max(decision.seq);
         let (unapplied, undurable) = (decision.participants.clone(), decision.participants.clone());
-        let known = |(spec, session): &(SpecId, SessionId)| self.sessions.contains(session).then_some(*spec);
-        let unheard = decision.specs.iter().filter_map(known).collect();
+        let goes_on = |(_, asker): &&(SpecId, Asker)| self.sessions.contains(&asker.session);
+        let unheard = decision.owners.iter().filter(goes_on).copied().collect();
         self.kept.insert(decision.seq, Kept { decision, unapplied, undurable, unheard });
     }
 
@@ -26,13 +35,16 @@ impl Coordinator {
         let number = self.rounds.iter().find(|(_, round)| is_it(&round.phase)).map(|(number, _)| *number);
         let round = number.and_then(|number| self.rounds.remove(&number)).expect("only this ends it");
         self.stays_seen(decision);
+        let built = self.graph.built_on(&decision.numbers);
         self.graph.apply(&Event::Confirm { spec: round.spec }).expect("it is sealed");
-        let decided: Vec<ContextId> = decision.specs.iter().filter_map(|(spec, _)| self.jobs.remove(spec)).collect();
+        let decided: Vec<ContextId> = decision.specs.iter().filter_map(|spec| self.jobs.remove(spec)).collect();
         let ended: Vec<Context> = decided.into_iter().filter_map(|context| self.end_context(context)).collect();
         self.keep(decision.clone());
         // Since it was handed to the log some owners may have heard that theirs had become part of another.
-        let unheard: BTreeSet<SpecId> = folds::owners(&ended).into_iter().map(|(spec, _)| spec).collect();
-        self.kept.entry(seq).and_modify(|kept| kept.unheard.retain(|spec| unheard.contains(spec)));
+        let unheard: BTreeSet<_> = ended.into_iter().flat_map(|context| context.owners).collect();
+        self.kept.entry(seq).and_modify(|kept| kept.unheard.retain(|owner| unheard.contains(owner)));
+        decision.specs.iter().for_each(|spec| self.not_held(*spec));
+        self.write_down(&built);
         self.send_to(&decision.participants, &ToShard::Final { seq, numbers: decision.numbers.clone() });
         self.answer();
         self.welcome_those_who_wait();
@@ -75,22 +87,17 @@ impl Coordinator {
         let is_seen = |kept: &Kept| kept.unapplied.is_empty() || is_planted(Planted::AnsweredBeforeApplied);
         let before = |seq: &Seq| first_cut.is_none_or(|cut| *seq < cut);
         let seen = self.kept.iter().filter(|(seq, kept)| before(seq) && is_seen(kept));
-        let specs = seen.flat_map(|(seq, kept)| kept.decision.specs.iter().map(|(spec, _)| (*seq, *spec)));
+        let specs = seen.flat_map(|(seq, kept)| kept.decision.owners.iter().map(|(spec, _)| (*seq, *spec)));
         for (seq, spec) in specs.collect::<Vec<_>>() {
-            if let Some((session, request)) = self.votes.remove(&spec) {
-                self.tell_decided(session, request, Outcome::Committed(seq));
-            }
+            self.tell_all(spec, Outcome::Committed(seq));
         }
     }
 
-    /// A session knows what became of those of its own speculations, or does not ask any more.
-    pub(super) fn has_heard(&mut self, session: SessionId, of: impl Fn(SpecId) -> bool) {
-        for Kept { decision, unheard, .. } in self.kept.values_mut() {
-            unheard.retain(|spec| !(of(*spec) && decision.specs.contains(&(*spec, session))));
-        }
-        for context in self.contexts.values_mut() {
-            context.folded.retain(|(spec, other)| !(of(*spec) && *other == session));
-        }
+    /// A session knows what became of what it asked about, or does not ask any more.
+    pub(super) fn has_heard(&mut self, session: SessionId, of: impl Fn(Request) -> bool) {
+        let is_open = |(_, asker): &(SpecId, Asker)| !(asker.session == session && of(asker.request));
+        self.kept.values_mut().for_each(|kept| kept.unheard.retain(is_open));
+        self.contexts.values_mut().for_each(|context| context.owners.retain(is_open));
     }
 
     /// What nobody needs any more leaves the log.
@@ -133,8 +140,16 @@ impl Coordinator {
     fn fall(&mut self, first: SpecId, outcome: Outcome, follows: &[Follows]) {
         for effect in follows {
             let Follows::Dead { numbers, specs, .. } = effect else { continue };
-            let shards = self.leave(first, outcome, specs);
-            self.send_to(&shards, &ToShard::Dead { numbers: numbers.clone() });
+            let fallen = self.leave(first, outcome, (numbers, specs));
+            let held: Vec<SpecId> = specs.iter().copied().filter(|spec| self.held.contains_key(spec)).collect();
+            held.iter().for_each(|spec| self.not_held(*spec));
+            if held.is_empty() {
+                self.tell_fallen(fallen);
+            } else {
+                // It is there again in the next term, until that is in the log.
+                self.falls.push_back(fallen);
+                self.append(Record::Dropped(held));
+            }
             // A round that would have decided some of it decides less.
             let is_about = |round: &Round| round.numbers.iter().any(|number| numbers.contains(number));
             let rounds = self.rounds.iter().filter(|(_, round)| is_about(round)).map(|(number, _)| *number);
@@ -145,10 +160,27 @@ impl Coordinator {
         }
     }
 
-    /// These are undone: their rounds end, their owners are told. Returns who has changes of them.
-    fn leave(&mut self, first: SpecId, outcome: Outcome, specs: &[SpecId]) -> BTreeSet<ShardId> {
-        let mut shards = BTreeSet::new();
+    /// The first of what was held, and is undone, is in the log.
+    pub(super) fn fallen(&mut self) {
+        let fallen = self.falls.pop_front().expect("each has a record");
+        self.tell_fallen(fallen);
+    }
+
+    /// Shards and owners hear what was undone.
+    fn tell_fallen(&mut self, fallen: Fallen) {
+        let Fallen { numbers, shards, answers } = fallen;
+        self.send_to(&shards, &ToShard::Dead { numbers });
+        for (session, spec, requests) in answers {
+            requests.into_iter().for_each(|(asker, outcome)| self.tell_decided(asker, outcome));
+            session.into_iter().for_each(|session| self.tell(session, ToClient::Fell { spec }));
+        }
+    }
+
+    /// These are undone: their rounds end. Returns who is to hear of it.
+    fn leave(&mut self, first: SpecId, outcome: Outcome, (numbers, specs): (&[IntervalId], &[SpecId])) -> Fallen {
+        let mut fallen = Fallen { numbers: numbers.to_vec(), shards: BTreeSet::new(), answers: Vec::new() };
         for spec in specs {
+            self.end_hold(*spec);
             let rounds = self.rounds.iter().filter(|(_, round)| round.spec == *spec);
             for number in rounds.map(|(number, _)| *number).collect::<Vec<_>>() {
                 self.end_unsealed(number);
@@ -156,16 +188,14 @@ impl Coordinator {
             let Some(context) = self.jobs.remove(spec).and_then(|context| self.end_context(context)) else {
                 continue;
             };
-            shards.extend(context.enrolled);
-            match self.votes.remove(spec) {
-                Some((session, request)) => {
-                    let outcome = if *spec == first { outcome } else { Outcome::Aborted };
-                    self.tell_decided(session, request, outcome);
-                }
-                None => self.tell(context.session, ToClient::Fell { spec: *spec }),
-            }
+            fallen.shards.extend(context.enrolled);
+            let outcome = if *spec == first { outcome } else { Outcome::Aborted };
+            let waiting = self.votes.remove(spec).unwrap_or_default();
+            let requests: Vec<_> = waiting.into_iter().map(|asker| (asker, outcome)).collect();
+            let session = context.session.filter(|_| requests.is_empty());
+            fallen.answers.push((session, *spec, requests));
         }
-        shards
+        fallen
     }
 
     /// A round ends that is not sealed, or not any more.
@@ -175,8 +205,15 @@ impl Coordinator {
         }
     }
 
-    /// How a number was decided, if it was.
-    pub(super) fn fate(&self, number: IntervalId) -> Option<Seq> {
-        self.kept.values().find(|kept| kept.decision.numbers.contains(&number)).map(|kept| kept.decision.seq)
+    /// How a number was decided, if it was, or that it is held.
+    pub(super) fn fate(&self, number: IntervalId) -> Fate {
+        let decided = self.kept.values().find(|kept| kept.decision.numbers.contains(&number));
+        let writer = self.graph.writer_of(number).and_then(|context| self.contexts.get(&context));
+        match decided {
+            Some(kept) => Fate::Final(kept.decision.seq),
+            None if writer.is_some_and(|context| context.session.is_none()) => Fate::Held,
+            None if self.falls.iter().any(|fallen| fallen.numbers.contains(&number)) => Fate::Held,
+            None => Fate::Dead,
+        }
     }
 }

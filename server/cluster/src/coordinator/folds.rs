@@ -5,7 +5,6 @@ use crate::message::{Outcome, ToShard};
 use crate::{Attempt, SessionId, ShardId};
 use mojavefs::graph::{Event, GraphError};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
-use std::collections::BTreeSet;
 
 impl Coordinator {
     /// The interval that a context begins in that is inside of another.
@@ -15,7 +14,7 @@ impl Coordinator {
         session: SessionId,
         stays: bool,
     ) -> Result<IntervalId, GraphError> {
-        let is_known = self.contexts.get(&outer).is_some_and(|outer| outer.session == session);
+        let is_known = self.contexts.get(&outer).is_some_and(|outer| outer.session == Some(session));
         let from = self.graph.current(outer).filter(|_| is_known).ok_or(GraphError::NoContext(outer))?;
         // What is around it and changes something from then on will have to be told apart.
         let mut around = self.graph.around(outer).filter_map(|outer| self.graph.current(outer));
@@ -96,6 +95,7 @@ impl Coordinator {
     fn fold(&mut self, spec: SpecId) {
         let context = self.jobs[&spec];
         let outer = self.graph.outer(context).expect("it can become part of something");
+        let built = self.graph.built_on(&self.own_numbers(context));
         match self.graph.apply(&Event::Fold { context }) {
             Ok(_) => {}
             Err(GraphError::Sealed(_)) => return self.put_off(Later::Vote(spec)),
@@ -107,9 +107,8 @@ impl Coordinator {
         state.takes_in(inner);
         self.number_anew(outer).expect("it is not sealed");
         let version = self.contexts[&outer].version;
-        if let Some((session, request)) = self.votes.remove(&spec) {
-            self.tell_decided(session, request, Outcome::Folded { into: outer, version });
-        }
+        self.tell_all(spec, Outcome::Folded { into: outer, version });
+        self.write_down(&built);
     }
 
     /// What shards say to a context's becoming part of the one around it.
@@ -125,13 +124,6 @@ impl Coordinator {
 impl Context {
     fn takes_in(&mut self, inner: Context) {
         self.enrolled.extend(inner.enrolled);
-        self.folded.extend(inner.folded);
-        self.folded.insert((inner.spec, inner.session));
+        self.owners.extend(inner.owners);
     }
-}
-
-/// Those whose owners hear of a decision: the speculations that it commits, and what has become part of them.
-pub(super) fn owners<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> BTreeSet<(SpecId, SessionId)> {
-    let own = |context: &'a Context| context.folded.iter().copied().chain([(context.spec, context.session)]);
-    contexts.into_iter().flat_map(own).collect()
 }

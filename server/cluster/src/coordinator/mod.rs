@@ -6,12 +6,13 @@ mod clients;
 mod cuts;
 mod decisions;
 mod folds;
+mod holds;
 mod peers;
 mod rounds;
 
-use crate::log::{Decision, Record};
+use crate::log::{Decision, Held, Record};
 use crate::message::{FromShard, Outcome, Stamped, ToClient, ToShard};
-use crate::{Attempt, Incarnation, Request, SessionId, ShardId, Term};
+use crate::{Asker, Attempt, Incarnation, Request, SessionId, ShardId, Term};
 use mojavefs::graph::Graph;
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -49,7 +50,10 @@ impl Peer {
 #[derive(Debug)]
 struct Context {
     spec: SpecId,
-    session: SessionId,
+    /// Whose it is; nobody's once it is held.
+    session: Option<SessionId>,
+    /// Somebody has voted for it.
+    voted: bool,
     cut: Option<Seq>,
     /// It stays with what it has found of what is around it.
     is_isolated: bool,
@@ -59,8 +63,8 @@ struct Context {
     enrolled: BTreeSet<ShardId>,
     /// What it sees besides its snapshot, and is final by now.
     finals: BTreeSet<IntervalId>,
-    /// Those that have become part of it, as long as their owners may not know that.
-    folded: BTreeSet<(SpecId, SessionId)>,
+    /// Who may not know what becomes of it, or of what has become part of it.
+    owners: BTreeSet<(SpecId, Asker)>,
 }
 
 /// A context that is to begin.
@@ -115,7 +119,7 @@ struct Kept {
     /// Those where it is not durable.
     undurable: BTreeSet<ShardId>,
     /// The owners that have not confirmed the answer.
-    unheard: BTreeSet<SpecId>,
+    unheard: BTreeSet<(SpecId, Asker)>,
 }
 
 /// Something that was refused because what it is about is sealed: it is done when a round has ended.
@@ -123,6 +127,7 @@ struct Kept {
 enum Later {
     Begin(Start, Option<Seq>),
     Vote(SpecId),
+    Hold(SpecId),
     Abort(SpecId, Outcome),
     Shard(ShardId, FromShard),
 }
@@ -142,7 +147,13 @@ pub struct Coordinator {
     last_session: SessionId,
     contexts: BTreeMap<ContextId, Context>,
     jobs: BTreeMap<SpecId, ContextId>,
-    votes: BTreeMap<SpecId, (SessionId, Request)>,
+    /// Who waits for what becomes of what.
+    votes: BTreeMap<SpecId, Vec<Asker>>,
+    holds: BTreeMap<SpecId, holds::Hold>,
+    /// What stands in the log of what is held.
+    held: BTreeMap<SpecId, Held>,
+    /// What is undone, and is to be told once it is in the log that something of it is not held any more.
+    falls: VecDeque<decisions::Fallen>,
     rounds: BTreeMap<u64, Round>,
     rounds_begun: u64,
     kept: BTreeMap<Seq, Kept>,
@@ -169,6 +180,9 @@ impl Coordinator {
             contexts: BTreeMap::new(),
             jobs: BTreeMap::new(),
             votes: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            held: BTreeMap::new(),
+            falls: VecDeque::new(),
             rounds: BTreeMap::new(),
             rounds_begun: 0,
             kept: BTreeMap::new(),
@@ -199,10 +213,10 @@ impl Coordinator {
 
     /// What is undecided, and who needs to know of what: for who looks for a fault.
     pub fn describe(&self) -> String {
-        let Coordinator { contexts, rounds, kept, cuts, starts, appending, later, votes, .. } = self;
+        let Coordinator { contexts, rounds, holds, kept, cuts, starts, appending, later, votes, .. } = self;
         format!(
-            "contexts {contexts:?}, rounds {rounds:?}, votes {votes:?}, decisions {kept:?}, cuts {cuts:?}, starts {starts:?}, \
-             appending {appending:?}, later {later:?}"
+            "contexts {contexts:?}, rounds {rounds:?}, holds {holds:?}, votes {votes:?}, decisions {kept:?}, cuts {cuts:?}, \
+             starts {starts:?}, appending {appending:?}, later {later:?}"
         )
     }
 
@@ -212,13 +226,20 @@ impl Coordinator {
                 Record::Term(_) => {}
                 Record::Session(session) => self.count(*session),
                 Record::Ended(session) => self.uncount(*session),
-                Record::Decision(decision) => self.keep(decision.clone()),
+                Record::Decision(decision) => {
+                    decision.specs.iter().for_each(|spec| drop(self.held.remove(spec)));
+                    self.held.values_mut().for_each(|held| held.without(decision));
+                    self.keep(decision.clone());
+                }
                 // Nobody waits for a cut of an older term.
                 Record::Cut(seq) => self.seq = self.seq.max(*seq),
                 Record::Trimmed(seq) => drop(self.kept.remove(seq)),
+                Record::Held(held) => drop(self.held.insert(held.spec, held.clone())),
+                Record::Dropped(specs) => specs.iter().for_each(|spec| drop(self.held.remove(spec))),
             }
         }
         self.logged = self.seq;
+        self.restore();
     }
 
     /// A number that is greater than all before, those of older terms too. The next term has numbers again.
@@ -238,6 +259,8 @@ impl Coordinator {
             Some(Record::Decision(decision)) => self.decided(&decision),
             Some(Record::Cut(seq)) => self.cut_made(seq),
             Some(Record::Session(session)) => self.session_begun(session),
+            Some(Record::Held(held)) => self.is_held(&held),
+            Some(Record::Dropped(_)) => self.fallen(),
             Some(Record::Term(_) | Record::Ended(_) | Record::Trimmed(_)) | None => {}
         }
     }
@@ -273,6 +296,7 @@ impl Coordinator {
             match later {
                 Later::Begin(start, cut) => self.begin(start, cut),
                 Later::Vote(spec) => self.decide(spec),
+                Later::Hold(spec) => self.hold(spec),
                 Later::Abort(spec, outcome) => self.abort(spec, outcome),
                 Later::Shard(shard, message) => self.heard(shard, message),
             }

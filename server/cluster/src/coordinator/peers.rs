@@ -34,6 +34,7 @@ impl Coordinator {
             FromShard::Met { context, of, changes } => self.met(shard, context, of, changes),
             FromShard::Gathered { attempt } => self.gathered(shard, attempt),
             FromShard::Verdict { attempt, verdict } => self.verdict(shard, attempt, verdict),
+            FromShard::Kept { attempt } => self.kept_at(shard, attempt),
             FromShard::Ask { round } => self.asked(shard, round),
             FromShard::Applied { seq } => self.applied(shard, seq),
             FromShard::Durable { seq } => self.durable(shard, seq),
@@ -51,9 +52,16 @@ impl Coordinator {
         peer.asks = Some(undecided);
         // Nobody waits there any more for what was put off.
         self.later.retain(|later| !matches!(later, Later::Shard(other, _) if *other == shard));
-        let enrolled = self.contexts.values().filter(|context| context.enrolled.contains(&shard));
+        let falls = |context: &&super::Context| context.session.is_some() && context.enrolled.contains(&shard);
+        let enrolled = self.contexts.values().filter(falls);
         let lost: Vec<SpecId> = enrolled.map(|context| context.spec).collect();
         lost.into_iter().for_each(|spec| self.abort(spec, Outcome::Aborted));
+        // What is held has lost nothing, but what was asked about it.
+        let asks = |round: &&super::Round| {
+            round.participants.contains(&shard) && !matches!(round.phase, Phase::Logging(_) | Phase::Waiting(_))
+        };
+        let rounds: Vec<u64> = self.rounds.values().filter(asks).map(|round| round.attempt.round).collect();
+        rounds.into_iter().for_each(|number| self.cancel(number));
         self.welcome_those_who_wait();
     }
 
@@ -69,13 +77,13 @@ impl Coordinator {
     fn welcome(&mut self, shard: ShardId) {
         let peer = self.shards.get_mut(&shard).expect("it was found");
         let undecided = peer.asks.take().unwrap_or_default();
-        let fate = |number: &IntervalId| (*number, self.fate(*number).map_or(Fate::Dead, Fate::Final));
+        let fate = |number: &IntervalId| (*number, self.fate(*number));
         let fates: Vec<(IntervalId, Fate)> = undecided.iter().map(fate).collect();
         let told: Vec<Seq> = fates
             .iter()
             .filter_map(|(_, fate)| match fate {
                 Fate::Final(seq) => Some(*seq),
-                Fate::Dead => None,
+                Fate::Dead | Fate::Held => None,
             })
             .collect();
         let sessions = self.sessions.iter().copied().collect();
@@ -88,14 +96,21 @@ impl Coordinator {
             self.durable(shard, seq);
         }
         self.cuts_for(shard);
+        self.hold_again(shard);
+        self.go_on();
     }
 
     fn fetch(&mut self, shard: ShardId, context: ContextId, for_change: bool) {
         if for_change && self.graph.is_sealed(context) && !is_planted(Planted::EnrolledAfterTheSeal) {
             return self.put_off(Later::Shard(shard, FromShard::Fetch { context, for_change }));
         }
-        if let Some(context) = self.contexts.get_mut(&context).filter(|_| for_change) {
-            context.enrolled.insert(shard);
+        match self.contexts.get_mut(&context).filter(|_| for_change) {
+            // What is held stays as it is.
+            Some(held) if held.session.is_none() => {
+                return self.send(shard, ToShard::Sight { context, sight: None, for_change });
+            }
+            Some(context) => drop(context.enrolled.insert(shard)),
+            None => {}
         }
         self.show(shard, context, for_change);
     }
@@ -114,6 +129,9 @@ impl Coordinator {
 
     /// A context becomes dependent on what it has met, if that is undecided still; what it changes lies above that.
     fn met(&mut self, shard: ShardId, context: ContextId, of: IntervalId, changes: bool) {
+        if self.contexts.get(&context).is_some_and(|context| context.session.is_none()) {
+            return self.send(shard, ToShard::Sight { context, sight: None, for_change: false });
+        }
         if let Some(on) = self.graph.writer_of(of).and_then(|other| self.graph.current(other))
             && self.contexts.contains_key(&context)
         {

@@ -1,8 +1,8 @@
 //! Rounds: gathered, sealed, handed to the log.
 
-use super::{Coordinator, Phase, Round, folds};
+use super::{Coordinator, Phase, Round};
 use crate::log::{Decision, Record};
-use crate::message::{Outcome, ToShard, Verdict};
+use crate::message::{ToShard, Verdict};
 use crate::{Attempt, ShardId};
 use mojavefs::graph::{Effect as Follows, Event};
 use mojavefs::id::{IntervalId, Seq, SpecId};
@@ -129,7 +129,7 @@ impl Coordinator {
             Verdict::Conflict(numbers) => {
                 self.cancel(number);
                 let specs: BTreeSet<SpecId> = numbers.iter().filter_map(|number| self.spec_of(*number)).collect();
-                specs.into_iter().for_each(|spec| self.abort(spec, Outcome::Conflict));
+                specs.into_iter().for_each(|spec| self.in_conflict(spec));
                 self.go_on();
             }
         }
@@ -176,10 +176,10 @@ impl Coordinator {
     fn log(&mut self, number: u64) {
         let specs = self.sealed_specs(self.rounds[&number].spec);
         let round = &self.rounds[&number];
-        let owners = folds::owners(specs.iter().map(|spec| &self.contexts[&self.jobs[spec]])).into_iter().collect();
+        let owners = specs.iter().flat_map(|spec| self.contexts[&self.jobs[spec]].owners.iter().copied()).collect();
         let (numbers, participants) = (round.numbers.clone(), round.participants.clone());
         self.seq = Seq(self.seq.0 + 1);
-        let decision = Decision { seq: self.seq, numbers, specs: owners, participants };
+        let decision = Decision { seq: self.seq, numbers, specs, owners, participants };
         self.rounds.get_mut(&number).expect("it is there").phase = Phase::Logging(decision.clone());
         if is_planted(Planted::ToldBeforeTheRecord) {
             let told = ToShard::Final { seq: decision.seq, numbers: decision.numbers.clone() };

@@ -42,6 +42,9 @@ pub enum Effect<O> {
     Forget(Attempt, BTreeSet<O>),
     /// All that was applied up to here is made durable. Then [`Shard::synced`] is called.
     Sync(Mark),
+    /// What these have changed, and what their contexts that stay with a snapshot have used, outlives this shard from the next
+    /// [`Effect::Sync`] on.
+    Keep(Vec<IntervalId>),
     /// The store remembers that this term has been heard of: no older one is listened to again, whatever happens.
     Heard(Term),
     /// What carries these numbers is final from now on, at this place, for everybody.
@@ -61,6 +64,8 @@ pub enum Mark {
     Ready(Attempt),
     /// A decision.
     Final(Seq),
+    /// What is to be held.
+    Kept(Attempt),
     /// That a term has been heard of.
     Term(Term),
 }
@@ -115,6 +120,8 @@ pub struct Shard<P: Part> {
     met: BTreeSet<(ContextId, IntervalId)>,
     rounds: BTreeMap<u64, Round<P::Object>>,
     folds: BTreeMap<u64, Fold<P::Object>>,
+    /// What is about to be held: nothing is added to it.
+    kept: BTreeMap<Attempt, Vec<IntervalId>>,
     /// How often each number has changed something, for as long as it is undecided.
     changes: BTreeMap<IntervalId, u64>,
     /// Cuts that are taken here, and maybe not everywhere.
@@ -140,6 +147,7 @@ impl<P: Part> Shard<P> {
             met: BTreeSet::new(),
             rounds: BTreeMap::new(),
             folds: BTreeMap::new(),
+            kept: BTreeMap::new(),
             changes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             effects: Vec::new(),
@@ -205,6 +213,7 @@ impl<P: Part> Shard<P> {
             ToShard::Sight { context, sight, for_change } => self.sight(context, sight, for_change),
             ToShard::Gather { attempt, numbers, stop } => self.gather(attempt, numbers, stop, part),
             ToShard::Prepare { attempt, numbers } => self.prepare(attempt, &numbers, part),
+            ToShard::Keep { attempt, numbers } => self.keep(attempt, numbers),
             ToShard::Fold { attempt, numbers, missed } => self.fold(attempt, numbers, &missed, part),
             ToShard::Cancel { attempt } => self.cancel(attempt),
             ToShard::Final { seq, numbers } => self.switch(seq, numbers),

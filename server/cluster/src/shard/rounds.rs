@@ -12,6 +12,7 @@ impl<P: Part> Shard<P> {
         // What was sealed for a coordinator that is gone is among what was asked about.
         self.rounds.clear();
         self.folds.clear();
+        self.kept.clear();
         self.cuts = cuts.into_iter().collect();
         // What was asked before was not heard.
         self.fetching.clear();
@@ -22,6 +23,7 @@ impl<P: Part> Shard<P> {
             match fate {
                 Fate::Final(seq) => finals.entry(seq).or_default().push(number),
                 Fate::Dead => dead.push(number),
+                Fate::Held => {}
             }
         }
         finals.into_iter().for_each(|(seq, numbers)| self.switch(seq, numbers));
@@ -97,6 +99,8 @@ impl<P: Part> Shard<P> {
                 self.say(FromShard::Verdict { attempt, verdict: Verdict::Ready });
             }
             Mark::Ready(_) => {}
+            Mark::Kept(attempt) if self.kept.contains_key(&attempt) => self.say(FromShard::Kept { attempt }),
+            Mark::Kept(_) => {}
             Mark::Term(term) if term == self.term => {
                 self.heard = term;
                 self.up(part);
@@ -115,11 +119,19 @@ impl<P: Part> Shard<P> {
         self.say(FromShard::Verdict { attempt, verdict });
     }
 
+    /// What is to be held is made durable.
+    pub(super) fn keep(&mut self, attempt: Attempt, numbers: Vec<IntervalId>) {
+        self.effects.push(Effect::Keep(numbers.clone()));
+        self.effects.push(Effect::Sync(Mark::Kept(attempt)));
+        self.kept.insert(attempt, numbers);
+    }
+
     pub(super) fn cancel(&mut self, attempt: Attempt) {
         if self.of_attempt(attempt).is_some() {
             self.rounds.remove(&attempt.round);
         }
         self.folds.retain(|_, fold| fold.attempt != attempt);
+        self.kept.remove(&attempt);
     }
 
     pub(super) fn switch(&mut self, seq: Seq, numbers: Vec<IntervalId>) {
@@ -145,6 +157,7 @@ impl<P: Part> Shard<P> {
         let is_over = |of: &[IntervalId]| of.iter().any(|number| numbers.contains(number));
         self.rounds.retain(|_, round| !is_over(&round.numbers));
         self.folds.retain(|_, fold| !is_over(&fold.numbers));
+        self.kept.retain(|_, kept| !is_over(kept));
         self.known.retain(|_, known| !numbers.contains(&known.sight.writer));
         self.changes.retain(|number, _| !numbers.contains(number));
     }

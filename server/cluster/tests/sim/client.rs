@@ -72,7 +72,9 @@ pub(crate) struct Job {
     sees: BTreeSet<IntervalId>,
     /// What has become part of it and stayed with a snapshot.
     parts: Vec<Isolated>,
+    /// The request to commit it, or to hold it.
     pub(crate) vote: Option<Request>,
+    is_left: bool,
 }
 
 /// What a context was begun in.
@@ -117,6 +119,8 @@ pub(crate) struct Client {
     last: u64,
     waiting: Option<Waiting>,
     pub(crate) jobs: Vec<Job>,
+    /// What others have left, and it decides: whether it commits it.
+    deciding: BTreeMap<Request, (SpecId, bool)>,
 }
 
 /// What a context has used that stayed with a snapshot, for who looks at all of it.
@@ -142,11 +146,12 @@ impl Client {
             last: 0,
             waiting: None,
             jobs: Vec::new(),
+            deciding: BTreeMap::new(),
         }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_none() && self.jobs.is_empty()
+        self.waiting.is_none() && self.jobs.is_empty() && self.deciding.is_empty()
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -156,7 +161,7 @@ impl Client {
             None => "nothing".into(),
         };
         let jobs: Vec<String> = self.jobs.iter().map(|job| format!("{} voted {:?}", job.spec, job.vote)).collect();
-        format!("session {} waits for {waiting}; jobs {jobs:?}", self.session)
+        format!("session {} waits for {waiting}; jobs {jobs:?}; decides {:?}", self.session, self.deciding)
     }
 
     fn request(&mut self) -> Request {
@@ -169,9 +174,20 @@ impl Client {
     }
 
     /// Does something, if it waits for nothing; once it is to end only what ends what it has begun.
-    pub(crate) fn act(&mut self, is_ending: bool, random: &mut Random, network: &mut Network, history: &mut History) {
+    pub(crate) fn act(
+        &mut self,
+        is_ending: bool,
+        held: &[SpecId],
+        random: &mut Random,
+        network: &mut Network,
+        history: &mut History,
+    ) {
         if self.waiting.is_some() || !self.is_known {
             return;
+        }
+        if !held.is_empty() && self.deciding.is_empty() && random.below(if is_ending { 2 } else { 12 }) == 0 {
+            let spec = held[random.below(held.len() as u64) as usize];
+            return self.decide(spec, random, network, history);
         }
         let open: Vec<usize> = (0..self.jobs.len()).filter(|at| self.jobs[*at].vote.is_none()).collect();
         let some = open.get(random.below(open.len().max(1) as u64) as usize);
@@ -179,13 +195,16 @@ impl Client {
             // Who reads a snapshot looks at much of it.
             let votes = if self.jobs[*at].cut.is_some() { 1 } else { 2 };
             match random.below(10) {
-                die if die < votes => return self.vote(self.innermost(*at, random), network),
+                die if die < votes => {
+                    let (at, is_left) = (self.innermost(*at, random), random.below(4) == 0);
+                    return self.vote(at, is_left, network);
+                }
                 9 => {
                     let job = self.jobs.remove(*at);
                     self.tell(FromClient::Abort { spec: job.spec }, network);
                     return self.close(&job, network);
                 }
-                _ if is_ending => return self.vote(self.innermost(*at, random), network),
+                _ if is_ending => return self.vote(self.innermost(*at, random), false, network),
                 2 if self.does.what == What::Nested => {}
                 3..=8 => return self.ask(Some(*at), random, network, history),
                 _ => {}
@@ -232,12 +251,40 @@ impl Client {
         }
     }
 
-    fn vote(&mut self, at: usize, network: &mut Network) {
+    /// Commits a job, or leaves that to others.
+    fn vote(&mut self, at: usize, is_left: bool, network: &mut Network) {
         let request = self.request();
         let job = &mut self.jobs[at];
-        job.vote = Some(request);
-        let spec = job.spec;
-        self.tell(FromClient::Vote { request, spec }, network);
+        (job.vote, job.is_left) = (Some(request), is_left);
+        let message = job.said(request);
+        self.tell(message, network);
+    }
+
+    /// Decides what others have left.
+    fn decide(&mut self, spec: SpecId, random: &mut Random, network: &mut Network, history: &mut History) {
+        let request = self.request();
+        let commit = !history.in_conflict.contains(&spec) && random.below(4) > 0;
+        if !commit {
+            history.given_up.insert(spec);
+        }
+        self.deciding.insert(request, (spec, commit));
+        self.tell(FromClient::Decide { request, spec, commit }, network);
+    }
+
+    /// It hears what became of what it has decided.
+    fn has_decided(&mut self, request: Request, outcome: Outcome, network: &mut Network, history: &mut History) {
+        let Some((spec, commit)) = self.deciding.remove(&request) else { return };
+        self.tell(FromClient::Heard { request }, network);
+        match outcome {
+            Outcome::Committed(seq) => {
+                self.seq = self.seq.max(seq);
+                history.acknowledged(spec, seq);
+            }
+            Outcome::Conflict => drop(history.in_conflict.insert(spec)),
+            Outcome::Aborted | Outcome::Unknown if commit => history.is_gone(spec),
+            Outcome::Aborted if !commit => history.refused(spec),
+            _ => {}
+        }
     }
 
     fn close(&self, job: &Job, network: &mut Network) {
@@ -393,11 +440,18 @@ impl Client {
             }
             ToClient::Fell { spec } => self.ended(spec, network).map_or((), |_| history.refused(spec)),
             ToClient::Decided { request, outcome, cuts } => {
-                let spec = self.jobs.iter().find(|job| job.vote == Some(request)).map(|job| job.spec)?;
+                let spec = self.jobs.iter().find(|job| job.vote == Some(request)).map(|job| job.spec);
+                let Some(spec) = spec else {
+                    self.has_decided(request, outcome, network, history);
+                    self.cuts.extend(cuts);
+                    return None;
+                };
                 let job = self.ended(spec, network)?;
-                self.tell(FromClient::Heard { spec }, network);
+                self.tell(FromClient::Heard { request }, network);
                 match outcome {
-                    Outcome::Aborted | Outcome::Conflict => history.refused(spec),
+                    Outcome::Aborted | Outcome::Conflict | Outcome::Unknown => history.refused(spec),
+                    Outcome::Held => drop(history.left.insert(spec)),
+                    Outcome::Waits => {}
                     Outcome::Folded { into, version } => {
                         if let Some(outer) = self.jobs.iter_mut().find(|outer| outer.context == into) {
                             outer.version = outer.version.max(version);
@@ -425,12 +479,15 @@ impl Client {
         self.waiting.take_if(|waiting| matches!(waiting, Waiting::Begin { .. }));
         let fallen: Vec<SpecId> = self.jobs.iter().filter(|job| job.vote.is_none()).map(|job| job.spec).collect();
         fallen.into_iter().for_each(|spec| drop(self.ended(spec, network)));
-        let specs = self.jobs.iter().map(|job| job.spec).collect();
-        self.tell(FromClient::WaitsFor { specs }, network);
+        let requests = self.jobs.iter().filter_map(|job| job.vote).chain(self.deciding.keys().copied());
+        self.tell(FromClient::WaitsFor { requests: requests.collect() }, network);
         for job in &self.jobs {
             if let Some(request) = job.vote {
-                self.tell(FromClient::Vote { request, spec: job.spec }, network);
+                self.tell(job.said(request), network);
             }
+        }
+        for (request, (spec, commit)) in &self.deciding {
+            self.tell(FromClient::Decide { request: *request, spec: *spec, commit: *commit }, network);
         }
     }
 
@@ -458,7 +515,13 @@ impl Job {
             sees: BTreeSet::new(),
             parts: Vec::new(),
             vote: None,
+            is_left: false,
         }
+    }
+
+    fn said(&self, request: Request) -> FromClient {
+        let spec = self.spec;
+        if self.is_left { FromClient::Hold { request, spec } } else { FromClient::Vote { request, spec } }
     }
 
     /// For one that begins inside of this.

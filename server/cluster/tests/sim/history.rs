@@ -1,6 +1,7 @@
 //! What has happened in a run, as somebody knows it who sees everything: for what must never be.
 
 use mojavefs::id::{IntervalId, Seq, SpecId};
+use mojavefs_cluster::log::Record;
 use mojavefs_cluster::{Request, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +46,14 @@ pub(crate) struct History {
     decided: BTreeMap<Seq, Vec<IntervalId>>,
     /// The speculations that are committed by the log.
     committed: BTreeSet<SpecId>,
+    /// What the log says is held.
+    held: BTreeMap<SpecId, Vec<IntervalId>>,
+    /// What was left to others: it can be committed, unless somebody gives it up, or it depends on others.
+    pub(crate) left: BTreeSet<SpecId>,
+    depends: BTreeSet<SpecId>,
+    pub(crate) given_up: BTreeSet<SpecId>,
+    /// What was found to be in conflict.
+    pub(crate) in_conflict: BTreeSet<SpecId>,
     /// Commits that were acknowledged.
     acknowledged: BTreeMap<SpecId, Seq>,
     /// What everybody who begins to look now must find, or something later.
@@ -158,8 +167,36 @@ impl History {
         self.decided.values().any(|numbers| numbers.contains(&number))
     }
 
+    /// A record is in the log.
+    pub(crate) fn logged(&mut self, record: &Record) {
+        match record {
+            Record::Decision(decision) => {
+                self.decided(decision.seq, &decision.numbers, decision.specs.iter().copied());
+                decision.specs.iter().for_each(|spec| drop(self.held.remove(spec)));
+                // What has become part of it.
+                self.committed.extend(decision.owners.iter().map(|(spec, _)| *spec));
+            }
+            Record::Held(held) => {
+                self.held.insert(held.spec, held.numbers.clone());
+                if !held.depends.is_empty() || held.inside.is_some() {
+                    self.depends.insert(held.spec);
+                }
+            }
+            Record::Dropped(specs) => specs.iter().for_each(|spec| drop(self.held.remove(spec))),
+            _ => {}
+        }
+    }
+
+    /// Somebody who would commit what is held hears that it is not there.
+    pub(crate) fn is_gone(&self, spec: SpecId) {
+        let is_alone = !self.depends.contains(&spec) && !self.given_up.contains(&spec);
+        let is_left = self.left.contains(&spec) && is_alone;
+        let is_lost = is_left && !self.committed.contains(&spec);
+        assert!(!is_lost, "{spec} was held, and is lost");
+    }
+
     /// A decision is in the log: who finds one thing of it knows of all the rest.
-    pub(crate) fn decided(&mut self, seq: Seq, numbers: &[IntervalId], specs: impl IntoIterator<Item = SpecId>) {
+    fn decided(&mut self, seq: Seq, numbers: &[IntervalId], specs: impl IntoIterator<Item = SpecId>) {
         self.committed.extend(specs);
         assert!(self.decided.insert(seq, numbers.to_vec()).is_none(), "decision {seq} is there twice");
         let mut before = Knowledge::new();
@@ -202,6 +239,8 @@ impl History {
         for number in numbers {
             let fate = self.fates.entry(*number).or_insert(None);
             assert_eq!(*fate, None, "number {number} is dropped");
+            let held = self.held.iter().find(|(_, numbers)| numbers.contains(number));
+            assert!(held.is_none(), "number {number} is dropped, and the log says that it is held: {held:?}");
             for (_, write) in self.numbers.get(number).cloned().unwrap_or_default() {
                 self.forget(write);
             }
@@ -235,6 +274,7 @@ impl History {
         for (object, write) in finals {
             self.check_found(&self.public, *object, *write, "who looks at the end");
         }
+        self.left.iter().for_each(|spec| self.is_gone(*spec));
         let mut shown: BTreeMap<Seq, BTreeSet<IntervalId>> = BTreeMap::new();
         for (number, seq) in &self.fates {
             if let Some(seq) = seq {

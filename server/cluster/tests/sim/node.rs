@@ -148,6 +148,7 @@ impl Node {
                     self.gathers.push((attempt, objects));
                 }
                 Effect::Sync(mark) => self.syncs.push((mark, self.store.written())),
+                Effect::Keep(numbers) => self.store.keep(&numbers),
                 Effect::Heard(term) => self.store.hear(term),
                 Effect::Switch(seq, numbers) => {
                     history.shown(seq, &numbers);

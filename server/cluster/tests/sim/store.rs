@@ -14,6 +14,7 @@ enum Entry {
     Under { number: IntervalId, object: Object, write: WriteId, user: User },
     Final { seq: Seq, numbers: Vec<IntervalId> },
     Dead { numbers: Vec<IntervalId> },
+    Looked { number: IntervalId, looked: Looked },
     Term(Term),
 }
 
@@ -33,7 +34,7 @@ impl User {
 }
 
 /// What a context has looked at that stays with a snapshot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Looked {
     cut: Seq,
     sees: BTreeSet<IntervalId>,
@@ -55,7 +56,8 @@ pub(crate) struct Store {
     term: Term,
     finals: BTreeMap<Object, Vec<Version>>,
     undecided: BTreeMap<IntervalId, BTreeMap<Object, (WriteId, User)>>,
-    /// What contexts that stay with a snapshot have looked at, by the number of their changes. Not kept: with the shard they fall.
+    /// What contexts that stay with a snapshot have looked at, by the number of their changes. Not kept, but for what is
+    /// held: with the shard they fall.
     looked: BTreeMap<IntervalId, Looked>,
 }
 
@@ -81,6 +83,7 @@ impl Store {
                     }
                 }
             }
+            Entry::Looked { number, looked } => drop(self.looked.insert(number, looked)),
             Entry::Term(term) => self.term = term,
             Entry::Dead { numbers } => numbers.iter().for_each(|number| drop(self.undecided.remove(number))),
         }
@@ -123,6 +126,15 @@ impl Store {
         let looked = self.looked.entry(sight.writer).or_insert_with(new);
         looked.sees.extend(&sight.numbers);
         looked.objects.insert(object);
+    }
+
+    /// What these have looked at outlives this start.
+    pub(crate) fn keep(&mut self, numbers: &[IntervalId]) {
+        for number in numbers {
+            if let Some(looked) = self.looked.get(number).cloned() {
+                self.put(Entry::Looked { number: *number, looked });
+            }
+        }
     }
 
     /// How far the journal goes.

@@ -8,7 +8,7 @@ use crate::random::Random;
 use mojavefs::id::{ContextId, IntervalId, Seq};
 use mojavefs_cluster::coordinator::{Coordinator, Effect};
 use mojavefs_cluster::link::{Frame, Link};
-use mojavefs_cluster::log::Record;
+use mojavefs_cluster::log::{Record, compact};
 use mojavefs_cluster::message::{FromClient, FromShard, Outcome, Stamped, ToClient, ToShard};
 use mojavefs_cluster::{SessionId, ShardId, Term};
 use std::collections::{BTreeMap, VecDeque};
@@ -147,6 +147,8 @@ pub(crate) struct Counts {
     pub(crate) commits: u64,
     pub(crate) isolated: u64,
     pub(crate) folded: u64,
+    pub(crate) held: u64,
+    pub(crate) waits: u64,
     pub(crate) shards_killed: u64,
     pub(crate) power_cuts: u64,
     pub(crate) coordinators_killed: u64,
@@ -162,6 +164,8 @@ impl Counts {
         self.commits += other.commits;
         self.isolated += other.isolated;
         self.folded += other.folded;
+        self.held += other.held;
+        self.waits += other.waits;
         self.shards_killed += other.shards_killed;
         self.power_cuts += other.power_cuts;
         self.coordinators_killed += other.coordinators_killed;
@@ -182,10 +186,8 @@ impl Counts {
             self.cuts_withdrawn,
             self.reconnected,
         ];
-        self.commits > 10_000
-            && self.isolated > 1_000
-            && self.folded > 1_000
-            && faults.iter().all(|count| *count > 1_000)
+        let work = [self.isolated, self.folded, self.held, self.waits];
+        self.commits > 10_000 && work.iter().all(|count| *count > 1_000) && faults.iter().all(|count| *count > 1_000)
     }
 }
 
@@ -256,6 +258,9 @@ impl World {
 
     fn begin_term(&mut self) {
         self.term = Term(self.term.0 + 1);
+        if self.random.coin() {
+            self.log = compact(&self.log);
+        }
         self.log.push(Record::Term(self.term));
         let mut coordinator = Coordinator::new(self.term, (0..SHARDS).map(ShardId), &self.log);
         for (shard, node) in self.nodes.iter().enumerate() {
@@ -279,7 +284,8 @@ impl World {
         match self.random.below(6) {
             0 => {
                 let at = self.random.below(self.clients.len() as u64) as usize;
-                self.clients[at].act(is_ending, &mut self.random, &mut self.network, &mut self.history);
+                let held = self.coordinators.last().map(Coordinator::held).unwrap_or_default();
+                self.clients[at].act(is_ending, &held, &mut self.random, &mut self.network, &mut self.history);
             }
             1 if !self.has_slow_disks || self.random.below(self.network.slow_for) == 0 => {
                 let syncs: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].has_syncs()).collect();
@@ -337,6 +343,8 @@ impl World {
                 if let ToClient::Decided { outcome, .. } = &message {
                     self.counts.commits += u64::from(matches!(outcome, Outcome::Committed(_)));
                     self.counts.folded += u64::from(matches!(outcome, Outcome::Folded { .. }));
+                    self.counts.held += u64::from(matches!(outcome, Outcome::Held));
+                    self.counts.waits += u64::from(matches!(outcome, Outcome::Waits));
                 }
                 let is_known = matches!(message, ToClient::Known { .. } | ToClient::Unknown);
                 if from != End::Coordinator(client.term) && !is_known {
@@ -369,10 +377,7 @@ impl World {
         if term < self.term {
             return;
         }
-        if let Record::Decision(decision) = &record {
-            let specs = decision.specs.iter().map(|(spec, _)| *spec);
-            self.history.decided(decision.seq, &decision.numbers, specs);
-        }
+        self.history.logged(&record);
         self.log.push(record);
         self.network.send(End::Log, from, Message::Appended);
     }
