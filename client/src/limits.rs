@@ -70,8 +70,10 @@ pub const LEFT_BEHIND_TIME_MAX: Duration = Duration::from_secs(5);
 pub const ATTEMPTS_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long `specrun` waits for others before it says so.
 pub const QUIET_WAIT: Duration = Duration::from_millis(500);
-/// How much of a directory is listed with attributes at once, in bytes: meanwhile its kernel has it locked, and is told of none of its names.
-pub const LISTING_BYTES_MAX: u32 = 8 << 10;
+/// How much of a directory is listed with attributes at once, in bytes. A kernel asks for attributes with the first page only, and by name after it.
+pub const LISTING_BYTES_MAX: u32 = 32 << 10;
+/// The same while its kernel is told of names: it has the directory locked while it is listed, and is told of none of its names.
+pub const SHORT_LISTING_BYTES_MAX: u32 = 4 << 10;
 /// How often a thread that waits and has got a signal is looked at, whether it has got one that ends it.
 pub const SIGNAL_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long whoever is about to have a kernel forget something waits until it has got the answers that were found before.

@@ -61,6 +61,8 @@ pub struct View {
     locks: Locks,
     next_handle: AtomicU64,
     open_files: AtomicU64,
+    /// How many are just telling the kernel of names.
+    telling_names: AtomicU64,
 }
 
 impl View {
@@ -101,6 +103,7 @@ impl View {
             locks: Locks::default(),
             next_handle: AtomicU64::new(1),
             open_files: AtomicU64::new(0),
+            telling_names: AtomicU64::new(0),
         }
     }
 
@@ -288,6 +291,19 @@ impl View {
     /// How many files are open.
     pub fn open_files(&self) -> u64 {
         self.open_files.load(Ordering::SeqCst)
+    }
+
+    /// Tells the kernel of names: who has it list a directory meanwhile does so by little.
+    pub fn while_names_are_told<T>(&self, tell: impl FnOnce() -> T) -> T {
+        self.telling_names.fetch_add(1, Ordering::SeqCst);
+        let told = tell();
+        self.telling_names.fetch_sub(1, Ordering::SeqCst);
+        told
+    }
+
+    /// Whether the kernel is just told of names.
+    pub fn names_are_told(&self) -> bool {
+        self.telling_names.load(Ordering::SeqCst) > 0
     }
 
     /// Opens a directory for listing.

@@ -2,7 +2,7 @@
 
 use super::answers::{Answered, entry};
 use super::convert::type_of;
-use crate::limits::LISTING_BYTES_MAX;
+use crate::limits::{LISTING_BYTES_MAX, SHORT_LISTING_BYTES_MAX};
 use mojavefs::protocol::fault::Fault;
 use mojavefs_fs::{Call, Listed, Listing};
 use mojavefs_fuse::protocol::{self, Answer, Attributes, Entry, Page};
@@ -12,7 +12,11 @@ const TYPE_SHIFT: u32 = 12;
 
 /// The entries of a directory from a position on, as many as there is room for in so many bytes.
 pub(super) fn page(call: &Call<'_>, (dir, from): (u64, u64), size: u32, with_attributes: bool) -> Answered {
-    let most = if with_attributes { LISTING_BYTES_MAX } else { u32::MAX };
+    let most = match (with_attributes, call.view().names_are_told()) {
+        (true, true) => SHORT_LISTING_BYTES_MAX,
+        (true, false) => LISTING_BYTES_MAX,
+        (false, _) => u32::MAX,
+    };
     let mut page = Page::new(size.min(most), with_attributes);
     match with_attributes {
         true => files(call, (dir, from), &mut page)?,

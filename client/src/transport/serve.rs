@@ -133,7 +133,7 @@ impl Kernel {
                 self.invalidate_aside(what, wait);
             }
             None => {
-                what.iter().for_each(|what| self.invalidate_one(what));
+                self.view.while_names_are_told(|| what.iter().for_each(|what| self.invalidate_one(what)));
                 self.view.told(&what);
             }
         }

@@ -1,6 +1,6 @@
 //! What coordinator, shards and clients say to each other.
 
-use crate::{Attempt, Incarnation, Request, SessionId, Term};
+use crate::{Attempt, Incarnation, Request, SessionId, ShardId, Term};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,24 @@ pub enum ToShard {
         numbers: Vec<IntervalId>,
         /// What was changed around it, and is not seen in it.
         missed: Vec<IntervalId>,
+    },
+    /// A change of several shards at once is about to be made: as [`ToShard::Gather`].
+    GatherStep {
+        /// The round.
+        attempt: Attempt,
+        /// This shard's part of it.
+        work: Vec<u8>,
+    },
+    /// This part of a change of several shards is made, and is to be seen by nobody yet. Answered as [`ToShard::Prepare`] is.
+    PrepareStep {
+        /// The round.
+        attempt: Attempt,
+        /// What it carries.
+        number: IntervalId,
+        /// In which context, which has been gathered for nobody; nothing on trunk.
+        inside: Option<(ContextId, ContextSight)>,
+        /// This shard's part of it.
+        work: Vec<u8>,
     },
     /// What these have changed, and what their contexts that stay with a snapshot have used, is made durable. Nothing is added to it until
     /// that is cancelled.
@@ -215,6 +233,10 @@ pub enum Verdict {
     Behind(u64),
     /// These are in conflict with what is final.
     Conflict(Vec<IntervalId>),
+    /// A change can't be made: why, for who asked for it.
+    Unable(u32),
+    /// A change in a context has come upon this, which the context does not see yet.
+    Met(IntervalId),
 }
 
 /// From a client to the coordinator.
@@ -252,17 +274,26 @@ pub enum FromClient {
         /// It is committed; else undone.
         commit: bool,
     },
+    /// Changes something on several shards at once. Said again as a vote is.
+    Step {
+        /// The request.
+        request: Request,
+        /// In which context; nothing on trunk.
+        context: Option<ContextId>,
+        /// What each shard is to do.
+        works: Vec<(ShardId, Vec<u8>)>,
+    },
     /// The owner gives it up.
     Abort {
         /// What.
         spec: SpecId,
     },
-    /// The answer to a vote, a hold or a decision has arrived.
+    /// The answer to a vote, a hold, a decision or a step has arrived.
     Heard {
         /// Which was answered.
         request: Request,
     },
-    /// The answer to [`ToClient::Known`]: these are the only votes, holds and decisions whose answers it has not heard.
+    /// The answer to [`ToClient::Known`]: these are the only requests of this sort whose answers it has not heard.
     WaitsFor {
         /// They are said again right after this.
         requests: Vec<Request>,
@@ -301,7 +332,7 @@ pub enum ToClient {
         /// Why not.
         why: Refusal,
     },
-    /// The answer to a vote, a hold or a decision.
+    /// The answer to a vote, a hold, a decision or a step.
     Decided {
         /// The request.
         request: Request,
@@ -330,6 +361,10 @@ pub enum Outcome {
     Held,
     /// The vote is kept: it is final when what it depends on is.
     Waits,
+    /// The step is made in its context, which sees it from this sight on.
+    Made(u64),
+    /// The step can't be made: what the shard said.
+    Unable(u32),
     /// There is no such speculation that is held: it is decided, or was never there.
     Unknown,
     /// It is part of the context around it, and decided with that.

@@ -29,6 +29,10 @@ impl Part for Changes {
         Vec::new()
     }
 
+    fn objects_of(&self, work: &[u8]) -> BTreeSet<u64> {
+        work.iter().map(|object| (*object).into()).collect()
+    }
+
     fn undecided(&self) -> Vec<IntervalId> {
         self.0.keys().copied().collect()
     }
@@ -109,6 +113,10 @@ impl Cluster {
                 self.coordinator.from_shard(ShardId(at as u16), message);
             }
             shard::Effect::Forget(attempt, _) => shard.forgotten(attempt),
+            shard::Effect::Perform { attempt, number, work, .. } => {
+                changes.0.entry(number).or_default().extend(work.iter().map(|object| u64::from(*object)));
+                shard.performed(attempt, shard::Performed::Made);
+            }
             shard::Effect::Sync(mark) => {
                 self.cost.syncs += usize::from(matches!(mark, Mark::Ready(_)));
                 shard.synced(mark, changes);

@@ -45,6 +45,7 @@ impl Coordinator {
                 self.start(Start { session, request, is_isolated, inside });
             }
             FromClient::Vote { request, spec } => self.vote(Asker { session, request }, spec),
+            FromClient::Step { request, context, works } => self.step(Asker { session, request }, context, works),
             FromClient::Hold { request, spec } => self.hold_for(Asker { session, request }, spec),
             FromClient::Decide { request, spec, commit } => {
                 self.decide_held(Asker { session, request }, spec, commit);
@@ -210,6 +211,9 @@ impl Coordinator {
     /// A vote begins a round, makes its context part of the one around it, or counts as one that waits for others.
     pub(super) fn decide(&mut self, spec: SpecId) {
         let Some(owner) = self.owner(spec) else { return };
+        if self.has_step(owner.context()) {
+            return self.put_off(Later::Vote(spec));
+        }
         match self.graph.preview(&Event::Vote { owner, spec }) {
             Ok(finals) if !finals.is_empty() => self.begin_round(spec),
             Ok(_) if self.graph.can_fold(owner.context()) => self.begin_fold(spec),

@@ -15,7 +15,8 @@ pub(super) struct Fallen {
     numbers: Vec<IntervalId>,
     shards: BTreeSet<ShardId>,
     /// Whose it was, and who waited for it.
-    answers: Vec<(Option<SessionId>, SpecId, Vec<(Asker, Outcome)>)>,
+    answers: Vec<(Asker, Outcome)>,
+    fell: Vec<(SessionId, SpecId)>,
 }
 
 impl Coordinator {
@@ -34,22 +35,29 @@ impl Coordinator {
         let is_it = |phase: &Phase| matches!(phase, Phase::Logging(logging) if logging.seq == seq);
         let number = self.rounds.iter().find(|(_, round)| is_it(&round.phase)).map(|(number, _)| *number);
         let round = number.and_then(|number| self.rounds.remove(&number)).expect("only this ends it");
-        self.stays_seen(decision);
-        let built = self.graph.built_on(&decision.numbers);
-        self.graph.apply(&Event::Confirm { spec: round.spec }).expect("it is sealed");
-        let decided: Vec<ContextId> = decision.specs.iter().filter_map(|spec| self.jobs.remove(spec)).collect();
-        let ended: Vec<Context> = decided.into_iter().filter_map(|context| self.end_context(context)).collect();
         self.keep(decision.clone());
-        // Since it was handed to the log some owners may have heard that theirs had become part of another.
-        let unheard: BTreeSet<_> = ended.into_iter().flat_map(|context| context.owners).collect();
-        self.kept.entry(seq).and_modify(|kept| kept.unheard.retain(|owner| unheard.contains(owner)));
-        decision.specs.iter().for_each(|spec| self.not_held(*spec));
-        self.write_down(&built);
+        if round.step.is_none() {
+            self.confirmed(round.spec, decision);
+        }
         self.send_to(&decision.participants, &ToShard::Final { seq, numbers: decision.numbers.clone() });
         self.answer();
         self.welcome_those_who_wait();
         self.go_on();
         self.trim();
+    }
+
+    /// What a vote has sealed is final.
+    fn confirmed(&mut self, spec: SpecId, decision: &Decision) {
+        self.stays_seen(decision);
+        let built = self.graph.built_on(&decision.numbers);
+        self.graph.apply(&Event::Confirm { spec }).expect("it is sealed");
+        let decided: Vec<ContextId> = decision.specs.iter().filter_map(|spec| self.jobs.remove(spec)).collect();
+        let ended: Vec<Context> = decided.into_iter().filter_map(|context| self.end_context(context)).collect();
+        // Since it was handed to the log some owners may have heard that theirs had become part of another.
+        let unheard: BTreeSet<_> = ended.into_iter().flat_map(|context| context.owners).collect();
+        self.kept.entry(decision.seq).and_modify(|kept| kept.unheard.retain(|owner| unheard.contains(owner)));
+        decision.specs.iter().for_each(|spec| self.not_held(*spec));
+        self.write_down(&built);
     }
 
     /// Who stays with a snapshot, and saw some of it before it was decided, goes on seeing that.
@@ -168,19 +176,19 @@ impl Coordinator {
 
     /// Shards and owners hear what was undone.
     fn tell_fallen(&mut self, fallen: Fallen) {
-        let Fallen { numbers, shards, answers } = fallen;
+        let Fallen { numbers, shards, answers, fell } = fallen;
         self.send_to(&shards, &ToShard::Dead { numbers });
-        for (session, spec, requests) in answers {
-            requests.into_iter().for_each(|(asker, outcome)| self.tell_decided(asker, outcome));
-            session.into_iter().for_each(|session| self.tell(session, ToClient::Fell { spec }));
-        }
+        answers.into_iter().for_each(|(asker, outcome)| self.tell_decided(asker, outcome));
+        fell.into_iter().for_each(|(session, spec)| self.tell(session, ToClient::Fell { spec }));
     }
 
     /// These are undone: their rounds end. Returns who is to hear of it.
     fn leave(&mut self, first: SpecId, outcome: Outcome, (numbers, specs): (&[IntervalId], &[SpecId])) -> Fallen {
-        let mut fallen = Fallen { numbers: numbers.to_vec(), shards: BTreeSet::new(), answers: Vec::new() };
+        let numbers = numbers.to_vec();
+        let mut fallen = Fallen { numbers, shards: BTreeSet::new(), answers: Vec::new(), fell: Vec::new() };
         for spec in specs {
             self.end_hold(*spec);
+            self.jobs.get(spec).copied().into_iter().for_each(|context| self.end_steps(context));
             let rounds = self.rounds.iter().filter(|(_, round)| round.spec == *spec);
             for number in rounds.map(|(number, _)| *number).collect::<Vec<_>>() {
                 self.end_unsealed(number);
@@ -191,9 +199,9 @@ impl Coordinator {
             fallen.shards.extend(context.enrolled);
             let outcome = if *spec == first { outcome } else { Outcome::Aborted };
             let waiting = self.votes.remove(spec).unwrap_or_default();
-            let requests: Vec<_> = waiting.into_iter().map(|asker| (asker, outcome)).collect();
-            let session = context.session.filter(|_| requests.is_empty());
-            fallen.answers.push((session, *spec, requests));
+            let session = context.session.filter(|_| waiting.is_empty());
+            fallen.answers.extend(waiting.into_iter().map(|asker| (asker, outcome)));
+            fallen.fell.extend(session.map(|session| (session, *spec)));
         }
         fallen
     }

@@ -39,12 +39,19 @@ impl Coordinator {
     fn number_anew(&mut self, context: ContextId) -> Result<(), GraphError> {
         let number = IntervalId(self.number());
         self.graph.apply(&Event::Number { context, number })?;
+        self.shown_anew(context);
+        Ok(())
+    }
+
+    /// Its shards hear what a context sees by now. Returns the number of that sight.
+    pub(super) fn shown_anew(&mut self, context: ContextId) -> u64 {
         let state = self.contexts.get_mut(&context).expect("it was found");
         state.version += 1;
+        let version = state.version;
         for shard in state.enrolled.clone() {
             self.show(shard, context, true);
         }
-        Ok(())
+        version
     }
 
     /// A context that has voted becomes part of the one around it. One that stays with what it found does if its shards say that
@@ -59,7 +66,8 @@ impl Coordinator {
         let participants = self.contexts[&context].enrolled.clone();
         let (missed, numbers) = (self.missed(context), self.graph.carried_by(context));
         let (phase, turns) = (Phase::Folding(participants.clone(), missed.clone()), 0);
-        let round = Round { spec, attempt, phase, numbers: numbers.clone(), participants: participants.clone(), turns };
+        let all = (numbers.clone(), participants.clone());
+        let round = Round { spec, step: None, attempt, phase, numbers: all.0, participants: all.1, turns };
         self.rounds.insert(attempt.round, round);
         self.send_to(&participants, &ToShard::Fold { attempt, numbers, missed });
         if participants.is_empty() {

@@ -19,6 +19,11 @@ pub(super) struct Hold {
 }
 
 impl Coordinator {
+    /// Whether a speculation is undecided.
+    pub fn is_undecided(&self, spec: SpecId) -> bool {
+        self.jobs.contains_key(&spec)
+    }
+
     /// The speculations that somebody has to decide: those that are held, and have no vote, or are in conflict.
     pub fn held(&self) -> Vec<SpecId> {
         let is_open = |context: &&Context| {
@@ -46,6 +51,9 @@ impl Coordinator {
         }
         if self.holds.contains_key(&spec) {
             return;
+        }
+        if self.has_step(self.jobs[&spec]) {
+            return self.put_off(Later::Hold(spec));
         }
         let participants = context.enrolled.clone();
         self.rounds_begun += 1;
@@ -273,5 +281,7 @@ impl Held {
             self.finals.extend(self.found.iter().copied().filter(is_final));
         }
         self.found.retain(|number| !is_final(number));
+        // What it had begun with is final with what it was begun in.
+        self.numbers.retain(|number| !is_final(number));
     }
 }

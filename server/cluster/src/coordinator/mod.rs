@@ -9,6 +9,7 @@ mod folds;
 mod holds;
 mod peers;
 mod rounds;
+mod steps;
 
 use crate::log::{Decision, Held, Record};
 use crate::message::{FromShard, Outcome, Stamped, ToClient, ToShard};
@@ -79,8 +80,10 @@ struct Start {
 /// A decision on its way.
 #[derive(Debug)]
 struct Round {
-    /// Whose vote it was.
+    /// Whose vote it was. A step has an id of the same sort.
     spec: SpecId,
+    /// It is no vote, but a change of several shards at once.
+    step: Option<steps::Step>,
     attempt: Attempt,
     phase: Phase,
     numbers: Vec<IntervalId>,
@@ -107,6 +110,11 @@ enum Phase {
 impl Round {
     fn is_sealed(&self) -> bool {
         matches!(self.phase, Phase::Preparing(_) | Phase::Logging(_))
+    }
+
+    /// Shards may wait for it.
+    fn is_in_the_way(&self) -> bool {
+        self.is_sealed() || matches!(self.phase, Phase::Folding(..))
     }
 }
 
@@ -285,7 +293,7 @@ impl Coordinator {
 
     /// A round has ended, or is not sealed any more: what was in its way is tried again.
     fn go_on(&mut self) {
-        let is_over = |number: &u64| !self.rounds.get(number).is_some_and(Round::is_sealed);
+        let is_over = |number: &u64| !self.rounds.get(number).is_some_and(Round::is_in_the_way);
         let may_go_on = |round: &&Round| match &round.phase {
             Phase::Waiting(first) => first.as_ref().is_none_or(is_over),
             _ => false,

@@ -117,46 +117,55 @@ impl Coordinator {
 
     /// Tells a shard what a context sees.
     pub(super) fn show(&mut self, shard: ShardId, context: ContextId, for_change: bool) {
+        let sight = self.sight_of(context);
+        self.send(shard, ToShard::Sight { context, sight, for_change });
+    }
+
+    pub(super) fn sight_of(&self, context: ContextId) -> Option<ContextSight> {
         let seen = self.graph.seen_by(context);
-        let sight = self.contexts.get(&context).zip(seen).map(|(context, seen)| ContextSight {
+        self.contexts.get(&context).zip(seen).map(|(context, seen)| ContextSight {
             version: context.version,
             numbers: seen.numbers.into_iter().chain(context.finals.iter().copied()).collect(),
             writer: seen.writer,
             cut: context.cut,
-        });
-        self.send(shard, ToShard::Sight { context, sight, for_change });
+        })
     }
 
-    /// A context becomes dependent on what it has met, if that is undecided still; what it changes lies above that.
+    /// A context has met something.
     fn met(&mut self, shard: ShardId, context: ContextId, of: IntervalId, changes: bool) {
         if self.contexts.get(&context).is_some_and(|context| context.session.is_none()) {
             return self.send(shard, ToShard::Sight { context, sight: None, for_change: false });
         }
-        if let Some(on) = self.graph.writer_of(of).and_then(|other| self.graph.current(other))
-            && self.contexts.contains_key(&context)
-        {
-            let interval = IntervalId(self.number());
-            // What has a snapshot depends on nobody.
-            let read = match self.contexts[&context].cut {
-                Some(_) => Ok(Vec::new()),
-                None => self.graph.apply(&Event::Read { context, of: on, interval, resume: Resume::Start }),
-            };
-            let is_below = changes && self.graph.writer(context).is_some_and(|writer| writer < of);
-            let number = IntervalId(self.number());
-            let done = match read {
-                Ok(_) if is_below => self.graph.apply(&Event::Number { context, number }),
-                done => done,
-            };
-            match done {
-                Ok(_) => self.contexts.get_mut(&context).expect("it is there").version += 1,
-                Err(GraphError::Sealed(_)) => {
-                    return self.put_off(Later::Shard(shard, FromShard::Met { context, of, changes }));
-                }
-                Err(_) => {}
-            }
+        if self.comes_upon(context, of, changes).is_err() {
+            return self.put_off(Later::Shard(shard, FromShard::Met { context, of, changes }));
         }
         let for_change = self.contexts.get(&context).is_some_and(|context| context.enrolled.contains(&shard));
         self.show(shard, context, for_change);
+    }
+
+    /// A context becomes dependent on what it has met, if that is undecided still; what it changes lies above that. An error if this has to
+    /// wait for what is sealed.
+    pub(super) fn comes_upon(&mut self, context: ContextId, of: IntervalId, changes: bool) -> Result<(), SpecId> {
+        let on = self.graph.writer_of(of).and_then(|other| self.graph.current(other));
+        let Some(on) = on.filter(|_| self.contexts.contains_key(&context)) else { return Ok(()) };
+        let interval = IntervalId(self.number());
+        // What has a snapshot depends on nobody.
+        let read = match self.contexts[&context].cut {
+            Some(_) => Ok(Vec::new()),
+            None => self.graph.apply(&Event::Read { context, of: on, interval, resume: Resume::Start }),
+        };
+        let is_below = changes && self.graph.writer(context).is_some_and(|writer| writer < of);
+        let number = IntervalId(self.number());
+        let done = match read {
+            Ok(_) if is_below => self.graph.apply(&Event::Number { context, number }),
+            done => done,
+        };
+        match done {
+            Ok(_) => self.contexts.get_mut(&context).expect("it is there").version += 1,
+            Err(GraphError::Sealed(spec)) => return Err(spec),
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     /// One that waits for a round knows of decisions that this may be among.

@@ -18,6 +18,7 @@ impl Coordinator {
         let number = self.rounds_begun;
         let round = Round {
             spec,
+            step: None,
             attempt: Attempt { round: number, number: 0 },
             phase: Phase::Waiting(None),
             numbers: Vec::new(),
@@ -52,6 +53,9 @@ impl Coordinator {
     pub(super) fn gather(&mut self, number: u64) {
         let Some(round) = self.rounds.get_mut(&number) else { return };
         round.attempt.number += 1;
+        if round.step.is_some() {
+            return self.gather_step(number);
+        }
         let Some((numbers, specs)) = self.reach(number) else { return };
         let participants = self.participants(&specs);
         let round = self.rounds.get_mut(&number).expect("it is there");
@@ -81,8 +85,10 @@ impl Coordinator {
         let Some(round) = self.of_attempt(attempt) else { return };
         let Phase::Gathering(left) = &mut round.phase else { return };
         left.remove(&shard);
-        if left.is_empty() {
-            self.seal(attempt.round);
+        match (left.is_empty(), round.step.is_some()) {
+            (true, true) => self.prepare_step(attempt.round),
+            (true, false) => self.seal(attempt.round),
+            _ => {}
         }
     }
 
@@ -114,7 +120,7 @@ impl Coordinator {
                 Phase::Preparing(left) => {
                     left.remove(&shard);
                     if left.is_empty() || is_planted(Planted::DecidedByTheFirst) {
-                        self.log(number);
+                        self.all_ready(number);
                     }
                 }
                 _ => {}
@@ -126,6 +132,8 @@ impl Coordinator {
                 self.go_on();
             }
             Verdict::Behind(first) => self.behind(number, first),
+            Verdict::Unable(why) => self.unable(number, why),
+            Verdict::Met(of) => self.step_met(number, of),
             Verdict::Conflict(numbers) => {
                 self.cancel(number);
                 let specs: BTreeSet<SpecId> = numbers.iter().filter_map(|number| self.spec_of(*number)).collect();
@@ -144,12 +152,12 @@ impl Coordinator {
     fn behind(&mut self, number: u64, first: u64) {
         self.cancel(number);
         match self.rounds.get(&first).map(|other| &other.phase) {
-            Some(Phase::Preparing(_)) if first > number => {
+            Some(Phase::Preparing(_) | Phase::Folding(..)) if first > number => {
                 self.cancel(first);
                 self.gather(number);
                 self.go_on();
             }
-            Some(Phase::Preparing(_) | Phase::Logging(_)) => {
+            Some(Phase::Preparing(_) | Phase::Folding(..) | Phase::Logging(_)) => {
                 self.rounds.get_mut(&number).expect("it is there").phase = Phase::Waiting(Some(first));
                 self.go_on();
             }
@@ -164,19 +172,38 @@ impl Coordinator {
     pub(super) fn cancel(&mut self, number: u64) {
         let Some(round) = self.rounds.get_mut(&number) else { return };
         let (spec, attempt, participants) = (round.spec, round.attempt, round.participants.clone());
-        let was_sealed = round.is_sealed();
+        let was_sealed = round.is_sealed() && round.step.is_none();
         round.phase = Phase::Waiting(None);
         round.attempt.number += 1;
+        // What was made of a step is undone.
+        let made = if round.step.is_some() { std::mem::take(&mut round.numbers) } else { Vec::new() };
         if was_sealed {
             self.graph.apply(&Event::Cancel { spec }).expect("it was sealed");
         }
         self.send_to(&participants, &ToShard::Cancel { attempt });
+        if !made.is_empty() {
+            self.send_to(&participants, &ToShard::Dead { numbers: made });
+        }
+    }
+
+    fn all_ready(&mut self, number: u64) {
+        match &self.rounds[&number].step {
+            Some(step) if step.inside.is_some() => self.show_step(number),
+            _ => self.log(number),
+        }
     }
 
     fn log(&mut self, number: u64) {
-        let specs = self.sealed_specs(self.rounds[&number].spec);
         let round = &self.rounds[&number];
-        let owners = specs.iter().flat_map(|spec| self.contexts[&self.jobs[spec]].owners.iter().copied()).collect();
+        let (specs, owners) = match &round.step {
+            Some(step) => (Vec::new(), vec![(round.spec, step.asker)]),
+            None => {
+                let specs = self.sealed_specs(round.spec);
+                let owners = specs.iter().flat_map(|spec| self.contexts[&self.jobs[spec]].owners.iter().copied());
+                (specs.clone(), owners.collect())
+            }
+        };
+        let round = &self.rounds[&number];
         let (numbers, participants) = (round.numbers.clone(), round.participants.clone());
         self.seq = Seq(self.seq.0 + 1);
         let decision = Decision { seq: self.seq, numbers, specs, owners, participants };

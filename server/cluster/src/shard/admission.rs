@@ -113,6 +113,8 @@ impl<P: Part> Shard<P> {
         let mut asks = Vec::new();
         let folds = |fold: &super::Fold<P::Object>| !fold.objects.is_disjoint(&wanted.objects);
         let mut waits = wanted.changes && sight.is_some() && self.folds.values().any(folds);
+        // Half of a step is not to be seen; trunk sees nothing of it.
+        waits |= sight.is_some() && self.steps.values().any(|objects| !objects.is_disjoint(&wanted.objects));
         let is_kept = |own| self.kept.values().any(|kept| kept.contains(&own));
         waits |= (wanted.changes || wanted.is_isolated) && own.is_some_and(is_kept);
         for round in self.rounds.values_mut() {

@@ -5,6 +5,7 @@
 
 mod admission;
 mod rounds;
+mod steps;
 
 use crate::message::{ContextSight, FromShard, Stamped, ToShard};
 use crate::{Attempt, Incarnation, SessionId, Term};
@@ -13,6 +14,7 @@ use mojavefs::planted::{Planted, is_planted};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use admission::{Admission, Admitted, Wanted};
+pub use steps::Performed;
 
 /// What a shard needs to know of its store.
 pub trait Part {
@@ -28,6 +30,9 @@ pub trait Part {
     /// Those of these numbers whose contexts have used something here that was changed under one of `missed`.
     fn outdated(&self, numbers: &[IntervalId], missed: &[IntervalId]) -> Vec<IntervalId>;
 
+    /// What this part of a change of several shards is about.
+    fn objects_of(&self, work: &[u8]) -> BTreeSet<Self::Object>;
+
     /// The numbers that changes carry of which it is not known how they were decided.
     fn undecided(&self) -> Vec<IntervalId>;
 }
@@ -42,6 +47,18 @@ pub enum Effect<O> {
     Forget(Attempt, BTreeSet<O>),
     /// All that was applied up to here is made durable. Then [`Shard::synced`] is called.
     Sync(Mark),
+    /// Makes this part of a change of several shards, under this number; in a context with this sight, or on trunk. Then
+    /// [`Shard::performed`] is called.
+    Perform {
+        /// The round.
+        attempt: Attempt,
+        /// What it carries.
+        number: IntervalId,
+        /// What its context sees; nothing on trunk.
+        sight: Option<ContextSight>,
+        /// What it is.
+        work: Vec<u8>,
+    },
     /// What these have changed, and what their contexts that stay with a snapshot have used, outlives this shard from the next
     /// [`Effect::Sync`] on.
     Keep(Vec<IntervalId>),
@@ -120,6 +137,8 @@ pub struct Shard<P: Part> {
     met: BTreeSet<(ContextId, IntervalId)>,
     rounds: BTreeMap<u64, Round<P::Object>>,
     folds: BTreeMap<u64, Fold<P::Object>>,
+    /// Changes of several shards in contexts, until all of each is shown: what these are about, no context looks at.
+    steps: BTreeMap<Attempt, BTreeSet<P::Object>>,
     /// What is about to be held: nothing is added to it.
     kept: BTreeMap<Attempt, Vec<IntervalId>>,
     /// How often each number has changed something, for as long as it is undecided.
@@ -148,6 +167,7 @@ impl<P: Part> Shard<P> {
             rounds: BTreeMap::new(),
             folds: BTreeMap::new(),
             kept: BTreeMap::new(),
+            steps: BTreeMap::new(),
             changes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             effects: Vec::new(),
@@ -213,6 +233,10 @@ impl<P: Part> Shard<P> {
             ToShard::Sight { context, sight, for_change } => self.sight(context, sight, for_change),
             ToShard::Gather { attempt, numbers, stop } => self.gather(attempt, numbers, stop, part),
             ToShard::Prepare { attempt, numbers } => self.prepare(attempt, &numbers, part),
+            ToShard::GatherStep { attempt, work } => self.gather_step(attempt, &work, part),
+            ToShard::PrepareStep { attempt, number, inside, work } => {
+                self.prepare_step(attempt, number, inside, work, part);
+            }
             ToShard::Keep { attempt, numbers } => self.keep(attempt, numbers),
             ToShard::Fold { attempt, numbers, missed } => self.fold(attempt, numbers, &missed, part),
             ToShard::Cancel { attempt } => self.cancel(attempt),

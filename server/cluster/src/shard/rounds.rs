@@ -13,6 +13,7 @@ impl<P: Part> Shard<P> {
         self.rounds.clear();
         self.folds.clear();
         self.kept.clear();
+        self.steps.clear();
         self.cuts = cuts.into_iter().collect();
         // What was asked before was not heard.
         self.fetching.clear();
@@ -54,7 +55,7 @@ impl<P: Part> Shard<P> {
         }
     }
 
-    fn of_attempt(&mut self, attempt: Attempt) -> Option<&mut Round<P::Object>> {
+    pub(super) fn of_attempt(&mut self, attempt: Attempt) -> Option<&mut Round<P::Object>> {
         self.rounds.get_mut(&attempt.round).filter(|round| round.attempt == attempt)
     }
 
@@ -132,6 +133,7 @@ impl<P: Part> Shard<P> {
         }
         self.folds.retain(|_, fold| fold.attempt != attempt);
         self.kept.remove(&attempt);
+        self.steps.remove(&attempt);
     }
 
     pub(super) fn switch(&mut self, seq: Seq, numbers: Vec<IntervalId>) {

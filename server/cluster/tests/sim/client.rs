@@ -3,10 +3,11 @@
 use crate::history::{History, Knowledge, Object, WriteId};
 use crate::node::{Answer, Ask, Place, Result};
 use crate::random::Random;
+use crate::store::Work;
 use crate::world::{End, Message, Network, SHARDS};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs_cluster::message::{FromClient, Outcome, ToClient};
-use mojavefs_cluster::{Request, SessionId, Term};
+use mojavefs_cluster::{Request, SessionId, ShardId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 const JOBS_MAX: usize = 3;
@@ -68,6 +69,8 @@ pub(crate) struct Job {
     found: BTreeMap<Object, WriteId>,
     /// What it has written last.
     own: BTreeMap<Object, WriteId>,
+    /// What was made at once with undecided changes that it has found.
+    beside: BTreeMap<Object, WriteId>,
     /// The undecided changes that it has seen.
     sees: BTreeSet<IntervalId>,
     /// What has become part of it and stayed with a snapshot.
@@ -103,6 +106,12 @@ enum Waiting {
         request: Request,
         before: Knowledge,
         around: Around,
+    },
+    Step {
+        request: Request,
+        spec: Option<SpecId>,
+        context: Option<ContextId>,
+        works: Vec<Work>,
     },
 }
 
@@ -158,6 +167,7 @@ impl Client {
         let waiting = match &self.waiting {
             Some(Waiting::Ask { ask, spec, .. }) => format!("{ask:?} of {spec:?}"),
             Some(Waiting::Begin { request, .. }) => format!("begin {request}"),
+            Some(Waiting::Step { request, spec, .. }) => format!("step {request} of {spec:?}"),
             None => "nothing".into(),
         };
         let jobs: Vec<String> = self.jobs.iter().map(|job| format!("{} voted {:?}", job.spec, job.vote)).collect();
@@ -206,7 +216,8 @@ impl Client {
                 }
                 _ if is_ending => return self.vote(self.innermost(*at, random), false, network),
                 2 if self.does.what == What::Nested => {}
-                3..=8 => return self.ask(Some(*at), random, network, history),
+                3 => return self.step(Some(*at), random, network, history),
+                4..=8 => return self.ask(Some(*at), random, network, history),
                 _ => {}
             }
         }
@@ -227,6 +238,8 @@ impl Client {
             let outer = some.filter(|_| is_nested).map(|at| &self.jobs[*at]);
             let around = outer.map(Job::around).unwrap_or_default();
             self.begin(around, random, network, history);
+        } else if random.below(4) == 0 {
+            self.step(None, random, network, history);
         } else {
             self.ask(None, random, network, history);
         }
@@ -293,6 +306,51 @@ impl Client {
         }
     }
 
+    /// Changes something on two shards at once.
+    fn step(&mut self, job: Option<usize>, random: &mut Random, network: &mut Network, history: &mut History) {
+        let mut before = self.knowledge.clone();
+        history.learn(&mut before, &history.public);
+        let first = random.below(SHARDS.into()) as u16;
+        let mut work = |shard: u16| Work {
+            object: (shard % SHARDS, random.below(self.does.objects.into()) as u8),
+            write: history.write(before.clone()),
+            is_refused: random.below(10) == 0,
+        };
+        let works = vec![work(first), work(first + 1)];
+        let request = self.request();
+        let job = job.map(|at| &self.jobs[at]);
+        let (spec, context) = (job.map(|job| job.spec), job.map(|job| job.context));
+        self.tell(said_of_step(request, context, &works), network);
+        self.waiting = Some(Waiting::Step { request, spec, context, works });
+    }
+
+    /// A step was answered.
+    fn stepped(&mut self, request: Request, outcome: Outcome, network: &mut Network, history: &mut History) -> bool {
+        let is_it = |waiting: &mut Waiting| matches!(waiting, Waiting::Step { request: of, .. } if *of == request);
+        let Some(Waiting::Step { spec, works, .. }) = self.waiting.take_if(is_it) else { return false };
+        self.tell(FromClient::Heard { request }, network);
+        match outcome {
+            Outcome::Committed(seq) => {
+                self.seq = self.seq.max(seq);
+                for Work { object, write, .. } in works {
+                    history.publish(object, write);
+                    history.learn_of(&mut self.knowledge, object, write);
+                }
+            }
+            Outcome::Made(version) => {
+                if let Some(job) = self.jobs.iter_mut().find(|job| Some(job.spec) == spec) {
+                    job.version = job.version.max(version);
+                    for Work { object, write, .. } in works {
+                        job.used.insert(object);
+                        job.own.insert(object, write);
+                    }
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
     fn ask(&mut self, job: Option<usize>, random: &mut Random, network: &mut Network, history: &mut History) {
         let mut object = (random.below(SHARDS.into()) as u16, random.below(self.does.objects.into()) as u8);
         if job.is_some_and(|at| self.jobs[at].found.contains_key(&object)) {
@@ -321,7 +379,8 @@ impl Client {
         network.send(End::Client(session), End::Shard(object.0), Message::Ask(ask));
     }
 
-    pub(crate) fn answered(&mut self, answer: Answer, history: &mut History) {
+    /// `is_live` says what is undecided.
+    pub(crate) fn answered(&mut self, answer: Answer, is_live: impl Fn(SpecId) -> bool, history: &mut History) {
         let Some(Waiting::Ask { ask, spec, before, own }) = self.waiting.take_if(|waiting| waiting.is(answer.id))
         else {
             return;
@@ -334,6 +393,9 @@ impl Client {
         };
         if let Result::Found { write, is_final, .. } = answer.result {
             self.jobs[at].check_found((object, write), is_final, own, &self.jobs, history);
+            if is_live(self.jobs[at].spec) {
+                self.jobs[at].check_beside(object, write, is_final, history);
+            }
         }
         let job = &mut self.jobs[at];
         job.version = job.version.max(answer.version);
@@ -440,6 +502,10 @@ impl Client {
             }
             ToClient::Fell { spec } => self.ended(spec, network).map_or((), |_| history.refused(spec)),
             ToClient::Decided { request, outcome, cuts } => {
+                if self.stepped(request, outcome, network, history) {
+                    self.cuts.extend(cuts);
+                    return None;
+                }
                 let spec = self.jobs.iter().find(|job| job.vote == Some(request)).map(|job| job.spec);
                 let Some(spec) = spec else {
                     self.has_decided(request, outcome, network, history);
@@ -451,7 +517,7 @@ impl Client {
                 match outcome {
                     Outcome::Aborted | Outcome::Conflict | Outcome::Unknown => history.refused(spec),
                     Outcome::Held => drop(history.left.insert(spec)),
-                    Outcome::Waits => {}
+                    Outcome::Waits | Outcome::Made(_) | Outcome::Unable(_) => {}
                     Outcome::Folded { into, version } => {
                         if let Some(outer) = self.jobs.iter_mut().find(|outer| outer.context == into) {
                             outer.version = outer.version.max(version);
@@ -479,12 +545,20 @@ impl Client {
         self.waiting.take_if(|waiting| matches!(waiting, Waiting::Begin { .. }));
         let fallen: Vec<SpecId> = self.jobs.iter().filter(|job| job.vote.is_none()).map(|job| job.spec).collect();
         fallen.into_iter().for_each(|spec| drop(self.ended(spec, network)));
+        let step = match &self.waiting {
+            Some(Waiting::Step { request, context, works, .. }) => Some((*request, *context, works.clone())),
+            _ => None,
+        };
         let requests = self.jobs.iter().filter_map(|job| job.vote).chain(self.deciding.keys().copied());
+        let requests = requests.chain(step.iter().map(|(request, ..)| *request));
         self.tell(FromClient::WaitsFor { requests: requests.collect() }, network);
         for job in &self.jobs {
             if let Some(request) = job.vote {
                 self.tell(job.said(request), network);
             }
+        }
+        if let Some((request, context, works)) = step {
+            self.tell(said_of_step(request, context, &works), network);
         }
         for (request, (spec, commit)) in &self.deciding {
             self.tell(FromClient::Decide { request: *request, spec: *spec, commit: *commit }, network);
@@ -494,10 +568,17 @@ impl Client {
     fn ended(&mut self, spec: SpecId, network: &mut Network) -> Option<Job> {
         let at = self.jobs.iter().position(|job| job.spec == spec)?;
         let job = self.jobs.remove(at);
-        self.waiting.take_if(|waiting| matches!(waiting, Waiting::Ask { spec: of, .. } if *of == Some(spec)));
+        self.waiting.take_if(
+            |waiting| matches!(waiting, Waiting::Ask { spec: of, .. } | Waiting::Step { spec: of, .. } if *of == Some(spec)),
+        );
         self.close(&job, network);
         Some(job)
     }
+}
+
+fn said_of_step(request: Request, context: Option<ContextId>, works: &[Work]) -> FromClient {
+    let works = works.iter().map(|work| (ShardId(work.object.0), work.encode())).collect();
+    FromClient::Step { request, context, works }
 }
 
 impl Job {
@@ -512,6 +593,7 @@ impl Job {
             used: BTreeSet::new(),
             found: BTreeMap::new(),
             own: BTreeMap::new(),
+            beside: BTreeMap::new(),
             sees: BTreeSet::new(),
             parts: Vec::new(),
             vote: None,
@@ -565,6 +647,18 @@ impl Job {
             "{} stays with what it found, and finds {write}, which is later",
             self.spec
         );
+    }
+
+    /// Who has found one of several changes that were made at once finds all of them.
+    fn check_beside(&mut self, object: Object, write: WriteId, is_final: bool, history: &History) {
+        match self.beside.get(&object) {
+            Some(beside) if is_final => history.check_found(&BTreeMap::from([(object, *beside)]), object, write, "half"),
+            Some(beside) => history.check_over(write, *beside, true),
+            None => {}
+        }
+        if !is_final {
+            self.beside.extend(history.made_with(write));
+        }
     }
 
     /// Another one has become part of it: if that stayed with what it found, then nothing of that had been changed by then.

@@ -36,8 +36,12 @@ pub(crate) struct History {
     places: u64,
     /// What carries each number: undecided, or decided.
     numbers: BTreeMap<IntervalId, Vec<(Object, WriteId)>>,
+    /// The number of changes of several shards at once.
+    steps: BTreeMap<WriteId, IntervalId>,
+    sees: BTreeMap<IntervalId, Vec<IntervalId>>,
     /// The order of writes in contexts.
     turns: BTreeMap<WriteId, usize>,
+    last_turn: usize,
     /// How many there had been when a vote made its context part of another.
     folded: BTreeMap<(SessionId, Request), usize>,
     /// How shards have decided.
@@ -71,8 +75,13 @@ impl History {
     /// A context has written something.
     pub(crate) fn under(&mut self, number: IntervalId, object: Object, write: WriteId) {
         assert!(!self.is_decided(number), "number {number} is decided, and write {write} of {object:?} comes to it");
-        self.numbers.entry(number).or_default().push((object, write));
-        self.turns.insert(write, self.turns.len());
+        // Who does not know whether it was done asks for it again.
+        let written = self.numbers.entry(number).or_default();
+        if !written.contains(&(object, write)) {
+            written.push((object, write));
+        }
+        self.last_turn += 1;
+        self.turns.insert(write, self.last_turn);
     }
 
     /// It can be lost, or a context's that was undone: nobody need find it any more.
@@ -141,7 +150,7 @@ impl History {
 
     /// How many writes there have been in contexts.
     pub(crate) fn turn(&self) -> usize {
-        self.turns.len()
+        self.last_turn + 1
     }
 
     pub(crate) fn turn_of(&self, write: WriteId) -> usize {
@@ -150,7 +159,7 @@ impl History {
 
     /// A coordinator has said that a context is part of another.
     pub(crate) fn folded(&mut self, session: SessionId, request: Request) {
-        self.folded.insert((session, request), self.turns.len());
+        self.folded.insert((session, request), self.turn());
     }
 
     pub(crate) fn folded_at(&self, session: SessionId, request: Request) -> usize {
@@ -159,8 +168,25 @@ impl History {
 
     /// Who has written something finds it, or what somebody who saw it has put over it.
     pub(crate) fn check_over(&self, found: WriteId, own: WriteId, may_be_others: bool) {
-        let is_over = self.turns.get(&found).is_none_or(|turn| *turn > self.turns[&own]);
+        let is_over = self.turns.get(&found).is_some_and(|turn| *turn > self.turns[&own]);
         assert!(found == own || may_be_others && is_over, "who has written {own} finds {found}");
+    }
+
+    /// Who has seen one of several changes that were made at once sees the others, too, or what was put over them.
+    pub(crate) fn made_with(&self, write: WriteId) -> Vec<(Object, WriteId)> {
+        let number = self.steps.get(&write);
+        number.and_then(|number| self.numbers.get(number)).cloned().unwrap_or_default()
+    }
+
+    /// These are changes of several shards at once.
+    pub(crate) fn step(&mut self, number: IntervalId, write: WriteId, sees: &[IntervalId]) {
+        self.steps.insert(write, number);
+        self.sees.insert(number, sees.to_vec());
+    }
+
+    /// What was seen by who made the changes that carry these.
+    pub(crate) fn seen_under(&self, numbers: &[IntervalId]) -> Vec<IntervalId> {
+        numbers.iter().filter_map(|number| self.sees.get(number)).flatten().copied().collect()
     }
 
     fn is_decided(&self, number: IntervalId) -> bool {
@@ -201,6 +227,7 @@ impl History {
         assert!(self.decided.insert(seq, numbers.to_vec()).is_none(), "decision {seq} is there twice");
         let mut before = Knowledge::new();
         for (object, write) in self.written_by(numbers) {
+            assert_eq!(self.place(write), Place::default(), "write {write} is made twice");
             self.becomes_final(write, 2 * seq.0);
             let of = self.writes[&write].before.clone();
             self.learn(&mut before, &of);

@@ -1,11 +1,11 @@
 //! A shard with its store, and what its clients have been told.
 
 use crate::history::{History, Object, WriteId};
-use crate::store::{Store, User};
+use crate::store::{Store, User, Work};
 use crate::world::{End, Message, Network};
 use mojavefs::id::{ContextId, IntervalId, Seq};
 use mojavefs_cluster::message::ContextSight;
-use mojavefs_cluster::shard::{Admission, Admitted, Effect, Mark, Shard, Wanted};
+use mojavefs_cluster::shard::{Admission, Admitted, Effect, Mark, Performed, Shard, Wanted};
 use mojavefs_cluster::{Attempt, Incarnation, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,6 +148,12 @@ impl Node {
                     self.gathers.push((attempt, objects));
                 }
                 Effect::Sync(mark) => self.syncs.push((mark, self.store.written())),
+                Effect::Perform { attempt, number, sight, work } => {
+                    let performed = self.perform(number, sight.as_ref(), Work::of(&work), history);
+                    if let Some(shard) = &mut self.shard {
+                        shard.performed(attempt, performed);
+                    }
+                }
                 Effect::Keep(numbers) => self.store.keep(&numbers),
                 Effect::Heard(term) => self.store.hear(term),
                 Effect::Switch(seq, numbers) => {
@@ -163,6 +169,42 @@ impl Node {
             }
         }
         some
+    }
+
+    /// Its part of a change of several shards.
+    fn perform(
+        &mut self,
+        number: IntervalId,
+        sight: Option<&ContextSight>,
+        work: Work,
+        history: &mut History,
+    ) -> Performed {
+        let Work { object, write, is_refused } = work;
+        if is_refused {
+            return Performed::Unable(1);
+        }
+        let newest = self.store.newest(object).map(|(number, _)| number);
+        let (_, label) = self.store.find(object, sight.and_then(|sight| sight.cut));
+        let user = match sight {
+            None => User::on_trunk(label),
+            Some(sight) => {
+                let is_met = |number: &IntervalId| sight.cut.is_none() && !sight.numbers.contains(number);
+                if let Some(met) = newest.filter(is_met) {
+                    return Performed::Met(met);
+                }
+                if let Some(cut) = sight.cut {
+                    self.store.look(sight, cut, object);
+                }
+                User::of(sight, label)
+            }
+        };
+        self.store.write_under(number, object, write, user);
+        if let Some(shard) = &mut self.shard {
+            shard.changed(number);
+        }
+        history.under(number, object, write);
+        history.step(number, write, sight.map_or(&[], |sight| &sight.numbers));
+        Performed::Made
     }
 
     fn lose(&mut self, is_lost: impl Fn(SessionId) -> bool) {

@@ -5,6 +5,8 @@ use mojavefs::id::{IntervalId, Seq};
 use mojavefs_cluster::Term;
 use mojavefs_cluster::message::ContextSight;
 use mojavefs_cluster::shard::Part;
+use mojavefs::protocol::codec;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A change of what is kept.
@@ -28,6 +30,10 @@ pub(crate) struct User {
 }
 
 impl User {
+    pub(crate) fn on_trunk(over: u64) -> User {
+        User { cut: None, sees: Vec::new(), over }
+    }
+
     pub(crate) fn of(sight: &ContextSight, over: u64) -> User {
         User { cut: sight.cut, sees: sight.numbers.clone(), over }
     }
@@ -39,6 +45,25 @@ struct Looked {
     cut: Seq,
     sees: BTreeSet<IntervalId>,
     objects: BTreeSet<Object>,
+}
+
+/// A shard's part of a change of several.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Work {
+    pub(crate) object: Object,
+    pub(crate) write: WriteId,
+    /// This shard will say that it can't.
+    pub(crate) is_refused: bool,
+}
+
+impl Work {
+    pub(crate) fn of(bytes: &[u8]) -> Work {
+        codec::decode(bytes).expect("a client has encoded it")
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        codec::encode(self).expect("it is small")
+    }
 }
 
 /// A final version.
@@ -252,6 +277,10 @@ impl Part for Store {
             changed.into_iter().any(|object| used.contains(object))
         };
         numbers.iter().filter(used).copied().collect()
+    }
+
+    fn objects_of(&self, work: &[u8]) -> BTreeSet<Object> {
+        BTreeSet::from([Work::of(work).object])
     }
 
     fn undecided(&self) -> Vec<IntervalId> {

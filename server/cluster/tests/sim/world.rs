@@ -149,6 +149,7 @@ pub(crate) struct Counts {
     pub(crate) folded: u64,
     pub(crate) held: u64,
     pub(crate) waits: u64,
+    pub(crate) made: u64,
     pub(crate) shards_killed: u64,
     pub(crate) power_cuts: u64,
     pub(crate) coordinators_killed: u64,
@@ -166,6 +167,7 @@ impl Counts {
         self.folded += other.folded;
         self.held += other.held;
         self.waits += other.waits;
+        self.made += other.made;
         self.shards_killed += other.shards_killed;
         self.power_cuts += other.power_cuts;
         self.coordinators_killed += other.coordinators_killed;
@@ -186,7 +188,7 @@ impl Counts {
             self.cuts_withdrawn,
             self.reconnected,
         ];
-        let work = [self.isolated, self.folded, self.held, self.waits];
+        let work = [self.isolated, self.folded, self.held, self.waits, self.made];
         self.commits > 10_000 && work.iter().all(|count| *count > 1_000) && faults.iter().all(|count| *count > 1_000)
     }
 }
@@ -344,6 +346,7 @@ impl World {
                     self.counts.commits += u64::from(matches!(outcome, Outcome::Committed(_)));
                     self.counts.folded += u64::from(matches!(outcome, Outcome::Folded { .. }));
                     self.counts.held += u64::from(matches!(outcome, Outcome::Held));
+                    self.counts.made += u64::from(matches!(outcome, Outcome::Made(_)));
                     self.counts.waits += u64::from(matches!(outcome, Outcome::Waits));
                 }
                 let is_known = matches!(message, ToClient::Known { .. } | ToClient::Unknown);
@@ -356,7 +359,11 @@ impl World {
                     isolated.iter().for_each(|isolated| self.check_isolated(seq, isolated));
                 }
             }
-            Message::Answer(answer) => client.answered(answer, &mut self.history),
+            Message::Answer(answer) => {
+                let coordinator = self.coordinators.last();
+                let is_live = |spec| coordinator.is_some_and(|coordinator| coordinator.is_undecided(spec));
+                client.answered(answer, is_live, &mut self.history);
+            }
             Message::Forget(object) => client.forget(object, &mut self.network),
             message => unreachable!("{message:?} to a client"),
         }
@@ -364,7 +371,9 @@ impl World {
 
     fn check_isolated(&self, seq: Seq, isolated: &Isolated) {
         let Isolated { spec, cut, used, sees } = isolated;
-        let seen: Vec<IntervalId> = self.history.numbers_of(seq).into_iter().chain(sees.iter().copied()).collect();
+        let own = self.history.numbers_of(seq);
+        let under = self.history.seen_under(&own);
+        let seen: Vec<IntervalId> = own.into_iter().chain(under).chain(sees.iter().copied()).collect();
         for object in used {
             let labels = self.nodes[usize::from(object.0)].store.changes_of(*object, &seen);
             History::check_isolated(*spec, *cut, seq, &labels);
