@@ -118,6 +118,28 @@ faults! {
     ToldToLast "told-to-last",
     /// What is sealed is changed as if it were not.
     SealIgnored "seal-ignored",
+    /// What a context changes lies below what it saw.
+    ChangedBelow "changed-below",
+    /// Whether what is around a context has changed what it used is not asked before it becomes part of that.
+    FoldNotJudged "fold-not-judged",
+    /// A context that takes another one in takes part where it took part itself only.
+    ShardsLostAtFold "shards-lost-at-fold",
+    /// A record does not name what had become part of what it decides.
+    FoldedNotNamed "folded-not-named",
+    /// What a context changes after another has begun inside of it is not told apart from what that has found.
+    FoundNotToldApart "found-not-told-apart",
+    /// What is held is undone with a shard of it.
+    HeldWithItsShard "held-with-its-shard",
+    /// A shard says that it keeps something before that is durable.
+    KeptBeforeDurable "kept-before-durable",
+    /// What was held is told to be undone before that is in the log.
+    DroppedBeforeTheRecord "dropped-before-the-record",
+    /// What is in the log of what is held does not follow what it depends on.
+    HeldNotRewritten "held-not-rewritten",
+    /// One part of a change of several shards is seen before the others.
+    StepSeenInParts "step-seen-in-parts",
+    /// A change of several shards that is asked for again is made again.
+    StepMadeTwice "step-made-twice",
 }
 
 impl Planted {
@@ -166,6 +188,17 @@ impl Planted {
         Planted::SaidOnce,
         Planted::ToldToLast,
         Planted::SealIgnored,
+        Planted::ChangedBelow,
+        Planted::FoldNotJudged,
+        Planted::ShardsLostAtFold,
+        Planted::FoldedNotNamed,
+        Planted::FoundNotToldApart,
+        Planted::HeldWithItsShard,
+        Planted::KeptBeforeDurable,
+        Planted::DroppedBeforeTheRecord,
+        Planted::HeldNotRewritten,
+        Planted::StepSeenInParts,
+        Planted::StepMadeTwice,
     ];
 }
 

@@ -50,7 +50,7 @@ pub struct Asker {
 /// A round, and which attempt at it: what is said of another attempt is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Rounds are counted as votes come in, within a term: a lower number is older.
+    /// Rounds are counted as votes come in: a lower number is older. Those of a later term have greater ones.
     pub round: u64,
     /// Counted within the round.
     pub number: u32,

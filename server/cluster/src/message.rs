@@ -340,6 +340,8 @@ pub enum ToClient {
         outcome: Outcome,
         /// Cuts that not all shards have taken.
         cuts: Vec<Seq>,
+        /// The sights of contexts from which on these see what has been done by it.
+        sights: Vec<(ContextId, u64)>,
     },
     /// A speculation that its owner has not voted for was undone.
     Fell {
@@ -361,8 +363,8 @@ pub enum Outcome {
     Held,
     /// The vote is kept: it is final when what it depends on is.
     Waits,
-    /// The step is made in its context, which sees it from this sight on.
-    Made(u64),
+    /// The step is made in its context.
+    Made,
     /// The step can't be made: what the shard said.
     Unable(u32),
     /// There is no such speculation that is held: it is decided, or was never there.
@@ -371,8 +373,6 @@ pub enum Outcome {
     Folded {
         /// Which.
         into: ContextId,
-        /// The sight from which on that one sees it.
-        version: u64,
     },
 }
 

@@ -42,7 +42,7 @@ impl Coordinator {
         }
         match message {
             FromClient::Begin { request, isolated: is_isolated, inside } => {
-                self.start(Start { session, request, is_isolated, inside });
+                self.start(Start { session, request, is_isolated, inside, found: None });
             }
             FromClient::Vote { request, spec } => self.vote(Asker { session, request }, spec),
             FromClient::Step { request, context, works } => self.step(Asker { session, request }, context, works),
@@ -103,39 +103,52 @@ impl Coordinator {
         context.is_some_and(|context| !std::mem::replace(&mut context.voted, true))
     }
 
-    /// A context is to begin. What is inside of one that has a snapshot has that one's.
-    fn start(&mut self, start: Start) {
+    /// A context is to begin. What is inside of one that has a snapshot stays with that, too; what else there is around it, it finds now, before
+    /// anything that comes after its snapshot.
+    pub(super) fn start(&mut self, mut start: Start) {
         let cut = start.inside.and_then(|outer| self.contexts.get(&outer)).and_then(|outer| outer.cut);
+        start.is_isolated |= cut.is_some();
+        if let Some(outer) = start.inside.filter(|_| start.is_isolated) {
+            match self.find(outer, start.session) {
+                Ok(found) => start.found = Some(found),
+                Err(GraphError::Sealed(_)) => return self.put_off(Later::Start(start)),
+                Err(error) => return self.refuse(&start, error),
+            }
+        }
         match start.is_isolated && cut.is_none() {
             true => self.cut_for(start),
-            false => self.begin(start, cut),
+            false => self.begin(&start, cut),
         }
     }
 
     /// A context begins, at a snapshot or following.
-    pub(super) fn begin(&mut self, start: Start, cut: Option<Seq>) {
-        match self.enter(&start, cut) {
+    pub(super) fn begin(&mut self, start: &Start, cut: Option<Seq>) {
+        match self.enter(start, cut) {
             Ok(begun) => self.tell(start.session, begun),
-            Err(GraphError::Sealed(_)) => self.put_off(Later::Begin(start, cut)),
-            Err(error) => {
-                let full = matches!(error, GraphError::Full(_));
-                let why = if full { Refusal::Full } else { Refusal::Gone };
-                self.tell(start.session, ToClient::Refused { request: start.request, why });
-            }
+            Err(error) => self.refuse(start, error),
         }
     }
 
+    fn refuse(&mut self, start: &Start, error: GraphError) {
+        let full = matches!(error, GraphError::Full(_));
+        let why = if full { Refusal::Full } else { Refusal::Gone };
+        self.tell(start.session, ToClient::Refused { request: start.request, why });
+    }
+
     fn enter(&mut self, start: &Start, cut: Option<Seq>) -> Result<ToClient, GraphError> {
-        let Start { session, request, is_isolated, inside } = *start;
+        let Start { session, request, is_isolated, inside, ref found } = *start;
         let (context, first) = (ContextId(self.number()), IntervalId(self.number()));
         let (spec, entry) = (SpecId(self.number()), IntervalId(self.number()));
-        let from = inside.map(|outer| self.begins_in(outer, session, is_isolated)).transpose()?;
-        let sees = if is_isolated { Sees::Found } else { Sees::Follows };
+        let from = inside.map(|outer| self.begins_in(outer, session)).transpose()?;
+        let (numbers, around) = found.clone().map(|found| (found.numbers, found.sights)).unwrap_or_default();
+        let sees = if is_isolated { Sees::Had(numbers.clone()) } else { Sees::Follows };
         self.graph.apply(&Event::Open { context, interval: first, from, sees })?;
         if let Err(error) = self.graph.apply(&Event::Speculate { context, interval: entry, spec }) {
             self.graph.apply(&Event::Close { context }).expect("it has just begun, and owns nothing");
             return Err(error);
         }
+        // Since it was found some of it may have become final.
+        let finals = numbers.into_iter().filter(|number| self.graph.writer_of(*number).is_none());
         let outer = inside.and_then(|outer| self.contexts.get(&outer));
         let new = Context {
             spec,
@@ -145,12 +158,11 @@ impl Coordinator {
             is_isolated,
             version: 1,
             enrolled: BTreeSet::new(),
-            finals: outer.map(|outer| outer.finals.clone()).unwrap_or_default(),
+            finals: outer.map(|outer| outer.finals.clone()).unwrap_or_default().into_iter().chain(finals).collect(),
             owners: BTreeSet::new(),
         };
         self.contexts.insert(context, new);
         self.jobs.insert(spec, context);
-        let around = if is_isolated { self.is_told_apart(context) } else { Vec::new() };
         Ok(ToClient::Begun { request, spec, context, cut, around })
     }
 
@@ -193,13 +205,20 @@ impl Coordinator {
 
     /// All who wait for what becomes of something hear this.
     pub(super) fn tell_all(&mut self, spec: SpecId, outcome: Outcome) {
-        let waiting = self.votes.remove(&spec).unwrap_or_default();
-        waiting.into_iter().for_each(|asker| self.tell_decided(asker, outcome));
+        self.tell_all_with(spec, outcome, &[]);
+    }
+
+    /// The same, with what contexts see by it.
+    pub(super) fn tell_all_with(&mut self, spec: SpecId, outcome: Outcome, sights: &[(ContextId, u64)]) {
+        for Asker { session, request } in self.votes.remove(&spec).unwrap_or_default() {
+            let (cuts, sights) = (self.pending_cuts(), sights.to_vec());
+            self.tell(session, ToClient::Decided { request, outcome, cuts, sights });
+        }
     }
 
     pub(super) fn tell_decided(&mut self, Asker { session, request }: Asker, outcome: Outcome) {
-        let cuts = self.pending_cuts();
-        self.tell(session, ToClient::Decided { request, outcome, cuts });
+        let (cuts, sights) = (self.pending_cuts(), Vec::new());
+        self.tell(session, ToClient::Decided { request, outcome, cuts, sights });
     }
 
     pub(super) fn owner(&self, spec: SpecId) -> Option<Owner> {
@@ -216,7 +235,7 @@ impl Coordinator {
         }
         match self.graph.preview(&Event::Vote { owner, spec }) {
             Ok(finals) if !finals.is_empty() => self.begin_round(spec),
-            Ok(_) if self.graph.can_fold(owner.context()) => self.begin_fold(spec),
+            Ok(_) if self.can_fold(owner.context()) => self.begin_fold(spec),
             Ok(_) => self.wait(spec),
             Err(GraphError::Sealed(_)) => self.put_off(Later::Vote(spec)),
             Err(error) => unreachable!("{spec} is undecided, and its owner's to vote for: {error}"),

@@ -39,7 +39,7 @@ impl Coordinator {
         let waiting = self.cuts.iter().filter(|(_, cut)| cut.is_made && cut.left.contains(&shard));
         let waiting: Vec<Seq> = waiting.map(|(seq, _)| *seq).collect();
         waiting.into_iter().for_each(|seq| self.send(shard, ToShard::Cut { seq }));
-        std::mem::take(&mut self.starts).into_iter().for_each(|start| self.cut_for(start));
+        std::mem::take(&mut self.starts).into_iter().for_each(|start| self.start(start));
     }
 
     pub(super) fn taken(&mut self, shard: ShardId, seq: Seq) {
@@ -49,7 +49,7 @@ impl Coordinator {
             let cut = self.cuts.remove(&seq).expect("it was found");
             self.end_cut(seq);
             if let Some(start) = cut.start {
-                self.begin(start, Some(seq));
+                self.begin(&start, Some(seq));
             }
         }
     }
@@ -71,13 +71,13 @@ impl Coordinator {
             self.starts.extend(cut.start);
             self.end_cut(seq);
         }
-        waiting.into_iter().for_each(|start| self.cut_for(start));
+        waiting.into_iter().for_each(|start| self.start(start));
     }
 
     pub(super) fn forget_starts_of(&mut self, session: SessionId) {
         let is_of = |start: &Start| start.session == session;
         self.starts.retain(|start| !is_of(start));
-        self.later.retain(|later| !matches!(later, Later::Begin(start, _) if is_of(start)));
+        self.later.retain(|later| !matches!(later, Later::Start(start) if is_of(start)));
         self.cuts.values_mut().for_each(|cut| cut.start = cut.start.take().filter(|start| !is_of(start)));
     }
 }

@@ -57,7 +57,9 @@ impl Coordinator {
         let unheard: BTreeSet<_> = ended.into_iter().flat_map(|context| context.owners).collect();
         self.kept.entry(decision.seq).and_modify(|kept| kept.unheard.retain(|owner| unheard.contains(owner)));
         decision.specs.iter().for_each(|spec| self.not_held(*spec));
-        self.write_down(&built);
+        if !is_planted(Planted::HeldNotRewritten) {
+            self.write_down(&built);
+        }
     }
 
     /// Who stays with a snapshot, and saw some of it before it was decided, goes on seeing that.
@@ -140,9 +142,7 @@ impl Coordinator {
             Err(GraphError::Sealed(_)) => self.put_off(Later::Abort(spec, outcome)),
             Err(error) => unreachable!("{spec} is undecided, and its owner's to abort: {error}"),
         }
-        if sealed.is_some() {
-            self.go_on();
-        }
+        self.go_on();
     }
 
     fn fall(&mut self, first: SpecId, outcome: Outcome, follows: &[Follows]) {
@@ -151,7 +151,7 @@ impl Coordinator {
             let fallen = self.leave(first, outcome, (numbers, specs));
             let held: Vec<SpecId> = specs.iter().copied().filter(|spec| self.held.contains_key(spec)).collect();
             held.iter().for_each(|spec| self.not_held(*spec));
-            if held.is_empty() {
+            if held.is_empty() || is_planted(Planted::DroppedBeforeTheRecord) {
                 self.tell_fallen(fallen);
             } else {
                 // It is there again in the next term, until that is in the log.
@@ -170,8 +170,9 @@ impl Coordinator {
 
     /// The first of what was held, and is undone, is in the log.
     pub(super) fn fallen(&mut self) {
-        let fallen = self.falls.pop_front().expect("each has a record");
-        self.tell_fallen(fallen);
+        if let Some(fallen) = self.falls.pop_front() {
+            self.tell_fallen(fallen);
+        }
     }
 
     /// Shards and owners hear what was undone.

@@ -5,60 +5,69 @@ use crate::message::{Outcome, ToShard};
 use crate::{Attempt, SessionId, ShardId};
 use mojavefs::graph::{Event, GraphError};
 use mojavefs::id::{ContextId, IntervalId, SpecId};
+use mojavefs::planted::{Planted, is_planted};
+
+/// What a context stays with that is inside of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) numbers: Vec<IntervalId>,
+    /// From these sights on nothing of that is changed any more.
+    pub(super) sights: Vec<(ContextId, u64)>,
+}
 
 impl Coordinator {
     /// The interval that a context begins in that is inside of another.
-    pub(super) fn begins_in(
-        &mut self,
-        outer: ContextId,
-        session: SessionId,
-        stays: bool,
-    ) -> Result<IntervalId, GraphError> {
+    pub(super) fn begins_in(&self, outer: ContextId, session: SessionId) -> Result<IntervalId, GraphError> {
         let is_known = self.contexts.get(&outer).is_some_and(|outer| outer.session == Some(session));
-        let from = self.graph.current(outer).filter(|_| is_known).ok_or(GraphError::NoContext(outer))?;
-        // What is around it and changes something from then on will have to be told apart.
-        let mut around = self.graph.around(outer).filter_map(|outer| self.graph.current(outer));
-        match around.find_map(|current| self.graph.sealed_with(current)).filter(|_| stays) {
-            Some(spec) => Err(GraphError::Sealed(spec)),
-            None => Ok(from),
-        }
+        self.graph.current(outer).filter(|_| is_known).ok_or(GraphError::NoContext(outer))
     }
 
-    /// What is around a context that stays with what it found changes things under new numbers from now on.
-    pub(super) fn is_told_apart(&mut self, context: ContextId) -> Vec<(ContextId, u64)> {
-        let around: Vec<ContextId> = self.graph.around(context).skip(1).collect();
-        let mut versions = Vec::new();
-        for outer in around {
-            self.number_anew(outer).expect("it is not sealed");
-            versions.push((outer, self.contexts[&outer].version));
+    /// What there is around one that is to begin inside of another, and stays with that: all that changes it later carries new numbers.
+    pub(super) fn find(&mut self, outer: ContextId, session: SessionId) -> Result<Found, GraphError> {
+        self.begins_in(outer, session)?;
+        let around: Vec<ContextId> = self.graph.around(outer).collect();
+        let mut current = around.iter().filter_map(|context| self.graph.current(*context));
+        if let Some(spec) = current.find_map(|current| self.graph.sealed_with(current)) {
+            return Err(GraphError::Sealed(spec));
         }
-        versions
+        let numbers = self.graph.seen_by(outer).map(|seen| seen.numbers).unwrap_or_default();
+        let around = around.into_iter().filter(|_| !is_planted(Planted::FoundNotToldApart));
+        let sights = around.map(|outer| self.number_anew(outer).expect("it is not sealed")).collect();
+        Ok(Found { numbers, sights })
     }
 
     /// What a context changes from now on carries a new number, on each shard from the moment on at which that hears of it.
-    fn number_anew(&mut self, context: ContextId) -> Result<(), GraphError> {
+    fn number_anew(&mut self, context: ContextId) -> Result<(ContextId, u64), GraphError> {
         let number = IntervalId(self.number());
         self.graph.apply(&Event::Number { context, number })?;
-        self.shown_anew(context);
-        Ok(())
+        Ok(self.shown_anew(context))
     }
 
     /// Its shards hear what a context sees by now. Returns the number of that sight.
-    pub(super) fn shown_anew(&mut self, context: ContextId) -> u64 {
+    pub(super) fn shown_anew(&mut self, context: ContextId) -> (ContextId, u64) {
         let state = self.contexts.get_mut(&context).expect("it was found");
         state.version += 1;
         let version = state.version;
         for shard in state.enrolled.clone() {
             self.show(shard, context, true);
         }
-        version
+        (context, version)
+    }
+
+    /// Whether a context can become part of the one around it: nothing is added to what is held.
+    pub(super) fn can_fold(&self, context: ContextId) -> bool {
+        let outer = self.graph.outer(context).and_then(|outer| self.contexts.get(&outer));
+        outer.is_some_and(|outer| outer.session.is_some()) && self.graph.can_fold(context)
     }
 
     /// A context that has voted becomes part of the one around it. One that stays with what it found does if its shards say that
     /// nothing of that has been changed since.
     pub(super) fn begin_fold(&mut self, spec: SpecId) {
         let context = self.jobs[&spec];
-        if !self.contexts[&context].is_isolated {
+        if self.graph.around(context).any(|around| self.graph.is_sealed(around)) {
+            return self.put_off(Later::Vote(spec));
+        }
+        if !self.contexts[&context].is_isolated || is_planted(Planted::FoldNotJudged) {
             return self.fold(spec);
         }
         self.rounds_begun += 1;
@@ -91,13 +100,14 @@ impl Coordinator {
         let is_as_it_was = round.participants == self.contexts[&context].enrolled
             && round.numbers == self.graph.carried_by(context)
             && matches!(&round.phase, Phase::Folding(_, missed) if *missed == self.missed(context));
-        if is_as_it_was && self.graph.can_fold(context) {
+        if is_as_it_was && self.can_fold(context) {
             self.fold(spec);
             self.end_unsealed(number);
         } else {
             self.end_unsealed(number);
             self.decide(spec);
         }
+        self.go_on();
     }
 
     fn fold(&mut self, spec: SpecId) {
@@ -113,9 +123,8 @@ impl Coordinator {
         let inner = self.contexts.remove(&context).expect("it was found");
         let state = self.contexts.get_mut(&outer).expect("what is around something is known");
         state.takes_in(inner);
-        self.number_anew(outer).expect("it is not sealed");
-        let version = self.contexts[&outer].version;
-        self.tell_all(spec, Outcome::Folded { into: outer, version });
+        let sight = self.number_anew(outer).expect("it is not sealed");
+        self.tell_all_with(spec, Outcome::Folded { into: outer }, &[sight]);
         self.write_down(&built);
     }
 
@@ -131,7 +140,11 @@ impl Coordinator {
 
 impl Context {
     fn takes_in(&mut self, inner: Context) {
-        self.enrolled.extend(inner.enrolled);
-        self.owners.extend(inner.owners);
+        if !is_planted(Planted::ShardsLostAtFold) {
+            self.enrolled.extend(inner.enrolled);
+        }
+        if !is_planted(Planted::FoldedNotNamed) {
+            self.owners.extend(inner.owners);
+        }
     }
 }

@@ -175,6 +175,10 @@ impl Coordinator {
 
     /// Somebody decides what is held.
     pub(super) fn decide_held(&mut self, asker: Asker, spec: SpecId, commit: bool) {
+        if self.is_of_a_later_term(spec) {
+            // Whoever asks hears from that one.
+            return;
+        }
         if self.context_of(spec).is_none() || !self.held.contains_key(&spec) {
             return self.tell_kept(asker, spec, Outcome::Unknown);
         }
@@ -215,7 +219,7 @@ impl Coordinator {
     }
 
     /// What is held is taken up again, those that others are inside of first. What depended on something that is gone falls.
-    pub(super) fn restore(&mut self) {
+    pub(super) fn restore(&mut self, outdated: &BTreeSet<SpecId>) {
         let mut all: Vec<Held> = self.held.values().cloned().collect();
         all.sort_by_key(|held| held.context);
         for held in &all {
@@ -236,6 +240,9 @@ impl Coordinator {
             }
         }
         fallen.into_iter().for_each(|spec| self.abort(spec, Outcome::Aborted));
+        self.held.retain(|spec, _| !outdated.contains(spec) || !self.jobs.contains_key(spec));
+        let written: BTreeSet<ContextId> = outdated.iter().filter_map(|spec| self.jobs.get(spec).copied()).collect();
+        self.write_down(&written);
         for held in all.iter().filter(|held| held.voted) {
             self.decide(held.spec);
         }
@@ -272,7 +279,14 @@ impl Coordinator {
 }
 
 impl Held {
-    /// Something that it depended on, or saw, or was inside of, is final.
+    /// Whether something that it depended on, or saw, or was inside of, is final.
+    pub(super) fn has_to_do_with(&self, decision: &Decision) -> bool {
+        let mut needs = self.depends.iter().chain(&self.inside);
+        let mut seen = self.found.iter().chain(&self.numbers);
+        needs.any(|spec| decision.specs.contains(spec)) || seen.any(|number| decision.numbers.contains(number))
+    }
+
+    /// All that is left once this is final.
     pub(super) fn without(&mut self, decision: &Decision) {
         self.depends.retain(|spec| !decision.specs.contains(spec));
         self.inside = self.inside.filter(|outer| !decision.specs.contains(outer));

@@ -75,6 +75,8 @@ struct Start {
     request: Request,
     is_isolated: bool,
     inside: Option<ContextId>,
+    /// What it stays with of what is around it, once that is told apart from what comes later.
+    found: Option<folds::Found>,
 }
 
 /// A decision on its way.
@@ -133,7 +135,7 @@ struct Kept {
 /// Something that was refused because what it is about is sealed: it is done when a round has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Later {
-    Begin(Start, Option<Seq>),
+    Start(Start),
     Vote(SpecId),
     Hold(SpecId),
     Abort(SpecId, Outcome),
@@ -192,7 +194,8 @@ impl Coordinator {
             held: BTreeMap::new(),
             falls: VecDeque::new(),
             rounds: BTreeMap::new(),
-            rounds_begun: 0,
+            // What a shard has under way for an older term is no round of this one.
+            rounds_begun: u64::from(term.0) << 32,
             kept: BTreeMap::new(),
             cuts: BTreeMap::new(),
             starts: Vec::new(),
@@ -229,6 +232,8 @@ impl Coordinator {
     }
 
     fn read(&mut self, records: &[Record]) {
+        // What the log says of these rests on decisions that leave it.
+        let mut outdated = BTreeSet::new();
         for record in records {
             match record {
                 Record::Term(_) => {}
@@ -236,7 +241,11 @@ impl Coordinator {
                 Record::Ended(session) => self.uncount(*session),
                 Record::Decision(decision) => {
                     decision.specs.iter().for_each(|spec| drop(self.held.remove(spec)));
-                    self.held.values_mut().for_each(|held| held.without(decision));
+                    let held = self.held.iter_mut().filter(|(_, held)| held.has_to_do_with(decision));
+                    for (spec, held) in held {
+                        held.without(decision);
+                        outdated.insert(*spec);
+                    }
                     self.keep(decision.clone());
                 }
                 // Nobody waits for a cut of an older term.
@@ -247,13 +256,18 @@ impl Coordinator {
             }
         }
         self.logged = self.seq;
-        self.restore();
+        self.restore(&outdated);
     }
 
     /// A number that is greater than all before, those of older terms too. The next term has numbers again.
     fn number(&mut self) -> u64 {
         self.numbered = self.numbered.checked_add(1).expect("a term has 2^32 numbers");
         u64::from(self.term.0) << 32 | u64::from(self.numbered)
+    }
+
+    /// Whether it began under a coordinator that has superseded this one.
+    fn is_of_a_later_term(&self, spec: SpecId) -> bool {
+        spec.0 >> 32 > u64::from(self.term.0)
     }
 
     fn append(&mut self, record: Record) {
@@ -302,7 +316,7 @@ impl Coordinator {
         numbers.into_iter().for_each(|number| self.gather(number));
         for later in std::mem::take(&mut self.later) {
             match later {
-                Later::Begin(start, cut) => self.begin(start, cut),
+                Later::Start(start) => self.start(start),
                 Later::Vote(spec) => self.decide(spec),
                 Later::Hold(spec) => self.hold(spec),
                 Later::Abort(spec, outcome) => self.abort(spec, outcome),

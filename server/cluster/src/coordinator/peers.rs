@@ -52,16 +52,12 @@ impl Coordinator {
         peer.asks = Some(undecided);
         // Nobody waits there any more for what was put off.
         self.later.retain(|later| !matches!(later, Later::Shard(other, _) if *other == shard));
-        let falls = |context: &&super::Context| context.session.is_some() && context.enrolled.contains(&shard);
+        let is_kept = |context: &super::Context| context.session.is_none() && !is_planted(Planted::HeldWithItsShard);
+        let falls = |context: &&super::Context| !is_kept(context) && context.enrolled.contains(&shard);
         let enrolled = self.contexts.values().filter(falls);
         let lost: Vec<SpecId> = enrolled.map(|context| context.spec).collect();
         lost.into_iter().for_each(|spec| self.abort(spec, Outcome::Aborted));
-        // What is held has lost nothing, but what was asked about it.
-        let asks = |round: &&super::Round| {
-            round.participants.contains(&shard) && !matches!(round.phase, Phase::Logging(_) | Phase::Waiting(_))
-        };
-        let rounds: Vec<u64> = self.rounds.values().filter(asks).map(|round| round.attempt.round).collect();
-        rounds.into_iter().for_each(|number| self.cancel(number));
+        self.ask_again(shard);
         self.welcome_those_who_wait();
     }
 
@@ -96,8 +92,19 @@ impl Coordinator {
             self.durable(shard, seq);
         }
         self.cuts_for(shard);
+        // What was begun since it came up was not said to it.
+        self.ask_again(shard);
         self.hold_again(shard);
         self.go_on();
+    }
+
+    /// What a shard was asked about what goes on without it is forgotten, or was not said to it: these rounds begin anew.
+    fn ask_again(&mut self, shard: ShardId) {
+        let asks = |round: &&super::Round| {
+            round.participants.contains(&shard) && !matches!(round.phase, Phase::Logging(_) | Phase::Waiting(_))
+        };
+        let rounds: Vec<u64> = self.rounds.values().filter(asks).map(|round| round.attempt.round).collect();
+        rounds.into_iter().for_each(|number| self.cancel(number));
     }
 
     fn fetch(&mut self, shard: ShardId, context: ContextId, for_change: bool) {
@@ -154,7 +161,9 @@ impl Coordinator {
             Some(_) => Ok(Vec::new()),
             None => self.graph.apply(&Event::Read { context, of: on, interval, resume: Resume::Start }),
         };
-        let is_below = changes && self.graph.writer(context).is_some_and(|writer| writer < of);
+        let is_below = changes
+            && !is_planted(Planted::ChangedBelow)
+            && self.graph.writer(context).is_some_and(|writer| writer < of);
         let number = IntervalId(self.number());
         let done = match read {
             Ok(_) if is_below => self.graph.apply(&Event::Number { context, number }),

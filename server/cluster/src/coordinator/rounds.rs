@@ -119,7 +119,8 @@ impl Coordinator {
                 Phase::Folding(..) => self.may_fold(shard, number),
                 Phase::Preparing(left) => {
                     left.remove(&shard);
-                    if left.is_empty() || is_planted(Planted::DecidedByTheFirst) {
+                    let in_parts = round.step.is_some() && is_planted(Planted::StepSeenInParts);
+                    if left.is_empty() || in_parts || is_planted(Planted::DecidedByTheFirst) {
                         self.all_ready(number);
                     }
                 }

@@ -14,7 +14,9 @@ impl<P: Part> Shard<P> {
         self.folds.clear();
         self.kept.clear();
         self.steps.clear();
-        self.cuts = cuts.into_iter().collect();
+        // One that a client knew of may be later than what is said here.
+        self.cuts.retain(|cut| *cut > seq);
+        self.cuts.extend(cuts);
         // What was asked before was not heard.
         self.fetching.clear();
         self.met.clear();
@@ -125,6 +127,9 @@ impl<P: Part> Shard<P> {
         self.effects.push(Effect::Keep(numbers.clone()));
         self.effects.push(Effect::Sync(Mark::Kept(attempt)));
         self.kept.insert(attempt, numbers);
+        if is_planted(Planted::KeptBeforeDurable) {
+            self.say(FromShard::Kept { attempt });
+        }
     }
 
     pub(super) fn cancel(&mut self, attempt: Attempt) {
@@ -159,7 +164,8 @@ impl<P: Part> Shard<P> {
         let is_over = |of: &[IntervalId]| of.iter().any(|number| numbers.contains(number));
         self.rounds.retain(|_, round| !is_over(&round.numbers));
         self.folds.retain(|_, fold| !is_over(&fold.numbers));
-        self.kept.retain(|_, kept| !is_over(kept));
+        // Of what is to be held, what it began with may be final before.
+        self.kept.retain(|_, kept| kept.iter().any(|number| !numbers.contains(number)));
         self.known.retain(|_, known| !numbers.contains(&known.sight.writer));
         self.changes.retain(|number, _| !numbers.contains(number));
     }

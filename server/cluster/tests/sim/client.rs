@@ -7,7 +7,7 @@ use crate::store::Work;
 use crate::world::{End, Message, Network, SHARDS};
 use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
 use mojavefs_cluster::message::{FromClient, Outcome, ToClient};
-use mojavefs_cluster::{Request, SessionId, ShardId, Term};
+use mojavefs_cluster::{Asker, Request, SessionId, ShardId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 const JOBS_MAX: usize = 3;
@@ -31,22 +31,39 @@ pub(crate) enum What {
     Commits,
     /// They begin contexts inside of others.
     Nested,
+    /// They leave much to others.
+    Held,
 }
 
 impl Does {
+    /// Of how many that want to commit one leaves that to others; nothing if none does.
+    fn leaves(self) -> Option<u64> {
+        match self.what {
+            What::All | What::Nested => Some(4),
+            What::Held => Some(2),
+            What::Snapshots | What::Commits => None,
+        }
+    }
+
+    /// Whether they change several shards at once.
+    fn has_steps(self) -> bool {
+        matches!(self.what, What::All | What::Nested)
+    }
+
     fn isolates(self, session: SessionId, random: &mut Random) -> bool {
         match self.what {
-            What::All | What::Nested => random.coin(),
+            What::All => random.coin(),
+            What::Nested => random.below(3) == 0,
             What::Snapshots => session.0 % 2 == 1,
-            What::Commits => false,
+            What::Commits | What::Held => false,
         }
     }
 
     /// Whether something is written, rather than read.
     fn writes(self, job: Option<bool>, random: &mut Random) -> bool {
         let of_ten = match (self.what, job) {
-            (What::All | What::Nested, Some(true)) => 1,
-            (What::All | What::Nested, _) => 4,
+            (What::All | What::Nested | What::Held, Some(true)) => 1,
+            (What::All | What::Nested | What::Held, _) => 4,
             (What::Snapshots, Some(true)) => 0,
             (What::Snapshots, _) => 6,
             (What::Commits, Some(_)) => 9,
@@ -73,6 +90,8 @@ pub(crate) struct Job {
     beside: BTreeMap<Object, WriteId>,
     /// The undecided changes that it has seen.
     sees: BTreeSet<IntervalId>,
+    /// Others have been begun inside of it.
+    had_inner: bool,
     /// What has become part of it and stayed with a snapshot.
     parts: Vec<Isolated>,
     /// The request to commit it, or to hold it.
@@ -163,6 +182,13 @@ impl Client {
         self.waiting.is_none() && self.jobs.is_empty() && self.deciding.is_empty()
     }
 
+    /// Which of its jobs becomes part of which.
+    pub(crate) fn folds(&self, request: Request, into: ContextId) -> Option<(SpecId, SpecId)> {
+        let inner = self.jobs.iter().find(|job| job.vote == Some(request))?;
+        let outer = self.jobs.iter().find(|job| job.context == into)?;
+        Some((inner.spec, outer.spec))
+    }
+
     pub(crate) fn describe(&self) -> String {
         let waiting = match &self.waiting {
             Some(Waiting::Ask { ask, spec, .. }) => format!("{ask:?} of {spec:?}"),
@@ -206,8 +232,10 @@ impl Client {
             let votes = if self.jobs[*at].cut.is_some() { 1 } else { 2 };
             match random.below(10) {
                 die if die < votes => {
-                    let (at, is_left) = (self.innermost(*at, random), random.below(4) == 0);
-                    return self.vote(at, is_left, network);
+                    let at = self.innermost(*at, random);
+                    let is_left = self.does.leaves().is_some_and(|of| random.below(of) == 0);
+                    self.vote(at, is_left, network);
+                    return self.vote_around(at, random, network);
                 }
                 9 => {
                     let job = self.jobs.remove(*at);
@@ -216,8 +244,8 @@ impl Client {
                 }
                 _ if is_ending => return self.vote(self.innermost(*at, random), false, network),
                 2 if self.does.what == What::Nested => {}
-                3 => return self.step(Some(*at), random, network, history),
-                4..=8 => return self.ask(Some(*at), random, network, history),
+                3 if self.does.has_steps() => return self.step(Some(*at), random, network, history),
+                3..=8 => return self.ask(Some(*at), random, network, history),
                 _ => {}
             }
         }
@@ -234,11 +262,15 @@ impl Client {
         }
         let begins = if self.does.what == What::Nested { 1 } else { 3 };
         if self.jobs.len() < JOBS_MAX && random.below(begins) == 0 {
-            let is_nested = self.does.what == What::Nested || random.coin();
+            let is_nested = match self.does.what {
+                What::Nested => true,
+                What::All => random.coin(),
+                What::Snapshots | What::Commits | What::Held => false,
+            };
             let outer = some.filter(|_| is_nested).map(|at| &self.jobs[*at]);
             let around = outer.map(Job::around).unwrap_or_default();
             self.begin(around, random, network, history);
-        } else if random.below(4) == 0 {
+        } else if self.does.has_steps() && random.below(4) == 0 {
             self.step(None, random, network, history);
         } else {
             self.ask(None, random, network, history);
@@ -247,7 +279,7 @@ impl Client {
 
     fn begin(&mut self, mut around: Around, random: &mut Random, network: &mut Network, history: &History) {
         let request = self.request();
-        around.is_isolated = self.does.isolates(self.session, random);
+        around.is_isolated = around.before.is_some() || self.does.isolates(self.session, random);
         let Around { inside, is_isolated: isolated, .. } = around;
         self.tell(FromClient::Begin { request, isolated, inside }, network);
         let mut before = self.knowledge.clone();
@@ -261,6 +293,14 @@ impl Client {
         match self.jobs.iter().position(is_inside).filter(|_| random.below(4) > 0) {
             Some(inner) => self.innermost(inner, random),
             None => at,
+        }
+    }
+
+    /// What is around a job that has voted may vote before anybody has heard what became of that.
+    fn vote_around(&mut self, at: usize, random: &mut Random, network: &mut Network) {
+        let is_around = |job: &Job| job.vote.is_none() && Some(job.context) == self.jobs[at].around.inside;
+        if let Some(outer) = self.jobs.iter().position(is_around).filter(|_| random.coin()) {
+            self.vote(outer, false, network);
         }
     }
 
@@ -306,6 +346,14 @@ impl Client {
         }
     }
 
+    /// Its contexts see more from these sights on.
+    fn sees(&mut self, sights: Vec<(ContextId, u64)>) {
+        for (context, version) in sights {
+            let jobs = self.jobs.iter_mut().filter(|job| job.context == context);
+            jobs.for_each(|job| job.version = job.version.max(version));
+        }
+    }
+
     /// Changes something on two shards at once.
     fn step(&mut self, job: Option<usize>, random: &mut Random, network: &mut Network, history: &mut History) {
         let mut before = self.knowledge.clone();
@@ -337,9 +385,8 @@ impl Client {
                     history.learn_of(&mut self.knowledge, object, write);
                 }
             }
-            Outcome::Made(version) => {
+            Outcome::Made => {
                 if let Some(job) = self.jobs.iter_mut().find(|job| Some(job.spec) == spec) {
-                    job.version = job.version.max(version);
                     for Work { object, write, .. } in works {
                         job.used.insert(object);
                         job.own.insert(object, write);
@@ -481,16 +528,15 @@ impl Client {
         match message {
             ToClient::Known { term } => self.known(term, network),
             ToClient::Unknown => self.is_known = false,
-            ToClient::Begun { request, spec, context, cut, around: versions } => {
+            ToClient::Begun { request, spec, context, cut, around: sights } => {
                 let is_it =
                     |waiting: &mut Waiting| matches!(waiting, Waiting::Begin { request: of, .. } if *of == request);
                 if let Some(Waiting::Begin { before, mut around, .. }) = self.waiting.take_if(is_it) {
                     self.seq = self.seq.max(cut.unwrap_or(Seq(0)));
                     around.turn = history.turn();
-                    for (context, version) in versions {
-                        let outer = self.jobs.iter_mut().filter(|outer| outer.context == context);
-                        outer.for_each(|outer| outer.version = outer.version.max(version));
-                    }
+                    let outer = self.jobs.iter_mut().filter(|outer| Some(outer.context) == around.inside);
+                    outer.for_each(|outer| outer.had_inner = true);
+                    self.sees(sights);
                     let before = around.before.take().unwrap_or(before);
                     self.jobs.push(Job::new(spec, context, cut, around, before));
                 }
@@ -501,7 +547,8 @@ impl Client {
                 self.waiting.take_if(is_it);
             }
             ToClient::Fell { spec } => self.ended(spec, network).map_or((), |_| history.refused(spec)),
-            ToClient::Decided { request, outcome, cuts } => {
+            ToClient::Decided { request, outcome, cuts, sights } => {
+                self.sees(sights);
                 if self.stepped(request, outcome, network, history) {
                     self.cuts.extend(cuts);
                     return None;
@@ -517,11 +564,11 @@ impl Client {
                 match outcome {
                     Outcome::Aborted | Outcome::Conflict | Outcome::Unknown => history.refused(spec),
                     Outcome::Held => drop(history.left.insert(spec)),
-                    Outcome::Waits | Outcome::Made(_) | Outcome::Unable(_) => {}
-                    Outcome::Folded { into, version } => {
+                    Outcome::Waits | Outcome::Made | Outcome::Unable(_) => {}
+                    Outcome::Folded { into } => {
                         if let Some(outer) = self.jobs.iter_mut().find(|outer| outer.context == into) {
-                            outer.version = outer.version.max(version);
-                            outer.takes_in(job, history.folded_at(self.session, request), history);
+                            let asker = Asker { session: self.session, request };
+                            outer.takes_in(job, history.folded_at(asker), history);
                         }
                     }
                     Outcome::Committed(seq) => {
@@ -595,6 +642,7 @@ impl Job {
             own: BTreeMap::new(),
             beside: BTreeMap::new(),
             sees: BTreeSet::new(),
+            had_inner: false,
             parts: Vec::new(),
             vote: None,
             is_left: false,
@@ -633,11 +681,13 @@ impl Job {
         if let Some(own) = own {
             let spec = self.spec;
             assert!(!is_final || self.vote.is_some(), "{spec} has written {own}, and finds {write}, which is final");
-            let has_inner = all.iter().any(|inner| inner.around.inside == Some(self.context));
-            let is_alone = self.cut.is_some() && !has_inner && (self.around.is_isolated || outer.is_none());
-            history.check_over(write, own, !is_alone);
+            let is_alone = self.cut.is_some() && !self.had_inner && (self.around.is_isolated || outer.is_none());
+            match is_alone {
+                true => history.check_over(write, own, false),
+                false => history.check_known(object, own, (write, is_final)),
+            }
         } else if let Some(inherited) = self.around.inherited.get(&object) {
-            history.check_over(write, *inherited, true);
+            history.check_known(object, *inherited, (write, is_final));
         }
         let is_late = |outer: &Job| {
             outer.own.get(&object).is_some_and(|late| *late == write && history.turn_of(write) >= self.around.turn)
@@ -651,10 +701,8 @@ impl Job {
 
     /// Who has found one of several changes that were made at once finds all of them.
     fn check_beside(&mut self, object: Object, write: WriteId, is_final: bool, history: &History) {
-        match self.beside.get(&object) {
-            Some(beside) if is_final => history.check_found(&BTreeMap::from([(object, *beside)]), object, write, "half"),
-            Some(beside) => history.check_over(write, *beside, true),
-            None => {}
+        if let Some(beside) = self.beside.get(&object) {
+            history.check_known(object, *beside, (write, is_final));
         }
         if !is_final {
             self.beside.extend(history.made_with(write));

@@ -1,8 +1,8 @@
 //! What has happened in a run, as somebody knows it who sees everything: for what must never be.
 
 use mojavefs::id::{IntervalId, Seq, SpecId};
+use mojavefs_cluster::Asker;
 use mojavefs_cluster::log::Record;
-use mojavefs_cluster::{Request, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that can be read and written: on which shard, and which of that.
@@ -43,7 +43,9 @@ pub(crate) struct History {
     turns: BTreeMap<WriteId, usize>,
     last_turn: usize,
     /// How many there had been when a vote made its context part of another.
-    folded: BTreeMap<(SessionId, Request), usize>,
+    folded: BTreeMap<Asker, usize>,
+    /// What has become part of what: the outer one first.
+    parts: BTreeSet<(SpecId, SpecId)>,
     /// How shards have decided.
     fates: BTreeMap<IntervalId, Option<Seq>>,
     /// The decisions that are in the log.
@@ -52,9 +54,9 @@ pub(crate) struct History {
     committed: BTreeSet<SpecId>,
     /// What the log says is held.
     held: BTreeMap<SpecId, Vec<IntervalId>>,
-    /// What was left to others: it can be committed, unless somebody gives it up, or it depends on others.
+    /// What was left to others: it can be committed, unless somebody gives it up, or it depends on what is not.
     pub(crate) left: BTreeSet<SpecId>,
-    depends: BTreeSet<SpecId>,
+    depends: BTreeMap<SpecId, BTreeSet<SpecId>>,
     pub(crate) given_up: BTreeSet<SpecId>,
     /// What was found to be in conflict.
     pub(crate) in_conflict: BTreeSet<SpecId>,
@@ -100,6 +102,11 @@ impl History {
         if let Some(write) = self.writes.get_mut(&write) {
             write.place = Some((label, self.places));
         }
+    }
+
+    /// Whether it is final, or will be.
+    pub(crate) fn is_final(&self, write: WriteId) -> bool {
+        self.place(write) != Place::default()
     }
 
     fn place(&self, write: WriteId) -> Place {
@@ -158,18 +165,36 @@ impl History {
     }
 
     /// A coordinator has said that a context is part of another.
-    pub(crate) fn folded(&mut self, session: SessionId, request: Request) {
-        self.folded.insert((session, request), self.turn());
+    pub(crate) fn folded(&mut self, asker: Asker, folded: Option<(SpecId, SpecId)>) {
+        self.folded.insert(asker, self.turn());
+        self.parts.extend(folded.map(|(inner, outer)| (outer, inner)));
     }
 
-    pub(crate) fn folded_at(&self, session: SessionId, request: Request) -> usize {
-        self.folded[&(session, request)]
+    pub(crate) fn folded_at(&self, asker: Asker) -> usize {
+        self.folded[&asker]
     }
 
-    /// Who has written something finds it, or what somebody who saw it has put over it.
+    /// What has become part of something, and so on.
+    fn parts_of(&self, spec: SpecId) -> Vec<SpecId> {
+        let parts = self.parts.iter().filter(|(outer, _)| *outer == spec);
+        parts.flat_map(|(_, inner)| self.parts_of(*inner).into_iter().chain([*inner])).collect()
+    }
+
+    /// Who has written something, or seen it, finds it, or what somebody who saw it has put over it.
     pub(crate) fn check_over(&self, found: WriteId, own: WriteId, may_be_others: bool) {
-        let is_over = self.turns.get(&found).is_some_and(|turn| *turn > self.turns[&own]);
-        assert!(found == own || may_be_others && is_over, "who has written {own} finds {found}");
+        let turn = |write: WriteId| self.turns.get(&write).copied();
+        let is_over = turn(own).is_some() && turn(found) > turn(own);
+        assert!(found == own || may_be_others && is_over, "who knows of write {own} finds {found}");
+    }
+
+    /// Who knows of a write, which may be undecided, finds it or something later.
+    pub(crate) fn check_known(&self, object: Object, known: WriteId, (found, is_final): (WriteId, bool)) {
+        match (self.is_final(known), is_final) {
+            (true, true) => self.check_found(&BTreeMap::from([(object, known)]), object, found, "who saw it undecided"),
+            // By somebody who has not seen it, which will be in conflict.
+            (true, false) => {}
+            (false, _) => self.check_over(found, known, true),
+        }
     }
 
     /// Who has seen one of several changes that were made at once sees the others, too, or what was put over them.
@@ -199,14 +224,13 @@ impl History {
             Record::Decision(decision) => {
                 self.decided(decision.seq, &decision.numbers, decision.specs.iter().copied());
                 decision.specs.iter().for_each(|spec| drop(self.held.remove(spec)));
-                // What has become part of it.
-                self.committed.extend(decision.owners.iter().map(|(spec, _)| *spec));
+                let parts: Vec<SpecId> = decision.specs.iter().flat_map(|spec| self.parts_of(*spec)).collect();
+                self.committed.extend(parts);
             }
             Record::Held(held) => {
                 self.held.insert(held.spec, held.numbers.clone());
-                if !held.depends.is_empty() || held.inside.is_some() {
-                    self.depends.insert(held.spec);
-                }
+                let depends = self.depends.entry(held.spec).or_default();
+                depends.extend(held.depends.iter().chain(&held.inside));
             }
             Record::Dropped(specs) => specs.iter().for_each(|spec| drop(self.held.remove(spec))),
             _ => {}
@@ -215,7 +239,8 @@ impl History {
 
     /// Somebody who would commit what is held hears that it is not there.
     pub(crate) fn is_gone(&self, spec: SpecId) {
-        let is_alone = !self.depends.contains(&spec) && !self.given_up.contains(&spec);
+        let depends = self.depends.get(&spec).into_iter().flatten();
+        let is_alone = !self.given_up.contains(&spec) && depends.copied().all(|other| self.committed.contains(&other));
         let is_left = self.left.contains(&spec) && is_alone;
         let is_lost = is_left && !self.committed.contains(&spec);
         assert!(!is_lost, "{spec} was held, and is lost");

@@ -15,8 +15,8 @@ use world::{Counts, World};
 
 /// How many runs there are, and how many steps each has until it ends.
 const RUNS: u64 = 1_000;
-const RUNS_OF_SOAK: u64 = 50_000;
-const STEPS: usize = 10_000;
+const RUNS_OF_SOAK: u64 = 25_000;
+const STEPS: usize = 20_000;
 
 fn run(seed: u64, trace: bool) -> Counts {
     let mut world = World::new(seed, trace);

@@ -2,10 +2,10 @@
 
 use crate::history::{Object, WriteId};
 use mojavefs::id::{IntervalId, Seq};
+use mojavefs::protocol::codec;
 use mojavefs_cluster::Term;
 use mojavefs_cluster::message::ContextSight;
 use mojavefs_cluster::shard::Part;
-use mojavefs::protocol::codec;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
