@@ -128,7 +128,7 @@ pub(crate) const WALKED_MAX: usize = 512;
 /// How long the opening of a store waits for another process that has it: a daemon whose mount has gone may not have noticed yet.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// The same where that process has said that it is ending.
-pub const LOCK_ENDING_WAIT: Duration = Duration::from_secs(10);
+pub const LOCK_ENDING_WAIT: Duration = Duration::from_secs(60);
 /// How often it is tried meanwhile.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// How often an operation begins again to have something read from the disk, before it waits for that where it is.

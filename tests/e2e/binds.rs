@@ -72,7 +72,8 @@ fn is_refused(mount: &Mount, options: &[&str], says: &[&str]) {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
     assert!(says.iter().all(|word| said.contains(word)), "{said}");
-    assert!(!mount.exists("it-ran") && mount.status().is_empty());
+    let left = mount.status();
+    assert!(!mount.exists("it-ran") && left.is_empty(), "{left:?}");
 }
 
 /// A directory with a file, bound in whole, in part and twice over; and the file alone.

@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -187,9 +187,17 @@ impl JobView {
         let answers = listen(&stream, spec, news.clone()).map_err(fault("listen to the daemon"))?;
         let (mountpoint, may_be, stays_on) = (filesystem.mountpoint.clone(), Cell::new(None), Cell::new(false));
         let view = JobView { stream, answers, mount: root, spec, mountpoint, news, may_be, stays_on };
-        place.cover.set(cover::cover(filesystem, &mount, &|ask| view.ask(ask).map(drop))?);
-        place.inherited.reopen(&view.mount)?;
+        if let Err(fault) = view.covers(place, &mount) {
+            // Nobody finds it any more when this is said. If that fails, it ends with this process.
+            let _ = view.outcome(&Ask::Speculation(SpecOp::Abort { spec }));
+            return Err(fault);
+        }
         Ok(view)
+    }
+
+    fn covers(&self, place: &Place, mount: &OwnedFd) -> Result<(), Fault> {
+        place.cover.set(cover::cover(&place.filesystem, mount, &|ask| self.ask(ask).map(drop))?);
+        place.inherited.reopen(&self.mount)
     }
 
     /// The speculation was decided, or the daemon is gone.

@@ -99,7 +99,8 @@ impl Cluster {
             }
             coordinator::Effect::ToClient(_, message) => self.heard.push_back(message),
             coordinator::Effect::Append(record) => {
-                self.cost.records += usize::from(matches!(record, Record::Decision(_) | Record::Cut(_)));
+                let is_counted = matches!(record, Record::Decision(_) | Record::Cut(_) | Record::Held(_));
+                self.cost.records += usize::from(is_counted);
                 self.coordinator.appended();
             }
         }
@@ -118,7 +119,7 @@ impl Cluster {
                 shard.performed(attempt, shard::Performed::Made);
             }
             shard::Effect::Sync(mark) => {
-                self.cost.syncs += usize::from(matches!(mark, Mark::Ready(_)));
+                self.cost.syncs += usize::from(matches!(mark, Mark::Ready(_) | Mark::Kept(_)));
                 shard.synced(mark, changes);
             }
             shard::Effect::Switch(_, numbers) | shard::Effect::Drop(numbers) => {
@@ -128,8 +129,8 @@ impl Cluster {
         }
     }
 
-    fn begin(&mut self) -> (SpecId, ContextId) {
-        self.coordinator.from_client(CLIENT, FromClient::Begin { request: Request(1), isolated: false, inside: None });
+    fn begin(&mut self, inside: Option<ContextId>) -> (SpecId, ContextId) {
+        self.coordinator.from_client(CLIENT, FromClient::Begin { request: Request(1), isolated: false, inside });
         self.go_on();
         loop {
             match self.heard.pop_front().expect("it begins") {
@@ -162,22 +163,35 @@ impl Cluster {
     }
 }
 
-/// What it costs to commit a context that has changed so many objects on each of so many shards, of three.
-fn commit(participants: u16, objects: u64) -> Cost {
+/// One in which a context has changed so many objects on each of so many shards, of three.
+fn changed(participants: u16, objects: u64) -> (Cluster, SpecId, ContextId) {
     let mut cluster = Cluster::new(3);
-    let (spec, context) = cluster.begin();
+    let (spec, context) = cluster.begin(None);
     for at in 0..participants {
         (0..objects).for_each(|object| cluster.change(at.into(), context, object));
     }
-    cluster.cost = Cost::default();
-    cluster.coordinator.from_client(CLIENT, FromClient::Vote { request: Request(2), spec });
+    (cluster, spec, context)
+}
+
+/// What it costs to be answered so.
+fn asked(cluster: &mut Cluster, message: FromClient, is_answer: impl Fn(&Outcome) -> bool) -> Cost {
+    (cluster.cost, cluster.heard) = Default::default();
+    cluster.coordinator.from_client(CLIENT, message);
     cluster.go_on();
-    let is_committed = |message| matches!(message, &ToClient::Decided { outcome: Outcome::Committed(_), .. });
-    assert!(cluster.heard.iter().any(is_committed));
+    let is_it = |message: &ToClient| matches!(message, ToClient::Decided { outcome, .. } if is_answer(outcome));
+    assert!(cluster.heard.iter().any(is_it), "{:?}", cluster.heard);
+    cluster.cost
+}
+
+/// What it costs to commit a context that has changed so many objects on each of so many shards, of three.
+fn commit(participants: u16, objects: u64) -> Cost {
+    let (mut cluster, spec, _) = changed(participants, objects);
+    let vote = FromClient::Vote { request: Request(2), spec };
+    let cost = asked(&mut cluster, vote, |outcome| matches!(outcome, Outcome::Committed(_)));
     cluster.coordinator.from_client(CLIENT, FromClient::Heard { request: Request(2) });
     cluster.go_on();
     assert!(cluster.coordinator.is_idle(), "{}", cluster.coordinator.describe());
-    cluster.cost
+    cost
 }
 
 #[test]
@@ -190,4 +204,39 @@ fn a_decision_costs_three_round_trips_to_each_participant_a_record_and_a_sync_wh
             assert_eq!(commit(participants, objects), cost, "{objects} objects on {participants} shards");
         }
     }
+}
+
+#[test]
+fn to_hold_something_costs_a_sync_at_each_participant_and_a_record() {
+    for (participants, objects) in [(0, 0), (1, 1), (3, 1), (3, 1000)] {
+        let (mut cluster, spec, _) = changed(participants, objects);
+        let hold = FromClient::Hold { request: Request(2), spec };
+        let cost = asked(&mut cluster, hold, |outcome| *outcome == Outcome::Held);
+        let shards = usize::from(participants);
+        // Each hears besides that the context is over, and that others may go on; nobody waits for that.
+        assert_eq!(cost, Cost { to_shards: 3 * shards, from_shards: shards, records: 1, syncs: shards });
+    }
+}
+
+#[test]
+fn to_become_part_of_what_is_around_it_costs_no_record_and_nobody_is_waited_for() {
+    let (mut cluster, _, outer) = changed(3, 1);
+    let (spec, inner) = cluster.begin(Some(outer));
+    (0..3).for_each(|at| cluster.change(at, inner, 7));
+    let vote = FromClient::Vote { request: Request(2), spec };
+    let cost = asked(&mut cluster, vote, |outcome| matches!(outcome, Outcome::Folded { .. }));
+    assert_eq!(cost, Cost { to_shards: 3, ..Cost::default() }, "each hears what the outer one sees");
+}
+
+#[test]
+fn a_change_of_two_shards_at_once_costs_what_a_decision_does_and_no_record_in_a_context() {
+    let works = || vec![(ShardId(0), vec![1]), (ShardId(2), vec![2])];
+    let step = |context| FromClient::Step { request: Request(2), context, works: works() };
+    let mut cluster = Cluster::new(3);
+    let cost = asked(&mut cluster, step(None), |outcome| matches!(outcome, Outcome::Committed(_)));
+    assert_eq!(cost, Cost { to_shards: 6, from_shards: 8, records: 1, syncs: 2 });
+    let (mut cluster, _, context) = changed(1, 1);
+    let cost = asked(&mut cluster, step(Some(context)), |outcome| *outcome == Outcome::Made);
+    // It is made, and shown: a sight for each shard that takes part, and no one waits for that.
+    assert_eq!(cost, Cost { to_shards: 6, from_shards: 2, ..Cost::default() });
 }

@@ -10,6 +10,9 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("store {0} is in use by another process; stop that one (mojavefs umount) first")]
     InUse(String),
+    /// Another process has the store open, and has said that it is ending.
+    #[error("the process that had store {0} open is still ending, and writes out what it has; try again in a while")]
+    Ending(String),
     /// Something else is where the store should be.
     #[error("{0} is not empty and is no MojaveFS store; name an empty or new directory")]
     NotAStore(String),
@@ -75,6 +78,7 @@ impl From<EngineError> for StoreError {
         let text = error.to_string();
         match error {
             EngineError::InUse(store) => StoreError::InUse(store),
+            EngineError::Ending(store) => StoreError::Ending(store),
             EngineError::NotAStore(store) => StoreError::NotAStore(store),
             EngineError::NoStore(store) => StoreError::NoStore(store),
             EngineError::Corrupt(_) | EngineError::Missing(_) => StoreError::Corrupt(text),

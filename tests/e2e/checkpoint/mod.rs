@@ -491,7 +491,8 @@ signal.setitimer(signal.ITIMER_REAL, 0)
     for round in 0..5 {
         let first = mount.start("first", &[], "echo new > data");
         let job = Job::python(&mount, &[], script);
-        assert_eq!(job.joined(&mount, "data")["back_to"], "read");
+        let joined = job.joined(&mount, "data");
+        assert_eq!(joined["back_to"], "read", "round {round}: {joined}");
         first.exit(1);
         let (code, said) = job.end();
         assert_eq!(code, Some(0), "round {round}: {said}");

@@ -1,117 +1,18 @@
 //! A client: a program that reads and writes, on trunk and in contexts, and whose kernel believes what it is told.
 
+use crate::does::{Does, What};
 use crate::history::{History, Knowledge, Object, WriteId};
+use crate::job::{Around, Isolated, Job};
 use crate::node::{Answer, Ask, Place, Result};
 use crate::random::Random;
 use crate::store::Work;
 use crate::world::{End, Message, Network, SHARDS};
-use mojavefs::id::{ContextId, IntervalId, Seq, SpecId};
+use mojavefs::id::{ContextId, Seq, SpecId};
 use mojavefs_cluster::message::{FromClient, Outcome, ToClient};
 use mojavefs_cluster::{Asker, Request, SessionId, ShardId, Term};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const JOBS_MAX: usize = 3;
-
-/// What the clients of a run do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Does {
-    pub(crate) what: What,
-    /// How many objects there are on each shard.
-    pub(crate) objects: u8,
-}
-
-/// What they mostly do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum What {
-    /// A bit of everything.
-    All,
-    /// Every second one reads snapshots, the others write, on trunk and in contexts that follow.
-    Snapshots,
-    /// They write in contexts that follow, and read on trunk.
-    Commits,
-    /// They begin contexts inside of others.
-    Nested,
-    /// They leave much to others.
-    Held,
-}
-
-impl Does {
-    /// Of how many that want to commit one leaves that to others; nothing if none does.
-    fn leaves(self) -> Option<u64> {
-        match self.what {
-            What::All | What::Nested => Some(4),
-            What::Held => Some(2),
-            What::Snapshots | What::Commits => None,
-        }
-    }
-
-    /// Whether they change several shards at once.
-    fn has_steps(self) -> bool {
-        matches!(self.what, What::All | What::Nested)
-    }
-
-    fn isolates(self, session: SessionId, random: &mut Random) -> bool {
-        match self.what {
-            What::All => random.coin(),
-            What::Nested => random.below(3) == 0,
-            What::Snapshots => session.0 % 2 == 1,
-            What::Commits | What::Held => false,
-        }
-    }
-
-    /// Whether something is written, rather than read.
-    fn writes(self, job: Option<bool>, random: &mut Random) -> bool {
-        let of_ten = match (self.what, job) {
-            (What::All | What::Nested | What::Held, Some(true)) => 1,
-            (What::All | What::Nested | What::Held, _) => 4,
-            (What::Snapshots, Some(true)) => 0,
-            (What::Snapshots, _) => 6,
-            (What::Commits, Some(_)) => 9,
-            (What::Commits, None) => 1,
-        };
-        random.below(10) < of_ten
-    }
-}
-
-pub(crate) struct Job {
-    spec: SpecId,
-    context: ContextId,
-    version: u64,
-    cut: Option<Seq>,
-    around: Around,
-    /// What was known when it began.
-    before: Knowledge,
-    /// What it has looked at or changed.
-    used: BTreeSet<Object>,
-    found: BTreeMap<Object, WriteId>,
-    /// What it has written last.
-    own: BTreeMap<Object, WriteId>,
-    /// What was made at once with undecided changes that it has found.
-    beside: BTreeMap<Object, WriteId>,
-    /// The undecided changes that it has seen.
-    sees: BTreeSet<IntervalId>,
-    /// Others have been begun inside of it.
-    had_inner: bool,
-    /// What has become part of it and stayed with a snapshot.
-    parts: Vec<Isolated>,
-    /// The request to commit it, or to hold it.
-    pub(crate) vote: Option<Request>,
-    is_left: bool,
-}
-
-/// What a context was begun in.
-#[derive(Clone, Debug, Default)]
-struct Around {
-    inside: Option<ContextId>,
-    /// It stays with what is there when it begins.
-    is_isolated: bool,
-    /// How many writes there had been when it had begun.
-    turn: usize,
-    /// What the one around it had written by then.
-    inherited: BTreeMap<Object, WriteId>,
-    /// What was known when the snapshot was taken that it shares with the one around it.
-    before: Option<Knowledge>,
-}
 
 enum Waiting {
     /// `own` is what the context had written of the object last.
@@ -149,15 +50,6 @@ pub(crate) struct Client {
     pub(crate) jobs: Vec<Job>,
     /// What others have left, and it decides: whether it commits it.
     deciding: BTreeMap<Request, (SpecId, bool)>,
-}
-
-/// What a context has used that stayed with a snapshot, for who looks at all of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Isolated {
-    pub(crate) spec: SpecId,
-    pub(crate) cut: Seq,
-    pub(crate) used: BTreeSet<Object>,
-    pub(crate) sees: BTreeSet<IntervalId>,
 }
 
 impl Client {
@@ -626,109 +518,6 @@ impl Client {
 fn said_of_step(request: Request, context: Option<ContextId>, works: &[Work]) -> FromClient {
     let works = works.iter().map(|work| (ShardId(work.object.0), work.encode())).collect();
     FromClient::Step { request, context, works }
-}
-
-impl Job {
-    fn new(spec: SpecId, context: ContextId, cut: Option<Seq>, around: Around, before: Knowledge) -> Job {
-        Job {
-            spec,
-            context,
-            version: 1,
-            cut,
-            around,
-            before,
-            used: BTreeSet::new(),
-            found: BTreeMap::new(),
-            own: BTreeMap::new(),
-            beside: BTreeMap::new(),
-            sees: BTreeSet::new(),
-            had_inner: false,
-            parts: Vec::new(),
-            vote: None,
-            is_left: false,
-        }
-    }
-
-    fn said(&self, request: Request) -> FromClient {
-        let spec = self.spec;
-        if self.is_left { FromClient::Hold { request, spec } } else { FromClient::Vote { request, spec } }
-    }
-
-    /// For one that begins inside of this.
-    fn around(&self) -> Around {
-        let mut inherited = self.around.inherited.clone();
-        inherited.extend(&self.own);
-        let before = self.cut.map(|_| self.before.clone());
-        Around { inside: Some(self.context), inherited, before, ..Around::default() }
-    }
-
-    /// It, and what has become part of it, as far as they stayed with a snapshot.
-    fn snapshots(self) -> impl Iterator<Item = Isolated> {
-        let Job { spec, used, sees, .. } = self;
-        self.parts.into_iter().chain(self.cut.map(|cut| Isolated { spec, cut, used, sees }))
-    }
-
-    /// What it finds is what it has written, or was written over that by who has seen it.
-    fn check_found(
-        &self,
-        (object, write): (Object, WriteId),
-        is_final: bool,
-        own: Option<WriteId>,
-        all: &[Job],
-        history: &History,
-    ) {
-        let outer = all.iter().find(|outer| Some(outer.context) == self.around.inside);
-        if let Some(own) = own {
-            let spec = self.spec;
-            assert!(!is_final || self.vote.is_some(), "{spec} has written {own}, and finds {write}, which is final");
-            let is_alone = self.cut.is_some() && !self.had_inner && (self.around.is_isolated || outer.is_none());
-            match is_alone {
-                true => history.check_over(write, own, false),
-                false => history.check_known(object, own, (write, is_final)),
-            }
-        } else if let Some(inherited) = self.around.inherited.get(&object) {
-            history.check_known(object, *inherited, (write, is_final));
-        }
-        let is_late = |outer: &Job| {
-            outer.own.get(&object).is_some_and(|late| *late == write && history.turn_of(write) >= self.around.turn)
-        };
-        assert!(
-            !(self.around.is_isolated && outer.is_some_and(is_late)),
-            "{} stays with what it found, and finds {write}, which is later",
-            self.spec
-        );
-    }
-
-    /// Who has found one of several changes that were made at once finds all of them.
-    fn check_beside(&mut self, object: Object, write: WriteId, is_final: bool, history: &History) {
-        if let Some(beside) = self.beside.get(&object) {
-            history.check_known(object, *beside, (write, is_final));
-        }
-        if !is_final {
-            self.beside.extend(history.made_with(write));
-        }
-    }
-
-    /// Another one has become part of it: if that stayed with what it found, then nothing of that had been changed by then.
-    fn takes_in(&mut self, inner: Job, at: usize, history: &History) {
-        for object in inner.used.iter().filter(|_| inner.around.is_isolated) {
-            let changed = self.own.get(object).map(|write| history.turn_of(*write));
-            assert!(
-                changed.is_none_or(|turn| turn < inner.around.turn || turn >= at),
-                "{} is part of {}, which had changed {object:?} meanwhile",
-                inner.spec,
-                self.spec
-            );
-        }
-        for (object, write) in &inner.own {
-            let own = self.own.entry(*object).or_insert(*write);
-            if history.turn_of(*own) < history.turn_of(*write) {
-                *own = *write;
-            }
-        }
-        self.used.extend(inner.used.iter().filter(|_| self.cut.is_some()));
-        self.parts.extend(inner.snapshots());
-    }
 }
 
 impl Waiting {

@@ -3,7 +3,9 @@
 //! `MOJAVEFS_SEED` repeats one run, and prints all that was said in it.
 
 mod client;
+mod does;
 mod history;
+mod job;
 mod node;
 mod random;
 mod store;

@@ -1,8 +1,10 @@
 //! Everything in one thread: a coordinator or two, shards, clients, a log, and what is on the way between them. A seed chooses what
 //! happens next.
 
-use crate::client::{Client, Does, Isolated, What};
+use crate::client::Client;
+use crate::does::{Does, What};
 use crate::history::{History, Object};
+use crate::job::Isolated;
 use crate::node::{Answer, Ask, Node};
 use crate::random::Random;
 use mojavefs::id::{ContextId, IntervalId, Seq};

@@ -238,8 +238,12 @@ fn take_lock(dir: &Path, create: bool) -> Result<Option<Flock<File>>> {
             Err((again, Errno::EAGAIN)) => file = again,
             Err((_, errno)) => return Err(failed(errno.into())),
         }
-        if began.elapsed() >= if is_ending(&file) { LOCK_ENDING_WAIT } else { LOCK_WAIT } {
-            return Err(EngineError::InUse(dir.display().to_string()));
+        let (limit, refused): (_, fn(String) -> EngineError) = match is_ending(&file) {
+            true => (LOCK_ENDING_WAIT, EngineError::Ending),
+            false => (LOCK_WAIT, EngineError::InUse),
+        };
+        if began.elapsed() >= limit {
+            return Err(refused(dir.display().to_string()));
         }
         std::thread::sleep(LOCK_PAUSE);
     }

@@ -8,6 +8,9 @@ pub enum EngineError {
     /// Another process has the store.
     #[error("store {0} is in use by another process; stop that one (mojavefs umount) first")]
     InUse(String),
+    /// Another process has the store, and has said that it is ending.
+    #[error("the process that had store {0} open is still ending, and writes out what it has; try again in a while")]
+    Ending(String),
     /// Something else is there.
     #[error("{0} is not empty and is no MojaveFS store; name an empty or new directory")]
     NotAStore(String),
