@@ -111,3 +111,14 @@ fn what_is_copied_from_two_mixed_histories_is_mixed_too() {
     let copy = Step::Change { who: 2, file: 1, how: Change::Copy { from: 0, at: 16386, to: 16386, len: 137_921 } };
     play(&[write(0, 0), outer, inner, change(2, Change::Write { at: 0, len: 1, seed: 0 }), write(1, 16381), copy]);
 }
+
+#[test]
+fn what_an_inner_job_has_changed_is_refused_if_its_sibling_is_committed_with_the_outer_one() {
+    let begin = [0, 1, 1].map(|parent| Step::Begin { parent });
+    let [outer, first, second] = begin;
+    let changed = [write(1, 0), outer, first, write(2, 50_000), second, change(3, Change::Resize { size: 200_000 })];
+    // The first becomes part of the outer one, which is committed; the second stays, and sees bytes of both.
+    let decided =
+        [Step::Commit { who: 1 }, Step::Commit { who: 0 }, PAUSE, PAUSE, PAUSE, PAUSE, Step::Commit { who: 0 }];
+    play(&[&changed[..], &decided[..]].concat());
+}

@@ -264,7 +264,8 @@ impl Model {
             let last = &self.trunk[file];
             let file = &mut self.jobs.get_mut(&id).expect("the job is there").files[file];
             match hidden {
-                true => file.torn |= file.stale,
+                // Of what the job around it had changed out of its sight the bytes are there now.
+                true => file.torn |= file.stale || file.missed.is_some(),
                 false => (file.bytes, file.torn) = (last.clone(), false),
             }
             (file.stale, file.missed) = (false, None);

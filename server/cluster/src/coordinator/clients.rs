@@ -223,7 +223,7 @@ impl Coordinator {
 
     pub(super) fn owner(&self, spec: SpecId) -> Option<Owner> {
         let context = *self.jobs.get(&spec)?;
-        let is_held = self.contexts[&context].session.is_none();
+        let is_held = self.contexts[&context].is_held();
         Some(if is_held { Owner::Store(context) } else { Owner::Context(context) })
     }
 

@@ -220,7 +220,7 @@ impl Coordinator {
         let writer = self.graph.writer_of(number).and_then(|context| self.contexts.get(&context));
         match decided {
             Some(kept) => Fate::Final(kept.decision.seq),
-            None if writer.is_some_and(|context| context.session.is_none()) => Fate::Held,
+            None if writer.is_some_and(|context| context.is_held()) => Fate::Held,
             None if self.falls.iter().any(|fallen| fallen.numbers.contains(&number)) => Fate::Held,
             None => Fate::Dead,
         }

@@ -57,7 +57,7 @@ impl Coordinator {
     /// Whether a context can become part of the one around it: nothing is added to what is held.
     pub(super) fn can_fold(&self, context: ContextId) -> bool {
         let outer = self.graph.outer(context).and_then(|outer| self.contexts.get(&outer));
-        outer.is_some_and(|outer| outer.session.is_some()) && self.graph.can_fold(context)
+        outer.is_some_and(|outer| !outer.is_held()) && self.graph.can_fold(context)
     }
 
     /// A context that has voted becomes part of the one around it. One that stays with what it found does if its shards say that

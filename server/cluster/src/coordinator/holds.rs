@@ -26,9 +26,8 @@ impl Coordinator {
 
     /// The speculations that somebody has to decide: those that are held, and have no vote, or are in conflict.
     pub fn held(&self) -> Vec<SpecId> {
-        let is_open = |context: &&Context| {
-            context.session.is_none() && (!context.voted || self.graph.is_in_conflict(context.spec))
-        };
+        let is_open =
+            |context: &&Context| context.is_held() && (!context.voted || self.graph.is_in_conflict(context.spec));
         self.contexts.values().filter(is_open).map(|context| context.spec).collect()
     }
 
@@ -46,7 +45,7 @@ impl Coordinator {
     /// Begins to hold something: its shards make durable what they have of it. What is held already is written down anew.
     pub(super) fn hold(&mut self, spec: SpecId) {
         let Some(context) = self.context_of(spec) else { return };
-        if context.session.is_none() {
+        if context.is_held() {
             return self.write_down(&BTreeSet::from([self.jobs[&spec]]));
         }
         if self.holds.contains_key(&spec) {
@@ -124,7 +123,7 @@ impl Coordinator {
     /// What the log says of those of these contexts that are held is made true.
     pub(super) fn write_down(&mut self, contexts: &BTreeSet<ContextId>) {
         let held = contexts.iter().filter_map(|id| Some((*id, self.contexts.get(id)?)));
-        let held = held.filter(|(_, context)| context.session.is_none());
+        let held = held.filter(|(_, context)| context.is_held());
         let records = held.map(|(id, context)| self.record(id, context));
         let news = records.filter(|record| self.held.get(&record.spec) != Some(record));
         for record in news.collect::<Vec<Held>>() {
@@ -204,7 +203,7 @@ impl Coordinator {
 
     /// A shard says that something is in conflict: it is undone, unless it is held. Then somebody has to give it up.
     pub(super) fn in_conflict(&mut self, spec: SpecId) {
-        if self.context_of(spec).is_none_or(|context| context.session.is_some()) {
+        if self.context_of(spec).is_none_or(|context| !context.is_held()) {
             return self.abort(spec, Outcome::Conflict);
         }
         let own: Vec<u64> =

@@ -68,6 +68,12 @@ struct Context {
     owners: BTreeSet<(SpecId, Asker)>,
 }
 
+impl Context {
+    fn is_held(&self) -> bool {
+        self.session.is_none()
+    }
+}
+
 /// A context that is to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Start {

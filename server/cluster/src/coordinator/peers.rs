@@ -52,7 +52,7 @@ impl Coordinator {
         peer.asks = Some(undecided);
         // Nobody waits there any more for what was put off.
         self.later.retain(|later| !matches!(later, Later::Shard(other, _) if *other == shard));
-        let is_kept = |context: &super::Context| context.session.is_none() && !is_planted(Planted::HeldWithItsShard);
+        let is_kept = |context: &super::Context| context.is_held() && !is_planted(Planted::HeldWithItsShard);
         let falls = |context: &&super::Context| !is_kept(context) && context.enrolled.contains(&shard);
         let enrolled = self.contexts.values().filter(falls);
         let lost: Vec<SpecId> = enrolled.map(|context| context.spec).collect();
@@ -113,7 +113,7 @@ impl Coordinator {
         }
         match self.contexts.get_mut(&context).filter(|_| for_change) {
             // What is held stays as it is.
-            Some(held) if held.session.is_none() => {
+            Some(held) if held.is_held() => {
                 return self.send(shard, ToShard::Sight { context, sight: None, for_change });
             }
             Some(context) => drop(context.enrolled.insert(shard)),
@@ -140,7 +140,7 @@ impl Coordinator {
 
     /// A context has met something.
     fn met(&mut self, shard: ShardId, context: ContextId, of: IntervalId, changes: bool) {
-        if self.contexts.get(&context).is_some_and(|context| context.session.is_none()) {
+        if self.contexts.get(&context).is_some_and(|context| context.is_held()) {
             return self.send(shard, ToShard::Sight { context, sight: None, for_change: false });
         }
         if self.comes_upon(context, of, changes).is_err() {

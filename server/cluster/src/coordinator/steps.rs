@@ -19,7 +19,8 @@ pub(super) struct Step {
 }
 
 impl Coordinator {
-    /// Somebody wants to change something on several shards. What was asked for before is not done twice.
+    /// Somebody wants to change something on several shards. What was asked for before is not done twice; what no shard is to do, or one
+    /// that there is not, is not done.
     pub(super) fn step(&mut self, asker: Asker, inside: Option<ContextId>, works: Vec<(ShardId, Vec<u8>)>) {
         let mut made = self.kept.values().flat_map(|kept| &kept.decision.owners);
         let is_it = |(_, other): &&(SpecId, Asker)| *other == asker && !is_planted(Planted::StepMadeTwice);
@@ -32,7 +33,8 @@ impl Coordinator {
                 context.session == Some(asker.session) && !context.voted && !self.holds.contains_key(&context.spec)
             })
         };
-        if !inside.as_ref().is_none_or(goes_on) {
+        let is_known = |(shard, _): &(ShardId, Vec<u8>)| self.shards.contains_key(shard);
+        if !inside.as_ref().is_none_or(goes_on) || works.is_empty() || !works.iter().all(is_known) {
             return self.tell_decided(asker, Outcome::Aborted);
         }
         self.rounds_begun += 1;
