@@ -12,6 +12,7 @@ pub(crate) mod waiter;
 
 use crate::harness::programs::{EXAMPLES, SUBJECTS, compiled, compiled_with_it_inside, with_python_package};
 use crate::harness::{Mount, SPECRUN, text, until};
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -443,8 +444,15 @@ fn a_barrier_waits_for_no_level_that_is_undone_though_its_process_goes_on() {
     until("it is in a level", || mount.beside("entered").exists());
     let mut barrier = Command::new(crate::harness::MOJAVEFS);
     let mut barrier = barrier.args(["barrier", "file"]).current_dir(mount.path()).spawn().expect("it runs");
-    let sleeps_in = format!("/proc/{}/wchan", barrier.id());
-    until("it waits", || fs::read_to_string(&sleeps_in).is_ok_and(|place| place.contains("unix_stream")));
+    let [sleeps_in, io] = ["wchan", "io"].map(|file| format!("/proc/{}/{file}", barrier.id()));
+    // It asks for who has the file first: that was answered long since if it has read nothing for many looks.
+    let (before, looks) = (Cell::new(String::new()), Cell::new(0));
+    until("it waits", || {
+        let waits = fs::read_to_string(&sleeps_in).is_ok_and(|place| place.contains("unix_stream"));
+        let read = fs::read_to_string(&io).unwrap_or_default();
+        looks.set(if before.replace(read.clone()) == read && waits { looks.get() + 1 } else { 0 });
+        looks.get() > 50
+    });
     fs::write(mount.beside("waited"), "").expect("a sign");
     assert_eq!(barrier.wait().expect("it ends").code(), Some(75));
     fs::write(mount.beside("through"), "").expect("a sign");

@@ -3,7 +3,7 @@
 use super::super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, also_undone, host_fault, shown};
 use super::options::Cli;
 use super::report::{Took, because, waits_for};
-use super::{After, Attempt, NEWS_TIME, Scene};
+use super::{After, Attempt, Scene, WHY_TIME};
 use crate::job::JobView;
 use crate::job::supervise::Ending;
 use crate::limits::QUIET_WAIT;
@@ -125,7 +125,7 @@ impl Cli {
         if is_planted(Planted::UndoneToldAsCommitted) {
             return Attempt::Over(0);
         }
-        view.wait_decided(NEWS_TIME);
+        view.wait_decided(WHY_TIME);
         if let Some(may_be) = view.may_be() {
             // To run it again may do the work twice.
             let said = || fault.map_or_else(|| "nobody says what came of the vote".to_owned(), ToString::to_string);

@@ -36,6 +36,9 @@ const EXIT_NOT_FOUND: u8 = 127;
 
 /// How long after a question that came too late the news that explains it may take.
 const NEWS_TIME: Duration = Duration::from_secs(2);
+/// The same of what is known to be undone: why that is comes behind all that kernels are told of it, for which each has
+/// [`NOTICE_TIME_MAX`](mojavefs::limits::NOTICE_TIME_MAX).
+const WHY_TIME: Duration = Duration::from_secs(15);
 
 /// `specrun`.
 pub fn specrun_main() -> ExitCode {
