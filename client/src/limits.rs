@@ -61,7 +61,7 @@ pub const HELD_UP_TIME: Duration = Duration::from_millis(20);
 /// The most requests of one kernel that may wait for others at once, each on a thread of its own.
 pub const PARKED_MAX: usize = 1024;
 /// How long a process may take to stop, once its call was answered.
-pub const STOP_CALL_TIME_MAX: Duration = Duration::from_millis(500);
+pub const STOP_CALL_TIME_MAX: Duration = Duration::from_secs(1);
 /// The most checkpoints of one job: each is a process that sleeps.
 pub const CHECKPOINTS_MAX: usize = 16;
 /// How long `specrun` waits until what its command has left behind, and was killed, is undone.

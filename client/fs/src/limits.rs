@@ -17,7 +17,7 @@ pub const RUNS_INTERVAL: Duration = Duration::from_millis(5);
 /// The most files that were refused to one view, and not decided yet, that are remembered.
 pub const REFUSED_FILES_MAX: usize = 4096;
 /// How long a call that reads others' undecided work may be kept waiting until its process is stopped for a checkpoint.
-pub const CHECKPOINT_TIME_MAX: Duration = Duration::from_millis(500);
+pub const CHECKPOINT_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often a call is tried again for whose process there is no checkpoint.
 pub const CHECKPOINT_TRIES_MAX: usize = 1000;
 /// How long such a one waits for who reads a directory at that moment.
