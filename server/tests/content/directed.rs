@@ -122,3 +122,11 @@ fn what_an_inner_job_has_changed_is_refused_if_its_sibling_is_committed_with_the
         [Step::Commit { who: 1 }, Step::Commit { who: 0 }, PAUSE, PAUSE, PAUSE, PAUSE, Step::Commit { who: 0 }];
     play(&[&changed[..], &decided[..]].concat());
 }
+
+#[test]
+fn what_an_inner_job_reads_where_two_histories_are_mixed_counts_as_read() {
+    let begin = [0, 1, 2].map(|parent| Step::Begin { parent });
+    let [outer, middle, inner] = begin;
+    let mixed = [outer, middle, write(2, 0), inner, write(1, 0), Step::Read { who: 3, file: 0 }];
+    play(&[&mixed[..], &[write(0, 0), Step::Commit { who: 2 }]].concat());
+}
