@@ -78,3 +78,9 @@ pub const SHORT_LISTING_BYTES_MAX: u32 = 4 << 10;
 pub const SIGNAL_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long whoever is about to have a kernel forget something waits until it has got the answers that were found before.
 pub const GIVE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Over a host, how long a kernel believes what it was told: others change it, and do not tell.
+pub const HOST_BELIEVED_TIME: Duration = Duration::from_secs(1);
+/// How long the daemon over the host stays when there is nothing to do.
+pub const HOST_IDLE_TIME: Duration = Duration::from_secs(20);
+/// How often it looks whether there is.
+pub const HOST_LOOK_INTERVAL: Duration = Duration::from_secs(1);

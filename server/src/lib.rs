@@ -2,6 +2,7 @@
 //! versioned store.
 
 pub mod access;
+mod applying;
 mod checks;
 mod coordinator;
 pub mod limits;
@@ -9,6 +10,7 @@ mod locks;
 pub mod net;
 pub mod ops;
 mod order;
+pub mod origin;
 #[cfg(test)]
 mod random;
 mod server;

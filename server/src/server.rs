@@ -4,6 +4,7 @@ use crate::coordinator::{Aftermath, Coordinator};
 use crate::limits::{KEEPER_IDLE, LOG_SYNC_INTERVAL, TELL_TIME_MAX, WRITE_OUT_INTERVAL};
 use crate::locks::Locks;
 use crate::ops::{Ops, SystemClock, fault};
+use crate::origin::{Bottom, Origin};
 use crate::session::Session;
 use crate::store::engine::Engine;
 use crate::store::{Reclaimed, Search, Store, StoreError, StoreOptions};
@@ -11,7 +12,7 @@ use crate::telling::{Effects, Telling};
 use crate::views::upcoming::Upcomings;
 use crate::views::urgent::Waiters;
 use crate::views::{View, Views};
-use mojavefs::id::{ContextId, SpecId, ViewId};
+use mojavefs::id::{ContextId, Ino, SpecId, ViewId};
 use mojavefs::limits::NOTICE_TIME_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Connection, Notice, Outcome, Reply, SpecState, ViewOwner};
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     search: Mutex<Option<Search>>,
     /// Chosen at random: clients tell servers apart by it.
     pub(crate) identity: u64,
+    /// The host on which the store stands, if it does.
+    pub(crate) origin: Option<Arc<Origin>>,
 }
 
 /// Wakes a thread that has work.
@@ -84,7 +87,24 @@ impl Bell {
 impl Server {
     /// Opens the store that lies in `engine` and serves it. Blocks while the store recovers.
     pub fn open(engine: &dyn Engine, options: StoreOptions) -> Result<Self, StoreError> {
+        Self::open_over(engine, options, None)
+    }
+
+    /// The same of a store that stands on a host: what that has is shown where the store has no other word, and what is committed is
+    /// applied to it.
+    pub fn open_over(
+        engine: &dyn Engine,
+        options: StoreOptions,
+        bottom: Option<Arc<dyn Bottom>>,
+    ) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Io { context: "look at the host".into(), source };
+        let origin = bottom.map(Origin::over).transpose().map_err(failed)?.map(Arc::new);
         let store = Arc::new(Store::open(engine, options)?);
+        if let Some(origin) = &origin {
+            store.stands_on(origin.clone());
+            store.number_from(Ino::FIRST_OVER_HOST)?;
+            origin.has_up_to(store.applied()?);
+        }
         let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
         let coordinator = Coordinator::open(store.clone(), ops.clone())?;
         let shared = Arc::new(Shared {
@@ -105,6 +125,7 @@ impl Server {
             tells_in_turn: AtomicBool::new(false),
             search: Mutex::default(),
             identity: RandomState::new().hash_one(()),
+            origin,
         });
         let threads = [
             spawn("mojavefs-keeper", &shared, Shared::keep),
@@ -276,7 +297,10 @@ impl Shared {
         if !self.effects.wait(Some(TELL_TIME_MAX)) {
             return Ok(Reclaimed { removed: given_back, more: true });
         }
-        let step = self.store.reclaim_of(&|ino| self.views.holds(ino), &|interval| decided.contains(&interval))?;
+        // What the host does not have yet stays as it is.
+        let waiting = self.unapplied();
+        let of = |interval| decided.contains(&interval) && !waiting.contains(&interval);
+        let step = self.store.reclaim_of(&|ino| self.views.holds(ino), &of)?;
         // Another thread may have done a step in between, which has left something to give back.
         let more = step.more || given_back > 0 || self.store.has_unused()?;
         Ok(Reclaimed { removed: step.removed + given_back, more })

@@ -5,6 +5,7 @@ use mojavefs_client::{Backend, Checked, Embedded, Keep, Serving};
 use mojavefs_net::{Address, Key};
 use mojavefs_server::Server;
 use mojavefs_server::net;
+use mojavefs_server::origin::Host;
 use mojavefs_server::store::engine::Directory;
 use mojavefs_server::store::{self, StoreError, StoreOptions};
 use std::path::Path;
@@ -32,6 +33,15 @@ fn fault(error: StoreError) -> Fault {
 impl Embedded for BuiltIn {
     fn open(&self, store: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault> {
         let server = Server::open(&Directory::at(store), StoreOptions { memory_bytes, owner }).map_err(fault)?;
+        let notes = server.notes().to_vec();
+        Ok(Backend { connection: server.connect(true), notes, keep: Box::new(Kept(server)) })
+    }
+
+    fn open_over_host(&self, state: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault> {
+        let host = Host::here(state).map_err(|e| Fault::new(FaultKind::Io, format!("look at the host: {e}")))?;
+        let store = Directory::at(&state.join("store"));
+        let options = StoreOptions { memory_bytes, owner };
+        let server = Server::open_over(&store, options, Some(Arc::new(host))).map_err(fault)?;
         let notes = server.notes().to_vec();
         Ok(Backend { connection: server.connect(true), notes, keep: Box::new(Kept(server)) })
     }

@@ -18,6 +18,7 @@ mod disk;
 mod doubt;
 mod filesystem;
 mod holes;
+mod host;
 mod inherited;
 mod interrupts;
 mod jobs;

@@ -33,8 +33,8 @@ struct Spot {
     ino: u64,
 }
 
-/// Where the filesystem is mounted, and the number of its connection there.
-type Place = (PathBuf, u32);
+/// Where the filesystem is mounted, and its device there.
+type Place = (PathBuf, (u32, u32));
 
 struct Open {
     fd: RawFd,
@@ -87,7 +87,7 @@ fn renamed(path: &Path, file: &Path) -> Option<PathBuf> {
 
 /// What this process has open on the filesystem, in whatever place of it.
 pub fn on(table: &Table) -> Descriptors {
-    let places: Vec<Place> = table.own().map(|mount| (mount.point.clone(), mount.minor)).collect();
+    let places: Vec<Place> = table.own().map(|mount| (mount.point.clone(), (mount.major, mount.minor))).collect();
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let fds: Vec<RawFd> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     let open = fds.into_iter().filter_map(|fd| look(fd, &places)).collect();
@@ -103,7 +103,7 @@ impl Spot {
             return None;
         }
         let path = renamed(&path, file).unwrap_or(path);
-        let here = places.iter().filter(|(point, minor)| stat.device == (0, *minor) && path.starts_with(point));
+        let here = places.iter().filter(|(point, device)| stat.device == *device && path.starts_with(point));
         let (point, _) = here.max_by_key(|(point, _)| point.as_os_str().len())?;
         Some(Spot { point: point.clone(), path, ino: stat.ino })
     }

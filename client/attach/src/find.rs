@@ -1,15 +1,18 @@
 //! Finding the filesystem, the daemon behind it and the view one is in.
 
+use crate::control::ask;
 use crate::descriptors::working_directory;
 use crate::mount::{self, MountInfo};
 use crate::places::{self, Table};
 use crate::sys;
 use crate::{CONTROL_VERSION, CONTROL_XATTR};
 use mojavefs::id::ViewId;
+use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use std::ffi::CString;
+use mojavefs::protocol::{Admin, Reply};
+use std::ffi::{CString, OsString};
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +45,8 @@ pub struct Filesystem {
     server: u64,
     /// The view that this process sees it through.
     pub view: ViewId,
+    /// It is the host's own, of which a directory is to be covered: what it lies on.
+    pub(crate) host: Option<(u32, u32)>,
 }
 
 impl Filesystem {
@@ -92,6 +97,7 @@ impl Filesystem {
                 socket: PathBuf::from(socket),
                 server,
                 view: ViewId(view),
+                host: None,
             }),
             _ => {
                 let text = format!(
@@ -101,6 +107,39 @@ impl Filesystem {
                 Err(Fault::new(FaultKind::Protocol, text))
             }
         }
+    }
+
+    /// The host's own filesystem, of which the directory `dir` is meant: an absolute path without links. The daemon that stands for it
+    /// listens at `socket`.
+    ///
+    /// # Errors
+    /// Nobody listens there: `Disconnected`.
+    pub fn of_host(dir: &Path, socket: &Path) -> Result<Self, Fault> {
+        let gone = |e: std::io::Error| Fault::new(FaultKind::Disconnected, format!("{}: {e}", socket.display()));
+        let stream = UnixStream::connect(socket).map_err(gone)?;
+        let Answer::Daemon { trunk, source, .. } = ask(&stream, &Ask::Hello, None)?.0 else {
+            return Err(Fault::new(FaultKind::Protocol, format!("{} is no daemon's", socket.display())));
+        };
+        let Answer::Reply(Reply::Number(server)) = ask(&stream, &Ask::Admin(Admin::Identity), None)?.0 else {
+            return Err(Fault::new(FaultKind::Protocol, format!("{} says not who it is", socket.display())));
+        };
+        let look = |e: std::io::Error| Fault::new(FaultKind::Io, format!("{}: {e}", dir.display()));
+        let device = sys::cached_stat(dir).map_err(look)?.device;
+        Ok(Filesystem {
+            mountpoint: dir.to_owned(),
+            root: dir.to_owned(),
+            source: PathBuf::from(OsString::from_vec(source)),
+            minor: device.1,
+            socket: socket.to_owned(),
+            server,
+            view: trunk,
+            host: Some(device),
+        })
+    }
+
+    /// Whether it is the host's own.
+    pub fn is_host(&self) -> bool {
+        self.host.is_some()
     }
 
     /// Whether another mount shows the files of the same server, if its daemon has recorded which it has.

@@ -106,6 +106,8 @@ pub struct MountInfo {
     pub kind: String,
     /// What is mounted.
     pub source: PathBuf,
+    /// The major device number: 0 of a filesystem without a device of its own.
+    pub major: u32,
     /// The minor device number: the number of the FUSE connection.
     pub minor: u32,
     /// Whose mount it is, as far as the filesystem says.
@@ -135,8 +137,9 @@ fn parse(line: &[u8]) -> Option<MountInfo> {
     let source = unescape(rest.next()?);
     let mut options = rest.next().unwrap_or_default().split(|byte| *byte == b',');
     let owner = options.find_map(|option| std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok());
-    let minor = device.split_once(':')?.1.parse().ok()?;
-    Some(MountInfo { id, parent, root, point, kind, source, minor, owner, restrictions })
+    let (major, minor) = device.split_once(':')?;
+    let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
+    Some(MountInfo { id, parent, root, point, kind, source, major, minor, owner, restrictions })
 }
 
 /// The options of a mount, but those that are anything else than a restriction.

@@ -48,7 +48,17 @@ impl Table {
     /// # Errors
     /// It can't be found out whether another mount shows the same files.
     pub fn of(filesystem: &Filesystem) -> Result<Table, Fault> {
-        let all = mount::mounts().map_err(|e| Fault::new(FaultKind::Io, format!("read the mounts: {e}")))?;
+        let mut all = mount::mounts().map_err(|e| Fault::new(FaultKind::Io, format!("read the mounts: {e}")))?;
+        if let Some((major, minor)) = filesystem.host {
+            let dir = &filesystem.mountpoint;
+            let around = mount::around(&all, dir).cloned().ok_or_else(|| {
+                Fault::new(FaultKind::NotFound, format!("{} lies on no mount that is to be seen", dir.display()))
+            })?;
+            // As if it were mounted there by itself.
+            all.push(MountInfo { root: dir.clone(), point: dir.clone(), major, minor, ..around });
+            let own = vec![all.len() - 1];
+            return Ok(Table { all, own });
+        }
         let mut known = vec![(filesystem.minor, true)];
         let mut own = Vec::new();
         for (at, mount) in all.iter().enumerate().filter(|(_, mount)| mount.kind == FS_TYPE) {

@@ -3,7 +3,8 @@
 use super::json::with_paths;
 use super::resolutions::{Told, refuse_both, standing};
 use super::{
-    EXIT_NOT_FINAL, EXIT_TRY_AGAIN, EXIT_UNKNOWN, Where, class, not_known, numbers, parse_spec, tell, word_of,
+    EXIT_NOT_FINAL, EXIT_TRY_AGAIN, EXIT_UNAPPLIED, EXIT_UNKNOWN, Where, class, not_known, numbers, parse_spec, tell,
+    word_of,
 };
 use crate::control::{self, unexpected};
 use crate::job::find::Filesystem;
@@ -170,6 +171,7 @@ fn ask(stream: &UnixStream, ask: &Ask) -> Result<Outcome, Fault> {
 /// The exit status of what came of a vote.
 fn exit_status(outcome: &Outcome) -> u8 {
     match outcome.state {
+        SpecState::Committed if outcome.unapplied.is_some() => EXIT_UNAPPLIED,
         SpecState::Committed => 0,
         SpecState::Voted if !outcome.conflicts.is_empty() => EXIT_TRY_AGAIN,
         // Into what is around it.

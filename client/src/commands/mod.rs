@@ -9,9 +9,11 @@ mod export;
 mod fsck;
 mod gc;
 mod graph;
+mod host;
 mod import;
 mod json;
 mod keygen;
+mod launch;
 mod mount;
 mod place;
 mod progress;
@@ -46,6 +48,8 @@ use std::process::ExitCode;
 
 /// A refused commit and the like: trying again later may help (`EX_TEMPFAIL`).
 pub(crate) const EXIT_TRY_AGAIN: u8 = 75;
+/// It is committed, and the host does not have it yet.
+pub(crate) const EXIT_UNAPPLIED: u8 = 73;
 /// A decision was asked for, and nobody has said what came of it: to do the work again may do it twice.
 pub(crate) const EXIT_UNKNOWN: u8 = 76;
 /// It is decided, and final when others are.
@@ -64,6 +68,9 @@ pub(crate) fn job_around(filesystem: &Filesystem) -> Option<SpecId> {
 pub trait Embedded {
     /// Opens a store in this process, with so much memory for buffers and caches; a new one belongs to `owner`.
     fn open(&self, store: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault>;
+
+    /// Opens the store of a user over the host's own filesystem, in this process. Their state lies in the directory `state`.
+    fn open_over_host(&self, state: &Path, memory_bytes: usize, owner: (u32, u32)) -> Result<Backend, Fault>;
 
     /// Serves a store to clients at these addresses, until what is returned is dropped.
     fn serve(
@@ -156,6 +163,9 @@ enum Command {
     Import(import::Import),
     /// Copy a part of the filesystem out to the host
     Export(export::Export),
+    /// Stand for the host's own filesystem: started by the first job over a directory of it
+    #[command(hide = true)]
+    OverHost(host::OverHost),
 }
 
 /// Which filesystem is meant.
@@ -167,8 +177,25 @@ pub(crate) struct Where {
 }
 
 impl Where {
+    /// The filesystem that is mounted there, or the host's own if something is undecided over that.
     pub(crate) fn find(&self) -> Result<Filesystem, Fault> {
-        Filesystem::find(self.mountpoint.as_deref())
+        self.find_or(host::known_at)
+    }
+
+    /// The same for a job, which may begin over any directory of the host.
+    pub(crate) fn find_for_job(&self) -> Result<Filesystem, Fault> {
+        self.find_or(|dir| Some(host::at(dir)))
+    }
+
+    fn find_or(&self, host: impl Fn(&Path) -> Option<Result<Filesystem, Fault>>) -> Result<Filesystem, Fault> {
+        match Filesystem::find(self.mountpoint.as_deref()) {
+            Err(fault) if fault.kind == FaultKind::NotFound && self.mountpoint.is_none() => {
+                let dir =
+                    mojavefs_attach::descriptors::working_directory().map_err(host_fault("the working directory"))?;
+                host(&dir).unwrap_or(Err(fault))
+            }
+            found => found,
+        }
     }
 
     fn connect(&self) -> Result<UnixStream, Fault> {
@@ -200,6 +227,7 @@ pub fn mojavefs_main(embedded: &dyn Embedded) -> ExitCode {
         Command::Gc(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Export(command) => command.run(),
+        Command::OverHost(command) => command.run(embedded),
     };
     result.unwrap_or_else(|fault| {
         complain("mojavefs", &fault);
@@ -313,7 +341,13 @@ pub(crate) fn tell(outcome: &Outcome) {
         return;
     }
     match outcome.state {
-        SpecState::Committed => out!("committed {} ({changes})", outcome.spec),
+        SpecState::Committed => {
+            out!("committed {} ({changes})", outcome.spec);
+            outcome.displaced.iter().for_each(|line| err!("mojavefs: {line}"));
+            if let Some(why) = &outcome.unapplied {
+                err!("mojavefs: it is not on the host yet: {why}; it is tried again by whoever looks next");
+            }
+        }
         SpecState::Aborted => out!("aborted {} ({changes} undone)", outcome.spec),
         SpecState::Voted if !outcome.waits_for.is_empty() => {
             let others = outcome.waits_for.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

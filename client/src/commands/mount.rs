@@ -1,8 +1,9 @@
 //! `mojavefs mount`
 
+use super::launch::{fail_launcher, launch, release_launcher, tell_launcher};
 use super::{Embedded, harmless, host_fault, keygen, place};
 use crate::daemon::{self, Backend, Setup};
-use crate::limits::{MEMORY_BYTES, START_TIME_MAX};
+use crate::limits::MEMORY_BYTES;
 use crate::mount::{self, Health};
 use crate::output::err;
 use crate::remote::Remote;
@@ -13,13 +14,11 @@ use mojavefs_net::Address;
 use nix::unistd::{getegid, geteuid};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Instant;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 #[derive(Args)]
@@ -48,10 +47,6 @@ pub(super) struct Mount {
     #[arg(long, hide = true)]
     daemon: bool,
 }
-
-const READY: &str = "ready";
-/// Begins a line that the daemon has to tell before it is ready.
-const NOTE: &str = "note: ";
 
 /// What is to be mounted.
 enum Source {
@@ -180,45 +175,15 @@ impl Mount {
             .arg("--")
             .arg(source)
             .arg(point);
-        // Each thread that answers a kernel has a buffer of 16 MiB. Left to itself the allocator keeps those of jobs that are
-        // over; with these limits it gives them back.
-        command.env("MALLOC_ARENA_MAX", "2").env("MALLOC_MMAP_THRESHOLD_", "4194304");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).current_dir("/");
-        let mut child = command.spawn().map_err(host_fault("start the daemon"))?;
-        let Some(stdout) = child.stdout.take() else {
-            return Err(Fault::new(FaultKind::Io, "the daemon has no standard output"));
-        };
-        let (sender, said) = channel();
-        let hear = move || {
-            let mut said = BufReader::new(stdout);
-            loop {
-                let mut line = String::new();
-                drop(said.read_line(&mut line));
-                let is_last = !line.starts_with(NOTE);
-                if sender.send(line).is_err() || is_last {
-                    break;
-                }
-            }
-        };
-        mojavefs_threads::detached("mojavefs-hear", hear).map_err(host_fault("hear the daemon"))?;
-        let deadline = Instant::now() + START_TIME_MAX;
-        let next = || {
-            let line = said.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
-            let note = line.strip_prefix(NOTE).map(|note| err!("mojavefs: {}", note.trim_end()));
-            Ok::<_, RecvTimeoutError>(note.is_none().then_some(line))
-        };
-        let line = std::iter::repeat_with(next).find_map(Result::transpose).and_then(Result::ok).unwrap_or_else(|| {
-            drop(child.kill().and_then(|()| child.wait()));
+        let on_silence = || {
             // It may have been about to say so.
             if mount::ours_at(point).is_ok_and(|found| found.is_some()) {
                 drop(mount::unmount(point, true));
             }
-            format!("the daemon was not ready after {} s", START_TIME_MAX.as_secs())
-        });
-        match line.trim() {
-            READY => Ok(ExitCode::SUCCESS),
-            "" => Err(Fault::new(FaultKind::Io, "the daemon ended without a word; see its log")),
-            why => {
+        };
+        match launch(command, log, on_silence)? {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(why) => {
                 let text = format!("cannot mount on {}: {why}", self.mountpoint.display());
                 Err(Fault::new(FaultKind::Io, text))
             }
@@ -228,20 +193,9 @@ impl Mount {
     fn become_daemon(&self, embedded: &dyn Embedded) -> Result<ExitCode, Fault> {
         let _ = nix::unistd::setsid();
         log_to(std::io::stderr);
-        let say = |line: &str| writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
-        let ready = || {
-            say(READY)?;
-            // Whoever waits for the end of the output is released.
-            if let Ok(null) = File::options().write(true).open("/dev/null") {
-                drop(crate::sys::dup_onto(std::os::fd::AsFd::as_fd(&null), 1, false));
-            }
-            Ok(())
-        };
-        let note = |note: &str| drop(say(&format!("{NOTE}{note}")));
-        match self.serve(embedded, self.mountpoint.clone(), note, ready) {
+        match self.serve(embedded, self.mountpoint.clone(), tell_launcher, release_launcher) {
             Err(fault) => {
-                drop(say(&fault.to_string().replace('\n', " ")));
-                tracing::error!("{fault}");
+                fail_launcher(&fault);
                 Ok(ExitCode::FAILURE)
             }
             done => done,
@@ -292,7 +246,7 @@ fn check_unused(store: &Path) -> Result<(), Fault> {
 }
 
 /// Opens the log that this user's daemons share, for this user only.
-fn open_log(path: &Path) -> std::io::Result<File> {
+pub(super) fn open_log(path: &Path) -> std::io::Result<File> {
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     if log.metadata()?.mode() & 0o077 != 0 {
         log.set_permissions(Permissions::from_mode(0o600))?;

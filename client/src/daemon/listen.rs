@@ -99,6 +99,11 @@ impl Door {
 }
 
 impl Leases {
+    /// Whether somebody is connected.
+    pub(super) fn any(&self) -> bool {
+        !self.open.lock().is_empty()
+    }
+
     /// Answers what was asked, ends every connection, and waits until what they held is closed.
     pub(super) fn end(self) {
         self.ending.store(true, Ordering::SeqCst);

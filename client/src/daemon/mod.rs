@@ -2,12 +2,15 @@
 
 mod caller;
 mod content;
+mod host;
 mod lease;
 mod listen;
 mod outbox;
 mod quota;
 mod rights;
 mod sockets;
+
+pub(crate) use host::{RUNS_ALREADY, over_host, socket_over_host, state_path};
 
 use crate::limits::{LINGER_TIME_MAX, MOUNTS_PAUSE};
 use crate::mount::{self, MountOptions};

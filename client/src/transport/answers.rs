@@ -2,12 +2,11 @@
 
 use super::convert::{attributes, lasting};
 use super::owners;
-use crate::limits::CACHE_TIME;
 use mojavefs::limits::NAME_BYTES_MAX;
 use mojavefs::protocol::SpaceInfo;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs_fs::{Given, View};
-use mojavefs_fuse::protocol::{Answer, Entry, Lasting, Opened, OpenedFlags, Space};
+use mojavefs_fuse::protocol::{Answer, Entry, Opened, OpenedFlags, Space};
 use nix::libc;
 
 /// What of an operation a kernel is answered.
@@ -33,7 +32,7 @@ pub(super) fn made(result: Result<Given, Fault>) -> Answered {
 pub(super) fn looked_up(result: Result<Given, Fault>) -> Answered {
     match result {
         Err(fault) if fault.kind == FaultKind::NotFound => {
-            Ok(Answer::Entry(Entry { name_lasts: Lasting(CACHE_TIME), ..Entry::default() }))
+            Ok(Answer::Entry(Entry { name_lasts: lasting(true), ..Entry::default() }))
         }
         result => made(result),
     }

@@ -8,6 +8,7 @@ use mojavefs::protocol::file::{self, Attr, FileKind};
 use mojavefs_fuse::protocol::{Attributes, Lasting, SetTime};
 use nix::errno::Errno;
 use nix::libc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub(super) fn error(fault: &Fault) -> Errno {
@@ -16,9 +17,17 @@ pub(super) fn error(fault: &Fault) -> Errno {
     errno
 }
 
+/// Over a host, how long kernels of this process may believe what they are told: others change it, and do not tell.
+static BELIEVED: OnceLock<Duration> = OnceLock::new();
+
+/// From now on kernels believe for so long only what they are told. Said before the first one is answered.
+pub(crate) fn believe_for(time: Duration) {
+    let _ = BELIEVED.set(time);
+}
+
 /// How long the kernel keeps what it is told, if it may.
 pub(super) fn lasting(lasts: bool) -> Lasting {
-    Lasting(if lasts { CACHE_TIME } else { Duration::ZERO })
+    Lasting(if lasts { BELIEVED.get().copied().unwrap_or(CACHE_TIME) } else { Duration::ZERO })
 }
 
 /// The type as it is in a mode.
@@ -64,7 +73,7 @@ fn blocks(attr: &Attr) -> u64 {
 pub(super) fn attributes(attr: &Attr) -> Attributes {
     let time = |time: file::Time| (time.seconds, time.nanos);
     Attributes {
-        ino: attr.ino.0,
+        ino: attr.ino.shown(),
         mode: type_of(attr.kind) | attr.mode,
         nlink: attr.nlink,
         uid: attr.uid,

@@ -20,7 +20,7 @@ pub(super) fn page(call: &Call<'_>, (dir, from): (u64, u64), size: u32, with_att
     let mut page = Page::new(size.min(most), with_attributes);
     match with_attributes {
         true => files(call, (dir, from), &mut page)?,
-        false => call.list_names(dir, from, |entry| page.add(&listed(&entry, entry.ino.0)))?,
+        false => call.list_names(dir, from, |entry| page.add(&listed(&entry, entry.ino.shown())))?,
     }
     Ok(Answer::Listing(page))
 }
@@ -31,15 +31,15 @@ fn listed<'a>(entry: &Listed<'a>, ino: u64) -> protocol::Listed<'a> {
 
 fn files(call: &Call<'_>, (dir, from): (u64, u64), page: &mut Page) -> Result<(), Fault> {
     let takes = |listing: Listed<'_>| {
-        let plain = Attributes { ino: listing.ino.0, mode: type_of(listing.kind), ..Attributes::default() };
-        let named = |attributes: Attributes| Entry { node: attributes.ino, attributes, ..Entry::default() };
+        let plain = Attributes { ino: listing.ino.shown(), mode: type_of(listing.kind), ..Attributes::default() };
+        let named = |attributes: Attributes| Entry { node: listing.ino.0, attributes, ..Entry::default() };
         let shown = match &listing.given {
             Listing::Given(given) => entry(given),
             Listing::Named => named(plain),
             // A size that can't be: the kernel lists it, keeps nothing of it, and forgets it at once.
             Listing::Gone => named(Attributes { size: u64::MAX, ..plain }),
         };
-        page.add_with(&listed(&listing, shown.node), &shown)
+        page.add_with(&listed(&listing, shown.attributes.ino), &shown)
     };
     call.list_files(dir, from, takes)
 }

@@ -18,6 +18,7 @@ mod serve;
 mod signals;
 mod slow;
 
+pub(crate) use convert::believe_for;
 pub(crate) use insiders::Insiders;
 pub(crate) use serve::{Kernel, serve, serve_at};
 

@@ -131,13 +131,17 @@ pub struct Outcome {
     pub waits_for: Vec<SpecId>,
     /// The held and the decided speculations that were undone with it, as they depended on it.
     pub undone: Vec<SpecId>,
+    /// What of the host's was in the way when it was applied there, and where it was put: a line for each.
+    pub displaced: Vec<String>,
+    /// It is committed, and could not be applied to the host yet: why.
+    pub unapplied: Option<String>,
 }
 
 impl Outcome {
     /// One without conflicts that waits for nobody.
     pub fn of(spec: SpecId, state: SpecState, changes: u64) -> Self {
-        let (conflicts, waits_for, undone) = Default::default();
-        Outcome { spec, state, changes, conflicts, conflicts_more: 0, waits_for, undone }
+        let (conflicts, waits_for, undone, displaced) = Default::default();
+        Outcome { spec, state, changes, conflicts, conflicts_more: 0, waits_for, undone, displaced, unapplied: None }
     }
 }
 

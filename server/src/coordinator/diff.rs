@@ -46,6 +46,16 @@ impl Coordinator {
         Ok(Changes { own: only(&intervals), after, before, ring, intervals, together })
     }
 
+    /// What a speculation has changed that is undecided, for its owner or root, and whether it stays with what it has read.
+    pub(crate) fn keys_changed(&self, spec: SpecId, uid: u32) -> Result<(Vec<Key>, bool), Fault> {
+        let mut keys = Vec::new();
+        for interval in self.changes_of(spec, uid)?.intervals {
+            keys.extend(self.store.changes(interval, None, usize::MAX).map_err(fault::store)?);
+        }
+        let stays = self.state.lock().job(spec, uid)?.snapshot.is_some();
+        Ok((keys, stays))
+    }
+
     /// What a speculation's diff compares: what it sees with its own changes, or what it would see without them; to be read.
     pub(crate) fn compared(&self, spec: SpecId, uid: u32, with_changes: bool) -> Result<Scope, Fault> {
         let changes = self.changes_of(spec, uid)?;

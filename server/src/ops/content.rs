@@ -26,6 +26,11 @@ impl Op<'_> {
     /// Sets the length of a regular file.
     pub(super) fn resize(&mut self, ino: Ino, inode: &mut Inode, size: u64) -> Result<(), Fault> {
         let (store, sight) = (self.store(), &self.scope.sight);
+        if size == 0 && inode.content.is_some_and(|content| content.host().is_some()) {
+            (inode.content, inode.size, inode.blocks) = (None, 0, 0);
+            return Ok(());
+        }
+        store.own_content(inode).map_err(fault::store)?;
         store.truncate_content(sight, &mut self.batch, (ino, inode), size).map_err(|e| self.scope.content_fault(ino, e))
     }
 
@@ -39,6 +44,13 @@ impl Op<'_> {
         let (store, sight) = (self.store(), &self.scope.sight);
         let written = store.write_content(sight, &mut self.batch, inode, offset, data);
         written.map_err(|e| self.scope.content_fault(ino, e))
+    }
+
+    /// A regular file whose bytes are about to be changed.
+    fn regular_to_change(&mut self, ino: Ino) -> Result<Inode, Fault> {
+        let mut inode = self.regular(ino)?;
+        self.store().own_content(&mut inode).map_err(fault::store)?;
+        Ok(inode)
     }
 
     /// Notes that the content changed. Returns whether the mode did, too.
@@ -81,7 +93,7 @@ impl Ops {
     ) -> Result<Changed, Fault> {
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
-        let mut inode = op.regular(ino)?;
+        let mut inode = op.regular_to_change(ino)?;
         let offset = if append { inode.size } else { offset };
         self.check_end(ino, offset, data.len() as u64)?;
         op.write(ino, &mut inode, offset, data)?;
@@ -103,7 +115,7 @@ impl Ops {
         let end = self.check_range(ino, (offset, len))?;
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
-        let mut inode = op.regular(ino)?;
+        let mut inode = op.regular_to_change(ino)?;
         let keep_size = match mode {
             FallocateMode::Allocate { keep_size } => keep_size,
             FallocateMode::PunchHole => {
@@ -136,7 +148,7 @@ impl Ops {
     pub fn allocate(&self, scope: &Scope, ino: Ino, range: Range<u64>) -> Result<Allocated, Fault> {
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
-        let mut inode = op.regular(ino)?;
+        let mut inode = op.regular_to_change(ino)?;
         self.store.require_space(&inode, &range).map_err(fault::store)?;
         let places = self.store.place_range(&scope.sight, &mut op.batch, &mut inode, range);
         let places = places.map_err(|e| scope.content_fault(ino, e))?;
@@ -156,7 +168,7 @@ impl Ops {
     pub fn unallocate(&self, scope: &Scope, ino: Ino, blocks: &Range<u64>) -> Result<(), Fault> {
         let _locked = self.stripes.lock(&[ino]);
         let mut op = Op::new(self, scope);
-        let mut inode = op.regular(ino)?;
+        let mut inode = op.regular_to_change(ino)?;
         let given = self.store.unallocate(&scope.sight, &mut op.batch, &mut inode, blocks);
         given.map_err(|e| scope.content_fault(ino, e))?;
         if op.batch.is_empty() {

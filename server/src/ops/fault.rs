@@ -44,7 +44,7 @@ pub(super) fn bad_acl(ino: Ino, why: &str) -> Fault {
 pub(crate) fn store(error: StoreError) -> Fault {
     let kind = match &error {
         StoreError::NoSpace(_) => FaultKind::NoSpace,
-        StoreError::InUse(_) | StoreError::Ending(_) => FaultKind::Busy,
+        StoreError::InUse(_) | StoreError::Ending(_) | StoreError::Changed(_) => FaultKind::Busy,
         _ => FaultKind::Io,
     };
     // What is not in memory is read, and asked for again.

@@ -9,6 +9,7 @@ mod attrs;
 mod clock;
 mod content;
 pub(crate) mod fault;
+mod host;
 mod listing;
 mod locks;
 mod names;
@@ -19,6 +20,7 @@ mod xattrs;
 
 pub use clock::{Clock, SystemClock};
 pub use content::Allocated;
+pub(crate) use host::Noted;
 pub use names::NewFile;
 pub(crate) use op::file_attr;
 

@@ -4,6 +4,7 @@ mod files;
 mod locks;
 mod names;
 mod operations;
+mod origin;
 mod speculations;
 mod views;
 
@@ -19,8 +20,8 @@ use parking_lot::Mutex;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// One client of a server. Dropping it closes its views: what they had undecided is aborted, unless it is held.
 pub(crate) struct Session {
@@ -28,6 +29,8 @@ pub(crate) struct Session {
     sink: Arc<SinkSlot>,
     views: Mutex<HashMap<ViewId, Arc<OpenView>>>,
     embedded: bool,
+    /// Its first view of what is final.
+    trunk: OnceLock<ViewId>,
 }
 
 /// A view of this session.
@@ -48,7 +51,7 @@ impl OpenView {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, embedded: bool) -> Self {
-        Session { shared, sink: Arc::default(), views: Mutex::default(), embedded }
+        Session { shared, sink: Arc::default(), views: Mutex::default(), embedded, trunk: OnceLock::new() }
     }
 
     fn open_view(&self, id: ViewId) -> Result<Arc<OpenView>, Fault> {

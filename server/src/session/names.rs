@@ -232,7 +232,7 @@ fn lost(mut what: Vec<Invalidation>, ino: Option<Ino>) -> Vec<Invalidation> {
     what
 }
 
-fn entry(parent: Ino, name: &[u8]) -> Invalidation {
+pub(super) fn entry(parent: Ino, name: &[u8]) -> Invalidation {
     Invalidation::Entry { parent, name: name.to_vec() }
 }
 

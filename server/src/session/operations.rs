@@ -11,6 +11,7 @@ use mojavefs::protocol::{Caller, FsOp, Reads, Reply};
 impl Session {
     /// An operation on what a view shows.
     pub(super) fn operation(&self, view: ViewId, caller: Caller, op: FsOp<'_>) -> Result<Reply, Fault> {
+        self.compare_for(view, &op)?;
         match op {
             FsOp::Lookup { parent, name } => self.lookup(view, parent, name),
             FsOp::Glance { parent, names } => self.glance(view, parent, &names),

@@ -59,10 +59,20 @@ impl Session {
     }
 
     fn decide(&self, actor: u32, spec: SpecId, decision: &Decision) -> Result<Reply, Fault> {
-        let mut telling = self.shared.telling();
-        let reply = self.decide_and_follow(actor, spec, decision, &mut telling);
-        self.shared.follow_outstanding();
-        reply
+        let reply = {
+            let mut telling = self.shared.telling();
+            let reply = self.decide_and_follow(actor, spec, decision, &mut telling);
+            self.shared.follow_outstanding();
+            reply?
+        };
+        if self.shared.origin.is_none() {
+            return Ok(Reply::Outcome(reply));
+        }
+        // Whoever hears of a decision finds it on the host.
+        Ok(Reply::Outcome(match self.shared.apply() {
+            Ok(displaced) => Outcome { displaced, ..reply },
+            Err(fault) => Outcome { unapplied: Some(fault.message), ..reply },
+        }))
     }
 
     fn decide_and_follow(
@@ -71,8 +81,11 @@ impl Session {
         spec: SpecId,
         decision: &Decision,
         telling: &mut Telling<'_>,
-    ) -> Result<Reply, Fault> {
+    ) -> Result<Outcome, Fault> {
         let coordinator = &self.shared.coordinator;
+        if let Decision::Commit(..) = decision {
+            self.compare_changes(actor, spec)?;
+        }
         if matches!(decision, Decision::Commit(..) | Decision::Hold) && coordinator.context_for(spec, actor).is_ok() {
             coordinator.fold_segments(spec, |told| self.follow(told))?;
         }
@@ -99,7 +112,7 @@ impl Session {
             // Nothing is left to do if it fell by this very abort.
             self.shared.come_out(&self.live_view(id)?.view, spec, false);
         }
-        Ok(Reply::Outcome(outcome))
+        Ok(outcome)
     }
 
     pub(super) fn admin(&self, op: Admin) -> Result<Reply, Fault> {

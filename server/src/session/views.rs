@@ -115,6 +115,9 @@ impl Session {
         if let Some(spec) = spec.filter(|_| owner == ViewOwner::Job) {
             coordinator.supervised(spec);
         }
+        if owner == ViewOwner::Trunk {
+            let _ = self.trunk.set(id);
+        }
         self.views.lock().insert(id, Arc::new(OpenView { view, spec, bytes }));
         Ok(Some(OpenedView { view: id, spec }))
     }

@@ -7,13 +7,15 @@ use super::record::{self, BlockRecord, DirStat, Entry, Inode};
 use super::versions;
 use super::{Content, Sight, Store, StoreError};
 use crate::limits::APPLY_TRIES_MAX;
-use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId};
+use mojavefs::id::{BlockNo, ContentId, Ino, IntervalId, LayerId, Seq};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Changes to be made together by one writer.
 pub struct Batch {
     sight: Sight,
+    /// Which version everything in it becomes, if not the one of now.
+    order: Option<Order>,
     records: BTreeMap<Key, Vec<u8>>,
     dir_stats: Vec<(Ino, DirStat)>,
     orphans: Vec<Ino>,
@@ -34,6 +36,7 @@ impl Batch {
         Batch {
             content: store.content.clone(),
             sight: sight.clone(),
+            order: None,
             records: BTreeMap::new(),
             dir_stats: Vec::new(),
             orphans: Vec::new(),
@@ -42,6 +45,13 @@ impl Batch {
             rewritten: false,
             placed: BTreeMap::new(),
         }
+    }
+
+    /// An empty batch of what has always been so: versions before all others, which every snapshot shows.
+    pub(crate) fn of_old(store: &Store) -> Self {
+        let mut batch = Batch::new(store, &Sight::trunk());
+        batch.order = Some(Order::is_final(Seq(1)));
+        batch
     }
 
     fn put(&mut self, key: Key, stored: Vec<u8>) {
@@ -301,8 +311,7 @@ impl Store {
         // The lock before the database: whoever opens it again holds the lock and waits for all others to let go.
         let _merging = self.final_writes.lock();
         let db = self.db()?;
-        let epoch = self.epoch();
-        let order = Order::is_final(epoch);
+        let order = batch.order.unwrap_or(Order::is_final(self.epoch()));
         let mut writes = db.writes();
         for (key, stored) in &batch.records {
             let prefix = key.prefix();

@@ -55,6 +55,9 @@ pub enum StoreError {
     /// The store can't lie in such an engine.
     #[error("a store can't lie there: {0}")]
     Unsuited(&'static str),
+    /// The host has changed what it was asked for.
+    #[error("{0}")]
+    Changed(String),
     /// A decision could not be made durable and was found not to have been made.
     #[error("not committed: {0}")]
     NotCommitted(String),
@@ -70,6 +73,11 @@ impl StoreError {
     /// Damage, described.
     pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         StoreError::Corrupt(what.into())
+    }
+
+    /// The host is not as it was.
+    pub(crate) fn changed(what: String) -> Self {
+        StoreError::Changed(what)
     }
 }
 

@@ -158,7 +158,7 @@ impl Check<'_> {
                 Some(key @ Key::Inode(ino)) => {
                     for inode in reach::inodes(&reach.sort(&key, versions)?.reached)? {
                         inodes.insert(ino);
-                        contents.extend(inode.content);
+                        contents.extend(inode.stored_content());
                     }
                 }
                 // What undecided work has cut off again goes when that is decided.

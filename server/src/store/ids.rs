@@ -53,6 +53,12 @@ impl Counter {
         Ok(number)
     }
 
+    /// No lesser number is handed out from now on.
+    pub(super) fn go_on_from(&self, db: &Db, first: u64) -> Result<(), StoreError> {
+        self.next.fetch_max(first, Ordering::SeqCst);
+        self.reserve(db, self.reached())
+    }
+
     /// Makes sure that a restart begins at `limit` or above. The record is not synced: what a power cut forgets of it,
     /// it forgets of everything that used the numbers, too (they are in the same log, later).
     fn reserve(&self, db: &Db, limit: u64) -> Result<(), StoreError> {

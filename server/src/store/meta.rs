@@ -31,6 +31,8 @@ pub(super) const OUTCOME: u8 = b's';
 pub(super) const PARTS: u8 = b'p';
 /// Of speculations up to this number only what is on record is known.
 pub(super) const FORGOTTEN: &[u8] = b"forgotten";
+/// Up to which decision everything was applied to the host.
+pub(super) const APPLIED: &[u8] = b"applied";
 /// When the last decision was made.
 pub(super) const LAST_DECISION: &[u8] = b"time";
 /// Name of a counter: up to where its numbers are handed out.

@@ -6,6 +6,7 @@
 //! nothing refers to any more (`reclaim_space`).
 
 mod batch;
+mod bottom;
 mod content;
 mod db;
 mod decide;
@@ -29,6 +30,7 @@ mod snapshots;
 mod versions;
 
 pub use batch::Batch;
+pub use bottom::HostContents;
 pub use content::{Content, Places};
 pub use decide::{Held, Prepared, Rebased};
 pub use error::StoreError;
@@ -52,8 +54,8 @@ use mojavefs::protocol::file::Time;
 use parking_lot::{Mutex, RwLock};
 use snapshots::Snapshots;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The version of the on-disk format.
@@ -116,6 +118,8 @@ pub struct Store {
     /// Held while space is given back. Taken before `final_writes`.
     giving_back: Mutex<()>,
     content: Arc<Content>,
+    /// What has the contents that are the host's.
+    host: OnceLock<Arc<dyn HostContents>>,
     reserve: reserve::Reserve,
     /// Only looked at: nothing is written, not even at the end.
     read_only: bool,
@@ -282,6 +286,11 @@ impl Store {
     /// New, never used numbers.
     pub fn next_ino(&self) -> Result<Ino, StoreError> {
         Ok(Ino(self.ids.ino.next(&*self.db()?)?))
+    }
+
+    /// Files that are made from now on have numbers from this on.
+    pub(crate) fn number_from(&self, first: Ino) -> Result<(), StoreError> {
+        self.ids.ino.go_on_from(&*self.db()?, first.0)
     }
 
     /// A new number for an interval, context, speculation, content or layer.

@@ -15,8 +15,8 @@ use mojavefs::id::Ino;
 use mojavefs::protocol::file::FileKind;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// The oldest format that is taken up.
 const OLDEST_FORMAT: u64 = 2;
@@ -112,6 +112,7 @@ impl Store {
             reclaimed_to: Mutex::default(),
             giving_back: Mutex::default(),
             content: Arc::new(content),
+            host: OnceLock::new(),
             reserve: Reserve::of(engine.space()),
             read_only,
             notes: Vec::new(),

@@ -126,10 +126,10 @@ pub(super) fn sum(stored: &[u8], later: &[u8]) -> Result<Vec<u8>, StoreError> {
     encode(&stat(stored)?.then(stat(later)?))
 }
 
-/// The content that a stored version of an inode refers to.
+/// The content of the store's own that a stored version of an inode refers to.
 pub(super) fn content_of(stored: &[u8]) -> Result<Option<ContentId>, StoreError> {
     let inode: Option<Inode> = payload(stored)?.map(decode).transpose()?;
-    Ok(inode.and_then(|inode| inode.content))
+    Ok(inode.and_then(|inode| inode.stored_content()))
 }
 
 impl Inode {
@@ -143,6 +143,11 @@ impl Inode {
     /// Whether a content lies in the record store. One that has blocks does not, however short it is: space was allocated for it.
     pub fn is_small(&self) -> bool {
         self.size <= INLINE_BYTES_MAX && self.bytes_taken() <= INLINE_BYTES_MAX
+    }
+
+    /// Its content, unless that lies in the host's file.
+    pub(super) fn stored_content(&self) -> Option<ContentId> {
+        self.content.filter(|content| content.host().is_none())
     }
 
     /// The space taken, in bytes.

@@ -1,6 +1,7 @@
 //! A mount for the time of a test, and what tests do with it. Everything is cleaned up however a test ends.
 
 pub mod digest;
+pub mod host;
 pub mod jobs;
 mod program;
 pub mod programs;

@@ -1,6 +1,6 @@
 //! What becomes of a job whose command has ended.
 
-use super::super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, also_undone, host_fault, shown};
+use super::super::{EXIT_TRY_AGAIN, EXIT_UNAPPLIED, EXIT_UNKNOWN, also_undone, host_fault, shown};
 use super::options::Cli;
 use super::report::{Took, because, waits_for};
 use super::{After, Attempt, Scene, WHY_TIME};
@@ -66,7 +66,9 @@ impl Cli {
             scene.place.catch_up();
         }
         if outcome.waits_for.is_empty() || self.no_wait || is_planted(Planted::AnswerBeforeDecision) {
+            let code = if outcome.unapplied.is_some() && code == 0 { EXIT_UNAPPLIED } else { code };
             self.reporter().outcome(&outcome, Took::own(began.elapsed()), code);
+            self.reporter().applied(&outcome);
             // 0 means that what the command did has happened.
             let code = if outcome.state == SpecState::Aborted && code == 0 { EXIT_UNDONE } else { code };
             return Ok(Attempt::Over(code));
@@ -145,7 +147,8 @@ impl Cli {
 
     /// Something that it read or changed became final meanwhile.
     fn refused(&self, scene: &Scene<'_>, view: &JobView, outcome: Outcome) -> Result<Attempt, Fault> {
-        let keep = self.hold || self.keep_going || self.ask;
+        // What others do on the host is no reason to do hours of work again.
+        let keep = self.hold || self.keep_going || self.ask || scene.filesystem.is_host();
         let done = match keep {
             true => view.outcome(&Ask::Speculation(SpecOp::Hold { spec: view.spec })),
             false => scene.abort(view),

@@ -107,8 +107,9 @@ impl Scene<'_> {
 
 impl Cli {
     fn run(&self) -> Result<ExitCode, Fault> {
+        // A daemon that this starts is none of what it watches.
+        let filesystem = self.filesystem.find_for_job()?;
         let supervisor = Supervisor::new().map_err(host_fault("watch the command"))?;
-        let filesystem = self.filesystem.find()?;
         let place = Place::enter(&filesystem)?;
         if self.no_speculation {
             return self.supervise(&supervisor, &place);

@@ -51,7 +51,8 @@ impl Reporter {
                 "{}",
                 json!({"id": outcome.spec.0, "state": word_of(outcome), "outcome": class(outcome), "changes": outcome.changes,
                        "ms": ms, "waited_ms": waited_ms, "exit": code, "waits_for": numbers(&outcome.waits_for),
-                       "also_undone": numbers(&outcome.undone)})
+                       "also_undone": numbers(&outcome.undone), "displaced": outcome.displaced,
+                       "unapplied": outcome.unapplied})
             );
         } else if !self.quiet {
             let changes = count(outcome.changes, "change");
@@ -75,6 +76,17 @@ impl Reporter {
                     outcome.spec, outcome.spec
                 )),
             }
+        }
+    }
+
+    /// What applying it to the host came to, if there is something to say.
+    pub(super) fn applied(self, outcome: &Outcome) {
+        if self.json {
+            return;
+        }
+        outcome.displaced.iter().for_each(|line| err!("specrun: {line}"));
+        if let Some(why) = &outcome.unapplied {
+            err!("specrun: committed, and not on the host yet: {why}; it is tried again by whoever looks next");
         }
     }
 

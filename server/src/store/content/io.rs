@@ -34,6 +34,10 @@ impl Store {
         let len = (len as u64).min(inode.size.saturating_sub(offset)) as usize;
         let mut data = vec![0; len];
         let Some(content) = inode.content.filter(|_| len > 0) else { return Ok(data) };
+        if let Some(host) = content.host() {
+            self.read_host((host, sight), inode, offset, &mut data)?;
+            return Ok(data);
+        }
         if inode.is_small()
             && let Some(bytes) = self.inline(sight, content)?.found
         {
@@ -435,6 +439,10 @@ impl Store {
         let Some(content) = inode.content else {
             return Ok((whence == SeekWhence::Hole).then_some(offset));
         };
+        // Where the host has holes is not looked for.
+        if content.host().is_some() {
+            return Ok(Some(if whence == SeekWhence::Data { offset } else { inode.size }));
+        }
         if inode.is_small() {
             if is_planted(Planted::HoleOverData) && whence == SeekWhence::Data {
                 return Ok(None);

@@ -1,0 +1,273 @@
+//! Before an operation looks at something of the host's, the host is looked at.
+
+use super::Session;
+use super::files::file;
+use super::names::entry;
+use crate::ops::Noted;
+use crate::origin::{Origin, Signature, store_fault};
+use crate::store::{Inode, Key, Sight};
+use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::file::FileKind;
+use mojavefs::protocol::{FsOp, Invalidation};
+
+/// How often a file is copied that changes meanwhile.
+const PIN_TRIES_MAX: u32 = 3;
+
+impl Session {
+    /// Compares with the host what an operation in a view is about to use.
+    pub(super) fn compare_for(&self, view: ViewId, op: &FsOp<'_>) -> Result<(), Fault> {
+        let Some(origin) = self.shared.origin.clone() else { return Ok(()) };
+        match op {
+            FsOp::Lookup { parent, name } | FsOp::GlanceNamed { parent, name } => {
+                self.compare_name(&origin, *parent, name)
+            }
+            FsOp::Create { parent, .. } | FsOp::Link { parent, .. } if origin.is_own(*parent) => {
+                Err(Fault::new(FaultKind::AccessDenied, "undecided work lies here, which no job may change"))
+            }
+            FsOp::Create { parent, name, .. } => {
+                self.compare_file(&origin, *parent)?;
+                self.compare_name(&origin, *parent, name)
+            }
+            FsOp::Glance { parent, names } => {
+                names.iter().try_for_each(|name| self.compare_name(&origin, *parent, name))
+            }
+            FsOp::Link { ino, parent, name } => {
+                self.compare_file(&origin, *ino)?;
+                self.compare_name(&origin, *parent, name)
+            }
+            FsOp::Unlink { parent, name } => self.compare_name(&origin, *parent, name),
+            FsOp::RemoveDir { parent, name } => {
+                self.compare_name(&origin, *parent, name)?;
+                self.refuse_own(&origin, view, *parent, name)?;
+                self.compare_target(&origin, view, *parent, name)
+            }
+            FsOp::Rename { parent, name, new_parent, new_name, .. } => {
+                self.compare_name(&origin, *parent, name)?;
+                self.compare_name(&origin, *new_parent, new_name)?;
+                self.refuse_own(&origin, view, *parent, name)?;
+                self.refuse_own(&origin, view, *new_parent, new_name)?;
+                self.compare_target(&origin, view, *new_parent, new_name)
+            }
+            FsOp::ReadDir { ino, .. } => self.compare_list(&origin, *ino),
+            FsOp::GetAttr { ino }
+            | FsOp::GlanceAt { ino }
+            | FsOp::LookupInode { ino, .. }
+            | FsOp::ReadLink { ino }
+            | FsOp::Read { ino, .. }
+            | FsOp::Seek { ino, .. }
+            | FsOp::GetXattr { ino, .. }
+            | FsOp::ListXattr { ino }
+            | FsOp::SetXattr { ino, .. }
+            | FsOp::RemoveXattr { ino, .. }
+            | FsOp::MakeCurrent { ino } => self.compare_file(&origin, *ino),
+            FsOp::SetAttr { ino, set } => {
+                self.compare_file(&origin, *ino)?;
+                if set.size.is_some_and(|size| size > 0) { self.pin(&origin, view, *ino) } else { Ok(()) }
+            }
+            FsOp::Write { ino, .. } | FsOp::Fallocate { ino, .. } => self.pin(&origin, view, *ino),
+            FsOp::CopyRange { ino, to, .. } => {
+                self.compare_file(&origin, *ino)?;
+                self.pin(&origin, view, *to)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses to remove or move the directory in which our own state lies, or one around that: as if something were mounted there.
+    fn refuse_own(&self, origin: &Origin, view: ViewId, parent: Ino, name: &[u8]) -> Result<(), Fault> {
+        let found = self.on(view, |ops, scope| ops.host_entry(scope, parent, name))?;
+        match found.is_some_and(|entry| origin.holds_own(entry.ino)) {
+            true => Err(Fault::new(FaultKind::Busy, "undecided work lies here, which no job may move")),
+            false => Ok(()),
+        }
+    }
+
+    /// The names of a directory that a view shows at a name, which must be known to be none.
+    fn compare_target(&self, origin: &Origin, view: ViewId, parent: Ino, name: &[u8]) -> Result<(), Fault> {
+        let found = self.on(view, |ops, scope| ops.host_entry(scope, parent, name))?;
+        found.map_or(Ok(()), |entry| self.compare_list(origin, entry.ino))
+    }
+
+    /// Compares what a name leads to on the host with what is written down.
+    pub(crate) fn compare_name(&self, origin: &Origin, parent: Ino, name: &[u8]) -> Result<(), Fault> {
+        let is_known = origin.is_known(parent, name);
+        if !origin.has(parent) || !origin.has_to_look(parent, Some(name)) {
+            return Ok(());
+        }
+        let _comparing = origin.comparing.lock();
+        self.compare_name_now(origin, (parent, name), is_known)
+    }
+
+    /// The same at once. The caller holds `comparing`.
+    fn compare_name_now(&self, origin: &Origin, name: (Ino, &[u8]), is_known: bool) -> Result<(), Fault> {
+        loop {
+            // What is committed and not applied yet is no change of the host's.
+            self.shared.apply_all(origin)?;
+            match self.try_compare(origin, name, is_known) {
+                Err(fault) if fault.kind == FaultKind::Again => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Errors: `Again` if something was committed in between.
+    fn try_compare(&self, origin: &Origin, (parent, name): (Ino, &[u8]), is_known: bool) -> Result<(), Fault> {
+        let Some(mut path) = self.shared.store.host_path(&Sight::trunk(), parent).map_err(store_fault)? else {
+            return Ok(());
+        };
+        path.push(name.to_vec());
+        let found = origin.find(&path)?;
+        let was = found.as_ref().and_then(|found| origin.signature(found.ino));
+        let noted = self.note(
+            |session, what| {
+                session.change(session.trunk()?, what, |ops, scope| {
+                    session.demand_applied()?;
+                    ops.note_host_name(scope, (parent, name), (found.as_ref(), is_known), was.as_ref())
+                })
+            },
+            Some((parent, name)),
+        )?;
+        origin.has_changed(&noted.files);
+        Ok(())
+    }
+
+    /// The same of a file by its number.
+    pub(crate) fn compare_file(&self, origin: &Origin, ino: Ino) -> Result<(), Fault> {
+        if ino == Ino::ROOT || !origin.has(ino) || !origin.has_to_look(ino, None) {
+            return Ok(());
+        }
+        let _comparing = origin.comparing.lock();
+        let scope = self.open_view(self.trunk()?)?.view.scope();
+        let Some(Inode { home: (parent, name), nlink, .. }) = self.shared.ops.host_inode(&scope, ino)? else {
+            return Ok(());
+        };
+        if nlink == 0 { Ok(()) } else { self.compare_name_now(origin, (parent, &name), true) }
+    }
+
+    /// The same of all names of a directory.
+    pub(crate) fn compare_list(&self, origin: &Origin, dir: Ino) -> Result<(), Fault> {
+        self.compare_file(origin, dir)?;
+        // Before this look counts.
+        let was_listed = origin.is_listed(dir);
+        if !origin.has(dir) || !origin.has_to_list(dir) {
+            return Ok(());
+        }
+        let _comparing = origin.comparing.lock();
+        self.shared.apply_all(origin)?;
+        let Some(path) = self.shared.store.host_path(&Sight::trunk(), dir).map_err(store_fault)? else { return Ok(()) };
+        let Some(names) = origin.list(&path, dir)? else { return Ok(()) };
+        let is_known = |name: &[u8]| was_listed || origin.is_seen(dir, name);
+        let others = self.on(self.trunk()?, |ops, scope| ops.note_host_names(scope, dir, (&names, &is_known)))?;
+        others.iter().try_for_each(|name| self.compare_name_now(origin, (dir, name), is_known(name)))
+    }
+
+    fn is_directory(&self, ino: Ino) -> Result<bool, Fault> {
+        let inode = self.on(self.trunk()?, |ops, scope| ops.host_inode(scope, ino))?;
+        Ok(inode.is_some_and(|inode| inode.kind == FileKind::Directory))
+    }
+
+    fn demand_applied(&self) -> Result<(), Fault> {
+        match self.shared.unapplied().is_empty() {
+            true => Ok(()),
+            false => Err(Fault::new(FaultKind::Again, "something was committed just now")),
+        }
+    }
+
+    /// Compares with the host what a speculation is about to change there.
+    pub(super) fn compare_changes(&self, actor: u32, spec: SpecId) -> Result<(), Fault> {
+        let Some(origin) = self.shared.origin.clone() else { return Ok(()) };
+        // One that is decided already has none.
+        let Ok((keys, stays)) = self.shared.coordinator.keys_changed(spec, actor) else { return Ok(()) };
+        origin.forget_looks();
+        if stays {
+            // Which of it was its own look is not known by name.
+            let (names, dirs) = origin.looks();
+            for (ino, name) in names {
+                match name {
+                    Some(name) => self.compare_name(&origin, ino, &name)?,
+                    None => self.compare_file(&origin, ino)?,
+                }
+            }
+            dirs.into_iter().try_for_each(|dir| self.compare_list(&origin, dir))?;
+        }
+        for key in keys {
+            match key {
+                Key::Entry(dir, name) => {
+                    self.compare_file(&origin, dir)?;
+                    self.compare_name(&origin, dir, &name)?;
+                }
+                Key::Inode(ino) => {
+                    self.compare_file(&origin, ino)?;
+                    // Of a directory that goes everything goes.
+                    if self.is_directory(ino)? {
+                        self.compare_list(&origin, ino)?;
+                    }
+                }
+                Key::Xattr(ino, _) => self.compare_file(&origin, ino)?,
+                Key::DirStat(_) | Key::Inline(_) | Key::Block(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn note(
+        &self,
+        change: impl FnOnce(&Session, Box<dyn FnOnce(&Noted) -> Vec<Invalidation>>) -> Result<Noted, Fault>,
+        name: Option<(Ino, &[u8])>,
+    ) -> Result<Noted, Fault> {
+        let name = name.map(|(parent, name)| entry(parent, name));
+        let what = move |noted: &Noted| {
+            let files = noted.files.iter().flat_map(|ino| file(*ino));
+            name.into_iter().filter(|_| noted.name).chain(files).collect()
+        };
+        change(self, Box::new(what))
+    }
+
+    /// The bytes of a file of the host's that are about to be changed in a view are written down as they are.
+    fn pin(&self, origin: &Origin, view: ViewId, ino: Ino) -> Result<(), Fault> {
+        let Some((host, _)) = self.on(view, |ops, scope| ops.bytes_of_host(scope, ino))? else { return Ok(()) };
+        let changing =
+            || Fault::new(FaultKind::Busy, format!("file {} changes on the host all the time", host.shown()));
+        for _ in 0..PIN_TRIES_MAX {
+            self.compare_file(origin, host)?;
+            let _comparing = origin.comparing.lock();
+            if crate::store::HostContents::pinned(origin, host).is_some() {
+                return Ok(());
+            }
+            let path = self.shared.store.host_path(&Sight::trunk(), host).map_err(store_fault)?.ok_or_else(changing)?;
+            let Some(before) = origin.find(&path)?.filter(|found| found.ino == host) else {
+                origin.forget_looks();
+                continue;
+            };
+            let size = before.inode.size;
+            let pinned = self
+                .shared
+                .store
+                .pin(size, |offset, buffer| crate::store::HostContents::read(origin, &path, host, offset, buffer));
+            let after = origin.find(&path)?;
+            let is_same = |after: &crate::origin::HostFile| {
+                after.ino == host && Signature::of(&after.inode) == Signature::of(&before.inode)
+            };
+            match pinned {
+                Ok(pinned) if after.as_ref().is_some_and(is_same) => {
+                    let known = self.on(view, |ops, scope| ops.bytes_of_host(scope, ino))?;
+                    if known.is_some_and(|(_, known)| known == size) {
+                        origin.is_pinned(host, pinned);
+                        return Ok(());
+                    }
+                    origin.forget_looks();
+                }
+                Ok(_) | Err(crate::store::StoreError::Changed(_)) => origin.forget_looks(),
+                Err(error) => return Err(store_fault(error)),
+            }
+        }
+        Err(changing())
+    }
+
+    /// The view of this session that shows what is final.
+    fn trunk(&self) -> Result<ViewId, Fault> {
+        let none = || Fault::new(FaultKind::Protocol, "this session has no view of what is final");
+        self.trunk.get().copied().ok_or_else(none)
+    }
+}

@@ -1,0 +1,137 @@
+//! Contents that lie in the host's files, below everything that is recorded (`crate::origin`).
+
+use super::db::Family;
+use super::{Batch, Inode, Sight, Store, StoreError, meta};
+use mojavefs::id::{ContentId, Ino, IntervalId, Seq};
+use mojavefs::limits::FILE_BYTES_MAX;
+use mojavefs::protocol::file::{FileKind, Name};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How deep a directory of the host's may lie.
+const DEPTH_MAX: usize = 4096;
+
+/// What has the bytes of the host's files.
+pub trait HostContents: Send + Sync {
+    /// Fills the buffer from a file's bytes from `offset` on, by its path; less only at its end. Blocks for the host's disk.
+    fn read(&self, path: &[Name], ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError>;
+
+    /// The content of the store's own that has what these bytes were before jobs changed them, and the space that it takes.
+    fn pinned(&self, ino: Ino) -> Option<(ContentId, u64)>;
+}
+
+impl Store {
+    /// Contents that are the host's are read there from now on.
+    pub(crate) fn stands_on(&self, host: Arc<dyn HostContents>) {
+        let _ = self.host.set(host);
+    }
+
+    /// Where a file lies on the host, as far as is recorded: the names that lead there from its root. Nothing if it has no name any
+    /// more.
+    pub(crate) fn host_path(&self, sight: &Sight, ino: Ino) -> Result<Option<Vec<Name>>, StoreError> {
+        let (mut path, mut at) = (Vec::new(), ino);
+        for _ in 0..DEPTH_MAX {
+            if at == Ino::ROOT {
+                path.reverse();
+                return Ok(Some(path));
+            }
+            let Some(inode) = self.inode(sight, at)?.found.filter(|inode| inode.nlink > 0) else { return Ok(None) };
+            let (parent, name) = inode.home;
+            path.push(name);
+            at = parent;
+        }
+        Ok(None)
+    }
+
+    /// Bytes of a content that is the host's, of which `inode` says how long it is.
+    pub(super) fn read_host(
+        &self,
+        (host, sight): (Ino, &Sight),
+        inode: &Inode,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), StoreError> {
+        let contents = self.host()?;
+        if let Some((content, blocks)) = contents.pinned(host) {
+            let pinned = Inode { content: Some(content), blocks, ..inode.clone() };
+            let bytes = self.read_content(sight, &pinned, offset, buffer.len())?;
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            return Ok(());
+        }
+        let path = self.host_path(&Sight::trunk(), host)?;
+        let path =
+            path.ok_or_else(|| StoreError::changed(format!("file {} of the host has no name any more", host.shown())))?;
+        // What is missing at the end was cut off on the host, and is told with its next look.
+        contents.read(&path, host, offset, buffer).map(drop)
+    }
+
+    fn host(&self) -> Result<&Arc<dyn HostContents>, StoreError> {
+        self.host.get().ok_or_else(|| StoreError::corrupt("a content is a host's, and this store stands on none"))
+    }
+
+    /// A file whose bytes are about to change has them in the store. Errors: `Changed` if they were not [pinned](Store::pin) before.
+    pub(crate) fn own_content(&self, inode: &mut Inode) -> Result<(), StoreError> {
+        let Some(host) = inode.content.and_then(ContentId::host) else { return Ok(()) };
+        let pinned = self.host()?.pinned(host);
+        let (content, blocks) =
+            pinned.ok_or_else(|| StoreError::changed("the host's file was changed just now".into()))?;
+        inode.content = Some(content);
+        inode.blocks = blocks;
+        Ok(())
+    }
+
+    /// Writes down what a host's file has, `size` bytes, as it comes from `read` in order: a content that was always there. Returns it,
+    /// and the space that it takes.
+    pub(crate) fn pin(
+        &self,
+        size: u64,
+        read: impl Fn(u64, &mut [u8]) -> Result<usize, StoreError>,
+    ) -> Result<(ContentId, u64), StoreError> {
+        if size > self.file_bytes_max().min(FILE_BYTES_MAX) {
+            return Err(StoreError::changed("the host's file is longer than one can be here".into()));
+        }
+        let sight = Sight::trunk();
+        let content = ContentId(self.next_id()?);
+        let mut copy = Inode::new(FileKind::Regular, 0, (0, 0), (Ino::ROOT, Name::new()), super::now());
+        copy.content = Some(content);
+        let mut piece = vec![0; crate::limits::COPY_PIECE_BYTES as usize];
+        let mut at = 0;
+        while at < size {
+            let want = (size - at).min(piece.len() as u64) as usize;
+            let count = read(at, &mut piece[..want])?;
+            if count < want {
+                return Err(StoreError::changed("the host's file has become shorter".into()));
+            }
+            let mut batch = Batch::of_old(self);
+            self.write_content(&sight, &mut batch, &mut copy, at, &piece[..want])?;
+            self.apply(batch)?;
+            at += want as u64;
+        }
+        copy.size = copy.size.max(size);
+        Ok((content, copy.blocks))
+    }
+
+    /// Up to which decision the host has everything.
+    pub(crate) fn applied(&self) -> Result<Seq, StoreError> {
+        let stored = self.db()?.get(Family::Meta, meta::APPLIED)?;
+        let number = stored.map(|bytes| bytes.try_into().map(u64::from_be_bytes)).transpose();
+        Ok(Seq(number.map_err(|_| StoreError::corrupt("what the host has is no number"))?.unwrap_or_default()))
+    }
+
+    /// The host has this decision and all before it. On disk when this returns.
+    pub(crate) fn has_applied(&self, seq: Seq) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let mut writes = db.writes();
+        writes.put(Family::Meta, meta::APPLIED, &seq.0.to_be_bytes());
+        writes.apply(true)
+    }
+
+    /// What is committed and still carries the numbers of its intervals, by when it became final.
+    pub(crate) fn committed(&self) -> BTreeMap<Seq, Vec<IntervalId>> {
+        let mut by_seq = BTreeMap::<Seq, Vec<IntervalId>>::new();
+        for (interval, committed) in &self.decided.read().committed {
+            by_seq.entry(committed.seq).or_default().push(*interval);
+        }
+        by_seq
+    }
+}
