@@ -10,6 +10,7 @@ use mojavefs::id::ViewId;
 use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Admin, Reply};
+use nix::libc;
 use std::ffi::{CString, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -45,8 +46,8 @@ pub struct Filesystem {
     server: u64,
     /// The view that this process sees it through.
     pub view: ViewId,
-    /// It is the host's own, of which a directory is to be covered: what it lies on.
-    pub(crate) host: Option<(u32, u32)>,
+    /// It is the host's own, of which these directories are to be covered: each with what it lies on.
+    pub(crate) host: Vec<(PathBuf, (u32, u32))>,
 }
 
 impl Filesystem {
@@ -97,7 +98,7 @@ impl Filesystem {
                 socket: PathBuf::from(socket),
                 server,
                 view: ViewId(view),
-                host: None,
+                host: Vec::new(),
             }),
             _ => {
                 let text = format!(
@@ -109,12 +110,12 @@ impl Filesystem {
         }
     }
 
-    /// The host's own filesystem, of which the directory `dir` is meant: an absolute path without links. The daemon that stands for it
-    /// listens at `socket`.
+    /// The host's own filesystem, of which these directories are meant, one at least: absolute paths without links. The daemon that stands
+    /// for it listens at `socket`.
     ///
     /// # Errors
     /// Nobody listens there: `Disconnected`.
-    pub fn of_host(dir: &Path, socket: &Path) -> Result<Self, Fault> {
+    pub fn of_host(dirs: &[PathBuf], socket: &Path) -> Result<Self, Fault> {
         let gone = |e: std::io::Error| Fault::new(FaultKind::Disconnected, format!("{}: {e}", socket.display()));
         let stream = UnixStream::connect(socket).map_err(gone)?;
         let Answer::Daemon { trunk, source, .. } = ask(&stream, &Ask::Hello, None)?.0 else {
@@ -123,23 +124,34 @@ impl Filesystem {
         let Answer::Reply(Reply::Number(server)) = ask(&stream, &Ask::Admin(Admin::Identity), None)?.0 else {
             return Err(Fault::new(FaultKind::Protocol, format!("{} says not who it is", socket.display())));
         };
-        let look = |e: std::io::Error| Fault::new(FaultKind::Io, format!("{}: {e}", dir.display()));
-        let device = sys::cached_stat(dir).map_err(look)?.device;
+        let look = |dir: &PathBuf| match sys::cached_stat(dir) {
+            Ok(found) if found.kind == libc::S_IFDIR => Ok((dir.clone(), found.device)),
+            Ok(_) => Err(Fault::new(FaultKind::NotDirectory, format!("{} is no directory", dir.display()))),
+            Err(e) => Err(Fault::new(FaultKind::Io, format!("{}: {e}", dir.display()))),
+        };
+        let host = dirs.iter().map(look).collect::<Result<Vec<_>, Fault>>()?;
+        let none = || Fault::new(FaultKind::Invalid, "no directory of the host is named");
+        let (dir, device) = host.first().cloned().ok_or_else(none)?;
         Ok(Filesystem {
-            mountpoint: dir.to_owned(),
-            root: dir.to_owned(),
+            mountpoint: dir.clone(),
+            root: dir,
             source: PathBuf::from(OsString::from_vec(source)),
             minor: device.1,
             socket: socket.to_owned(),
             server,
             view: trunk,
-            host: Some(device),
+            host,
         })
+    }
+
+    /// The directories of the host that are covered; none if it is not the host's own.
+    pub fn host_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.host.iter().map(|(dir, _)| dir.as_path())
     }
 
     /// Whether it is the host's own.
     pub fn is_host(&self) -> bool {
-        self.host.is_some()
+        !self.host.is_empty()
     }
 
     /// Whether another mount shows the files of the same server, if its daemon has recorded which it has.

@@ -49,14 +49,16 @@ impl Table {
     /// It can't be found out whether another mount shows the same files.
     pub fn of(filesystem: &Filesystem) -> Result<Table, Fault> {
         let mut all = mount::mounts().map_err(|e| Fault::new(FaultKind::Io, format!("read the mounts: {e}")))?;
-        if let Some((major, minor)) = filesystem.host {
-            let dir = &filesystem.mountpoint;
-            let around = mount::around(&all, dir).cloned().ok_or_else(|| {
-                Fault::new(FaultKind::NotFound, format!("{} lies on no mount that is to be seen", dir.display()))
-            })?;
-            // As if it were mounted there by itself.
-            all.push(MountInfo { root: dir.clone(), point: dir.clone(), major, minor, ..around });
-            let own = vec![all.len() - 1];
+        if filesystem.is_host() {
+            let mounted = all.len();
+            for (dir, (major, minor)) in filesystem.host.iter().cloned() {
+                let around = mount::around(&all[..mounted], &dir).cloned().ok_or_else(|| {
+                    Fault::new(FaultKind::NotFound, format!("{} lies on no mount that is to be seen", dir.display()))
+                })?;
+                // As if it were mounted there by itself.
+                all.push(MountInfo { root: dir.clone(), point: dir, major, minor, ..around });
+            }
+            let own = (mounted..all.len()).collect();
             return Ok(Table { all, own });
         }
         let mut known = vec![(filesystem.minor, true)];
@@ -86,7 +88,8 @@ impl Table {
     /// What a path leads to: a path from the filesystem's root, if it is one in it.
     pub fn path_of(&self, path: &Path) -> Option<PathBuf> {
         let nearest = mount::around(&self.all, path)?;
-        let own = self.own().find(|own| own.id == nearest.id)?;
+        let own = self.own().filter(|own| own.id == nearest.id && path.starts_with(&own.point));
+        let own = own.max_by_key(|own| own.point.as_os_str().len())?;
         let below = path.strip_prefix(&own.point).ok()?;
         Some(join(root_of(own).strip_prefix("/").ok()?, below))
     }

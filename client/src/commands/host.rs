@@ -60,27 +60,31 @@ impl OverHost {
     }
 }
 
-/// The host's own filesystem, of which a directory is meant; the daemon over it is started if there is none.
-pub(super) fn at(dir: &Path) -> Result<Filesystem, Fault> {
-    let dir = mount::resolve(dir).map_err(host_fault(dir.display()))?;
-    if dir == Path::new("/") {
-        let text = "all of the host is too much: go to a directory of it, or name one with --dir";
+/// The host's own filesystem, of which these directories are meant; the daemon over it is started if there is none.
+pub(super) fn at(dirs: &[PathBuf]) -> Result<Filesystem, Fault> {
+    let resolved = dirs.iter().map(|dir| mount::resolve(dir).map_err(host_fault(dir.display())));
+    let mut dirs = resolved.collect::<Result<Vec<_>, Fault>>()?;
+    // What lies in another one goes with that.
+    dirs.sort();
+    dirs.dedup_by(|inner, outer| inner.starts_with(outer));
+    if dirs.iter().any(|dir| dir == Path::new("/")) {
+        let text = "all of the host is too much for a job: go to a directory of it, or name some with --dir";
         return Err(Fault::new(FaultKind::Unsupported, text));
     }
     let socket = daemon::socket_over_host().map_err(host_fault("what is undecided over the host"))?;
     let deadline = Instant::now() + START_TIME_MAX;
     loop {
-        match Filesystem::of_host(&dir, &socket) {
+        match Filesystem::of_host(&dirs, &socket) {
             Err(fault) if fault.kind == FaultKind::Disconnected && Instant::now() < deadline => start()?,
             found => return found,
         }
     }
 }
 
-/// The same, if a daemon is there, or something that one left undecided.
+/// The same of one directory, if a daemon is there, or something that one left undecided.
 pub(super) fn known_at(dir: &Path) -> Option<Result<Filesystem, Fault>> {
     let has_state = daemon::state_path().is_ok_and(|state| state.join("store").is_dir());
-    has_state.then(|| at(dir))
+    has_state.then(|| at(&[dir.to_owned()]))
 }
 
 /// Starts the daemon. One that is just starting, or ending, is waited for.

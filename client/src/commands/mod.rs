@@ -119,6 +119,7 @@ Exit status:
     1  it could not be done: the reason is said
     2  the command line is wrong
     4  fsck: something is wrong with the store
+   73  commit: it is committed, and the host does not have it yet
    75  commit, import: not committed, as it was undone or is in conflict; barrier: it was undone; shell: what it was in is
        decided
    76  commit, abort, import: not known, as the daemon has gone before it answered
@@ -182,9 +183,12 @@ impl Where {
         self.find_or(host::known_at)
     }
 
-    /// The same for a job, which may begin over any directory of the host.
-    pub(crate) fn find_for_job(&self) -> Result<Filesystem, Fault> {
-        self.find_or(|dir| Some(host::at(dir)))
+    /// The same for a job, which may begin over any directories of the host: these, or the one where it is started.
+    pub(crate) fn find_for_job(&self, dirs: &[PathBuf]) -> Result<Filesystem, Fault> {
+        match dirs {
+            [] => self.find_or(|dir| Some(host::at(&[dir.to_owned()]))),
+            dirs => host::at(dirs),
+        }
     }
 
     fn find_or(&self, host: impl Fn(&Path) -> Option<Result<Filesystem, Fault>>) -> Result<Filesystem, Fault> {

@@ -2,12 +2,14 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod fifos;
+pub(crate) mod guard;
 pub(crate) mod namespace;
 pub(crate) mod supervise;
 
 use crate::control::{receive, unexpected};
 use crate::mount;
 use crate::output;
+use guard::Guard;
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Answer, Ask, Start};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -44,6 +46,8 @@ pub(crate) struct JobView {
     pub(crate) spec: SpecId,
     /// Where the filesystem is mounted.
     pub(crate) mountpoint: PathBuf,
+    /// Over directories of the host: watches that it stays there.
+    guard: Option<Arc<Guard>>,
     news: Arc<News>,
     may_be: Cell<Option<MayBe>>,
     /// Its connection outlives it.
@@ -186,7 +190,7 @@ impl JobView {
         let news = Arc::new(News::new().map_err(fault("a bell"))?);
         let answers = listen(&stream, spec, news.clone()).map_err(fault("listen to the daemon"))?;
         let (mountpoint, may_be, stays_on) = (filesystem.mountpoint.clone(), Cell::new(None), Cell::new(false));
-        let view = JobView { stream, answers, mount: root, spec, mountpoint, news, may_be, stays_on };
+        let mut view = JobView { stream, answers, mount: root, spec, mountpoint, guard: None, news, may_be, stays_on };
         if let Err(fault) = view.covers(place, &mount) {
             // Nobody finds it any more when this is said. If that fails, it ends with this process.
             let _ = view.outcome(&Ask::Speculation(SpecOp::Abort { spec }));
@@ -195,9 +199,18 @@ impl JobView {
         Ok(view)
     }
 
-    fn covers(&self, place: &Place, mount: &OwnedFd) -> Result<(), Fault> {
-        place.cover.set(cover::cover(&place.filesystem, mount, &|ask| self.ask(ask).map(drop))?);
+    fn covers(&mut self, place: &Place, mount: &OwnedFd) -> Result<(), Fault> {
+        let cover = cover::cover(&place.filesystem, mount, &|ask| self.ask(ask).map(drop))?;
+        let device = cover.device;
+        place.cover.set(cover);
+        let failed = |e: io::Error| Fault::new(FaultKind::Io, format!("watch what becomes of the directory: {e}"));
+        self.guard = Guard::over(&place.filesystem, device).map_err(failed)?;
         place.inherited.reopen(&self.mount)
+    }
+
+    /// A directory of the host over which it was put leads elsewhere by now: its processes are ended.
+    pub(crate) fn has_come_off(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.look())
     }
 
     /// The speculation was decided, or the daemon is gone.
@@ -337,6 +350,7 @@ impl JobView {
 
 impl Drop for JobView {
     fn drop(&mut self) {
+        self.guard.iter().for_each(|guard| guard.ends());
         // A daemon that is gone needs no farewell.
         let _ = self.ask(&Ask::Leave);
         if !self.stays_on.get() {
@@ -398,7 +412,7 @@ mod tests {
         let mount = File::open("/").expect("a directory");
         let (may_be, stays_on) = (Cell::new(None), Cell::new(false));
         let mountpoint = PathBuf::from("/");
-        let view = JobView { stream, answers, mount, spec: SPEC, mountpoint, news, may_be, stays_on };
+        let view = JobView { stream, answers, mount, spec: SPEC, mountpoint, guard: None, news, may_be, stays_on };
         let answering = std::thread::spawn(move || {
             receive::<Ask>(&daemon).expect("it is asked");
             says.iter().for_each(|answer| send(&daemon, answer, None).expect("it is answered"));

@@ -205,10 +205,10 @@ impl Ops {
         Ok(others)
     }
 
-    /// The host's file in which the bytes of a file lie that a view shows, and how many there are.
-    pub(crate) fn bytes_of_host(&self, scope: &Scope, ino: Ino) -> Result<Option<(Ino, u64)>, Fault> {
+    /// The host's file in which the bytes of a file lie that a view shows.
+    pub(crate) fn bytes_of_host(&self, scope: &Scope, ino: Ino) -> Result<Option<Ino>, Fault> {
         let inode = self.store.inode(&scope.sight, ino).map_err(fault::store)?.found;
-        Ok(inode.and_then(|inode| Some((inode.content.and_then(ContentId::host)?, inode.size))))
+        Ok(inode.and_then(|inode| inode.content.and_then(ContentId::host)))
     }
 
     /// What trunk's record of a name leads to.

@@ -138,13 +138,7 @@ impl Origin {
         let mut known = self.known.lock();
         for ino in files {
             known.signatures.remove(ino);
-            known.pinned.remove(ino);
         }
-    }
-
-    /// The bytes of a file were written down.
-    pub(crate) fn is_pinned(&self, ino: Ino, as_content: (ContentId, u64)) {
-        self.known.lock().pinned.insert(ino, as_content);
     }
 
     /// Whether the host has a decision.
@@ -193,10 +187,6 @@ impl HostContents for Origin {
                 Err(StoreError::changed(shown))
             }
         }
-    }
-
-    fn pinned(&self, ino: Ino) -> Option<(ContentId, u64)> {
-        self.known.lock().pinned.get(&ino).copied()
     }
 }
 

@@ -13,7 +13,7 @@ pub use host::Host;
 pub(crate) use mirror::store_fault;
 
 use crate::store::{DirStat, Inode};
-use mojavefs::id::{ContentId, Ino, Seq};
+use mojavefs::id::{Ino, Seq};
 use mojavefs::protocol::file::{FileKind, Name, Time};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -188,8 +188,6 @@ struct Known {
     seen: HashMap<(Ino, Option<Name>), Option<Instant>>,
     /// The same of directories whose names were all compared.
     listed: HashMap<Ino, Option<Instant>>,
-    /// What each file's bytes were before jobs changed them.
-    pinned: HashMap<Ino, (ContentId, u64)>,
     /// Up to which decision the host has everything.
     applied: Seq,
 }

@@ -5,7 +5,7 @@ use super::files::file;
 use super::names::entry;
 use crate::ops::Noted;
 use crate::origin::{Origin, Signature, store_fault};
-use crate::store::{Inode, Key, Sight};
+use crate::store::{HostContents, Inode, Key, Sight, StoreError};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
@@ -226,43 +226,32 @@ impl Session {
 
     /// The bytes of a file of the host's that are about to be changed in a view are written down as they are.
     fn pin(&self, origin: &Origin, view: ViewId, ino: Ino) -> Result<(), Fault> {
-        let Some((host, _)) = self.on(view, |ops, scope| ops.bytes_of_host(scope, ino))? else { return Ok(()) };
-        let changing =
-            || Fault::new(FaultKind::Busy, format!("file {} changes on the host all the time", host.shown()));
+        let Some(host) = self.on(view, |ops, scope| ops.bytes_of_host(scope, ino))? else { return Ok(()) };
+        let store = &self.shared.store;
         for _ in 0..PIN_TRIES_MAX {
             self.compare_file(origin, host)?;
             let _comparing = origin.comparing.lock();
-            if crate::store::HostContents::pinned(origin, host).is_some() {
+            if store.pinned(host).map_err(store_fault)?.is_some() {
                 return Ok(());
             }
-            let path = self.shared.store.host_path(&Sight::trunk(), host).map_err(store_fault)?.ok_or_else(changing)?;
-            let Some(before) = origin.find(&path)?.filter(|found| found.ino == host) else {
-                origin.forget_looks();
-                continue;
-            };
-            let size = before.inode.size;
-            let pinned = self
-                .shared
-                .store
-                .pin(size, |offset, buffer| crate::store::HostContents::read(origin, &path, host, offset, buffer));
-            let after = origin.find(&path)?;
-            let is_same = |after: &crate::origin::HostFile| {
-                after.ino == host && Signature::of(&after.inode) == Signature::of(&before.inode)
-            };
-            match pinned {
-                Ok(pinned) if after.as_ref().is_some_and(is_same) => {
-                    let known = self.on(view, |ops, scope| ops.bytes_of_host(scope, ino))?;
-                    if known.is_some_and(|(_, known)| known == size) {
-                        origin.is_pinned(host, pinned);
-                        return Ok(());
-                    }
-                    origin.forget_looks();
+            let path = store.host_path(&Sight::trunk(), host).map_err(store_fault)?;
+            let Some(path) = path else { break };
+            if let Some(before) = origin.find(&path)?.filter(|found| found.ino == host) {
+                let (size, was) = (before.inode.size, Signature::of(&before.inode));
+                let read = |offset, buffer: &mut [u8]| HostContents::read(origin, &path, host, offset, buffer);
+                let is_still = || {
+                    let after = origin.find(&path).ok().flatten();
+                    after.is_some_and(|after| after.ino == host && Signature::of(&after.inode) == was)
+                };
+                match store.pin((host, size), read, is_still) {
+                    Ok(true) => return Ok(()),
+                    Ok(false) | Err(StoreError::Changed(_)) => {}
+                    Err(error) => return Err(store_fault(error)),
                 }
-                Ok(_) | Err(crate::store::StoreError::Changed(_)) => origin.forget_looks(),
-                Err(error) => return Err(store_fault(error)),
             }
+            origin.forget_looks();
         }
-        Err(changing())
+        Err(Fault::new(FaultKind::Busy, format!("file {} changes on the host all the time", host.shown())))
     }
 
     /// The view of this session that shows what is final.

@@ -1,7 +1,8 @@
 //! Contents that lie in the host's files, below everything that is recorded (`crate::origin`).
 
 use super::db::Family;
-use super::{Batch, Inode, Sight, Store, StoreError, meta};
+use super::keys::{self, Key};
+use super::{Batch, Inode, Reading, Sight, Store, StoreError, meta, record};
 use mojavefs::id::{ContentId, Ino, IntervalId, Seq};
 use mojavefs::limits::FILE_BYTES_MAX;
 use mojavefs::protocol::file::{FileKind, Name};
@@ -15,9 +16,6 @@ const DEPTH_MAX: usize = 4096;
 pub trait HostContents: Send + Sync {
     /// Fills the buffer from a file's bytes from `offset` on, by its path; less only at its end. Blocks for the host's disk.
     fn read(&self, path: &[Name], ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError>;
-
-    /// The content of the store's own that has what these bytes were before jobs changed them, and the space that it takes.
-    fn pinned(&self, ino: Ino) -> Option<(ContentId, u64)>;
 }
 
 impl Store {
@@ -51,8 +49,7 @@ impl Store {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<(), StoreError> {
-        let contents = self.host()?;
-        if let Some((content, blocks)) = contents.pinned(host) {
+        if let Some((content, blocks)) = self.pinned(host)? {
             let pinned = Inode { content: Some(content), blocks, ..inode.clone() };
             let bytes = self.read_content(sight, &pinned, offset, buffer.len())?;
             buffer[..bytes.len()].copy_from_slice(&bytes);
@@ -62,17 +59,24 @@ impl Store {
         let path =
             path.ok_or_else(|| StoreError::changed(format!("file {} of the host has no name any more", host.shown())))?;
         // What is missing at the end was cut off on the host, and is told with its next look.
-        contents.read(&path, host, offset, buffer).map(drop)
+        self.host()?.read(&path, host, offset, buffer).map(drop)
     }
 
     fn host(&self) -> Result<&Arc<dyn HostContents>, StoreError> {
         self.host.get().ok_or_else(|| StoreError::corrupt("a content is a host's, and this store stands on none"))
     }
 
+    /// The content of the store's own that has the bytes of a file of the host's, and the space that it takes, if there is one: then trunk's
+    /// record refers to it.
+    pub(crate) fn pinned(&self, host: Ino) -> Result<Option<(ContentId, u64)>, StoreError> {
+        let inode = self.inode(&Sight::trunk(), host)?.found;
+        Ok(inode.and_then(|inode| Some((inode.stored_content()?, inode.blocks))))
+    }
+
     /// A file whose bytes are about to change has them in the store. Errors: `Changed` if they were not [pinned](Store::pin) before.
     pub(crate) fn own_content(&self, inode: &mut Inode) -> Result<(), StoreError> {
         let Some(host) = inode.content.and_then(ContentId::host) else { return Ok(()) };
-        let pinned = self.host()?.pinned(host);
+        let pinned = self.pinned(host)?;
         let (content, blocks) =
             pinned.ok_or_else(|| StoreError::changed("the host's file was changed just now".into()))?;
         inode.content = Some(content);
@@ -80,35 +84,66 @@ impl Store {
         Ok(())
     }
 
-    /// Writes down what a host's file has, `size` bytes, as it comes from `read` in order: a content that was always there. Returns it,
-    /// and the space that it takes.
+    /// Writes down what a host's file has, `size` bytes, as it comes from `read` in order; `is_still` says at the end whether that is all of
+    /// one state. Then trunk's record of the file refers to it, which is no change to anybody. Whether that came to be.
     pub(crate) fn pin(
         &self,
-        size: u64,
+        (host, size): (Ino, u64),
         read: impl Fn(u64, &mut [u8]) -> Result<usize, StoreError>,
-    ) -> Result<(ContentId, u64), StoreError> {
+        is_still: impl FnOnce() -> bool,
+    ) -> Result<bool, StoreError> {
         if size > self.file_bytes_max().min(FILE_BYTES_MAX) {
             return Err(StoreError::changed("the host's file is longer than one can be here".into()));
         }
-        let sight = Sight::trunk();
         let content = ContentId(self.next_id()?);
         let mut copy = Inode::new(FileKind::Regular, 0, (0, 0), (Ino::ROOT, Name::new()), super::now());
         copy.content = Some(content);
-        let mut piece = vec![0; crate::limits::COPY_PIECE_BYTES as usize];
+        let is_whole =
+            self.copy_in(&mut copy, size, read)? && is_still() && self.refer_to(host, size, (content, copy.blocks))?;
+        if !is_whole {
+            // Nobody refers to it.
+            let db = self.db()?;
+            let mut writes = db.writes();
+            writes.wait(meta::discarded(content, host));
+            writes.apply(false)?;
+        }
+        Ok(is_whole)
+    }
+
+    /// Whether there was all of it.
+    fn copy_in(
+        &self,
+        copy: &mut Inode,
+        size: u64,
+        read: impl Fn(u64, &mut [u8]) -> Result<usize, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let mut piece = vec![0; crate::limits::COPY_PIECE_BYTES.min(size) as usize];
         let mut at = 0;
         while at < size {
             let want = (size - at).min(piece.len() as u64) as usize;
-            let count = read(at, &mut piece[..want])?;
-            if count < want {
-                return Err(StoreError::changed("the host's file has become shorter".into()));
+            if read(at, &mut piece[..want])? < want {
+                return Ok(false);
             }
             let mut batch = Batch::of_old(self);
-            self.write_content(&sight, &mut batch, &mut copy, at, &piece[..want])?;
+            self.write_content(&Sight::trunk(), &mut batch, copy, at, &piece[..want])?;
             self.apply(batch)?;
             at += want as u64;
         }
-        copy.size = copy.size.max(size);
-        Ok((content, copy.blocks))
+        Ok(true)
+    }
+
+    /// Has the record of a file, as trunk shows it, refer to a content with the same bytes. Not if it says another size.
+    fn refer_to(&self, host: Ino, size: u64, (content, blocks): (ContentId, u64)) -> Result<bool, StoreError> {
+        let _writers = self.final_writes.lock();
+        let Reading { found, order, .. } = self.inode(&Sight::trunk(), host)?;
+        let is_it = |inode: &Inode| inode.size == size && inode.content == Some(ContentId::of_host(host));
+        let (Some(inode), Some(order)) = (found.filter(is_it), order) else { return Ok(false) };
+        let db = self.db()?;
+        let mut writes = db.writes();
+        let stored = record::encode(&Inode { content: Some(content), blocks, ..inode })?;
+        writes.put(Family::Data, &keys::version(&Key::Inode(host).prefix(), order), &stored);
+        writes.apply(false)?;
+        Ok(true)
     }
 
     /// Up to which decision the host has everything.

@@ -2,6 +2,7 @@
 
 mod changed;
 mod ended;
+mod places;
 
 use crate::harness::digest::content;
 use crate::harness::host::OverHost;

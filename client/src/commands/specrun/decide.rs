@@ -7,6 +7,7 @@ use super::{After, Attempt, Scene, WHY_TIME};
 use crate::job::JobView;
 use crate::job::supervise::Ending;
 use crate::limits::QUIET_WAIT;
+use crate::output::err;
 use mojavefs::planted::{Planted, is_planted};
 use mojavefs::protocol::control::Ask;
 use mojavefs::protocol::fault::Fault;
@@ -143,6 +144,19 @@ impl Cli {
         };
         self.reporter().undone(&undone(view), &why, EXIT_TRY_AGAIN);
         Attempt::Over(EXIT_TRY_AGAIN)
+    }
+
+    /// The directory of the host over which it ran leads elsewhere by now.
+    pub(super) fn came_off(&self, scene: &Scene<'_>, view: &JobView) -> Result<Attempt, Fault> {
+        let outcome = view.outcome(&Ask::Speculation(SpecOp::Hold { spec: view.spec }))?;
+        let dirs: Vec<String> = scene.filesystem.host_dirs().map(|dir| dir.display().to_string()).collect();
+        err!(
+            "specrun: {} was moved, replaced or covered while the command ran, which was ended: what it wrote in the last moment may have \
+             reached the host",
+            dirs.join(" or ")
+        );
+        self.reporter().outcome(&outcome, Took::own(Duration::ZERO), EXIT_TRY_AGAIN);
+        Ok(Attempt::Over(EXIT_TRY_AGAIN))
     }
 
     /// Something that it read or changed became final meanwhile.

@@ -8,10 +8,11 @@ mod report;
 mod waiting;
 mod watch;
 
-use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, complain, count, host_fault, job_around};
+use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, complain, count, host_fault, job_around, shown};
 use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
 use crate::job::{JobView, Place, Promise};
+use crate::mount;
 use crate::output::{err, shortened};
 use decide::{Verdict, undone};
 use mojavefs::id::SpecId;
@@ -23,6 +24,8 @@ use nix::unistd::{Whence, lseek};
 use options::{Cli, OnReadArg, Output};
 use output::Held;
 use std::cell::Cell;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use waiting::{AttemptsWait, Awaited};
@@ -108,8 +111,9 @@ impl Scene<'_> {
 impl Cli {
     fn run(&self) -> Result<ExitCode, Fault> {
         // A daemon that this starts is none of what it watches.
-        let filesystem = self.filesystem.find_for_job()?;
+        let filesystem = self.filesystem.find_for_job(&self.dirs)?;
         let supervisor = Supervisor::new().map_err(host_fault("watch the command"))?;
+        self.tell_what_stays_out(&filesystem)?;
         let place = Place::enter(&filesystem)?;
         if self.no_speculation {
             return self.supervise(&supervisor, &place);
@@ -171,6 +175,21 @@ impl Cli {
                 let _ = lseek(std::io::stdin(), at, Whence::SeekSet);
             }
         }
+    }
+
+    /// What is mounted below directories of the host is no part of the job.
+    fn tell_what_stays_out(&self, filesystem: &Filesystem) -> Result<(), Fault> {
+        if !filesystem.is_host() {
+            return Ok(());
+        }
+        let is_below = |point: &Path| filesystem.host_dirs().any(|dir| point != dir && point.starts_with(dir));
+        for mount in mount::mounts().map_err(host_fault("read the mounts"))? {
+            if is_below(&mount.point) {
+                let point = shown(mount.point.as_os_str().as_bytes());
+                self.reporter().note(&format!("{point} is mounted by itself: what is changed there is not undone"));
+            }
+        }
+        Ok(())
     }
 
     /// Runs the command on what is final, and ends what it leaves behind.
@@ -254,6 +273,9 @@ impl Cli {
         }
         if view.has_fallen() {
             return Ok(self.fell(view, None));
+        }
+        if view.has_come_off() {
+            return self.came_off(scene, view);
         }
         let (code, verdict) = match watched {
             Err(fault) if is_gone(&fault) => return Ok(self.fell(view, Some(&fault))),

@@ -8,6 +8,7 @@ use mojavefs::id::SpecId;
 use mojavefs::protocol::OnRead;
 use mojavefs_attach::namespace::is_user_namespace;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Run a command and keep all of what it changed on the filesystem, or nothing.
@@ -21,6 +22,7 @@ use std::time::Duration;
     after_help = "\
 Exit status: that of the command, 128+N if signal N killed it; or
     1  the command exited with 0 and was undone all the same (--commit-on, --ask)
+   73  over a directory of the host: it is committed, and the host does not have it yet, for the reason that is said
    74  the job was decided, and what its command said could not be passed on (--output hold); it is said on standard
        error what became of the job
    75  it was undone because of others and --retries is used up: it depended on a job that was undone, or something
@@ -36,6 +38,9 @@ Exit status: that of the command, 128+N if signal N killed it; or
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) filesystem: Where,
+    /// A directory of the host that the job is about, instead of the one where it is started; may be repeated
+    #[arg(long = "dir", value_name = "DIR", conflicts_with = "mountpoint")]
+    pub(super) dirs: Vec<PathBuf>,
     /// Leave it undecided when the command succeeds: review it, then `mojavefs commit` or `abort`
     #[arg(long)]
     pub(super) hold: bool,

@@ -1,0 +1,76 @@
+//! Where jobs over the host run, and what becomes of these places meanwhile.
+
+use crate::harness::host::OverHost;
+use crate::harness::{sh, text, until};
+use std::fs;
+use std::process::Stdio;
+
+/// A job is ended when its directory, or one above, is moved or replaced: nothing of what it writes reaches the host.
+#[test]
+fn a_job_whose_directory_is_moved_or_replaced_is_ended() {
+    let moves = [
+        "mv project elsewhere; mkdir project",
+        "mv project elsewhere",
+        "mv project elsewhere; ln -s elsewhere project",
+        "mkdir other; mv -T --exchange project other || { mv project t; mv other project; mv t other; }",
+    ];
+    for moved in moves {
+        let host = OverHost::new();
+        host.write("a", "old");
+        let project = host.path().display().to_string();
+        let script = format!(
+            "echo job > {project}/a; touch ../halfway; i=0; while [ $i -lt 3000 ]; do echo $i > {project}/new; sleep 0.01; i=$((i+1)); done"
+        );
+        let job = host.job(&[], &script).stderr(Stdio::piped()).spawn().expect("a job");
+        until("it is halfway", || host.aside("halfway").exists());
+        sh(&host.aside("."), moved);
+        let output = job.wait_with_output().expect("it ends");
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(75) && said.contains("was moved, replaced or covered"), "{moved}: {said}");
+        assert!(said.contains("held as 1"), "{moved}: {said}");
+        let found = sh(&host.aside("."), "find . -name a -path '*[ejpo]*' | grep -v state | xargs cat");
+        assert_eq!(found, "old", "{moved}");
+    }
+}
+
+#[test]
+fn several_directories_are_decided_together() {
+    let host = OverHost::new();
+    sh(&host.aside("."), "mkdir one two; echo a > one/a; echo b > two/b");
+    let [one, two] = ["one", "two"].map(|dir| host.aside(dir).display().to_string());
+    let words = ["--dir", &one, "--dir", &two];
+    let output = host.specrun(&words, "echo x >> ../one/a; echo x >> ../two/b; echo x > here; exit 1");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let read = |path: &str| fs::read_to_string(host.aside(path)).expect("read");
+    assert_eq!((read("one/a"), read("two/b"), read("project/here")), ("a\n".into(), "b\n".into(), "x\n".into()));
+    // From one into the other.
+    let output = host.specrun(&words, "echo x >> ../one/a; mv ../one/a ../two/ || exit 9; ls ../two");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((read("two/a"), host.aside("one/a").exists()), ("a\nx\n".into(), false));
+}
+
+#[test]
+fn jobs_over_directories_of_which_one_lies_in_the_other_meet() {
+    let host = OverHost::new();
+    sh(&host.path(), "mkdir -p d; echo old > d/a");
+    let script = "echo new > a; touch ../../halfway; until [ -e ../../go ]; do sleep 0.01; done";
+    let inner = host.job(&[], script).current_dir(host.at("d")).spawn().expect("a job");
+    until("it is halfway", || host.aside("halfway").exists());
+    let outer = host.specrun(&["--no-wait"], "cat d/a");
+    assert_eq!(text(&outer.stdout), "new\n", "{outer:?}");
+    fs::write(host.aside("go"), "").expect("go");
+    assert!(inner.wait_with_output().expect("it ends").status.success());
+    assert_eq!(host.read("d/a"), "new\n");
+}
+
+#[test]
+fn what_is_mounted_below_is_no_part_of_it_and_named() {
+    require_root!();
+    let host = OverHost::new();
+    sh(&host.path(), "mkdir mnt; mount -t tmpfs none mnt; echo in > mnt/in");
+    let output = host.specrun(&[], "cat mnt/in; echo job > mnt/job; echo job > job; exit 1");
+    let found = (host.at("mnt/job").exists(), host.at("job").exists());
+    sh(&host.path(), "umount mnt");
+    assert_eq!((text(&output.stdout).as_str(), found), ("in\n", (true, false)), "{output:?}");
+    assert!(text(&output.stderr).contains("mnt is mounted by itself"), "{output:?}");
+}
