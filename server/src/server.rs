@@ -98,8 +98,8 @@ impl Server {
         bottom: Option<Arc<dyn Bottom>>,
     ) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Io { context: "look at the host".into(), source };
-        let origin = bottom.map(Origin::over).transpose().map_err(failed)?.map(Arc::new);
         let store = Arc::new(Store::open(engine, options)?);
+        let origin = bottom.map(|bottom| Origin::over(bottom, &store)).transpose().map_err(failed)?.map(Arc::new);
         if let Some(origin) = &origin {
             store.stands_on(origin.clone());
             store.number_from(Ino::FIRST_OVER_HOST)?;

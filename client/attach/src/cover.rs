@@ -144,7 +144,9 @@ impl Covering<'_> {
             found => found.map_err(self.not_covered(place.mount))?,
         };
         let stat = sys::cached_stat(&in_proc(&found)).map_err(self.not_covered(place.mount))?;
-        match (stat.device, stat.ino) == (self.device, place.ino) {
+        // Over the host a file may have another number with us.
+        let ino = if self.filesystem.is_host() { stat.ino } else { place.ino };
+        match (stat.device, stat.ino) == (self.device, ino) {
             true => sys::clone_tree(found.as_fd(), false).map_err(self.not_covered(place.mount)),
             false => Err(gone(place.mount)),
         }

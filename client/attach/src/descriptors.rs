@@ -30,7 +30,8 @@ struct Spot {
     /// The place of the filesystem by which it is reached.
     point: PathBuf,
     path: PathBuf,
-    ino: u64,
+    /// Over the host it may have another number in views.
+    ino: Option<u64>,
 }
 
 /// Where the filesystem is mounted, and its device there.
@@ -90,14 +91,15 @@ pub fn on(table: &Table) -> Descriptors {
     let places: Vec<Place> = table.own().map(|mount| (mount.point.clone(), (mount.major, mount.minor))).collect();
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let fds: Vec<RawFd> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    let open = fds.into_iter().filter_map(|fd| look(fd, &places)).collect();
-    let directory = working_directory().ok().and_then(|path| Spot::new(path, Path::new("."), &places));
+    let open = fds.into_iter().filter_map(|fd| look(fd, (&places, !table.is_host()))).collect();
+    let directory =
+        working_directory().ok().and_then(|path| Spot::new(path, Path::new("."), (&places, !table.is_host())));
     Descriptors { directory, open }
 }
 
 impl Spot {
     /// Of the file or directory `file`, if it is one of the filesystem's. Pipes and devices are the same in every view.
-    fn new(path: PathBuf, file: &Path, places: &[Place]) -> Option<Spot> {
+    fn new(path: PathBuf, file: &Path, (places, by_number): (&[Place], bool)) -> Option<Spot> {
         let stat = sys::cached_stat(file).ok()?;
         if !matches!(stat.kind, libc::S_IFREG | libc::S_IFDIR) {
             return None;
@@ -105,7 +107,7 @@ impl Spot {
         let path = renamed(&path, file).unwrap_or(path);
         let here = places.iter().filter(|(point, device)| stat.device == *device && path.starts_with(point));
         let (point, _) = here.max_by_key(|(point, _)| point.as_os_str().len())?;
-        Some(Spot { point: point.clone(), path, ino: stat.ino })
+        Some(Spot { point: point.clone(), path, ino: by_number.then_some(stat.ino) })
     }
 
     /// The same in the view of this device, not yet opened.
@@ -122,7 +124,7 @@ impl Spot {
             })?,
         };
         let stat = sys::cached_stat(&in_proc(&found))?;
-        match (stat.device, stat.ino) == (view, self.ino) {
+        match stat.device == view && self.ino.is_none_or(|ino| ino == stat.ino) {
             true => Ok(found),
             false => Err(lost()),
         }
@@ -134,7 +136,7 @@ fn beneath(root: &OwnedFd, below: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
     openat2(root, below, OpenHow::new().flags(flags).resolve(resolve))
 }
 
-fn look(fd: RawFd, places: &[Place]) -> Option<Open> {
+fn look(fd: RawFd, places: (&[Place], bool)) -> Option<Open> {
     let link = Path::new("/proc/self/fd").join(fd.to_string());
     let spot = Spot::new(fs::read_link(&link).ok()?, &link, places)?;
     let borrowed = sys::borrow(fd);

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 pub struct Table {
     all: Vec<MountInfo>,
     own: Vec<usize>,
+    /// These are directories of the host.
+    is_host: bool,
 }
 
 /// A place where the filesystem is mounted.
@@ -59,7 +61,7 @@ impl Table {
                 all.push(MountInfo { root: dir.clone(), point: dir, major, minor, ..around });
             }
             let own = (mounted..all.len()).collect();
-            return Ok(Table { all, own });
+            return Ok(Table { all, own, is_host: true });
         }
         let mut known = vec![(filesystem.minor, true)];
         let mut own = Vec::new();
@@ -77,7 +79,12 @@ impl Table {
                 own.push(at);
             }
         }
-        Ok(Table { all, own })
+        Ok(Table { all, own, is_host: false })
+    }
+
+    /// Whether the filesystem is the host's own.
+    pub(crate) fn is_host(&self) -> bool {
+        self.is_host
     }
 
     /// Every mount of the filesystem's files, whether it is to be seen or hidden by others.

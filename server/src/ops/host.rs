@@ -41,14 +41,13 @@ impl Ops {
             }
             if let Some(found) = found {
                 let entry = Entry { ino: found.ino, kind: found.inode.kind };
-                let subdirs = i64::from(entry.kind == FileKind::Directory);
                 let key = Key::Entry(parent, name.to_vec());
                 if !noted.name && !is_known && self.store.stored(&key).map_err(fault::store)?.is_empty() {
                     old.put_entry(parent, name, &entry).map_err(fault::store)?;
                 } else {
                     noted.name = true;
                     op.put_entry(parent, name, entry)?;
-                    op.names_changed(parent, subdirs)?;
+                    op.list_changed(parent);
                 }
             }
         }
@@ -82,7 +81,7 @@ impl Ops {
         noted: &mut Noted,
     ) -> Result<(), Fault> {
         op.remove_entry(parent, name)?;
-        op.names_changed(parent, -i64::from(entry.kind == FileKind::Directory))?;
+        op.list_changed(parent);
         let inode = self.store.inode(&Sight::trunk(), entry.ino).map_err(fault::store)?.found;
         // What has its home elsewhere is looked at there.
         if let Some(inode) = inode.filter(|inode| inode.home == (parent, name.to_vec())) {

@@ -230,6 +230,11 @@ impl<'a> Op<'a> {
         self.add_dir_stat(dir, DirStat { subdirs, atime: None, mtime: Some(self.now), ctime: Some(self.now) })
     }
 
+    /// The names in `dir` are others; its times and link count are said by somebody else.
+    pub(super) fn list_changed(&mut self, dir: Ino) {
+        self.change(AccessKey::Listing(dir), Access::Update);
+    }
+
     /// Changes a directory's times and link count, which nobody depends on.
     pub(super) fn add_dir_stat(&mut self, dir: Ino, stat: DirStat) -> Result<(), Fault> {
         self.batch.put_dir_stat(dir, stat).map_err(fault::store)

@@ -1,6 +1,6 @@
 //! What was decided, as a plan for the host.
 
-use super::{Applied, Origin, Plan, PlannedDir, Signature, Wanted};
+use super::{Applied, HostFile, Origin, Plan, PlannedDir, Signature, Wanted};
 use crate::store::{Inode, Key, Sight, Store, StoreError};
 use mojavefs::id::{ContentId, Ino, IntervalId, Seq};
 use mojavefs::protocol::file::{FileKind, Name};
@@ -38,6 +38,15 @@ impl<'a> Decision<'a> {
         let after = Sight { snapshot: seq, ..Sight::trunk() };
         let before = Sight { missed: intervals.into(), ..after.clone() };
         Ok(Decision { origin, store, seq, changes: changes.into_iter().collect(), before, after })
+    }
+
+    /// Names and files that it is about.
+    pub(crate) fn about(&self) -> impl Iterator<Item = (Ino, Option<Name>)> + '_ {
+        self.changes.iter().filter_map(|key| match key {
+            Key::Entry(dir, name) => Some((*dir, Some(name.clone()))),
+            Key::Inode(ino) | Key::DirStat(ino) | Key::Xattr(ino, _) => Some((*ino, None)),
+            Key::Inline(_) | Key::Block(..) => None,
+        })
     }
 
     /// Makes the host what it says. May be repeated.
@@ -132,8 +141,8 @@ impl Wanted for Decision<'_> {
         Ok(self.changes.iter().any(is_of_it))
     }
 
-    fn number_of(&self, host: Ino) -> Ino {
-        self.origin.ours(host)
+    fn number_of(&self, found: &HostFile) -> Ino {
+        self.origin.number_of(found).unwrap_or(found.ino)
     }
 
     fn signature(&self, ino: Ino) -> io::Result<Option<Signature>> {

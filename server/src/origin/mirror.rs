@@ -1,12 +1,13 @@
 //! What is known of the host from earlier looks.
 
-use super::{Bottom, HostFile, HostName, HostPath, Known, Origin, Signature};
+use super::{Bottom, HostFile, HostName, HostPath, Known, Origin, Signature, Stuck};
 use crate::ops::fault;
-use crate::store::{HostContents, StoreError};
+use crate::store::{HostContents, Key, Sight, Store, StoreError};
 use mojavefs::id::{ContentId, Ino, Seq};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Name;
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,14 +30,19 @@ pub(crate) fn host_fault(path: &[Name], error: &io::Error) -> Fault {
 }
 
 impl Origin {
-    /// The host that `bottom` shows.
-    pub(crate) fn over(bottom: Arc<dyn Bottom>) -> io::Result<Origin> {
+    /// The host that `bottom` shows, below a store.
+    pub(crate) fn over(bottom: Arc<dyn Bottom>, store: &Arc<Store>) -> io::Result<Origin> {
         let mut known = Known::default();
+        for made in bottom.made() {
+            known.rename(made.ours, made.host);
+            known.born.insert(made.host, made.born);
+        }
         let root =
             bottom.find(&HostPath::new())?.ok_or_else(|| io::Error::other("the root directory has no number"))?;
-        known.ours.insert(root.ino, Ino::ROOT);
-        known.hosts.insert(Ino::ROOT, root.ino);
-        Ok(Origin { bottom, known: Mutex::new(known), comparing: Mutex::default() })
+        known.rename(Ino::ROOT, root.ino);
+        known.born.insert(root.ino, root.inode.born);
+        let (known, store) = (Mutex::new(known), Arc::downgrade(store));
+        Ok(Origin { bottom, store, known, comparing: Mutex::default(), stuck: Mutex::default() })
     }
 
     /// Up to this decision the host has everything, as is on record.
@@ -49,9 +55,23 @@ impl Origin {
         ino.is_host() || self.known.lock().hosts.contains_key(&ino)
     }
 
-    /// Our number of a file of the host's.
-    pub(crate) fn ours(&self, host: Ino) -> Ino {
-        self.known.lock().ours.get(&host).copied().unwrap_or(host)
+    /// Our number of a file of the host's. Where the host has given a number again, that is another one with us.
+    pub(crate) fn number_of(&self, found: &HostFile) -> Result<Ino, StoreError> {
+        let (host, born) = (found.ino, found.inode.born);
+        let store = self.store.upgrade().ok_or_else(|| StoreError::changed("the store is closed".into()))?;
+        let mut known = self.known.lock();
+        let ours = known.ours.get(&host).copied().unwrap_or(host);
+        let was = match known.born.get(&host) {
+            Some(born) => Some(*born),
+            None => store.inode(&Sight::trunk(), ours)?.found.map(|inode| inode.born),
+        };
+        known.born.insert(host, born);
+        if was.is_none_or(|was| was == born) {
+            return Ok(ours);
+        }
+        let other = store.next_ino()?;
+        known.rename(other, host);
+        Ok(other)
     }
 
     fn hosts(&self, ours: Ino) -> Ino {
@@ -61,19 +81,35 @@ impl Origin {
     /// What a path leads to, by our numbers.
     pub(crate) fn find(&self, path: &HostPath) -> Result<Option<HostFile>, Fault> {
         let found = self.bottom.find(path).map_err(|error| host_fault(path, &error))?;
-        let by_our_number = |mut found: HostFile| {
-            found.ino = self.ours(found.ino);
-            found.inode.content = found.inode.content.map(|_| ContentId::of_host(found.ino));
-            found
-        };
-        Ok(found.map(by_our_number))
+        let Some(mut found) = found else { return Ok(None) };
+        found.ino = self.number_of(&found).map_err(fault::store)?;
+        found.inode.content = found.inode.content.map(|_| ContentId::of_host(found.ino));
+        Ok(Some(found))
     }
 
     /// The names of a directory, by our numbers.
     pub(crate) fn list(&self, path: &HostPath, dir: Ino) -> Result<Option<Vec<HostName>>, Fault> {
         let names = self.bottom.list(path, self.hosts(dir)).map_err(|error| host_fault(path, &error))?;
-        let named = |found: HostName| HostName { ino: self.ours(found.ino), ..found };
-        Ok(names.map(|names| names.into_iter().map(named).collect()))
+        let Some(mut names) = names else { return Ok(None) };
+        for named in &mut names {
+            // A number that was met before may be another file's by now.
+            if self.has_met(named.ino)? {
+                let whole = [&path[..], &[named.name.clone()]].concat();
+                if let Some(found) = self.find(&whole)? {
+                    (named.ino, named.kind) = (found.ino, found.inode.kind);
+                }
+            }
+        }
+        Ok(Some(names))
+    }
+
+    fn has_met(&self, host: Ino) -> Result<bool, Fault> {
+        let known = self.known.lock();
+        if known.ours.contains_key(&host) || known.born.contains_key(&host) {
+            return Ok(true);
+        }
+        let Some(store) = self.store.upgrade() else { return Ok(false) };
+        Ok(!store.stored(&Key::Inode(host)).map_err(fault::store)?.is_empty())
     }
 
     /// Whether something has to be looked at: a name, or a file itself. From now on it counts as seen.
@@ -82,12 +118,15 @@ impl Origin {
         if known.seen.len() >= LOOKS_MAX {
             known.seen.clear();
         }
-        is_due(known.seen.entry((ino, name.map(<[u8]>::to_vec))).or_default())
+        let from = known.looks_count_from;
+        is_due(known.seen.entry((ino, name.map(<[u8]>::to_vec))).or_default(), from)
     }
 
     /// The same of the names of a directory.
     pub(crate) fn has_to_list(&self, dir: Ino) -> bool {
-        is_due(self.known.lock().listed.entry(dir).or_default())
+        let mut known = self.known.lock();
+        let from = known.looks_count_from;
+        is_due(known.listed.entry(dir).or_default(), from)
     }
 
     /// Whether somebody may know whether a name is there: then it is a change if that has come.
@@ -123,9 +162,7 @@ impl Origin {
 
     /// Everything is to be looked at again.
     pub(crate) fn forget_looks(&self) {
-        let mut known = self.known.lock();
-        known.seen.values_mut().for_each(|seen| *seen = None);
-        known.listed.values_mut().for_each(|seen| *seen = None);
+        self.known.lock().looks_count_from = Some(Instant::now());
     }
 
     /// What a file was on the host when it was looked at last, if that differs from its record.
@@ -141,6 +178,28 @@ impl Origin {
         }
     }
 
+    /// Whether something waits to be applied that is about a name or file: then what is committed stands, whatever the host has.
+    pub(crate) fn is_stuck(&self, ino: Ino, name: Option<&[u8]>) -> bool {
+        let stuck = self.stuck.lock();
+        !stuck.about.is_empty() && stuck.about.contains(&(ino, name.map(<[u8]>::to_vec)))
+    }
+
+    /// Whether a decision is known to be one that can't be applied, and was tried just now.
+    pub(crate) fn is_known_as_stuck(&self, seq: Seq) -> bool {
+        let stuck = self.stuck.lock();
+        seq <= stuck.up_to && stuck.tried.is_some_and(|tried| tried.elapsed() < LOOK_LASTS)
+    }
+
+    /// A decision can't be applied, and what was decided after it waits with it.
+    pub(crate) fn sticks(&self, up_to: Seq, about: HashSet<(Ino, Option<Name>)>) {
+        *self.stuck.lock() = Stuck { up_to, about, tried: Some(Instant::now()) };
+    }
+
+    /// Everything is applied.
+    pub(crate) fn is_free(&self) {
+        *self.stuck.lock() = Stuck::default();
+    }
+
     /// Whether the host has a decision.
     pub(crate) fn has_applied(&self, seq: Seq) -> bool {
         seq <= self.known.lock().applied
@@ -151,14 +210,8 @@ impl Origin {
         let mut known = self.known.lock();
         known.applied = seq;
         for (ours, is) in numbers {
-            if let Some(before) = known.hosts.insert(*ours, is.ino) {
-                known.ours.remove(&before);
-            }
-            if is.ino == *ours {
-                known.hosts.remove(ours);
-            } else {
-                known.ours.insert(is.ino, *ours);
-            }
+            known.rename(*ours, is.ino);
+            known.born.insert(is.ino, is.inode.born);
             known.signatures.insert(*ours, Signature::of(&is.inode));
         }
         drop(known);
@@ -166,10 +219,21 @@ impl Origin {
     }
 }
 
-/// Whether the last look was too long ago; from now on it was just now.
-fn is_due(seen: &mut Option<Instant>) -> bool {
+impl Known {
+    /// The host's number of a file of ours is this from now on.
+    fn rename(&mut self, ours: Ino, host: Ino) {
+        if let Some(before) = self.hosts.insert(ours, host).filter(|before| *before != host) {
+            self.ours.remove(&before);
+        }
+        self.ours.insert(host, ours);
+    }
+}
+
+/// Whether the last look was too long ago, or before looks count; from now on it was just now.
+fn is_due(seen: &mut Option<Instant>, from: Option<Instant>) -> bool {
     let now = Instant::now();
-    let is_due = seen.is_none_or(|seen| now.duration_since(seen) >= LOOK_LASTS);
+    let is_due =
+        seen.is_none_or(|seen| now.duration_since(seen) >= LOOK_LASTS || from.is_some_and(|from| seen <= from));
     if is_due {
         *seen = Some(now);
     }

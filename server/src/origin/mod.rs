@@ -9,16 +9,16 @@ mod host;
 mod mirror;
 
 pub(crate) use apply::Decision;
-pub use host::Host;
+pub use host::{Host, Made};
 pub(crate) use mirror::store_fault;
 
-use crate::store::{DirStat, Inode};
+use crate::store::{DirStat, Inode, Store};
 use mojavefs::id::{Ino, Seq};
 use mojavefs::protocol::file::{FileKind, Name, Time};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 /// Where something lies on the host: the names that lead there from its root.
@@ -94,6 +94,9 @@ pub trait Bottom: Send + Sync {
     /// The directory in which our own state lies, and those around it, by the host's numbers.
     fn own(&self) -> &[Ino];
 
+    /// What was made on the host by earlier applies.
+    fn made(&self) -> Vec<Made>;
+
     /// Makes the host what is wanted. May be repeated after it was interrupted at any point.
     fn apply(&self, plan: &Plan, wanted: &dyn Wanted) -> io::Result<Applied>;
 }
@@ -141,7 +144,7 @@ pub trait Wanted {
     fn has_new_content(&self, ino: Ino) -> io::Result<bool>;
 
     /// Our number of a file of the host's.
-    fn number_of(&self, host: Ino) -> Ino;
+    fn number_of(&self, found: &HostFile) -> Ino;
 
     /// What the host's file was when it was looked at.
     fn signature(&self, ino: Ino) -> io::Result<Option<Signature>>;
@@ -166,14 +169,31 @@ pub struct Displaced {
     pub from: Vec<u8>,
     /// Where it is.
     pub to: Vec<u8>,
+    /// It is what was committed, and had no place any more.
+    pub is_ours: bool,
 }
 
 /// What is known of the host.
 pub(crate) struct Origin {
     pub(crate) bottom: Arc<dyn Bottom>,
+    /// What stands on it, and goes before it.
+    store: Weak<Store>,
     known: Mutex<Known>,
     /// Held while it is compared with its records, or applied to.
     pub(crate) comparing: Mutex<()>,
+    /// Decisions that could not be applied.
+    stuck: Mutex<Stuck>,
+}
+
+/// What could not be applied to the host so far.
+#[derive(Default)]
+struct Stuck {
+    /// Up to which decision.
+    up_to: Seq,
+    /// Names and files that it is about.
+    about: HashSet<(Ino, Option<Name>)>,
+    /// When it was tried last.
+    tried: Option<Instant>,
 }
 
 /// All of it but `applied` is lost with the process: it is found out again.
@@ -182,12 +202,16 @@ struct Known {
     /// Files that have another number with us than the host has for them: by its, and by ours.
     ours: HashMap<Ino, Ino>,
     hosts: HashMap<Ino, Ino>,
+    /// When the files were made that the host has under these numbers: one that was made at another time is another file.
+    born: HashMap<Ino, Option<Time>>,
     /// What files are by the host that differ from their records only by what it calls them.
     signatures: HashMap<Ino, Signature>,
-    /// When names and files were compared that ever were; nothing if that does not count any more.
+    /// When names and files were compared that ever were.
     seen: HashMap<(Ino, Option<Name>), Option<Instant>>,
     /// The same of directories whose names were all compared.
     listed: HashMap<Ino, Option<Instant>>,
+    /// What was compared before that is to be compared again.
+    looks_count_from: Option<Instant>,
     /// Up to which decision the host has everything.
     applied: Seq,
 }

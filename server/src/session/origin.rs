@@ -86,7 +86,8 @@ impl Session {
     /// The names of a directory that a view shows at a name, which must be known to be none.
     fn compare_target(&self, origin: &Origin, view: ViewId, parent: Ino, name: &[u8]) -> Result<(), Fault> {
         let found = self.on(view, |ops, scope| ops.host_entry(scope, parent, name))?;
-        found.map_or(Ok(()), |entry| self.compare_list(origin, entry.ino))
+        let dir = found.filter(|entry| entry.kind == FileKind::Directory);
+        dir.map_or(Ok(()), |dir| self.compare_list(origin, dir.ino))
     }
 
     /// Compares what a name leads to on the host with what is written down.
@@ -103,7 +104,10 @@ impl Session {
     fn compare_name_now(&self, origin: &Origin, name: (Ino, &[u8]), is_known: bool) -> Result<(), Fault> {
         loop {
             // What is committed and not applied yet is no change of the host's.
-            self.shared.apply_all(origin)?;
+            self.shared.apply_if_free(origin);
+            if origin.is_stuck(name.0, Some(name.1)) {
+                return Ok(());
+            }
             match self.try_compare(origin, name, is_known) {
                 Err(fault) if fault.kind == FaultKind::Again => {}
                 result => return result,
@@ -154,12 +158,25 @@ impl Session {
             return Ok(());
         }
         let _comparing = origin.comparing.lock();
-        self.shared.apply_all(origin)?;
+        self.shared.apply_if_free(origin);
         let Some(path) = self.shared.store.host_path(&Sight::trunk(), dir).map_err(store_fault)? else { return Ok(()) };
         let Some(names) = origin.list(&path, dir)? else { return Ok(()) };
         let is_known = |name: &[u8]| was_listed || origin.is_seen(dir, name);
         let others = self.on(self.trunk()?, |ops, scope| ops.note_host_names(scope, dir, (&names, &is_known)))?;
         others.iter().try_for_each(|name| self.compare_name_now(origin, (dir, name), is_known(name)))
+    }
+
+    /// Compares everything with the host that was ever looked at: before somebody stays with what is so now, and after.
+    pub(super) fn compare_all(&self, origin: &Origin) -> Result<(), Fault> {
+        origin.forget_looks();
+        let (names, dirs) = origin.looks();
+        for (ino, name) in names {
+            match name {
+                Some(name) => self.compare_name(origin, ino, &name)?,
+                None => self.compare_file(origin, ino)?,
+            }
+        }
+        dirs.into_iter().try_for_each(|dir| self.compare_list(origin, dir))
     }
 
     fn is_directory(&self, ino: Ino) -> Result<bool, Fault> {
@@ -168,9 +185,9 @@ impl Session {
     }
 
     fn demand_applied(&self) -> Result<(), Fault> {
-        match self.shared.unapplied().is_empty() {
-            true => Ok(()),
-            false => Err(Fault::new(FaultKind::Again, "something was committed just now")),
+        match self.shared.unapplied_and_free() {
+            false => Ok(()),
+            true => Err(Fault::new(FaultKind::Again, "something was committed just now")),
         }
     }
 
@@ -182,14 +199,7 @@ impl Session {
         origin.forget_looks();
         if stays {
             // Which of it was its own look is not known by name.
-            let (names, dirs) = origin.looks();
-            for (ino, name) in names {
-                match name {
-                    Some(name) => self.compare_name(&origin, ino, &name)?,
-                    None => self.compare_file(&origin, ino)?,
-                }
-            }
-            dirs.into_iter().try_for_each(|dir| self.compare_list(&origin, dir))?;
+            self.compare_all(&origin)?;
         }
         for key in keys {
             match key {

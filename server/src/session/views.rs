@@ -6,7 +6,7 @@ use crate::limits::{OPERATION_TRIES_MAX, UPCOMING_STEP};
 use crate::views::View;
 use mojavefs::id::{ContextId, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs::protocol::{JobInfo, OpenedView, Reply, ViewKind, ViewOp, ViewOwner};
+use mojavefs::protocol::{JobInfo, OnRead, OpenedView, Reply, ViewKind, ViewOp, ViewOwner};
 use std::sync::Arc;
 
 impl Session {
@@ -68,6 +68,8 @@ impl Session {
     /// Nothing if what it shows was decided before it was there to be led out of that.
     fn try_open(&self, kind: ViewKind) -> Result<Option<OpenedView>, Fault> {
         let coordinator = &self.shared.coordinator;
+        // Whoever begins finds what is there.
+        self.shared.origin.iter().for_each(|origin| origin.forget_looks());
         let uid = match &kind {
             ViewKind::Trunk => None,
             ViewKind::Job { info, .. } => Some(info.uid),
@@ -82,6 +84,9 @@ impl Session {
                 (None, context, coordinator.shown_by(context)?, ViewOwner::Process)
             }
             ViewKind::Job { parent, info, on_read, own, restarts } => {
+                if let (OnRead::Isolate, Some(origin)) = (on_read, self.shared.origin.clone()) {
+                    self.compare_all(&origin)?;
+                }
                 let parent = self.around(parent, info.uid)?;
                 let start = Beginning { own, restarts, ..Beginning::job(info, on_read) };
                 let (spec, context, scope) = coordinator.begin(parent, start)?;

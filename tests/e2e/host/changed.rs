@@ -119,3 +119,35 @@ fn a_job_sees_what_the_host_changes_after_a_second_at_most() {
     let output = job.wait_with_output().expect("it ends");
     assert!(output.status.success() && text(&output.stdout).ends_with("old\nhost\nnew\n"), "{output:?}");
 }
+
+/// Who has a file open for writing when a commit replaces it goes on to write where that is put.
+#[test]
+fn what_is_written_through_an_open_descriptor_is_not_lost() {
+    let host = OverHost::new();
+    host.write("f", "old\n");
+    let mut open = File::options().append(true).open(host.at("f")).expect("open");
+    let output = host.specrun(&[], "echo job > f");
+    assert!(output.status.success(), "{output:?}");
+    open.write_all(b"late\n").expect("write");
+    assert_eq!(host.read("f"), "job\n");
+    let said = text(&output.stderr);
+    let kept =
+        said.lines().find_map(|line| line.rsplit_once("what was there is now ")).expect("it is said where it is").1;
+    assert_eq!(fs::read_to_string(kept).expect("read"), "old\nlate\n");
+}
+
+/// What is committed and can't be applied is put aside, and keeps nobody else from working.
+#[test]
+fn a_held_job_whose_directory_the_host_has_removed() {
+    let host = OverHost::new();
+    crate::harness::sh(&host.path(), "mkdir d; echo old > d/f; echo old > g");
+    let held = host.specrun(&["--hold"], "echo job > d/f; echo job > d/new; echo job > g");
+    assert!(held.status.success(), "{held:?}");
+    crate::harness::sh(&host.path(), "rm -r d");
+    let refused = host.mojavefs(&["commit", "1"]);
+    assert_eq!(refused.status.code(), Some(75), "{refused:?}");
+    let committed = host.mojavefs(&["commit", "1", "--theirs", "."]);
+    assert!(committed.status.success(), "{committed:?}");
+    assert_eq!((host.read("g"), host.at("d").exists()), ("job\n".into(), false));
+    assert_eq!(host.run("cat g"), "job\n");
+}

@@ -41,3 +41,48 @@ fn a_job_whose_daemon_is_killed_has_changed_nothing() {
     host.run("cat f; echo again > f");
     assert_eq!(host.read("f"), "again\n");
 }
+
+/// At whatever moment of a commit the daemon is killed, the next one finds all of it or nothing, and nothing that was there is lost.
+#[test]
+fn a_daemon_that_is_killed_while_it_commits_leaves_all_or_nothing() {
+    let tree = "for i in 0 1 2 3 4 5 6 7 8 9; do echo old $i > f$i; done; mkdir -p gone/x moved; echo g > gone/x/g; echo m > moved/m; ln f0 second";
+    let work = "for i in 1 2 3 4 5 6 7 8 9; do echo new $i > f$i; echo n > n$i; done; rm -r gone; mkdir -p new/deep; mv moved new/deep/moved; \
+        mv f9 new/f9; head -c 300000 /dev/zero > new/big; echo more >> f0";
+    let native = |done: bool| {
+        let dir = tempfile::tempdir().expect("a directory");
+        sh(dir.path(), tree);
+        if done {
+            sh(dir.path(), work);
+        }
+        crate::harness::digest::content(dir.path())
+    };
+    let (before, after) = (native(false), native(true));
+    let (mut all, mut none) = (0, 0);
+    for round in 0..24_u64 {
+        let host = OverHost::new();
+        sh(&host.path(), tree);
+        host.run("true");
+        let daemon = host.daemon().expect("a daemon");
+        let mut job = host.job(&["--retries", "0"], &format!("{work}; touch ../done"));
+        let job = job.stderr(std::process::Stdio::piped()).spawn().expect("a job");
+        until("its command is done", || host.aside("done").exists());
+        // A different moment each time: there is no condition to wait for in the midst of it.
+        std::thread::sleep(std::time::Duration::from_micros(round * 1_500));
+        let _ = nix::sys::signal::kill(daemon, Signal::SIGKILL);
+        let output = job.wait_with_output().expect("it ends");
+        until("the daemon has ended", || !crate::harness::is_running(daemon));
+        let looked = host.specrun(&[], "true");
+        assert!(looked.status.success(), "round {round}: {looked:?}");
+        let found = crate::harness::digest::content(&host.path());
+        assert!(found == before || found == after, "round {round}: {}\n{found}", text(&output.stderr));
+        assert!(output.status.code() != Some(0) || found == after, "round {round}: it was committed: {output:?}");
+        match found == after {
+            true => all += 1,
+            false => none += 1,
+        }
+        // What it had made or moved itself counts for nobody else's.
+        let displaced = host.state().join("displaced");
+        assert!(!displaced.exists(), "round {round}: {}", sh(&displaced, "find ."));
+    }
+    println!("committed {all}, undone {none}");
+}

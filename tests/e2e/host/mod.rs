@@ -149,3 +149,42 @@ fn its_own_state_is_shown_to_no_job() {
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
     assert!(state.join("store").exists() && host.read("a") == "changed\n", "{output:?}");
 }
+
+/// As editors and git save.
+#[test]
+fn a_new_file_takes_the_place_of_one_that_nobody_has_looked_at() {
+    let host = OverHost::new();
+    sh(&host.path(), "echo 1 > a; mkdir d; echo 2 > d/b");
+    host.run("echo x > n; mv n a; echo y > d/n; mv d/n d/b");
+    assert_eq!((host.read("a"), host.read("d/b")), ("x\n".into(), "y\n".into()));
+    host.run("sed -i s/x/z/ a");
+    assert_eq!(host.read("a"), "z\n");
+}
+
+#[test]
+fn a_file_that_is_changed_and_gets_another_name_is_one_file() {
+    let cases =
+        ["echo q >> b; ln b h2", "ln b h2; echo q >> b", "ln b h2; echo q >> h2", "mv b h2; ln h2 b; echo q >> b"];
+    for script in cases {
+        let host = OverHost::new();
+        host.write("b", "1\n");
+        host.run(script);
+        let stat = |path: &str| fs::metadata(host.at(path)).expect("it is there");
+        assert_eq!((stat("b").ino(), stat("b").nlink()), (stat("h2").ino(), 2), "{script}");
+        assert_eq!(host.read("b"), "1\nq\n", "{script}");
+    }
+}
+
+/// The host gives numbers of what was removed to what is made next.
+#[test]
+fn a_file_that_has_the_number_of_another_one_is_not_that() {
+    let host = OverHost::new();
+    for round in 0..6 {
+        sh(&host.path(), &format!("rm -rf b; mkdir b; echo {round} > b/f"));
+        let inside = host.job(&[], "cat f; echo job >> f").current_dir(host.at("b")).output().expect("a job");
+        assert_eq!((inside.status.code(), text(&inside.stdout)), (Some(0), format!("{round}\n")), "{inside:?}");
+        assert_eq!(host.read("b/f"), format!("{round}\njob\n"));
+        sh(&host.path(), &format!("rm b/f; echo {round} > b/g; echo n > .n; mv .n b/f"));
+        assert_eq!(host.run("cat b/f b/g"), format!("n\n{round}\n"));
+    }
+}

@@ -4,10 +4,11 @@ use crate::memory::Memory;
 use crate::net::Failure;
 use crate::op::{Op, Step};
 use crate::perform::SLOTS;
+use crate::place::Place;
 use crate::scene::{End, Line, Meanwhile, Reads, Scene, pressure};
 use crate::tree::{Times, walk};
 use crate::worker::Worker;
-use mojavefs_harness::{Mount, run, text};
+use mojavefs_harness::{run, text};
 use std::fs;
 use std::path::PathBuf;
 
@@ -31,7 +32,7 @@ struct Before {
 
 /// One program's run.
 pub struct Beside<'a> {
-    mount: &'a Mount,
+    mount: &'a dyn Place,
     memory: &'a Memory,
     dir: PathBuf,
     copies: usize,
@@ -44,7 +45,7 @@ pub struct Beside<'a> {
 }
 
 /// Runs a program on a mount that has nothing in it. Those that work on it have this much memory.
-pub fn run_on(mount: &Mount, memory: &Memory, program: &[Line]) -> Result<(), Failure> {
+pub fn run_on(mount: &dyn Place, memory: &Memory, program: &[Line]) -> Result<(), Failure> {
     let dir = mount.beside("native");
     fs::create_dir(&dir).expect("a directory for the native run");
     let trunk = (Worker::start_with(memory, &mount.path()), Worker::start(&dir));
@@ -155,7 +156,12 @@ impl Beside<'_> {
         let seen = ended(self.trunk.0.ask(&Op::Walk { path: "/".to_owned() }.to_string()));
         let before = Before { exactly: walk(&self.mount.path(), Times::All), seen };
         let options = [options, &["--retries", "0"]].concat();
-        self.job = Some((Worker::start_in_job_with(self.memory, &self.mount.path(), &options), before));
+        if !self.mount.keeps_files() {
+            self.open_nothing();
+        }
+        let environment = self.mount.environment();
+        let worker = Worker::start_in_job_among(self.memory, &self.mount.path(), &options, &environment);
+        self.job = Some((worker, before));
         self.levels.push(Level { scene: scene.clone(), end, native: Worker::start(&dir), dir });
         self.look()
     }
@@ -250,6 +256,14 @@ impl Beside<'_> {
         self.look()
     }
 
+    /// Others are in the place of those outside of jobs, and have nothing open.
+    fn open_nothing(&mut self) {
+        let native = Worker::start(&self.dir);
+        std::mem::replace(&mut self.trunk.1, native).exit(0);
+        let other = Worker::start_with(self.memory, &self.mount.path());
+        std::mem::replace(&mut self.trunk.0, other).exit(0);
+    }
+
     /// Ends those that have something open, unmounts, mounts again.
     fn remount_only(&mut self) {
         let native = Worker::start(&self.dir);
@@ -257,8 +271,7 @@ impl Beside<'_> {
         // One outside of the mount, until it is there again.
         let beside = Worker::start(&self.dir);
         std::mem::replace(&mut self.trunk.0, beside).exit(0);
-        self.mount.umount();
-        self.mount.mount();
+        self.mount.again();
         self.trunk.0 = Worker::start_with(self.memory, &self.mount.path());
     }
 }

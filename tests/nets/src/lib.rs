@@ -28,6 +28,7 @@ pub mod memory;
 pub mod net;
 pub mod op;
 pub mod perform;
+pub mod place;
 pub mod random;
 pub mod scene;
 pub mod shrink;

@@ -3,8 +3,9 @@
 use crate::generate::{Generator, Guess, Make};
 use crate::net::Failure;
 use crate::op::{Op, Step};
+use crate::place::Place;
 use crate::words::{lines, words};
-use mojavefs_harness::{Mount, text};
+use mojavefs_harness::text;
 use std::fmt;
 use std::str::FromStr;
 
@@ -191,7 +192,7 @@ pub fn program(mut generator: Generator, makes: &[(usize, Make)]) -> Vec<Line> {
 }
 
 /// The kernel drops its caches, if it may be told to, and the store reclaims.
-pub(crate) fn pressure(mount: &Mount) -> Result<(), Failure> {
+pub(crate) fn pressure(mount: &dyn Place) -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
         std::fs::write("/proc/sys/vm/drop_caches", "3").expect("drop caches");
     }

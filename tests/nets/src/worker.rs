@@ -218,8 +218,18 @@ impl Worker {
 
     /// The same with so much memory.
     pub fn start_in_job_with(memory: &Memory, dir: &Path, options: &[&str]) -> Worker {
+        Self::start_in_job_among(memory, dir, options, &[])
+    }
+
+    /// The same with this in its environment.
+    pub fn start_in_job_among(
+        memory: &Memory,
+        dir: &Path,
+        options: &[&str],
+        environment: &[(&'static str, PathBuf)],
+    ) -> Worker {
         let mut specrun = memory.command(SPECRUN);
-        specrun.args(options).arg("--").arg(program());
+        specrun.args(options).arg("--").arg(program()).envs(environment.iter().map(|(name, value)| (name, value)));
         Self::run(specrun, dir)
     }
 

@@ -54,12 +54,16 @@ fn going_back(name: &'static str, seeds: u64, run: fn(&[falls::Line]) -> Result<
 
 #[test]
 fn bytes_are_as_on_the_host() {
-    bytes("bytes_are_as_on_the_host", 12, |program| run(program, beside::run_on));
+    bytes("bytes_are_as_on_the_host", 12, |program| {
+        run(program, |mount, memory, program| beside::run_on(mount, memory, program))
+    });
 }
 
 #[test]
 fn bytes_are_as_on_the_host_when_memory_is_short() {
-    bytes("bytes_are_as_on_the_host_when_memory_is_short", 6, |program| run_short(program, beside::run_on));
+    bytes("bytes_are_as_on_the_host_when_memory_is_short", 6, |program| {
+        run_short(program, |mount, memory, program| beside::run_on(mount, memory, program))
+    });
     memory_was_short();
 }
 

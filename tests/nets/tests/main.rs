@@ -6,6 +6,7 @@ extern crate mojavefs_harness;
 mod apart;
 mod bytes;
 mod empty;
+mod host;
 mod kills;
 mod levels;
 mod planted;

@@ -1,14 +1,13 @@
 //! Single files on the host: made, written and given their attributes.
 
-use super::super::Wanted;
-use super::switch::{At, set_mode};
+use super::super::{HostFile, Wanted};
+use super::switch::At;
 use super::{look, sys, xattrs};
 use crate::limits::COPY_PIECE_BYTES;
 use crate::store::Inode;
-use mojavefs::id::Ino;
 use mojavefs::protocol::file::{FileKind, Name, Time};
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use std::ffi::{CString, OsStr};
@@ -19,8 +18,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// Makes a file of any kind at a name that is free, for its user only so far.
-pub(super) fn make(at: &At, inode: &Inode, _ino: Ino, wanted: &dyn Wanted) -> io::Result<()> {
+/// Makes a file of any kind at a name that is free, with nothing in it and for its user only. `made` is told of it at once.
+pub(super) fn make(at: &At, inode: &Inode, made: impl FnOnce(&HostFile) -> io::Result<()>) -> io::Result<()> {
     let private = Mode::from_bits_truncate(0o600);
     match inode.kind {
         FileKind::Directory => mkdirat(&at.dir, at.name(), Mode::from_bits_truncate(0o700))?,
@@ -30,33 +29,43 @@ pub(super) fn make(at: &At, inode: &Inode, _ino: Ino, wanted: &dyn Wanted) -> io
         }
         FileKind::Regular => {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let file = File::from(openat(&at.dir, at.name(), flags, private)?);
-            write(&file, inode, wanted)?;
+            drop(openat(&at.dir, at.name(), flags, private)?);
         }
         FileKind::Fifo => mknodat(&at.dir, at.name(), SFlag::S_IFIFO, private, 0)?,
         FileKind::Socket => mknodat(&at.dir, at.name(), SFlag::S_IFSOCK, private, 0)?,
         FileKind::CharDevice => mknodat(&at.dir, at.name(), SFlag::S_IFCHR, private, inode.rdev.into())?,
         FileKind::BlockDevice => mknodat(&at.dir, at.name(), SFlag::S_IFBLK, private, inode.rdev.into())?,
     }
-    Ok(())
+    at.look()?.map_or(Ok(()), |is| made(&is))
 }
 
-/// Writes all that is to be in a file that is empty. What is zeros stays a hole.
-fn write(file: &File, inode: &Inode, wanted: &dyn Wanted) -> io::Result<()> {
-    let mut at = 0;
-    while at < inode.size {
-        let bytes = wanted.read(inode, at, COPY_PIECE_BYTES as usize)?;
+/// Holes are looked for in pieces of this length.
+const PAGE_BYTES: usize = 4096;
+
+/// Writes all that is to be in a regular file that was just made. What is zeros stays a hole.
+pub(super) fn write(at: &At, inode: &Inode, wanted: &dyn Wanted) -> io::Result<()> {
+    if inode.kind != FileKind::Regular || inode.size == 0 {
+        return Ok(());
+    }
+    let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = File::from(openat(&at.dir, at.name(), flags, Mode::empty())?);
+    let mut done = 0;
+    while done < inode.size {
+        let bytes = wanted.read(inode, done, COPY_PIECE_BYTES as usize)?;
         if bytes.is_empty() {
             break;
         }
-        let mut done = 0;
-        for page in bytes.chunks(4096) {
-            if page.iter().any(|byte| *byte != 0) {
-                file.write_all_at(page, at + done)?;
+        // Runs of pages that have something in them.
+        let mut from = 0;
+        let is_zero = |page: &[u8]| page.iter().all(|byte| *byte == 0);
+        for (page, chunk) in bytes.chunks(PAGE_BYTES).enumerate() {
+            if is_zero(chunk) {
+                file.write_all_at(&bytes[from..page * PAGE_BYTES], done + from as u64)?;
+                from = (page * PAGE_BYTES) + chunk.len();
             }
-            done += page.len() as u64;
         }
-        at += done;
+        file.write_all_at(&bytes[from..], done + from as u64)?;
+        done += bytes.len() as u64;
     }
     file.set_len(inode.size)
 }
@@ -97,6 +106,13 @@ pub(super) fn set_attributes(found: &OwnedFd, inode: &Inode, wanted: &[(Name, Ve
         set_mode(found, inode.mode)?;
     }
     set_times(found, inode)
+}
+
+/// Permission bits of what a descriptor stands for.
+fn set_mode(found: &OwnedFd, mode: u32) -> io::Result<()> {
+    let path = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    let mode = Mode::from_bits_truncate(mode);
+    Ok(fchmodat(nix::fcntl::AT_FDCWD, &path, mode, FchmodatFlags::FollowSymlink)?)
 }
 
 /// The times of last access and modification.

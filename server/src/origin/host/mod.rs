@@ -1,8 +1,12 @@
 //! The host's files, by their paths. Every step of a path is looked up anew, and no link is followed.
 
 mod build;
+mod leave;
+mod numbers;
 mod switch;
 mod sys;
+
+pub use numbers::Made;
 
 use super::{Applied, Bottom, HostFile, HostName, HostPath, OWN_PREFIX, Plan, Wanted};
 use crate::store::{DirStat, Inode};
@@ -12,6 +16,8 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::Mode;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
@@ -31,6 +37,8 @@ pub struct Host {
     displaced: PathBuf,
     /// What is our own, whose insides are shown to nobody, and the directories around it.
     own: Vec<Ino>,
+    /// What was made here.
+    numbers: numbers::Numbers,
 }
 
 impl Host {
@@ -40,7 +48,8 @@ impl Host {
         let state = std::fs::canonicalize(state)?;
         let numbers = state.ancestors().map(|dir| Ok(number(&std::fs::metadata(dir)?)));
         let own = numbers.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect();
-        Ok(Host { root, displaced: state.join("displaced"), own })
+        let numbers = numbers::Numbers::open(&state.join("numbers"))?;
+        Ok(Host { root, displaced: state.join("displaced"), own, numbers })
     }
 
     /// What a path leads to, not opened for anything; nothing if it leads nowhere.
@@ -95,7 +104,10 @@ impl Bottom for Host {
     }
 
     fn list(&self, path: &HostPath, ino: Ino) -> io::Result<Option<Vec<HostName>>> {
-        let Some(dir) = self.open(path, ino, OFlag::O_RDONLY | OFlag::O_DIRECTORY)? else { return Ok(None) };
+        let Some(dir) = self.open(path, ino, OFlag::O_RDONLY)? else { return Ok(None) };
+        if !dir.metadata()?.is_dir() {
+            return Ok(None);
+        }
         if self.own.first() == Some(&ino) {
             return Ok(Some(Vec::new()));
         }
@@ -108,7 +120,7 @@ impl Bottom for Host {
                 continue;
             }
             let kind = entry.file_type().map(kind_of_entry);
-            let listed = Ino::of_host(index(filesystem), entry.ino());
+            let listed = index(filesystem).and_then(|index| Ino::of_host(index, entry.ino()));
             // A directory may have something mounted on it, which has another number.
             let is_certain = kind.is_some_and(|kind| kind != FileKind::Directory);
             match (listed, kind) {
@@ -141,6 +153,10 @@ impl Bottom for Host {
         &self.own
     }
 
+    fn made(&self) -> Vec<Made> {
+        self.numbers.all()
+    }
+
     fn apply(&self, plan: &Plan, wanted: &dyn Wanted) -> io::Result<Applied> {
         switch::Switch::new(self, plan, wanted).run()
     }
@@ -150,13 +166,17 @@ fn metadata(fd: &OwnedFd) -> io::Result<Metadata> {
     File::from(fd.try_clone()?).metadata()
 }
 
-/// A filesystem of the host's as a small number.
-fn index(device: u64) -> u64 {
-    (device ^ (device >> 13) ^ (device >> 26)) & 0x0fff
+/// What the numbers of filesystems stand for, so that none stands for two.
+static FILESYSTEMS: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
+
+/// A filesystem of the host's as a small number, the same at each start; nothing if another one has that.
+fn index(device: u64) -> Option<u64> {
+    let index = (device ^ (device >> 13) ^ (device >> 26)) & 0x0fff;
+    (*FILESYSTEMS.lock().entry(index).or_insert(device) == device).then_some(index)
 }
 
 fn number(found: &Metadata) -> Option<Ino> {
-    Ino::of_host(index(found.dev()), found.ino())
+    Ino::of_host(index(found.dev())?, found.ino())
 }
 
 /// What is there. Nothing if it can't be told from others: a number beyond what is kept.

@@ -1,17 +1,16 @@
-//! Making the host what is wanted: new files are built beside their names and put there in one step, and whatever comes out is compared
-//! with what was expected before it goes. What was not expected is put aside, never removed.
+//! Making the host what is wanted. New files are made beside their names first; once they are on disk, each is put at its name in one
+//! step, and whatever comes out is compared with what was expected before it goes. What was not expected is put aside, never removed.
 
-use super::super::{Applied, Displaced, HostFile, HostPath, OWN_PREFIX, Plan, PlannedDir, Signature, Wanted};
+use super::super::{Applied, HostFile, HostPath, OWN_PREFIX, Plan, PlannedDir, Signature, Wanted};
 use super::{Host, build, look, metadata, sys};
 use mojavefs::id::Ino;
 use mojavefs::protocol::file::{FileKind, Name};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -41,53 +40,89 @@ impl At {
         }
     }
 
-    fn look(&self) -> io::Result<Option<HostFile>> {
+    pub(super) fn look(&self) -> io::Result<Option<HostFile>> {
         self.open()?.map_or(Ok(None), |found| look(&found))
     }
 
-    fn rename(&self, to: &At, flags: RenameFlags) -> nix::Result<()> {
+    pub(super) fn rename(&self, to: &At, flags: RenameFlags) -> nix::Result<()> {
         renameat2(&self.dir, self.name(), &to.dir, to.name(), flags)
+    }
+
+    /// The names in the directory that is there.
+    pub(super) fn names(&self) -> io::Result<(Rc<OwnedFd>, Vec<Name>)> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let open = openat(&self.dir, self.name(), flags, Mode::empty())?;
+        let inside = Rc::new(open.try_clone()?);
+        Ok((inside, names_in(open)?))
+    }
+
+    pub(super) fn unlink(&self, how: UnlinkatFlags) -> nix::Result<()> {
+        unlinkat(&self.dir, self.name(), how)
     }
 }
 
+fn names_in(open: OwnedFd) -> io::Result<Vec<Name>> {
+    let mut names = Vec::new();
+    for entry in nix::dir::Dir::from_fd(open)?.iter() {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
 /// A name that is to be something else.
-struct Change {
-    at: At,
+pub(super) struct Change {
+    pub(super) at: At,
     /// For people, and where it is put if it is in the way.
-    path: HostPath,
-    dir: Ino,
-    old: Option<Ino>,
-    wanted: Option<Ino>,
+    pub(super) path: HostPath,
+    pub(super) dir: Ino,
+    pub(super) old: Option<Ino>,
+    pub(super) wanted: Option<Ino>,
 }
 
 pub(super) struct Switch<'a> {
-    host: &'a Host,
-    plan: &'a Plan,
+    pub(super) host: &'a Host,
+    pub(super) plan: &'a Plan,
     pub(super) wanted: &'a dyn Wanted,
     /// Directories that the host has, open since before anything was moved.
     dirs: HashMap<Ino, (Rc<OwnedFd>, HostPath)>,
     /// Files whose attributes or bytes change, the same.
     files: HashMap<Ino, OwnedFd>,
     /// What was taken out and not put in again.
-    taken: HashMap<Ino, (At, HostPath)>,
+    pub(super) taken: HashMap<Ino, (At, HostPath)>,
     /// Where what is there already, or was put there, has a name.
     placed: HashMap<Ino, At>,
     /// Files of the host's in whose place a new one is put, for its bytes.
     rebuilt: HashSet<Ino>,
+    /// What was made by this apply, also before it was interrupted, and what the host calls it.
+    built: HashMap<Ino, Ino>,
+    /// What was made and has no name yet but one that is ours.
+    staged: HashMap<Ino, At>,
     next: u64,
-    applied: Applied,
+    pub(super) applied: Applied,
 }
 
 impl<'a> Switch<'a> {
     pub(super) fn new(host: &'a Host, plan: &'a Plan, wanted: &'a dyn Wanted) -> Self {
         let (dirs, files, taken, placed) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        let (rebuilt, applied) = (HashSet::new(), Applied::default());
-        Switch { host, plan, wanted, dirs, files, taken, placed, rebuilt, next: 0, applied }
+        let (rebuilt, built, staged, applied) = (HashSet::new(), HashMap::new(), HashMap::new(), Applied::default());
+        Switch { host, plan, wanted, dirs, files, taken, placed, rebuilt, built, staged, next: 0, applied }
     }
 
     pub(super) fn run(mut self) -> io::Result<Applied> {
+        self.built = self.host.numbers.built_by(self.plan.number);
         let mut changes = self.open_all()?;
         self.sweep()?;
+        self.forget_what_is_gone(&changes)?;
+        if let Err(error) = self.stage_all(&changes) {
+            // Nothing was changed yet.
+            for at in std::mem::take(&mut self.staged).into_values() {
+                self.dismantle(&at)?;
+            }
+            return Err(error);
+        }
         let asked_for: HashSet<Ino> = changes.iter().filter_map(|change| change.wanted).collect();
         for change in &changes {
             self.take_out(change, &asked_for)?;
@@ -98,39 +133,59 @@ impl<'a> Switch<'a> {
             self.put_in(change)?;
         }
         self.set_files()?;
-        self.remove_taken()?;
+        for (ino, (at, path)) in std::mem::take(&mut self.taken) {
+            self.remove(ino, &at, &path)?;
+        }
         self.set_times()?;
+        self.sync()?;
+        Ok(self.applied)
+    }
+
+    fn sync(&self) -> io::Result<()> {
         let mut synced = HashSet::new();
         for (dir, _) in self.dirs.values() {
             if synced.insert(metadata(dir)?.dev()) {
                 sys::sync_filesystem(&openat(dir, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)?;
             }
         }
-        Ok(self.applied)
+        Ok(())
     }
 
-    fn numbered(&self, found: Option<HostFile>) -> Option<(Ino, HostFile)> {
-        found.map(|found| (self.wanted.number_of(found.ino), found))
+    pub(super) fn numbered(&self, found: Option<HostFile>) -> Option<(Ino, HostFile)> {
+        found.map(|found| (self.wanted.number_of(&found), found))
     }
 
     /// A name for what is nobody's yet, in a directory.
-    fn aside(&mut self, dir: &Rc<OwnedFd>) -> At {
-        self.next += 1;
-        let name = format!("{}-{}", self.plan.number, self.next);
-        At { dir: dir.clone(), name: [OWN_PREFIX, name.as_bytes()].concat() }
+    pub(super) fn aside(&mut self, dir: &Rc<OwnedFd>) -> io::Result<At> {
+        loop {
+            self.next += 1;
+            let name = format!("{}-{}", self.plan.number, self.next);
+            let at = At { dir: dir.clone(), name: [OWN_PREFIX, name.as_bytes()].concat() };
+            // An earlier try may have left something.
+            if at.open()?.is_none() {
+                return Ok(at);
+            }
+        }
     }
 
     /// Opens what the plan is about, and finds out which names are to be something else.
     fn open_all(&mut self) -> io::Result<Vec<Change>> {
         let plan = self.plan;
-        for PlannedDir { ino, path, .. } in &plan.dirs {
-            if let Some(path) = path {
-                self.open_dir(*ino, path)?;
-            }
-        }
         let mut changes = Vec::new();
-        for PlannedDir { ino: dir, names, .. } in &plan.dirs {
-            let Some((fd, path)) = self.dirs.get(dir).cloned() else { continue };
+        for PlannedDir { ino: dir, path, names } in &plan.dirs {
+            let Some(path) = path else { continue };
+            let found = self.host.reach(path, OFlag::O_PATH)?;
+            let number = self.numbered(found.as_ref().map_or(Ok(None), look)?).map(|(number, _)| number);
+            let Some(fd) = found.filter(|_| number == Some(*dir)).map(Rc::new) else {
+                // The host has it elsewhere by now, or not at all.
+                for (name, _) in names {
+                    if let Some(ino) = self.wanted.entry(*dir, name)? {
+                        self.put_aside(ino, &[&path[..], &[name.clone()]].concat())?;
+                    }
+                }
+                continue;
+            };
+            self.dirs.insert(*dir, (fd.clone(), path.clone()));
             for (name, old) in names {
                 let (at, wanted) = (At { dir: fd.clone(), name: name.clone() }, self.wanted.entry(*dir, name)?);
                 let path = [&path[..], &[name.clone()]].concat();
@@ -143,80 +198,160 @@ impl<'a> Switch<'a> {
         Ok(changes)
     }
 
-    fn open_dir(&mut self, ino: Ino, path: &HostPath) -> io::Result<()> {
-        let found = self.host.reach(path, OFlag::O_PATH)?;
-        let number = self.numbered(found.as_ref().map_or(Ok(None), look)?).map(|(number, _)| number);
-        match found {
-            Some(found) if number == Some(ino) => {
-                self.dirs.insert(ino, (Rc::new(found), path.clone()));
-                Ok(())
-            }
-            _ => Err(gone(path)),
-        }
-    }
-
     /// A file whose bytes change, and that has no other names, is replaced; if its name is not to change anyway, that is a change
     /// of its own.
     fn open_file(&mut self, ino: Ino, changes: &[Change]) -> io::Result<Option<Change>> {
         let Some(path) = self.wanted.path_of(ino)? else { return Ok(None) };
-        let Some(found) = self.host.reach(&path, OFlag::O_PATH)? else { return Ok(None) };
-        let Some((number, is)) = self.numbered(look(&found)?) else { return Ok(None) };
-        if number != ino {
-            // Another is there by now, which is found when the name is looked at.
-            return Ok(None);
-        }
-        let is_alone = is.inode.kind == FileKind::Regular && is.inode.nlink == 1;
         let is_wanted = self.wanted.inode(ino)?.is_some_and(|inode| inode.nlink > 0);
-        if !(is_alone && is_wanted && self.wanted.has_new_content(ino)?) {
+        let has_new_content = is_wanted && self.wanted.has_new_content(ino)?;
+        let is_changed_by_name = changes.iter().any(|change| change.path == path);
+        let found = self.host.reach(&path, OFlag::O_PATH)?;
+        let is = self.numbered(found.as_ref().map_or(Ok(None), look)?);
+        let (Some(found), Some((number, is))) = (found, is) else {
+            if has_new_content && !is_changed_by_name {
+                self.put_aside(ino, &path)?;
+            }
+            return Ok(None);
+        };
+        if number == ino && !(has_new_content && is.inode.kind == FileKind::Regular && is.inode.nlink == 1) {
             self.files.insert(ino, found);
             return Ok(None);
         }
+        if !has_new_content {
+            // Another is there by now, and of this one nothing is to be kept.
+            return Ok(None);
+        }
         self.rebuilt.insert(ino);
-        if changes.iter().any(|change| change.old == Some(ino) || change.wanted == Some(ino)) {
+        if is_changed_by_name {
             return Ok(None);
         }
         let Some((name, above)) = path.split_last() else { return Ok(None) };
-        let dir = Rc::new(self.host.reach(above, OFlag::O_PATH)?.ok_or_else(|| gone(&path))?);
+        let Some(dir) = self.host.reach(above, OFlag::O_PATH)?.map(Rc::new) else { return Ok(None) };
         let number = self.numbered(look(&dir)?).map_or(Ino::ROOT, |(number, _)| number);
         self.dirs.entry(number).or_insert_with(|| (dir.clone(), above.to_vec()));
         let at = At { dir, name: name.clone() };
         Ok(Some(Change { at, path, dir: number, old: Some(ino), wanted: Some(ino) }))
     }
 
-    /// What an earlier try has left: nobody can say any more whether it was expected.
+    /// What an earlier try has left: what it had made goes, what it had taken out is taken out.
     fn sweep(&mut self) -> io::Result<()> {
         let prefix = [OWN_PREFIX, format!("{}-", self.plan.number).as_bytes()].concat();
         for (dir, path) in self.dirs.clone().into_values() {
             let open = openat(&dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-            let mut left = Vec::new();
-            for entry in nix::dir::Dir::from_fd(open)?.iter() {
-                let name = entry?.file_name().to_bytes().to_vec();
-                if name.starts_with(&prefix) {
-                    left.push(name);
-                }
-            }
-            for name in left {
+            for name in names_in(open)?.into_iter().filter(|name| name.starts_with(&prefix)) {
                 let path = [&path[..], &[name.clone()]].concat();
-                self.displace(&At { dir: dir.clone(), name }, &path)?;
+                self.take_up(At { dir: dir.clone(), name }, path)?;
             }
         }
         Ok(())
     }
 
+    /// Of what an earlier try had made only that counts which has its name.
+    fn forget_what_is_gone(&mut self, changes: &[Change]) -> io::Result<()> {
+        let found = changes.iter().map(|change| Ok(change.at.look()?.map(|is| is.ino)));
+        let found = found.collect::<io::Result<HashSet<_>>>()?;
+        self.built.retain(|_, host| found.contains(&Some(*host)));
+        Ok(())
+    }
+
+    /// Something that lies under a name of ours.
+    fn take_up(&mut self, at: At, path: HostPath) -> io::Result<()> {
+        let Some((number, is)) = self.numbered(at.look()?) else { return Ok(()) };
+        if self.host.numbers.knows(self.plan.number, &is) {
+            return self.dismantle(&at);
+        }
+        match self.is_as_expected(number, &is)? {
+            true => self.is_taken(number, at, path, &is),
+            false => self.displace(&at, &path),
+        }
+    }
+
+    /// Takes apart what was made. What was put into it and was there before is taken out again.
+    fn dismantle(&mut self, at: &At) -> io::Result<()> {
+        let Some(is) = at.look()? else { return Ok(()) };
+        self.built.retain(|_, host| *host != is.ino);
+        if is.inode.kind != FileKind::Directory {
+            return Ok(at.unlink(UnlinkatFlags::NoRemoveDir)?);
+        }
+        let (inside, names) = at.names()?;
+        for name in names {
+            let inner = At { dir: inside.clone(), name };
+            let Some(found) = inner.look()? else { continue };
+            match self.host.numbers.knows(self.plan.number, &found) {
+                true => self.dismantle(&inner)?,
+                false => {
+                    let out = self.aside(&at.dir)?;
+                    inner.rename(&out, RenameFlags::RENAME_NOREPLACE)?;
+                    self.take_up(out, vec![inner.name.clone()])?;
+                }
+            }
+        }
+        Ok(at.unlink(UnlinkatFlags::RemoveDir)?)
+    }
+
+    /// Makes everything that is new, so that all of it is there before anything is changed.
+    fn stage_all(&mut self, changes: &[Change]) -> io::Result<()> {
+        for change in changes {
+            let Some(wanted) = change.wanted else { continue };
+            if self.is_new(wanted)? && !self.is_there(change)? {
+                let at = self.aside(&change.at.dir)?;
+                self.stage(wanted, &at)?;
+            }
+        }
+        self.host.numbers.sync()?;
+        if self.staged.is_empty() { Ok(()) } else { self.sync() }
+    }
+
+    /// Whether a file is to be made: the host does not have it, or not with these bytes.
+    fn is_new(&self, ino: Ino) -> io::Result<bool> {
+        let is_made = self.built.contains_key(&ino) || self.staged.contains_key(&ino);
+        Ok(!is_made && (self.rebuilt.contains(&ino) || self.wanted.path_of(ino)?.is_none()))
+    }
+
+    fn stage(&mut self, ino: Ino, at: &At) -> io::Result<()> {
+        let Some(inode) = self.wanted.inode(ino)?.filter(|inode| inode.nlink > 0) else { return Ok(()) };
+        self.staged.insert(ino, at.clone());
+        build::make(at, &inode, |made| self.host.numbers.made(self.plan.number, ino, made))?;
+        build::write(at, &inode, self.wanted)?;
+        if inode.kind == FileKind::Directory {
+            let open = Rc::new(openat(&at.dir, at.name(), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?);
+            for (name, child) in self.wanted.names(ino)? {
+                if self.is_new(child)? {
+                    self.stage(child, &At { dir: open.clone(), name })?;
+                }
+            }
+        }
+        let made = at.open()?.ok_or_else(|| io::Error::other("what was just made is gone"))?;
+        build::set_attributes(&made, &inode, &self.wanted.xattrs(ino)?)?;
+        if let Some(made) = look(&made)? {
+            self.built.insert(ino, made.ino);
+        }
+        Ok(())
+    }
+
+    /// Whether a name leads to what it is to lead to.
+    fn is_there(&self, change: &Change) -> io::Result<bool> {
+        let Some(wanted) = change.wanted else { return Ok(false) };
+        Ok(self.numbered(change.at.look()?).is_some_and(|(number, is)| match self.built.get(&wanted) {
+            Some(built) => is.ino == *built,
+            None => number == wanted && !self.rebuilt.contains(&wanted),
+        }))
+    }
+
     /// Takes out what is to be elsewhere, or nowhere.
     fn take_out(&mut self, change: &Change, asked_for: &HashSet<Ino>) -> io::Result<()> {
-        let Some((now, _)) = self.numbered(change.at.look()?) else { return Ok(()) };
-        if change.wanted == Some(now) {
-            self.placed.insert(now, change.at.clone());
+        if self.is_there(change)? {
+            self.placed.extend(change.wanted.map(|wanted| (wanted, change.at.clone())));
             return Ok(());
         }
-        let moves = asked_for.contains(&now);
+        let Some((now, _)) = self.numbered(change.at.look()?) else { return Ok(()) };
+        let moves = asked_for.contains(&now) && !self.rebuilt.contains(&now);
         // With a directory that goes goes what is in it.
         let stays_in = !moves && self.wanted.inode(change.dir)?.is_none_or(|dir| dir.nlink == 0);
         if stays_in || (!moves && change.wanted.is_some()) {
             return Ok(());
         }
-        let aside = self.aside(&change.at.dir);
+        let aside = self.aside(&change.at.dir)?;
         match change.at.rename(&aside, RenameFlags::RENAME_NOREPLACE) {
             Err(Errno::ENOENT) => Ok(()),
             done => {
@@ -226,37 +361,42 @@ impl<'a> Switch<'a> {
         }
     }
 
+    pub(super) fn is_as_expected(&self, number: Ino, is: &HostFile) -> io::Result<bool> {
+        let expected = self.wanted.signature(number)?;
+        Ok(expected.is_some_and(|expected| expected.is_same_but_moved(&Signature::of(&is.inode))))
+    }
+
     /// What was taken from a name is compared with what it led to.
     fn came_out(&mut self, aside: At, change: &Change) -> io::Result<()> {
         let Some((number, is)) = self.numbered(aside.look()?) else { return Ok(()) };
-        let expected = self.wanted.signature(number)?;
-        let is_expected = change.old == Some(number)
-            && expected.is_some_and(|expected| expected.is_same_but_moved(&Signature::of(&is.inode)));
-        if !is_expected {
-            return self.displace(&aside, &change.path);
+        match change.old == Some(number) && self.is_as_expected(number, &is)? {
+            true => self.is_taken(number, aside, change.path.clone(), &is),
+            false => self.displace(&aside, &change.path),
         }
-        let others = is.inode.kind != FileKind::Directory && is.inode.nlink > 1;
-        if let Some((before, _)) = self.taken.insert(number, (aside, change.path.clone())) {
-            // One more of its names: there are others, so nothing goes with this one.
-            debug_assert!(others, "one name only was taken twice");
-            unlinkat(&before.dir, before.name(), UnlinkatFlags::NoRemoveDir)?;
+    }
+
+    fn is_taken(&mut self, number: Ino, at: At, path: HostPath, is: &HostFile) -> io::Result<()> {
+        let has_more = is.inode.kind != FileKind::Directory && is.inode.nlink > 1;
+        match self.taken.contains_key(&number) && has_more {
+            // One more of its names: nothing goes with this one.
+            true => Ok(at.unlink(UnlinkatFlags::NoRemoveDir)?),
+            false => {
+                self.taken.insert(number, (at, path));
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Puts what is wanted at a name.
     fn put_in(&mut self, change: &Change) -> io::Result<()> {
         let Some(wanted) = change.wanted else { return Ok(()) };
-        let now = self.numbered(change.at.look()?).map(|(number, _)| number);
-        if now == Some(wanted) && !self.rebuilt.contains(&wanted) {
+        if self.is_there(change)? {
             return Ok(());
         }
-        let new = self.aside(&change.at.dir);
-        if !self.bring(wanted, &new)? {
-            // It has no name any more by a later decision.
-            return Ok(());
-        }
-        self.rebuilt.remove(&wanted);
+        let Some(new) = self.bring(wanted, &change.at.dir)? else {
+            let text = "what is to be there is neither on the host nor made";
+            return Err(failed(&change.path, io::Error::other(text)));
+        };
         loop {
             match new.rename(&change.at, RenameFlags::RENAME_NOREPLACE) {
                 Ok(()) => break,
@@ -273,54 +413,62 @@ impl<'a> Switch<'a> {
             }
         }
         // Its name is new, which the host counts as a change of it.
-        if let Some(is) = change.at.look()? {
-            self.applied.numbers.push((wanted, is));
+        self.is_placed(wanted, change.at.clone())
+    }
+
+    fn is_placed(&mut self, ino: Ino, at: At) -> io::Result<()> {
+        if let Some(is) = at.look()? {
+            self.applied.numbers.push((ino, is));
         }
-        self.placed.insert(wanted, change.at.clone());
+        self.placed.insert(ino, at);
         Ok(())
     }
 
-    /// Makes a file be at a name that is nobody's: what was taken, another name of what is there, or a new one.
-    fn bring(&mut self, ino: Ino, to: &At) -> io::Result<bool> {
-        if !self.rebuilt.contains(&ino) {
-            if let Some((from, _)) = self.taken.remove(&ino) {
-                from.rename(to, RenameFlags::RENAME_NOREPLACE)?;
-                return Ok(true);
-            }
-            let there = match self.placed.get(&ino) {
-                Some(at) => at.open()?,
-                None => self.files.get(&ino).map(OwnedFd::try_clone).transpose()?,
-            };
-            if let Some(there) = there {
-                let path = PathBuf::from(format!("/proc/self/fd/{}", there.as_raw_fd()));
-                linkat(nix::fcntl::AT_FDCWD, &path, &to.dir, to.name(), AtFlags::AT_SYMLINK_FOLLOW)?;
-                return Ok(true);
-            }
+    /// A name of ours, in this directory, for what is to have another one: what was made, or taken out, or one more of what is there.
+    fn bring(&mut self, ino: Ino, dir: &Rc<OwnedFd>) -> io::Result<Option<At>> {
+        if let Some(at) = self.staged.remove(&ino) {
+            self.fill(ino, &at)?;
+            return Ok(Some(at));
         }
-        let Some(inode) = self.wanted.inode(ino)?.filter(|inode| inode.nlink > 0) else { return Ok(false) };
-        build::make(to, &inode, ino, self.wanted)?;
-        if inode.kind == FileKind::Directory {
-            self.fill(ino, to)?;
+        let is_made = self.rebuilt.contains(&ino) || self.built.contains_key(&ino);
+        if let Some((at, _)) = self.taken.remove(&ino).filter(|_| !is_made) {
+            return Ok(Some(at));
         }
-        let made = to.open()?.ok_or_else(|| io::Error::other("what was just made is gone"))?;
-        build::set_attributes(&made, &inode, &self.wanted.xattrs(ino)?)?;
-        if let Some(made) = look(&made)? {
-            self.applied.numbers.push((ino, made));
-        }
-        Ok(true)
+        let there = match self.placed.get(&ino) {
+            Some(at) => at.open()?,
+            None => self.files.get(&ino).map(OwnedFd::try_clone).transpose()?,
+        };
+        let Some(there) = there else { return Ok(None) };
+        let to = self.aside(dir)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", there.as_raw_fd()));
+        linkat(nix::fcntl::AT_FDCWD, &path, &to.dir, to.name(), AtFlags::AT_SYMLINK_FOLLOW)?;
+        Ok(Some(to))
     }
 
-    /// A new directory is made whole before it has its name.
-    fn fill(&mut self, dir: Ino, at: &At) -> io::Result<()> {
-        let open = openat(&at.dir, at.name(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty())?;
-        let open = Rc::new(open);
-        for (name, ino) in self.wanted.names(dir)? {
+    /// A new directory is whole before it has its name: what was there before is put into it.
+    fn fill(&mut self, ino: Ino, at: &At) -> io::Result<()> {
+        let Some(inode) = self.wanted.inode(ino)?.filter(|inode| inode.kind == FileKind::Directory) else {
+            return Ok(());
+        };
+        let open = Rc::new(openat(&at.dir, at.name(), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?);
+        for (name, child) in self.wanted.names(ino)? {
             let to = At { dir: open.clone(), name };
-            if self.bring(ino, &to)? {
-                self.placed.insert(ino, to);
+            match self.staged.remove(&child) {
+                Some(staged) if staged.name == to.name => self.fill(child, &staged)?,
+                Some(staged) => {
+                    // It has several names.
+                    self.staged.insert(child, staged);
+                }
+                None => {}
             }
+            if to.open()?.is_none()
+                && let Some(from) = self.bring(child, &open)?
+            {
+                from.rename(&to, RenameFlags::RENAME_NOREPLACE)?;
+            }
+            self.is_placed(child, to)?;
         }
-        Ok(())
+        build::set_times(&open, &inode)
     }
 
     /// Attributes, and bytes of files that have further names, are changed where they are.
@@ -338,85 +486,6 @@ impl<'a> Switch<'a> {
         Ok(())
     }
 
-    /// What is nowhere any more goes, as far as it is what was looked at.
-    fn remove_taken(&mut self) -> io::Result<()> {
-        for (ino, (at, path)) in std::mem::take(&mut self.taken) {
-            self.remove(ino, &at, &path)?;
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, ino: Ino, at: &At, path: &HostPath) -> io::Result<()> {
-        let Some((_, is)) = self.numbered(at.look()?) else { return Ok(()) };
-        if is.inode.kind != FileKind::Directory {
-            return Ok(unlinkat(&at.dir, at.name(), UnlinkatFlags::NoRemoveDir)?);
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let open = openat(&at.dir, at.name(), flags, Mode::empty())?;
-        let inside = Rc::new(open.try_clone()?);
-        let mut names = Vec::new();
-        for entry in nix::dir::Dir::from_fd(open)?.iter() {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(name);
-            }
-        }
-        let planned = self.plan.dirs.iter().find(|dir| dir.ino == ino);
-        let known: BTreeMap<&[u8], Ino> = planned
-            .into_iter()
-            .flat_map(|dir| &dir.names)
-            .filter_map(|(name, old)| Some((name.as_slice(), (*old)?)))
-            .collect();
-        for name in names {
-            let (old, below) = (known.get(name.as_slice()).copied(), [&path[..], &[name.clone()]].concat());
-            let at = At { dir: inside.clone(), name };
-            let Some((number, found)) = self.numbered(at.look()?) else { continue };
-            let expected = self.wanted.signature(number)?;
-            let is_known = expected.is_some_and(|expected| expected.is_same_but_moved(&Signature::of(&found.inode)));
-            match old == Some(number) && is_known {
-                true => self.remove(number, &at, &below)?,
-                false => self.displace(&at, &below)?,
-            }
-        }
-        match unlinkat(&at.dir, at.name(), UnlinkatFlags::RemoveDir) {
-            Err(Errno::ENOTEMPTY) => self.displace(at, path),
-            done => Ok(done?),
-        }
-    }
-
-    /// Puts aside what nobody expected there.
-    fn displace(&mut self, at: &At, path: &HostPath) -> io::Result<()> {
-        let mut to = self.host.displaced.join(self.plan.number.to_string());
-        path.iter().for_each(|name| to.push(OsStr::from_bytes(name)));
-        if let Some(above) = to.parent() {
-            fs::DirBuilder::new().recursive(true).create(above)?;
-        }
-        let mut free = to.clone();
-        let mut tries = 1;
-        while free.symlink_metadata().is_ok() {
-            free = PathBuf::from(format!("{}.{tries}", to.display()));
-            tries += 1;
-        }
-        let moved = renameat2(&at.dir, at.name(), nix::fcntl::AT_FDCWD, &free, RenameFlags::RENAME_NOREPLACE);
-        let to = match moved {
-            Ok(()) => free.as_os_str().as_bytes().to_vec(),
-            // On another filesystem it stays beside where it was, under a name that is to be seen.
-            Err(Errno::EXDEV) => {
-                let name = path.last().map_or(&b"file"[..], Vec::as_slice);
-                let suffix = format!(".displaced-by-mojavefs-{}-{}", self.plan.number, self.next);
-                let beside = At { dir: at.dir.clone(), name: [name, suffix.as_bytes()].concat() };
-                self.next += 1;
-                at.rename(&beside, RenameFlags::RENAME_NOREPLACE)?;
-                let above = path.split_last().map_or(&[][..], |(_, above)| above);
-                shown(&[above, &[beside.name]].concat())
-            }
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(errno) => return Err(failed(path, errno.into())),
-        };
-        self.applied.displaced.push(Displaced { from: shown(path), to });
-        Ok(())
-    }
-
     /// Directories that were there have the times that they are to have.
     fn set_times(&mut self) -> io::Result<()> {
         for (ino, (dir, _)) in self.dirs.clone() {
@@ -430,25 +499,10 @@ impl<'a> Switch<'a> {
 }
 
 /// A path from the host's root, as people write it.
-fn shown(path: &[Name]) -> Vec<u8> {
+pub(super) fn shown(path: &[Name]) -> Vec<u8> {
     path.iter().flat_map(|name| [b"/".as_slice(), name]).flatten().copied().collect()
 }
 
-fn failed(path: &[Name], error: io::Error) -> io::Error {
+pub(super) fn failed(path: &[Name], error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", shown(path).escape_ascii()))
-}
-
-fn gone(path: &[Name]) -> io::Error {
-    let text = format!(
-        "{} is not what it was any more, so what was changed in it can't be applied",
-        shown(path).escape_ascii()
-    );
-    io::Error::new(io::ErrorKind::NotFound, text)
-}
-
-/// Permission bits of what a descriptor stands for.
-pub(super) fn set_mode(found: &OwnedFd, mode: u32) -> io::Result<()> {
-    let path = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
-    let mode = Mode::from_bits_truncate(mode);
-    Ok(fchmodat(nix::fcntl::AT_FDCWD, &path, mode, FchmodatFlags::FollowSymlink)?)
 }

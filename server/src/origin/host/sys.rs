@@ -68,3 +68,15 @@ pub(super) fn sync_filesystem(fd: &OwnedFd) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as it is borrowed; the call touches no memory of ours.
     check(unsafe { libc::syncfs(fd.as_raw_fd()) } as isize).map(drop)
 }
+
+/// Whether somebody has a file open for writing, or mapped so. `found` is open for reading. One of which that can't be asked is not.
+pub(super) fn is_being_written(found: &OwnedFd) -> bool {
+    // SAFETY: the descriptor is open for as long as it is borrowed; the calls touch no memory of ours.
+    let leased = unsafe { libc::fcntl(found.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    let is_written = leased != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
+    if leased == 0 {
+        // SAFETY: the same.
+        unsafe { libc::fcntl(found.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    }
+    is_written
+}
