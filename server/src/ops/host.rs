@@ -130,14 +130,14 @@ impl Ops {
                 let moved = Inode { home, ..known.clone() };
                 op.batch.put_inode(ino, &moved).map_err(fault::store)?;
             }
-            return self.note_dir_stat(op, found);
+            return self.note_dir_stat(found);
         }
         let (kind, nlink) = (found.inode.kind, found.inode.nlink);
         let nlink = if kind == FileKind::Directory { known.nlink } else { nlink };
         op.put_inode(ino, &Inode { home, nlink, ..found.inode.clone() })?;
         noted.files.push(ino);
         self.note_xattrs(op, ino, &found.xattrs)?;
-        self.note_dir_stat(op, found)
+        self.note_dir_stat(found)
     }
 
     fn note_xattrs(&self, op: &mut Op<'_>, ino: Ino, xattrs: &[(Name, Vec<u8>)]) -> Result<(), Fault> {
@@ -156,8 +156,8 @@ impl Ops {
         Ok(())
     }
 
-    /// What follows from a directory's names, on which nobody depends.
-    fn note_dir_stat(&self, op: &mut Op<'_>, found: &HostFile) -> Result<(), Fault> {
+    /// What follows from a directory's names, on which nobody depends: it is so for every snapshot, too.
+    fn note_dir_stat(&self, found: &HostFile) -> Result<(), Fault> {
         if found.inode.kind != FileKind::Directory {
             return Ok(());
         }
@@ -166,7 +166,12 @@ impl Ops {
         if (known.subdirs, known.mtime) == (subdirs, mtime) {
             return Ok(());
         }
-        op.add_dir_stat(found.ino, DirStat { subdirs: subdirs - known.subdirs, atime, mtime, ctime })
+        let stored = self.store.stored(&Key::DirStat(found.ino)).map_err(fault::store)?;
+        let last = stored.iter().map(|(order, _)| *order).find(|order| order.interval().is_none());
+        let mut batch = last.map_or_else(|| Batch::of_old(&self.store), |order| Batch::at(&self.store, order));
+        let stat = DirStat { subdirs: subdirs - known.subdirs, atime, mtime, ctime };
+        batch.put_dir_stat(found.ino, stat).map_err(fault::store)?;
+        self.store.apply(batch).map_err(fault::store)
     }
 
     /// Writes down which names a directory of the host's has, as far as nobody has looked for them. Returns those that have to be looked

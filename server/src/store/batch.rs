@@ -49,8 +49,13 @@ impl Batch {
 
     /// An empty batch of what has always been so: versions before all others, which every snapshot shows.
     pub(crate) fn of_old(store: &Store) -> Self {
+        Self::at(store, Order::is_final(Seq(1)))
+    }
+
+    /// An empty batch of final versions of this order, in the place of those that are there.
+    pub(crate) fn at(store: &Store, order: Order) -> Self {
         let mut batch = Batch::new(store, &Sight::trunk());
-        batch.order = Some(Order::is_final(Seq(1)));
+        batch.order = Some(order);
         batch
     }
 
@@ -321,7 +326,11 @@ impl Store {
         for (ino, stat) in &batch.dir_stats {
             let key = Key::DirStat(*ino);
             let prefix = key.prefix();
-            let before = versions::sum(&versions::all(&db, &prefix)?, &Sight::trunk(), &self.decided.read())?;
+            let mut known = versions::all(&db, &prefix)?;
+            if batch.order.is_some() {
+                known.retain(|version| version.order == order);
+            }
+            let before = versions::sum(&known, &Sight::trunk(), &self.decided.read())?;
             let stored = record::encode(&before.then(*stat))?;
             writes.put(Family::Data, &keys::version(&prefix, order), &stored);
             self.drop_superseded(&db, &mut writes, &key, &prefix, (order, &stored))?;

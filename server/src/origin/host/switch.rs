@@ -431,7 +431,7 @@ impl<'a> Switch<'a> {
             return Ok(Some(at));
         }
         let is_made = self.rebuilt.contains(&ino) || self.built.contains_key(&ino);
-        if let Some((at, _)) = self.taken.remove(&ino).filter(|_| !is_made) {
+        if !is_made && let Some((at, _)) = self.taken.remove(&ino) {
             return Ok(Some(at));
         }
         let there = match self.placed.get(&ino) {
