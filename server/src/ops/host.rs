@@ -180,7 +180,8 @@ impl Ops {
         &self,
         scope: &Scope,
         dir: Ino,
-        (names, is_known): (&[HostName], &dyn Fn(&[u8]) -> bool),
+        names: &[HostName],
+        is_known: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Vec<Name>, Fault> {
         let _locked = self.stripes.lock(&[dir]);
         let trunk = &scope.sight;

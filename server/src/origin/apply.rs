@@ -3,6 +3,7 @@
 use super::{Applied, HostFile, Origin, Plan, PlannedDir, Signature, Wanted};
 use crate::store::{Inode, Key, Sight, Store, StoreError};
 use mojavefs::id::{ContentId, Ino, IntervalId, Seq};
+use mojavefs::protocol::codec;
 use mojavefs::protocol::file::{FileKind, Name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -53,7 +54,10 @@ impl<'a> Decision<'a> {
     pub(crate) fn apply(&self) -> io::Result<Applied> {
         let plan = self.plan().map_err(failed)?;
         let applied = self.origin.bottom.apply(&plan, self)?;
-        self.store.has_applied(self.seq).map_err(failed)?;
+        let signature = |(ours, is): &(Ino, HostFile)| Ok((*ours, codec::encode(&Signature::of(&is.inode))?));
+        let signatures = applied.numbers.iter().map(signature).collect::<Result<Vec<_>, codec::CodecError>>();
+        let signatures = signatures.map_err(|why| io::Error::other(why.to_string()))?;
+        self.store.has_applied(self.seq, &signatures).map_err(failed)?;
         self.origin.applied(self.seq, &applied.numbers);
         Ok(applied)
     }
@@ -146,7 +150,7 @@ impl Wanted for Decision<'_> {
     }
 
     fn signature(&self, ino: Ino) -> io::Result<Option<Signature>> {
-        if let Some(known) = self.origin.signature(ino) {
+        if let Some(known) = self.origin.signature(ino).map_err(failed)? {
             return Ok(Some(known));
         }
         let inode = self.store.inode(&self.before, ino).map_err(failed)?.found;

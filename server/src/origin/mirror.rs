@@ -1,9 +1,10 @@
 //! What is known of the host from earlier looks.
 
-use super::{Bottom, HostFile, HostName, HostPath, Known, Origin, Signature, Stuck};
+use super::{Bottom, HostFile, HostName, HostPath, Known, Origin, Signature, Stuck, below};
 use crate::ops::fault;
 use crate::store::{HostContents, Key, Sight, Store, StoreError};
 use mojavefs::id::{ContentId, Ino, Seq};
+use mojavefs::protocol::codec;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Name;
 use parking_lot::Mutex;
@@ -94,7 +95,7 @@ impl Origin {
         for named in &mut names {
             // A number that was met before may be another file's by now.
             if self.has_met(named.ino)? {
-                let whole = [&path[..], &[named.name.clone()]].concat();
+                let whole = below(path, &named.name);
                 if let Some(found) = self.find(&whole)? {
                     (named.ino, named.kind) = (found.ino, found.inode.kind);
                 }
@@ -165,16 +166,18 @@ impl Origin {
         self.known.lock().looks_count_from = Some(Instant::now());
     }
 
-    /// What a file was on the host when it was looked at last, if that differs from its record.
-    pub(crate) fn signature(&self, ino: Ino) -> Option<Signature> {
-        self.known.lock().signatures.get(&ino).cloned()
+    /// What a file was on the host when it was looked at last, if its record does not say that.
+    pub(crate) fn signature(&self, ino: Ino) -> Result<Option<Signature>, StoreError> {
+        let Some(store) = self.store.upgrade() else { return Ok(None) };
+        let stored = store.signature(ino)?.map(|stored| codec::decode(&stored));
+        stored.transpose().map_err(|why| StoreError::corrupt(format!("what file {ino} is on the host: {why}")))
     }
 
-    /// The host has changed files: what was kept of what they were is of no use any more.
-    pub(crate) fn has_changed(&self, files: &[Ino]) {
-        let mut known = self.known.lock();
-        for ino in files {
-            known.signatures.remove(ino);
+    /// The host has changed files: what they are is on record.
+    pub(crate) fn has_changed(&self, files: &[Ino]) -> Result<(), StoreError> {
+        match self.store.upgrade().filter(|_| !files.is_empty()) {
+            Some(store) => store.forget_signatures(files),
+            None => Ok(()),
         }
     }
 
@@ -212,7 +215,6 @@ impl Origin {
         for (ours, is) in numbers {
             known.rename(*ours, is.ino);
             known.born.insert(is.ino, is.inode.born);
-            known.signatures.insert(*ours, Signature::of(&is.inode));
         }
         drop(known);
         self.forget_looks();

@@ -16,6 +16,7 @@ use crate::store::{DirStat, Inode, Store};
 use mojavefs::id::{Ino, Seq};
 use mojavefs::protocol::file::{FileKind, Name, Time};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Weak};
@@ -23,6 +24,13 @@ use std::time::Instant;
 
 /// Where something lies on the host: the names that lead there from its root.
 pub type HostPath = Vec<Name>;
+
+/// The path of a name in what lies there.
+pub(crate) fn below(path: &[Name], name: &[u8]) -> HostPath {
+    let mut below = path.to_vec();
+    below.push(name.to_vec());
+    below
+}
 
 /// What names on the host begin with that are ours: they are shown to nobody.
 pub const OWN_PREFIX: &[u8] = b".mojavefs-";
@@ -41,7 +49,7 @@ pub struct HostFile {
 }
 
 /// What tells a file of the host's from what it was before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     kind: FileKind,
     mode: u32,
@@ -204,8 +212,6 @@ struct Known {
     hosts: HashMap<Ino, Ino>,
     /// When the files were made that the host has under these numbers: one that was made at another time is another file.
     born: HashMap<Ino, Option<Time>>,
-    /// What files are by the host that differ from their records only by what it calls them.
-    signatures: HashMap<Ino, Signature>,
     /// When names and files were compared that ever were.
     seen: HashMap<(Ino, Option<Name>), Option<Instant>>,
     /// The same of directories whose names were all compared.

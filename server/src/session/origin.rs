@@ -122,7 +122,7 @@ impl Session {
         };
         path.push(name.to_vec());
         let found = origin.find(&path)?;
-        let was = found.as_ref().and_then(|found| origin.signature(found.ino));
+        let was = found.as_ref().map_or(Ok(None), |found| origin.signature(found.ino)).map_err(store_fault)?;
         let noted = self.note(
             |session, what| {
                 session.change(session.trunk()?, what, |ops, scope| {
@@ -132,8 +132,7 @@ impl Session {
             },
             Some((parent, name)),
         )?;
-        origin.has_changed(&noted.files);
-        Ok(())
+        origin.has_changed(&noted.files).map_err(store_fault)
     }
 
     /// The same of a file by its number.
@@ -162,7 +161,7 @@ impl Session {
         let Some(path) = self.shared.store.host_path(&Sight::trunk(), dir).map_err(store_fault)? else { return Ok(()) };
         let Some(names) = origin.list(&path, dir)? else { return Ok(()) };
         let is_known = |name: &[u8]| was_listed || origin.is_seen(dir, name);
-        let others = self.on(self.trunk()?, |ops, scope| ops.note_host_names(scope, dir, (&names, &is_known)))?;
+        let others = self.on(self.trunk()?, |ops, scope| ops.note_host_names(scope, dir, &names, &is_known))?;
         others.iter().try_for_each(|name| self.compare_name_now(origin, (dir, name), is_known(name)))
     }
 

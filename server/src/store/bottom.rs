@@ -153,12 +153,28 @@ impl Store {
         Ok(Seq(number.map_err(|_| StoreError::corrupt("what the host has is no number"))?.unwrap_or_default()))
     }
 
-    /// The host has this decision and all before it. On disk when this returns.
-    pub(crate) fn has_applied(&self, seq: Seq) -> Result<(), StoreError> {
+    /// The host has this decision and all before it, and files are there what is said of them. On disk when this returns.
+    pub(crate) fn has_applied(&self, seq: Seq, signatures: &[(Ino, Vec<u8>)]) -> Result<(), StoreError> {
         let db = self.db()?;
         let mut writes = db.writes();
+        for (ino, signature) in signatures {
+            writes.put(Family::Meta, &meta::key(meta::SIGNATURE, [ino.0]), signature);
+        }
         writes.put(Family::Meta, meta::APPLIED, &seq.0.to_be_bytes());
         writes.apply(true)
+    }
+
+    /// What was said of a file when something was applied to it.
+    pub(crate) fn signature(&self, ino: Ino) -> Result<Option<Vec<u8>>, StoreError> {
+        self.db()?.get(Family::Meta, &meta::key(meta::SIGNATURE, [ino.0]))
+    }
+
+    /// The records of files say what they are on the host.
+    pub(crate) fn forget_signatures(&self, files: &[Ino]) -> Result<(), StoreError> {
+        let db = self.db()?;
+        let mut writes = db.writes();
+        files.iter().for_each(|ino| writes.delete(Family::Meta, &meta::key(meta::SIGNATURE, [ino.0])));
+        writes.apply(false)
     }
 
     /// What is committed and still carries the numbers of its intervals, by when it became final.

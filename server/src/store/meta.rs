@@ -31,6 +31,8 @@ pub(super) const OUTCOME: u8 = b's';
 pub(super) const PARTS: u8 = b'p';
 /// Of speculations up to this number only what is on record is known.
 pub(super) const FORGOTTEN: &[u8] = b"forgotten";
+/// File: what it was on the host when something was applied to it, if its record does not say that.
+pub(super) const SIGNATURE: u8 = b'j';
 /// Up to which decision everything was applied to the host.
 pub(super) const APPLIED: &[u8] = b"applied";
 /// When the last decision was made.

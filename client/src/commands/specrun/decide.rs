@@ -136,7 +136,7 @@ impl Cli {
             return Attempt::Over(EXIT_UNKNOWN);
         }
         if let Some(fall) = view.why_fallen() {
-            return Attempt::Undone { why: because(&fall), after: After::of(&fall), outcome: undone(view) };
+            return Attempt::Undone { why: because(&fall), after: After::of(&fall), outcome: Box::new(undone(view)) };
         }
         let why = match view.why_gone() {
             Some(why) => format!("{why}: speculation {} was undone", view.spec),
@@ -179,7 +179,7 @@ impl Cli {
             Some(who) => format!("rolled back: it has used `{path}`, and {who} since"),
             None => format!("rolled back: `{path}` was changed by someone else meanwhile"),
         };
-        Ok(Attempt::Undone { why, after: After::default(), outcome })
+        Ok(Attempt::Undone { why, after: After::default(), outcome: Box::new(outcome) })
     }
 }
 

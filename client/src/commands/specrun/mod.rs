@@ -82,7 +82,7 @@ enum Attempt {
         why: String,
         after: After,
         /// How it ended, if it is not run again.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
     },
 }
 
@@ -288,7 +288,7 @@ impl Cli {
                 Err(fault) => return Err(fault),
                 Ok(_) => {
                     let why = "rolled back: what it had read was undone as it ended".to_owned();
-                    Attempt::Undone { why, after: After::default(), outcome: undone(view) }
+                    Attempt::Undone { why, after: After::default(), outcome: Box::new(undone(view)) }
                 }
             },
             // Nobody answers any more, or what was voted for can't be taken back.

@@ -121,7 +121,7 @@ impl<'a> Watch<'a> {
     /// Why the whole job was undone from here, if it was.
     pub(super) fn lost(&self) -> Option<Attempt> {
         let (why, after) = self.lost.take()?;
-        Some(Attempt::Undone { why, after, outcome: undone(self.view) })
+        Some(Attempt::Undone { why, after, outcome: Box::new(undone(self.view)) })
     }
 
     /// The command has ended: says whether it went back to a checkpoint since. If it `waits`, it is kept until nothing can take

@@ -1,6 +1,6 @@
 //! What goes from the host, and what is put aside since nobody expected it.
 
-use super::super::{Displaced, HostFile, HostPath};
+use super::super::{Displaced, HostFile, HostPath, below};
 use super::switch::{At, Switch, failed, shown};
 use super::{build, sys};
 use mojavefs::id::Ino;
@@ -32,12 +32,12 @@ impl Switch<'_> {
             .filter_map(|(name, old)| Some((name.clone(), (*old)?)))
             .collect();
         for name in names {
-            let (old, below) = (known.get(&name).copied(), [&path[..], &[name.clone()]].concat());
+            let (old, inner) = (known.get(&name).copied(), below(path, &name));
             let at = At { dir: inside.clone(), name };
             let Some((number, found)) = self.numbered(at.look()?) else { continue };
             match old == Some(number) && self.is_as_expected(number, &found)? {
-                true => self.remove(number, &at, &below)?,
-                false => self.displace(&at, &below)?,
+                true => self.remove(number, &at, &inner)?,
+                false => self.displace(&at, &inner)?,
             }
         }
         match at.unlink(UnlinkatFlags::RemoveDir) {
@@ -132,7 +132,7 @@ impl Switch<'_> {
         build::write(&at, &inode, self.wanted)?;
         if inode.kind == FileKind::Directory {
             for (name, child) in self.wanted.names(ino)? {
-                self.put_aside(child, &[path, &[name]].concat())?;
+                self.put_aside(child, &below(path, &name))?;
             }
         }
         self.note_aside(path, &to);

@@ -8,7 +8,7 @@ mod sys;
 
 pub use numbers::Made;
 
-use super::{Applied, Bottom, HostFile, HostName, HostPath, OWN_PREFIX, Plan, Wanted};
+use super::{Applied, Bottom, HostFile, HostName, HostPath, OWN_PREFIX, Plan, Wanted, below};
 use crate::store::{DirStat, Inode};
 use mojavefs::id::{ContentId, Ino};
 use mojavefs::protocol::file::{FileKind, Name, Time};
@@ -126,7 +126,7 @@ impl Bottom for Host {
             match (listed, kind) {
                 (Some(ino), Some(kind)) if is_certain => names.push(HostName { name: name.to_vec(), ino, kind }),
                 _ => {
-                    let whole = [&path[..], &[name.to_vec()]].concat();
+                    let whole = below(path, name);
                     let Some(found) = self.reach(&whole, OFlag::O_PATH)? else { continue };
                     if let Some(found) = look(&found)? {
                         names.push(HostName { name: name.to_vec(), ino: found.ino, kind: found.inode.kind });

@@ -1,7 +1,7 @@
 //! Making the host what is wanted. New files are made beside their names first; once they are on disk, each is put at its name in one
 //! step, and whatever comes out is compared with what was expected before it goes. What was not expected is put aside, never removed.
 
-use super::super::{Applied, HostFile, HostPath, OWN_PREFIX, Plan, PlannedDir, Signature, Wanted};
+use super::super::{Applied, HostFile, HostPath, OWN_PREFIX, Plan, PlannedDir, Signature, Wanted, below};
 use super::{Host, build, look, metadata, sys};
 use mojavefs::id::Ino;
 use mojavefs::protocol::file::{FileKind, Name};
@@ -180,7 +180,7 @@ impl<'a> Switch<'a> {
                 // The host has it elsewhere by now, or not at all.
                 for (name, _) in names {
                     if let Some(ino) = self.wanted.entry(*dir, name)? {
-                        self.put_aside(ino, &[&path[..], &[name.clone()]].concat())?;
+                        self.put_aside(ino, &below(path, name))?;
                     }
                 }
                 continue;
@@ -188,7 +188,7 @@ impl<'a> Switch<'a> {
             self.dirs.insert(*dir, (fd.clone(), path.clone()));
             for (name, old) in names {
                 let (at, wanted) = (At { dir: fd.clone(), name: name.clone() }, self.wanted.entry(*dir, name)?);
-                let path = [&path[..], &[name.clone()]].concat();
+                let path = below(path, name);
                 changes.push(Change { at, path, dir: *dir, old: *old, wanted });
             }
         }
@@ -239,7 +239,7 @@ impl<'a> Switch<'a> {
         for (dir, path) in self.dirs.clone().into_values() {
             let open = openat(&dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
             for name in names_in(open)?.into_iter().filter(|name| name.starts_with(&prefix)) {
-                let path = [&path[..], &[name.clone()]].concat();
+                let path = below(&path, &name);
                 self.take_up(At { dir: dir.clone(), name }, path)?;
             }
         }
