@@ -24,11 +24,16 @@ impl Shared {
         self.waiting().iter().any(|(seq, _)| !origin.is_known_as_stuck(*seq))
     }
 
-    /// Applies it all. Returns what was in the way, and where it was put: a line for each.
+    /// Applies it all, as far as that can be done. Returns what was in the way, and where it was put: a line for each. Errors: something
+    /// can't be applied that was not known as such.
     pub(crate) fn apply(&self) -> Result<Vec<String>, Fault> {
         let Some(origin) = &self.origin else { return Ok(Vec::new()) };
         let _comparing = origin.comparing.lock();
-        self.apply_all(origin)
+        let before = origin.stuck();
+        match self.apply_all(origin) {
+            Err(_) if origin.stuck().is_subset(&before) => Ok(Vec::new()),
+            applied => applied,
+        }
     }
 
     /// The same, unless it was tried in vain just now. The caller holds `comparing`.
@@ -42,29 +47,27 @@ impl Shared {
 
     /// The same. The caller holds `comparing`.
     fn apply_all(&self, origin: &Origin) -> Result<Vec<String>, Fault> {
-        let mut displaced = Vec::new();
-        let waiting = self.waiting();
-        for (at, (seq, intervals)) in waiting.iter().enumerate() {
-            let decision = self.decision(origin, *seq, intervals)?;
-            match decision.apply() {
-                Ok(applied) => displaced.extend(applied.displaced.iter().map(shown)),
-                Err(error) => {
-                    let mut about = HashSet::new();
-                    for (seq, intervals) in &waiting[at..] {
-                        about.extend(self.decision(origin, *seq, intervals)?.about());
-                    }
-                    let last = waiting.last().map_or(*seq, |(last, _)| *last);
-                    origin.sticks(last, about);
-                    return Err(Fault::new(FaultKind::Io, error.to_string()));
+        let (mut displaced, mut stuck, mut about) = (Vec::new(), HashSet::new(), HashSet::new());
+        let mut why = None;
+        for (seq, intervals) in self.waiting() {
+            let decision = self.decision(origin, seq, &intervals)?;
+            // What is about the same comes after it.
+            let waits = decision.about().any(|one| about.contains(&one));
+            match if waits { None } else { Some(decision.apply()) } {
+                Some(Ok(applied)) => displaced.extend(applied.displaced.iter().map(shown)),
+                failed => {
+                    about.extend(decision.about());
+                    stuck.insert(seq);
+                    let failed = failed.and_then(Result::err);
+                    why = why.or(failed.map(|error| Fault::new(FaultKind::Io, error.to_string())));
                 }
             }
             self.nudge_keeper();
         }
-        if !waiting.is_empty() {
-            origin.is_free();
-        }
+        origin.stick(stuck, about);
         displaced.iter().for_each(|line| tracing::warn!("{line}"));
-        Ok(displaced)
+        // What was displaced on the way is in the log then.
+        why.map_or(Ok(displaced), Err)
     }
 
     fn decision<'a>(&'a self, origin: &'a Origin, seq: Seq, intervals: &[IntervalId]) -> Result<Decision<'a>, Fault> {

@@ -103,7 +103,7 @@ impl Server {
         if let Some(origin) = &origin {
             store.stands_on(origin.clone());
             store.number_from(Ino::FIRST_OVER_HOST)?;
-            origin.has_up_to(store.applied()?);
+            origin.has_all(store.applied()?);
         }
         let ops = Arc::new(Ops::new(store.clone(), Arc::new(SystemClock)));
         let coordinator = Coordinator::open(store.clone(), ops.clone())?;

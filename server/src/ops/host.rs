@@ -124,16 +124,16 @@ impl Ops {
     ) -> Result<(), Fault> {
         let (ino, is) = (found.ino, Signature::of(&found.inode));
         let was = was.cloned().unwrap_or_else(|| Signature::of(known));
+        // One that had lost its name has another one.
+        let nlink = if known.kind == FileKind::Directory { 2 } else { found.inode.nlink };
         if is == was && found.inode.target == known.target {
-            if home != known.home {
+            if home != known.home || nlink != known.nlink {
                 // Nobody sees where that is.
-                let moved = Inode { home, ..known.clone() };
+                let moved = Inode { home, nlink, ..known.clone() };
                 op.batch.put_inode(ino, &moved).map_err(fault::store)?;
             }
             return self.note_dir_stat(found);
         }
-        let (kind, nlink) = (found.inode.kind, found.inode.nlink);
-        let nlink = if kind == FileKind::Directory { known.nlink } else { nlink };
         op.put_inode(ino, &Inode { home, nlink, ..found.inode.clone() })?;
         noted.files.push(ino);
         self.note_xattrs(op, ino, &found.xattrs)?;
@@ -194,8 +194,9 @@ impl Ops {
                 Some(entry) if entry.ino == *ino => {}
                 Some(_) => others.push(name.clone()),
                 None => {
-                    let key = Key::Entry(dir, name.clone());
-                    match !is_known(name) && self.store.stored(&key).map_err(fault::store)?.is_empty() {
+                    let is_new = |key: Key| Ok(self.store.stored(&key).map_err(fault::store)?.is_empty());
+                    let is_new = is_new(Key::Entry(dir, name.clone()))? && is_new(Key::Inode(*ino))?;
+                    match !is_known(name) && is_new {
                         true => old.put_entry(dir, name, &Entry { ino: *ino, kind: *kind }).map_err(fault::store)?,
                         false => others.push(name.clone()),
                     }
@@ -219,6 +220,20 @@ impl Ops {
     /// What trunk's record of a name leads to.
     pub(crate) fn host_entry(&self, scope: &Scope, parent: Ino, name: &[u8]) -> Result<Option<Entry>, Fault> {
         Ok(self.store.entry(&scope.sight, parent, name).map_err(fault::store)?.found)
+    }
+
+    /// The names of a directory that are on record with what they lead to.
+    pub(crate) fn host_names(&self, scope: &Scope, dir: Ino) -> Result<Vec<(Name, Entry)>, Fault> {
+        let mut names = self.store.entries(&scope.sight, dir, None, usize::MAX).map_err(fault::store)?.found;
+        let mut failed = Ok(());
+        names.retain(|(_, entry)| match self.store.inode(&scope.sight, entry.ino) {
+            Ok(inode) => inode.found.is_some(),
+            Err(error) => {
+                failed = Err(fault::store(error));
+                false
+            }
+        });
+        failed.map(|()| names)
     }
 
     /// A file's record on trunk.

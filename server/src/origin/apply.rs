@@ -57,7 +57,8 @@ impl<'a> Decision<'a> {
         let signature = |(ours, is): &(Ino, HostFile)| Ok((*ours, codec::encode(&Signature::of(&is.inode))?));
         let signatures = applied.numbers.iter().map(signature).collect::<Result<Vec<_>, codec::CodecError>>();
         let signatures = signatures.map_err(|why| io::Error::other(why.to_string()))?;
-        self.store.has_applied(self.seq, &signatures).map_err(failed)?;
+        let merged = self.origin.forget_but(&self.store.committed().into_keys().collect());
+        self.store.has_applied(self.seq, &signatures, &merged).map_err(failed)?;
         self.origin.applied(self.seq, &applied.numbers);
         Ok(applied)
     }

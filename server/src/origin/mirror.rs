@@ -46,9 +46,9 @@ impl Origin {
         Ok(Origin { bottom, store, known, comparing: Mutex::default(), stuck: Mutex::default() })
     }
 
-    /// Up to this decision the host has everything, as is on record.
-    pub(crate) fn has_up_to(&self, seq: Seq) {
-        self.known.lock().applied = seq;
+    /// The host has these decisions, as is on record.
+    pub(crate) fn has_all(&self, applied: HashSet<Seq>) {
+        self.known.lock().applied = applied;
     }
 
     /// Whether it is a file that the host has, under whatever number.
@@ -140,6 +140,11 @@ impl Origin {
         self.known.lock().listed.contains_key(&dir)
     }
 
+    /// Whether this is asked for the first time.
+    pub(crate) fn begins(&self) -> bool {
+        !std::mem::replace(&mut self.known.lock().has_begun, true)
+    }
+
     /// Whether a name was ever looked at.
     pub(crate) fn is_seen(&self, dir: Ino, name: &[u8]) -> bool {
         self.known.lock().seen.contains_key(&(dir, Some(name.to_vec())))
@@ -190,28 +195,33 @@ impl Origin {
     /// Whether a decision is known to be one that can't be applied, and was tried just now.
     pub(crate) fn is_known_as_stuck(&self, seq: Seq) -> bool {
         let stuck = self.stuck.lock();
-        seq <= stuck.up_to && stuck.tried.is_some_and(|tried| tried.elapsed() < LOOK_LASTS)
+        stuck.decisions.contains(&seq) && stuck.tried.is_some_and(|tried| tried.elapsed() < LOOK_LASTS)
     }
 
-    /// A decision can't be applied, and what was decided after it waits with it.
-    pub(crate) fn sticks(&self, up_to: Seq, about: HashSet<(Ino, Option<Name>)>) {
-        *self.stuck.lock() = Stuck { up_to, about, tried: Some(Instant::now()) };
+    /// Which decisions can't be applied.
+    pub(crate) fn stuck(&self) -> HashSet<Seq> {
+        self.stuck.lock().decisions.clone()
     }
 
-    /// Everything is applied.
-    pub(crate) fn is_free(&self) {
-        *self.stuck.lock() = Stuck::default();
+    /// These can't be applied, and are about this.
+    pub(crate) fn stick(&self, decisions: HashSet<Seq>, about: HashSet<(Ino, Option<Name>)>) {
+        *self.stuck.lock() = Stuck { decisions, about, tried: Some(Instant::now()) };
     }
 
     /// Whether the host has a decision.
     pub(crate) fn has_applied(&self, seq: Seq) -> bool {
-        seq <= self.known.lock().applied
+        self.known.lock().applied.contains(&seq)
+    }
+
+    /// Forgets of these decisions that the host has them: they are merged. Returns those of which it was known.
+    pub(crate) fn forget_but(&self, unmerged: &HashSet<Seq>) -> Vec<Seq> {
+        self.known.lock().applied.extract_if(|seq| !unmerged.contains(seq)).collect()
     }
 
     /// The host has a decision now, and files have these numbers there.
     pub(crate) fn applied(&self, seq: Seq, numbers: &[(Ino, HostFile)]) {
         let mut known = self.known.lock();
-        known.applied = seq;
+        known.applied.insert(seq);
         for (ours, is) in numbers {
             known.rename(*ours, is.ino);
             known.born.insert(is.ino, is.inode.born);

@@ -196,15 +196,15 @@ pub(crate) struct Origin {
 /// What could not be applied to the host so far.
 #[derive(Default)]
 struct Stuck {
-    /// Up to which decision.
-    up_to: Seq,
-    /// Names and files that it is about.
+    /// Which decisions.
+    decisions: HashSet<Seq>,
+    /// Names and files that they are about.
     about: HashSet<(Ino, Option<Name>)>,
     /// When it was tried last.
     tried: Option<Instant>,
 }
 
-/// All of it but `applied` is lost with the process: it is found out again.
+/// What is lost of it with the process is found out again.
 #[derive(Default)]
 struct Known {
     /// Files that have another number with us than the host has for them: by its, and by ours.
@@ -216,8 +216,10 @@ struct Known {
     seen: HashMap<(Ino, Option<Name>), Option<Instant>>,
     /// The same of directories whose names were all compared.
     listed: HashMap<Ino, Option<Instant>>,
+    /// What is on record from earlier daemons was compared.
+    has_begun: bool,
     /// What was compared before that is to be compared again.
     looks_count_from: Option<Instant>,
-    /// Up to which decision the host has everything.
-    applied: Seq,
+    /// Decisions that the host has, of those that are not merged yet.
+    applied: HashSet<Seq>,
 }

@@ -10,6 +10,7 @@ use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
 use mojavefs::protocol::{FsOp, Invalidation};
+use std::collections::HashSet;
 
 /// How often a file is copied that changes meanwhile.
 const PIN_TRIES_MAX: u32 = 3;
@@ -122,6 +123,11 @@ impl Session {
         };
         path.push(name.to_vec());
         let found = origin.find(&path)?;
+        let known = self.on(self.trunk()?, |ops, scope| ops.host_entry(scope, parent, name))?;
+        let files = [found.as_ref().map(|found| found.ino), known.map(|known| known.ino)];
+        if files.into_iter().flatten().any(|ino| origin.is_stuck(ino, None)) {
+            return Ok(());
+        }
         let was = found.as_ref().map_or(Ok(None), |found| origin.signature(found.ino)).map_err(store_fault)?;
         let noted = self.note(
             |session, what| {
@@ -168,6 +174,9 @@ impl Session {
     /// Compares everything with the host that was ever looked at: before somebody stays with what is so now, and after.
     pub(super) fn compare_all(&self, origin: &Origin) -> Result<(), Fault> {
         origin.forget_looks();
+        if origin.begins() {
+            self.compare_recorded(origin)?;
+        }
         let (names, dirs) = origin.looks();
         for (ino, name) in names {
             match name {
@@ -176,6 +185,31 @@ impl Session {
             }
         }
         dirs.into_iter().try_for_each(|dir| self.compare_list(origin, dir))
+    }
+
+    /// The same with everything that is on record of earlier daemons.
+    fn compare_recorded(&self, origin: &Origin) -> Result<(), Fault> {
+        let (mut dirs, mut seen) = (vec![Ino::ROOT], HashSet::new());
+        // What was moved on the host piece by piece may be on record in a ring, until it is looked at.
+        while let Some(dir) = dirs.pop() {
+            if !seen.insert(dir) {
+                continue;
+            }
+            // Before the list brings more.
+            let names = self.on(self.trunk()?, |ops, scope| ops.host_names(scope, dir))?;
+            match self.compare_list(origin, dir) {
+                // One above those that jobs are about need not be readable.
+                Err(fault) if fault.kind != FaultKind::AccessDenied => return Err(fault),
+                _ => {}
+            }
+            for (name, entry) in names {
+                self.compare_name(origin, dir, &name)?;
+                if entry.kind == FileKind::Directory && origin.has(entry.ino) {
+                    dirs.push(entry.ino);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn is_directory(&self, ino: Ino) -> Result<bool, Fault> {

@@ -6,7 +6,7 @@ use super::{Batch, Inode, Reading, Sight, Store, StoreError, meta, record};
 use mojavefs::id::{ContentId, Ino, IntervalId, Seq};
 use mojavefs::limits::FILE_BYTES_MAX;
 use mojavefs::protocol::file::{FileKind, Name};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// How deep a directory of the host's may lie.
@@ -146,21 +146,33 @@ impl Store {
         Ok(true)
     }
 
-    /// Up to which decision the host has everything.
-    pub(crate) fn applied(&self) -> Result<Seq, StoreError> {
-        let stored = self.db()?.get(Family::Meta, meta::APPLIED)?;
-        let number = stored.map(|bytes| bytes.try_into().map(u64::from_be_bytes)).transpose();
-        Ok(Seq(number.map_err(|_| StoreError::corrupt("what the host has is no number"))?.unwrap_or_default()))
+    /// The decisions that the host has, of those whose versions still carry their intervals' numbers.
+    pub(crate) fn applied(&self) -> Result<HashSet<Seq>, StoreError> {
+        let db = self.db()?;
+        let mut applied = HashSet::new();
+        let mut scan = db.scan(Family::Meta, &[meta::APPLIED], &[meta::APPLIED]);
+        while let Some((key, _)) = scan.item()? {
+            applied.extend(meta::numbers(key).map(|[seq]| Seq(seq)));
+            scan.next();
+        }
+        Ok(applied)
     }
 
-    /// The host has this decision and all before it, and files are there what is said of them. On disk when this returns.
-    pub(crate) fn has_applied(&self, seq: Seq, signatures: &[(Ino, Vec<u8>)]) -> Result<(), StoreError> {
+    /// The host has this decision, and files are there what is said of them. On disk when this returns. Of decisions that are `merged`
+    /// nobody asks any more.
+    pub(crate) fn has_applied(
+        &self,
+        seq: Seq,
+        signatures: &[(Ino, Vec<u8>)],
+        merged: &[Seq],
+    ) -> Result<(), StoreError> {
         let db = self.db()?;
         let mut writes = db.writes();
         for (ino, signature) in signatures {
             writes.put(Family::Meta, &meta::key(meta::SIGNATURE, [ino.0]), signature);
         }
-        writes.put(Family::Meta, meta::APPLIED, &seq.0.to_be_bytes());
+        merged.iter().for_each(|seq| writes.delete(Family::Meta, &meta::key(meta::APPLIED, [seq.0])));
+        writes.put(Family::Meta, &meta::key(meta::APPLIED, [seq.0]), &[]);
         writes.apply(true)
     }
 

@@ -33,8 +33,8 @@ pub(super) const PARTS: u8 = b'p';
 pub(super) const FORGOTTEN: &[u8] = b"forgotten";
 /// File: what it was on the host when something was applied to it, if its record does not say that.
 pub(super) const SIGNATURE: u8 = b'j';
-/// Up to which decision everything was applied to the host.
-pub(super) const APPLIED: &[u8] = b"applied";
+/// Decision: it was applied to the host.
+pub(super) const APPLIED: u8 = b'q';
 /// When the last decision was made.
 pub(super) const LAST_DECISION: &[u8] = b"time";
 /// Name of a counter: up to where its numbers are handed out.

@@ -1,6 +1,6 @@
 //! Single files on the host: made, written and given their attributes.
 
-use super::super::{HostFile, Wanted};
+use super::super::Wanted;
 use super::switch::At;
 use super::{look, sys, xattrs};
 use crate::limits::COPY_PIECE_BYTES;
@@ -18,8 +18,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// Makes a file of any kind at a name that is free, with nothing in it and for its user only. `made` is told of it at once.
-pub(super) fn make(at: &At, inode: &Inode, made: impl FnOnce(&HostFile) -> io::Result<()>) -> io::Result<()> {
+/// Makes a file of any kind at a name that is free, with nothing in it and for its user only.
+pub(super) fn make(at: &At, inode: &Inode) -> io::Result<()> {
     let private = Mode::from_bits_truncate(0o600);
     match inode.kind {
         FileKind::Directory => mkdirat(&at.dir, at.name(), Mode::from_bits_truncate(0o700))?,
@@ -36,7 +36,7 @@ pub(super) fn make(at: &At, inode: &Inode, made: impl FnOnce(&HostFile) -> io::R
         FileKind::CharDevice => mknodat(&at.dir, at.name(), SFlag::S_IFCHR, private, inode.rdev.into())?,
         FileKind::BlockDevice => mknodat(&at.dir, at.name(), SFlag::S_IFBLK, private, inode.rdev.into())?,
     }
-    at.look()?.map_or(Ok(()), |is| made(&is))
+    Ok(())
 }
 
 /// Holes are looked for in pieces of this length.

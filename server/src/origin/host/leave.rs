@@ -128,7 +128,7 @@ impl Switch<'_> {
         let (Some(above), Some(name)) = (to.parent(), to.file_name()) else { return Ok(()) };
         let dir = nix::fcntl::open(above, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let at = At { dir: Rc::new(dir), name: name.as_bytes().to_vec() };
-        build::make(&at, &inode, |_| Ok(()))?;
+        build::make(&at, &inode)?;
         build::write(&at, &inode, self.wanted)?;
         if inode.kind == FileKind::Directory {
             for (name, child) in self.wanted.names(ino)? {

@@ -155,6 +155,11 @@ impl<'a> Switch<'a> {
         found.map(|found| (self.wanted.number_of(&found), found))
     }
 
+    /// The name of what was made and is not noted yet.
+    fn new_name(&self) -> Name {
+        [OWN_PREFIX, format!("new-{}-{}", self.plan.number, nix::unistd::geteuid()).as_bytes()].concat()
+    }
+
     /// A name for what is nobody's yet, in a directory.
     pub(super) fn aside(&mut self, dir: &Rc<OwnedFd>) -> io::Result<At> {
         loop {
@@ -238,7 +243,9 @@ impl<'a> Switch<'a> {
         let prefix = [OWN_PREFIX, format!("{}-", self.plan.number).as_bytes()].concat();
         for (dir, path) in self.dirs.clone().into_values() {
             let open = openat(&dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-            for name in names_in(open)?.into_iter().filter(|name| name.starts_with(&prefix)) {
+            let names = names_in(open)?;
+            let new = self.new_name();
+            for name in names.into_iter().filter(|name| name.starts_with(&prefix) || *name == new) {
                 let path = below(&path, &name);
                 self.take_up(At { dir: dir.clone(), name }, path)?;
             }
@@ -257,13 +264,18 @@ impl<'a> Switch<'a> {
     /// Something that lies under a name of ours.
     fn take_up(&mut self, at: At, path: HostPath) -> io::Result<()> {
         let Some((number, is)) = self.numbered(at.look()?) else { return Ok(()) };
-        if self.host.numbers.knows(self.plan.number, &is) {
+        if self.is_own(&at, &is) {
             return self.dismantle(&at);
         }
         match self.is_as_expected(number, &is)? {
             true => self.is_taken(number, at, path, &is),
             false => self.displace(&at, &path),
         }
+    }
+
+    /// Whether something was made by this apply.
+    fn is_own(&self, at: &At, is: &HostFile) -> bool {
+        at.name == self.new_name() || self.host.numbers.knows(self.plan.number, is)
     }
 
     /// Takes apart what was made. What was put into it and was there before is taken out again.
@@ -277,7 +289,7 @@ impl<'a> Switch<'a> {
         for name in names {
             let inner = At { dir: inside.clone(), name };
             let Some(found) = inner.look()? else { continue };
-            match self.host.numbers.knows(self.plan.number, &found) {
+            match self.is_own(&inner, &found) {
                 true => self.dismantle(&inner)?,
                 false => {
                     let out = self.aside(&at.dir)?;
@@ -295,7 +307,7 @@ impl<'a> Switch<'a> {
             let Some(wanted) = change.wanted else { continue };
             if self.is_new(wanted)? && !self.is_there(change)? {
                 let at = self.aside(&change.at.dir)?;
-                self.stage(wanted, &at)?;
+                self.stage(wanted, &at).map_err(|error| failed(&change.path, error))?;
             }
         }
         self.host.numbers.sync()?;
@@ -311,7 +323,13 @@ impl<'a> Switch<'a> {
     fn stage(&mut self, ino: Ino, at: &At) -> io::Result<()> {
         let Some(inode) = self.wanted.inode(ino)?.filter(|inode| inode.nlink > 0) else { return Ok(()) };
         self.staged.insert(ino, at.clone());
-        build::make(at, &inode, |made| self.host.numbers.made(self.plan.number, ino, made))?;
+        // Before it is noted, it has a name that nothing else ever has.
+        let new = At { dir: at.dir.clone(), name: self.new_name() };
+        build::make(&new, &inode)?;
+        if let Some(made) = new.look()? {
+            self.host.numbers.made(self.plan.number, ino, &made)?;
+        }
+        new.rename(at, RenameFlags::RENAME_NOREPLACE)?;
         build::write(at, &inode, self.wanted)?;
         if inode.kind == FileKind::Directory {
             let open = Rc::new(openat(&at.dir, at.name(), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?);
