@@ -119,7 +119,7 @@ impl<'a> Switch<'a> {
         if let Err(error) = self.stage_all(&changes) {
             // Nothing was changed yet.
             for at in std::mem::take(&mut self.staged).into_values() {
-                self.dismantle(&at)?;
+                self.dismantle(&at, &at.dir)?;
             }
             return Err(error);
         }
@@ -265,7 +265,8 @@ impl<'a> Switch<'a> {
     fn take_up(&mut self, at: At, path: HostPath) -> io::Result<()> {
         let Some((number, is)) = self.numbered(at.look()?) else { return Ok(()) };
         if self.is_own(&at, &is) {
-            return self.dismantle(&at);
+            let top = at.dir.clone();
+            return self.dismantle(&at, &top);
         }
         match self.is_as_expected(number, &is)? {
             true => self.is_taken(number, at, path, &is),
@@ -278,8 +279,8 @@ impl<'a> Switch<'a> {
         at.name == self.new_name() || self.host.numbers.knows(self.plan.number, is)
     }
 
-    /// Takes apart what was made. What was put into it and was there before is taken out again.
-    fn dismantle(&mut self, at: &At) -> io::Result<()> {
+    /// Takes apart what was made. What was put into it and was there before is taken out again, to `top`.
+    fn dismantle(&mut self, at: &At, top: &Rc<OwnedFd>) -> io::Result<()> {
         let Some(is) = at.look()? else { return Ok(()) };
         self.built.retain(|_, host| *host != is.ino);
         if is.inode.kind != FileKind::Directory {
@@ -290,9 +291,9 @@ impl<'a> Switch<'a> {
             let inner = At { dir: inside.clone(), name };
             let Some(found) = inner.look()? else { continue };
             match self.is_own(&inner, &found) {
-                true => self.dismantle(&inner)?,
+                true => self.dismantle(&inner, top)?,
                 false => {
-                    let out = self.aside(&at.dir)?;
+                    let out = self.aside(top)?;
                     inner.rename(&out, RenameFlags::RENAME_NOREPLACE)?;
                     self.take_up(out, vec![inner.name.clone()])?;
                 }
