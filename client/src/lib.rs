@@ -14,4 +14,4 @@ mod transport;
 pub(crate) use mojavefs_attach::{control, mount, sys};
 
 pub use commands::{Checked, Embedded, Serving, mojavefs_main, specrun_main};
-pub use daemon::{Backend, Keep};
+pub use daemon::{Backend, Keep, next_speculation};

@@ -145,6 +145,18 @@ impl Server {
         self.shared.store.ends();
     }
 
+    /// Over a host: the number of the next speculation, if nothing is undecided and the host has all that was committed.
+    pub fn rests(&self) -> Option<u64> {
+        let shared = &self.shared;
+        let is_idle = shared.coordinator.is_idle() && shared.unapplied().is_empty();
+        (shared.origin.is_some() && is_idle).then(|| shared.store.next_number_of_specs())
+    }
+
+    /// Speculations have no lesser number from now on.
+    pub fn go_on_from(&self, first: SpecId) -> Result<(), StoreError> {
+        self.shared.store.number_specs_from(first)
+    }
+
     /// A store that was made when it was opened goes again when it closes: nobody has used it.
     pub fn discard_if_new(&self) {
         self.shared.store.discard_if_new();

@@ -1,7 +1,8 @@
 //! The command line of MojaveFS: a client with a server built in.
 
+use mojavefs::id::SpecId;
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use mojavefs_client::{Backend, Checked, Embedded, Keep, Serving};
+use mojavefs_client::{Backend, Checked, Embedded, Keep, Serving, next_speculation};
 use mojavefs_net::{Address, Key};
 use mojavefs_server::Server;
 use mojavefs_server::net;
@@ -24,6 +25,10 @@ impl Keep for Kept {
     fn ends(&self) {
         self.0.ends();
     }
+
+    fn rests(&self) -> Option<u64> {
+        self.0.rests()
+    }
 }
 
 fn fault(error: StoreError) -> Fault {
@@ -42,6 +47,9 @@ impl Embedded for BuiltIn {
         let store = Directory::at(&state.join("store"));
         let options = StoreOptions { memory_bytes, owner };
         let server = Server::open_over(&store, options, Some(Arc::new(host))).map_err(fault)?;
+        if let Some(next) = next_speculation(state) {
+            server.go_on_from(SpecId(next)).map_err(fault)?;
+        }
         let notes = server.notes().to_vec();
         Ok(Backend { connection: server.connect(true), notes, keep: Box::new(Kept(server)) })
     }

@@ -20,6 +20,8 @@ use std::time::Instant;
 
 /// Names the directory of this user's state, instead of the usual one.
 const STATE_VARIABLE: &str = "MOJAVEFS_STATE";
+/// Where the number of the next speculation stands when there is no store.
+const NEXT: &str = "next";
 /// What one says that is not needed.
 pub(crate) const RUNS_ALREADY: &str = "the daemon of this user runs already";
 
@@ -68,7 +70,8 @@ pub(crate) fn over_host(
     said.map_err(fault("the lock of the daemon"))?;
     transport::believe_for(HOST_BELIEVED_TIME);
     let backend = open(&state)?;
-    let (listener, socket) = sockets::bind(&dir).map_err(fault("the control socket"))?;
+    // What it does on the host it does as its user.
+    let (listener, socket) = sockets::bind(&dir, 0o600).map_err(fault("the control socket"))?;
     let session = backend.connection.clone();
     let connection: Arc<dyn Connection> = Arc::new(Rounds::of(session.clone()));
     let notices = Arc::new(Notices::default());
@@ -110,12 +113,31 @@ pub(crate) fn over_host(
     drop(name);
     backend.keep.ends();
     leases.end();
+    let next = backend.keep.rests();
     drop(connection.done(ViewOp::Close(trunk)));
     drop(connection);
     drop(socket);
     drop(daemon);
     drop(backend);
-    Ok(())
+    next.map_or(Ok(()), |next| forget(&state, next)).map_err(fault("remove what is of no use any more"))
+}
+
+/// Nothing is undecided, and the host has all that was committed: what is left is what was looked at, and bytes that the host has, too.
+/// Speculations are counted on.
+fn forget(state: &Path, next: u64) -> io::Result<()> {
+    let new = state.join("next.new");
+    fs::write(&new, format!("{next}\n"))?;
+    fs::rename(&new, state.join(NEXT))?;
+    fs::remove_dir_all(state.join("store"))?;
+    match fs::remove_file(state.join("numbers")) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// The number of the next speculation over this state, if an earlier daemon has left one.
+pub fn next_speculation(state: &Path) -> Option<u64> {
+    fs::read_to_string(state.join(NEXT)).ok()?.trim().parse().ok()
 }
 
 /// The name by which this user's programs find the socket.

@@ -10,6 +10,7 @@ mod quota;
 mod rights;
 mod sockets;
 
+pub use host::next_speculation;
 pub(crate) use host::{RUNS_ALREADY, over_host, socket_over_host, state_path};
 
 use crate::limits::{LINGER_TIME_MAX, MOUNTS_PAUSE};
@@ -52,6 +53,10 @@ pub trait Keep: Send {
 
     /// The mount is gone, and this process ends: whoever wants the store waits for that.
     fn ends(&self);
+
+    /// Over a host: the number of the next speculation, if nothing is undecided and the host has all that was committed. Nothing comes
+    /// after that.
+    fn rests(&self) -> Option<u64>;
 }
 
 /// A server elsewhere.
@@ -59,6 +64,10 @@ impl Keep for () {
     fn discard_if_new(&self) {}
 
     fn ends(&self) {}
+
+    fn rests(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What a daemon serves, and where.
@@ -148,7 +157,8 @@ pub(crate) fn run(setup: Setup, ready: impl FnOnce() -> io::Result<()>) -> Resul
     let signals = ending_signals();
     let Setup { backend, source, mountpoint, transport } = setup;
     let dir = runtime_dir().map_err(fault("the directory for control sockets"))?;
-    let (listener, socket) = sockets::bind(&dir).map_err(fault("the control socket"))?;
+    // Anybody may ask; the kernel says who is asking.
+    let (listener, socket) = sockets::bind(&dir, 0o666).map_err(fault("the control socket"))?;
     sweep_sockets(dir.clone());
     let session = backend.connection.clone();
     let connection: Arc<dyn Connection> = Arc::new(Rounds::of(session.clone()));

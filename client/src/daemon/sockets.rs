@@ -22,8 +22,8 @@ impl Drop for Socket {
     }
 }
 
-/// Listens on this process's own socket.
-pub(super) fn bind(dir: &Path) -> io::Result<(UnixListener, Socket)> {
+/// Listens on this process's own socket, which these may ask (`0o666`: anybody).
+pub(super) fn bind(dir: &Path, mode: u32) -> io::Result<(UnixListener, Socket)> {
     let path = dir.join(format!("{}.sock", std::process::id()));
     // Between its making and listening nobody may take it for one that was left.
     let _starting = lock(dir, FlockArg::LockShared)?;
@@ -33,8 +33,7 @@ pub(super) fn bind(dir: &Path) -> io::Result<(UnixListener, Socket)> {
     }
     let listener = UnixListener::bind(&path)?;
     let socket = Socket { path };
-    // Anybody may ask; the kernel says who is asking.
-    fs::set_permissions(&socket.path, fs::Permissions::from_mode(0o666))?;
+    fs::set_permissions(&socket.path, fs::Permissions::from_mode(mode))?;
     Ok((listener, socket))
 }
 

@@ -293,6 +293,16 @@ impl Store {
         self.ids.ino.go_on_from(&*self.db()?, first.0)
     }
 
+    /// No speculation has had this number yet, nor a greater one.
+    pub(crate) fn next_number_of_specs(&self) -> u64 {
+        self.ids.spec.reached()
+    }
+
+    /// Speculations that begin from now on have numbers from this on.
+    pub(crate) fn number_specs_from(&self, first: SpecId) -> Result<(), StoreError> {
+        self.ids.spec.go_on_from(&*self.db()?, first.0)
+    }
+
     /// A new number for an interval, context, speculation, content or layer.
     pub fn next_id(&self) -> Result<u64, StoreError> {
         self.ids.id.next(&*self.db()?)

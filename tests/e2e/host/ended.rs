@@ -86,3 +86,33 @@ fn a_daemon_that_is_killed_while_it_commits_leaves_all_or_nothing() {
     }
     println!("committed {all}, undone {none}");
 }
+
+/// When nothing is undecided, nothing is kept of what was done, and its numbers are not given again.
+#[test]
+fn a_daemon_with_nothing_to_do_leaves_nothing_behind() {
+    let host = OverHost::new();
+    sh(&host.path(), "head -c 300000 /dev/urandom > big");
+    host.run("echo x >> big; head -c 500000 /dev/urandom > new");
+    let failed = host.specrun(&[], "echo y >> big; exit 1");
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let found = exact(&host.path());
+    host.end(Signal::SIGTERM);
+    let left = sh(&host.state(), "ls");
+    assert_eq!(left, "lock\nnext\n");
+    assert_eq!(exact(&host.path()), found);
+    let held = host.specrun(&["--hold"], "rm new");
+    assert!(text(&held.stderr).starts_with("held as 3 "), "{held:?}");
+    host.end(Signal::SIGTERM);
+    assert!(host.mojavefs(&["commit", "3"]).status.success());
+    assert!(!host.at("new").exists());
+}
+
+/// What root's daemon does it does as root: it listens to nobody else.
+#[test]
+fn nobody_else_asks_a_daemon_over_the_host() {
+    let host = OverHost::new();
+    host.run("true");
+    let socket = std::fs::canonicalize(host.state().join("socket")).expect("a socket");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(socket).expect("it is there"));
+    assert_eq!(mode & 0o777, 0o600);
+}

@@ -147,7 +147,7 @@ fn its_own_state_is_shown_to_no_job() {
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
     until("the daemon has ended", || !crate::harness::is_running(pid));
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
-    assert!(state.join("store").exists() && host.read("a") == "changed\n", "{output:?}");
+    assert!(state.join("lock").exists() && host.read("a") == "changed\n", "{output:?}");
 }
 
 /// As editors and git save.
