@@ -2,7 +2,7 @@
 
 use super::super::{Displaced, HostFile, HostPath, below};
 use super::switch::{At, Switch, failed, shown};
-use super::{build, sys};
+use super::{build, look, sys};
 use mojavefs::id::Ino;
 use mojavefs::protocol::file::{FileKind, Name};
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -98,6 +99,24 @@ impl Switch<'_> {
         };
         self.applied.displaced.push(Displaced { from: shown(path), to, is_ours: false });
         Ok(())
+    }
+
+    /// A file is about to be written where it is. If it is not what was expected, what is in it is put aside as a copy; but for one that was
+    /// being written when this apply was interrupted.
+    pub(super) fn keep_unexpected(&mut self, ino: Ino, found: &OwnedFd) -> io::Result<()> {
+        let Some((number, is)) = self.numbered(look(found)?) else { return Ok(()) };
+        if self.host.numbers.knows(self.plan.number, &is) {
+            return Ok(());
+        }
+        if !self.is_as_expected(number, &is)?
+            && let Some(path) = self.wanted.path_of(ino)?
+        {
+            let to = self.place_aside(&path)?;
+            fs::copy(format!("/proc/self/fd/{}", found.as_raw_fd()), &to)?;
+            let to = to.as_os_str().as_bytes().to_vec();
+            self.applied.displaced.push(Displaced { from: shown(&path), to, is_ours: false });
+        }
+        self.host.numbers.made(self.plan.number, ino, &is)
     }
 
     /// A free name beside something, which is to be seen.

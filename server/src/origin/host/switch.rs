@@ -495,6 +495,7 @@ impl<'a> Switch<'a> {
         for (ino, found) in std::mem::take(&mut self.files) {
             let Some(inode) = self.wanted.inode(ino)?.filter(|inode| inode.nlink > 0) else { continue };
             if inode.kind == FileKind::Regular && self.wanted.has_new_content(ino)? {
+                self.keep_unexpected(ino, &found)?;
                 build::overwrite(&found, &inode, self.wanted)?;
             }
             build::set_attributes(&found, &inode, &self.wanted.xattrs(ino)?)?;
