@@ -116,6 +116,7 @@ impl<'a> Switch<'a> {
         let mut changes = self.open_all()?;
         self.sweep()?;
         self.forget_what_is_gone(&changes)?;
+        self.find_moved(&changes)?;
         if let Err(error) = self.stage_all(&changes) {
             // Nothing was changed yet.
             for at in std::mem::take(&mut self.staged).into_values() {
@@ -258,6 +259,30 @@ impl<'a> Switch<'a> {
         let found = changes.iter().map(|change| Ok(change.at.look()?.map(|is| is.ino)));
         let found = found.collect::<io::Result<HashSet<_>>>()?;
         self.built.retain(|_, host| found.contains(&Some(*host)));
+        Ok(())
+    }
+
+    /// Files whose attributes or bytes change, and that an earlier try had taken from where they were.
+    fn find_moved(&mut self, changes: &[Change]) -> io::Result<()> {
+        for ino in &self.plan.files {
+            let is_wanted = self.wanted.inode(*ino)?.is_some_and(|inode| inode.nlink > 0);
+            if !is_wanted || self.files.contains_key(ino) || self.rebuilt.contains(ino) {
+                continue;
+            }
+            let mut at = self.taken.get(ino).map(|(at, _)| at.clone());
+            for change in changes.iter().filter(|change| change.wanted == Some(*ino)) {
+                if at.is_none() && self.numbered(change.at.look()?).is_some_and(|(number, _)| number == *ino) {
+                    at = Some(change.at.clone());
+                }
+            }
+            let Some(at) = at else { continue };
+            let is_alone = at.look()?.is_some_and(|is| is.inode.kind == FileKind::Regular && is.inode.nlink == 1);
+            if is_alone && !self.built.contains_key(ino) && self.wanted.has_new_content(*ino)? {
+                self.rebuilt.insert(*ino);
+            } else if let Some(open) = at.open()? {
+                self.files.insert(*ino, open);
+            }
+        }
         Ok(())
     }
 
@@ -451,6 +476,10 @@ impl<'a> Switch<'a> {
         }
         let is_made = self.rebuilt.contains(&ino) || self.built.contains_key(&ino);
         if !is_made && let Some((at, _)) = self.taken.remove(&ino) {
+            // As it is to be before it has its name: nobody finds it there to go on with.
+            if let Some(found) = self.files.remove(&ino) {
+                self.set_file(ino, &found)?;
+            }
             return Ok(Some(at));
         }
         let there = match self.placed.get(&ino) {
@@ -493,15 +522,20 @@ impl<'a> Switch<'a> {
     /// Attributes, and bytes of files that have further names, are changed where they are.
     fn set_files(&mut self) -> io::Result<()> {
         for (ino, found) in std::mem::take(&mut self.files) {
-            let Some(inode) = self.wanted.inode(ino)?.filter(|inode| inode.nlink > 0) else { continue };
-            if inode.kind == FileKind::Regular && self.wanted.has_new_content(ino)? {
-                self.keep_unexpected(ino, &found)?;
-                build::overwrite(&found, &inode, self.wanted)?;
-            }
-            build::set_attributes(&found, &inode, &self.wanted.xattrs(ino)?)?;
-            if let Some(is) = look(&found)? {
-                self.applied.numbers.push((ino, is));
-            }
+            self.set_file(ino, &found)?;
+        }
+        Ok(())
+    }
+
+    fn set_file(&mut self, ino: Ino, found: &OwnedFd) -> io::Result<()> {
+        let Some(inode) = self.wanted.inode(ino)?.filter(|inode| inode.nlink > 0) else { return Ok(()) };
+        if inode.kind == FileKind::Regular && self.wanted.has_new_content(ino)? {
+            self.keep_unexpected(ino, found)?;
+            build::overwrite(found, &inode, self.wanted)?;
+        }
+        build::set_attributes(found, &inode, &self.wanted.xattrs(ino)?)?;
+        if let Some(is) = look(found)? {
+            self.applied.numbers.push((ino, is));
         }
         Ok(())
     }
