@@ -24,15 +24,16 @@ impl Shared {
         self.waiting().iter().any(|(seq, _)| !origin.is_known_as_stuck(*seq))
     }
 
-    /// Applies it all, as far as that can be done. Returns what was in the way, and where it was put: a line for each. Errors: something
-    /// can't be applied that was not known as such.
-    pub(crate) fn apply(&self) -> Result<Vec<String>, Fault> {
+    /// Applies it all, as far as that can be done. Returns what was in the way, and where it was put: a line for each. Errors: what these
+    /// intervals have changed can't be applied.
+    pub(crate) fn apply(&self, of: &[IntervalId]) -> Result<Vec<String>, Fault> {
         let Some(origin) = &self.origin else { return Ok(Vec::new()) };
         let _comparing = origin.comparing.lock();
-        let before = origin.stuck();
-        match self.apply_all(origin) {
-            Err(_) if origin.stuck().is_subset(&before) => Ok(Vec::new()),
-            applied => applied,
+        let applied = self.apply_all(origin);
+        let waiting = self.unapplied();
+        match of.iter().any(|interval| waiting.contains(interval)) {
+            false => Ok(applied.unwrap_or_default()),
+            true => Err(applied.err().unwrap_or_else(|| Fault::new(FaultKind::Io, "it comes after what waits, too"))),
         }
     }
 

@@ -46,6 +46,11 @@ impl Coordinator {
         Ok(Changes { own: only(&intervals), after, before, ring, intervals, together })
     }
 
+    /// What carries the changes of an undecided speculation.
+    pub(crate) fn carriers(&self, spec: SpecId, uid: u32) -> Vec<IntervalId> {
+        self.changes_of(spec, uid).map(|changes| changes.intervals).unwrap_or_default()
+    }
+
     /// What a speculation has changed that is undecided, for its owner or root, and whether it stays with what it has read.
     pub(crate) fn keys_changed(&self, spec: SpecId, uid: u32) -> Result<(Vec<Key>, bool), Fault> {
         let mut keys = Vec::new();

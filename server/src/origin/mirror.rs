@@ -198,11 +198,6 @@ impl Origin {
         stuck.decisions.contains(&seq) && stuck.tried.is_some_and(|tried| tried.elapsed() < LOOK_LASTS)
     }
 
-    /// Which decisions can't be applied.
-    pub(crate) fn stuck(&self) -> HashSet<Seq> {
-        self.stuck.lock().decisions.clone()
-    }
-
     /// These can't be applied, and are about this.
     pub(crate) fn stick(&self, decisions: HashSet<Seq>, about: HashSet<(Ino, Option<Name>)>) {
         *self.stuck.lock() = Stuck { decisions, about, tried: Some(Instant::now()) };

@@ -59,17 +59,19 @@ impl Session {
     }
 
     fn decide(&self, actor: u32, spec: SpecId, decision: &Decision) -> Result<Reply, Fault> {
+        let is_over_host = self.shared.origin.is_some();
+        let changed = if is_over_host { self.shared.coordinator.carriers(spec, actor) } else { Vec::new() };
         let reply = {
             let mut telling = self.shared.telling();
             let reply = self.decide_and_follow(actor, spec, decision, &mut telling);
             self.shared.follow_outstanding();
             reply?
         };
-        if self.shared.origin.is_none() {
+        if !is_over_host {
             return Ok(Reply::Outcome(reply));
         }
         // Whoever hears of a decision finds it on the host.
-        Ok(Reply::Outcome(match self.shared.apply() {
+        Ok(Reply::Outcome(match self.shared.apply(&changed) {
             Ok(displaced) => Outcome { displaced, ..reply },
             Err(fault) => Outcome { unapplied: Some(fault.message), ..reply },
         }))
