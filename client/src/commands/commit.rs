@@ -24,6 +24,7 @@ use std::process::ExitCode;
 Exit status:
    0  it is committed (inside a job: into that job)
    1  it could not be decided: the reason is said
+  73  it is committed, and the host does not have it yet, for the reason that is said
   75  it is not committed: it was undone, or is in conflict and undecided still
   76  not known: the daemon has gone before it answered; `mojavefs status`, or this again, says after mounting
   77  it is decided and not final yet: that is when those are committed that it depends on (--wait waits)")]
