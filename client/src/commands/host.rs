@@ -67,10 +67,6 @@ pub(super) fn at(dirs: &[PathBuf]) -> Result<Filesystem, Fault> {
     // What lies in another one goes with that.
     dirs.sort();
     dirs.dedup_by(|inner, outer| inner.starts_with(outer));
-    if dirs.iter().any(|dir| dir == Path::new("/")) {
-        let text = "all of the host is too much for a job: go to a directory of it, or name some with --dir";
-        return Err(Fault::new(FaultKind::Unsupported, text));
-    }
     let socket = daemon::socket_over_host().map_err(host_fault("what is undecided over the host"))?;
     let deadline = Instant::now() + START_TIME_MAX;
     loop {
@@ -85,6 +81,17 @@ pub(super) fn at(dirs: &[PathBuf]) -> Result<Filesystem, Fault> {
 pub(super) fn known_at(dir: &Path) -> Option<Result<Filesystem, Fault>> {
     let has_state = daemon::state_path().is_ok_and(|state| state.join("store").is_dir());
     has_state.then(|| at(&[dir.to_owned()]))
+}
+
+/// Refuses all of the host, over which no view can be put.
+pub(super) fn refuse_all(filesystem: &Filesystem) -> Result<(), Fault> {
+    match filesystem.host_dirs().any(|dir| dir == Path::new("/")) {
+        false => Ok(()),
+        true => {
+            let text = "all of the host is too much for a job: go to a directory of it, or name some with --dir";
+            Err(Fault::new(FaultKind::Unsupported, text))
+        }
+    }
 }
 
 /// Starts the daemon. One that is just starting, or ending, is waited for.

@@ -183,12 +183,19 @@ impl Where {
         self.find_or(host::known_at)
     }
 
+    /// The same for a view over it.
+    pub(crate) fn find_to_cover(&self) -> Result<Filesystem, Fault> {
+        let found = self.find()?;
+        host::refuse_all(&found).map(|()| found)
+    }
+
     /// The same for a job, which may begin over any directories of the host: these, or the one where it is started.
     pub(crate) fn find_for_job(&self, dirs: &[PathBuf]) -> Result<Filesystem, Fault> {
-        match dirs {
+        let found = match dirs {
             [] => self.find_or(|dir| Some(host::at(&[dir.to_owned()]))),
             dirs => host::at(dirs),
-        }
+        }?;
+        host::refuse_all(&found).map(|()| found)
     }
 
     fn find_or(&self, host: impl Fn(&Path) -> Option<Result<Filesystem, Fault>>) -> Result<Filesystem, Fault> {

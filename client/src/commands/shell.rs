@@ -29,8 +29,9 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
+        // A daemon that this starts is none of what it watches.
+        let filesystem = self.filesystem.find_to_cover()?;
         let supervisor = Supervisor::new().map_err(host_fault("watch the shell"))?;
-        let filesystem = self.filesystem.find()?;
         let place = Place::enter(&filesystem)?;
         let view = JobView::enter(&place, Start::Inside { spec: self.id })?;
         let command = match self.command.is_empty() {

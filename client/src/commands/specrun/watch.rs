@@ -254,6 +254,8 @@ impl Ground for Watch<'_> {
     }
 
     fn attend(&self, main: Pid) {
+        // It ends the command, which is found by that.
+        let _ = self.view.has_come_off();
         for fifo in self.fifos.borrow_mut().look(main.as_raw().cast_unsigned()) {
             let (fifo, waited) = (shown(fifo.as_os_str().as_bytes()), FIFO_WAIT.as_secs());
             self.reporter().note(&format!(
