@@ -18,7 +18,7 @@ impl Shared {
         self.waiting().into_iter().flat_map(|(_, intervals)| intervals).collect()
     }
 
-    /// The intervals of that, but for what is known to be stuck.
+    /// Whether there is any of that which is not known to be stuck.
     pub(crate) fn unapplied_and_free(&self) -> bool {
         let Some(origin) = &self.origin else { return false };
         self.waiting().iter().any(|(seq, _)| !origin.is_known_as_stuck(*seq))
@@ -29,46 +29,46 @@ impl Shared {
     pub(crate) fn apply(&self, of: &[IntervalId]) -> Result<Vec<String>, Fault> {
         let Some(origin) = &self.origin else { return Ok(Vec::new()) };
         let _comparing = origin.comparing.lock();
-        let applied = self.apply_all(origin);
+        let (displaced, why) = self.apply_all(origin)?;
         let waiting = self.unapplied();
         match of.iter().any(|interval| waiting.contains(interval)) {
-            false => Ok(applied.unwrap_or_default()),
-            true => Err(applied.err().unwrap_or_else(|| Fault::new(FaultKind::Io, "it comes after what waits, too"))),
+            false => Ok(displaced),
+            true => Err(why.unwrap_or_else(|| Fault::new(FaultKind::Io, "it comes after what waits, too"))),
         }
     }
 
     /// The same, unless it was tried in vain just now. The caller holds `comparing`.
-    pub(crate) fn apply_if_free(&self, origin: &Origin) {
-        if self.unapplied_and_free()
-            && let Err(fault) = self.apply_all(origin)
-        {
-            tracing::warn!("what is committed can't be applied to the host: {fault}");
+    pub(crate) fn apply_if_free(&self, origin: &Origin) -> Result<(), Fault> {
+        if self.unapplied_and_free() {
+            self.apply_all(origin)?;
         }
+        Ok(())
     }
 
-    /// The same. The caller holds `comparing`.
-    fn apply_all(&self, origin: &Origin) -> Result<Vec<String>, Fault> {
+    /// The same. The caller holds `comparing`. Also returns why something could not be applied, if so. Errors: the store's.
+    fn apply_all(&self, origin: &Origin) -> Result<(Vec<String>, Option<Fault>), Fault> {
         let (mut displaced, mut stuck, mut about) = (Vec::new(), HashSet::new(), HashSet::new());
         let mut why = None;
         for (seq, intervals) in self.waiting() {
             let decision = self.decision(origin, seq, &intervals)?;
             // What is about the same comes after it.
             let waits = decision.about().any(|one| about.contains(&one));
-            match if waits { None } else { Some(decision.apply()) } {
+            match (!waits).then(|| decision.apply()) {
                 Some(Ok(applied)) => displaced.extend(applied.displaced.iter().map(shown)),
                 failed => {
                     about.extend(decision.about());
                     stuck.insert(seq);
-                    let failed = failed.and_then(Result::err);
-                    why = why.or(failed.map(|error| Fault::new(FaultKind::Io, error.to_string())));
+                    if let Some(Err(error)) = failed {
+                        tracing::warn!("what is committed can't be applied to the host: {error}");
+                        why.get_or_insert_with(|| Fault::new(FaultKind::Io, error.to_string()));
+                    }
                 }
             }
             self.nudge_keeper();
         }
         origin.stick(stuck, about);
         displaced.iter().for_each(|line| tracing::warn!("{line}"));
-        // What was displaced on the way is in the log then.
-        why.map_or(Ok(displaced), Err)
+        Ok((displaced, why))
     }
 
     fn decision<'a>(&'a self, origin: &'a Origin, seq: Seq, intervals: &[IntervalId]) -> Result<Decision<'a>, Fault> {

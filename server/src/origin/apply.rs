@@ -146,8 +146,8 @@ impl Wanted for Decision<'_> {
         Ok(self.changes.iter().any(is_of_it))
     }
 
-    fn number_of(&self, found: &HostFile) -> Ino {
-        self.origin.number_of(found).unwrap_or(found.ino)
+    fn number_of(&self, found: &HostFile) -> io::Result<Ino> {
+        self.origin.number_of(found).map_err(failed)
     }
 
     fn signature(&self, ino: Ino) -> io::Result<Option<Signature>> {

@@ -130,6 +130,16 @@ impl Origin {
         is_due(known.listed.entry(dir).or_default(), from)
     }
 
+    /// It could not be looked at after all: it is, next time.
+    pub(crate) fn could_not_look(&self, ino: Ino, name: Option<&[u8]>) {
+        self.known.lock().seen.insert((ino, name.map(<[u8]>::to_vec)), None);
+    }
+
+    /// The same of the names of a directory.
+    pub(crate) fn could_not_list(&self, dir: Ino) {
+        self.known.lock().listed.insert(dir, None);
+    }
+
     /// Whether somebody may know whether a name is there: then it is a change if that has come.
     pub(crate) fn is_known(&self, dir: Ino, name: &[u8]) -> bool {
         self.is_listed(dir) || self.is_seen(dir, name)

@@ -152,7 +152,7 @@ pub trait Wanted {
     fn has_new_content(&self, ino: Ino) -> io::Result<bool>;
 
     /// Our number of a file of the host's.
-    fn number_of(&self, found: &HostFile) -> Ino;
+    fn number_of(&self, found: &HostFile) -> io::Result<Ino>;
 
     /// What the host's file was when it was looked at.
     fn signature(&self, ino: Ino) -> io::Result<Option<Signature>>;
@@ -212,7 +212,7 @@ struct Known {
     hosts: HashMap<Ino, Ino>,
     /// When the files were made that the host has under these numbers: one that was made at another time is another file.
     born: HashMap<Ino, Option<Time>>,
-    /// When names and files were compared that ever were.
+    /// When names and files were compared that ever were to be; nothing if that failed.
     seen: HashMap<(Ino, Option<Name>), Option<Instant>>,
     /// The same of directories whose names were all compared.
     listed: HashMap<Ino, Option<Instant>>,

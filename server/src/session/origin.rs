@@ -3,13 +3,14 @@
 use super::Session;
 use super::files::file;
 use super::names::entry;
+use crate::limits::OPERATION_TRIES_MAX;
 use crate::ops::Noted;
 use crate::origin::{Origin, Signature, store_fault};
 use crate::store::{HostContents, Inode, Key, Sight, StoreError};
 use mojavefs::id::{Ino, SpecId, ViewId};
+use mojavefs::protocol::FsOp;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::FileKind;
-use mojavefs::protocol::{FsOp, Invalidation};
 use std::collections::HashSet;
 
 /// How often a file is copied that changes meanwhile.
@@ -98,14 +99,15 @@ impl Session {
             return Ok(());
         }
         let _comparing = origin.comparing.lock();
-        self.compare_name_now(origin, (parent, name), is_known)
+        let compared = self.compare_name_now(origin, (parent, name), is_known);
+        compared.inspect_err(|_| origin.could_not_look(parent, Some(name)))
     }
 
     /// The same at once. The caller holds `comparing`.
     fn compare_name_now(&self, origin: &Origin, name: (Ino, &[u8]), is_known: bool) -> Result<(), Fault> {
-        loop {
+        for _ in 0..OPERATION_TRIES_MAX {
             // What is committed and not applied yet is no change of the host's.
-            self.shared.apply_if_free(origin);
+            self.shared.apply_if_free(origin)?;
             if origin.is_stuck(name.0, Some(name.1)) {
                 return Ok(());
             }
@@ -114,6 +116,7 @@ impl Session {
                 result => return result,
             }
         }
+        Err(Fault::new(FaultKind::Busy, "others commit all the time; try again later"))
     }
 
     /// Errors: `Again` if something was committed in between.
@@ -129,15 +132,14 @@ impl Session {
             return Ok(());
         }
         let was = found.as_ref().map_or(Ok(None), |found| origin.signature(found.ino)).map_err(store_fault)?;
-        let noted = self.note(
-            |session, what| {
-                session.change(session.trunk()?, what, |ops, scope| {
-                    session.demand_applied()?;
-                    ops.note_host_name(scope, (parent, name), (found.as_ref(), is_known), was.as_ref())
-                })
-            },
-            Some((parent, name)),
-        )?;
+        let what = |noted: &Noted| {
+            let name = noted.name.then(|| entry(parent, name));
+            name.into_iter().chain(noted.files.iter().flat_map(|ino| file(*ino))).collect()
+        };
+        let noted = self.change(self.trunk()?, what, |ops, scope| {
+            self.demand_applied()?;
+            ops.note_host_name(scope, (parent, name), (found.as_ref(), is_known), was.as_ref())
+        })?;
         origin.has_changed(&noted.files).map_err(store_fault)
     }
 
@@ -151,7 +153,11 @@ impl Session {
         let Some(Inode { home: (parent, name), nlink, .. }) = self.shared.ops.host_inode(&scope, ino)? else {
             return Ok(());
         };
-        if nlink == 0 { Ok(()) } else { self.compare_name_now(origin, (parent, &name), true) }
+        if nlink == 0 {
+            return Ok(());
+        }
+        let compared = self.compare_name_now(origin, (parent, &name), true);
+        compared.inspect_err(|_| origin.could_not_look(ino, None))
     }
 
     /// The same of all names of a directory.
@@ -163,7 +169,13 @@ impl Session {
             return Ok(());
         }
         let _comparing = origin.comparing.lock();
-        self.shared.apply_if_free(origin);
+        let compared = self.compare_list_now(origin, dir, was_listed);
+        compared.inspect_err(|_| origin.could_not_list(dir))
+    }
+
+    /// The same at once. The caller holds `comparing`.
+    fn compare_list_now(&self, origin: &Origin, dir: Ino, was_listed: bool) -> Result<(), Fault> {
+        self.shared.apply_if_free(origin)?;
         let Some(path) = self.shared.store.host_path(&Sight::trunk(), dir).map_err(store_fault)? else { return Ok(()) };
         let Some(names) = origin.list(&path, dir)? else { return Ok(()) };
         let is_known = |name: &[u8]| was_listed || origin.is_seen(dir, name);
@@ -252,19 +264,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    fn note(
-        &self,
-        change: impl FnOnce(&Session, Box<dyn FnOnce(&Noted) -> Vec<Invalidation>>) -> Result<Noted, Fault>,
-        name: Option<(Ino, &[u8])>,
-    ) -> Result<Noted, Fault> {
-        let name = name.map(|(parent, name)| entry(parent, name));
-        let what = move |noted: &Noted| {
-            let files = noted.files.iter().flat_map(|ino| file(*ino));
-            name.into_iter().filter(|_| noted.name).chain(files).collect()
-        };
-        change(self, Box::new(what))
     }
 
     /// The bytes of a file of the host's that are about to be changed in a view are written down as they are.

@@ -115,3 +115,20 @@ impl Drop for Unmount {
         let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
     }
 }
+
+/// What is undecided over the host is asked for from anywhere; all of the host is no place for a job, nor for a shell.
+#[test]
+fn commands_work_from_anywhere() {
+    let host = OverHost::new();
+    host.specrun(&["--hold"], "echo x > a");
+    host.end(nix::sys::signal::Signal::SIGTERM);
+    let from_root =
+        |words: &[&str]| host.command(crate::harness::MOJAVEFS).args(words).current_dir("/").output().expect("it runs");
+    assert!(text(&from_root(&["status"]).stdout).starts_with("1  held"));
+    let shell = from_root(&["shell", "1", "--", "true"]);
+    assert!(!shell.status.success() && text(&shell.stderr).contains("too much for a job"), "{shell:?}");
+    let shell = host.mojavefs(&["shell", "1", "--", "cat", "a"]);
+    assert_eq!(text(&shell.stdout), "x\n", "{shell:?}");
+    assert!(from_root(&["commit", "1"]).status.success());
+    assert_eq!(host.read("a"), "x\n");
+}

@@ -21,7 +21,7 @@ use std::rc::Rc;
 impl Switch<'_> {
     /// Removes what is nowhere any more, as far as it is what was looked at, and nobody writes to it.
     pub(super) fn remove(&mut self, ino: Ino, at: &At, path: &HostPath) -> io::Result<()> {
-        let Some((_, is)) = self.numbered(at.look()?) else { return Ok(()) };
+        let Some((_, is)) = self.numbered(at.look()?)? else { return Ok(()) };
         if is.inode.kind != FileKind::Directory {
             return self.remove_file(ino, &is, at, path);
         }
@@ -35,7 +35,7 @@ impl Switch<'_> {
         for name in names {
             let (old, inner) = (known.get(&name).copied(), below(path, &name));
             let at = At { dir: inside.clone(), name };
-            let Some((number, found)) = self.numbered(at.look()?) else { continue };
+            let Some((number, found)) = self.numbered(at.look()?)? else { continue };
             match old == Some(number) && self.is_as_expected(number, &found)? {
                 true => self.remove(number, &at, &inner)?,
                 false => self.displace(&at, &inner)?,
@@ -54,7 +54,7 @@ impl Switch<'_> {
             let is_written =
                 openat(&at.dir, at.name(), flags, Mode::empty()).is_ok_and(|open| sys::is_being_written(&open));
             let has_changed = || {
-                Ok::<_, io::Error>(match self.numbered(at.look()?) {
+                Ok::<_, io::Error>(match self.numbered(at.look()?)? {
                     Some((number, now)) => number != ino || !self.is_as_expected(number, &now)?,
                     None => false,
                 })
@@ -104,7 +104,7 @@ impl Switch<'_> {
     /// A file is about to be written where it is. If it is not what was expected, what is in it is put aside as a copy; but for one that was
     /// being written when this apply was interrupted.
     pub(super) fn keep_unexpected(&mut self, ino: Ino, found: &OwnedFd) -> io::Result<()> {
-        let Some((number, is)) = self.numbered(look(found)?) else { return Ok(()) };
+        let Some((number, is)) = self.numbered(look(found)?)? else { return Ok(()) };
         if self.host.numbers.knows(self.plan.number, &is) {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use mojavefs::protocol::file::Time;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -38,6 +38,9 @@ fn parse(line: &str) -> Option<Made> {
     let mut numbers = line.split(' ').map(str::parse::<i64>);
     let mut next = || numbers.next()?.ok();
     let (apply, ours, host, seconds, nanos) = (next()?, next()?, next()?, next()?, next()?);
+    if next().is_some() {
+        return None;
+    }
     let born = u32::try_from(nanos).ok().map(|nanos| Time { seconds, nanos });
     Some(Made { apply: apply.cast_unsigned(), ours: Ino(ours.cast_unsigned()), host: Ino(host.cast_unsigned()), born })
 }
@@ -47,15 +50,20 @@ impl Numbers {
     /// no name but one of ours.
     pub(super) fn open(path: &Path) -> io::Result<Numbers> {
         let mut file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
-        let mut lines = BufReader::new(file.try_clone()?).lines();
+        let text = std::io::read_to_string(&file)?;
+        let mut lines = text.lines();
         let mut made = Vec::new();
-        match lines.next().transpose()? {
+        match lines.next() {
             None => writeln!(file, "{HEAD}")?,
-            Some(head) if head == HEAD => made.extend(lines.map_while(Result::ok).filter_map(|line| parse(&line))),
+            Some(HEAD) => made.extend(lines.filter_map(parse)),
             Some(head) => {
                 let text = format!("{} begins with `{head}`, and this program knows `{HEAD}`", path.display());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
+        }
+        if !text.is_empty() && !text.ends_with('\n') {
+            // What comes next is a line of its own.
+            writeln!(file)?;
         }
         let by_host = made.iter().enumerate().map(|(at, made)| (made.host, at)).collect();
         Ok(Numbers { file: Mutex::new(file), made: Mutex::new(made), by_host: Mutex::new(by_host) })

@@ -3,6 +3,7 @@
 
 use super::super::{Applied, HostFile, HostPath, OWN_PREFIX, Plan, PlannedDir, Signature, Wanted, below};
 use super::{Host, build, look, metadata, sys};
+use crate::limits::NAME_TRIES_MAX;
 use mojavefs::id::Ino;
 use mojavefs::protocol::file::{FileKind, Name};
 use nix::errno::Errno;
@@ -152,8 +153,8 @@ impl<'a> Switch<'a> {
         Ok(())
     }
 
-    pub(super) fn numbered(&self, found: Option<HostFile>) -> Option<(Ino, HostFile)> {
-        found.map(|found| (self.wanted.number_of(&found), found))
+    pub(super) fn numbered(&self, found: Option<HostFile>) -> io::Result<Option<(Ino, HostFile)>> {
+        found.map(|found| Ok((self.wanted.number_of(&found)?, found))).transpose()
     }
 
     /// The name of what was made and is not noted yet.
@@ -181,7 +182,7 @@ impl<'a> Switch<'a> {
         for PlannedDir { ino: dir, path, names } in &plan.dirs {
             let Some(path) = path else { continue };
             let found = self.host.reach(path, OFlag::O_PATH)?;
-            let number = self.numbered(found.as_ref().map_or(Ok(None), look)?).map(|(number, _)| number);
+            let number = self.numbered(found.as_ref().map_or(Ok(None), look)?)?.map(|(number, _)| number);
             let Some(fd) = found.filter(|_| number == Some(*dir)).map(Rc::new) else {
                 // The host has it elsewhere by now, or not at all.
                 for (name, _) in names {
@@ -212,7 +213,7 @@ impl<'a> Switch<'a> {
         let has_new_content = is_wanted && self.wanted.has_new_content(ino)?;
         let is_changed_by_name = changes.iter().any(|change| change.path == path);
         let found = self.host.reach(&path, OFlag::O_PATH)?;
-        let is = self.numbered(found.as_ref().map_or(Ok(None), look)?);
+        let is = self.numbered(found.as_ref().map_or(Ok(None), look)?)?;
         let (Some(found), Some((number, is))) = (found, is) else {
             if has_new_content && !is_changed_by_name {
                 self.put_aside(ino, &path)?;
@@ -233,7 +234,7 @@ impl<'a> Switch<'a> {
         }
         let Some((name, above)) = path.split_last() else { return Ok(None) };
         let Some(dir) = self.host.reach(above, OFlag::O_PATH)?.map(Rc::new) else { return Ok(None) };
-        let number = self.numbered(look(&dir)?).map_or(Ino::ROOT, |(number, _)| number);
+        let number = self.numbered(look(&dir)?)?.map_or(Ino::ROOT, |(number, _)| number);
         self.dirs.entry(number).or_insert_with(|| (dir.clone(), above.to_vec()));
         let at = At { dir, name: name.clone() };
         Ok(Some(Change { at, path, dir: number, old: Some(ino), wanted: Some(ino) }))
@@ -271,7 +272,7 @@ impl<'a> Switch<'a> {
             }
             let mut at = self.taken.get(ino).map(|(at, _)| at.clone());
             for change in changes.iter().filter(|change| change.wanted == Some(*ino)) {
-                if at.is_none() && self.numbered(change.at.look()?).is_some_and(|(number, _)| number == *ino) {
+                if at.is_none() && self.numbered(change.at.look()?)?.is_some_and(|(number, _)| number == *ino) {
                     at = Some(change.at.clone());
                 }
             }
@@ -288,7 +289,7 @@ impl<'a> Switch<'a> {
 
     /// Something that lies under a name of ours.
     fn take_up(&mut self, at: At, path: HostPath) -> io::Result<()> {
-        let Some((number, is)) = self.numbered(at.look()?) else { return Ok(()) };
+        let Some((number, is)) = self.numbered(at.look()?)? else { return Ok(()) };
         if self.is_own(&at, &is) {
             let top = at.dir.clone();
             return self.dismantle(&at, &top);
@@ -376,7 +377,7 @@ impl<'a> Switch<'a> {
     /// Whether a name leads to what it is to lead to.
     fn is_there(&self, change: &Change) -> io::Result<bool> {
         let Some(wanted) = change.wanted else { return Ok(false) };
-        Ok(self.numbered(change.at.look()?).is_some_and(|(number, is)| match self.built.get(&wanted) {
+        Ok(self.numbered(change.at.look()?)?.is_some_and(|(number, is)| match self.built.get(&wanted) {
             Some(built) => is.ino == *built,
             None => number == wanted && !self.rebuilt.contains(&wanted),
         }))
@@ -388,7 +389,7 @@ impl<'a> Switch<'a> {
             self.placed.extend(change.wanted.map(|wanted| (wanted, change.at.clone())));
             return Ok(());
         }
-        let Some((now, _)) = self.numbered(change.at.look()?) else { return Ok(()) };
+        let Some((now, _)) = self.numbered(change.at.look()?)? else { return Ok(()) };
         let moves = asked_for.contains(&now) && !self.rebuilt.contains(&now);
         // With a directory that goes goes what is in it.
         let stays_in = !moves && self.wanted.inode(change.dir)?.is_none_or(|dir| dir.nlink == 0);
@@ -412,7 +413,7 @@ impl<'a> Switch<'a> {
 
     /// What was taken from a name is compared with what it led to.
     fn came_out(&mut self, aside: At, change: &Change) -> io::Result<()> {
-        let Some((number, is)) = self.numbered(aside.look()?) else { return Ok(()) };
+        let Some((number, is)) = self.numbered(aside.look()?)? else { return Ok(()) };
         match change.old == Some(number) && self.is_as_expected(number, &is)? {
             true => self.is_taken(number, aside, change.path.clone(), &is),
             false => self.displace(&aside, &change.path),
@@ -441,20 +442,8 @@ impl<'a> Switch<'a> {
             let text = "what is to be there is neither on the host nor made";
             return Err(failed(&change.path, io::Error::other(text)));
         };
-        loop {
-            match new.rename(&change.at, RenameFlags::RENAME_NOREPLACE) {
-                Ok(()) => break,
-                Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(failed(&change.path, errno.into())),
-            }
-            match new.rename(&change.at, RenameFlags::RENAME_EXCHANGE) {
-                Ok(()) => {
-                    self.came_out(new, change)?;
-                    break;
-                }
-                Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(failed(&change.path, errno.into())),
-            }
+        if exchange(&new, &change.at).map_err(|error| failed(&change.path, error))? {
+            self.came_out(new, change)?;
         }
         // Its name is new, which the host counts as a change of it.
         self.is_placed(wanted, change.at.clone())
@@ -550,6 +539,21 @@ impl<'a> Switch<'a> {
         }
         Ok(())
     }
+}
+
+/// Puts what is at `new` at `at`, in one step. Whether something was there, which is at `new` now.
+fn exchange(new: &At, at: &At) -> io::Result<bool> {
+    for _ in 0..NAME_TRIES_MAX {
+        match new.rename(at, RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EEXIST) => {}
+            done => return Ok(done.map(|()| false)?),
+        }
+        match new.rename(at, RenameFlags::RENAME_EXCHANGE) {
+            Err(Errno::ENOENT) => {}
+            done => return Ok(done.map(|()| true)?),
+        }
+    }
+    Err(io::Error::other("somebody makes and removes it all the time"))
 }
 
 /// A path from the host's root, as people write it.
