@@ -1,6 +1,6 @@
 //! What is committed is applied to the host, one decision after the other.
 
-use crate::origin::{Decision, Displaced, Origin, store_fault};
+use crate::origin::{About, Decision, Displaced, Origin, store_fault};
 use crate::server::Shared;
 use mojavefs::id::{IntervalId, Seq};
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -18,17 +18,17 @@ impl Shared {
         self.waiting().into_iter().flat_map(|(_, intervals)| intervals).collect()
     }
 
-    /// Whether there is any of that which is not known to be stuck.
-    pub(crate) fn unapplied_and_free(&self) -> bool {
+    /// Whether there is any of that for which looks at the host have to wait.
+    pub(crate) fn has_to_apply(&self) -> bool {
         let Some(origin) = &self.origin else { return false };
-        self.waiting().iter().any(|(seq, _)| !origin.is_known_as_stuck(*seq))
+        self.waiting().iter().any(|(seq, _)| !origin.waiting.may_wait(*seq))
     }
 
     /// Applies it all, as far as that can be done. Returns what was in the way, and where it was put: a line for each. Errors: what these
-    /// intervals have changed can't be applied.
+    /// intervals have changed can't be applied. The caller holds no lock.
     pub(crate) fn apply(&self, of: &[IntervalId]) -> Result<Vec<String>, Fault> {
         let Some(origin) = &self.origin else { return Ok(Vec::new()) };
-        let _comparing = origin.comparing.lock();
+        let _applying = origin.waiting.begin();
         let (displaced, why) = self.apply_all(origin)?;
         let waiting = self.unapplied();
         match of.iter().any(|interval| waiting.contains(interval)) {
@@ -37,27 +37,40 @@ impl Shared {
         }
     }
 
-    /// The same, unless it was tried in vain just now. The caller holds `comparing`.
-    pub(crate) fn apply_if_free(&self, origin: &Origin) -> Result<(), Fault> {
-        if self.unapplied_and_free() {
-            self.apply_all(origin)?;
+    /// The same before somebody looks at the host, who may look beside what is being applied already, or was tried in vain just now. The
+    /// caller holds no lock.
+    pub(crate) fn apply_before_looking(&self, origin: &Origin) -> Result<(), Fault> {
+        if !self.has_to_apply() {
+            return Ok(());
         }
-        Ok(())
+        match origin.waiting.try_begin() {
+            Some(_applying) => self.apply_all(origin).map(drop),
+            None => self.expect_all(origin).map(drop),
+        }
     }
 
-    /// The same. The caller holds `comparing`. Also returns why something could not be applied, if so. Errors: the store's.
+    /// From now on nobody takes for the host's doing what is about to be done there. Returns what waits.
+    fn expect_all<'a>(&'a self, origin: &'a Origin) -> Result<Vec<(Seq, Decision<'a>)>, Fault> {
+        let waiting = self.waiting().into_iter();
+        let decisions = waiting.map(|(seq, intervals)| Ok((seq, self.decision(origin, seq, &intervals)?)));
+        let decisions = decisions.collect::<Result<Vec<_>, Fault>>()?;
+        // Looks that have begun are over then.
+        let _comparing = origin.comparing.lock();
+        decisions.iter().for_each(|(seq, decision)| origin.waiting.expect(*seq, decision.about().collect()));
+        Ok(decisions)
+    }
+
+    /// Applies what waits. The caller is the only one who does, and also hears why something could not be applied, if so. Errors: the store's.
     fn apply_all(&self, origin: &Origin) -> Result<(Vec<String>, Option<Fault>), Fault> {
-        let (mut displaced, mut stuck, mut about) = (Vec::new(), HashSet::new(), HashSet::new());
-        let mut why = None;
-        for (seq, intervals) in self.waiting() {
-            let decision = self.decision(origin, seq, &intervals)?;
+        let (mut displaced, mut about, mut why) = (Vec::new(), About::new(), None);
+        for (seq, decision) in self.expect_all(origin)? {
             // What is about the same comes after it.
             let waits = decision.about().any(|one| about.contains(&one));
             match (!waits).then(|| decision.apply()) {
                 Some(Ok(applied)) => displaced.extend(applied.displaced.iter().map(shown)),
                 failed => {
                     about.extend(decision.about());
-                    stuck.insert(seq);
+                    origin.waiting.failed(seq);
                     if let Some(Err(error)) = failed {
                         tracing::warn!("what is committed can't be applied to the host: {error}");
                         why.get_or_insert_with(|| Fault::new(FaultKind::Io, error.to_string()));
@@ -66,7 +79,6 @@ impl Shared {
             }
             self.nudge_keeper();
         }
-        origin.stick(stuck, about);
         displaced.iter().for_each(|line| tracing::warn!("{line}"));
         Ok((displaced, why))
     }

@@ -132,7 +132,11 @@ impl Wanted for Decision<'_> {
         let (before, after) = (content(&self.before)?, content(&self.after)?);
         let Some(after) = after else { return Ok(false) };
         let Some(before) = before else { return Ok(true) };
-        if (before.content, before.size) != (after.content, after.size) {
+        // Its bytes may have been pinned, just now, too.
+        let pinned = before.content.and_then(ContentId::host).map_or(Ok(None), |host| self.store.pinned(host));
+        let pinned = pinned.map_err(failed)?.map(|(content, _)| content);
+        let is_same = before.content == after.content || (pinned.is_some() && pinned == after.content);
+        if !is_same || before.size != after.size {
             return Ok(true);
         }
         // What is the host's is not changed in its place.

@@ -1,9 +1,9 @@
 //! What is known of the host from earlier looks.
 
-use super::{Bottom, HostFile, HostName, HostPath, Known, Origin, Signature, Stuck, below};
+use super::{Bottom, HostFile, HostName, HostPath, HostRead, Known, LOOK_LASTS, Origin, Signature, Waiting, below};
 use crate::ops::fault;
-use crate::store::{HostContents, Key, Sight, Store, StoreError};
-use mojavefs::id::{ContentId, Ino, Seq};
+use crate::store::{HostBytes, HostContents, Key, Sight, Store, StoreError};
+use mojavefs::id::{ContentId, Ino, IntervalId, Seq};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Name;
@@ -11,10 +11,8 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How long a look at the host counts.
-const LOOK_LASTS: Duration = Duration::from_secs(1);
 /// Of how many looks it is remembered when they were.
 const LOOKS_MAX: usize = 100_000;
 
@@ -43,7 +41,7 @@ impl Origin {
         known.rename(Ino::ROOT, root.ino);
         known.born.insert(root.ino, root.inode.born);
         let (known, store) = (Mutex::new(known), Arc::downgrade(store));
-        Ok(Origin { bottom, store, known, comparing: Mutex::default(), stuck: Mutex::default() })
+        Ok(Origin { bottom, store, known, comparing: Mutex::default(), waiting: Waiting::default() })
     }
 
     /// The host has these decisions, as is on record.
@@ -86,6 +84,12 @@ impl Origin {
         found.ino = self.number_of(&found).map_err(fault::store)?;
         found.inode.content = found.inode.content.map(|_| ContentId::of_host(found.ino));
         Ok(Some(found))
+    }
+
+    /// Bytes of what a path leads to, if it is this file.
+    pub(crate) fn read_at(&self, path: &HostPath, ino: Ino, bytes: HostBytes<'_>) -> Result<HostRead, StoreError> {
+        let read = self.bottom.read(path, self.hosts(ino), bytes);
+        read.map_err(|error| StoreError::changed(host_fault(path, &error).message))
     }
 
     /// The names of a directory, by our numbers.
@@ -196,23 +200,6 @@ impl Origin {
         }
     }
 
-    /// Whether something waits to be applied that is about a name or file: then what is committed stands, whatever the host has.
-    pub(crate) fn is_stuck(&self, ino: Ino, name: Option<&[u8]>) -> bool {
-        let stuck = self.stuck.lock();
-        !stuck.about.is_empty() && stuck.about.contains(&(ino, name.map(<[u8]>::to_vec)))
-    }
-
-    /// Whether a decision is known to be one that can't be applied, and was tried just now.
-    pub(crate) fn is_known_as_stuck(&self, seq: Seq) -> bool {
-        let stuck = self.stuck.lock();
-        stuck.decisions.contains(&seq) && stuck.tried.is_some_and(|tried| tried.elapsed() < LOOK_LASTS)
-    }
-
-    /// These can't be applied, and are about this.
-    pub(crate) fn stick(&self, decisions: HashSet<Seq>, about: HashSet<(Ino, Option<Name>)>) {
-        *self.stuck.lock() = Stuck { decisions, about, tried: Some(Instant::now()) };
-    }
-
     /// Whether the host has a decision.
     pub(crate) fn has_applied(&self, seq: Seq) -> bool {
         self.known.lock().applied.contains(&seq)
@@ -233,6 +220,7 @@ impl Origin {
         }
         drop(known);
         self.forget_looks();
+        self.waiting.is_applied(seq);
     }
 }
 
@@ -258,16 +246,31 @@ fn is_due(seen: &mut Option<Instant>, from: Option<Instant>) -> bool {
 }
 
 impl HostContents for Origin {
-    fn read(&self, path: &[Name], ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError> {
-        let path = path.to_vec();
-        let read = self.bottom.read(&path, self.hosts(ino), offset, buffer);
-        match read.map_err(|error| StoreError::changed(host_fault(&path, &error).message))? {
-            Some(count) => Ok(count),
-            None => {
-                let shown = host_fault(&path, &io::Error::other("another file is there by now")).message;
-                Err(StoreError::changed(shown))
+    fn read(&self, ino: Ino, bytes: HostBytes<'_>) -> Result<Option<usize>, StoreError> {
+        let Some(store) = self.store.upgrade() else { return Ok(None) };
+        let HostBytes { offset, buffer, is_cached_only } = bytes;
+        let mut shown = HostPath::new();
+        // It has moved with a decision that is not applied yet, or has not.
+        let unapplied = store.committed().into_iter().filter(|(seq, _)| !self.has_applied(*seq));
+        let missed: Vec<IntervalId> = unapplied.flat_map(|(_, intervals)| intervals).collect();
+        let before = Sight { missed: missed.as_slice().into(), ..Sight::trunk() };
+        let sights = if missed.is_empty() { vec![Sight::trunk()] } else { vec![Sight::trunk(), before] };
+        for sight in sights {
+            let Some(path) = store.host_path(&sight, ino)? else { continue };
+            match self.read_at(&path, ino, HostBytes { offset, buffer: &mut *buffer, is_cached_only })? {
+                HostRead::Done(count) => return Ok(Some(count)),
+                HostRead::Uncached => return Ok(None),
+                HostRead::Gone => shown = path,
             }
         }
+        if is_cached_only {
+            return Ok(None);
+        }
+        Err(StoreError::changed(host_fault(&shown, &io::Error::other("another file is there by now")).message))
+    }
+
+    fn await_applied(&self) {
+        self.waiting.wait();
     }
 }
 

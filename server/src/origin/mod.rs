@@ -7,12 +7,14 @@
 mod apply;
 mod host;
 mod mirror;
+mod waiting;
 
 pub(crate) use apply::Decision;
 pub use host::{Host, Made};
 pub(crate) use mirror::store_fault;
+pub(crate) use waiting::{About, Waiting};
 
-use crate::store::{DirStat, Inode, Store};
+use crate::store::{DirStat, HostBytes, Inode, Store};
 use mojavefs::id::{Ino, Seq};
 use mojavefs::protocol::file::{FileKind, Name, Time};
 use parking_lot::Mutex;
@@ -20,7 +22,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a look at the host counts.
+const LOOK_LASTS: Duration = Duration::from_secs(1);
 
 /// Where something lies on the host: the names that lead there from its root.
 pub type HostPath = Vec<Name>;
@@ -88,6 +93,17 @@ pub struct HostName {
     pub kind: FileKind,
 }
 
+/// What came of reading a file's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostRead {
+    /// So many were read.
+    Done(usize),
+    /// Another file is there, or none.
+    Gone,
+    /// They are not in memory, and only that was to be read.
+    Uncached,
+}
+
 /// The host. All methods block for its disk.
 pub trait Bottom: Send + Sync {
     /// What a path leads to; links are not followed. Nothing if it leads nowhere.
@@ -96,8 +112,8 @@ pub trait Bottom: Send + Sync {
     /// The names of a directory. Nothing if another file is there.
     fn list(&self, path: &HostPath, ino: Ino) -> io::Result<Option<Vec<HostName>>>;
 
-    /// Fills the buffer from a file's bytes from `offset` on; less only at its end. Nothing if another file is there.
-    fn read(&self, path: &HostPath, ino: Ino, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+    /// Fills the buffer from a file's bytes from `offset` on; less only at its end.
+    fn read(&self, path: &HostPath, ino: Ino, bytes: HostBytes<'_>) -> io::Result<HostRead>;
 
     /// The directory in which our own state lies, and those around it, by the host's numbers.
     fn own(&self) -> &[Ino];
@@ -187,21 +203,10 @@ pub(crate) struct Origin {
     /// What stands on it, and goes before it.
     store: Weak<Store>,
     known: Mutex<Known>,
-    /// Held while it is compared with its records, or applied to.
+    /// Held while it is compared with its records.
     pub(crate) comparing: Mutex<()>,
-    /// Decisions that could not be applied.
-    stuck: Mutex<Stuck>,
-}
-
-/// What could not be applied to the host so far.
-#[derive(Default)]
-struct Stuck {
-    /// Which decisions.
-    decisions: HashSet<Seq>,
-    /// Names and files that they are about.
-    about: HashSet<(Ino, Option<Name>)>,
-    /// When it was tried last.
-    tried: Option<Instant>,
+    /// Decisions that it does not have yet.
+    pub(crate) waiting: Waiting,
 }
 
 /// What is lost of it with the process is found out again.

@@ -5,8 +5,8 @@ use super::files::file;
 use super::names::entry;
 use crate::limits::OPERATION_TRIES_MAX;
 use crate::ops::Noted;
-use crate::origin::{Origin, Signature, store_fault};
-use crate::store::{HostContents, Inode, Key, Sight, StoreError};
+use crate::origin::{HostRead, Origin, Signature, store_fault};
+use crate::store::{HostBytes, Inode, Key, Sight, StoreError};
 use mojavefs::id::{Ino, SpecId, ViewId};
 use mojavefs::protocol::FsOp;
 use mojavefs::protocol::fault::{Fault, FaultKind};
@@ -92,26 +92,12 @@ impl Session {
         dir.map_or(Ok(()), |dir| self.compare_list(origin, dir.ino))
     }
 
-    /// Compares what a name leads to on the host with what is written down.
-    pub(crate) fn compare_name(&self, origin: &Origin, parent: Ino, name: &[u8]) -> Result<(), Fault> {
-        let is_known = origin.is_known(parent, name);
-        if !origin.has(parent) || !origin.has_to_look(parent, Some(name)) {
-            return Ok(());
-        }
-        let _comparing = origin.comparing.lock();
-        let compared = self.compare_name_now(origin, (parent, name), is_known);
-        compared.inspect_err(|_| origin.could_not_look(parent, Some(name)))
-    }
-
-    /// The same at once. The caller holds `comparing`.
-    fn compare_name_now(&self, origin: &Origin, name: (Ino, &[u8]), is_known: bool) -> Result<(), Fault> {
+    /// Compares with the host, while nobody else does: again whenever something is committed in between, which is no change of the host's.
+    fn compare(&self, origin: &Origin, compare: impl Fn() -> Result<(), Fault>) -> Result<(), Fault> {
         for _ in 0..OPERATION_TRIES_MAX {
-            // What is committed and not applied yet is no change of the host's.
-            self.shared.apply_if_free(origin)?;
-            if origin.is_stuck(name.0, Some(name.1)) {
-                return Ok(());
-            }
-            match self.try_compare(origin, name, is_known) {
+            self.shared.apply_before_looking(origin)?;
+            let _comparing = origin.comparing.lock();
+            match compare() {
                 Err(fault) if fault.kind == FaultKind::Again => {}
                 result => return result,
             }
@@ -119,8 +105,21 @@ impl Session {
         Err(Fault::new(FaultKind::Busy, "others commit all the time; try again later"))
     }
 
-    /// Errors: `Again` if something was committed in between.
-    fn try_compare(&self, origin: &Origin, (parent, name): (Ino, &[u8]), is_known: bool) -> Result<(), Fault> {
+    /// Compares what a name leads to on the host with what is written down.
+    pub(crate) fn compare_name(&self, origin: &Origin, parent: Ino, name: &[u8]) -> Result<(), Fault> {
+        let is_known = origin.is_known(parent, name);
+        if !origin.has(parent) || !origin.has_to_look(parent, Some(name)) {
+            return Ok(());
+        }
+        let compared = self.compare(origin, || self.compare_name_now(origin, (parent, name), is_known));
+        compared.inspect_err(|_| origin.could_not_look(parent, Some(name)))
+    }
+
+    /// The same at once. Errors: `Again` if something was committed in between.
+    fn compare_name_now(&self, origin: &Origin, (parent, name): (Ino, &[u8]), is_known: bool) -> Result<(), Fault> {
+        if origin.name_waits(parent, name).map_err(store_fault)? {
+            return Ok(());
+        }
         let Some(mut path) = self.shared.store.host_path(&Sight::trunk(), parent).map_err(store_fault)? else {
             return Ok(());
         };
@@ -128,8 +127,10 @@ impl Session {
         let found = origin.find(&path)?;
         let known = self.on(self.trunk()?, |ops, scope| ops.host_entry(scope, parent, name))?;
         let files = [found.as_ref().map(|found| found.ino), known.map(|known| known.ino)];
-        if files.into_iter().flatten().any(|ino| origin.is_stuck(ino, None)) {
-            return Ok(());
+        for ino in files.into_iter().flatten() {
+            if origin.file_waits(ino).map_err(store_fault)? {
+                return Ok(());
+            }
         }
         let was = found.as_ref().map_or(Ok(None), |found| origin.signature(found.ino)).map_err(store_fault)?;
         let what = |noted: &Noted| {
@@ -148,15 +149,15 @@ impl Session {
         if ino == Ino::ROOT || !origin.has(ino) || !origin.has_to_look(ino, None) {
             return Ok(());
         }
-        let _comparing = origin.comparing.lock();
-        let scope = self.open_view(self.trunk()?)?.view.scope();
-        let Some(Inode { home: (parent, name), nlink, .. }) = self.shared.ops.host_inode(&scope, ino)? else {
-            return Ok(());
-        };
-        if nlink == 0 {
-            return Ok(());
-        }
-        let compared = self.compare_name_now(origin, (parent, &name), true);
+        let compared = self.compare(origin, || {
+            let scope = self.open_view(self.trunk()?)?.view.scope();
+            match self.shared.ops.host_inode(&scope, ino)? {
+                Some(Inode { home: (parent, name), nlink: 1.., .. }) => {
+                    self.compare_name_now(origin, (parent, &name), true)
+                }
+                _ => Ok(()),
+            }
+        });
         compared.inspect_err(|_| origin.could_not_look(ino, None))
     }
 
@@ -168,14 +169,15 @@ impl Session {
         if !origin.has(dir) || !origin.has_to_list(dir) {
             return Ok(());
         }
-        let _comparing = origin.comparing.lock();
-        let compared = self.compare_list_now(origin, dir, was_listed);
+        let compared = self.compare(origin, || self.compare_list_now(origin, dir, was_listed));
         compared.inspect_err(|_| origin.could_not_list(dir))
     }
 
-    /// The same at once. The caller holds `comparing`.
+    /// The same at once. Errors: `Again` if something was committed in between.
     fn compare_list_now(&self, origin: &Origin, dir: Ino, was_listed: bool) -> Result<(), Fault> {
-        self.shared.apply_if_free(origin)?;
+        if origin.path_waits(dir).map_err(store_fault)? {
+            return Ok(());
+        }
         let Some(path) = self.shared.store.host_path(&Sight::trunk(), dir).map_err(store_fault)? else { return Ok(()) };
         let Some(names) = origin.list(&path, dir)? else { return Ok(()) };
         let is_known = |name: &[u8]| was_listed || origin.is_seen(dir, name);
@@ -185,6 +187,7 @@ impl Session {
 
     /// Compares everything with the host that was ever looked at: before somebody stays with what is so now, and after.
     pub(super) fn compare_all(&self, origin: &Origin) -> Result<(), Fault> {
+        origin.waiting.wait();
         origin.forget_looks();
         if origin.begins() {
             self.compare_recorded(origin)?;
@@ -230,7 +233,7 @@ impl Session {
     }
 
     fn demand_applied(&self) -> Result<(), Fault> {
-        match self.shared.unapplied_and_free() {
+        match self.shared.has_to_apply() {
             false => Ok(()),
             true => Err(Fault::new(FaultKind::Again, "something was committed just now")),
         }
@@ -241,6 +244,7 @@ impl Session {
         let Some(origin) = self.shared.origin.clone() else { return Ok(()) };
         // One that is decided already has none.
         let Ok((keys, stays)) = self.shared.coordinator.keys_changed(spec, actor) else { return Ok(()) };
+        origin.waiting.wait();
         origin.forget_looks();
         if stays {
             // Which of it was its own look is not known by name.
@@ -271,6 +275,9 @@ impl Session {
         let Some(host) = self.on(view, |ops, scope| ops.bytes_of_host(scope, ino))? else { return Ok(()) };
         let store = &self.shared.store;
         for _ in 0..PIN_TRIES_MAX {
+            if origin.file_waits(host).map_err(store_fault)? {
+                origin.waiting.wait();
+            }
             self.compare_file(origin, host)?;
             let _comparing = origin.comparing.lock();
             if store.pinned(host).map_err(store_fault)?.is_some() {
@@ -280,7 +287,13 @@ impl Session {
             let Some(path) = path else { break };
             if let Some(before) = origin.find(&path)?.filter(|found| found.ino == host) {
                 let (size, was) = (before.inode.size, Signature::of(&before.inode));
-                let read = |offset, buffer: &mut [u8]| HostContents::read(origin, &path, host, offset, buffer);
+                let read = |offset, buffer: &mut [u8]| {
+                    let bytes = HostBytes { offset, buffer, is_cached_only: false };
+                    Ok(match origin.read_at(&path, host, bytes)? {
+                        HostRead::Done(count) => count,
+                        HostRead::Gone | HostRead::Uncached => 0,
+                    })
+                };
                 let is_still = || {
                     let after = origin.find(&path).ok().flatten();
                     after.is_some_and(|after| after.ino == host && Signature::of(&after.inode) == was)

@@ -1,6 +1,7 @@
 //! Contents that lie in the host's files, below everything that is recorded (`crate::origin`).
 
 use super::db::Family;
+use super::engine::{Uncached, is_cached_only, refuse};
 use super::keys::{self, Key};
 use super::{Batch, Inode, Reading, Sight, Store, StoreError, meta, record};
 use mojavefs::id::{ContentId, Ino, IntervalId, Seq};
@@ -14,8 +15,22 @@ const DEPTH_MAX: usize = 4096;
 
 /// What has the bytes of the host's files.
 pub trait HostContents: Send + Sync {
-    /// Fills the buffer from a file's bytes from `offset` on, by its path; less only at its end. Blocks for the host's disk.
-    fn read(&self, path: &[Name], ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, StoreError>;
+    /// Fills a buffer from a file's bytes; less only at its end. Returns how many. Blocks for the host's disk, unless only what is in memory is
+    /// to be read: then nothing if that is not.
+    fn read(&self, ino: Ino, bytes: HostBytes<'_>) -> Result<Option<usize>, StoreError>;
+
+    /// Waits until nothing is being applied to the host.
+    fn await_applied(&self);
+}
+
+/// Bytes of a file of the host's that are to be read.
+pub struct HostBytes<'a> {
+    /// Where they begin.
+    pub offset: u64,
+    /// Where they go to.
+    pub buffer: &'a mut [u8],
+    /// Only what is in memory.
+    pub is_cached_only: bool,
 }
 
 impl Store {
@@ -27,16 +42,25 @@ impl Store {
     /// Where a file lies on the host, as far as is recorded: the names that lead there from its root. Nothing if it has no name any
     /// more.
     pub(crate) fn host_path(&self, sight: &Sight, ino: Ino) -> Result<Option<Vec<Name>>, StoreError> {
-        let (mut path, mut at) = (Vec::new(), ino);
+        let names = self.names_to(sight, ino)?;
+        Ok(names.map(|names| names.into_iter().map(|(_, name)| name).collect()))
+    }
+
+    /// The same as trunk shows it, each name with the directory that it is in.
+    pub(crate) fn host_names(&self, ino: Ino) -> Result<Option<Vec<(Ino, Name)>>, StoreError> {
+        self.names_to(&Sight::trunk(), ino)
+    }
+
+    fn names_to(&self, sight: &Sight, ino: Ino) -> Result<Option<Vec<(Ino, Name)>>, StoreError> {
+        let (mut names, mut at) = (Vec::new(), ino);
         for _ in 0..DEPTH_MAX {
             if at == Ino::ROOT {
-                path.reverse();
-                return Ok(Some(path));
+                names.reverse();
+                return Ok(Some(names));
             }
             let Some(inode) = self.inode(sight, at)?.found.filter(|inode| inode.nlink > 0) else { return Ok(None) };
-            let (parent, name) = inode.home;
-            path.push(name);
-            at = parent;
+            at = inode.home.0;
+            names.push(inode.home);
         }
         Ok(None)
     }
@@ -44,22 +68,32 @@ impl Store {
     /// Bytes of a content that is the host's, of which `inode` says how long it is.
     pub(super) fn read_host(
         &self,
-        (host, sight): (Ino, &Sight),
+        (ino, sight): (Ino, &Sight),
         inode: &Inode,
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<(), StoreError> {
-        if let Some((content, blocks)) = self.pinned(host)? {
+        if let Some((content, blocks)) = self.pinned(ino)? {
             let pinned = Inode { content: Some(content), blocks, ..inode.clone() };
             let bytes = self.read_content(sight, &pinned, offset, buffer.len())?;
             buffer[..bytes.len()].copy_from_slice(&bytes);
             return Ok(());
         }
-        let path = self.host_path(&Sight::trunk(), host)?;
-        let path =
-            path.ok_or_else(|| StoreError::changed(format!("file {} of the host has no name any more", host.shown())))?;
+        let (len, is_cached_only) = (buffer.len(), is_cached_only());
         // What is missing at the end was cut off on the host, and is told with its next look.
-        self.host()?.read(&path, host, offset, buffer).map(drop)
+        match self.host()?.read(ino, HostBytes { offset, buffer, is_cached_only })? {
+            Some(_) => Ok(()),
+            None => Err(refuse(Uncached::OfHost { ino, offset, len }).into()),
+        }
+    }
+
+    /// Reads what was refused because it was not in memory, or because the file was being put somewhere else.
+    pub(super) fn fetch_host(&self, what: &Uncached) -> Result<(), StoreError> {
+        let Uncached::OfHost { ino, offset, len } = *what else { return Ok(()) };
+        let host = self.host()?;
+        host.await_applied();
+        let mut buffer = vec![0; len];
+        host.read(ino, HostBytes { offset, buffer: &mut buffer, is_cached_only: false }).map(drop)
     }
 
     fn host(&self) -> Result<&Arc<dyn HostContents>, StoreError> {

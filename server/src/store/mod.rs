@@ -30,7 +30,7 @@ mod snapshots;
 mod versions;
 
 pub use batch::Batch;
-pub use bottom::HostContents;
+pub use bottom::{HostBytes, HostContents};
 pub use content::{Content, Places};
 pub use decide::{Held, Prepared, Rebased};
 pub use error::StoreError;
@@ -270,6 +270,7 @@ impl Store {
     /// Brings into memory what could not be read there ([`engine::cached_only`]). Blocks for the disk.
     pub fn fetch(&self, what: &Uncached) -> Result<(), StoreError> {
         self.db()?.fetch(what)?;
+        self.fetch_host(what)?;
         self.content.fetch(what)
     }
 

@@ -85,6 +85,7 @@ impl Switch<'_> {
     /// Puts aside what nobody expected there.
     pub(super) fn displace(&mut self, at: &At, path: &HostPath) -> io::Result<()> {
         let free = self.place_aside(path)?;
+        self.unsynced.add_more();
         let to = match renameat2(&at.dir, at.name(), nix::fcntl::AT_FDCWD, &free, RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => free.as_os_str().as_bytes().to_vec(),
             // On another filesystem it stays beside where it was, under a name that is to be seen.
@@ -113,10 +114,12 @@ impl Switch<'_> {
         {
             let to = self.place_aside(&path)?;
             fs::copy(format!("/proc/self/fd/{}", found.as_raw_fd()), &to)?;
+            self.sync_aside()?;
             let to = to.as_os_str().as_bytes().to_vec();
             self.applied.displaced.push(Displaced { from: shown(&path), to, is_ours: false });
         }
-        self.host.numbers.made(self.plan.number, ino, &is)
+        self.host.numbers.made(self.plan.number, ino, &is)?;
+        self.host.numbers.sync()
     }
 
     /// A free name beside something, which is to be seen.
@@ -154,6 +157,7 @@ impl Switch<'_> {
                 self.put_aside(child, &below(path, &name))?;
             }
         }
+        self.sync_aside()?;
         self.note_aside(path, &to);
         Ok(())
     }

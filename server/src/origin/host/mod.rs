@@ -1,6 +1,7 @@
 //! The host's files, by their paths. Every step of a path is looked up anew, and no link is followed.
 
 mod build;
+mod durable;
 mod leave;
 mod numbers;
 mod switch;
@@ -8,8 +9,9 @@ mod sys;
 
 pub use numbers::Made;
 
-use super::{Applied, Bottom, HostFile, HostName, HostPath, OWN_PREFIX, Plan, Wanted, below};
-use crate::store::{DirStat, Inode};
+use super::{Applied, Bottom, HostFile, HostName, HostPath, HostRead, OWN_PREFIX, Plan, Wanted, below};
+use crate::store::engine::read_cached;
+use crate::store::{DirStat, HostBytes, Inode};
 use mojavefs::id::{ContentId, Ino};
 use mojavefs::protocol::file::{FileKind, Name, Time};
 use nix::dir::Dir;
@@ -137,16 +139,25 @@ impl Bottom for Host {
         Ok(Some(names))
     }
 
-    fn read(&self, path: &HostPath, ino: Ino, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let Some(file) = self.open(path, ino, OFlag::O_RDONLY | OFlag::O_NONBLOCK)? else { return Ok(None) };
+    fn read(&self, path: &HostPath, ino: Ino, bytes: HostBytes<'_>) -> io::Result<HostRead> {
+        let HostBytes { offset, buffer, is_cached_only } = bytes;
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let Some(file) = self.open(path, ino, flags)? else { return Ok(HostRead::Gone) };
         let mut done = 0;
         while done < buffer.len() {
-            match file.read_at(&mut buffer[done..], offset + done as u64)? {
-                0 => break,
-                count => done += count,
+            let (at, rest) = (offset + done as u64, &mut buffer[done..]);
+            let read = if is_cached_only { read_cached(&file, at, rest) } else { file.read_at(rest, at) };
+            match read {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && is_cached_only => {
+                    return Ok(HostRead::Uncached);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok(Some(done))
+        Ok(HostRead::Done(done))
     }
 
     fn own(&self) -> &[Ino] {

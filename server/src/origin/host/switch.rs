@@ -2,7 +2,8 @@
 //! step, and whatever comes out is compared with what was expected before it goes. What was not expected is put aside, never removed.
 
 use super::super::{Applied, HostFile, HostPath, OWN_PREFIX, Plan, PlannedDir, Signature, Wanted, below};
-use super::{Host, build, look, metadata, sys};
+use super::durable::Unsynced;
+use super::{Host, build, look};
 use crate::limits::NAME_TRIES_MAX;
 use mojavefs::id::Ino;
 use mojavefs::protocol::file::{FileKind, Name};
@@ -15,7 +16,6 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -88,7 +88,7 @@ pub(super) struct Switch<'a> {
     pub(super) plan: &'a Plan,
     pub(super) wanted: &'a dyn Wanted,
     /// Directories that the host has, open since before anything was moved.
-    dirs: HashMap<Ino, (Rc<OwnedFd>, HostPath)>,
+    pub(super) dirs: HashMap<Ino, (Rc<OwnedFd>, HostPath)>,
     /// Files whose attributes or bytes change, the same.
     files: HashMap<Ino, OwnedFd>,
     /// What was taken out and not put in again.
@@ -102,6 +102,7 @@ pub(super) struct Switch<'a> {
     /// What was made and has no name yet but one that is ours.
     staged: HashMap<Ino, At>,
     next: u64,
+    pub(super) unsynced: Unsynced,
     pub(super) applied: Applied,
 }
 
@@ -109,7 +110,8 @@ impl<'a> Switch<'a> {
     pub(super) fn new(host: &'a Host, plan: &'a Plan, wanted: &'a dyn Wanted) -> Self {
         let (dirs, files, taken, placed) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
         let (rebuilt, built, staged, applied) = (HashSet::new(), HashMap::new(), HashMap::new(), Applied::default());
-        Switch { host, plan, wanted, dirs, files, taken, placed, rebuilt, built, staged, next: 0, applied }
+        let (next, unsynced) = (0, Unsynced::default());
+        Switch { host, plan, wanted, dirs, files, taken, placed, rebuilt, built, staged, next, unsynced, applied }
     }
 
     pub(super) fn run(mut self) -> io::Result<Applied> {
@@ -139,18 +141,8 @@ impl<'a> Switch<'a> {
             self.remove(ino, &at, &path)?;
         }
         self.set_times()?;
-        self.sync()?;
+        self.sync_all()?;
         Ok(self.applied)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut synced = HashSet::new();
-        for (dir, _) in self.dirs.values() {
-            if synced.insert(metadata(dir)?.dev()) {
-                sys::sync_filesystem(&openat(dir, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)?;
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn numbered(&self, found: Option<HostFile>) -> io::Result<Option<(Ino, HostFile)>> {
@@ -335,10 +327,14 @@ impl<'a> Switch<'a> {
             if self.is_new(wanted)? && !self.is_there(change)? {
                 let at = self.aside(&change.at.dir)?;
                 self.stage(wanted, &at).map_err(|error| failed(&change.path, error))?;
+                self.unsynced.add_dir(&at.dir);
             }
         }
+        if self.staged.is_empty() {
+            return Ok(());
+        }
         self.host.numbers.sync()?;
-        if self.staged.is_empty() { Ok(()) } else { self.sync() }
+        self.sync_made()
     }
 
     /// Whether a file is to be made: the host does not have it, or not with these bytes.
@@ -370,6 +366,10 @@ impl<'a> Switch<'a> {
         build::set_attributes(&made, &inode, &self.wanted.xattrs(ino)?)?;
         if let Some(made) = look(&made)? {
             self.built.insert(ino, made.ino);
+        }
+        // One that is no file or directory is on disk with the name that leads to it.
+        if matches!(inode.kind, FileKind::Regular | FileKind::Directory) {
+            self.unsynced.add(&made, inode.kind);
         }
         Ok(())
     }
@@ -505,6 +505,7 @@ impl<'a> Switch<'a> {
             }
             self.is_placed(child, to)?;
         }
+        self.unsynced.add_dir(&open);
         build::set_times(&open, &inode)
     }
 
@@ -526,6 +527,7 @@ impl<'a> Switch<'a> {
         if let Some(is) = look(found)? {
             self.applied.numbers.push((ino, is));
         }
+        self.unsynced.add(found, inode.kind);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Reading what is in memory, and nothing else, where a lock is held that nobody shall wait for the disk with.
 
 use super::{BlobId, EngineError, Family};
+use mojavefs::id::Ino;
 use std::cell::RefCell;
 
 thread_local! {
@@ -34,6 +35,15 @@ pub enum Uncached {
     Bytes {
         /// The blob.
         blob: BlobId,
+        /// Where they begin.
+        offset: u64,
+        /// How many they are.
+        len: usize,
+    },
+    /// Bytes of a file of the host's.
+    OfHost {
+        /// The file.
+        ino: Ino,
         /// Where they begin.
         offset: u64,
         /// How many they are.

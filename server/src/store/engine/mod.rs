@@ -21,6 +21,7 @@ pub use cached::{Uncached, cached_only, has_refused, is_cached_only, refuse};
 pub use directory::Directory;
 pub use error::EngineError;
 pub use mojavefs::protocol::SpaceInfo;
+pub(crate) use sys::read_cached;
 
 use std::sync::Arc;
 

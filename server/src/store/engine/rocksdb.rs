@@ -97,7 +97,7 @@ impl Records for RocksDb {
                 }
                 Ok(())
             }
-            Uncached::Bytes { .. } => Ok(()),
+            Uncached::Bytes { .. } | Uncached::OfHost { .. } => Ok(()),
         }
     }
 

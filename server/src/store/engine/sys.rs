@@ -19,7 +19,7 @@ pub(super) fn start_write_out(file: &File) -> io::Result<()> {
 
 /// Reads from `offset` on as far as the page cache has it; `WouldBlock` if it has nothing of that. Where the filesystem can't do
 /// that it reads from the disk.
-pub(super) fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: the descriptor is open for as long as `file` is borrowed; the kernel writes to `buffer` only, within its length.
     let count =

@@ -1,0 +1,99 @@
+//! Decisions that the host does not have yet. While they wait, and while one is applied, what is committed stands for what they are about,
+//! whatever the host has; the rest of the host is looked at as ever.
+
+use super::{LOOK_LASTS, Origin};
+use crate::store::StoreError;
+use mojavefs::id::{Ino, Seq};
+use mojavefs::protocol::file::Name;
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+/// Names and files that a decision is about.
+pub(crate) type About = HashSet<(Ino, Option<Name>)>;
+
+/// Decisions of which it is known what they are about.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    /// Held while decisions are applied. Whoever waits for it has no lock.
+    applying: Mutex<()>,
+    known: Mutex<HashMap<Seq, Known>>,
+}
+
+struct Known {
+    about: About,
+    /// When it was tried last, in vain.
+    failed: Option<Instant>,
+}
+
+impl Waiting {
+    /// For as long as decisions are applied, which one thread does at a time.
+    pub(crate) fn begin(&self) -> MutexGuard<'_, ()> {
+        self.applying.lock()
+    }
+
+    /// The same, if no other thread does.
+    pub(crate) fn try_begin(&self) -> Option<MutexGuard<'_, ()>> {
+        self.applying.try_lock()
+    }
+
+    /// Waits until nothing is being applied.
+    pub(crate) fn wait(&self) {
+        drop(self.applying.lock());
+    }
+
+    /// A decision is about this, and will be applied. The caller sees to it that nobody looks at the host meanwhile.
+    pub(crate) fn expect(&self, seq: Seq, about: About) {
+        self.known.lock().insert(seq, Known { about, failed: None });
+    }
+
+    /// It can't be applied now.
+    pub(crate) fn failed(&self, seq: Seq) {
+        if let Some(known) = self.known.lock().get_mut(&seq) {
+            known.failed = Some(Instant::now());
+        }
+    }
+
+    /// The host has it.
+    pub(super) fn is_applied(&self, seq: Seq) {
+        self.known.lock().remove(&seq);
+    }
+
+    /// Whether looks may go on before it is applied: it is being applied, or was tried just now.
+    pub(crate) fn may_wait(&self, seq: Seq) -> bool {
+        let known = self.known.lock();
+        known.get(&seq).is_some_and(|known| match known.failed {
+            Some(failed) => failed.elapsed() < LOOK_LASTS,
+            None => self.applying.is_locked(),
+        })
+    }
+
+    /// Whether any is about one of these.
+    fn is_about(&self, mut these: impl Iterator<Item = (Ino, Option<Name>)>) -> bool {
+        let known = self.known.lock();
+        !known.is_empty() && these.any(|one| known.values().any(|known| known.about.contains(&one)))
+    }
+}
+
+impl Origin {
+    /// Whether something waits to be applied that is about a name, or about one on the way to it: then what is committed stands, whatever the
+    /// host has.
+    pub(crate) fn name_waits(&self, parent: Ino, name: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.waiting.is_about([(parent, Some(name.to_vec()))].into_iter()) || self.path_waits(parent)?)
+    }
+
+    /// The same about a file, or a name on the way to it.
+    pub(crate) fn file_waits(&self, ino: Ino) -> Result<bool, StoreError> {
+        Ok(self.waiting.is_about([(ino, None)].into_iter()) || self.path_waits(ino)?)
+    }
+
+    /// The same about a name on the way to a file.
+    pub(crate) fn path_waits(&self, ino: Ino) -> Result<bool, StoreError> {
+        if self.waiting.known.lock().is_empty() {
+            return Ok(false);
+        }
+        let Some(store) = self.store.upgrade() else { return Ok(false) };
+        let names = store.host_names(ino)?.unwrap_or_default();
+        Ok(self.waiting.is_about(names.into_iter().map(|(dir, name)| (dir, Some(name)))))
+    }
+}
