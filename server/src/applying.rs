@@ -28,10 +28,18 @@ impl Shared {
     /// intervals have changed can't be applied. The caller holds no lock.
     pub(crate) fn apply(&self, of: &[IntervalId]) -> Result<Vec<String>, Fault> {
         let Some(origin) = &self.origin else { return Ok(Vec::new()) };
-        let _applying = origin.waiting.begin();
+        let waits = || {
+            let waiting = self.unapplied();
+            of.iter().any(|interval| waiting.contains(interval))
+        };
+        let changes = |interval: &IntervalId| self.store.changes(*interval, None, 1).map_err(store_fault);
+        let has_changed =
+            of.iter().map(changes).collect::<Result<Vec<_>, Fault>>()?.iter().any(|keys| !keys.is_empty());
+        // Who has changed nothing waits for nobody else's.
+        let applying = if has_changed { Some(origin.waiting.begin()) } else { origin.waiting.try_begin() };
+        let Some(_applying) = applying else { return Ok(Vec::new()) };
         let (displaced, why) = self.apply_all(origin)?;
-        let waiting = self.unapplied();
-        match of.iter().any(|interval| waiting.contains(interval)) {
+        match waits() {
             false => Ok(displaced),
             true => Err(why.unwrap_or_else(|| Fault::new(FaultKind::Io, "it comes after what waits, too"))),
         }

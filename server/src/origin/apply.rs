@@ -52,13 +52,20 @@ impl<'a> Decision<'a> {
 
     /// Makes the host what it says. May be repeated.
     pub(crate) fn apply(&self) -> io::Result<Applied> {
+        if self.changes.is_empty() {
+            return self.note(Applied::default());
+        }
         let plan = self.plan().map_err(failed)?;
-        let applied = self.origin.bottom.apply(&plan, self)?;
+        self.note(self.origin.bottom.apply(&plan, self)?)
+    }
+
+    /// It is on record that the host has it.
+    fn note(&self, applied: Applied) -> io::Result<Applied> {
         let signature = |(ours, is): &(Ino, HostFile)| Ok((*ours, codec::encode(&Signature::of(&is.inode))?));
         let signatures = applied.numbers.iter().map(signature).collect::<Result<Vec<_>, codec::CodecError>>();
         let signatures = signatures.map_err(|why| io::Error::other(why.to_string()))?;
         let merged = self.origin.forget_but(&self.store.committed().into_keys().collect());
-        self.store.has_applied(self.seq, &signatures, &merged).map_err(failed)?;
+        self.store.has_applied(self.seq, &signatures, (&merged, !self.changes.is_empty())).map_err(failed)?;
         self.origin.applied(self.seq, &applied.numbers);
         Ok(applied)
     }

@@ -244,7 +244,9 @@ impl Session {
         let Some(origin) = self.shared.origin.clone() else { return Ok(()) };
         // One that is decided already has none.
         let Ok((keys, stays)) = self.shared.coordinator.keys_changed(spec, actor) else { return Ok(()) };
-        origin.waiting.wait();
+        if !keys.is_empty() {
+            origin.waiting.wait();
+        }
         origin.forget_looks();
         if stays {
             // Which of it was its own look is not known by name.

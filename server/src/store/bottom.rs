@@ -192,13 +192,13 @@ impl Store {
         Ok(applied)
     }
 
-    /// The host has this decision, and files are there what is said of them. On disk when this returns. Of decisions that are `merged`
-    /// nobody asks any more.
+    /// The host has this decision, and files are there what is said of them. On disk when this returns, if it is to be durable. Of
+    /// decisions that are `merged` nobody asks any more.
     pub(crate) fn has_applied(
         &self,
         seq: Seq,
         signatures: &[(Ino, Vec<u8>)],
-        merged: &[Seq],
+        (merged, is_durable): (&[Seq], bool),
     ) -> Result<(), StoreError> {
         let db = self.db()?;
         let mut writes = db.writes();
@@ -207,7 +207,7 @@ impl Store {
         }
         merged.iter().for_each(|seq| writes.delete(Family::Meta, &meta::key(meta::APPLIED, [seq.0])));
         writes.put(Family::Meta, &meta::key(meta::APPLIED, [seq.0]), &[]);
-        writes.apply(true)
+        writes.apply(is_durable)
     }
 
     /// What was said of a file when something was applied to it.

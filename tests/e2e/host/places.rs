@@ -107,6 +107,47 @@ fn a_full_disk_keeps_a_commit_from_the_host_and_no_other_one() {
     drop(unmounts);
 }
 
+/// Whoever looks at something else does not wait for a disk that hangs while something is applied to it.
+#[test]
+fn jobs_look_at_the_host_while_something_is_applied() {
+    require_root!();
+    let host = OverHost::new();
+    sh(&host.aside("."), "truncate -s 24M img; mkfs.ext4 -q img; mkdir disk; mount -o loop img disk; mkdir disk/d");
+    let unmounts = Unmount(host.aside("disk"));
+    let dir = host.aside("disk/d");
+    sh(&dir, "mkdir moves; echo unchanged > moves/in");
+    host.write("known", "old\n");
+    let mut job = host.job(&["--hold"], "echo new > a; mv moves moved").current_dir(&dir).spawn().expect("a job");
+    assert!(job.wait().expect("it ends").success());
+    sh(&dir, "fsfreeze -f .");
+    let thaws = Thaw(host.aside("disk"));
+    let mut commit = host.command(crate::harness::MOJAVEFS).args(["commit", "1"]).spawn().expect("a commit");
+    // What is committed is what jobs see there.
+    until("it is committed", || {
+        let seen = host.job(&["--no-wait"], "cat a").current_dir(&dir).output().expect("a job");
+        text(&seen.stdout) == "new\n"
+    });
+    host.write("known", "edited\n");
+    assert_eq!(host.run("cat known; ls"), "edited\nknown\n");
+    let seen = host.job(&["--no-wait"], "cat moved/in").current_dir(&dir).output().expect("a job");
+    assert_eq!(text(&seen.stdout), "unchanged\n", "{seen:?}");
+    assert!(commit.try_wait().expect("it runs").is_none(), "the commit did not wait for the disk");
+    drop(thaws);
+    assert!(commit.wait().expect("it ends").success());
+    assert_eq!(sh(&dir, "cat a moved/in; ls"), "new\nunchanged\na\nmoved\n");
+    host.end(nix::sys::signal::Signal::SIGTERM);
+    drop(unmounts);
+}
+
+/// Lets a frozen filesystem go on however a test ends.
+struct Thaw(std::path::PathBuf);
+
+impl Drop for Thaw {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+    }
+}
+
 /// Takes a disk away however a test ends.
 struct Unmount(std::path::PathBuf);
 
