@@ -175,4 +175,8 @@ impl Wanted for Decision<'_> {
             false => Ok(None),
         }
     }
+
+    fn new_path_of(&self, ino: Ino) -> io::Result<Option<Vec<Name>>> {
+        self.store.host_path(&self.after, ino).map_err(failed)
+    }
 }

@@ -175,6 +175,9 @@ pub trait Wanted {
 
     /// Where a file lies on the host so far.
     fn path_of(&self, ino: Ino) -> io::Result<Option<HostPath>>;
+
+    /// Where it is to lie.
+    fn new_path_of(&self, ino: Ino) -> io::Result<Option<HostPath>>;
 }
 
 /// What came of applying.

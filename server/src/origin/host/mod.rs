@@ -2,6 +2,7 @@
 
 mod build;
 mod durable;
+mod find;
 mod leave;
 mod numbers;
 mod switch;

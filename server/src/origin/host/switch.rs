@@ -1,7 +1,7 @@
 //! Making the host what is wanted. New files are made beside their names first; once they are on disk, each is put at its name in one
 //! step, and whatever comes out is compared with what was expected before it goes. What was not expected is put aside, never removed.
 
-use super::super::{Applied, HostFile, HostPath, OWN_PREFIX, Plan, PlannedDir, Signature, Wanted, below};
+use super::super::{Applied, HostFile, HostPath, OWN_PREFIX, Plan, Signature, Wanted, below};
 use super::durable::Unsynced;
 use super::{Host, build, look};
 use crate::limits::NAME_TRIES_MAX;
@@ -101,6 +101,8 @@ pub(super) struct Switch<'a> {
     built: HashMap<Ino, Ino>,
     /// What was made and has no name yet but one that is ours.
     staged: HashMap<Ino, At>,
+    /// Directories in which nothing of an earlier try is left.
+    swept: HashSet<Ino>,
     next: u64,
     pub(super) unsynced: Unsynced,
     pub(super) applied: Applied,
@@ -109,21 +111,35 @@ pub(super) struct Switch<'a> {
 impl<'a> Switch<'a> {
     pub(super) fn new(host: &'a Host, plan: &'a Plan, wanted: &'a dyn Wanted) -> Self {
         let (dirs, files, taken, placed) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        let (rebuilt, built, staged, applied) = (HashSet::new(), HashMap::new(), HashMap::new(), Applied::default());
-        let (next, unsynced) = (0, Unsynced::default());
-        Switch { host, plan, wanted, dirs, files, taken, placed, rebuilt, built, staged, next, unsynced, applied }
+        let (rebuilt, built, staged, swept) = (HashSet::new(), HashMap::new(), HashMap::new(), HashSet::new());
+        let (next, unsynced, applied) = (0, Unsynced::default(), Applied::default());
+        Switch {
+            host,
+            plan,
+            wanted,
+            dirs,
+            files,
+            taken,
+            placed,
+            rebuilt,
+            built,
+            staged,
+            swept,
+            next,
+            unsynced,
+            applied,
+        }
     }
 
     pub(super) fn run(mut self) -> io::Result<Applied> {
         self.built = self.host.numbers.built_by(self.plan.number);
         let mut changes = self.open_all()?;
-        self.sweep()?;
         self.forget_what_is_gone(&changes)?;
         self.find_moved(&changes)?;
         if let Err(error) = self.stage_all(&changes) {
             // Nothing was changed yet.
             for at in std::mem::take(&mut self.staged).into_values() {
-                self.dismantle(&at, &at.dir)?;
+                self.dismantle(&at, (&at.dir, &[]))?;
             }
             return Err(error);
         }
@@ -167,51 +183,20 @@ impl<'a> Switch<'a> {
         }
     }
 
-    /// Opens what the plan is about, and finds out which names are to be something else.
-    fn open_all(&mut self) -> io::Result<Vec<Change>> {
-        let plan = self.plan;
-        let mut changes = Vec::new();
-        for PlannedDir { ino: dir, path, names } in &plan.dirs {
-            let Some(path) = path else { continue };
-            let found = self.host.reach(path, OFlag::O_PATH)?;
-            let number = self.numbered(found.as_ref().map_or(Ok(None), look)?)?.map(|(number, _)| number);
-            let Some(fd) = found.filter(|_| number == Some(*dir)).map(Rc::new) else {
-                // The host has it elsewhere by now, or not at all.
-                for (name, _) in names {
-                    if let Some(ino) = self.wanted.entry(*dir, name)? {
-                        self.put_aside(ino, &below(path, name))?;
-                    }
-                }
-                continue;
-            };
-            self.dirs.insert(*dir, (fd.clone(), path.clone()));
-            for (name, old) in names {
-                let (at, wanted) = (At { dir: fd.clone(), name: name.clone() }, self.wanted.entry(*dir, name)?);
-                let path = below(path, name);
-                changes.push(Change { at, path, dir: *dir, old: *old, wanted });
-            }
-        }
-        for ino in &plan.files {
-            changes.extend(self.open_file(*ino, &changes)?);
-        }
-        Ok(changes)
-    }
-
     /// A file whose bytes change, and that has no other names, is replaced; if its name is not to change anyway, that is a change
     /// of its own.
-    fn open_file(&mut self, ino: Ino, changes: &[Change]) -> io::Result<Option<Change>> {
+    pub(super) fn open_file(&mut self, ino: Ino, changes: &[Change]) -> io::Result<Option<Change>> {
         let Some(path) = self.wanted.path_of(ino)? else { return Ok(None) };
         let is_wanted = self.wanted.inode(ino)?.is_some_and(|inode| inode.nlink > 0);
         let has_new_content = is_wanted && self.wanted.has_new_content(ino)?;
         let is_changed_by_name = changes.iter().any(|change| change.path == path);
-        let found = self.host.reach(&path, OFlag::O_PATH)?;
-        let is = self.numbered(found.as_ref().map_or(Ok(None), look)?)?;
-        let (Some(found), Some((number, is))) = (found, is) else {
+        let Some((found, is, place)) = self.find_or_other(ino, &path)? else {
             if has_new_content && !is_changed_by_name {
                 self.put_aside(ino, &path)?;
             }
             return Ok(None);
         };
+        let number = self.wanted.number_of(&is)?;
         if number == ino && !(has_new_content && is.inode.kind == FileKind::Regular && is.inode.nlink == 1) {
             self.files.insert(ino, found);
             return Ok(None);
@@ -224,7 +209,7 @@ impl<'a> Switch<'a> {
         if is_changed_by_name {
             return Ok(None);
         }
-        let Some((name, above)) = path.split_last() else { return Ok(None) };
+        let Some((name, above)) = place.split_last() else { return Ok(None) };
         let Some(dir) = self.host.reach(above, OFlag::O_PATH)?.map(Rc::new) else { return Ok(None) };
         let number = self.numbered(look(&dir)?)?.map_or(Ino::ROOT, |(number, _)| number);
         self.dirs.entry(number).or_insert_with(|| (dir.clone(), above.to_vec()));
@@ -233,9 +218,12 @@ impl<'a> Switch<'a> {
     }
 
     /// What an earlier try has left: what it had made goes, what it had taken out is taken out.
-    fn sweep(&mut self) -> io::Result<()> {
+    pub(super) fn sweep(&mut self) -> io::Result<()> {
         let prefix = [OWN_PREFIX, format!("{}-", self.plan.number).as_bytes()].concat();
-        for (dir, path) in self.dirs.clone().into_values() {
+        for (number, (dir, path)) in self.dirs.clone() {
+            if !self.swept.insert(number) {
+                continue;
+            }
             let open = openat(&dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
             let names = names_in(open)?;
             let new = self.new_name();
@@ -259,7 +247,8 @@ impl<'a> Switch<'a> {
     fn find_moved(&mut self, changes: &[Change]) -> io::Result<()> {
         for ino in &self.plan.files {
             let is_wanted = self.wanted.inode(*ino)?.is_some_and(|inode| inode.nlink > 0);
-            if !is_wanted || self.files.contains_key(ino) || self.rebuilt.contains(ino) {
+            let is_made = self.rebuilt.contains(ino) || self.built.contains_key(ino);
+            if !is_wanted || self.files.contains_key(ino) || is_made {
                 continue;
             }
             let mut at = self.taken.get(ino).map(|(at, _)| at.clone());
@@ -270,7 +259,7 @@ impl<'a> Switch<'a> {
             }
             let Some(at) = at else { continue };
             let is_alone = at.look()?.is_some_and(|is| is.inode.kind == FileKind::Regular && is.inode.nlink == 1);
-            if is_alone && !self.built.contains_key(ino) && self.wanted.has_new_content(*ino)? {
+            if is_alone && self.wanted.has_new_content(*ino)? {
                 self.rebuilt.insert(*ino);
             } else if let Some(open) = at.open()? {
                 self.files.insert(*ino, open);
@@ -283,8 +272,8 @@ impl<'a> Switch<'a> {
     fn take_up(&mut self, at: At, path: HostPath) -> io::Result<()> {
         let Some((number, is)) = self.numbered(at.look()?)? else { return Ok(()) };
         if self.is_own(&at, &is) {
-            let top = at.dir.clone();
-            return self.dismantle(&at, &top);
+            let above = path.split_last().map_or(&[][..], |(_, above)| above);
+            return self.dismantle(&at, (&at.dir, above));
         }
         match self.is_as_expected(number, &is)? {
             true => self.is_taken(number, at, path, &is),
@@ -298,9 +287,11 @@ impl<'a> Switch<'a> {
     }
 
     /// Takes apart what was made. What was put into it and was there before is taken out again, to `top`.
-    fn dismantle(&mut self, at: &At, top: &Rc<OwnedFd>) -> io::Result<()> {
+    fn dismantle(&mut self, at: &At, top: (&Rc<OwnedFd>, &[Name])) -> io::Result<()> {
         let Some(is) = at.look()? else { return Ok(()) };
-        self.built.retain(|_, host| *host != is.ino);
+        if is.inode.kind == FileKind::Directory || is.inode.nlink == 1 {
+            self.built.retain(|_, host| *host != is.ino);
+        }
         if is.inode.kind != FileKind::Directory {
             return Ok(at.unlink(UnlinkatFlags::NoRemoveDir)?);
         }
@@ -311,9 +302,10 @@ impl<'a> Switch<'a> {
             match self.is_own(&inner, &found) {
                 true => self.dismantle(&inner, top)?,
                 false => {
-                    let out = self.aside(top)?;
+                    let out = self.aside(top.0)?;
                     inner.rename(&out, RenameFlags::RENAME_NOREPLACE)?;
-                    self.take_up(out, vec![inner.name.clone()])?;
+                    let path = below(top.1, &out.name);
+                    self.take_up(out, path)?;
                 }
             }
         }
