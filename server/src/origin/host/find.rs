@@ -65,7 +65,9 @@ impl Switch<'_> {
     /// A file that was at a path, and where it is.
     pub(super) fn find(&self, ino: Ino, path: &HostPath) -> io::Result<Option<Found>> {
         let mut places = vec![path.clone()];
-        for (taken, (_, aside)) in &self.taken {
+        // A file that was taken out itself waits to be put in again.
+        let is_dir = self.plan.dirs.iter().any(|dir| dir.ino == ino);
+        for (taken, (_, aside)) in self.taken.iter().filter(|(taken, _)| **taken != ino || is_dir) {
             let was = self.wanted.path_of(*taken)?;
             let rest = was.as_ref().and_then(|was| path.strip_prefix(was.as_slice()));
             places.extend(rest.map(|rest| [aside, rest].concat()));

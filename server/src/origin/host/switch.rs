@@ -431,6 +431,10 @@ impl<'a> Switch<'a> {
             return Ok(());
         }
         let Some(new) = self.bring(wanted, &change.at.dir)? else {
+            // Somebody has removed it, or moved it elsewhere, after this was decided.
+            if self.wanted.path_of(wanted)?.is_some() && !self.wanted.has_new_content(wanted)? {
+                return Ok(());
+            }
             let text = "what is to be there is neither on the host nor made";
             return Err(failed(&change.path, io::Error::other(text)));
         };
