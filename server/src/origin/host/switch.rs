@@ -474,8 +474,11 @@ impl<'a> Switch<'a> {
         let Some(there) = there else { return Ok(None) };
         let to = self.aside(dir)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", there.as_raw_fd()));
-        linkat(nix::fcntl::AT_FDCWD, &path, &to.dir, to.name(), AtFlags::AT_SYMLINK_FOLLOW)?;
-        Ok(Some(to))
+        match linkat(nix::fcntl::AT_FDCWD, &path, &to.dir, to.name(), AtFlags::AT_SYMLINK_FOLLOW) {
+            // Somebody has removed all its names.
+            Err(Errno::ENOENT) => Ok(None),
+            done => Ok(done.map(|()| Some(to))?),
+        }
     }
 
     /// A new directory is whole before it has its name: what was there before is put into it.
