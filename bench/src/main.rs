@@ -5,6 +5,7 @@
 
 mod at_once;
 mod decisions;
+mod host;
 mod mount;
 mod process;
 mod slow_disk;
@@ -33,9 +34,12 @@ fn main() -> ExitCode {
         ["speculate", words @ ..] => process::run(words),
         ["read", files @ ..] => spreading::read_each(files),
         ["wait", file] => spreading::read_and_wait(file),
+        ["prepare", name, dir] => host::prepare(name, Path::new(dir)),
         ["--only", filter] => bench(filter),
+        ["--user", user] => host::bench("", Some(user)),
+        ["--user", user, "--only", filter] => host::bench(filter, Some(user)),
         [] => bench(""),
-        _ => Err("usage: mojavefs-bench [--only PART-OF-A-NAME]".into()),
+        _ => Err("usage: mojavefs-bench [--user NAME] [--only PART-OF-A-NAME]".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,7 +89,8 @@ fn bench(filter: &str) -> Outcome<()> {
     spreading::bench(&mount, filter)?;
     process::bench(&mount, filter)?;
     mount.close()?;
-    slow_disk::bench(filter)
+    slow_disk::bench(filter)?;
+    host::bench(filter, None)
 }
 
 /// One run in a fresh directory below `place`; in a job if there is a mount to start it on.

@@ -41,7 +41,7 @@ impl Workload {
         Workload { name: "200 random writes of 1 MiB", prepare: large, run: random_write_1m },
         Workload { name: "1-byte change in 1 GiB", prepare: gib, run: one_byte },
         Workload { name: "10000 locks and unlocks", prepare: nothing, run: locks },
-        Workload { name: "300 SQLite commits", prepare: nothing, run: sqlite },
+        Workload { name: "300 SQLite commits", prepare: sqlite_script, run: sqlite },
         Workload { name: "8 threads, 50 synced appends each", prepare: nothing, run: synced_appends },
         Workload { name: "make -j2 of 60 C files", prepare: sources, run: compile },
     ];
@@ -126,11 +126,11 @@ fn tree_at(root: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn tree(dir: &Path) -> Outcome<()> {
+pub(crate) fn tree(dir: &Path) -> Outcome<()> {
     tree_at(&dir.join("tree"))
 }
 
-fn tarball(dir: &Path) -> Outcome<()> {
+pub(crate) fn tarball(dir: &Path) -> Outcome<()> {
     let source = tempfile::tempdir()?;
     tree_at(&source.path().join("tree"))?;
     command(dir, "tar", &["-cf", "tree.tar", "-C", &source.path().to_string_lossy(), "tree"])
@@ -219,7 +219,7 @@ fn read_all(path: &Path, piece: usize) -> Outcome<Duration> {
     })
 }
 
-fn gib(dir: &Path) -> Outcome<()> {
+pub(crate) fn gib(dir: &Path) -> Outcome<()> {
     write_all(&dir.join("large"), 1024 * MIB, MIB)
 }
 
@@ -290,13 +290,16 @@ fn locks(dir: &Path) -> Outcome<Duration> {
     timed(|| Ok((0..10_000).try_for_each(|_| file.lock().and_then(|()| file.unlock()))?))
 }
 
-fn sqlite(dir: &Path) -> Outcome<Duration> {
+/// 300 insertions that are committed one by one.
+pub(crate) fn sqlite_script(dir: &Path) -> Outcome<()> {
     let mut script = String::from("create table t(a integer primary key, b text);\n");
     for number in 0..300 {
         script += &format!("insert into t values({number}, 'row {number} of a table that is written row by row');\n");
     }
-    let file = dir.join("script.sql");
-    fs::write(&file, script)?;
+    Ok(fs::write(dir.join("script.sql"), script)?)
+}
+
+fn sqlite(dir: &Path) -> Outcome<Duration> {
     timed(|| command(dir, "sh", &["-c", "sqlite3 test.db < script.sql"]))
 }
 
@@ -320,7 +323,7 @@ fn synced_appends(dir: &Path) -> Outcome<Duration> {
 }
 
 /// Sixty units of C of some weight, each with the same headers.
-fn sources(dir: &Path) -> Outcome<()> {
+pub(crate) fn sources(dir: &Path) -> Outcome<()> {
     let mut makefile = String::from("CFLAGS = -O1\nall: program\n");
     let objects: Vec<String> = (0..60).map(|number| format!("unit{number}.o")).collect();
     makefile += &format!("program: main.o {0}\n\tcc -o $@ main.o {0}\n", objects.join(" "));
@@ -344,7 +347,7 @@ fn compile(dir: &Path) -> Outcome<Duration> {
     timed(|| command(dir, "make", &["-s", "-j2"]))
 }
 
-fn command(dir: &Path, program: &str, args: &[&str]) -> Outcome<()> {
+pub(crate) fn command(dir: &Path, program: &str, args: &[&str]) -> Outcome<()> {
     let output = Command::new(program).args(args).current_dir(dir).stdin(Stdio::null()).output()?;
     match output.status.success() {
         true => Ok(()),
