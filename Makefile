@@ -66,5 +66,8 @@ install: build
 	if [ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ]; then \
 		mkdir -p $(DESTDIR)/sbin && sed 's#@PREFIX@#$(PREFIX)#' scripts/mount.fuse.mojavefs > $(DESTDIR)/sbin/mount.fuse.mojavefs && \
 		chmod 755 $(DESTDIR)/sbin/mount.fuse.mojavefs; fi
+	@# For `systemctl enable`.
+	mkdir -p $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's#@PREFIX@#$(PREFIX)#' scripts/mojavefs-apply.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/mojavefs-apply.service
 	@# Programs find a new library in its cache only.
 	if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi

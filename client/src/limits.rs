@@ -84,3 +84,5 @@ pub const HOST_BELIEVED_TIME: Duration = Duration::from_secs(1);
 pub const HOST_IDLE_TIME: Duration = Duration::from_secs(20);
 /// How often it looks whether there is.
 pub const HOST_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The most that `status` names of what was displaced on the host.
+pub const DISPLACED_MAX: usize = 1000;

@@ -35,6 +35,10 @@ pub const DIFF_PAGE_MAX: usize = 512;
 pub const INVALIDATIONS_MAX: usize = 4096;
 /// The most conflicting paths kept and named for one speculation; further ones are only counted.
 pub const CONFLICTS_MAX: usize = 1000;
+/// The most decisions that are named of those which the host does not have yet.
+pub const UNAPPLIED_MAX: usize = 1000;
+/// The most paths that are named of each of them.
+pub const UNAPPLIED_PATHS_MAX: usize = 20;
 /// How deep jobs may nest.
 pub const NESTING_MAX: usize = 64;
 /// How deep the levels of processes may nest, with the jobs around them: as deep as one process can go in the deepest job.

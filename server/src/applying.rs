@@ -3,8 +3,15 @@
 use crate::origin::{About, Decision, Displaced, Origin, store_fault};
 use crate::server::Shared;
 use mojavefs::id::{IntervalId, Seq};
+use mojavefs::limits::UNAPPLIED_MAX;
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use mojavefs::protocol::{Reply, Unapplied};
 use std::collections::HashSet;
+
+/// Why a decision waits that could be applied by itself.
+const COMES_AFTER: &str = "it comes after what waits, too";
+/// The same of one that was not tried since the store was opened.
+const NOT_TRIED: &str = "it is just being applied";
 
 impl Shared {
     /// What is committed and not on the host yet, one decision after the other.
@@ -41,7 +48,7 @@ impl Shared {
         let (displaced, why) = self.apply_all(origin)?;
         match waits() {
             false => Ok(displaced),
-            true => Err(why.unwrap_or_else(|| Fault::new(FaultKind::Io, "it comes after what waits, too"))),
+            true => Err(why.unwrap_or_else(|| Fault::new(FaultKind::Io, COMES_AFTER))),
         }
     }
 
@@ -78,17 +85,41 @@ impl Shared {
                 Some(Ok(applied)) => displaced.extend(applied.displaced.iter().map(shown)),
                 failed => {
                     about.extend(decision.about());
-                    origin.waiting.failed(seq);
-                    if let Some(Err(error)) = failed {
-                        tracing::warn!("what is committed can't be applied to the host: {error}");
-                        why.get_or_insert_with(|| Fault::new(FaultKind::Io, error.to_string()));
-                    }
+                    let reason = match failed {
+                        Some(Err(error)) => {
+                            tracing::warn!("what is committed can't be applied to the host: {error}");
+                            why.get_or_insert_with(|| Fault::new(FaultKind::Io, error.to_string()));
+                            error.to_string()
+                        }
+                        _ => COMES_AFTER.to_owned(),
+                    };
+                    origin.waiting.failed(seq, reason);
                 }
             }
             self.nudge_keeper();
         }
         displaced.iter().for_each(|line| tracing::warn!("{line}"));
         Ok((displaced, why))
+    }
+
+    /// Which decisions wait, after they were tried: in any case if `again`, else unless that was in vain just now, or somebody else does
+    /// it.
+    pub(crate) fn tell_unapplied(&self, again: bool) -> Result<Reply, Fault> {
+        let Some(origin) = &self.origin else {
+            return Ok(Reply::Unapplied { waiting: Vec::new(), displaced: Vec::new() });
+        };
+        let applying = if again { Some(origin.waiting.begin()) } else { origin.waiting.try_begin() };
+        let displaced = match applying {
+            Some(_) if again || self.has_to_apply() => self.apply_all(origin)?.0,
+            _ => Vec::new(),
+        };
+        let told = |(seq, intervals): &(Seq, Vec<IntervalId>)| {
+            let (paths, paths_more) = self.decision(origin, *seq, intervals)?.paths().map_err(store_fault)?;
+            let why = origin.waiting.why(*seq).unwrap_or_else(|| NOT_TRIED.to_owned());
+            Ok(Unapplied { decision: seq.0, paths, paths_more, why })
+        };
+        let waiting = self.waiting().iter().take(UNAPPLIED_MAX).map(told).collect::<Result<_, Fault>>()?;
+        Ok(Reply::Unapplied { waiting, displaced })
     }
 
     fn decision<'a>(&'a self, origin: &'a Origin, seq: Seq, intervals: &[IntervalId]) -> Result<Decision<'a>, Fault> {

@@ -195,7 +195,7 @@ def ask(*body): return struct.pack('<I', len(body)) + bytes(body)
 _, path, view, *_ = os.getxattr('.', 'system.mojavefs').decode().split('\\n')
 s = socket.socket(socket.AF_UNIX)
 s.connect(path)
-s.sendall(ask(0, 0, int(view), 1, 120, 0, 0, 0, 0))
+s.sendall(ask(0, 0, int(view), 1, 120, 0, 0, 0, 0, 0))
 assert s.recv(64)[4] == 0, 'it is started'
 s.setblocking(False)
 hello = ask(5) * 100

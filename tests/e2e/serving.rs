@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use std::{fs, thread};
 
-const VERSION: u16 = 17;
+const VERSION: u16 = 18;
 
 fn hello(version: u16) -> Vec<u8> {
     [b"MOJAVEFS".as_slice(), &version.to_le_bytes()].concat()

@@ -181,7 +181,7 @@ import os, socket, struct
 value = os.getxattr('.', 'system.mojavefs').decode().split('\\n')
 s = socket.socket(socket.AF_UNIX)
 s.connect(value[1])
-ask = bytes([0, 0, int(value[2]), 1, 120, 0, 0, 0, 0])
+ask = bytes([0, 0, int(value[2]), 1, 120, 0, 0, 0, 0, 0])
 s.sendall(struct.pack('<I', len(ask)) + ask)
 assert s.recv(5)[4] == 0, 'it is started'
 ";

@@ -25,7 +25,7 @@ use std::os::unix::net::UnixStream;
 /// The attribute by which programs on a mount find the daemon behind it and the view they are in.
 pub const CONTROL_XATTR: &str = "system.mojavefs";
 /// The version of the messages on the control socket: programs, the library and the daemon must agree on it.
-pub const CONTROL_VERSION: &str = "14";
+pub const CONTROL_VERSION: &str = "15";
 /// Where `specrun` says which mount its command runs in.
 pub const MOUNTPOINT_VARIABLE: &str = "MOJAVEFS_MOUNTPOINT";
 

@@ -2,9 +2,9 @@
 
 use super::json::with_paths;
 use super::resolutions::{Told, refuse_both, standing};
+use super::which::{EXIT_USAGE, Which};
 use super::{
-    EXIT_NOT_FINAL, EXIT_TRY_AGAIN, EXIT_UNAPPLIED, EXIT_UNKNOWN, Where, class, not_known, numbers, parse_spec, tell,
-    word_of,
+    EXIT_NOT_FINAL, EXIT_TRY_AGAIN, EXIT_UNAPPLIED, EXIT_UNKNOWN, Where, class, not_known, numbers, tell, word_of,
 };
 use crate::control::{self, unexpected};
 use crate::job::find::Filesystem;
@@ -24,14 +24,14 @@ use std::process::ExitCode;
 Exit status:
    0  it is committed (inside a job: into that job)
    1  it could not be decided: the reason is said
+   2  it is not said which of several
   73  it is committed, and the host does not have it yet, for the reason that is said
   75  it is not committed: it was undone, or is in conflict and undecided still
   76  not known: the daemon has gone before it answered; `mojavefs status`, or this again, says after mounting
   77  it is decided and not final yet: that is when those are committed that it depends on (--wait waits)")]
 pub(super) struct Commit {
-    /// The speculation, as `mojavefs status` numbers it
-    #[arg(value_parser = parse_spec)]
-    id: SpecId,
+    #[command(flatten)]
+    which: Which,
     /// Where this path or one below it is in conflict, let the speculation's version stand: a path from the filesystem's
     /// root, from the working directory, or through the mountpoint; `.` means everywhere
     #[arg(long, value_name = "PATH")]
@@ -55,25 +55,39 @@ pub(super) struct Commit {
 
 impl Commit {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
-        let filesystem = self.filesystem.find()?;
+        match self.filesystem.find_with(&self.which)? {
+            (filesystem, Some(spec)) => Deciding { spec, said: self }.run(&filesystem),
+            (_, None) => Ok(ExitCode::from(EXIT_USAGE)),
+        }
+    }
+}
+
+/// A commit of one that is found.
+struct Deciding<'a> {
+    spec: SpecId,
+    said: &'a Commit,
+}
+
+impl Deciding<'_> {
+    fn run(&self, filesystem: &Filesystem) -> Result<ExitCode, Fault> {
         let stream = filesystem.connect()?;
-        let resolutions = self.resolutions(&filesystem, &stream)?;
+        let resolutions = self.resolutions(filesystem, &stream)?;
         let decided = self.decide(&stream, resolutions).and_then(|outcome| self.settle(&stream, outcome));
         match decided {
             Ok(outcome) => Ok(self.tell(&outcome)),
-            Err(fault) if fault.kind == FaultKind::InDoubt => Ok(self.tell_unknown(&filesystem, &fault)),
+            Err(fault) if fault.kind == FaultKind::InDoubt => Ok(self.tell_unknown(filesystem, &fault)),
             Err(fault) => Err(fault),
         }
     }
 
     fn resolutions(&self, filesystem: &Filesystem, stream: &UnixStream) -> Result<Vec<Resolution>, Fault> {
-        let standing = match self.ours.is_empty() && self.theirs.is_empty() {
+        let standing = match self.said.ours.is_empty() && self.said.theirs.is_empty() {
             true => None,
-            false => standing(stream, self.id)?,
+            false => standing(stream, self.spec)?,
         };
-        let told = Told { spec: self.id, filesystem, standing };
-        let ours = self.ours.iter().map(|path| Ok(Resolution::Ours(told.meant(path)?)));
-        let theirs = self.theirs.iter().map(|path| Ok(Resolution::Theirs(told.meant(path)?)));
+        let told = Told { spec: self.spec, filesystem, standing };
+        let ours = self.said.ours.iter().map(|path| Ok(Resolution::Ours(told.meant(path)?)));
+        let theirs = self.said.theirs.iter().map(|path| Ok(Resolution::Theirs(told.meant(path)?)));
         let resolutions = ours.chain(theirs).collect::<Result<Vec<_>, Fault>>()?;
         refuse_both(&resolutions)?;
         if told.standing.is_none() && !resolutions.is_empty() {
@@ -83,10 +97,10 @@ impl Commit {
     }
 
     fn decide(&self, stream: &UnixStream, resolutions: Vec<Resolution>) -> Result<Outcome, Fault> {
-        match ask(stream, &Ask::Speculation(SpecOp::Commit { spec: self.id, resolutions, touch: self.touch })) {
+        match ask(stream, &Ask::Speculation(SpecOp::Commit { spec: self.spec, resolutions, touch: self.said.touch })) {
             // The other way, by others.
             Err(fault) if fault.kind == FaultKind::Decided => {
-                let undone = ask(stream, &Ask::Speculation(SpecOp::Outcome { spec: self.id }));
+                let undone = ask(stream, &Ask::Speculation(SpecOp::Outcome { spec: self.spec }));
                 undone.ok().filter(|outcome| outcome.state == SpecState::Aborted).ok_or(fault)
             }
             outcome => outcome,
@@ -97,7 +111,7 @@ impl Commit {
     fn settle(&self, stream: &UnixStream, first: Outcome) -> Result<Outcome, Fault> {
         let behind = std::env::var("MOJAVEFS_SPEC").ok().and_then(|spec| spec.parse().ok()).map(SpecId);
         let mut outcome = first.clone();
-        while self.wait && outcome.state == SpecState::Voted && !outcome.waits_for.is_empty() {
+        while self.said.wait && outcome.state == SpecState::Voted && !outcome.waits_for.is_empty() {
             // From here on it is decided: nobody can say what comes of it if nobody answers any more.
             let in_doubt = |fault: Fault| match fault.kind {
                 FaultKind::Disconnected => Fault { kind: FaultKind::InDoubt, ..fault },
@@ -105,7 +119,7 @@ impl Commit {
             };
             match control::ask(
                 stream,
-                &Ask::Speculation(SpecOp::Await { specs: vec![self.id], behind, millis: u32::MAX }),
+                &Ask::Speculation(SpecOp::Await { specs: vec![self.spec], behind, millis: u32::MAX }),
                 None,
             )
             .map_err(in_doubt)?
@@ -122,13 +136,13 @@ impl Commit {
 
     fn tell(&self, outcome: &Outcome) -> ExitCode {
         let code = exit_status(outcome);
-        if self.json {
-            let object = json!({"id": self.id.0, "state": word_of(outcome), "outcome": class(outcome), "exit": code,
+        if self.said.json {
+            let object = json!({"id": self.spec.0, "state": word_of(outcome), "outcome": class(outcome), "exit": code,
                 "changes": outcome.changes, "waits_for": numbers(&outcome.waits_for), "also_undone": numbers(&outcome.undone)});
             let paths: Vec<&[u8]> = outcome.conflicts.iter().map(|conflict| &conflict.path[..]).collect();
             out!("{}", with_paths(object, "conflicts", &paths));
         } else if outcome.state == SpecState::Aborted {
-            err!("mojavefs: speculation {} is not committed: it was undone", self.id);
+            err!("mojavefs: speculation {} is not committed: it was undone", self.spec);
         } else {
             tell(outcome);
         }
@@ -137,24 +151,24 @@ impl Commit {
 
     fn tell_unknown(&self, filesystem: &Filesystem, fault: &Fault) -> ExitCode {
         let mountpoint = filesystem.mountpoint.display().to_string();
-        match self.json {
+        match self.said.json {
             true => out!(
                 "{}",
-                json!({"id": self.id.0, "state": "unknown", "outcome": "unknown", "exit": EXIT_UNKNOWN, "why": fault.message,
+                json!({"id": self.spec.0, "state": "unknown", "outcome": "unknown", "exit": EXIT_UNKNOWN, "why": fault.message,
                        "mountpoint": mountpoint})
             ),
-            false => err!("mojavefs: {}", not_known(self.id, "was committed", &fault.message, &mountpoint)),
+            false => err!("mojavefs: {}", not_known(self.spec, "was committed", &fault.message, &mountpoint)),
         }
         ExitCode::from(EXIT_UNKNOWN)
     }
 
     /// Of what is decided no version can be chosen any more.
     fn refuse_decided(&self, stream: &UnixStream) -> Result<(), Fault> {
-        let state = ask(stream, &Ask::Speculation(SpecOp::Outcome { spec: self.id }))?.state;
+        let state = ask(stream, &Ask::Speculation(SpecOp::Outcome { spec: self.spec }))?.state;
         match state {
             SpecState::Committed | SpecState::Aborted => {
                 let how = if state == SpecState::Committed { "committed" } else { "undone" };
-                let text = format!("speculation {} is {how} already: --ours and --theirs come too late", self.id);
+                let text = format!("speculation {} is {how} already: --ours and --theirs come too late", self.spec);
                 Err(Fault::new(FaultKind::Decided, text))
             }
             _ => Ok(()),

@@ -1,7 +1,8 @@
 //! `mojavefs diff`
 
 use super::json::{with_path, with_paths};
-use super::{Where, in_patch, parse_spec, shown};
+use super::which::{EXIT_USAGE, Which};
+use super::{Where, in_patch, shown};
 use crate::control::{ask, unexpected};
 use crate::limits::PATCH_BYTES_MAX;
 use crate::output::{err, out};
@@ -21,9 +22,8 @@ use std::process::ExitCode;
 Each line begins with what happened: A added, M changed, D removed, R renamed, T other attributes only. A patch has the changes \
 of text files; renames, modes, links and empty files are named in it, not applied.")]
 pub(super) struct Diff {
-    /// The speculation, as `mojavefs status` numbers it
-    #[arg(value_parser = parse_spec)]
-    id: SpecId,
+    #[command(flatten)]
+    which: Which,
     /// What changed in text files, as a unified diff with names as `patch -p1` and `git apply` read them
     #[arg(long, conflicts_with_all = ["stat", "json"])]
     patch: bool,
@@ -39,9 +39,12 @@ pub(super) struct Diff {
 
 impl Diff {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
-        let stream = self.filesystem.connect()?;
-        let (changes, with) = all_changes(&stream, self.id)?;
-        if let Some(note) = about_ring(self.id, &with) {
+        let (filesystem, Some(spec)) = self.filesystem.find_with(&self.which)? else {
+            return Ok(ExitCode::from(EXIT_USAGE));
+        };
+        let stream = filesystem.connect()?;
+        let (changes, with) = all_changes(&stream, spec)?;
+        if let Some(note) = about_ring(spec, &with) {
             err!("mojavefs: {note}");
         }
         match () {
@@ -52,7 +55,7 @@ impl Diff {
             }
             () if self.patch => {
                 for change in &changes {
-                    self.show_patch(&stream, change)?;
+                    show_patch((&stream, spec), change)?;
                 }
             }
             () if self.stat => show_stat(&changes),
@@ -60,48 +63,48 @@ impl Diff {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn show_patch(&self, stream: &UnixStream, change: &Change) -> Result<(), Fault> {
-        out!("{}", line(change));
-        let old_path = match &change.kind {
-            ChangeKind::Renamed { from, .. } => from,
-            _ => change.old_path.as_ref().unwrap_or(&change.path),
-        };
-        let before = self.text(stream, Side::Before, old_path, change.before.as_ref())?;
-        let after = self.text(stream, Side::After, &change.path, change.after.as_ref())?;
-        match (before, after) {
-            (Content::Text(before), Content::Text(after)) if before == after => {}
-            (Content::Text(before), Content::Text(after)) => {
-                let head = |letter: &str, path: &[u8], there: &Option<Attr>| match there {
-                    Some(_) => in_patch(&[letter.as_bytes(), path].concat()),
-                    None => "/dev/null".to_owned(),
-                };
-                let (old, new) = (head("a/", old_path, &change.before), head("b/", &change.path, &change.after));
-                let diff = TextDiff::configure().newline_terminated(true).diff_slices(&lines(&before), &lines(&after));
-                crate::output::say(format_args!("{}", diff.unified_diff().header(&old, &new)));
-            }
-            (Content::Denied, _) | (_, Content::Denied) => out!("this user may not read the content"),
-            (Content::TooLarge, _) | (_, Content::TooLarge) => out!("the files are too large to be compared"),
-            _ => out!("binary files differ"),
+fn show_patch(of: (&UnixStream, SpecId), change: &Change) -> Result<(), Fault> {
+    out!("{}", line(change));
+    let old_path = match &change.kind {
+        ChangeKind::Renamed { from, .. } => from,
+        _ => change.old_path.as_ref().unwrap_or(&change.path),
+    };
+    let before = text(of, Side::Before, old_path, change.before.as_ref())?;
+    let after = text(of, Side::After, &change.path, change.after.as_ref())?;
+    match (before, after) {
+        (Content::Text(before), Content::Text(after)) if before == after => {}
+        (Content::Text(before), Content::Text(after)) => {
+            let head = |letter: &str, path: &[u8], there: &Option<Attr>| match there {
+                Some(_) => in_patch(&[letter.as_bytes(), path].concat()),
+                None => "/dev/null".to_owned(),
+            };
+            let (old, new) = (head("a/", old_path, &change.before), head("b/", &change.path, &change.after));
+            let diff = TextDiff::configure().newline_terminated(true).diff_slices(&lines(&before), &lines(&after));
+            crate::output::say(format_args!("{}", diff.unified_diff().header(&old, &new)));
         }
-        Ok(())
+        (Content::Denied, _) | (_, Content::Denied) => out!("this user may not read the content"),
+        (Content::TooLarge, _) | (_, Content::TooLarge) => out!("the files are too large to be compared"),
+        _ => out!("binary files differ"),
     }
+    Ok(())
+}
 
-    fn text(&self, stream: &UnixStream, side: Side, path: &[u8], attr: Option<&Attr>) -> Result<Content, Fault> {
-        let Some(attr) = attr.filter(|attr| matches!(attr.kind, FileKind::Regular | FileKind::Symlink)) else {
-            return Ok(Content::Text(String::new()));
-        };
-        if attr.size > PATCH_BYTES_MAX {
-            return Ok(Content::TooLarge);
-        }
-        let content = Ask::Content { spec: self.id, side, path: path.to_vec(), bytes_max: PATCH_BYTES_MAX };
-        match ask(stream, &content, None) {
-            Ok((Answer::Content(bytes), _)) if bytes.contains(&0) => Ok(Content::Binary),
-            Ok((Answer::Content(bytes), _)) => Ok(String::from_utf8(bytes).map_or(Content::Binary, Content::Text)),
-            Ok((other, _)) => Err(unexpected(&other)),
-            Err(fault) if fault.kind == FaultKind::AccessDenied => Ok(Content::Denied),
-            Err(fault) => Err(fault),
-        }
+fn text((stream, spec): (&UnixStream, SpecId), side: Side, path: &[u8], attr: Option<&Attr>) -> Result<Content, Fault> {
+    let Some(attr) = attr.filter(|attr| matches!(attr.kind, FileKind::Regular | FileKind::Symlink)) else {
+        return Ok(Content::Text(String::new()));
+    };
+    if attr.size > PATCH_BYTES_MAX {
+        return Ok(Content::TooLarge);
+    }
+    let content = Ask::Content { spec, side, path: path.to_vec(), bytes_max: PATCH_BYTES_MAX };
+    match ask(stream, &content, None) {
+        Ok((Answer::Content(bytes), _)) if bytes.contains(&0) => Ok(Content::Binary),
+        Ok((Answer::Content(bytes), _)) => Ok(String::from_utf8(bytes).map_or(Content::Binary, Content::Text)),
+        Ok((other, _)) => Err(unexpected(&other)),
+        Err(fault) if fault.kind == FaultKind::AccessDenied => Ok(Content::Denied),
+        Err(fault) => Err(fault),
     }
 }
 

@@ -170,7 +170,7 @@ mod tests {
         SpecStatus {
             id: SpecId(id),
             state: SpecState::Running,
-            info: JobInfo { uid: 0, pid: 0, command: format!("job \"{id}\"") },
+            info: JobInfo { uid: 0, pid: 0, command: format!("job \"{id}\""), dirs: Vec::new() },
             since: 0,
             changes: 0,
             bytes: 0,

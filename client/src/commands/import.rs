@@ -41,7 +41,14 @@ impl Import {
         let command = format!("mojavefs import {} {}", self.dir.display(), self.subtree.display());
         let place = Place::enter(&filesystem)?;
         let restarts = Some("it is an import".to_owned());
-        let start = Start::Job { parent: filesystem.view, command, on_read: OnRead::Isolate, own: None, restarts };
+        let start = Start::Job {
+            parent: filesystem.view,
+            command,
+            dirs: Vec::new(),
+            on_read: OnRead::Isolate,
+            own: None,
+            restarts,
+        };
         let view = JobView::enter(&place, start)?;
         let to = below(&filesystem, &self.subtree)?;
         let mut copy = Copy::new("imported");

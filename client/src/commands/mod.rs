@@ -1,9 +1,11 @@
 //! The command line: one file per subcommand. Here is the one place that speaks to people.
 
 mod abort;
+mod apply;
 mod barrier;
 mod commit;
 mod diff;
+mod displaced;
 mod escape;
 mod export;
 mod fsck;
@@ -25,22 +27,21 @@ mod specrun;
 mod status;
 mod tree;
 mod umount;
+mod unapplied;
+mod which;
 mod why;
 
 pub use specrun::specrun_main;
 
-use crate::control;
 use crate::daemon::Backend;
 use crate::job::find::Filesystem;
 use crate::output::{err, out};
 use clap::{Args, Parser, Subcommand};
 use escape::{escaped, harmless, in_patch, shown};
 use mojavefs::id::SpecId;
-use mojavefs::protocol::control::{Answer, Ask};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Conflict, Outcome, SpecState};
 use mojavefs_net::{Address, Key};
-use silence::Silence;
 use std::any::Any;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -117,9 +118,9 @@ pub struct Checked {
 Exit status:
     0  done
     1  it could not be done: the reason is said
-    2  the command line is wrong
+    2  the command line is wrong; abort, commit, diff, shell, why: it is not said which of several speculations
     4  fsck: something is wrong with the store
-   73  commit: it is committed, and the host does not have it yet
+   73  commit: it is committed, and the host does not have it yet; apply: something still waits
    75  commit, import: not committed, as it was undone or is in conflict; barrier: it was undone; shell: what it was in is
        decided
    76  commit, abort, import: not known, as the daemon has gone before it answered
@@ -160,6 +161,8 @@ enum Command {
     Fsck(fsck::Fsck),
     /// Give back all space that is not needed any more
     Gc(gc::Gc),
+    /// Make directories of the host what was committed over them, where that had to wait
+    Apply(apply::Apply),
     /// Copy a directory of the host into the filesystem, all or nothing
     Import(import::Import),
     /// Copy a part of the filesystem out to the host
@@ -198,12 +201,24 @@ impl Where {
         host::refuse_all(&found).map(|()| found)
     }
 
+    /// The same as [`Where::find`]. Nothing where this is no mount, and nothing is undecided over the host.
+    pub(crate) fn find_if_any(&self) -> Result<Option<Filesystem>, Fault> {
+        match Filesystem::find(self.mountpoint.as_deref()) {
+            Err(fault) if fault.kind == FaultKind::NotFound && self.mountpoint.is_none() => {
+                host::known_at(&working_directory()?).transpose()
+            }
+            found => found.map(Some),
+        }
+    }
+
     fn find_or(&self, host: impl Fn(&Path) -> Option<Result<Filesystem, Fault>>) -> Result<Filesystem, Fault> {
         match Filesystem::find(self.mountpoint.as_deref()) {
             Err(fault) if fault.kind == FaultKind::NotFound && self.mountpoint.is_none() => {
-                let dir =
-                    mojavefs_attach::descriptors::working_directory().map_err(host_fault("the working directory"))?;
-                host(&dir).unwrap_or(Err(fault))
+                let nothing = || {
+                    let text = format!("nothing is undecided over directories of the host, and {fault}");
+                    Fault::new(FaultKind::NotFound, text)
+                };
+                host(&working_directory()?).unwrap_or_else(|| Err(nothing()))
             }
             found => found,
         }
@@ -212,11 +227,10 @@ impl Where {
     fn connect(&self) -> Result<UnixStream, Fault> {
         self.find()?.connect()
     }
+}
 
-    fn ask(&self, ask: &Ask) -> Result<Answer, Fault> {
-        let _silence = Silence::begin();
-        Ok(control::ask(&self.connect()?, ask, None)?.0)
-    }
+fn working_directory() -> Result<PathBuf, Fault> {
+    mojavefs_attach::descriptors::working_directory().map_err(host_fault("the working directory"))
 }
 
 /// `mojavefs`.
@@ -236,6 +250,7 @@ pub fn mojavefs_main(embedded: &dyn Embedded) -> ExitCode {
         Command::Shell(command) => command.run(),
         Command::Fsck(command) => command.run(embedded),
         Command::Gc(command) => command.run(),
+        Command::Apply(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::OverHost(command) => command.run(embedded),

@@ -1,9 +1,13 @@
 //! `mojavefs status`
 
-use super::json::with_path;
+use super::displaced::{self, Displaced};
+use super::json::{with_path, with_paths};
+use super::silence::Silence;
+use super::unapplied;
 use super::why::{depends_on, word};
-use super::{Where, conflict_lines, count, escaped, graph};
-use crate::control::unexpected;
+use super::{Where, conflict_lines, count, escaped, graph, shown};
+use crate::control::{self, unexpected};
+use crate::job::find::Filesystem;
 use crate::output::out;
 use clap::Args;
 use mojavefs::protocol::control::{Answer, Ask};
@@ -15,7 +19,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Args)]
 pub(super) struct Status {
-    /// As JSON: a list of objects
+    /// As JSON: a list of objects. Over directories of the host also, with the states `unapplied` and `displaced`, what is committed and
+    /// waits to be applied, and what was put aside
     #[arg(long)]
     json: bool,
     /// As a tree: below each speculation those that depend on it
@@ -33,31 +38,84 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
-        let Answer::Reply(Reply::Status(status)) = self.filesystem.ask(&Ask::Speculation(SpecOp::Status))? else {
-            return Err(unexpected(&Answer::Done));
+        let filesystem = {
+            let _silence = Silence::begin();
+            self.filesystem.find_if_any()?
         };
-        match self.json {
+        let status = match &filesystem {
+            Some(filesystem) => undecided(filesystem)?,
+            None => Vec::new(),
+        };
+        match &filesystem {
             _ if self.dot => crate::output::say(format_args!("{}", graph::dot(&status))),
             _ if self.svg => crate::output::say(format_args!("{}", graph::svg(&status))),
-            true => {
-                let list: Vec<_> = status.iter().map(as_json).collect();
-                let text = serde_json::to_string_pretty(&list).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
-                out!("{text}");
-            }
-            false if status.is_empty() => out!("nothing is undecided"),
-            false if self.graph => crate::output::say(format_args!("{}", graph::tree(&status))),
-            false => status.iter().for_each(show),
-        }
-        if !(self.json || self.dot || self.svg) {
-            let Answer::Reply(Reply::Offset(unmerged)) = self.filesystem.ask(&Ask::Admin(Admin::Unmerged))? else {
-                return Err(unexpected(&Answer::Done));
-            };
-            if let Some(left) = to_merge(unmerged) {
-                out!("{left} in the background");
-            }
+            Some(mount) if !mount.is_host() => self.show_mount(mount, &status)?,
+            host => self.show_host(host.as_ref(), &status)?,
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    fn show_mount(&self, mount: &Filesystem, status: &[SpecStatus]) -> Result<(), Fault> {
+        if self.json {
+            return show_json(&status.iter().map(as_json).collect::<Vec<_>>());
+        }
+        self.show_all(status);
+        let Answer::Reply(Reply::Offset(unmerged)) = ask(mount, &Ask::Admin(Admin::Unmerged))? else {
+            return Err(unexpected(&Answer::Done));
+        };
+        if let Some(left) = to_merge(unmerged) {
+            out!("{left} in the background");
+        }
+        Ok(())
+    }
+
+    /// What is undecided over directories of the host, what waits to be applied to them, and what was displaced there. Nothing of the
+    /// first two where there is no daemon's state.
+    fn show_host(&self, host: Option<&Filesystem>, status: &[SpecStatus]) -> Result<(), Fault> {
+        let waiting = match host {
+            Some(host) => unapplied::ask(host, false)?,
+            None => Vec::new(),
+        };
+        let (displaced, more) = displaced::all()?;
+        if self.json {
+            let waits = waiting.iter().map(unapplied::as_json);
+            let list = status.iter().map(as_json).chain(waits).chain(displaced.iter().map(Displaced::json));
+            return show_json(&list.collect::<Vec<_>>());
+        }
+        self.show_all(status);
+        waiting.iter().for_each(|one| unapplied::lines(one).iter().for_each(|line| out!("{line}")));
+        displaced.iter().for_each(|one| out!("{}", one.line()));
+        if more {
+            out!("and more in {}", displaced::dir()?.display());
+        }
+        Ok(())
+    }
+
+    fn show_all(&self, status: &[SpecStatus]) {
+        match status {
+            [] => out!("nothing is undecided"),
+            status if self.graph => crate::output::say(format_args!("{}", graph::tree(status))),
+            status => status.iter().for_each(show),
+        }
+    }
+}
+
+fn ask(filesystem: &Filesystem, ask: &Ask) -> Result<Answer, Fault> {
+    let _silence = Silence::begin();
+    Ok(control::ask(&filesystem.connect()?, ask, None)?.0)
+}
+
+fn undecided(filesystem: &Filesystem) -> Result<Vec<SpecStatus>, Fault> {
+    match ask(filesystem, &Ask::Speculation(SpecOp::Status))? {
+        Answer::Reply(Reply::Status(status)) => Ok(status),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn show_json(list: &[serde_json::Value]) -> Result<(), Fault> {
+    let text = serde_json::to_string_pretty(list).map_err(|e| Fault::new(FaultKind::Io, e.to_string()))?;
+    out!("{text}");
+    Ok(())
 }
 
 /// What is left of the merging of committed work, if anything is.
@@ -80,7 +138,8 @@ fn as_json(status: &SpecStatus) -> serde_json::Value {
             with_path(object, "path", &j.path)
         })
         .collect();
-    json!({
+    let dirs: Vec<&[u8]> = status.info.dirs.iter().map(Vec::as_slice).collect();
+    let object = json!({
         "id": status.id.0,
         "state": word(status),
         "uid": status.info.uid,
@@ -93,7 +152,8 @@ fn as_json(status: &SpecStatus) -> serde_json::Value {
         "conflicts": conflicts,
         "depends_on": joined,
         "owns": status.owns.iter().map(|spec| spec.0).collect::<Vec<_>>(),
-    })
+    });
+    with_paths(object, "dirs", &dirs)
 }
 
 /// Where a rollback leads, in one word, and why not to the read.
@@ -119,6 +179,10 @@ fn show(status: &SpecStatus) {
         size(status.bytes),
         escaped(&status.info.command)
     );
+    if !status.info.dirs.is_empty() {
+        let dirs: Vec<String> = status.info.dirs.iter().map(|dir| shown(dir)).collect();
+        out!("  over {}", dirs.join(", "));
+    }
     for (on, why) in depends_on(status) {
         out!("  depends on {on}: {why}");
     }

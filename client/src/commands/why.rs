@@ -1,7 +1,9 @@
 //! `mojavefs why`
 
-use super::{Where, escaped, parse_spec, shown};
-use crate::control::unexpected;
+use super::silence::Silence;
+use super::which::{EXIT_USAGE, Which};
+use super::{Where, escaped, shown};
+use crate::control::{self, unexpected};
 use crate::output::out;
 use clap::Args;
 use mojavefs::id::SpecId;
@@ -13,36 +15,38 @@ use std::process::ExitCode;
 
 #[derive(Args)]
 pub(super) struct Why {
-    /// The speculation, as `mojavefs status` numbers it
-    #[arg(value_parser = parse_spec)]
-    id: SpecId,
+    #[command(flatten)]
+    which: Which,
     #[command(flatten)]
     filesystem: Where,
 }
 
 impl Why {
     pub(super) fn run(&self) -> Result<ExitCode, Fault> {
-        let Answer::Reply(Reply::Status(all)) = self.filesystem.ask(&Ask::Speculation(SpecOp::Status))? else {
+        let (filesystem, Some(spec)) = self.filesystem.find_with(&self.which)? else {
+            return Ok(ExitCode::from(EXIT_USAGE));
+        };
+        let ask = |ask: &Ask| {
+            let _silence = Silence::begin();
+            Ok::<_, Fault>(control::ask(&filesystem.connect()?, ask, None)?.0)
+        };
+        let Answer::Reply(Reply::Status(all)) = ask(&Ask::Speculation(SpecOp::Status))? else {
             return Err(unexpected(&Answer::Done));
         };
-        let Some(job) = all.iter().find(|status| status.id == self.id) else { return Err(self.not_shown()?) };
+        let Some(job) = all.iter().find(|status| status.id == spec) else {
+            // Why it is not among those that this user is shown.
+            return Err(match ask(&Ask::Speculation(SpecOp::Diff { spec, from: None })) {
+                Err(fault) => fault,
+                // It is a part of another, which has no number of its own there.
+                Ok(_) => Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {spec}")),
+            });
+        };
         let mut told = BTreeSet::new();
         tell(&all, job, 0, &mut told);
         if told.len() == 1 && depends_on(job).is_empty() {
-            out!("{} depends on nothing that is undecided", self.id);
+            out!("{spec} depends on nothing that is undecided");
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-impl Why {
-    /// Why the speculation is not among those that this user is shown.
-    fn not_shown(&self) -> Result<Fault, Fault> {
-        match self.filesystem.ask(&Ask::Speculation(SpecOp::Diff { spec: self.id, from: None })) {
-            Err(fault) => Ok(fault),
-            // It is a part of another, which has no number of its own there.
-            Ok(_) => Ok(Fault::new(FaultKind::NotFound, format!("there is no undecided speculation {}", self.id))),
-        }
     }
 }
 

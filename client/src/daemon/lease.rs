@@ -54,9 +54,9 @@ impl Lease {
         let asks = matches!(start, Start::Job { on_read: OnRead::Join | OnRead::Wait, restarts: None, .. });
         let is_process = matches!(start, Start::Process { .. });
         let kind = match start {
-            Start::Job { parent, command, on_read, own, restarts } => {
+            Start::Job { parent, command, dirs, on_read, own, restarts } => {
                 let (command, restarts) = (shortened(command), restarts.map(shortened));
-                let info = JobInfo { uid: caller.uid, pid: caller.pid, command };
+                let info = JobInfo { uid: caller.uid, pid: caller.pid, command, dirs };
                 ViewKind::Job { parent, info, on_read, own, restarts }
             }
             Start::Process { parent } => ViewKind::Process { parent, uid: caller.uid, pid: caller.pid },
@@ -129,7 +129,7 @@ impl Lease {
         let Some(entered) = &mut self.entered else {
             return Err(Fault::new(FaultKind::Protocol, "this connection's view is no process's"));
         };
-        let info = JobInfo { uid: caller.uid, pid: caller.pid, command: self.command.clone() };
+        let info = JobInfo { uid: caller.uid, pid: caller.pid, command: self.command.clone(), dirs: Vec::new() };
         let opened = daemon.connection.view(ViewOp::Enter { view: self.view.id(), info, own })?;
         let spec = opened.spec.ok_or_else(|| Fault::new(FaultKind::Protocol, "the server names no speculation"))?;
         entered.push(spec);

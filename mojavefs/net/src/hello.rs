@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The version of everything that travels: raised with every change of a message.
-pub const WIRE_VERSION: u16 = 17;
+pub const WIRE_VERSION: u16 = 18;
 
 const MAGIC: [u8; 8] = *b"MOJAVEFS";
 

@@ -19,6 +19,8 @@ pub enum Start {
         parent: ViewId,
         /// The command line, for people.
         command: String,
+        /// The directories of the host that it is about ([`JobInfo::dirs`](super::JobInfo::dirs)).
+        dirs: Vec<Vec<u8>>,
         /// What it sees of others.
         on_read: OnRead,
         /// A further speculation that it is to own.

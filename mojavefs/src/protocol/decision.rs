@@ -145,6 +145,19 @@ impl Outcome {
     }
 }
 
+/// A decision that the host does not have yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unapplied {
+    /// Its number among decisions, by which what it displaces is put aside.
+    pub decision: u64,
+    /// Paths that it changes, from the root, without a leading slash: the first [`UNAPPLIED_PATHS_MAX`](crate::limits::UNAPPLIED_PATHS_MAX).
+    pub paths: Vec<Vec<u8>>,
+    /// How many more there are.
+    pub paths_more: u64,
+    /// Why it could not be applied.
+    pub why: String,
+}
+
 /// How one path changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChangeKind {

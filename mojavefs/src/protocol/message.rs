@@ -1,6 +1,6 @@
 //! Requests and answers between a client and the server.
 
-use super::decision::{DiffPage, Outcome, Resolution, SpecStatus};
+use super::decision::{DiffPage, Outcome, Resolution, SpecStatus, Unapplied};
 use super::operation::{Caller, FsOp};
 use super::view::{JobInfo, OpenedView, ViewKind};
 use crate::id::{Ino, SpecId, ViewId};
@@ -208,6 +208,11 @@ pub enum Admin {
     Sync,
     /// Which server this is: a number that no other one has. Answer: [`Reply::Number`].
     Identity,
+    /// What is committed and waits to be applied to the host. Answer: [`Reply::Unapplied`].
+    Unapplied {
+        /// It is tried first, whenever that was done last; else only if nobody has just done so, or does.
+        again: bool,
+    },
 }
 
 impl From<ViewOp> for Request<'_> {
@@ -314,5 +319,12 @@ pub enum Reply {
         more: bool,
         /// How many records of committed work are still to be merged.
         unmerged: u64,
+    },
+    /// What waits to be applied to the host.
+    Unapplied {
+        /// The decisions, in their order.
+        waiting: Vec<Unapplied>,
+        /// What of the host's was in the way of those that were applied just now, and where it was put: a line for each.
+        displaced: Vec<String>,
     },
 }

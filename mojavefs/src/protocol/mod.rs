@@ -21,7 +21,7 @@ pub mod view;
 
 pub use connection::{Connection, ConnectionExt};
 pub use decision::{
-    Back, Change, ChangeKind, Conflict, DiffPage, Fall, Joined, Outcome, Resolution, SpecState, SpecStatus,
+    Back, Change, ChangeKind, Conflict, DiffPage, Fall, Joined, Outcome, Resolution, SpecState, SpecStatus, Unapplied,
 };
 pub use lock::{LockAsked, LockClass, LockHeld, LockMode, LockOwner, Span, Unlocked};
 pub use message::{Admin, DirEntry, Reply, Request, SpaceInfo, SpecOp, ViewOp};

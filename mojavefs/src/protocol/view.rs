@@ -94,6 +94,8 @@ pub struct JobInfo {
     pub pid: u32,
     /// The command line, for people.
     pub command: String,
+    /// The directories of the host that it is about: absolute paths. None on a mount, and inside of another job.
+    pub dirs: Vec<Vec<u8>>,
 }
 
 /// A view has been opened.

@@ -24,6 +24,8 @@ use std::sync::atomic::Ordering;
 pub(super) struct Payload {
     pub(super) context: ContextId,
     pub(super) entry: IntervalId,
+    /// Its directories stand at the end of the record: older ones have none.
+    #[serde(with = "without_dirs")]
     pub(super) info: JobInfo,
     pub(super) since: i64,
     pub(super) bytes: u64,
@@ -38,6 +40,21 @@ pub(super) struct Payload {
     pub(super) owns: Vec<SpecId>,
     /// Its owner has voted to commit.
     pub(super) voted: bool,
+}
+
+/// Who runs a job and what, as records of every age have it.
+mod without_dirs {
+    use mojavefs::protocol::JobInfo;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(info: &JobInfo, serializer: S) -> Result<S::Ok, S::Error> {
+        (info.uid, info.pid, &info.command).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JobInfo, D::Error> {
+        let (uid, pid, command) = Deserialize::deserialize(deserializer)?;
+        Ok(JobInfo { uid, pid, command, dirs: Vec::new() })
+    }
 }
 
 /// What a record of a job is to leave out, because it is final by then.
@@ -92,7 +109,7 @@ fn record_with(
         owns: owns.into_iter().filter(is_other).collect(),
         voted,
     };
-    let payload = codec::encode(&(payload, conflicts.looming(job.context)))
+    let payload = codec::encode(&(payload, conflicts.looming(job.context), &job.info.dirs))
         .map_err(|why| StoreError::corrupt(format!("a held speculation: {why}")))?;
     let (intervals, parts) = (graph.carried_by(job.context), job.parts.clone());
     let held = Held { spec: job.spec, intervals, snapshot: job.horizon(), payload, parts };

@@ -232,8 +232,13 @@ fn failed(fault: Fault) -> StoreError {
 }
 
 impl Payload {
-    /// What was written, with the conflicts that may come; those of older versions of the program wrote none of these.
+    /// What was written, with the conflicts that may come and the directories of the host that it is about; older versions of the
+    /// program wrote none of these, or the conflicts only.
     pub(super) fn decode(bytes: &[u8]) -> Result<(Self, Vec<Looming>), codec::CodecError> {
+        if let Ok((mut payload, looming, dirs)) = codec::decode::<(Self, _, _)>(bytes) {
+            payload.info.dirs = dirs;
+            return Ok((payload, looming));
+        }
         codec::decode(bytes).or_else(|_| Ok((codec::decode(bytes)?, Vec::new())))
     }
 }

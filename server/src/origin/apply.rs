@@ -3,6 +3,7 @@
 use super::{Applied, HostFile, Origin, Plan, PlannedDir, Signature, Wanted};
 use crate::store::{Inode, Key, Sight, Store, StoreError};
 use mojavefs::id::{ContentId, Ino, IntervalId, Seq};
+use mojavefs::limits::UNAPPLIED_PATHS_MAX;
 use mojavefs::protocol::codec;
 use mojavefs::protocol::file::{FileKind, Name};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,21 @@ impl<'a> Decision<'a> {
             Key::Inode(ino) | Key::DirStat(ino) | Key::Xattr(ino, _) => Some((*ino, None)),
             Key::Inline(_) | Key::Block(..) => None,
         })
+    }
+
+    /// Paths that it changes, from the root, without a leading slash, and how many more there are than are told.
+    pub(crate) fn paths(&self) -> Result<(Vec<Vec<u8>>, u64), StoreError> {
+        let mut paths = BTreeSet::new();
+        for key in &self.changes {
+            let path = match key {
+                Key::Entry(dir, name) => self.store.host_path(&self.after, *dir)?.map(|dir| super::below(&dir, name)),
+                Key::Inode(ino) | Key::Xattr(ino, _) => self.store.host_path(&self.after, *ino)?,
+                Key::DirStat(_) | Key::Inline(_) | Key::Block(..) => None,
+            };
+            paths.extend(path);
+        }
+        let more = paths.len().saturating_sub(UNAPPLIED_PATHS_MAX) as u64;
+        Ok((paths.iter().take(UNAPPLIED_PATHS_MAX).map(|path| path.join(&b'/')).collect(), more))
     }
 
     /// Makes the host what it says. May be repeated.

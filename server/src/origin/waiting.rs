@@ -22,8 +22,8 @@ pub(crate) struct Waiting {
 
 struct Known {
     about: About,
-    /// When it was tried last, in vain.
-    failed: Option<Instant>,
+    /// When it was tried last, in vain, and why.
+    failed: Option<(Instant, String)>,
 }
 
 impl Waiting {
@@ -47,11 +47,16 @@ impl Waiting {
         self.known.lock().insert(seq, Known { about, failed: None });
     }
 
-    /// It can't be applied now.
-    pub(crate) fn failed(&self, seq: Seq) {
+    /// It can't be applied now, for a reason.
+    pub(crate) fn failed(&self, seq: Seq, why: String) {
         if let Some(known) = self.known.lock().get_mut(&seq) {
-            known.failed = Some(Instant::now());
+            known.failed = Some((Instant::now(), why));
         }
+    }
+
+    /// Why it could not be applied when that was tried last.
+    pub(crate) fn why(&self, seq: Seq) -> Option<String> {
+        self.known.lock().get(&seq).and_then(|known| known.failed.as_ref()).map(|(_, why)| why.clone())
     }
 
     /// The host has it.
@@ -62,8 +67,8 @@ impl Waiting {
     /// Whether looks may go on before it is applied: it is being applied, or was tried just now.
     pub(crate) fn may_wait(&self, seq: Seq) -> bool {
         let known = self.known.lock();
-        known.get(&seq).is_some_and(|known| match known.failed {
-            Some(failed) => failed.elapsed() < LOOK_LASTS,
+        known.get(&seq).is_some_and(|known| match &known.failed {
+            Some((failed, _)) => failed.elapsed() < LOOK_LASTS,
             None => self.applying.is_locked(),
         })
     }

@@ -123,6 +123,7 @@ impl Session {
             Admin::Search { anew } => self.shared.search(anew),
             Admin::Unmerged => self.shared.unmerged(),
             Admin::Sync => self.shared.sync(),
+            Admin::Unapplied { again } => self.shared.tell_unapplied(again),
             Admin::Identity => Ok(Reply::Number(self.shared.identity)),
         }
     }

@@ -1,6 +1,7 @@
 //! Jobs over a directory of the host.
 
 mod changed;
+mod commands;
 mod ended;
 mod places;
 

@@ -149,7 +149,7 @@ impl Drop for Thaw {
 }
 
 /// Takes a disk away however a test ends.
-struct Unmount(std::path::PathBuf);
+pub(super) struct Unmount(pub(super) std::path::PathBuf);
 
 impl Drop for Unmount {
     fn drop(&mut self) {

@@ -232,7 +232,8 @@ impl Cli {
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         let on_read = if self.isolate { OnRead::Isolate } else { self.on_read.into() };
         let (command, restarts) = (shortened(words.join(" ")), self.restarts());
-        let start = Start::Job { parent: filesystem.view, command, on_read, own: self.own, restarts };
+        let dirs = filesystem.host_dirs().map(|dir| dir.as_os_str().as_bytes().to_vec()).collect();
+        let start = Start::Job { parent: filesystem.view, command, dirs, on_read, own: self.own, restarts };
         let view = JobView::enter(place, start)?;
         if let Some(was) = scene.was.replace(Some(view.spec)) {
             // Who waits for what it has done follows it by that, and for nothing else.
