@@ -41,15 +41,15 @@ pub struct Opened {
     pub mount: OwnedFd,
 }
 
-/// Asks for a view. Where the daemon is an ordinary user's, the mount is made here: before that the process must be in the
+/// Asks for a view. Where the daemon may not make mounts, as an ordinary user's, that is done here: before that the process must be in the
 /// [namespace](namespace::enter) that it is for.
 pub fn open(filesystem: &Filesystem, start: Start) -> Result<Opened, Fault> {
     let stream = filesystem.connect()?;
-    let daemon_uid = match ask(&stream, &Ask::Hello, None)?.0 {
-        Answer::Daemon { uid, .. } => uid,
+    let mounts = match ask(&stream, &Ask::Hello, None)?.0 {
+        Answer::Daemon { mounts, .. } => mounts,
         other => return Err(unexpected(&other)),
     };
-    let (answer, mount) = if daemon_uid == 0 {
+    let (answer, mount) = if mounts {
         ask(&stream, &Ask::Start { start, mounted: false }, None)?
     } else {
         let privileged = geteuid().is_root() && !namespace::is_user_namespace();

@@ -1,6 +1,7 @@
 //! Mounts: making, attaching, finding and removing them.
 
 use crate::sys;
+use nix::libc;
 use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{
@@ -54,14 +55,37 @@ fn cstring(bytes: &[u8]) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a NUL byte in a path or option"))
 }
 
+/// Where the kernel gives out connections.
+const DEVICE: &str = "/dev/fuse";
+
+/// Opens it, or says what can be done that it can be opened.
+fn open_device() -> io::Result<OwnedFd> {
+    let failed = |e: io::Error| {
+        let hint = match e.raw_os_error() {
+            Some(libc::ENOENT) => "load the module (`modprobe fuse`), or start the container with `--device /dev/fuse`",
+            Some(libc::EACCES) => "this user may not open it: as root `chmod 666 /dev/fuse`",
+            Some(libc::EPERM) => "start the container with `--device /dev/fuse`",
+            _ => "load the module (`modprobe fuse`)",
+        };
+        io::Error::new(e.kind(), format!("open {DEVICE}: {e}; {hint}"))
+    };
+    let device: OwnedFd = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(failed)?.into();
+    match sys::is_fuse_device(device.as_fd())? {
+        true => Ok(device),
+        false => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{DEVICE} is something else than the FUSE device")))
+        }
+    }
+}
+
+/// Whether this process has the right to make mounts in its namespace.
+pub fn may_mount() -> bool {
+    sys::fsopen(c"tmpfs").is_ok()
+}
+
 /// Makes a FUSE mount in this process's user namespace. `source` is what `mount` shows.
 pub fn detached(source: &[u8], options: MountOptions) -> io::Result<Detached> {
-    let device: OwnedFd = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/fuse")
-        .map_err(|e| io::Error::new(e.kind(), format!("open /dev/fuse: {e}; is the fuse module loaded?")))?
-        .into();
+    let device = open_device()?;
     let config = sys::fsopen(c"fuse")?;
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let numbers = [
@@ -121,7 +145,8 @@ pub const DELETED: &str = "//deleted";
 
 /// Every mount this process sees, later ones over earlier ones.
 pub fn mounts() -> io::Result<Vec<MountInfo>> {
-    let text = fs::read("/proc/self/mountinfo")?;
+    let failed = |e: io::Error| io::Error::new(e.kind(), format!("/proc/self/mountinfo: {e}; /proc must be mounted"));
+    let text = fs::read("/proc/self/mountinfo").map_err(failed)?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
@@ -197,7 +222,7 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
             Err(_) => return Ok(parent.join(name)),
         }
     }
-    Err(io::Error::from_raw_os_error(nix::libc::ELOOP))
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
 /// Filesystems whose files are the kernel's, by what `statfs` says of them.
@@ -255,7 +280,7 @@ pub fn health(point: &Path) -> Health {
         return Health::Hangs;
     }
     match answer.recv_timeout(ANSWER_TIME_MAX) {
-        Ok(Err(e)) if matches!(e.raw_os_error(), Some(nix::libc::ENOTCONN | nix::libc::ECONNABORTED)) => Health::Dead,
+        Ok(Err(e)) if matches!(e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => Health::Dead,
         Ok(_) => Health::Answers,
         Err(_) => Health::Hangs,
     }
@@ -287,7 +312,7 @@ fn unmount_by_helper(point: &Path, lazy: bool) -> io::Result<()> {
 /// Takes a mount of ours away though it is in use, and ends its connection: whatever waits for an answer gets an error.
 pub fn tear_down(point: &Path) -> io::Result<()> {
     // The number of a connection that is gone is another's at once: as long as this is open, it is that of this mount.
-    let held = OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH).open(point)?;
+    let held = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(point)?;
     let mount = mount_of(&held)?;
     unmount(point, true)?;
     abort_connection(mount.minor)

@@ -10,7 +10,8 @@ use crate::mount;
 use crate::transport::Transport;
 use clap::{Args, ValueEnum};
 use mojavefs::protocol::fault::{Fault, FaultKind};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{getegid, geteuid, getppid};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -23,21 +24,22 @@ pub(super) struct OverHost {
     /// What answers the kernel
     #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     transport: Transport,
-    /// Not a child of whoever has started it, which may end what it has started
-    #[arg(long)]
-    apart: bool,
+    /// Not a child of whoever has started it, which may end what it has started: by this process, which ends then
+    #[arg(long, value_name = "PID")]
+    apart: Option<i32>,
 }
 
 impl OverHost {
     pub(super) fn run(&self, embedded: &dyn Embedded) -> Result<ExitCode, Fault> {
-        if !self.apart {
+        let Some(launcher) = self.apart else {
             let me = std::env::current_exe().map_err(host_fault("find this program"))?;
             let transport =
                 self.transport.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned());
-            let apart = Command::new(me).args(["over-host", "--apart", "--transport", &transport]).spawn();
+            let pid = std::process::id().to_string();
+            let apart = Command::new(me).args(["over-host", "--apart", &pid, "--transport", &transport]).spawn();
             apart.map_err(host_fault("start the daemon"))?;
             return Ok(ExitCode::SUCCESS);
-        }
+        };
         let _ = nix::unistd::setsid();
         log_to(std::io::stderr);
         daemon::raise_descriptors();
@@ -50,7 +52,8 @@ impl OverHost {
             backend.notes.iter().for_each(|note| tell_launcher(&harmless(note)));
             Ok(backend)
         };
-        match daemon::over_host(open, self.transport, release_launcher) {
+        let ready = || wait_until_apart(launcher).and_then(|()| release_launcher());
+        match daemon::over_host(open, self.transport, ready) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(fault) => {
                 fail_launcher(&fault);
@@ -58,6 +61,22 @@ impl OverHost {
             }
         }
     }
+}
+
+/// Waits until this process is another one's child than the launcher's: whoever hears that it is ready takes in what loses its parent
+/// from then on.
+fn wait_until_apart(launcher: i32) -> io::Result<()> {
+    let deadline = Instant::now() + START_TIME_MAX;
+    while getppid().as_raw() == launcher {
+        if Instant::now() > deadline {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("process {launcher}, which has started it, does not end"),
+            ));
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    Ok(())
 }
 
 /// The host's own filesystem, of which these directories are meant; the daemon over it is started if there is none.

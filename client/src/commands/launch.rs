@@ -4,13 +4,17 @@ use super::host_fault;
 use crate::limits::START_TIME_MAX;
 use crate::output::err;
 use mojavefs::protocol::fault::{Fault, FaultKind};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 const READY: &str = "ready";
+/// How much is read at once of what a daemon says, in bytes.
+const PIECE_BYTES: usize = 4096;
 /// Begins a line that the daemon has to tell before it is ready.
 const NOTE: &str = "note: ";
 
@@ -25,36 +29,58 @@ pub(super) fn launch(mut command: Command, log: File, on_silence: impl Fn()) -> 
     let Some(stdout) = child.stdout.take() else {
         return Err(Fault::new(FaultKind::Io, "the daemon has no standard output"));
     };
-    let (sender, said) = channel();
-    let hear = move || {
-        let mut said = BufReader::new(stdout);
-        loop {
-            let mut line = String::new();
-            drop(said.read_line(&mut line));
-            let is_last = !line.starts_with(NOTE);
-            if sender.send(line).is_err() || is_last {
-                break;
+    let mut said = Said { stdout, heard: Vec::new(), deadline: Instant::now() + START_TIME_MAX };
+    let line = loop {
+        match said.line().map_err(host_fault("hear the daemon"))? {
+            Some(line) => match line.strip_prefix(NOTE) {
+                Some(note) => err!("mojavefs: {}", note.trim_end()),
+                None => break line,
+            },
+            None => {
+                drop(child.kill().and_then(|()| child.wait()));
+                on_silence();
+                break format!("the daemon was not ready after {} s", START_TIME_MAX.as_secs());
             }
         }
     };
-    mojavefs_threads::detached("mojavefs-hear", hear).map_err(host_fault("hear the daemon"))?;
-    let deadline = Instant::now() + START_TIME_MAX;
-    let next = || {
-        let line = said.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
-        let note = line.strip_prefix(NOTE).map(|note| err!("mojavefs: {}", note.trim_end()));
-        Ok::<_, RecvTimeoutError>(note.is_none().then_some(line))
-    };
-    let line = std::iter::repeat_with(next).find_map(Result::transpose).and_then(Result::ok).unwrap_or_else(|| {
-        drop(child.kill().and_then(|()| child.wait()));
-        on_silence();
-        format!("the daemon was not ready after {} s", START_TIME_MAX.as_secs())
-    });
     // One that has started another in its place has ended.
     drop(child.try_wait());
     match line.trim() {
         READY => Ok(Ok(())),
         "" => Err(Fault::new(FaultKind::Io, "the daemon ended without a word; see its log")),
         why => Ok(Err(why.to_owned())),
+    }
+}
+
+/// What a daemon says. It is read by no other thread: who has one enters no user namespace.
+struct Said {
+    stdout: ChildStdout,
+    heard: Vec<u8>,
+    deadline: Instant,
+}
+
+impl Said {
+    /// The next line, empty at the end; nothing if none comes in time.
+    fn line(&mut self) -> std::io::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.heard.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
+            }
+            let left = PollTimeout::try_from(self.deadline.saturating_duration_since(Instant::now()))
+                .unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)], left) {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            let mut piece = [0; PIECE_BYTES];
+            match self.stdout.read(&mut piece)? {
+                0 => return Ok(Some(String::from_utf8_lossy(&std::mem::take(&mut self.heard)).into_owned())),
+                length => self.heard.extend(&piece[..length]),
+            }
+        }
     }
 }
 

@@ -251,6 +251,7 @@ fn respond(
             mountpoint: daemon.mountpoint_bytes(),
             source: daemon.source.clone().into_bytes(),
             trunk: daemon.trunk,
+            mounts: nix::unistd::geteuid().is_root() && crate::mount::may_mount(),
         },
     };
     Ok((answer, None))

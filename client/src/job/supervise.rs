@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How a job ended.
@@ -101,6 +102,7 @@ impl Supervisor {
             PASSED_ON.into_iter().chain([Signal::SIGTSTP]).filter(|signal| !crate::sys::is_ignored(*signal as i32));
         let watched: SigSet = heard.chain([Signal::SIGCHLD]).collect();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched), None)?;
+        EARLIER.get_or_init(children);
         // What a job leaves behind becomes ours, wherever it hides in the tree.
         set_child_subreaper(true)?;
         let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
@@ -269,24 +271,33 @@ pub(crate) fn kill_all_but(spared: &[Pid]) {
     }
 }
 
+/// The children that were there before the job: as the first process of a container this one has also those that nobody else has any
+/// more, such as the daemon.
+static EARLIER: OnceLock<Vec<Pid>> = OnceLock::new();
+
+fn children() -> Vec<Pid> {
+    let me = std::process::id();
+    let children = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect()
+}
+
 /// Ends every process that a job left behind but these children.
 pub(crate) fn end_all_but(spared: &[Pid]) -> usize {
     let me = std::process::id();
     let is_spared = |pid: u32| spared.contains(&Pid::from_raw(pid.cast_signed()));
+    let is_earlier = |pid: &Pid| EARLIER.get().is_some_and(|earlier| earlier.contains(pid));
     let mut ended = 0;
     if let Ok(here) = namespace::of(me) {
         ended += namespace::kill_all_in(&here, &|pid| pid == me || is_spared(pid));
     }
     // Those that went to another namespace are still our descendants.
     loop {
-        let children = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
-        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-        let pids: Vec<i32> = pids.filter(|pid| !spared.contains(&Pid::from_raw(*pid))).collect();
+        let pids: Vec<Pid> = children().into_iter().filter(|pid| !spared.contains(pid) && !is_earlier(pid)).collect();
         if pids.is_empty() {
             return ended;
         }
         for pid in &pids {
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+            let _ = kill(*pid, Signal::SIGKILL);
         }
         ended += pids.len();
         match waitpid(None, None) {

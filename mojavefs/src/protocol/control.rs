@@ -158,6 +158,8 @@ pub enum Answer {
         source: Vec<u8>,
         /// The view that is mounted there for everybody.
         trunk: ViewId,
+        /// It makes the mounts of jobs; else whoever starts one does ([`Ask::Start`]).
+        mounts: bool,
     },
     /// Refused.
     Refused(Fault),

@@ -4,6 +4,7 @@ mod changed;
 mod commands;
 mod ended;
 mod places;
+mod settings;
 
 use crate::harness::digest::content;
 use crate::harness::host::OverHost;

@@ -103,7 +103,9 @@ impl OverHost {
     /// The daemon, if there is one.
     pub fn daemon(&self) -> Option<Pid> {
         let pid = fs::read_to_string(self.state().join("lock")).ok()?.trim().parse().ok()?;
-        Some(Pid::from_raw(pid)).filter(|pid| is_running(*pid))
+        // Written in another pid namespace, or by one that is gone, the number may be anybody's.
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some(Pid::from_raw(pid)).filter(|pid| name.starts_with("mojavefs") && is_running(*pid))
     }
 
     /// Ends the daemon.
