@@ -86,3 +86,5 @@ pub const HOST_IDLE_TIME: Duration = Duration::from_secs(20);
 pub const HOST_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The most that `status` names of what was displaced on the host.
 pub const DISPLACED_MAX: usize = 1000;
+/// How long a daemon over the host that a newer program has asked to end may take until it counts as one that stays.
+pub const MAKE_WAY_TIME_MAX: Duration = Duration::from_secs(2);

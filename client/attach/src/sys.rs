@@ -185,11 +185,11 @@ pub fn has_ended(process: &OwnedFd) -> bool {
     poll(&mut ended, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// `pidfd_send_signal(2)` with `SIGKILL`, for a descriptor of [`pidfd_open`].
+/// [`pidfd_signal`] with `SIGKILL`.
 pub fn pidfd_kill(process: &OwnedFd) -> io::Result<()> {
     let (fd, none) = (process.as_raw_fd(), ptr::null::<libc::siginfo_t>());
     // SAFETY: the call touches no memory of ours.
-    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) }).map(drop)
 }
 
 /// Whether a descriptor is the FUSE device, not something that pretends to be a kernel.
@@ -204,6 +204,11 @@ pub fn borrow(fd: std::os::fd::RawFd) -> BorrowedFd<'static> {
     // SAFETY: the number was found among this process's open descriptors, before it closed any.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
+    pidfd_signal(process, libc::SIGKILL)
+}
+
+/// `pidfd_send_signal(2)`, for a descriptor of [`pidfd_open`].
+pub fn pidfd_signal(process: &OwnedFd, signal: c_int) -> io::Result<()> {
 
 fn c_path(path: &std::path::Path) -> io::Result<std::ffi::CString> {
     let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());

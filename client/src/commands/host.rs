@@ -45,7 +45,7 @@ impl OverHost {
         daemon::raise_descriptors();
         daemon::make_all_private();
         // Blocked before the first thread starts, also of the store's, so that only the one that waits for them gets them.
-        daemon::ending_signals().thread_block().map_err(|e| host_fault("block signals")(e.into()))?;
+        daemon::signals_over_host().thread_block().map_err(|e| host_fault("block signals")(e.into()))?;
         let owner = (geteuid().as_raw(), getegid().as_raw());
         let open = |state: &Path| {
             let backend = embedded.open_over_host(state, MEMORY_BYTES, owner)?;
@@ -87,6 +87,8 @@ pub(super) fn at(dirs: &[PathBuf]) -> Result<Filesystem, Fault> {
     dirs.sort();
     dirs.dedup_by(|inner, outer| inner.starts_with(outer));
     let socket = daemon::socket_over_host().map_err(host_fault("what is undecided over the host"))?;
+    let state = daemon::state_path().map_err(host_fault("what is undecided over the host"))?;
+    daemon::make_way(&state)?;
     let deadline = Instant::now() + START_TIME_MAX;
     loop {
         match Filesystem::of_host(&dirs, &socket) {

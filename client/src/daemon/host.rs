@@ -1,13 +1,14 @@
 //! The daemon that stands for the host's own filesystem: one for each user, which begins with the first job over a host directory and
 //! ends by itself.
 
-use super::{Backend, Daemon, ending_signals, listen, runtime_dir, sockets};
-use crate::limits::{HOST_BELIEVED_TIME, HOST_IDLE_TIME, HOST_LOOK_INTERVAL};
+use super::{Backend, Daemon, ending_signals, listen, runtime_dir, sockets, version};
+use crate::limits::{HOST_BELIEVED_TIME, HOST_IDLE_TIME, HOST_LOOK_INTERVAL, MAKE_WAY_TIME_MAX, POLL_INTERVAL};
 use crate::notify::Notices;
 use crate::transport::{self, Transport};
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Admin, Connection, ConnectionExt, Rounds, SpecOp, ViewKind, ViewOp};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::SigSet;
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -91,26 +92,37 @@ pub(crate) fn over_host(
         processes: Mutex::default(),
     });
     let leases = listen::start(listener, daemon.clone()).map_err(fault("listen"))?;
+    let version = version::Record::in_state(&state).map_err(fault("record the version"))?;
     let name = Name::of(&socket.path, state.join("socket")).map_err(fault("name the control socket"))?;
     ready().map_err(fault("say that it is ready"))?;
     let (sender, asked) = channel();
     let wait = move || {
-        if ending_signals().wait().is_ok() {
-            let _ = sender.send(());
+        while let Ok(signal) = signals_over_host().wait() {
+            if sender.send(signal).is_err() {
+                break;
+            }
         }
     };
     mojavefs_threads::detached("mojavefs-signals", wait).map_err(fault("wait for signals"))?;
+    let is_idle = || Ok::<_, Fault>(!leases.any() && connection.status(SpecOp::Status.by(0))?.is_empty());
     let mut idle_since = Instant::now();
-    while let Err(RecvTimeoutError::Timeout) = asked.recv_timeout(HOST_LOOK_INTERVAL) {
-        let undecided = connection.status(SpecOp::Status.by(0))?;
-        if leases.any() || !undecided.is_empty() {
-            idle_since = Instant::now();
-        } else if idle_since.elapsed() >= HOST_IDLE_TIME {
-            break;
+    loop {
+        match asked.recv_timeout(HOST_LOOK_INTERVAL) {
+            // Whoever asks may still be counted among those who are connected.
+            Ok(version::MAKE_WAY) => {
+                if wait_until_idle(&is_idle)? {
+                    break;
+                }
+            }
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if !is_idle()? => idle_since = Instant::now(),
+            Err(RecvTimeoutError::Timeout) if idle_since.elapsed() >= HOST_IDLE_TIME => break,
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
     // Nobody finds it from here on.
     drop(name);
+    drop(version);
     backend.keep.ends();
     leases.end();
     let next = backend.keep.rests();
@@ -120,6 +132,25 @@ pub(crate) fn over_host(
     drop(daemon);
     drop(backend);
     next.map_or(Ok(()), |next| forget(&state, next)).map_err(fault("remove what is of no use any more"))
+}
+
+/// The signals that mean something to it: those that end it, and the one by which a newer program asks for that.
+pub(crate) fn signals_over_host() -> SigSet {
+    let mut signals = ending_signals();
+    signals.add(version::MAKE_WAY);
+    signals
+}
+
+/// Waits for a moment until nobody is connected and nothing is undecided. Whether that is so.
+fn wait_until_idle(is_idle: &impl Fn() -> Result<bool, Fault>) -> Result<bool, Fault> {
+    let deadline = Instant::now() + MAKE_WAY_TIME_MAX / 2;
+    while Instant::now() < deadline {
+        if is_idle()? {
+            return Ok(true);
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    Ok(false)
 }
 
 /// Nothing is undecided, and the host has all that was committed: what is left is what was looked at, and bytes that the host has, too.

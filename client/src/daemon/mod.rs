@@ -9,9 +9,11 @@ mod outbox;
 mod quota;
 mod rights;
 mod sockets;
+mod version;
 
 pub use host::next_speculation;
-pub(crate) use host::{RUNS_ALREADY, over_host, socket_over_host, state_path};
+pub(crate) use host::{RUNS_ALREADY, over_host, signals_over_host, socket_over_host, state_path};
+pub(crate) use version::make_way;
 
 use crate::limits::{LINGER_TIME_MAX, MOUNTS_PAUSE};
 use crate::mount::{self, MountOptions};

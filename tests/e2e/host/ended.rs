@@ -140,3 +140,46 @@ fn a_file_with_several_names_is_whole_after_a_daemon_is_killed() {
         assert!(content == host.read("g") && !host.state().join("displaced").exists(), "round {round}: {output:?}");
     }
 }
+
+/// The version that a daemon has recorded is one that a program of this version can't talk to.
+fn pretend(host: &OverHost, version: &str) -> Option<nix::unistd::Pid> {
+    std::fs::write(host.state().join("version"), version).expect("write");
+    host.daemon()
+}
+
+#[test]
+fn a_daemon_of_an_older_version_makes_way_when_nothing_is_undecided() {
+    let host = OverHost::new();
+    host.run("echo one > a");
+    let older = pretend(&host, "0.0.1 1\n");
+    host.run("echo two >> a");
+    assert!(older.is_some() && host.daemon() != older, "another one is there now");
+    assert_eq!(host.read("a"), "one\ntwo\n");
+    // Its number of the next speculation was handed over.
+    let held = host.specrun(&["--hold"], "echo three >> a");
+    assert!(text(&held.stderr).starts_with("held as 3 "), "{held:?}");
+}
+
+#[test]
+fn a_daemon_of_another_version_stays_while_something_is_undecided_and_is_named() {
+    let host = OverHost::new();
+    let held = host.specrun(&["--hold"], "echo held > a");
+    assert!(held.status.success(), "{held:?}");
+    let older = pretend(&host, "0.0.1 1\n");
+    for words in [&["status"][..], &["commit", "1"]] {
+        let refused = host.mojavefs(words);
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success() && said.contains("0.0.1 (1)") && said.contains("is undecided"), "{said}");
+    }
+    let refused = host.specrun(&[], "echo no > b");
+    assert_eq!((refused.status.code(), host.at("b").exists()), (Some(125), false), "{refused:?}");
+    assert_eq!(host.daemon(), older);
+    // It is newer, and is asked for nothing.
+    pretend(&host, "99.0.0 1\n");
+    let refused = text(&host.specrun(&[], "true").stderr);
+    assert!(refused.contains("99.0.0 (1)") && refused.contains("use the programs that fit it"), "{refused}");
+    // As is said: what is held is kept.
+    host.end(Signal::SIGTERM);
+    assert!(host.mojavefs(&["commit", "1"]).status.success());
+    assert_eq!(host.read("a"), "held\n");
+}
