@@ -137,7 +137,8 @@ impl Filesystem {
             root: dir,
             source: PathBuf::from(OsString::from_vec(source)),
             minor: device.1,
-            socket: socket.to_owned(),
+            // By whatever path its name may be hidden from a job.
+            socket: fs::canonicalize(socket).map_err(gone)?,
             server,
             view: trunk,
             host,

@@ -191,7 +191,7 @@ fn is_to_be_seen(mount: &MountInfo) -> bool {
 }
 
 /// A path that leads to what a descriptor stands for.
-pub(crate) fn in_proc(fd: &impl AsRawFd) -> PathBuf {
+pub fn in_proc(fd: &impl AsRawFd) -> PathBuf {
     Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())
 }
 

@@ -17,6 +17,8 @@ const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
 const OPEN_TREE_CLONE: c_uint = 1;
 const OPEN_TREE_CLOEXEC: c_uint = libc::O_CLOEXEC as c_uint;
 const MOUNT_ATTR_ATIME: u64 = 0x70;
+/// Nothing on a mount can be changed through it.
+pub const MOUNT_ATTR_RDONLY: u64 = 1;
 
 fn check(result: c_long) -> io::Result<c_int> {
     match result {
@@ -108,11 +110,26 @@ struct MountAttr {
 pub fn restrict_mount(mount: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
     // How access times are kept is one number among the bits: it is set as a whole.
     let clear = if attributes & MOUNT_ATTR_ATIME == 0 { 0 } else { MOUNT_ATTR_ATIME };
-    let attr = MountAttr { set: attributes, clear, propagation: 0, user_namespace: 0 };
-    let (fd, path, flags) = (mount.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+    set_mount(mount, &MountAttr { set: attributes, clear, propagation: 0, user_namespace: 0 }, false)
+}
+
+/// Makes a mount read-only, or writable again; with `whole` everything that is mounted below, too.
+pub fn set_read_only(mount: BorrowedFd<'_>, on: bool, whole: bool) -> io::Result<()> {
+    let (set, clear) = if on { (MOUNT_ATTR_RDONLY, 0) } else { (0, MOUNT_ATTR_RDONLY) };
+    set_mount(mount, &MountAttr { set, clear, propagation: 0, user_namespace: 0 }, whole)
+}
+
+/// From now on nothing is mounted or unmounted in a mount, and in everything that is mounted below, because it is elsewhere.
+pub fn set_private(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set_mount(mount, &MountAttr { set: 0, clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 }, true)
+}
+
+fn set_mount(mount: BorrowedFd<'_>, attr: &MountAttr, whole: bool) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if whole { libc::AT_RECURSIVE } else { 0 };
+    let (fd, path) = (mount.as_raw_fd(), c"".as_ptr());
     // SAFETY: the string is terminated, and the kernel reads as many bytes of `attr` as it has.
     let done =
-        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const attr, size_of::<MountAttr>()) };
+        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, ptr::from_ref(attr), size_of::<MountAttr>()) };
     check(done).map(drop)
 }
 
@@ -187,6 +204,11 @@ pub fn has_ended(process: &OwnedFd) -> bool {
 
 /// [`pidfd_signal`] with `SIGKILL`.
 pub fn pidfd_kill(process: &OwnedFd) -> io::Result<()> {
+    pidfd_signal(process, libc::SIGKILL)
+}
+
+/// `pidfd_send_signal(2)`, for a descriptor of [`pidfd_open`].
+pub fn pidfd_signal(process: &OwnedFd, signal: c_int) -> io::Result<()> {
     let (fd, none) = (process.as_raw_fd(), ptr::null::<libc::siginfo_t>());
     // SAFETY: the call touches no memory of ours.
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) }).map(drop)
@@ -204,11 +226,6 @@ pub fn borrow(fd: std::os::fd::RawFd) -> BorrowedFd<'static> {
     // SAFETY: the number was found among this process's open descriptors, before it closed any.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
-    pidfd_signal(process, libc::SIGKILL)
-}
-
-/// `pidfd_send_signal(2)`, for a descriptor of [`pidfd_open`].
-pub fn pidfd_signal(process: &OwnedFd, signal: c_int) -> io::Result<()> {
 
 fn c_path(path: &std::path::Path) -> io::Result<std::ffi::CString> {
     let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());

@@ -4,6 +4,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod fifos;
 pub(crate) mod guard;
 pub(crate) mod namespace;
+pub(crate) mod outside;
 pub(crate) mod supervise;
 
 use crate::control::{receive, unexpected};

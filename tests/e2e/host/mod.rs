@@ -3,6 +3,7 @@
 mod changed;
 mod commands;
 mod ended;
+mod outside;
 mod places;
 mod settings;
 

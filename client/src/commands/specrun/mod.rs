@@ -1,6 +1,7 @@
 //! `specrun`
 
 mod consult;
+mod covered;
 mod decide;
 mod options;
 mod output;
@@ -8,12 +9,12 @@ mod report;
 mod waiting;
 mod watch;
 
-use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, complain, count, host_fault, job_around, shown};
+use super::{EXIT_TRY_AGAIN, EXIT_UNKNOWN, complain, count, host_fault, job_around};
 use crate::job::find::Filesystem;
 use crate::job::supervise::{self, Ending, Running, Supervisor};
-use crate::job::{JobView, Place, Promise};
-use crate::mount;
+use crate::job::{JobView, Place, Promise, outside};
 use crate::output::{err, shortened};
+use covered::Covered;
 use decide::{Verdict, undone};
 use mojavefs::id::SpecId;
 use mojavefs::protocol::control::{Ask, Start};
@@ -21,11 +22,10 @@ use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::{Fall, OnRead, Outcome, SpecOp, SpecState};
 use nix::sys::signal::Signal;
 use nix::unistd::{Whence, lseek};
-use options::{Cli, OnReadArg, Output};
+use options::{Cli, OnReadArg, Output, Outside};
 use output::Held;
 use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use waiting::{AttemptsWait, Awaited};
@@ -113,8 +113,11 @@ impl Cli {
         // A daemon that this starts is none of what it watches.
         let filesystem = self.filesystem.find_for_job(&self.dirs)?;
         let supervisor = Supervisor::new().map_err(host_fault("watch the command"))?;
-        self.tell_what_stays_out(&filesystem)?;
+        self.tell_what_is_covered(&filesystem)?;
         let place = Place::enter(&filesystem)?;
+        if self.outside == Outside::ReadOnly {
+            outside::restrict(&filesystem, &self.host)?;
+        }
         if self.no_speculation {
             return self.supervise(&supervisor, &place);
         }
@@ -177,17 +180,12 @@ impl Cli {
         }
     }
 
-    /// What is mounted below directories of the host is no part of the job.
-    fn tell_what_stays_out(&self, filesystem: &Filesystem) -> Result<(), Fault> {
-        if !filesystem.is_host() {
-            return Ok(());
-        }
-        let is_below = |point: &Path| filesystem.host_dirs().any(|dir| point != dir && point.starts_with(dir));
-        for mount in mount::mounts().map_err(host_fault("read the mounts"))? {
-            if is_below(&mount.point) {
-                let point = shown(mount.point.as_os_str().as_bytes());
-                self.reporter().note(&format!("{point} is mounted by itself: what is changed there is not undone"));
-            }
+    /// What of the host the job covers, and what not.
+    fn tell_what_is_covered(&self, filesystem: &Filesystem) -> Result<(), Fault> {
+        match Covered::of(filesystem)? {
+            Some(covered) if self.json => err!("{}", covered.json()),
+            Some(covered) if !self.quiet => covered.tell(),
+            _ => {}
         }
         Ok(())
     }

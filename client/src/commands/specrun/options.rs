@@ -41,6 +41,12 @@ pub(super) struct Cli {
     /// A directory of the host that the job is about, instead of the one where it is started; may be repeated
     #[arg(long = "dir", value_name = "DIR", conflicts_with = "mountpoint")]
     pub(super) dirs: Vec<PathBuf>,
+    /// What of the host lies outside of the job's directories, where what is changed is not undone: can the command change it?
+    #[arg(long, value_enum, default_value_t = Outside::Write, value_name = "HOW", conflicts_with = "mountpoint")]
+    pub(super) outside: Outside,
+    /// With `--outside read-only`: this file or directory can be changed all the same; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(super) host: Vec<PathBuf>,
     /// Leave it undecided when the command succeeds: review it, then `mojavefs commit` or `abort`
     #[arg(long)]
     pub(super) hold: bool,
@@ -90,7 +96,7 @@ pub(super) struct Cli {
     /// Say nothing at the end
     #[arg(long, conflicts_with = "json")]
     pub(super) quiet: bool,
-    /// Say at the end what was done as JSON, on standard error
+    /// Say at the end what was done as JSON, on standard error; over directories of the host also, at the start, what is covered
     #[arg(long)]
     pub(super) json: bool,
     /// The command
@@ -122,6 +128,15 @@ impl From<OnReadArg> for OnRead {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub(super) enum Outside {
+    /// As without a job
+    Write,
+    /// No: it is read-only, /tmp is the job's own and gone with it; /proc, /sys, /dev, /run, $XDG_RUNTIME_DIR, the directory of
+    /// $SSH_AUTH_SOCK and the sockets of gpg and X11 stay as they are
+    ReadOnly,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub(super) enum Output {
     /// At once
     Live,
@@ -133,6 +148,10 @@ impl Cli {
     /// What was said on the command line.
     pub(super) fn read() -> Result<Self, clap::Error> {
         let cli = Self::try_parse()?;
+        let refused = |kind, text| Err(Self::command().error(kind, text));
+        if cli.outside == Outside::Write && !cli.host.is_empty() {
+            return refused(ErrorKind::ArgumentConflict, "--host goes with --outside read-only".to_owned());
+        }
         let open = [("--hold", cli.hold), ("--keep-going", cli.keep_going), ("--no-wait", cli.no_wait)];
         match open.into_iter().find(|(_, said)| *said && cli.output == Output::Hold) {
             None => Ok(cli),
@@ -140,7 +159,7 @@ impl Cli {
                 let text = format!(
                     "--output hold passes on only what is final, and {option} leaves the job undecided: choose one of them"
                 );
-                Err(Self::command().error(ErrorKind::ArgumentConflict, text))
+                refused(ErrorKind::ArgumentConflict, text)
             }
         }
     }
