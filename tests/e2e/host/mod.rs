@@ -1,5 +1,6 @@
 //! Jobs over a directory of the host.
 
+mod asked;
 mod changed;
 mod commands;
 mod ended;
