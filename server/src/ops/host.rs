@@ -72,6 +72,30 @@ impl Ops {
         Ok(noted)
     }
 
+    /// Whether a file that the host has at a name is written down as it is.
+    pub(crate) fn is_noted(
+        &self,
+        scope: &Scope,
+        (parent, name): (Ino, &[u8]),
+        found: &HostFile,
+        was: Option<&Signature>,
+    ) -> Result<bool, Fault> {
+        let known = self.store.inode(&scope.sight, found.ino).map_err(fault::store)?.found;
+        let Some(known) = known else { return Ok(false) };
+        let is_dir = known.kind == FileKind::Directory;
+        let is = Signature::of(&found.inode);
+        let is_same = was.map_or_else(|| Signature::of(&known) == is, |was| *was == is);
+        let is_home = known.home.0 == parent && known.home.1 == name;
+        if !is_same || !is_home || found.inode.target != known.target || (!is_dir && known.nlink != found.inode.nlink) {
+            return Ok(false);
+        }
+        if !is_dir {
+            return Ok(true);
+        }
+        let stat = self.store.dir_stat(&scope.sight, found.ino).map_err(fault::store)?;
+        Ok(known.nlink == 2 && (stat.subdirs, stat.mtime) == (found.dir.subdirs, found.dir.mtime))
+    }
+
     /// A name is not there any more, or leads elsewhere.
     fn note_host_loss(
         &self,

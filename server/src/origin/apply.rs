@@ -106,7 +106,7 @@ impl<'a> Decision<'a> {
                 true => self.store.host_path(&self.before, ino)?,
                 false => None,
             };
-            Ok(PlannedDir { ino, path, names })
+            Ok((ino, PlannedDir { path, names }))
         };
         let dirs = dirs.into_iter().map(planned).collect::<Result<_, StoreError>>()?;
         Ok(Plan { number: self.seq.0, dirs, files: files.into_iter().collect() })

@@ -13,8 +13,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Of how many looks it is remembered when they were.
-const LOOKS_MAX: usize = 100_000;
+/// So many looks are remembered; one more, and everything counts as looked at before.
+const LOOKS_MAX: usize = 1_000_000;
 
 /// An error of the host's, of what path.
 pub(crate) fn host_fault(path: &[Name], error: &io::Error) -> Fault {
@@ -122,6 +122,7 @@ impl Origin {
         let mut known = self.known.lock();
         if known.seen.len() >= LOOKS_MAX {
             known.seen.clear();
+            (known.has_begun, known.has_forgotten) = (false, true);
         }
         let from = known.looks_count_from;
         is_due(known.seen.entry((ino, name.map(<[u8]>::to_vec))).or_default(), from)
@@ -132,6 +133,12 @@ impl Origin {
         let mut known = self.known.lock();
         let from = known.looks_count_from;
         is_due(known.listed.entry(dir).or_default(), from)
+    }
+
+    /// A file was looked at with one of its names.
+    pub(crate) fn has_looked(&self, ino: Ino) {
+        let mut known = self.known.lock();
+        known.seen.insert((ino, None), Some(Instant::now()));
     }
 
     /// It could not be looked at after all: it is, next time.
@@ -146,7 +153,7 @@ impl Origin {
 
     /// Whether somebody may know whether a name is there: then it is a change if that has come.
     pub(crate) fn is_known(&self, dir: Ino, name: &[u8]) -> bool {
-        self.is_listed(dir) || self.is_seen(dir, name)
+        self.known.lock().has_forgotten || self.is_listed(dir) || self.is_seen(dir, name)
     }
 
     /// Whether all names of a directory were ever looked at.

@@ -19,7 +19,7 @@ use mojavefs::id::{Ino, Seq};
 use mojavefs::protocol::file::{FileKind, Name, Time};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -131,7 +131,7 @@ pub struct Plan {
     /// Tells what is put aside by this from what is by others.
     pub number: u64,
     /// Directories in which names change, each with where it lies so far, if the host has it; and the names.
-    pub dirs: Vec<PlannedDir>,
+    pub dirs: BTreeMap<Ino, PlannedDir>,
     /// Files whose attributes, or content, change.
     pub files: Vec<Ino>,
 }
@@ -139,8 +139,6 @@ pub struct Plan {
 /// A directory in which names change.
 #[derive(Clone, Debug)]
 pub struct PlannedDir {
-    /// The directory.
-    pub ino: Ino,
     /// Where it lies so far, if the host has it.
     pub path: Option<HostPath>,
     /// The names in it that change, each with what it led to.
@@ -226,6 +224,8 @@ struct Known {
     listed: HashMap<Ino, Option<Instant>>,
     /// What is on record from earlier daemons was compared.
     has_begun: bool,
+    /// Not everything that was ever compared is remembered.
+    has_forgotten: bool,
     /// What was compared before that is to be compared again.
     looks_count_from: Option<Instant>,
     /// Decisions that the host has, of those that are not merged yet.

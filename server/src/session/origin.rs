@@ -133,6 +133,14 @@ impl Session {
             }
         }
         let was = found.as_ref().map_or(Ok(None), |found| origin.signature(found.ino)).map_err(store_fault)?;
+        if let Some(found) = &found {
+            origin.has_looked(found.ino);
+            if known.is_some_and(|known| known.ino == found.ino)
+                && self.on(self.trunk()?, |ops, scope| ops.is_noted(scope, (parent, name), found, was.as_ref()))?
+            {
+                return Ok(());
+            }
+        }
         let what = |noted: &Noted| {
             let name = noted.name.then(|| entry(parent, name));
             name.into_iter().chain(noted.files.iter().flat_map(|ino| file(*ino))).collect()

@@ -69,6 +69,14 @@ impl Batch {
         Ok(())
     }
 
+    /// Files whose records are in it.
+    fn inodes(&self) -> impl Iterator<Item = Ino> + '_ {
+        self.records.keys().filter_map(|key| match key {
+            Key::Inode(ino) => Some(*ino),
+            _ => None,
+        })
+    }
+
     /// Sets a name.
     pub fn put_entry(&mut self, parent: Ino, name: &[u8], entry: &Entry) -> Result<(), StoreError> {
         self.put(Key::Entry(parent, name.to_vec()), record::encode(entry)?);
@@ -233,6 +241,9 @@ impl Store {
             self.require_room()?;
         }
         let result = self.try_apply(&batch);
+        if batch.sight.writer == IntervalId::FINAL {
+            self.homes.changed(batch.inodes());
+        }
         match result {
             Ok(()) => batch.settle(),
             Err(_) => {

@@ -58,11 +58,27 @@ impl Store {
                 names.reverse();
                 return Ok(Some(names));
             }
-            let Some(inode) = self.inode(sight, at)?.found.filter(|inode| inode.nlink > 0) else { return Ok(None) };
-            at = inode.home.0;
-            names.push(inode.home);
+            let Some(home) = self.home(sight, at)? else { return Ok(None) };
+            at = home.0;
+            names.push(home);
         }
         Ok(None)
+    }
+
+    /// The directory in which a file is, and its name there.
+    fn home(&self, sight: &Sight, ino: Ino) -> Result<Option<(Ino, Name)>, StoreError> {
+        let changes = match sight.shows_what_is_final() {
+            true => match self.homes.get(ino) {
+                Ok(home) => return Ok(Some(home)),
+                Err(changes) => Some(changes),
+            },
+            false => None,
+        };
+        let Some(inode) = self.inode(sight, ino)?.found.filter(|inode| inode.nlink > 0) else { return Ok(None) };
+        if let Some(changes) = changes.filter(|_| inode.kind == FileKind::Directory) {
+            self.homes.found(ino, &inode.home, changes);
+        }
+        Ok(Some(inode.home))
     }
 
     /// Bytes of a content that is the host's, of which `inode` says how long it is.

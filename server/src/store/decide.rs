@@ -171,6 +171,7 @@ impl Store {
         let committed_by =
             |interval: &IntervalId| Committed { marks_modified: modified.contains(interval), ..committed };
         self.decided.write().committed.extend(intervals.iter().map(|interval| (*interval, committed_by(interval))));
+        self.homes.decided();
         committed.seq
     }
 

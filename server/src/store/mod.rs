@@ -13,6 +13,7 @@ mod decide;
 pub mod engine;
 mod error;
 mod fsck;
+mod homes;
 mod ids;
 mod keys;
 mod meta;
@@ -120,6 +121,7 @@ pub struct Store {
     content: Arc<Content>,
     /// What has the contents that are the host's.
     host: OnceLock<Arc<dyn HostContents>>,
+    homes: homes::Homes,
     reserve: reserve::Reserve,
     /// Only looked at: nothing is written, not even at the end.
     read_only: bool,

@@ -113,6 +113,7 @@ impl Store {
             giving_back: Mutex::default(),
             content: Arc::new(content),
             host: OnceLock::new(),
+            homes: super::homes::Homes::default(),
             reserve: Reserve::of(engine.space()),
             read_only,
             notes: Vec::new(),

@@ -32,6 +32,11 @@ impl Sight {
         }
     }
 
+    /// Whether it sees what is final now and nothing else.
+    pub fn shows_what_is_final(&self) -> bool {
+        self.snapshot == Seq::NOW && self.live.is_empty() && self.missed.is_empty()
+    }
+
     /// What is written over a version of this interval must be of a later one, or it would lie under it. Where others' undecided
     /// work is not looked at, what is final is under it in any case.
     pub fn builds_on(&self, interval: IntervalId) -> bool {

@@ -6,6 +6,7 @@ use super::switch::{At, Change, Switch};
 use mojavefs::id::Ino;
 use mojavefs::protocol::file::Name;
 use nix::fcntl::OFlag;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -17,7 +18,8 @@ impl Switch<'_> {
     /// Opens what the plan is about, takes up what an earlier try has left there, and finds out which names are to be something else.
     pub(super) fn open_all(&mut self) -> io::Result<Vec<Change>> {
         let mut changes = Vec::new();
-        let mut dirs: Vec<&PlannedDir> = self.plan.dirs.iter().filter(|dir| dir.path.is_some()).collect();
+        let planned = self.plan.dirs.iter().filter(|(_, dir)| dir.path.is_some());
+        let mut dirs: Vec<(Ino, &PlannedDir)> = planned.map(|(ino, dir)| (*ino, dir)).collect();
         // Directories may lie in others that an earlier try has moved: where these are is known once what it has left is taken up.
         loop {
             let before = dirs.len();
@@ -35,29 +37,32 @@ impl Switch<'_> {
             }
         }
         // The host has them elsewhere by now, or not at all.
-        for PlannedDir { ino: dir, path, names } in dirs {
+        for (dir, PlannedDir { path, names }) in dirs {
             for (name, _) in names {
-                if let (Some(path), Some(ino)) = (path, self.wanted.entry(*dir, name)?) {
+                if let (Some(path), Some(ino)) = (path, self.wanted.entry(dir, name)?) {
                     self.put_aside(ino, &below(path, name))?;
                 }
             }
         }
+        let mut changed: HashSet<HostPath> = changes.iter().map(|change| change.path.clone()).collect();
         for ino in &self.plan.files {
-            changes.extend(self.open_file(*ino, &changes)?);
+            let change = self.open_file(*ino, &changed)?;
+            changed.extend(change.as_ref().map(|change| change.path.clone()));
+            changes.extend(change);
         }
         self.sweep()?;
         Ok(changes)
     }
 
     /// Opens a directory. The names in it that change; nothing if it is not there.
-    fn open_dir(&mut self, planned: &PlannedDir) -> io::Result<Option<Vec<Change>>> {
-        let PlannedDir { ino: dir, path: Some(path), names } = planned else { return Ok(None) };
-        let Some((fd, ..)) = self.find(*dir, path)? else { return Ok(None) };
+    fn open_dir(&mut self, (dir, planned): (Ino, &PlannedDir)) -> io::Result<Option<Vec<Change>>> {
+        let PlannedDir { path: Some(path), names } = planned else { return Ok(None) };
+        let Some((fd, ..)) = self.find(dir, path)? else { return Ok(None) };
         let fd = Rc::new(fd);
-        self.dirs.insert(*dir, (fd.clone(), path.clone()));
+        self.dirs.insert(dir, (fd.clone(), path.clone()));
         let change = |(name, old): &(Name, Option<Ino>)| {
-            let (at, wanted) = (At { dir: fd.clone(), name: name.clone() }, self.wanted.entry(*dir, name)?);
-            Ok(Change { at, path: below(path, name), dir: *dir, old: *old, wanted })
+            let (at, wanted) = (At { dir: fd.clone(), name: name.clone() }, self.wanted.entry(dir, name)?);
+            Ok(Change { at, path: below(path, name), dir, old: *old, wanted })
         };
         names.iter().map(change).collect::<io::Result<_>>().map(Some)
     }
@@ -66,7 +71,7 @@ impl Switch<'_> {
     pub(super) fn find(&self, ino: Ino, path: &HostPath) -> io::Result<Option<Found>> {
         let mut places = vec![path.clone()];
         // A file that was taken out itself waits to be put in again.
-        let is_dir = self.plan.dirs.iter().any(|dir| dir.ino == ino);
+        let is_dir = self.plan.dirs.contains_key(&ino);
         for (taken, (_, aside)) in self.taken.iter().filter(|(taken, _)| **taken != ino || is_dir) {
             let was = self.wanted.path_of(*taken)?;
             let rest = was.as_ref().and_then(|was| path.strip_prefix(was.as_slice()));

@@ -26,7 +26,7 @@ impl Switch<'_> {
             return self.remove_file(ino, &is, at, path);
         }
         let (inside, names) = at.names()?;
-        let planned = self.plan.dirs.iter().find(|dir| dir.ino == ino);
+        let planned = self.plan.dirs.get(&ino);
         let known: BTreeMap<Name, Ino> = planned
             .into_iter()
             .flat_map(|dir| &dir.names)

@@ -185,11 +185,11 @@ impl<'a> Switch<'a> {
 
     /// A file whose bytes change, and that has no other names, is replaced; if its name is not to change anyway, that is a change
     /// of its own.
-    pub(super) fn open_file(&mut self, ino: Ino, changes: &[Change]) -> io::Result<Option<Change>> {
+    pub(super) fn open_file(&mut self, ino: Ino, changed: &HashSet<HostPath>) -> io::Result<Option<Change>> {
         let Some(path) = self.wanted.path_of(ino)? else { return Ok(None) };
         let is_wanted = self.wanted.inode(ino)?.is_some_and(|inode| inode.nlink > 0);
         let has_new_content = is_wanted && self.wanted.has_new_content(ino)?;
-        let is_changed_by_name = changes.iter().any(|change| change.path == path);
+        let is_changed_by_name = changed.contains(&path);
         let Some((found, is, place)) = self.find_or_other(ino, &path)? else {
             if has_new_content && !is_changed_by_name {
                 self.put_aside(ino, &path)?;
@@ -237,6 +237,9 @@ impl<'a> Switch<'a> {
 
     /// Of what an earlier try had made only that counts which has its name.
     fn forget_what_is_gone(&mut self, changes: &[Change]) -> io::Result<()> {
+        if self.built.is_empty() {
+            return Ok(());
+        }
         let found = changes.iter().map(|change| Ok(change.at.look()?.map(|is| is.ino)));
         let found = found.collect::<io::Result<HashSet<_>>>()?;
         self.built.retain(|_, host| found.contains(&Some(*host)));
@@ -245,6 +248,10 @@ impl<'a> Switch<'a> {
 
     /// Files whose attributes or bytes change, and that an earlier try had taken from where they were.
     fn find_moved(&mut self, changes: &[Change]) -> io::Result<()> {
+        let mut places = HashMap::<Ino, Vec<&At>>::new();
+        for change in changes {
+            change.wanted.into_iter().for_each(|wanted| places.entry(wanted).or_default().push(&change.at));
+        }
         for ino in &self.plan.files {
             let is_wanted = self.wanted.inode(*ino)?.is_some_and(|inode| inode.nlink > 0);
             let is_made = self.rebuilt.contains(ino) || self.built.contains_key(ino);
@@ -252,9 +259,9 @@ impl<'a> Switch<'a> {
                 continue;
             }
             let mut at = self.taken.get(ino).map(|(at, _)| at.clone());
-            for change in changes.iter().filter(|change| change.wanted == Some(*ino)) {
-                if at.is_none() && self.numbered(change.at.look()?)?.is_some_and(|(number, _)| number == *ino) {
-                    at = Some(change.at.clone());
+            for place in places.remove(ino).unwrap_or_default() {
+                if at.is_none() && self.numbered(place.look()?)?.is_some_and(|(number, _)| number == *ino) {
+                    at = Some(place.clone());
                 }
             }
             let Some(at) = at else { continue };
@@ -534,7 +541,7 @@ impl<'a> Switch<'a> {
     fn set_times(&mut self) -> io::Result<()> {
         for (ino, (dir, _)) in self.dirs.clone() {
             let Some(inode) = self.wanted.inode(ino)?.filter(|inode| inode.nlink > 0) else { continue };
-            if self.plan.dirs.iter().any(|planned| planned.ino == ino) {
+            if self.plan.dirs.contains_key(&ino) {
                 build::set_times(&dir, &inode)?;
             }
         }
