@@ -33,26 +33,40 @@ impl Took {
     }
 }
 
-/// Prints the tables of jobs over the host, of this user if one is named.
+/// For whom the tables are printed beside root's.
+const ORDINARY: &str = "nobody";
+
+/// Prints the tables of jobs over the host, of this user if one is named; else of who runs this, and if that is root, of an ordinary user, too.
 pub(crate) fn bench(filter: &str, user: Option<&str>) -> Outcome<()> {
-    let rows: Vec<&Row> = Row::ALL.iter().filter(|row| format!("host: {}", row.name).contains(filter)).collect();
-    let starts = "host: specrun true".contains(filter);
-    if rows.is_empty() && !starts {
+    let is_meant = |name: &str| format!("host: {name}").contains(filter);
+    if !Row::ALL.iter().map(|row| row.name).chain([start::NAME]).any(is_meant) {
         return Ok(());
     }
     let place = Place::new(user)?;
+    tables(&place, &is_meant)?;
+    if user.is_some() || !place.is_roots() {
+        return place.close();
+    }
+    place.close()?;
+    let place = Place::new(Some(ORDINARY))?;
+    match place.begin_daemon() {
+        Ok(()) => tables(&place, &is_meant)?,
+        Err(why) => eprintln!("mojavefs-bench: skipped: jobs over the host by {ORDINARY}: {why}"),
+    }
+    place.close()
+}
+
+fn tables(place: &Place, is_meant: &dyn Fn(&str) -> bool) -> Outcome<()> {
+    let rows: Vec<&Row> = Row::ALL.iter().filter(|row| is_meant(row.name)).collect();
     if !rows.is_empty() {
-        let ways = available(&place)?;
-        let mut table = Table::new(&["over the host", "by", "job", "commit", "sum", "x bare", "goal"]);
+        let ways = available(place)?;
+        let mut table = Table::new(&[&place.title(), "by", "job", "commit", "sum", "x bare", "goal"]);
         for row in rows {
-            compare(row, &ways, &place, &mut table)?;
+            compare(row, &ways, place, &mut table)?;
         }
         table.print();
     }
-    if starts {
-        start::bench(&place)?;
-    }
-    place.close()
+    if is_meant(start::NAME) { start::bench(place) } else { Ok(()) }
 }
 
 /// Makes what a row needs, as the user whose job it is.

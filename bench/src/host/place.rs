@@ -86,6 +86,12 @@ impl Place {
         Ok(dir)
     }
 
+    /// What stands above a table.
+    pub(super) fn title(&self) -> String {
+        let of_user = |user: &User| format!("over the host, of {}", user.name);
+        self.user.as_ref().map_or_else(|| "over the host".to_owned(), of_user)
+    }
+
     /// Whether the jobs are root's.
     pub(super) fn is_roots(&self) -> bool {
         self.user.as_ref().map_or_else(geteuid, |user| user.uid).is_root()

@@ -6,6 +6,7 @@ use crate::table::Table;
 use crate::{Outcome, seconds};
 use std::time::{Duration, Instant};
 
+pub(super) const NAME: &str = "specrun true";
 const WARM_TIMES: usize = 21;
 const COLD_TIMES: usize = 5;
 const WARM_GOAL: Duration = Duration::from_millis(30);
@@ -13,7 +14,7 @@ const COLD_GOAL: Duration = Duration::from_millis(150);
 
 /// Prints how long `specrun true` takes: with everything there, and with nothing.
 pub(super) fn bench(place: &Place) -> Outcome<()> {
-    let mut table = Table::new(&["over the host", "true", "specrun true", "goal"]);
+    let mut table = Table::new(&[&place.title(), "true", "specrun true", "goal"]);
     let mut row = |name: &str, [bare, job]: [Duration; 2], goal: Duration| {
         let reached = if job <= goal { "reached" } else { "misses" };
         table.row(&[name.to_owned(), seconds(bare), seconds(job), format!("{}: {reached}", seconds(goal))]);
@@ -32,7 +33,7 @@ pub(super) fn bench(place: &Place) -> Outcome<()> {
     place.begin_daemon()?;
     row("specrun true, warm", [median_of(WARM_TIMES, bare)?, median_of(WARM_TIMES, job)?], WARM_GOAL);
     if !place.can_drop_caches() {
-        eprintln!("mojavefs-bench: skipped: specrun true, cold: dropping caches takes root");
+        eprintln!("mojavefs-bench: skipped: {NAME}, cold: dropping caches takes root");
         table.print();
         return Ok(());
     }
