@@ -76,6 +76,22 @@ fn what_is_excepted_can_be_changed() {
     assert!(text(&alone.stderr).contains("--host goes with --outside read-only"), "{alone:?}");
 }
 
+#[test]
+fn what_is_mounted_below_is_read_only_too() {
+    require_root!();
+    let host = OverHost::beside(elsewhere());
+    with_home(&host);
+    sh(&host.path(), "mkdir mnt; mount -t tmpfs none mnt; echo in > mnt/in");
+    let output = read_only(&host, &[], "cat mnt/in; touch mnt/job 2>/dev/null || echo refused; echo job > job");
+    let below = host.at("mnt").display().to_string();
+    let excepted = read_only(&host, &["--host", &below], "touch mnt/job");
+    let found = sh(&host.at("mnt"), "ls");
+    sh(&host.path(), "umount mnt");
+    assert_eq!((text(&output.stdout).as_str(), host.read("job").as_str()), ("in\nrefused\n", "job\n"), "{output:?}");
+    assert!(text(&output.stderr).contains("mnt is mounted by itself: the job can't change it"), "{output:?}");
+    assert!(excepted.status.success() && found == "in\njob\n", "{excepted:?}");
+}
+
 /// An agent listens in a directory of `/tmp`; another one of the user's in the home directory, which is read-only.
 #[test]
 fn sockets_of_the_user_are_reached() {

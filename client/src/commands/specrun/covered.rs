@@ -33,7 +33,9 @@ impl Covered {
         let dirs: Vec<PathBuf> = filesystem.host_dirs().map(Path::to_owned).collect();
         let mounts = mount::mounts().map_err(host_fault("read the mounts"))?;
         let is_below = |point: &PathBuf| dirs.iter().any(|dir| point != dir && point.starts_with(dir));
-        let native = mounts.into_iter().map(|mount| mount.point).filter(is_below).collect();
+        let mut native: Vec<PathBuf> = mounts.into_iter().map(|mount| mount.point).filter(is_below).collect();
+        native.sort();
+        native.dedup();
         let mut outside: Vec<(PathBuf, PathBuf)> = dirs.iter().flat_map(|dir| places_of_repository(dir)).collect();
         outside.retain(|(_, place)| !dirs.iter().any(|dir| place.starts_with(dir)));
         // What lies in another one goes with that.
@@ -42,19 +44,22 @@ impl Covered {
         Ok(Some(Covered { dirs, native, outside }))
     }
 
-    /// For people: which directories, only where one reads along; what is not covered in any case.
-    pub(super) fn tell(&self) {
+    /// For people: which directories, only where one reads along; what is not covered in any case. All that is read-only or can be
+    /// changed, and is not undone then.
+    pub(super) fn tell(&self, is_read_only: bool) {
+        let fate = if is_read_only { "the job can't change it" } else { "what is changed there is not undone" };
         if std::io::stderr().is_terminal() {
             let dirs: Vec<String> = self.dirs.iter().map(|dir| path(dir)).collect();
-            err!("specrun: over {}; what is changed elsewhere is not undone", dirs.join(", "));
+            let rest = if is_read_only { "all else is read-only" } else { "what is changed elsewhere is not undone" };
+            err!("specrun: over {}; {rest}", dirs.join(", "));
         }
         for point in &self.native {
-            err!("specrun: {} is mounted by itself: what is changed there is not undone", path(point));
+            err!("specrun: {} is mounted by itself: {fate}", path(point));
         }
         let with: String = self.dirs.iter().map(|dir| format!("--dir {} ", path(dir))).collect();
         for (file, place) in &self.outside {
             let (file, place) = (path(file), path(place));
-            err!("specrun: {file} leads to {place}: what is changed there is not undone, but for {with}--dir {place}");
+            err!("specrun: {file} leads to {place}: {fate}, but for {with}--dir {place}");
         }
     }
 

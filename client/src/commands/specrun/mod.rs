@@ -184,7 +184,7 @@ impl Cli {
     fn tell_what_is_covered(&self, filesystem: &Filesystem) -> Result<(), Fault> {
         match Covered::of(filesystem)? {
             Some(covered) if self.json => err!("{}", covered.json()),
-            Some(covered) if !self.quiet => covered.tell(),
+            Some(covered) if !self.quiet => covered.tell(self.outside == Outside::ReadOnly),
             _ => {}
         }
         Ok(())
