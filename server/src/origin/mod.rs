@@ -72,6 +72,11 @@ impl Signature {
         Signature { kind, mode, uid, gid, rest }
     }
 
+    /// Whether a file has the bytes that it had then, as far as its size and its time of modification tell.
+    pub fn is_of_bytes(&self, inode: &Inode) -> bool {
+        self.rest.is_none_or(|(size, mtime, _)| (size, mtime) == (inode.size, inode.mtime))
+    }
+
     /// Whether they differ by no more than a move of the file explains.
     pub fn is_same_but_moved(&self, other: &Signature) -> bool {
         let without = |signature: &Signature| {

@@ -3,6 +3,7 @@
 use super::super::{Displaced, HostFile, HostPath, below};
 use super::switch::{At, Switch, failed, shown};
 use super::{build, look, sys};
+use crate::store::Inode;
 use mojavefs::id::Ino;
 use mojavefs::protocol::file::{FileKind, Name};
 use nix::errno::Errno;
@@ -120,6 +121,17 @@ impl Switch<'_> {
         }
         self.host.numbers.made(self.plan.number, ino, &is)?;
         self.host.numbers.sync()
+    }
+
+    /// Of a file of which only attributes change: what others have written meanwhile keeps its times.
+    pub(super) fn keep_times(&self, found: &OwnedFd, inode: Inode) -> io::Result<Inode> {
+        let Some((number, HostFile { inode: is, .. })) = self.numbered(look(found)?)? else { return Ok(inode) };
+        // They may have been set before this apply was interrupted.
+        let is_set = (is.size, is.mtime) == (inode.size, inode.mtime);
+        match is_set || self.wanted.signature(number)?.is_some_and(|was| was.is_of_bytes(&is)) {
+            true => Ok(inode),
+            false => Ok(Inode { atime: is.atime, mtime: is.mtime, ..inode }),
+        }
     }
 
     /// A free name beside something, which is to be seen.

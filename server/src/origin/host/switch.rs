@@ -525,10 +525,13 @@ impl<'a> Switch<'a> {
 
     fn set_file(&mut self, ino: Ino, found: &OwnedFd) -> io::Result<()> {
         let Some(inode) = self.wanted.inode(ino)?.filter(|inode| inode.nlink > 0) else { return Ok(()) };
-        if inode.kind == FileKind::Regular && self.wanted.has_new_content(ino)? {
+        let inode = if inode.kind == FileKind::Regular && self.wanted.has_new_content(ino)? {
             self.keep_unexpected(ino, found)?;
             build::overwrite(found, &inode, self.wanted)?;
-        }
+            inode
+        } else {
+            self.keep_times(found, inode)?
+        };
         build::set_attributes(found, &inode, &self.wanted.xattrs(ino)?)?;
         if let Some(is) = look(found)? {
             self.applied.numbers.push((ino, is));
