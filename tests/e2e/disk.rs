@@ -1,41 +1,13 @@
 //! Disks that are full, fail, or lose their power.
 
 use crate::harness::digest::exact;
+use crate::harness::disk::Disk;
 use crate::harness::{MOJAVEFS, Mount, SPECRUN, run, sh, text, until};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
-
-/// A disk in a file, mounted for the time of a test.
-pub(crate) struct Disk {
-    pub(crate) point: PathBuf,
-    image: PathBuf,
-}
-
-impl Disk {
-    fn new(root: &Path, kind: &str, mebibytes: u64) -> Self {
-        let (image, point) = (root.join("image"), root.join("disk"));
-        fs::File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).expect("an image");
-        run(root, &format!("mkfs.{kind}"), &["-q", &image.to_string_lossy()]);
-        fs::create_dir(&point).expect("mkdir");
-        let disk = Disk { point, image };
-        disk.attach();
-        disk
-    }
-
-    fn attach(&self) {
-        // Whoever has it still, in a mount namespace that is going, has it as it was.
-        let used = || Command::new("losetup").arg("-j").arg(&self.image).output().expect("losetup runs").stdout;
-        until("nobody has the disk any more", || used().is_empty());
-        run(Path::new("/"), "mount", &["-o", "loop", &self.image.to_string_lossy(), &self.point.to_string_lossy()]);
-    }
-
-    fn detach(&self) -> bool {
-        Command::new("umount").arg(&self.point).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    }
-}
 
 /// A mount whose store lies on a disk of its own. The mount goes before the disk.
 pub(crate) struct OnDisk {
@@ -267,7 +239,7 @@ fn power_cut(kind: &str) {
         let id = mount.held("echo held > held");
         let undecided = mount.specrun_command(&["--quiet"], "echo x > small; touch ../written; sleep 100").spawn();
         until("the job has written", || mount.beside("written").exists());
-        run(Path::new("/"), "xfs_io", &["-x", "-c", "shutdown", &on.disk.point.to_string_lossy()]);
+        Disk::cut_power(&on.disk.point);
         mount.crash();
         undecided.expect("specrun runs").wait().expect("it ends");
         fs::remove_file(mount.beside("written")).expect("remove");
@@ -289,7 +261,7 @@ impl OnDisk {
     fn cut_power(&self) {
         fs::write(self.disk.point.join("other"), "x").expect("write");
         fs::File::open(self.disk.point.join("other")).and_then(|file| file.sync_all()).expect("sync");
-        run(Path::new("/"), "xfs_io", &["-x", "-c", "shutdown", &self.disk.point.to_string_lossy()]);
+        Disk::cut_power(&self.disk.point);
         self.mount.crash();
         until("the disk can be taken off", || self.disk.detach());
         self.disk.attach();

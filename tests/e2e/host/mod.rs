@@ -5,6 +5,7 @@ mod changed;
 mod commands;
 mod ended;
 mod outside;
+mod late;
 mod places;
 mod settings;
 

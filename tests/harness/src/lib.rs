@@ -1,6 +1,7 @@
 //! A mount for the time of a test, and what tests do with it. Everything is cleaned up however a test ends.
 
 pub mod digest;
+pub mod disk;
 pub mod host;
 pub mod jobs;
 mod program;
@@ -8,6 +9,7 @@ pub mod programs;
 pub mod served;
 mod slow_disk;
 pub mod stopped;
+pub mod traced;
 
 pub use program::Program;
 pub use slow_disk::SlowDisk;

@@ -11,6 +11,7 @@
 //! | scenes | [`scene::program`] and [`beside::run_on`]: steps on trunk, in jobs, in jobs within jobs, done natively as well |
 //! | little memory | [`memory::Memory`]: those that work on the mount have less than they use |
 //! | falling | [`falls`]: a job that goes back to reads of what others have undone, and adopts their files |
+//! | a hostile host | [`hostile`]: others change a directory of the host at each moment of a job over it, with a plain model of both |
 //! | the end | [`empty::left_nothing`] |
 //!
 //! A failure prints its seed, and the smallest program that was found to fail in the same way ([`net::Failure::kind`]). Repeat with
@@ -21,6 +22,7 @@ pub mod beside;
 pub mod empty;
 pub mod falls;
 pub mod generate;
+pub mod hostile;
 pub mod kills;
 pub mod known;
 pub mod machine;

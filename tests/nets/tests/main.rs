@@ -7,6 +7,7 @@ mod apart;
 mod bytes;
 mod empty;
 mod host;
+mod hostile;
 mod kills;
 mod levels;
 mod planted;
