@@ -2,6 +2,7 @@
 
 mod build;
 mod durable;
+mod filesystem;
 mod find;
 mod leave;
 mod numbers;
@@ -19,8 +20,6 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::Mode;
-use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
@@ -49,7 +48,10 @@ impl Host {
     pub fn here(state: &Path) -> io::Result<Host> {
         let root = nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let state = std::fs::canonicalize(state)?;
-        let numbers = state.ancestors().map(|dir| Ok(number(&std::fs::metadata(dir)?)));
+        let numbers = state.ancestors().map(|dir| {
+            let dir = nix::fcntl::open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+            number(&dir, &metadata(&dir)?)
+        });
         let own = numbers.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect();
         let numbers = numbers::Numbers::open(&state.join("numbers"))?;
         Ok(Host { root, displaced: state.join("displaced"), own, numbers })
@@ -81,7 +83,7 @@ impl Host {
         // What is no file or directory is not to be opened, by nobody's doing.
         let Some(found) = self.reach(path, OFlag::O_PATH)? else { return Ok(None) };
         let metadata = metadata(&found)?;
-        if number(&metadata) != Some(ino) || !(metadata.is_file() || metadata.is_dir()) {
+        if number(&found, &metadata)? != Some(ino) || !(metadata.is_file() || metadata.is_dir()) {
             return Ok(None);
         }
         let again = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
@@ -95,35 +97,35 @@ impl Bottom for Host {
             return Ok(None);
         }
         let Some(found) = self.reach(path, OFlag::O_PATH)? else { return Ok(None) };
-        if let Some((_, above)) = path.split_last() {
-            let above = self.reach(above, OFlag::O_PATH)?;
-            if above
-                .is_some_and(|above| metadata(&above).is_ok_and(|found| number(&found).as_ref() == self.own.first()))
-            {
-                return Ok(None);
-            }
+        if let Some((_, above)) = path.split_last()
+            && let Some(above) = self.reach(above, OFlag::O_PATH)?
+            && number(&above, &metadata(&above)?)?.as_ref() == self.own.first()
+        {
+            return Ok(None);
         }
         look(&found)
     }
 
     fn list(&self, path: &HostPath, ino: Ino) -> io::Result<Option<Vec<HostName>>> {
         let Some(dir) = self.open(path, ino, OFlag::O_RDONLY)? else { return Ok(None) };
-        if !dir.metadata()?.is_dir() {
+        let is = dir.metadata()?;
+        if !is.is_dir() {
             return Ok(None);
         }
         if self.own.first() == Some(&ino) {
             return Ok(Some(Vec::new()));
         }
-        let filesystem = dir.metadata()?.dev();
+        let dir = OwnedFd::from(dir);
+        let filesystem = filesystem::index(&dir, FileKind::Directory, is.dev())?;
         let mut names = Vec::new();
-        for entry in Dir::from_fd(dir.into())?.iter() {
+        for entry in Dir::from_fd(dir)?.iter() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." || name.starts_with(OWN_PREFIX) {
                 continue;
             }
             let kind = entry.file_type().map(kind_of_entry);
-            let listed = index(filesystem).and_then(|index| Ino::of_host(index, entry.ino()));
+            let listed = filesystem.and_then(|index| Ino::of_host(index, entry.ino()));
             // A directory may have something mounted on it, which has another number.
             let is_certain = kind.is_some_and(|kind| kind != FileKind::Directory);
             match (listed, kind) {
@@ -178,23 +180,15 @@ fn metadata(fd: &OwnedFd) -> io::Result<Metadata> {
     File::from(fd.try_clone()?).metadata()
 }
 
-/// What the numbers of filesystems stand for, so that none stands for two.
-static FILESYSTEMS: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
-
-/// A filesystem of the host's as a small number, the same at each start; nothing if another one has that.
-fn index(device: u64) -> Option<u64> {
-    let index = (device ^ (device >> 13) ^ (device >> 26)) & 0x0fff;
-    (*FILESYSTEMS.lock().entry(index).or_insert(device) == device).then_some(index)
-}
-
-fn number(found: &Metadata) -> Option<Ino> {
-    Ino::of_host(index(found.dev())?, found.ino())
+fn number(found: &OwnedFd, is: &Metadata) -> io::Result<Option<Ino>> {
+    let index = filesystem::index(found, kind_of(is), is.dev())?;
+    Ok(index.and_then(|index| Ino::of_host(index, is.ino())))
 }
 
 /// What is there. Nothing if it can't be told from others: a number beyond what is kept.
 fn look(found: &OwnedFd) -> io::Result<Option<HostFile>> {
     let stat = metadata(found)?;
-    let Some(ino) = number(&stat) else { return Ok(None) };
+    let Some(ino) = number(found, &stat)? else { return Ok(None) };
     let kind = kind_of(&stat);
     let target = match kind {
         FileKind::Symlink => Some(OsString::into_vec(readlinkat(found, "")?)),

@@ -63,6 +63,27 @@ pub(super) fn remove_xattr(fd: &OwnedFd, name: &CStr) -> io::Result<()> {
     check(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) } as isize).map(drop)
 }
 
+/// What `FS_IOC_GETFSUUID` answers.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct FilesystemUuid {
+    len: u8,
+    bytes: [u8; 16],
+}
+
+nix::ioctl_read!(get_filesystem_uuid, 0x15, 0, FilesystemUuid);
+
+/// What tells the filesystem of a file or directory from others, in short, if it says that of itself.
+pub(super) fn filesystem_uuid(found: &OwnedFd) -> io::Result<Option<u64>> {
+    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
+    let open = nix::fcntl::open(path(found).as_c_str(), flags, nix::sys::stat::Mode::empty())?;
+    let mut uuid = FilesystemUuid::default();
+    // SAFETY: the kernel writes one such structure to where it is told to, which is there.
+    unsafe { get_filesystem_uuid(open.as_raw_fd(), &raw mut uuid) }?;
+    let half = |at: usize| uuid.bytes[at..at + 8].iter().fold(0, |half, byte| half << 8 | u64::from(*byte));
+    Ok((uuid.len == 16).then(|| half(0) ^ half(8)))
+}
+
 /// Writes everything to disk that the filesystem of this has.
 pub(super) fn sync_filesystem(fd: &OwnedFd) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as it is borrowed; the call touches no memory of ours.
