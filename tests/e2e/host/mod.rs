@@ -4,8 +4,8 @@ mod asked;
 mod changed;
 mod commands;
 mod ended;
-mod outside;
 mod late;
+mod outside;
 mod places;
 mod settings;
 

@@ -3,6 +3,7 @@
 use crate::harness::host::OverHost;
 use crate::harness::{sh, text, until};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
 /// A job is ended when its directory, or one above, is moved or replaced: nothing of what it writes reaches the host.
@@ -137,6 +138,42 @@ fn jobs_look_at_the_host_while_something_is_applied() {
     assert_eq!(sh(&dir, "cat a moved/in; ls"), "new\nunchanged\na\nmoved\n");
     host.end(nix::sys::signal::Signal::SIGTERM);
     drop(unmounts);
+}
+
+/// Work is held over a restart after which the disk has another number.
+#[test]
+fn a_disk_that_comes_back_as_another_device_is_the_same_disk() {
+    require_root!();
+    let host = OverHost::new();
+    sh(&host.aside("."), "truncate -s 24M img; mkfs.ext4 -q img; mkdir disk; mount -o loop img disk; mkdir disk/d");
+    let unmounts = Unmount(host.aside("disk"));
+    let (disk, dir) = (host.aside("disk"), host.aside("disk/d"));
+    sh(&dir, "echo old > a; echo old > b; mkdir sub; echo in > sub/in");
+    let held = host.job(&["--hold"], "echo new > a; rm b; mv sub moved").current_dir(&dir).output().expect("a job");
+    assert!(held.status.success(), "{held:?}");
+    host.end(nix::sys::signal::Signal::SIGTERM);
+    let device = || fs::metadata(&disk).expect("look").dev();
+    let was = device();
+    // What is mounted in between takes the number.
+    let mut others = Vec::new();
+    sh(&host.aside("."), "umount disk");
+    for other in 0.. {
+        let script =
+            format!("truncate -s 8M o{other}; mkfs.ext4 -q o{other}; mkdir m{other}; mount -o loop o{other} m{other}");
+        sh(&host.aside("."), &script);
+        others.push(Unmount(host.aside(&format!("m{other}"))));
+        sh(&host.aside("."), "mount -o loop img disk");
+        if device() != was {
+            break;
+        }
+        assert!(other < 8, "the disk has the same number again and again");
+        sh(&host.aside("."), "umount disk");
+    }
+    let commit = host.mojavefs(&["commit", "1"]);
+    assert!(commit.status.success() && !text(&commit.stderr).contains("displaced"), "{commit:?}");
+    assert_eq!(sh(&dir, "ls -A; cat a moved/in"), "a\nmoved\nnew\nin\n");
+    host.end(nix::sys::signal::Signal::SIGTERM);
+    drop((unmounts, others));
 }
 
 /// Lets a frozen filesystem go on however a test ends.
