@@ -256,7 +256,7 @@ impl HostContents for Origin {
     fn read(&self, ino: Ino, bytes: HostBytes<'_>) -> Result<Option<usize>, StoreError> {
         let Some(store) = self.store.upgrade() else { return Ok(None) };
         let HostBytes { offset, buffer, is_cached_only } = bytes;
-        let mut shown = HostPath::new();
+        let mut asked = None;
         // It has moved with a decision that is not applied yet, or has not.
         let unapplied = store.committed().into_iter().filter(|(seq, _)| !self.has_applied(*seq));
         let missed: Vec<IntervalId> = unapplied.flat_map(|(_, intervals)| intervals).collect();
@@ -267,13 +267,19 @@ impl HostContents for Origin {
             match self.read_at(&path, ino, HostBytes { offset, buffer: &mut *buffer, is_cached_only })? {
                 HostRead::Done(count) => return Ok(Some(count)),
                 HostRead::Uncached => return Ok(None),
-                HostRead::Gone => shown = path,
+                HostRead::Gone => asked = Some(path),
             }
         }
         if is_cached_only {
             return Ok(None);
         }
-        Err(StoreError::changed(host_fault(&shown, &io::Error::other("another file is there by now")).message))
+        Err(StoreError::changed(match asked {
+            Some(path) => host_fault(&path, &io::Error::other("another file is there by now")).message,
+            None => {
+                let file = ino.shown();
+                format!("file {file} has been removed on the host, and no job had changed its bytes: they are not kept here")
+            }
+        }))
     }
 
     fn await_applied(&self) {
