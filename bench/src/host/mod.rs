@@ -101,16 +101,10 @@ fn compare(row: &Row, ways: &[Way], place: &Place, table: &mut Table) -> Outcome
         eprintln!("mojavefs-bench: skipped: {}: dropping caches takes root", row.name);
         return Ok(());
     }
-    let mut taken: Vec<Vec<Took>> = vec![Vec::new(); ways.len()];
-    for _ in 0..ROUNDS {
-        for (way, taken) in ways.iter().zip(&mut taken) {
-            taken.push(once(row, *way, place).map_err(|why| format!("{} by {}: {why}", row.name, way.name()))?);
-        }
-    }
-    let taken: Vec<Took> = taken.into_iter().map(middle).collect();
-    let of = |wanted: Way| ways.iter().position(|way| *way == wanted).map(|at| taken[at]);
+    let taken = take_turns(row, ways, place)?;
+    let of = |wanted: Way| taken.iter().find(|(way, _)| *way == wanted).map(|(_, took)| *took);
     let bare = of(Way::Bare).ok_or("the bare filesystem is no way")?;
-    for (way, took) in ways.iter().zip(&taken) {
+    for (way, took) in &taken {
         let goals = match way {
             Way::Specrun => judged(row, *took, bare, of(Way::FuseOverlayfs)),
             _ => String::new(),
@@ -125,9 +119,36 @@ fn compare(row: &Row, ways: &[Way], place: &Place, table: &mut Table) -> Outcome
     Ok(())
 }
 
+/// What each way takes for a row. One that can't do it is left out, if it is none of ours.
+fn take_turns(row: &Row, ways: &[Way], place: &Place) -> Outcome<Vec<(Way, Took)>> {
+    let mut taken: Vec<(Way, Vec<Took>)> = ways.iter().map(|way| (*way, Vec::new())).collect();
+    for _ in 0..ROUNDS {
+        let mut able = Vec::new();
+        for (way, mut times) in taken {
+            match once(row, way, place).map_err(|why| format!("{} by {}: {why}", row.name, way.name())) {
+                Ok(took) => {
+                    times.push(took);
+                    able.push((way, times));
+                }
+                Err(why) if way.is_needed() => return Err(why.into()),
+                Err(why) => eprintln!("mojavefs-bench: skipped: {why}"),
+            }
+        }
+        taken = able;
+    }
+    Ok(taken.into_iter().map(|(way, times)| (way, middle(times))).collect())
+}
+
 /// One run in a fresh directory.
 fn once(row: &Row, way: Way, place: &Place) -> Outcome<Took> {
     let dir = place.fresh()?;
+    let took = once_in(row, way, place, &dir);
+    place.end_daemon()?;
+    fs::remove_dir_all(&dir)?;
+    took
+}
+
+fn once_in(row: &Row, way: Way, place: &Place, dir: &Path) -> Outcome<Took> {
     let project = dir.join(place::PROJECT);
     place.finish(place.command(std::env::current_exe()?, &project).args(["prepare", row.name]).arg(&project))?;
     if way == Way::Specrun {
@@ -137,10 +158,8 @@ fn once(row: &Row, way: Way, place: &Place) -> Outcome<Took> {
     if row.caches == Caches::Cold {
         drop_caches()?;
     }
-    let (took, said) = way.run(place, &dir, row.script)?;
-    place.end_daemon()?;
+    let (took, said) = way.run(place, dir, row.script)?;
     place.sh(&project, row.leaves).map_err(|why| format!("the work was not done: {why}"))?;
-    fs::remove_dir_all(&dir)?;
     if !row.is_timed_by_itself {
         return Ok(took);
     }
