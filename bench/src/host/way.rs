@@ -65,7 +65,8 @@ fn by_try(place: &Place, dir: &Path, script: &str) -> Outcome<(Took, String)> {
         command.args(words).env("TMPDIR", &temporary);
         command
     };
-    let (job, said) = timed(place, &mut command(&["-n", "sh", "-ec", script]))?;
+    // Its words are one script, which a shell reads again.
+    let (job, said) = timed(place, &mut command(&["-n", &format!("set -e; {script}")]))?;
     let said = said.trim_end();
     let (said, kept) = said.rsplit_once('\n').unwrap_or(("", said));
     let copy = || place.finish(&mut command(&["-y", "commit", kept])).map(drop);
