@@ -72,15 +72,18 @@ impl Drop for Record {
 pub(crate) fn make_way(state: &Path) -> Result<(), Fault> {
     let socket = state.join("socket");
     let Ok(stream) = UnixStream::connect(&socket) else { return Ok(()) };
-    let text = fs::read_to_string(state.join(VERSION)).unwrap_or_default();
-    let (theirs, own) = (Version::parse(&text), Version::own());
+    let Some(theirs) = recorded(state, &socket) else { return Ok(()) };
+    let own = Version::own();
     if theirs == own {
         return Ok(());
     }
     let failed =
         |e: io::Error| Fault::new(FaultKind::Io, format!("look at the daemon behind {}: {e}", socket.display()));
     let pid = getsockopt(&stream, PeerCredentials).map_err(|errno| failed(errno.into()))?.pid();
-    let process = sys::pidfd_open(pid.cast_unsigned()).map_err(failed)?;
+    let process = match sys::pidfd_open(pid.cast_unsigned()) {
+        Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(()),
+        process => process.map_err(failed)?,
+    };
     // Who is connected counts as somebody who works.
     drop(stream);
     let said = |version: Option<Version>| version.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
@@ -89,7 +92,11 @@ pub(crate) fn make_way(state: &Path) -> Result<(), Fault> {
         let text = format!("{who}, this program of {}: use the programs that fit it", said(own));
         return Err(Fault::new(FaultKind::Busy, text));
     }
-    sys::pidfd_signal(&process, MAKE_WAY as i32).map_err(failed)?;
+    if let Err(e) = sys::pidfd_signal(&process, MAKE_WAY as i32)
+        && !sys::has_ended(&process)
+    {
+        return Err(failed(e));
+    }
     let deadline = Instant::now() + MAKE_WAY_TIME_MAX;
     // Once it can't be found any more it ends, and whoever starts one waits for that.
     while fs::symlink_metadata(&socket).is_ok() && !sys::has_ended(&process) {
@@ -104,6 +111,15 @@ pub(crate) fn make_way(state: &Path) -> Result<(), Fault> {
         std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
+}
+
+/// The version that the daemon behind this socket has recorded, if it makes sense. Nothing if it is just ending: then its socket can't be
+/// found any more before its record can't.
+fn recorded(state: &Path, socket: &Path) -> Option<Option<Version>> {
+    let read = || fs::read_to_string(state.join(VERSION)).ok();
+    // One that has taken its place meanwhile has its record before its socket can be found.
+    let text = read().or_else(|| fs::symlink_metadata(socket).is_ok().then(|| read().unwrap_or_default()));
+    text.map(|text| Version::parse(&text))
 }
 
 #[cfg(test)]
