@@ -405,9 +405,14 @@ impl<'a> Switch<'a> {
         }
     }
 
+    /// Whether a file is what was looked at, or what this apply has made of it already.
     pub(super) fn is_as_expected(&self, number: Ino, is: &HostFile) -> io::Result<bool> {
-        let expected = self.wanted.signature(number)?;
-        Ok(expected.is_some_and(|expected| expected.is_same_but_moved(&Signature::of(&is.inode))))
+        let is = Signature::of(&is.inode);
+        if self.wanted.signature(number)?.is_some_and(|expected| expected.is_same_but_moved(&is)) {
+            return Ok(true);
+        }
+        let wanted = self.wanted.inode(number)?.filter(|inode| inode.nlink > 0);
+        Ok(wanted.is_some_and(|wanted| Signature::of(&wanted).is_same_but_moved(&is)))
     }
 
     /// What was taken from a name is compared with what it led to.
