@@ -155,7 +155,9 @@ impl Table {
     fn others_in(&self, place: &MountInfo) -> io::Result<Vec<(&MountInfo, OwnedFd)>> {
         let is_other = |mount: &&MountInfo| {
             let own = self.own().any(|own| own.id == mount.id);
-            !own && mount.point != place.point && self.lowest(mount).parent == place.id
+            let is_below = mount.point != place.point && mount.point.starts_with(&place.point);
+            // A directory of the host has the number of the mount around it, in which others lie elsewhere.
+            !own && is_below && self.lowest(mount).parent == place.id
         };
         let mut others = Vec::new();
         for mount in self.all.iter().filter(is_other) {

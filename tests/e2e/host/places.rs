@@ -1,5 +1,6 @@
 //! Where jobs over the host run, and what becomes of these places meanwhile.
 
+use crate::harness::disk::Disk;
 use crate::harness::host::OverHost;
 use crate::harness::{sh, text, until};
 use std::fs;
@@ -77,6 +78,19 @@ fn what_is_mounted_below_is_no_part_of_it_and_named() {
     sh(&host.path(), "umount mnt");
     assert_eq!((text(&output.stdout).as_str(), found), ("in\n", (true, false)), "{output:?}");
     assert!(text(&output.stderr).contains("mnt is mounted by itself"), "{output:?}");
+}
+
+/// A disk that fails elsewhere keeps no job from its directory.
+#[test]
+fn what_is_mounted_elsewhere_does_not_matter() {
+    require_root!();
+    let host = OverHost::new();
+    let disk = Disk::new(&host.aside("."), "xfs", 400);
+    Disk::cut_power(&disk.point);
+    assert!(fs::metadata(&disk.point).is_err(), "the disk has failed");
+    let output = host.specrun(&[], "echo x > a");
+    until("the disk can be taken off", || disk.detach());
+    assert!(output.status.success() && host.read("a") == "x\n", "{output:?}");
 }
 
 /// What does not fit is not begun, is tried again, and keeps nobody else's work from the host.
