@@ -3,7 +3,7 @@
 use super::{Bottom, HostFile, HostName, HostPath, HostRead, Known, LOOK_LASTS, Origin, Signature, Waiting, below};
 use crate::ops::fault;
 use crate::store::{HostBytes, HostContents, Key, Sight, Store, StoreError};
-use mojavefs::id::{ContentId, Ino, IntervalId, Seq};
+use mojavefs::id::{ContentId, Ino, Seq};
 use mojavefs::protocol::codec;
 use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Name;
@@ -257,12 +257,7 @@ impl HostContents for Origin {
         let Some(store) = self.store.upgrade() else { return Ok(None) };
         let HostBytes { offset, buffer, is_cached_only } = bytes;
         let mut asked = None;
-        // It has moved with a decision that is not applied yet, or has not.
-        let unapplied = store.committed().into_iter().filter(|(seq, _)| !self.has_applied(*seq));
-        let missed: Vec<IntervalId> = unapplied.flat_map(|(_, intervals)| intervals).collect();
-        let before = Sight { missed: missed.as_slice().into(), ..Sight::trunk() };
-        let sights = if missed.is_empty() { vec![Sight::trunk()] } else { vec![Sight::trunk(), before] };
-        for sight in sights {
+        for sight in self.sights(&store) {
             let Some(path) = store.host_path(&sight, ino)? else { continue };
             match self.read_at(&path, ino, HostBytes { offset, buffer: &mut *buffer, is_cached_only })? {
                 HostRead::Done(count) => return Ok(Some(count)),
@@ -277,7 +272,9 @@ impl HostContents for Origin {
             Some(path) => host_fault(&path, &io::Error::other("another file is there by now")).message,
             None => {
                 let file = ino.shown();
-                format!("file {file} has been removed on the host, and no job had changed its bytes: they are not kept here")
+                format!(
+                    "file {file} has been removed on the host, and no job had changed its bytes: they are not kept here"
+                )
             }
         }))
     }

@@ -1,9 +1,10 @@
 //! Decisions that the host does not have yet. While they wait, and while one is applied, what is committed stands for what they are about,
 //! whatever the host has; the rest of the host is looked at as ever.
 
-use super::{LOOK_LASTS, Origin};
-use crate::store::StoreError;
-use mojavefs::id::{Ino, Seq};
+use super::{HostPath, LOOK_LASTS, Origin, store_fault};
+use crate::store::{Sight, Store, StoreError};
+use mojavefs::id::{Ino, IntervalId, Seq};
+use mojavefs::protocol::fault::{Fault, FaultKind};
 use mojavefs::protocol::file::Name;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
@@ -73,7 +74,16 @@ impl Waiting {
         })
     }
 
-    /// Whether any is about one of these.
+    /// Whether any is about a name.
+    pub(crate) fn is_about_name(&self, dir: Ino, name: &[u8]) -> bool {
+        self.is_about([(dir, Some(name.to_vec()))].into_iter())
+    }
+
+    /// Whether any is about a file.
+    pub(crate) fn is_about_file(&self, ino: Ino) -> bool {
+        self.is_about([(ino, None)].into_iter())
+    }
+
     fn is_about(&self, mut these: impl Iterator<Item = (Ino, Option<Name>)>) -> bool {
         let known = self.known.lock();
         !known.is_empty() && these.any(|one| known.values().any(|known| known.about.contains(&one)))
@@ -81,24 +91,45 @@ impl Waiting {
 }
 
 impl Origin {
-    /// Whether something waits to be applied that is about a name, or about one on the way to it: then what is committed stands, whatever the
-    /// host has.
-    pub(crate) fn name_waits(&self, parent: Ino, name: &[u8]) -> Result<bool, StoreError> {
-        Ok(self.waiting.is_about([(parent, Some(name.to_vec()))].into_iter()) || self.path_waits(parent)?)
-    }
-
-    /// The same about a file, or a name on the way to it.
+    /// Whether something waits to be applied that is about a file, or about a name on the way to it.
     pub(crate) fn file_waits(&self, ino: Ino) -> Result<bool, StoreError> {
-        Ok(self.waiting.is_about([(ino, None)].into_iter()) || self.path_waits(ino)?)
+        Ok(self.waiting.is_about_file(ino) || self.path_waits(ino)?)
     }
 
-    /// The same about a name on the way to a file.
-    pub(crate) fn path_waits(&self, ino: Ino) -> Result<bool, StoreError> {
+    fn path_waits(&self, ino: Ino) -> Result<bool, StoreError> {
         if self.waiting.known.lock().is_empty() {
             return Ok(false);
         }
         let Some(store) = self.store.upgrade() else { return Ok(false) };
         let names = store.host_names(ino)?.unwrap_or_default();
         Ok(self.waiting.is_about(names.into_iter().map(|(dir, name)| (dir, Some(name)))))
+    }
+
+    /// Where a directory is on the host, also while it is being moved there; nothing if it has no name any more. Errors: `Again` if it is
+    /// between two places just now.
+    pub(crate) fn path_now(&self, dir: Ino) -> Result<Option<HostPath>, Fault> {
+        let Some(store) = self.store.upgrade() else { return Ok(None) };
+        let path = store.host_path(&Sight::trunk(), dir).map_err(store_fault)?;
+        if path.is_none() || !self.path_waits(dir).map_err(store_fault)? {
+            return Ok(path);
+        }
+        for sight in self.sights(&store) {
+            if let Some(path) = store.host_path(&sight, dir).map_err(store_fault)?
+                && self.find(&path)?.is_some_and(|found| found.ino == dir)
+            {
+                return Ok(Some(path));
+            }
+        }
+        Err(Fault::new(FaultKind::Again, format!("directory {} is being moved on the host", dir.shown())))
+    }
+
+    /// What trunk sees, and what it saw before what is not applied yet: the host has the paths of one or the other.
+    pub(super) fn sights(&self, store: &Store) -> Vec<Sight> {
+        let unapplied = store.committed().into_iter().filter(|(seq, _)| !self.has_applied(*seq));
+        let missed: Vec<IntervalId> = unapplied.flat_map(|(_, intervals)| intervals).collect();
+        if missed.is_empty() {
+            return vec![Sight::trunk()];
+        }
+        vec![Sight::trunk(), Sight { missed: missed.as_slice().into(), ..Sight::trunk() }]
     }
 }

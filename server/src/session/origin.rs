@@ -96,9 +96,12 @@ impl Session {
     fn compare(&self, origin: &Origin, compare: impl Fn() -> Result<(), Fault>) -> Result<(), Fault> {
         for _ in 0..OPERATION_TRIES_MAX {
             self.shared.apply_before_looking(origin)?;
-            let _comparing = origin.comparing.lock();
-            match compare() {
-                Err(fault) if fault.kind == FaultKind::Again => {}
+            let compared = {
+                let _comparing = origin.comparing.lock();
+                compare()
+            };
+            match compared {
+                Err(fault) if fault.kind == FaultKind::Again => origin.waiting.wait(),
                 result => return result,
             }
         }
@@ -117,20 +120,16 @@ impl Session {
 
     /// The same at once. Errors: `Again` if something was committed in between.
     fn compare_name_now(&self, origin: &Origin, (parent, name): (Ino, &[u8]), is_known: bool) -> Result<(), Fault> {
-        if origin.name_waits(parent, name).map_err(store_fault)? {
+        if origin.waiting.is_about_name(parent, name) {
             return Ok(());
         }
-        let Some(mut path) = self.shared.store.host_path(&Sight::trunk(), parent).map_err(store_fault)? else {
-            return Ok(());
-        };
+        let Some(mut path) = origin.path_now(parent)? else { return Ok(()) };
         path.push(name.to_vec());
         let found = origin.find(&path)?;
         let known = self.on(self.trunk()?, |ops, scope| ops.host_entry(scope, parent, name))?;
         let files = [found.as_ref().map(|found| found.ino), known.map(|known| known.ino)];
-        for ino in files.into_iter().flatten() {
-            if origin.file_waits(ino).map_err(store_fault)? {
-                return Ok(());
-            }
+        if files.into_iter().flatten().any(|ino| origin.waiting.is_about_file(ino)) {
+            return Ok(());
         }
         let was = found.as_ref().map_or(Ok(None), |found| origin.signature(found.ino)).map_err(store_fault)?;
         if let Some(found) = &found {
@@ -183,10 +182,7 @@ impl Session {
 
     /// The same at once. Errors: `Again` if something was committed in between.
     fn compare_list_now(&self, origin: &Origin, dir: Ino, was_listed: bool) -> Result<(), Fault> {
-        if origin.path_waits(dir).map_err(store_fault)? {
-            return Ok(());
-        }
-        let Some(path) = self.shared.store.host_path(&Sight::trunk(), dir).map_err(store_fault)? else { return Ok(()) };
+        let Some(path) = origin.path_now(dir)? else { return Ok(()) };
         let Some(names) = origin.list(&path, dir)? else { return Ok(()) };
         let is_known = |name: &[u8]| was_listed || origin.is_seen(dir, name);
         let others = self.on(self.trunk()?, |ops, scope| ops.note_host_names(scope, dir, &names, &is_known))?;

@@ -213,7 +213,8 @@ impl Beside<'_> {
     }
 
     fn decide(&mut self, before: &Before, said: &str, meanwhile: Meanwhile, end: End) -> Result<(), Failure> {
-        let said: serde_json::Value = serde_json::from_str(said)
+        // Over a directory of the host it says first what it covers.
+        let said: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default())
             .map_err(|e| Failure::new("hold", format!("a held job says `{said}`, which is no JSON: {e}")))?;
         self.unchanged(before, "a held job")?;
         if meanwhile == Meanwhile::Remount {
