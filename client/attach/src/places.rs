@@ -55,7 +55,11 @@ impl Table {
             let mounted = all.len();
             for (dir, (major, minor)) in filesystem.host.iter().cloned() {
                 let around = mount::around(&all[..mounted], &dir).cloned().ok_or_else(|| {
-                    Fault::new(FaultKind::NotFound, format!("{} lies on no mount that is to be seen", dir.display()))
+                    let dir = dir.display();
+                    let text = format!(
+                        "{dir} lies on no mount that is to be seen here, as in a changed root (chroot): `mount --bind {dir} {dir}` first"
+                    );
+                    Fault::new(FaultKind::NotFound, text)
                 })?;
                 // As if it were mounted there by itself.
                 all.push(MountInfo { root: dir.clone(), point: dir, major, minor, ..around });

@@ -106,3 +106,24 @@ fn what_keeps_a_job_from_running_is_said_with_what_can_be_done() {
         assert!(!host.at("a").exists(), "{script}");
     }
 }
+
+/// A root that is no mount's. What is bound there is one.
+#[test]
+fn in_a_changed_root_a_job_runs_over_what_is_bound_there() {
+    require_root!();
+    let host = place();
+    sh(&host.aside("."), "mkdir root; cd root; mkdir project state; cp ../mojavefs ../specrun .");
+    let script = "for name in bin dev lib lib64 proc run usr; do
+            if [ -d /$name ]; then mkdir -p root/$name; mount --rbind /$name root/$name; fi
+        done
+        job() { chroot root sh -c 'cd project; MOJAVEFS_STATE=/state /specrun -- sh -c \"echo job > a\"' 2>&1; }
+        job && exit 1
+        mount --bind root/project root/project
+        job; cat root/project/a
+        pid=$(cat root/state/lock); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.01; done";
+    let mut unshare = host.command("unshare");
+    let output = unshare.args(["-m", "sh", "-ec", script]).current_dir(host.aside(".")).output().expect("unshare runs");
+    let said = text(&output.stdout);
+    assert!(output.status.success() && said.contains("`mount --bind /project /project` first"), "{output:?}");
+    assert!(said.ends_with("\njob\n"), "{output:?}");
+}
