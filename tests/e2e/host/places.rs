@@ -195,7 +195,7 @@ struct Thaw(std::path::PathBuf);
 
 impl Drop for Thaw {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+        let _ = std::process::Command::new("timeout").args(["20", "fsfreeze", "-u"]).arg(&self.0).status();
     }
 }
 
