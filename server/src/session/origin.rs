@@ -132,13 +132,12 @@ impl Session {
             return Ok(());
         }
         let was = found.as_ref().map_or(Ok(None), |found| origin.signature(found.ino)).map_err(store_fault)?;
-        if let Some(found) = &found {
+        if let Some(found) = &found
+            && known.is_some_and(|known| known.ino == found.ino)
+            && self.on(self.trunk()?, |ops, scope| ops.is_noted(scope, (parent, name), found, was.as_ref()))?
+        {
             origin.has_looked(found.ino);
-            if known.is_some_and(|known| known.ino == found.ino)
-                && self.on(self.trunk()?, |ops, scope| ops.is_noted(scope, (parent, name), found, was.as_ref()))?
-            {
-                return Ok(());
-            }
+            return Ok(());
         }
         let what = |noted: &Noted| {
             let name = noted.name.then(|| entry(parent, name));
@@ -148,7 +147,9 @@ impl Session {
             self.demand_applied()?;
             ops.note_host_name(scope, (parent, name), (found.as_ref(), is_known), was.as_ref())
         })?;
-        origin.has_changed(&noted.files).map_err(store_fault)
+        origin.has_changed(&noted.files).map_err(store_fault)?;
+        found.iter().for_each(|found| origin.has_looked(found.ino));
+        Ok(())
     }
 
     /// The same of a file by its number.

@@ -61,6 +61,10 @@ impl Session {
     fn decide(&self, actor: u32, spec: SpecId, decision: &Decision) -> Result<Reply, Fault> {
         let is_over_host = self.shared.origin.is_some();
         let changed = if is_over_host { self.shared.coordinator.carriers(spec, actor) } else { Vec::new() };
+        if let Decision::Commit(..) = decision {
+            // Waits for the host's disk, and for what is being applied there: nobody else waits for that.
+            self.compare_changes(actor, spec)?;
+        }
         let reply = {
             let mut telling = self.shared.telling();
             let reply = self.decide_and_follow(actor, spec, decision, &mut telling);
@@ -85,9 +89,6 @@ impl Session {
         telling: &mut Telling<'_>,
     ) -> Result<Outcome, Fault> {
         let coordinator = &self.shared.coordinator;
-        if let Decision::Commit(..) = decision {
-            self.compare_changes(actor, spec)?;
-        }
         if matches!(decision, Decision::Commit(..) | Decision::Hold) && coordinator.context_for(spec, actor).is_ok() {
             coordinator.fold_segments(spec, |told| self.follow(told))?;
         }

@@ -136,7 +136,10 @@ impl Stage<'_> {
         let job = self.host.job(&words, &program.script()).stderr(Stdio::piped()).spawn().expect("specrun runs");
         let pid = Pid::from_raw(job.id().cast_signed());
         until("the job is halfway, or over", || self.host.aside("halfway").exists() || !is_running(pid));
-        self.early(program, When::Running, &mut played)?;
+        if let Err(failure) = self.early(program, When::Running, &mut played) {
+            self.go(job);
+            return Err(failure);
+        }
         let output = if is_held {
             let held = self.go(job);
             if held.status.code() != Some(0) {
