@@ -61,8 +61,10 @@ impl Table {
                     );
                     Fault::new(FaultKind::NotFound, text)
                 })?;
+                let elsewhere = elsewhere(&all[..mounted], &around, &dir);
                 // As if it were mounted there by itself.
                 all.push(MountInfo { root: dir.clone(), point: dir, major, minor, ..around });
+                all.extend(elsewhere);
             }
             let own = (mounted..all.len()).collect();
             return Ok(Table { all, own, is_host: true });
@@ -130,7 +132,11 @@ impl Table {
         let mut direct = true;
         // Each is further up; a list that was read while it changed may not end.
         for _ in 0..self.all.len() {
-            if let Some(at) = places.iter().position(|place| place.mount.id == lowest.parent) {
+            let is_around = |place: &Place<'_>| {
+                // A directory of the host has the number of the mount around it.
+                place.mount.id == lowest.parent && lowest.point.starts_with(&place.mount.point)
+            };
+            if let Some(at) = places.iter().position(is_around) {
                 return Some(if direct { Within::Directly(at) } else { Within::Further(at) });
             }
             lowest = self.lowest(self.by_id(lowest.parent)?);
@@ -169,6 +175,23 @@ impl Table {
         }
         Ok(others)
     }
+}
+
+/// Where else a directory of the host is to be seen, or a part of it: as what it is, and where. `around` is the mount on which it lies.
+fn elsewhere(mounts: &[MountInfo], around: &MountInfo, dir: &Path) -> Vec<MountInfo> {
+    let Ok(below) = dir.strip_prefix(&around.point) else { return Vec::new() };
+    let shown = join(root_of(around), below);
+    let is_same = |mount: &&MountInfo| {
+        let of = (mount.major, mount.minor) == (around.major, around.minor);
+        of && mount.id != around.id && !mount.root.as_os_str().as_bytes().ends_with(DELETED.as_bytes())
+    };
+    let place = |mount: &MountInfo| match (shown.strip_prefix(&mount.root), mount.root.strip_prefix(&shown)) {
+        // One of those above it is mounted there.
+        (Ok(rest), _) => Some(MountInfo { root: dir.to_owned(), point: join(&mount.point, rest), ..mount.clone() }),
+        (_, Ok(rest)) => Some(MountInfo { root: join(dir, rest), ..mount.clone() }),
+        _ => None,
+    };
+    mounts.iter().filter(is_same).filter_map(place).collect()
 }
 
 /// The root of a mount and its inode, if its path leads there: nothing is mounted over it or on the way to it, and this user can get

@@ -122,6 +122,28 @@ fn a_full_disk_keeps_a_commit_from_the_host_and_no_other_one() {
     drop(unmounts);
 }
 
+/// Wherever else the directory is mounted, or a part of it, or one above it, a job has its view, and nothing of it is left undone.
+#[test]
+fn what_is_bound_elsewhere_is_covered_there_too() {
+    require_root!();
+    let host = OverHost::new();
+    sh(&host.path(), "mkdir -p sub ../whole ../part ../above; echo old > f; echo old > sub/g; echo old > ../file");
+    let binds =
+        "mount --bind project whole; mount --bind project/sub part; mount --bind project/f file; mount --bind . above";
+    sh(&host.aside("."), binds);
+    let unmounts = ["above", "file", "part", "whole"].map(|name| Unmount(host.aside(name)));
+    let change = "echo a > ../whole/made; echo b > ../part/g; echo c > ../file; echo d > ../above/project/other; cat f sub/g made other";
+    let undone = host.specrun(&[], &format!("{change}; exit 1"));
+    assert_eq!(text(&undone.stdout), "c\nb\na\nd\n", "{undone:?}");
+    assert_eq!(sh(&host.path(), "cat f sub/g ../file; ls"), "old\nold\nold\nf\nsub\n");
+    host.run(change);
+    assert_eq!(sh(&host.path(), "cat f sub/g made other"), "c\nb\na\nd\n");
+    let inner = format!("{} -- sh -c 'echo e > ../part/g; exit 1' || true", crate::harness::SPECRUN);
+    let nested = host.specrun(&[], &format!("{inner}; cat sub/g ../part/g; exit 1"));
+    assert_eq!(text(&nested.stdout), "b\nb\n", "{nested:?}");
+    drop(unmounts);
+}
+
 /// Whoever looks at something else does not wait for a disk that hangs while something is applied to it.
 #[test]
 fn jobs_look_at_the_host_while_something_is_applied() {

@@ -6,6 +6,7 @@ use crate::job::find::Filesystem;
 use crate::mount;
 use crate::output::err;
 use mojavefs::protocol::fault::Fault;
+use mojavefs_attach::places::Table;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::IsTerminal;
@@ -32,7 +33,9 @@ impl Covered {
         }
         let dirs: Vec<PathBuf> = filesystem.host_dirs().map(Path::to_owned).collect();
         let mounts = mount::mounts().map_err(host_fault("read the mounts"))?;
-        let is_below = |point: &PathBuf| dirs.iter().any(|dir| point != dir && point.starts_with(dir));
+        let table = Table::of(filesystem)?;
+        let is_covered = |point: &PathBuf| table.own().any(|mount| mount.point == *point);
+        let is_below = |point: &PathBuf| dirs.iter().any(|dir| point.starts_with(dir)) && !is_covered(point);
         let mut native: Vec<PathBuf> = mounts.into_iter().map(|mount| mount.point).filter(is_below).collect();
         native.sort();
         native.dedup();
