@@ -98,9 +98,7 @@ fn what_is_mounted_elsewhere_does_not_matter() {
 fn a_full_disk_keeps_a_commit_from_the_host_and_no_other_one() {
     require_root!();
     let host = OverHost::new();
-    sh(&host.aside("."), "truncate -s 24M img; mkfs.ext4 -q img; mkdir disk; mount -o loop img disk; mkdir disk/d");
-    let unmounts = Unmount(host.aside("disk"));
-    let dir = host.aside("disk/d");
+    let (unmounts, dir) = on_a_disk(&host);
     sh(&dir, "echo old > a; echo old > b; head -c 8M /dev/zero > ballast");
     let job =
         host.job(&[], "head -c 15M /dev/urandom > big; echo new > a; rm b").current_dir(&dir).output().expect("a job");
@@ -149,9 +147,7 @@ fn what_is_bound_elsewhere_is_covered_there_too() {
 fn jobs_look_at_the_host_while_something_is_applied() {
     require_root!();
     let host = OverHost::new();
-    sh(&host.aside("."), "truncate -s 24M img; mkfs.ext4 -q img; mkdir disk; mount -o loop img disk; mkdir disk/d");
-    let unmounts = Unmount(host.aside("disk"));
-    let dir = host.aside("disk/d");
+    let (unmounts, dir) = on_a_disk(&host);
     sh(&dir, "mkdir moves; echo unchanged > moves/in");
     host.write("known", "old\n");
     let mut job = host.job(&["--hold"], "echo new > a; mv moves moved").current_dir(&dir).spawn().expect("a job");
@@ -181,9 +177,8 @@ fn jobs_look_at_the_host_while_something_is_applied() {
 fn a_disk_that_comes_back_as_another_device_is_the_same_disk() {
     require_root!();
     let host = OverHost::new();
-    sh(&host.aside("."), "truncate -s 24M img; mkfs.ext4 -q img; mkdir disk; mount -o loop img disk; mkdir disk/d");
-    let unmounts = Unmount(host.aside("disk"));
-    let (disk, dir) = (host.aside("disk"), host.aside("disk/d"));
+    let (unmounts, dir) = on_a_disk(&host);
+    let disk = host.aside("disk");
     sh(&dir, "echo old > a; echo old > b; mkdir sub; echo in > sub/in");
     let held = host.job(&["--hold"], "echo new > a; rm b; mv sub moved").current_dir(&dir).output().expect("a job");
     assert!(held.status.success(), "{held:?}");
@@ -219,6 +214,12 @@ impl Drop for Thaw {
     fn drop(&mut self) {
         let _ = std::process::Command::new("timeout").args(["20", "fsfreeze", "-u"]).arg(&self.0).status();
     }
+}
+
+/// A disk of its own, mounted until that is dropped, and a directory on it.
+fn on_a_disk(host: &OverHost) -> (Unmount, std::path::PathBuf) {
+    sh(&host.aside("."), "truncate -s 24M img; mkfs.ext4 -q img; mkdir disk; mount -o loop img disk; mkdir disk/d");
+    (Unmount(host.aside("disk")), host.aside("disk/d"))
 }
 
 /// Takes a disk away however a test ends.
